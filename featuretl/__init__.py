@@ -1,0 +1,31 @@
+"""Transfer learning that composes with scikit-learn.
+
+This module is the index of public names. Each is imported on first use (PEP 562), so that
+``import featuretl`` imports neither torch nor timm nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "FeatureTLError": "featuretl.exceptions",
+    "FeatureTLWarning": "featuretl.exceptions",
+}
+
+__all__ = [*sorted(_HOME_OF), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'featuretl' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,50 @@
+"""Parameter checks: one sentence that names the parameter, its owner, what is accepted and what came."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+from featuretl.exceptions import ParameterError
+
+
+def parameter_error(owner: str, name: str, expected: str, got: Any) -> ParameterError:
+    """Return the error every check raises.
+
+    >>> print(parameter_error("ImageEmbedder", "batch_size", "an int >= 1", 0))
+    The 'batch_size' parameter of ImageEmbedder must be an int >= 1; got 0.
+    """
+    return ParameterError(f"The '{name}' parameter of {owner} must be {expected}; got {got!r}.")
+
+
+def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> None:
+    """Raise ParameterError unless `value` is one of `options`; a near miss is named.
+
+    >>> check_option("ImageEmbedder", "pooling", "average", ("avg", "max"))
+    Traceback (most recent call last):
+    ...
+    featuretl.exceptions.ParameterError: The 'pooling' parameter of ImageEmbedder must be one of \
+'avg', 'max' (did you mean 'avg'?); got 'average'.
+    """
+    if isinstance(value, str) and value in options:
+        return
+    expected = "one of " + ", ".join(map(repr, options))
+    near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
+    if near:
+        expected += f" (did you mean {near[0]!r}?)"
+    raise parameter_error(owner, name, expected, value)
+
+
+def check_int(owner: str, name: str, value: Any, minimum: int) -> None:
+    """Raise ParameterError unless `value` is an integer (bool excluded) of at least `minimum`."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= minimum:
+        return
+    raise parameter_error(owner, name, f"an int >= {minimum}", value)
+
+
+def check_bool(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise parameter_error(owner, name, "True or False", value)

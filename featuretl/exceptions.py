@@ -1,0 +1,31 @@
+"""The errors and warnings that featuretl raises; each message is one sentence that says what to do."""
+
+from __future__ import annotations
+
+
+class FeatureTLError(Exception):
+    """Base of every error that featuretl raises on purpose."""
+
+
+class ParameterError(FeatureTLError, ValueError):
+    """A parameter has a value that its owner does not accept."""
+
+
+class InputError(FeatureTLError, ValueError):
+    """The data handed over (images, arrays, labels, manifests) cannot be used as they are."""
+
+
+class ImageError(InputError):
+    """An image cannot be read or decoded."""
+
+
+class BackboneError(FeatureTLError, RuntimeError):
+    """A backbone, or its weights, cannot be found, loaded or used as asked."""
+
+
+class StoreError(FeatureTLError, RuntimeError):
+    """The embedding store cannot be read or written."""
+
+
+class FeatureTLWarning(UserWarning):
+    """Something was done differently from what was asked, and here is what and why."""
