@@ -12,8 +12,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
+    "Backbone": "featuretl.backbones.backbone",
+    "EmbeddingStore": "featuretl.store.store",
+    "Extraction": "featuretl.extraction",
     "FeatureTLError": "featuretl.exceptions",
     "FeatureTLWarning": "featuretl.exceptions",
+    "ImageEmbedder": "featuretl.embedder",
+    "extract": "featuretl.extraction",
+    "list_backbones": "featuretl.backbones.catalog",
+    "load_backbone": "featuretl.backbones.backbone",
+    "load_image_folder": "featuretl.images.sources",
 }
 
 __all__ = [*sorted(_HOME_OF), "__version__"]

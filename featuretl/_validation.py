@@ -1,4 +1,4 @@
-"""Parameter checks: one sentence that names the parameter, its owner, what is accepted and what came."""
+"""Parameter checks: one sentence with the parameter, its owner, what is accepted and what came."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> N
 
 def check_int(owner: str, name: str, value: Any, minimum: int) -> None:
     """Raise ParameterError unless `value` is an integer (bool excluded) of at least `minimum`."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= minimum:
+    if (
+        isinstance(value, numbers.Integral)
+        and not isinstance(value, bool)
+        and int(value) >= minimum
+    ):
         return
     raise parameter_error(owner, name, f"an int >= {minimum}", value)
 
@@ -48,3 +52,15 @@ def check_bool(owner: str, name: str, value: Any) -> None:
     """Raise ParameterError unless `value` is True or False."""
     if not isinstance(value, bool):
         raise parameter_error(owner, name, "True or False", value)
+
+
+def printable(text: object) -> str:
+    r"""Return `text` safe for a terminal: control, bidirectional and surrogate characters escaped.
+
+    >>> print(printable("a\n\x1b[31mb\u202ec"))
+    a\n\x1b[31mb\u202ec
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in str(text)
+    )

@@ -1,0 +1,1 @@
+"""What a backbone is: frozen timm networks, their weights, preprocessing and pooling."""

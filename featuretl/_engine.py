@@ -1,0 +1,380 @@
+"""The engine of an extraction: plan, stream, commit.
+
+Every image is read once, hashed and looked up; only what the store lacks is decoded and run, in
+batches, while threads read, decode and preprocess ahead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featuretl._validation import printable
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import ImageError
+from featuretl.images.decode import DECODE_POLICY, decode
+from featuretl.images.inputs import name_of, read
+from featuretl.store.keys import Recipe, canonical_json
+from featuretl.store.lookup import MISSING, keys_array
+from featuretl.store.memo import file_state
+from featuretl.store.space import MemorySpace, Space
+from featuretl.store.store import EmbeddingStore
+
+RECIPE_VERSION = 1
+NO_KEY = b"\0" * 32
+
+_GOLDEN = Path(__file__).parent / "images" / "golden.jpg"
+_LOOK_AHEAD = 256
+_HASHES_AT_ONCE = 4096
+_ATTEMPTS = 3
+_CHANGING = "it changed while it was read; try again when it is settled"
+_WAIT_SECONDS = 0.2
+_PATIENCE_SECONDS = 150.0  # of an extraction that neither commits (every 60 s) nor ends
+_REPORT_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An image without an embedding.
+
+    Attributes
+    ----------
+    index : int
+        Its position in the input.
+    name : str
+        Its path, or its position and type; safe to print.
+    message : str
+        Why; safe to print.
+    """
+
+    index: int
+    name: str
+    message: str
+
+
+@dataclass
+class Statistics:
+    """What an extraction did, or has done so far.
+
+    Attributes
+    ----------
+    images : int
+        How many there are.
+    cached, embedded, failed : int
+        How many were found in the store (or repeat another image of the input), were embedded now,
+        or have no embedding. They add up to `images` at the end.
+    seconds : float
+    """
+
+    images: int
+    cached: int = 0
+    embedded: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """How many images need nothing more."""
+        return self.cached + self.embedded + self.failed
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all images, cached ones included."""
+        return self.done / self.seconds if self.seconds else 0.0
+
+
+Progress = Callable[[Statistics], None]
+
+
+class Source:
+    """The space that embeddings come from and go to; loads the backbone only when it is needed."""
+
+    def __init__(self, backbone: Any, store: EmbeddingStore | None, device: str) -> None:
+        self.store = store
+        self._wanted = backbone
+        self._device = device
+
+    @cached_property
+    def backbone(self) -> Any:
+        if not isinstance(self._wanted, BackboneSpec):
+            return self._wanted
+        return self._wanted.load(self._device)
+
+    def remembered(self) -> tuple[Space, Recipe] | None:
+        """Return the space, and its recipe, as far as they are known without the backbone."""
+        recipe = self._remembered_recipe()
+        space = self.store.find_space(recipe) if self.store and recipe else None
+        return (space, recipe) if space and recipe else None
+
+    def open(self) -> tuple[Space, Recipe]:
+        """Return the space that rows may be added to, its golden image compared."""
+        recipe = self._recipe()
+        if self.store is None:
+            return MemorySpace(recipe["output"]["n_features"]), recipe
+        golden = self.backbone.embed([self.backbone.prepare(decode(_GOLDEN.read_bytes()))])[0]
+        space = self.store.open_space(recipe, golden, versions())
+        self._remember_recipe(recipe)
+        return space, recipe
+
+    def n_features(self) -> int:
+        """Return the size of an embedding."""
+        recipe = self._remembered_recipe() or self._recipe()
+        return recipe["output"]["n_features"]
+
+    def _recipe(self) -> Recipe:
+        return {"version": RECIPE_VERSION, "decode": DECODE_POLICY, **self.backbone.recipe}
+
+    def _memo_key(self) -> str:
+        facts = {
+            "spec": dataclasses.asdict(self._wanted),
+            "versions": versions(),
+            "recipe": [RECIPE_VERSION, DECODE_POLICY],
+        }
+        return "recipe " + canonical_json(facts)
+
+    def _remembered_recipe(self) -> Recipe | None:
+        if not isinstance(self._wanted, BackboneSpec):
+            return self._recipe()
+        known = self.store and self.store.memo.get(self._memo_key())
+        if not known or (known["file"] and file_state(known["file"][0]) != known["file"]):
+            return None
+        return known["recipe"]
+
+    def _remember_recipe(self, recipe: Recipe) -> None:
+        file = self.backbone.weights_file
+        if self.store and isinstance(self._wanted, BackboneSpec):
+            if file is not None or self._wanted.weights == "random":
+                state = file_state(file) if file else None
+                self.store.memo.put(self._memo_key(), {"recipe": recipe, "file": state})
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that an embedding passes through."""
+    return {name: version(name) for name in ("torch", "timm", "pillow")}
+
+
+@dataclass
+class _Prepared:
+    """An image on its way to the network."""
+
+    index: int
+    key: bytes = NO_KEY
+    state: os.stat_result | None = None
+    taken: bool | None = False
+    input: Any = None
+    error: str | None = None
+
+
+class Run:
+    """One extraction: the state that planning and streaming share.
+
+    After `go`, `space` holds every embedding that there is, under `keys`: ndarray (n,), S32.
+    """
+
+    space: Space
+    recipe: Recipe
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        source: Source,
+        batch_size: int,
+        n_jobs: int,
+        progress: Progress | None,
+    ) -> None:
+        self.images = images
+        self.statistics = Statistics(len(images))
+        self.keys = keys_array([NO_KEY] * len(images)).copy()
+        self._source = source
+        self._batch_size = batch_size
+        self._n_jobs = n_jobs
+        self._progress = progress
+        self._started = self._reported = time.monotonic()
+        self._errors: dict[int, str] = {}
+        self._key_errors: dict[bytes, str] = {}
+        self._hashed: list[tuple[str, os.stat_result, bytes]] = []
+
+    def go(self) -> list[Failure]:
+        """Embed what has no embedding yet; return the images that cannot have one, in order."""
+        pool = ThreadPoolExecutor(self._n_jobs, "featuretl")
+        try:
+            remembered = self._source.remembered()
+            if remembered is not None:
+                self.space, self.recipe = remembered
+                self._plan(pool)
+            if remembered is None or self._missing():
+                self.space, self.recipe = self._source.open()
+                self._embed_all(pool)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._remember_hashes()
+        return self._finish()
+
+    def _plan(self, pool: ThreadPoolExecutor) -> None:
+        """Find out the keys, without the backbone, until the first image that will need it."""
+        self._recall_hashes()
+        unknown = np.flatnonzero(self.keys == NO_KEY)
+        for start in range(0, len(unknown), _LOOK_AHEAD):
+            chunk = unknown[start : start + _LOOK_AHEAD]
+            for prepared in pool.map(self._hash, chunk):
+                self._note(prepared)
+            self._count_cached()
+            if (self.space.find(self.keys[chunk]) == MISSING).any():
+                break
+
+    def _embed_all(self, pool: ThreadPoolExecutor) -> None:
+        with self.space:
+            for _ in range(_ATTEMPTS):
+                todo = self._missing()
+                if not todo:
+                    break
+                self._count_cached()
+                self._embed_or_wait(pool, todo)
+                self.space.commit()
+
+    def _embed_or_wait(self, pool: ThreadPoolExecutor, todo: list[int]) -> None:
+        """Embed `todo`; what another extraction has under way is awaited, within reason."""
+        waited = 0.0
+        while todo:
+            left = self._embed(pool, todo, force=waited > _PATIENCE_SECONDS)
+            if left:
+                self.space.commit()  # never wait while others wait for these
+                waited = waited + _WAIT_SECONDS if len(left) == len(todo) else 0.0
+                time.sleep(_WAIT_SECONDS)
+            todo = left
+
+    def _embed(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> list[int]:
+        """Embed what is not under way elsewhere; return what is."""
+        batch: list[_Prepared] = []
+        left: list[int] = []
+        for prepared in self._ahead(pool, todo, force):
+            self._note(prepared)
+            if prepared.taken is None:
+                left.append(prepared.index)
+            elif prepared.input is not None:
+                batch.append(prepared)
+            if len(batch) == self._batch_size:
+                self._forward(batch)
+                batch = []
+        if batch:
+            self._forward(batch)
+        return left
+
+    def _ahead(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> Iterator[_Prepared]:
+        """Yield prepared images in order, two batches of them under way in the threads."""
+        window: deque[Future[_Prepared]] = deque()
+        for index in todo:
+            window.append(pool.submit(self._prepare, index, force))
+            if len(window) >= 2 * self._batch_size + self._n_jobs:
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()
+
+    def _prepare(self, index: int, force: bool) -> _Prepared:
+        """Read and, if it is to be embedded here and now, decode and preprocess one image."""
+        known = bytes(self.keys[index]).ljust(32, b"\0")
+        prepared = _Prepared(index, known)
+        if known != NO_KEY:
+            prepared.taken = self.space.take(known, force)
+            if not prepared.taken:
+                return prepared
+        try:
+            content = read(self.images[index])
+        except ImageError as error:
+            return _Prepared(index, error=printable(error))
+        if content.key != known:
+            prepared.key, prepared.state = content.key, content.state
+            prepared.taken = self.space.take(content.key, force)
+        try:
+            if prepared.taken:
+                prepared.input = self._source.backbone.prepare(content.pixels())
+        except ImageError as error:
+            prepared.error = printable(error)
+        return prepared
+
+    def _hash(self, index: int) -> _Prepared:
+        try:
+            content = read(self.images[index])
+        except ImageError as error:
+            return _Prepared(index, error=printable(error))
+        return _Prepared(index, content.key, content.state)
+
+    def _forward(self, batch: list[_Prepared]) -> None:
+        rows = self._source.backbone.embed([prepared.input for prepared in batch])
+        self.space.append([prepared.key for prepared in batch], rows)
+        self.statistics.embedded += len(batch)
+        self._report()
+
+    def _note(self, prepared: _Prepared) -> None:
+        self.keys[prepared.index] = prepared.key
+        if prepared.state is not None:
+            path = os.fspath(self.images[prepared.index])
+            self._hashed.append((path, prepared.state, prepared.key))
+            if len(self._hashed) >= _HASHES_AT_ONCE:
+                self._remember_hashes()
+        if prepared.error is not None:
+            if prepared.key == NO_KEY:
+                self._errors[prepared.index] = prepared.error
+            else:  # every image of this content fails
+                self._key_errors[prepared.key] = prepared.error
+
+    def _missing(self) -> list[int]:
+        """Return the indices of the images that have neither an embedding nor an error."""
+        missing = np.flatnonzero(self.space.find(self.keys) == MISSING).tolist()
+        return [index for index in missing if self._error(index) is None]
+
+    def _error(self, index: int) -> str | None:
+        key = bytes(self.keys[index]).ljust(32, b"\0")
+        return self._errors.get(index) or self._key_errors.get(key)
+
+    def _recall_hashes(self) -> None:
+        paths = [
+            (index, os.fspath(image))
+            for index, image in enumerate(self.images)
+            if isinstance(image, (str, os.PathLike))
+        ]
+        if self._source.store is not None:
+            digests = self._source.store.memo.digests([path for _, path in paths])
+            for (index, _), digest in zip(paths, digests, strict=True):
+                if digest is not None:
+                    self.keys[index] = digest
+
+    def _remember_hashes(self) -> None:
+        if self._source.store is not None and self._hashed:
+            self._source.store.memo.remember_digests(self._hashed)
+        self._hashed = []
+
+    def _finish(self) -> list[Failure]:
+        failures = [
+            Failure(index, name_of(self.images[index], index), self._error(index) or _CHANGING)
+            for index in np.flatnonzero(self.space.find(self.keys) == MISSING).tolist()
+        ]
+        self.statistics.failed = len(failures)
+        done = self.statistics.embedded + self.statistics.failed
+        self.statistics.cached = len(self.images) - done
+        self._report(always=True)
+        return failures
+
+    def _count_cached(self) -> None:
+        self.statistics.cached = max(
+            0, len(self.images) - len(self._missing()) - self.statistics.embedded
+        )
+        self._report()
+
+    def _report(self, always: bool = False) -> None:
+        now = time.monotonic()
+        self.statistics.seconds = now - self._started
+        if self._progress and (always or now - self._reported > _REPORT_SECONDS):
+            self._reported = now
+            self._progress(self.statistics)

@@ -1,0 +1,43 @@
+"""A progress bar for extraction: images, images/s and time left, on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from featuretl._engine import Progress, Statistics
+
+
+@contextlib.contextmanager
+def progress_bar(n_images: int, shown: bool = True) -> Iterator[Progress | None]:
+    """Show a bar while the context lasts; yield what to call with the statistics so far."""
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("[progress.description]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+    ) as bar:
+        task = bar.add_task("Embedding", total=n_images, rate="")
+
+        def update(statistics: Statistics) -> None:
+            rate = f"{statistics.images_per_second:,.0f} images/s"
+            bar.update(task, completed=statistics.done, rate=rate)
+
+        yield update

@@ -1,0 +1,244 @@
+"""Backbone: a frozen timm network with its preprocessing, from pixels to embeddings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from featuretl._validation import parameter_error
+from featuretl.backbones.catalog import PACKAGED
+from featuretl.backbones.pooling import Features, has_class_token, pool, usual_pooling
+from featuretl.backbones.preprocess import Preprocessing
+from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
+from featuretl.backbones.weights import create_model, tensors_digest
+from featuretl.exceptions import BackboneError
+
+
+def load_backbone(
+    name: str = "tf_efficientnet_lite0",
+    *,
+    weights: str | os.PathLike[str] = "auto",
+    layers: Layer | Sequence[Layer] = PRE_LOGITS,
+    pooling: str = "auto",
+    normalize: bool = False,
+    device: str = "auto",
+) -> Backbone:
+    """Load a pretrained backbone.
+
+    Parameters
+    ----------
+    name : str, default="tf_efficientnet_lite0"
+        Any timm model name, with or without a pretrained tag; see `list_backbones`.
+    weights : {"auto", "random"} or path, default="auto"
+        "auto" takes the packaged weights if there are, else timm's, downloaded from its hub once.
+        A path names a local ``.safetensors`` file or a PyTorch file of tensors only; a classifier
+        of other classes in it is passed over. "random" is for tests and ablations (seed 0).
+    layers : "pre_logits", int, str, or a list of these, default="pre_logits"
+        What to embed, concatenated in this order, all from one forward pass: the network's output
+        before its classifier, or a layer by its number (negative from the end) or name in
+        `Backbone.layer_names`, as timm's ``forward_intermediates`` counts them.
+    pooling : {"auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten"}, default="auto"
+        "auto" is the model's own way: for "pre_logits" timm's ``forward_head(.., pre_logits=True)``,
+        for a layer the class token if the model classifies by it, else the average. The others
+        apply to ``forward_features`` and to layers; register tokens take no part. "flatten" keeps
+        every position, as Flatten after VGG16 does.
+    normalize : bool, default=False
+        Scale every embedding to length 1.
+    device : str, default="auto"
+        A torch device; "auto" is CUDA where available, else the CPU.
+
+    Returns
+    -------
+    backbone : Backbone
+        Of the last two loaded, the same object again.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter has a value of the wrong kind.
+    BackboneError
+        If the name is unknown, the weights are not to be had or do not fit, or the model has no
+        such layer or token.
+
+    Examples
+    --------
+    >>> backbone = load_backbone()
+    >>> backbone
+    Backbone('tf_efficientnet_lite0', n_features=1280)
+    >>> pixels = np.full((480, 640, 3), 128, np.uint8)
+    >>> backbone.embed([backbone.prepare(pixels)]).shape
+    (1, 1280)
+    """
+    spec = BackboneSpec.of(
+        "load_backbone", name, weights=weights, layers=layers, pooling=pooling, normalize=normalize
+    )
+    return spec.load(device)
+
+
+class Backbone:
+    """A frozen network and its preprocessing; made by `load_backbone`.
+
+    Attributes
+    ----------
+    spec : BackboneSpec
+    device : torch.device
+    weights_file : pathlib.Path or None
+        The file that the weights were loaded from, where there is one.
+    preprocessing : Preprocessing
+    model : torch.nn.Module
+        timm's, in evaluation mode, without gradients.
+    """
+
+    def __init__(self, spec: BackboneSpec, device: torch.device) -> None:
+        self.spec = spec
+        self.device = device
+        model: Any
+        model, self.weights_file = create_model(spec.name, spec.weights)
+        packaged = spec.weights == "auto" and spec.name in PACKAGED
+        self.preprocessing = Preprocessing.of(
+            model.pretrained_cfg, **(PACKAGED[spec.name].preprocess if packaged else {})
+        )
+        self._indices = [_layer_index(layer, model, spec.name) for layer in spec.layers]
+        _check_tokens(spec, model)
+        self._tensors = tensors_digest(model)
+        # Convolutions run about twice as fast; nothing changes for transformers.
+        self.model: Any = model.to(device, memory_format=torch.channels_last)
+
+    def __repr__(self) -> str:
+        return f"Backbone({self.spec.name!r}, n_features={self.n_features})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_spec, (self.spec, str(self.device))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        return self  # frozen
+
+    @cached_property
+    def n_features(self) -> int:
+        """Size of an embedding."""
+        blank = np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8)
+        return self.embed([self.prepare(blank)]).shape[1]
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The layers to choose from, from input to output, by timm's module names."""
+        return _layer_names(self.model)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The backbone's part of a recipe (JSON); see `featuretl.store.keys`."""
+        names = self.layer_names if set(self._indices) != {None} else []
+        layers = [PRE_LOGITS if index is None else names[index] for index in self._indices]
+        return {
+            "backbone": {"name": self.spec.name.split(".")[0], "tensors": self._tensors},
+            "preprocess": self.preprocessing.recipe(),
+            "output": {
+                "layers": layers,
+                "pooling": self.spec.pooling,
+                "normalize": self.spec.normalize,
+                "dtype": "float32",
+                "n_features": self.n_features,
+            },
+            "compute": {"runtime": "torch", "precision": "float32"},
+        }
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that an embedding passes through."""
+        return {name: version(name) for name in ("torch", "timm", "pillow")}
+
+    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+        """Return the network's input, float32 (3, height, width), for pixels (h, w, 3), uint8."""
+        return self.preprocessing(pixels)
+
+    def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
+        """Return the embeddings, float32 (n, n_features), of prepared images."""
+        batch = torch.stack(list(inputs)).contiguous(memory_format=torch.channels_last)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory().to(self.device, non_blocking=True)
+        # float32 means float32: on recent GPUs convolutions default to TF32's 10 bits.
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            embedding = torch.cat(self._outputs(batch), dim=1)
+            if self.spec.normalize:
+                embedding = torch.nn.functional.normalize(embedding, dim=1)
+            return embedding.float().cpu().numpy()
+
+    def _outputs(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        indices = sorted({index for index in self._indices if index is not None})
+        if not indices:
+            final = self._pool_final(self.model.forward_features(batch))
+            return [final] * len(self._indices)
+        has_cls = has_class_token(self.model)
+        final, intermediates = self.model.forward_intermediates(
+            batch, indices=indices, **({"return_prefix_tokens": True} if has_cls else {})
+        )
+        pooling = self.spec.pooling
+        pooling = usual_pooling(self.model) if pooling == "auto" else pooling
+        pooled = {}
+        for index, output in zip(indices, intermediates, strict=True):
+            x, prefix = output if isinstance(output, (tuple, list)) else (output, None)
+            pooled[index] = pool(Features.from_map(x, prefix, has_cls), pooling)
+        return [
+            self._pool_final(final) if index is None else pooled[index] for index in self._indices
+        ]
+
+    def _pool_final(self, x: torch.Tensor) -> torch.Tensor:
+        if self.spec.pooling == "auto":
+            return self.model.forward_head(x, pre_logits=True).flatten(1)
+        return pool(Features.from_model(x, self.model), self.spec.pooling)
+
+
+def load_spec(spec: BackboneSpec, device: str = "auto") -> Backbone:
+    """Load the backbone that a spec describes; see `load_backbone`."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise parameter_error(
+            "load_backbone", "device", "'auto' or a torch device of this machine", device
+        ) from error
+    state = Path(spec.weights).stat() if spec.weights not in ("auto", "random") else None
+    return _load(spec, resolved, state and (state.st_mtime_ns, state.st_ctime_ns, state.st_size))
+
+
+@lru_cache(maxsize=2)
+def _load(spec: BackboneSpec, device: torch.device, file_state: object) -> Backbone:
+    return Backbone(spec, device)
+
+
+def _layer_names(model: Any) -> list[str]:
+    if not hasattr(model, "forward_intermediates"):
+        return []
+    return [str(info["module"]) for info in model.feature_info]
+
+
+def _layer_index(layer: Layer, model: Any, name: str) -> int | None:
+    if layer == PRE_LOGITS:
+        return None
+    names = _layer_names(model)
+    if isinstance(layer, str) and layer in names:
+        return names.index(layer)
+    if isinstance(layer, int) and -len(names) <= layer < len(names):
+        return layer % len(names)
+    listed = ", ".join(f"{i} {n!r}" for i, n in enumerate(names)) or "none"
+    raise BackboneError(
+        f"The backbone {name!r} has no layer {layer!r}; there is 'pre_logits', and by number or "
+        f"name: {listed}."
+    )
+
+
+def _check_tokens(spec: BackboneSpec, model: Any) -> None:
+    if "cls" in spec.pooling and not has_class_token(model):
+        raise BackboneError(
+            f"The backbone {spec.name!r} has no class token, so pooling={spec.pooling!r} has "
+            "nothing to take; use 'auto', 'avg' or 'max'."
+        )

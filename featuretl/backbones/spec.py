@@ -1,0 +1,80 @@
+"""BackboneSpec: which embeddings are wanted, said without loading anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from featuretl._validation import check_bool, check_option, parameter_error
+
+if TYPE_CHECKING:
+    from featuretl.backbones.backbone import Backbone
+
+Layer = int | str
+PRE_LOGITS = "pre_logits"
+POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten")
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Name, weights and output of a backbone; what a `Backbone` is loaded from.
+
+    The attributes are the parameters of `load_backbone`, resolved: `weights` is "auto", "random"
+    or an absolute path, `layers` a tuple.
+    """
+
+    name: str
+    weights: str
+    layers: tuple[Layer, ...]
+    pooling: str
+    normalize: bool
+
+    @classmethod
+    def of(
+        cls,
+        owner: str,
+        name: str,
+        *,
+        weights: str | os.PathLike[str] = "auto",
+        layers: Layer | Sequence[Layer] = PRE_LOGITS,
+        pooling: str = "auto",
+        normalize: bool = False,
+    ) -> BackboneSpec:
+        """Check the parameters, as those of `owner`, and resolve them. Raises ParameterError."""
+        if not isinstance(name, str) or not name:
+            raise parameter_error(owner, "backbone", "the name of a timm model", name)
+        if not isinstance(weights, (str, os.PathLike)):
+            raise parameter_error(owner, "weights", "'auto', 'random' or a path", weights)
+        if weights not in ("auto", "random"):
+            weights = Path(weights).expanduser().absolute()
+            if not weights.is_file():
+                raise parameter_error(
+                    owner,
+                    "weights",
+                    "'auto', 'random' or the path of an existing file",
+                    str(weights),
+                )
+        several = (layers,) if isinstance(layers, (int, str)) else tuple(layers)
+        if not several or not all(_is_layer(layer) for layer in several):
+            expected = "'pre_logits', a layer's number or name, or a list of these"
+            raise parameter_error(owner, "layers", expected, layers)
+        check_option(owner, "pooling", pooling, POOLINGS)
+        check_bool(owner, "normalize", normalize)
+        return cls(name, str(weights), several, pooling, normalize)
+
+    def load(self, device: str = "auto") -> Backbone:
+        """Load it; the last two loaded are kept in memory."""
+        from featuretl.backbones.backbone import load_spec
+
+        return load_spec(self, device)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON."""
+        return asdict(self)
+
+
+def _is_layer(layer: Any) -> bool:
+    return isinstance(layer, (int, str)) and not isinstance(layer, bool)

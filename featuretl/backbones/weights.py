@@ -1,0 +1,156 @@
+"""Pretrained weights: packaged, from timm's hub, from a file, or random; loaded without pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from featuretl._validation import printable
+from featuretl.backbones.catalog import PACKAGED, did_you_mean, hub_file, packaged_file
+from featuretl.exceptions import BackboneError
+
+RANDOM_SEED = 0
+
+
+def create_model(name: str, weights: str) -> tuple[Any, Path | None]:
+    """Build a timm model with its weights, ready for inference.
+
+    Parameters
+    ----------
+    name : str
+        A timm model name, with or without a pretrained tag.
+    weights : str
+        "auto", "random", or a path; see `load_backbone`.
+
+    Returns
+    -------
+    model : torch.nn.Module
+        In evaluation mode, without gradients.
+    file : Path or None
+        The file that the weights came from, where there is one.
+
+    Raises
+    ------
+    BackboneError
+        If the name is unknown, or the weights are not there or do not fit.
+    """
+    if not timm.is_model(name):
+        raise BackboneError(
+            f"timm {timm.__version__} knows no model {printable(name)!r}"
+            f"{did_you_mean(name, timm.list_models())}; `featuretl backbones PATTERN` lists them."
+        )
+    file = packaged_file(name) if weights == "auto" else None
+    if weights not in ("auto", "random"):
+        file = Path(weights)
+    if weights == "auto" and file is None:
+        model, file = _from_hub(name)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_SEED)
+            model = timm.create_model(name, pretrained=False)
+        if file is not None:
+            _load_file(model, name, file, packaged=weights == "auto")
+    return model.eval().requires_grad_(False), file
+
+
+def tensors_digest(model: Any) -> str:
+    """Return the sha256 over name, dtype, shape and bytes of every tensor but the classifier's."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        if not _is_classifier(name, model):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _from_hub(name: str) -> tuple[Any, Path | None]:
+    try:
+        model: Any = timm.create_model(name, pretrained=True)
+    except Exception as error:  # whatever the hub, the network or the disk raised
+        raise BackboneError(
+            f"The weights of {printable(name)!r} could not be had from timm's hub "
+            f"({type(error).__name__}: {_first_line(error)}); offline, use a packaged backbone "
+            f"({', '.join(PACKAGED)}), pass a local .safetensors or .pth file as weights, or "
+            "weights='random'."
+        ) from error
+    return model, hub_file(model.pretrained_cfg)
+
+
+def _load_file(model: Any, name: str, file: Path, packaged: bool) -> None:
+    if packaged and hashlib.sha256(file.read_bytes()).hexdigest() != PACKAGED[name].sha256:
+        raise BackboneError(
+            f"The packaged weights {str(file)!r} are not the published ones; reinstall "
+            f"{PACKAGED[name].distribution}."
+        )
+    state = _read_state(file)
+    own = model.state_dict()
+    if packaged:
+        # The same tensors in the same order under other names.
+        if [t.shape for t in state.values()] != [t.shape for t in own.values()]:
+            raise BackboneError(f"The packaged weights {str(file)!r} do not fit timm's {name!r}.")
+        state = dict(zip(own, state.values(), strict=True))
+    for key in [key for key in state if _is_classifier(key, model)]:
+        if key not in own or state[key].shape != own[key].shape:
+            del state[key]  # a head of other classes is no part of an embedding
+    _check_fit(model, name, file, state)
+    model.load_state_dict(state, strict=False)
+
+
+def _read_state(file: Path) -> dict[str, torch.Tensor]:
+    try:
+        if file.suffix == ".safetensors":
+            import safetensors.torch
+
+            state: Any = safetensors.torch.load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # hostile or foreign files raise anything; nothing was executed
+        raise BackboneError(
+            f"The weights file {printable(os.fspath(file))!r} cannot be loaded "
+            f"({type(error).__name__}: {_first_line(error)}); expected a .safetensors file, or a "
+            "PyTorch file that holds tensors only."
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
+            state = state[wrapper]
+    if not isinstance(state, Mapping) or not all(
+        isinstance(t, torch.Tensor) for t in state.values()
+    ):
+        raise BackboneError(
+            f"The weights file {printable(os.fspath(file))!r} holds no state dict (names to tensors)."
+        )
+    return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
+
+
+def _check_fit(model: Any, name: str, file: Path, state: Mapping[str, torch.Tensor]) -> None:
+    own = model.state_dict()
+    problems = {
+        "missing": [k for k in own if k not in state and not _is_classifier(k, model)],
+        "unexpected": [k for k in state if k not in own],
+        "of another shape": [k for k in state if k in own and state[k].shape != own[k].shape],
+    }
+    if any(problems.values()):
+        lists = "; ".join(
+            f"{len(keys)} {what}: {printable(', '.join(keys[:20]))}{', ..' * (len(keys) > 20)}"
+            for what, keys in problems.items()
+            if keys
+        )
+        raise BackboneError(
+            f"The weights file {printable(os.fspath(file))!r} does not fit {name!r}: {lists}."
+        )
+
+
+def _is_classifier(key: str, model: Any) -> bool:
+    names = model.pretrained_cfg.get("classifier") or ()
+    names = (names,) if isinstance(names, str) else names
+    return any(key.startswith(f"{name}.") for name in names)
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error).splitlines() or [""])[0][:200])

@@ -1,0 +1,199 @@
+"""ImageEmbedder: pretrained embeddings as a scikit-learn transformer."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags
+
+from featuretl._progress import progress_bar
+from featuretl._validation import check_int, check_option
+from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
+from featuretl.exceptions import FeatureTLWarning
+from featuretl.extraction import ON_ERROR, describe_failures, embedding_size, extract
+from featuretl.images.inputs import as_images
+from featuretl.store.store import EmbeddingStore, resolve_store
+
+
+class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Turn images into embeddings of a pretrained network, each computed once.
+
+    Stateless: `transform` needs no `fit`. Embeddings are kept in a store on disk, keyed by the
+    content of the image and everything that shapes its embedding, and shared by all clones, folds
+    and processes; a grid search embeds every image once. Weights are loaded when an image is not
+    in the store, and never pickled.
+
+    Parameters
+    ----------
+    backbone : str, default="tf_efficientnet_lite0"
+        Any timm model name. The default's weights are installed with featuretl.
+    weights : {"auto", "random"} or path, default="auto"
+        Packaged or from timm's hub; or a local file.
+    layers : "pre_logits", int, str, or a list of these, default="pre_logits"
+        What to embed: the network's output before its classifier, or layers by number or name,
+        concatenated, from one forward pass.
+    pooling : {"auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten"}, default="auto"
+        How positions become one vector. These first four are explained in `load_backbone`.
+    normalize : bool, default=False
+        Scale every embedding to length 1.
+    device : str, default="auto"
+        A torch device; "auto" is CUDA where available, else the CPU.
+    batch_size : int, default=32
+        Images per forward pass; >= 1.
+    n_jobs : int, optional
+        Threads that read, decode and preprocess; None or -1 is one per usable core.
+    cache : "auto", path, EmbeddingStore or None, default="auto"
+        Where embeddings are kept: by default the folder that the environment variable
+        ``FEATURETL_CACHE`` names, else the user's cache directory; None keeps nothing.
+    on_error : {"raise", "nan"}, default="raise"
+        A bad image is an ImageError that names it, once all others are embedded and kept; or a row
+        of NaN and a warning that names it.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        1: images are one column. Set by `fit`.
+    feature_names_in_ : ndarray of shape (1,), object
+        The column's name, if `fit` was given a frame.
+
+    See Also
+    --------
+    load_image_folder : List a folder of images whose subfolders are classes.
+    extract : The same with statistics, failures and memory-mapped results.
+
+    Notes
+    -----
+    Unlike scikit-learn, ``n_jobs=None`` means all usable cores: the threads feed one network.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> images = load_sample_images().images
+    >>> pipe = make_pipeline(ImageEmbedder(cache=None), StandardScaler(), LogisticRegression())
+    >>> pipe.fit(images, ["temple", "flower"]).predict(images).tolist()
+    ['temple', 'flower']
+    """
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        *,
+        weights: str | os.PathLike[str] = "auto",
+        layers: Layer | Sequence[Layer] = PRE_LOGITS,
+        pooling: str = "auto",
+        normalize: bool = False,
+        device: str = "auto",
+        batch_size: int = 32,
+        n_jobs: int | None = None,
+        cache: str | os.PathLike[str] | EmbeddingStore | None = "auto",
+        on_error: str = "raise",
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.layers = layers
+        self.pooling = pooling
+        self.normalize = normalize
+        self.device = device
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.on_error = on_error
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and the kind of `X`; nothing is learnt and no image is opened.
+
+        Parameters
+        ----------
+        X : sequence of n images
+            See `transform`.
+        y : ignored
+
+        Returns
+        -------
+        self : ImageEmbedder
+        """
+        self._spec()
+        as_images(X, type(self).__name__)
+        self.n_features_in_ = 1
+        if hasattr(X, "columns"):
+            self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed images.
+
+        Parameters
+        ----------
+        X : sequence of n images
+            A list, 1-D object or str array, Series or one-column frame of paths, bytes of image
+            files, PIL images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4); or one uint8 array
+            (n, h, w, 3).
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n, n_features), float32
+            Row i belongs to image i.
+
+        Raises
+        ------
+        ImageError
+            With ``on_error="raise"``, if an image cannot be read.
+        BackboneError, ParameterError, InputError, StoreError
+            If something cannot be used as it is.
+        """
+        owner = type(self).__name__
+        spec = self._spec()
+        check_option(owner, "on_error", self.on_error, ON_ERROR)
+        check_int(owner, "batch_size", self.batch_size, 1)
+        images = as_images(X, owner)
+        with progress_bar(len(images), shown=bool(self.verbose)) as progress:
+            extraction = extract(
+                images,
+                spec,
+                store=resolve_store(self.cache, owner),
+                device=self.device,
+                batch_size=self.batch_size,
+                n_jobs=self.n_jobs,
+                on_error=self.on_error,
+                progress=progress,
+            )
+        if extraction.failures:
+            message = describe_failures(extraction.failures, len(images))
+            warnings.warn(message, FeatureTLWarning, stacklevel=2)
+        return extraction.to_numpy()
+
+    @property
+    def _n_features_out(self) -> int:
+        return embedding_size(self._spec(), resolve_store(self.cache, type(self).__name__))
+
+    def _spec(self) -> BackboneSpec:
+        return BackboneSpec.of(
+            type(self).__name__,
+            self.backbone,
+            weights=self.weights,
+            layers=self.layers,
+            pooling=self.pooling,
+            normalize=self.normalize,
+        )
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = False
+        return tags

@@ -1,0 +1,184 @@
+"""extract: from images to embeddings, each at most once; what ImageEmbedder and the CLI call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import joblib
+import numpy as np
+
+from featuretl._engine import NO_KEY, Failure, Progress, Run, Source, Statistics, versions
+from featuretl._validation import check_int, check_option
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import ImageError
+from featuretl.images.inputs import as_images
+from featuretl.store.keys import Recipe, canonical_json
+from featuretl.store.lookup import MISSING
+from featuretl.store.space import Space, gather, gather_chunks
+from featuretl.store.store import EmbeddingStore
+
+ON_ERROR = ("raise", "nan")
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The embeddings of a sequence of images; what `extract` returns.
+
+    Attributes
+    ----------
+    images : sequence
+        As they were given; row i belongs to image i.
+    recipe : dict
+        What made the embeddings; see `featuretl.store.keys`.
+    versions : dict
+        Of the libraries in this process.
+    failures : list of Failure
+        Images without an embedding, in order; their rows are NaN.
+    statistics : Statistics
+    keys : ndarray (n,), S32
+        sha256 of each image's content; zeros for a file that could not be read.
+    """
+
+    images: Sequence[Any]
+    recipe: Recipe
+    versions: dict[str, str]
+    failures: list[Failure]
+    statistics: Statistics
+    keys: np.ndarray
+    _space: Space
+    _locations: np.ndarray
+    _store: EmbeddingStore | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(number of images, size of an embedding)."""
+        return len(self._locations), self._space.d
+
+    @property
+    def ok(self) -> np.ndarray:
+        """Which images have an embedding: bool (n,)."""
+        return self._locations != MISSING
+
+    def to_numpy(self) -> np.ndarray:
+        """Return the embeddings in memory: float32 (n, d)."""
+        return gather(self._space, self._locations)
+
+    def chunks(self, rows: int = 4096, keep: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Yield the embeddings in order, float32 (at most `rows`, d); of `keep`, bool (n,), only."""
+        locations = self._locations if keep is None else self._locations[keep]
+        return gather_chunks(self._space, locations, rows)
+
+    def memmap(self) -> np.ndarray:
+        """Return the embeddings as a read-only memory map, float32 (n, d), written once.
+
+        For matrices larger than memory. It lies in the store's ``views`` folder and takes
+        4 n d bytes there; the next call for the same images in the same order finds it. Without a
+        store the matrix is in memory.
+        """
+        if self._store is None:
+            return self.to_numpy()
+        keys = np.where(self.ok, self.keys, NO_KEY)
+        name = hashlib.sha256(canonical_json(self.recipe).encode() + keys.tobytes()).hexdigest()
+        return self._store.view(name, self.shape, self.chunks())
+
+
+def extract(
+    images: Any,
+    backbone: Any = "tf_efficientnet_lite0",
+    *,
+    store: EmbeddingStore | None = None,
+    device: str = "auto",
+    batch_size: int = 32,
+    n_jobs: int | None = None,
+    on_error: str = "raise",
+    progress: Progress | None = None,
+) -> Extraction:
+    """Embed images, each at most once.
+
+    Parameters
+    ----------
+    images : sequence of n images
+        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`.
+    backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
+        For more than a name: what `load_backbone` returns.
+    store : EmbeddingStore, optional
+        Where embeddings are kept and found again; None keeps nothing.
+    device : str, default="auto"
+        Where a backbone that is not loaded yet will run; see `load_backbone`.
+    batch_size : int, default=32
+    n_jobs : int, optional
+        Threads that read, decode and preprocess; -1 or None is one per usable core.
+    on_error : {"raise", "nan"}, default="raise"
+        What a bad image is: an error, once all others are embedded and kept, or a row of NaN.
+    progress : callable, optional
+        Called with the `Statistics` so far, in this thread, a few times a second at most.
+
+    Returns
+    -------
+    extraction : Extraction
+
+    Raises
+    ------
+    ImageError
+        With ``on_error="raise"``, naming the bad images.
+    BackboneError, ParameterError, InputError, StoreError
+        If something cannot be used as it is.
+
+    Notes
+    -----
+    However it ends, by an error, Ctrl-C or a signal that raises, what is embedded by then is
+    committed first; the next call goes on from there. Several processes may extract into one store
+    at once: an image that another one has under way is waited for, not embedded again.
+
+    Examples
+    --------
+    >>> pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> pixels[1] = 255
+    >>> extraction = extract(pixels)
+    >>> extraction.shape, extraction.statistics.embedded
+    ((2, 1280), 2)
+    """
+    check_int("extract", "batch_size", batch_size, 1)
+    check_option("extract", "on_error", on_error, ON_ERROR)
+    if isinstance(backbone, str):
+        backbone = BackboneSpec.of("extract", backbone)
+    run = Run(
+        as_images(images, "extract"),
+        Source(backbone, store, device),
+        batch_size,
+        joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs),
+        progress,
+    )
+    failures = run.go()
+    if failures and on_error == "raise":
+        raise ImageError(describe_failures(failures, len(run.images)))
+    locations = run.space.find(run.keys)
+    return Extraction(
+        run.images,
+        run.recipe,
+        versions(),
+        failures,
+        run.statistics,
+        run.keys,
+        run.space,
+        locations,
+        store,
+    )
+
+
+def describe_failures(failures: Sequence[Failure], n_images: int) -> str:
+    """Return one sentence that names the first few images without an embedding."""
+    named = "; ".join(f"{failure.name}: {failure.message}" for failure in failures[:5])
+    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+    return (
+        f"{len(failures)} of {n_images} images have no embedding ({named}{more}); the others are "
+        "embedded: mend or leave out these, or give them rows of NaN with on_error='nan'."
+    )
+
+
+def embedding_size(spec: BackboneSpec, store: EmbeddingStore | None) -> int:
+    """Return the size of the embeddings of a backbone; it is loaded only if the store has none."""
+    return Source(spec, store, "auto").n_features()

@@ -1,0 +1,202 @@
+"""One policy from the bytes of an image file to RGB pixels.
+
+======================  ==========================================================================
+input                   what becomes of it
+======================  ==========================================================================
+formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA and AVIF, told apart by
+                        content, never by name; anything else (SVG, EPS, HTML, text, ..) fails
+EXIF orientation 1-8    applied; an EXIF block that cannot be parsed is ignored
+alpha, transparency     composited on white (alpha channel, palette alpha, PNG ``tRNS`` alike)
+grey, 1 bit, palette    converted to RGB
+16 bits per channel     scaled by 1/257 to 8 bits; never stretched to the image's own range
+CMYK, YCbCr             converted to RGB without a colour profile; embedded profiles are ignored
+floating point, Lab     fails: such pixels have no agreed range or need a profile
+animated, multi-page    the first frame
+truncated, corrupt      fails; there is no partial image (unless the process itself has set
+                        ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES``)
+not a regular file      fails (directory, FIFO, device)
+larger than the limits  fails: `MAX_FILE_BYTES`, `MAX_PIXELS` (read from the header, before any
+                        pixel is decoded), `MAX_JPEG_SCANS`
+======================  ==========================================================================
+
+Every failure is one `ImageError`. Whatever changes pixels here must raise `DECODE_POLICY`'s
+version, which is a part of every embedding's key.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from featuretl.exceptions import ImageError
+
+DECODE_POLICY = {
+    "version": 1,
+    "decoder": "pillow",
+    "exif": "applied",
+    "alpha": "on white",
+    "16-bit": "/257",
+    "frame": "first",
+}
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "AVIF")
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp .ppm .pgm .pbm .pnm .tga .avif".split()
+)
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of 24-bit pixels
+MAX_JPEG_SCANS = 1_000
+
+_RACY_NS = 2 * 10**9
+
+_TRANSPOSE_OF_ORIENTATION = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION = 0x0112
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | None]:
+    """Read a regular file once, whole.
+
+    Returns
+    -------
+    data : bytes
+    state : os.stat_result or None
+        The file's state while it was read; None when nothing may be remembered of it, because it
+        changed meanwhile or within the last 2 s, so that another change may leave no trace in its
+        times (git calls such a file racy).
+
+    Raises
+    ------
+    ImageError
+        If there is no such file, it is not a regular one, may not be read, or is over
+        `MAX_FILE_BYTES`.
+    """
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise ImageError("not a regular file")
+            if before.st_size > MAX_FILE_BYTES:
+                raise ImageError(f"{before.st_size} bytes, over the limit of {MAX_FILE_BYTES}")
+            data = file.read(MAX_FILE_BYTES + 1)
+            after = os.fstat(descriptor)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError(getattr(error, "strerror", None) or str(error)) from error
+    return data, after if _settled(before, after, len(data)) else None
+
+
+def _settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
+    changed = [(state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in (before, after)]
+    age = time.time_ns() - max(changed[1][1:])
+    return changed[0] == changed[1] and after.st_size == size and age > _RACY_NS
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decode the bytes of an image file.
+
+    Returns
+    -------
+    pixels : ndarray of shape (h, w, 3), uint8
+        RGB, by the policy above.
+
+    Raises
+    ------
+    ImageError
+        For whatever is not a whole image within the limits.
+    """
+    if not data:
+        raise ImageError("empty: 0 bytes")
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise ImageError(f"a JPEG of more than {MAX_JPEG_SCANS} scans")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return rgb_from_pil(image)
+    except ImageError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(
+            "not an image in a supported format (" + ", ".join(FORMATS) + ")"
+        ) from error
+    except Exception as error:  # Pillow's plugins raise nearly anything on hostile input
+        raise ImageError(f"{type(error).__name__}: {error}") from error
+
+
+def rgb_from_pil(image: Image.Image) -> np.ndarray:
+    """Return the pixels of a PIL image by the same policy: uint8, (h, w, 3)."""
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS} pixels")
+    image.load()  # before the EXIF is read: Pillow's TIFF plugin turns the image itself, here
+    transpose = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
+    if image.mode.startswith("I"):
+        pixels = _rgb_from_16_bit(image)
+    elif image.mode in ("F", "LAB", "HSV"):
+        raise ImageError(f"{image.mode} pixels have no agreed conversion; save as 8 or 16 bits RGB")
+    elif image.has_transparency_data:
+        layers = image.convert("RGBA")
+        white = Image.new("RGBA", layers.size, "white")
+        pixels = np.asarray(Image.alpha_composite(white, layers).convert("RGB"))
+    else:
+        pixels = np.asarray(image.convert("RGB"))
+    if transpose is not None:
+        pixels = np.asarray(Image.fromarray(pixels).transpose(transpose))
+    return pixels
+
+
+def rgb_from_array(array: np.ndarray) -> np.ndarray:
+    """Return the pixels of a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) by the same policy."""
+    if array.dtype != np.uint8:
+        raise ImageError(
+            f"an array of dtype {array.dtype}; pixels must be uint8 in 0..255, "
+            "e.g. (255 * image).round().astype('uint8')"
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        raise ImageError(
+            f"an array of shape {array.shape}; expected (h, w), (h, w, 3) or (h, w, 4)"
+        )
+    return rgb_from_pil(Image.fromarray(np.ascontiguousarray(array)))
+
+
+def is_image_name(path: Path) -> bool:
+    """Return whether a file found in a folder is taken for an image, by its suffix."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def _orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # a corrupt EXIF block says nothing of the pixels
+        return None
+
+
+def _rgb_from_16_bit(image: Image.Image) -> np.ndarray:
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 0xFFFF:
+        raise ImageError(
+            f"{image.mode} pixels beyond 16 bits have no agreed range; save as 16 bits"
+        )
+    grey = np.rint(values / 257).astype(np.uint8)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey[values == key] = 255
+    return np.repeat(grey[..., None], 3, axis=2)

@@ -1,0 +1,112 @@
+"""What Python callers hand over as images -> one way to read, name and key each."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from featuretl._validation import printable
+from featuretl.exceptions import ImageError, InputError
+from featuretl.images.decode import decode, read_file, rgb_from_array, rgb_from_pil
+
+
+@dataclass(frozen=True)
+class Content:
+    """What one image holds, read once.
+
+    Attributes
+    ----------
+    key : bytes
+        sha256 of the content (32 bytes): of a file's bytes as they are, or of the shape and
+        pixels of an image in memory.
+    state : os.stat_result or None
+        For a file that did not change while it was read: its state.
+    """
+
+    key: bytes
+    data: bytes | np.ndarray
+    state: os.stat_result | None = None
+
+    def pixels(self) -> np.ndarray:
+        """Decode to RGB: uint8 (h, w, 3). Raises ImageError."""
+        return self.data if isinstance(self.data, np.ndarray) else decode(self.data)
+
+
+def as_images(X: Any, owner: str) -> Sequence[Any]:
+    """Return the images of `X` as a sequence of paths, bytes, PIL images or uint8 arrays.
+
+    Parameters
+    ----------
+    X : list, tuple, 1-D object or str array, Series, one-column frame or array, or uint8 array
+        The last of shape (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4).
+
+    Raises
+    ------
+    InputError
+        If `X` is no such collection. A single bad image is not noticed here but when it is read.
+    """
+    if isinstance(X, (str, bytes, os.PathLike, Image.Image)):
+        raise InputError(
+            f"X of {owner} must be a sequence of images; got a single {type(X).__name__}: "
+            "wrap it in a list (for a folder, use load_image_folder)."
+        )
+    if hasattr(X, "to_numpy"):
+        X = X.to_numpy()
+    if not isinstance(X, np.ndarray):
+        if not isinstance(X, Sequence):
+            raise InputError(
+                f"X of {owner} must be a list, array, Series or one-column frame of images; "
+                f"got {type(X).__name__}."
+            )
+        return X
+    if X.ndim == 2 and X.shape[1] == 1:
+        X = X[:, 0]
+    if X.ndim == 1 and X.dtype.kind in "OUT":
+        return X.tolist()
+    if X.ndim == 4 and X.dtype == np.uint8:
+        return X
+    raise InputError(
+        f"X of {owner} must be a 1-D array (or one column) of paths, bytes or images, or a uint8 "
+        f"array of shape (n, h, w, 3); got shape {X.shape} and dtype {X.dtype}."
+    )
+
+
+def name_of(image: Any, index: int) -> str:
+    """Return what to call the image in a message: its path, or its position; safe to print."""
+    if isinstance(image, (str, os.PathLike)):
+        return printable(os.fspath(image))
+    return f"image {index} ({type(image).__name__})"
+
+
+def read(image: Any) -> Content:
+    """Read one image and compute its key; ImageError if it cannot be."""
+    if isinstance(image, (str, os.PathLike)):
+        data, state = read_file(image)
+        return Content(hashlib.sha256(data).digest(), data, state)
+    if isinstance(image, bytes):
+        return Content(hashlib.sha256(image).digest(), image)
+    if isinstance(image, np.ndarray):
+        pixels = rgb_from_array(image)
+    elif isinstance(image, Image.Image):
+        pixels = _pixels_of_pil(image)
+    else:
+        raise ImageError(
+            f"a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array"
+        )
+    header = f"RGB uint8 {pixels.shape[0]} {pixels.shape[1]}\n".encode()
+    return Content(hashlib.sha256(header + pixels.tobytes()).digest(), pixels)
+
+
+def _pixels_of_pil(image: Image.Image) -> np.ndarray:
+    try:
+        return rgb_from_pil(image)
+    except ImageError:
+        raise
+    except Exception as error:  # a lazily opened file fails here, in any of Pillow's ways
+        raise ImageError(f"{type(error).__name__}: {error}") from error

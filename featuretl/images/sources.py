@@ -1,0 +1,262 @@
+"""Where images come from: folders, globs, lists and manifests -> ordered paths (+ labels)."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featuretl._validation import printable
+from featuretl.exceptions import InputError
+from featuretl.images.decode import is_image_name
+
+if TYPE_CHECKING:
+    import pyarrow
+    from sklearn.utils import Bunch
+
+PATH_COLUMNS = ("path", "file", "filename", "filepath", "file_name", "image", "image_path")
+LABEL_COLUMNS = ("label", "class", "target", "category")
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Ordered image paths with their labels.
+
+    Attributes
+    ----------
+    paths : list of str
+    labels : list of (str or None), or None
+        One per path; None when no image has a label.
+    """
+
+    paths: list[str]
+    labels: list[str | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The distinct labels, sorted; None without labels."""
+        if self.labels is None:
+            return None
+        return sorted({label for label in self.labels if label is not None})
+
+    @property
+    def target(self) -> np.ndarray | None:
+        """Index of each label in `class_names`: int64 (n,), -1 for an image without one."""
+        if self.labels is None:
+            return None
+        index = {name: i for i, name in enumerate(self.class_names or ())}
+        return np.array([-1 if label is None else index[label] for label in self.labels], np.int64)
+
+
+def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
+    """List the images of a folder whose subfolders are the classes.
+
+    The label is the name of the first folder below `folder`, however deep the image lies, as in
+    ``sklearn.datasets.load_files`` and torchvision's ``ImageFolder``. Files whose suffix is not an
+    image's, and names that begin with a dot, are passed over. Nothing is opened.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    data : ~sklearn.utils.Bunch
+        ``data``: object array (n,) of paths (str), sorted; ``target``: int64 array (n,);
+        ``target_names``: list of class names, sorted. Without subfolders ``target`` is None and
+        ``target_names`` empty.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing or holds no image, or if only some of the images lie in subfolders.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("cat/1.jpg", "dog/2.jpg", "dog/notes.txt"):
+    ...         path = pathlib.Path(folder, name)
+    ...         path.parent.mkdir(exist_ok=True)
+    ...         path.touch()
+    ...     photos = load_image_folder(folder)
+    >>> photos.target_names, photos.target
+    (['cat', 'dog'], array([0, 1]))
+    """
+    from sklearn.utils import Bunch
+
+    images = _from_folder(Path(folder))
+    if images.labels is not None and None in images.labels:
+        bare = images.paths[images.labels.index(None)]
+        raise InputError(
+            f"Some images of {printable(folder)!r} lie in class folders and others, like "
+            f"{printable(bare)!r}, do not; move every image into a folder named after its class."
+        )
+    data = np.empty(len(images), dtype=object)
+    data[:] = images.paths
+    return Bunch(data=data, target=images.target, target_names=images.class_names or [])
+
+
+def find_images(
+    sources: Sequence[str | os.PathLike[str]],
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+) -> ImageList:
+    """Resolve what a user names on the command line into ordered images.
+
+    Parameters
+    ----------
+    sources : sequence of paths
+        Each one a folder (searched through; its subfolders give labels), an image file, a glob
+        pattern (``**`` goes through folders), a ``.csv`` or ``.parquet`` manifest, or a ``.txt``
+        file with a path a line. Relative paths in a manifest or list start at its own folder.
+    path_column, label_column : str, optional
+        Columns of a manifest. By default the first present of `PATH_COLUMNS` and `LABEL_COLUMNS`;
+        a manifest needs no label column.
+
+    Raises
+    ------
+    InputError
+        If a source is missing, names no image, or lacks the column.
+    """
+    parts = [_from_source(os.fspath(source), path_column, label_column) for source in sources]
+    if not parts:
+        raise InputError("No images were named; give a folder, a glob, files or a manifest.")
+    paths = [path for part in parts for path in part.paths]
+    if all(part.labels is None for part in parts):
+        return ImageList(paths)
+    return ImageList(
+        paths, [label for part in parts for label in part.labels or [None] * len(part)]
+    )
+
+
+def _from_source(source: str, path_column: str | None, label_column: str | None) -> ImageList:
+    path = Path(source)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.exists():
+        suffix = path.suffix.lower()
+        if suffix in (".csv", ".parquet"):
+            return _from_manifest(path, path_column, label_column)
+        return _from_list(path) if suffix == ".txt" else ImageList([source])
+    matches = sorted(match for match in glob.glob(source, recursive=True) if Path(match).is_file())
+    if not matches:
+        raise InputError(
+            f"{printable(source)!r} is neither a file, a folder, nor a pattern that matches a file."
+        )
+    return ImageList(matches)
+
+
+def _from_folder(folder: Path) -> ImageList:
+    if not folder.is_dir():
+        raise InputError(f"{printable(folder)!r} is not a folder; give one that holds images.")
+    found = sorted(_image_files(folder))
+    if not found:
+        raise InputError(
+            f"{printable(folder)!r} holds no file with an image's suffix (.jpg, .png, ..)."
+        )
+    paths = [str(folder / relative) for relative in found]
+    labels = [relative.parts[0] if len(relative.parts) > 1 else None for relative in found]
+    return ImageList(paths, labels if any(label is not None for label in labels) else None)
+
+
+def _image_files(folder: Path) -> Iterator[Path]:
+    """Yield the images below `folder`, relative to it; a loop of symbolic links is walked once."""
+    seen: set[tuple[int, int]] = set()
+    for root, folders, files in os.walk(folder, followlinks=True):
+        state = os.stat(root)
+        if (state.st_dev, state.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((state.st_dev, state.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith(".") and is_image_name(Path(name)):
+                yield Path(root, name).relative_to(folder)
+
+
+def _from_list(path: Path) -> ImageList:
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
+    paths = [str(path.parent / line) for line in lines if line.strip()]
+    if not paths:
+        raise InputError(f"The list {printable(path)!r} names no image; write one path a line.")
+    return ImageList(paths)
+
+
+def _from_manifest(manifest: Path, path_column: str | None, label_column: str | None) -> ImageList:
+    import pyarrow
+
+    try:
+        table = (
+            _read_csv(manifest) if manifest.suffix.lower() == ".csv" else _read_parquet(manifest)
+        )
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(
+            f"The manifest {printable(manifest)!r} cannot be read: {printable(error)}"
+        ) from error
+    path_name = _column(table, manifest, path_column, PATH_COLUMNS)
+    if path_name is None:
+        raise InputError(
+            f"The manifest {printable(manifest)!r} has no column of paths (one of "
+            f"{', '.join(PATH_COLUMNS)}); it has {printable(', '.join(table.column_names))}: "
+            "name the one to use with path_column."
+        )
+    values = _strings(table, path_name)
+    if not values or None in values or "" in values:
+        raise InputError(
+            f"Column {printable(path_name)!r} of the manifest {printable(manifest)!r} must hold a "
+            f"path in every row; it holds {len(values)} rows, {sum(not v for v in values)} of them empty."
+        )
+    label_name = _column(table, manifest, label_column, LABEL_COLUMNS)
+    labels = None if label_name is None else [v or None for v in _strings(table, label_name)]
+    return ImageList([str(manifest.parent / value) for value in values if value], labels)
+
+
+def _read_csv(manifest: Path) -> pyarrow.Table:
+    from pyarrow import csv
+
+    with csv.open_csv(manifest) as head:
+        names = head.schema.names
+    # Everything is text: a label 007 stays 007.
+    options = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, "string"), strings_can_be_null=True
+    )
+    return csv.read_csv(
+        manifest,
+        convert_options=options,
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+    )
+
+
+def _read_parquet(manifest: Path) -> pyarrow.Table:
+    from pyarrow import parquet
+
+    return parquet.read_table(manifest)
+
+
+def _column(
+    table: pyarrow.Table, manifest: Path, asked: str | None, usual: Sequence[str]
+) -> str | None:
+    if asked is None:
+        return next((name for name in usual if name in table.column_names), None)
+    if asked not in table.column_names:
+        raise InputError(
+            f"The manifest {printable(manifest)!r} has no column {printable(asked)!r}; "
+            f"it has {printable(', '.join(table.column_names))}."
+        )
+    return asked
+
+
+def _strings(table: pyarrow.Table, name: str) -> list[Any]:
+    import pyarrow
+
+    return table.column(name).cast(pyarrow.string()).to_pylist()

@@ -1,0 +1,238 @@
+r"""The embedding store's format, version 1.
+
+The version is the store's own; it does not follow the package's. A store is a folder::
+
+    STORE/
+      index.sqlite            one row per committed segment; can be rebuilt from the rest
+      LOCK                    flock: shared by writers, exclusive for deleting and compacting
+      spaces/<id>/            one folder per space, named by `featuretl.store.keys.space_id`
+        space.json            the recipe, its generation, golden embedding and versions
+        <uuid>.npy            a segment: n embeddings of one space
+        <uuid>.keys           the sha256 of the n images, and a footer
+      views/<hash>.npy        ordered matrices; may be deleted at any time
+      memo.sqlite             what is cheaper to remember than to find out; likewise
+      claims/                 byte-range locks of running extractions; likewise
+
+**Segment.** ``<uuid>.npy`` is a NumPy file, format 1.0, C order, little-endian, shape (n, d), with
+n >= 1. Row i belongs to the image whose sha256 is bytes [32 i, 32 i + 32) of ``<uuid>.keys``. After
+the n keys follows a footer of 72 bytes, little-endian::
+
+    magic      8 bytes   "FTLKEYS1"
+    space     32 bytes   the space's id
+    n          8 bytes   unsigned
+    d          8 bytes   unsigned
+    size       8 bytes   unsigned, length of <uuid>.npy in bytes
+    npy_crc    4 bytes   CRC-32 of the whole <uuid>.npy
+    keys_crc   4 bytes   CRC-32 of everything in <uuid>.keys before this field
+
+**Writing.** Both files are written under a name ending in ``.partial`` with O_EXCL and mode 0600,
+through ``write()`` and never through a memory map (a full disk under a map is SIGBUS), then fsynced,
+renamed, and the folder fsynced. Only then the row is inserted into ``index.sqlite``; a segment is
+committed when that transaction is. A published file is never changed, only unlinked, so a reader's
+memory map stays valid. If fsync fails the descriptor is given up: a retry would lie.
+
+**Reading.** A segment counts only if it has a row in the index, both files have the recorded size,
+the header is that of a plain float array of the recorded shape, and both checksums hold (each
+checked once per process, before any row is served). Where a key is in several segments the lowest
+sequence number wins. Object dtypes are refused before anything is read (no pickle).
+
+**Capabilities.** Append by several processes at once, zero-copy reads, recovery of the index from
+the sidecars. **Limits.** 2**31 rows a segment, 2**31 segments a space.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+FORMAT_VERSION = 1
+KEY_DTYPE = np.dtype("S32")  # compares like the 32 raw bytes; never call tolist() on it
+
+_MAGIC = b"FTLKEYS1"
+_FOOTER = struct.Struct("<8s32sQQQII")
+
+
+class DamagedSegmentError(Exception):
+    """A segment's files are not what was committed; the message says how."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What the index knows of a committed segment."""
+
+    uuid: str
+    space: str
+    n: int
+    d: int
+    size: int
+    crc: int
+
+    def path(self, folder: Path) -> Path:
+        """Return the path of the embeddings."""
+        return folder / f"{self.uuid}.npy"
+
+    def keys_path(self, folder: Path) -> Path:
+        """Return the path of the keys."""
+        return folder / f"{self.uuid}.keys"
+
+
+def write_segment(
+    folder: Path, uuid: str, space: str, keys: np.ndarray, rows: np.ndarray
+) -> Segment:
+    """Write and publish a segment's two files durably; it is not committed by this.
+
+    Parameters
+    ----------
+    keys : ndarray (n,), S32
+    rows : ndarray (n, d), float32 or float16
+
+    Raises
+    ------
+    OSError
+        If anything could not be written; what was written is removed.
+    """
+    n, d = rows.shape
+    segment = Segment(uuid, space, n, d, 0, 0)
+    targets = [segment.path(folder), segment.keys_path(folder)]
+    partials = [target.with_name(target.name + ".partial") for target in targets]
+    try:
+        size, crc = _write_durably(
+            partials[0], [npy_header(rows.shape, rows.dtype), rows.data.cast("B")]
+        )
+        footer = _FOOTER.pack(_MAGIC, bytes.fromhex(space), n, d, size, crc, 0)[:-4]
+        key_bytes = keys.tobytes() + footer
+        _write_durably(partials[1], [key_bytes, struct.pack("<I", zlib.crc32(key_bytes))])
+        for partial, target in zip(partials, targets, strict=True):
+            partial.rename(target)
+        fsync_folder(folder)
+    except BaseException:
+        for path in (*partials, *targets):
+            path.unlink(missing_ok=True)
+        raise
+    return Segment(uuid, space, n, d, size, crc)
+
+
+def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:
+    """Read and check a ``.keys`` file: the segment that it describes, and its keys (n,), S32."""
+    path = folder / f"{uuid}.keys"
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedSegmentError(f"{path.name}: {error.strerror}") from error
+    if len(data) < _FOOTER.size:
+        raise DamagedSegmentError(f"{path.name}: {len(data)} bytes, too short for a footer")
+    magic, space, n, d, size, crc, keys_crc = _FOOTER.unpack(data[-_FOOTER.size :])
+    if magic != _MAGIC or len(data) != n * KEY_DTYPE.itemsize + _FOOTER.size:
+        raise DamagedSegmentError(f"{path.name}: not {n} keys and a footer of this format")
+    if zlib.crc32(data[:-4]) != keys_crc:
+        raise DamagedSegmentError(f"{path.name}: its checksum does not match its content")
+    return Segment(uuid, space.hex(), n, d, size, crc), np.frombuffer(data, KEY_DTYPE, count=n)
+
+
+def open_rows(folder: Path, segment: Segment) -> np.ndarray:
+    """Return a segment's embeddings as a read-only memory map (n, d), its shape and size checked."""
+    path = segment.path(folder)
+    try:
+        size = path.stat().st_size
+        if size != segment.size:
+            raise DamagedSegmentError(f"{path.name}: {size} bytes, {segment.size} were committed")
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DamagedSegmentError(f"{path.name}: {error}") from error
+    if rows.shape != (segment.n, segment.d) or rows.dtype.kind != "f":
+        raise DamagedSegmentError(
+            f"{path.name}: {rows.dtype} {rows.shape}, expected floats {(segment.n, segment.d)}"
+        )
+    return rows
+
+
+def check_rows(folder: Path, segment: Segment) -> None:
+    """Read a segment's embeddings whole and compare their checksum."""
+    path = segment.path(folder)
+    crc = 0
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(2**22):
+                crc = zlib.crc32(chunk, crc)
+    except OSError as error:
+        raise DamagedSegmentError(f"{path.name}: {error.strerror}") from error
+    if crc != segment.crc:
+        raise DamagedSegmentError(f"{path.name}: its checksum does not match its content")
+
+
+def publish_folder(folder: Path, name: str, data: bytes) -> bool:
+    """Create `folder` durably with one file in it, at once; return False if it was there already."""
+    partial = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.partial")
+    partial.mkdir(mode=0o700)
+    try:
+        _write_durably(partial / name, [data])
+        fsync_folder(partial)
+        partial.rename(folder)  # fails on a folder that holds something: this never replaces
+    except OSError:
+        if not (folder / name).exists():
+            raise
+        return False
+    finally:
+        (partial / name).unlink(missing_ok=True)
+        if partial.exists():
+            partial.rmdir()
+    fsync_folder(folder.parent)
+    return True
+
+
+def write_matrix(path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray]) -> None:
+    """Write a float32 ``.npy`` file chunk by chunk; it appears under its name when it is whole."""
+    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(npy_header(shape, np.dtype("<f4")))
+            for chunk in chunks:
+                file.write(np.ascontiguousarray(chunk, "<f4").data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the platform can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def npy_header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
+    """Return the header of a C-ordered ``.npy`` file."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header,
+        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape},
+    )
+    return header.getvalue()
+
+
+def _write_durably(path: Path, chunks: list[bytes | memoryview]) -> tuple[int, int]:
+    """Create `path` with the chunks and fsync it; return its length and CRC-32."""
+    size = crc = 0
+    with open(
+        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0
+    ) as file:
+        for chunk in chunks:
+            view = memoryview(chunk)
+            while view:
+                written = file.write(view)
+                view = view[written:]
+            size += len(chunk)
+            crc = zlib.crc32(chunk, crc)
+        os.fsync(file.fileno())
+    return size, crc

@@ -1,0 +1,207 @@
+"""The list of committed segments: one SQLite row each, made anew from the segments when it is lost.
+
+Rollback journal and ``synchronous=EXTRA``, not WAL: WAL needs all processes on one host, and SQLite
+3.7.0 to 3.51.2 can corrupt a WAL database with concurrent writers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from featuretl.exceptions import FeatureTLWarning, StoreError
+from featuretl.store.format import DamagedSegmentError, Segment, open_rows, read_keys
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+T = TypeVar("T")
+
+_BUSY_SECONDS = 60
+_TABLE = """CREATE TABLE IF NOT EXISTS segment (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
+    n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
+_INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (?,?,?,?,?,?)"
+
+
+class SegmentIndex:
+    """The committed segments of the store in `folder`; any thread may use it.
+
+    Raises
+    ------
+    StoreError
+        From every method, if the index cannot be read, or written where that is asked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / "index.sqlite"
+        self._guard = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None  # process, inode
+
+    def segments(self, space: str, after: int = 0) -> list[tuple[int, Segment]]:
+        """Return the segments of a space as (sequence number, segment), in order of commit."""
+        query = (
+            "SELECT seq, uuid, space, n, d, size, crc FROM segment"
+            " WHERE space=? AND seq>? ORDER BY seq"
+        )
+        rows = self._do(lambda db: db.execute(query, (space, after)).fetchall())
+        return [(row[0], Segment(*row[1:])) for row in rows]
+
+    def sizes(self) -> dict[str, tuple[int, int, int]]:
+        """Return for each space its number of rows, of segments and of bytes."""
+        if not self._folder.exists():
+            return {}
+        query = (
+            "SELECT space, SUM(n), COUNT(*), SUM(size + 32 * n + 72) FROM segment GROUP BY space"
+        )
+        return {row[0]: row[1:] for row in self._do(lambda db: db.execute(query).fetchall())}
+
+    def insert(self, segment: Segment) -> None:
+        """Commit a segment whose files are published."""
+
+        def insert(db: sqlite3.Connection) -> None:
+            with _transaction(db):
+                db.execute(_INSERT, _values(segment))
+
+        with self._guard:
+            self._do(insert)
+            if not self._is_current():  # made anew by another process in between
+                self._do(insert)
+
+    def version(self) -> object:
+        """Return a value that differs from the last one if a segment was committed since."""
+        with self._guard:
+            data_version = self._do(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
+            changes = self._connection.total_changes if self._connection else 0
+            return data_version, changes, self._opened
+
+    def rebuild(self) -> None:
+        """Make the index anew from the segments' own files.
+
+        Done by itself where the index is damaged or gone. Files that are not whole are left where
+        they are and not indexed.
+        """
+        with self._guard, self._exclusive():
+            self._start_again()
+
+    def _start_again(self) -> None:
+        self._connection = None
+        self._path.unlink(missing_ok=True)
+        self._path.with_name("index.sqlite-journal").unlink(missing_ok=True)
+        self._db()
+
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._guard:
+            try:
+                try:
+                    return work(self._db())
+                except sqlite3.OperationalError:
+                    raise
+                except sqlite3.DatabaseError:
+                    self._replace_damaged()
+                    return work(self._db())
+            except (sqlite3.Error, OSError) as error:
+                raise StoreError(
+                    f"The index of the embedding store {str(self._folder)!r} cannot be used "
+                    f"({error}); make room, or choose another place (cache=, --cache, "
+                    "FEATURETL_CACHE)."
+                ) from error
+
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None or not self._is_current():
+            self._connection = self._connect()
+            self._opened = (os.getpid(), self._path.stat().st_ino)
+        return self._connection
+
+    def _is_current(self) -> bool:
+        """Return whether the connection is this process's own and its file is still the index."""
+        try:
+            return self._opened == (os.getpid(), self._path.stat().st_ino)
+        except FileNotFoundError:
+            return False
+
+    def _connect(self) -> sqlite3.Connection:
+        writable = os.access(self._path if self._path.exists() else self._folder, os.W_OK)
+        db = sqlite3.connect(
+            f"{self._path.as_uri()}?mode={'rwc' if writable else 'ro'}",
+            uri=True,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        db.execute("PRAGMA journal_mode=DELETE")
+        db.execute("PRAGMA synchronous=EXTRA")
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name='segment'").fetchone():
+            self._fill(db)
+        return db
+
+    def _fill(self, db: sqlite3.Connection) -> None:
+        with _transaction(db):
+            db.execute(_TABLE)
+            db.execute("CREATE INDEX IF NOT EXISTS of_space ON segment (space, seq)")
+            if not db.execute("SELECT 1 FROM segment").fetchone():
+                db.executemany(_INSERT, map(_values, self._segments_on_disk()))
+
+    def _segments_on_disk(self) -> Iterator[Segment]:
+        sidecars = [
+            (path.stat().st_mtime_ns, path) for path in self._folder.glob("spaces/*/*.keys")
+        ]
+        for _, path in sorted(sidecars):
+            with contextlib.suppress(DamagedSegmentError):
+                segment, _ = read_keys(path.parent, path.stem)
+                open_rows(path.parent, segment)
+                yield segment
+
+    def _replace_damaged(self) -> None:
+        with self._exclusive():
+            self._connection = None
+            try:
+                self._db().execute("SELECT COUNT(*) FROM segment").fetchone()
+            except sqlite3.DatabaseError:  # still: no other process has replaced it meanwhile
+                warnings.warn(
+                    f"The index of the embedding store {str(self._folder)!r} is damaged; it is made "
+                    "anew from the segments.",
+                    FeatureTLWarning,
+                    stacklevel=6,
+                )
+                self._start_again()
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Keep two processes from replacing the index at once."""
+        if fcntl is None:
+            yield
+            return
+        descriptor = os.open(self._folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            db.execute("ROLLBACK")
+        raise
+
+
+def _values(segment: Segment) -> tuple[Any, ...]:
+    return segment.uuid, segment.space, segment.n, segment.d, segment.size, segment.crc

@@ -1,0 +1,64 @@
+"""From 32-byte keys to where their rows lie, for millions of keys, appended to cheaply."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from featuretl.store.format import KEY_DTYPE
+
+MISSING = -1
+
+
+class KeyIndex:
+    """Sorted runs of (key, location), merged as they grow, as in a log-structured merge tree.
+
+    A location is an int64 >= 0 of the caller's choice; of two locations of one key, the one added
+    first wins. 40 bytes a key; adding n keys in total costs O(n log n) comparisons.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def __len__(self) -> int:
+        """Return the number of keys; one that several runs hold counts once for each."""
+        return sum(len(keys) for keys, _ in self._runs)
+
+    def add(self, keys: np.ndarray, locations: np.ndarray) -> None:
+        """Add keys (n,), S32, with their locations (n,), int64."""
+        if not len(keys):
+            return
+        self._runs.append(_sorted_unique(keys, locations))
+        while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
+            newer = self._runs.pop()
+            older = self._runs.pop()
+            self._runs.append(
+                _sorted_unique(
+                    np.concatenate([older[0], newer[0]]), np.concatenate([older[1], newer[1]])
+                )
+            )
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return the location of each key (n,), S32: int64 (n,), `MISSING` where there is none."""
+        found = np.full(len(keys), MISSING, np.int64)
+        for run_keys, run_locations in self._runs:
+            open_ = np.flatnonzero(found == MISSING)
+            if not len(open_):
+                break
+            wanted = keys[open_]
+            at = np.minimum(np.searchsorted(run_keys, wanted), len(run_keys) - 1)
+            hit = run_keys[at] == wanted
+            found[open_[hit]] = run_locations[at[hit]]
+        return found
+
+
+def keys_array(keys: list[bytes]) -> np.ndarray:
+    """Return 32-byte keys as an array (n,), S32."""
+    return np.frombuffer(b"".join(keys), KEY_DTYPE)
+
+
+def _sorted_unique(keys: np.ndarray, locations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(keys, kind="stable")  # stable: the first added stays first among equals
+    keys, locations = keys[order], locations[order]
+    first = np.ones(len(keys), bool)
+    first[1:] = keys[1:] != keys[:-1]
+    return keys[first], locations[first]

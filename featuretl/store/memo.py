@@ -1,0 +1,110 @@
+"""What is cheaper to remember than to find out again, in a file that may be deleted at any time.
+
+Two kinds of facts: the sha256 of a file whose state has not changed since it was hashed (as git's
+index does), and small JSON values. A memo that cannot be read or written only costs time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Memo:
+    """Facts in one SQLite file; usable from one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+
+    def digests(self, paths: Sequence[str]) -> list[bytes | None]:
+        """Return for each file its sha256 (32 bytes) if its state is as remembered, else None."""
+        db = self._open()
+        if db is None:
+            return [None] * len(paths)
+        query = (
+            "SELECT sha256 FROM file WHERE path=? AND size=? AND mtime=? AND ctime=? AND inode=?"
+        )
+        found: list[bytes | None] = []
+        folder = os.getcwd()
+        for path in paths:
+            try:
+                state = os.stat(path)
+                row = db.execute(query, (_name(folder, path), *_state(state))).fetchone()
+            except (OSError, ValueError, sqlite3.Error):
+                row = None
+            found.append(None if row is None else row[0])
+        return found
+
+    def remember_digests(self, files: Iterable[tuple[str, os.stat_result, bytes]]) -> None:
+        """Remember (path, state, sha256) of files; the state must be as it was when hashed."""
+        folder = os.getcwd()
+        rows = [(_name(folder, path), *_state(state), digest) for path, state, digest in files]
+        self._write("INSERT OR REPLACE INTO file VALUES (?,?,?,?,?,?)", rows)
+
+    def get(self, key: str) -> Any:
+        """Return the JSON value remembered under `key`, or None."""
+        db = self._open()
+        with contextlib.suppress(sqlite3.Error, ValueError):
+            row = db and db.execute("SELECT value FROM fact WHERE key=?", (key,)).fetchone()
+            return json.loads(row[0]) if row else None
+        return None
+
+    def put(self, key: str, value: Any) -> None:
+        """Remember a JSON value under `key`."""
+        self._write("INSERT OR REPLACE INTO fact VALUES (?,?)", [(key, json.dumps(value))])
+
+    def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        db = self._open()
+        if db is not None and rows:
+            with contextlib.suppress(sqlite3.Error), db:
+                db.executemany(statement, rows)
+
+    def _open(self) -> sqlite3.Connection | None:
+        if self._connection is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            try:
+                self._connection = _connect(self._path)
+            except sqlite3.DatabaseError:
+                self._connection = self._start_again()
+        return self._connection
+
+    def _start_again(self) -> sqlite3.Connection | None:
+        with contextlib.suppress(OSError, sqlite3.Error):
+            self._path.unlink()
+            return _connect(self._path)
+        return None
+
+
+def file_state(path: str | os.PathLike[str]) -> list[Any] | None:
+    """Return what must stay the same for a file to count as unchanged (JSON), or None."""
+    try:
+        return [os.fspath(path), *_state(os.stat(path))]
+    except OSError:
+        return None
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=5, check_same_thread=False)
+    db.execute("PRAGMA synchronous=OFF")  # losing the memo loses nothing
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS file (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER,"
+        " ctime INTEGER, inode INTEGER, sha256 BLOB) WITHOUT ROWID"
+    )
+    db.execute("CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+    return db
+
+
+def _name(folder: str, path: str) -> bytes:
+    return os.fsencode(path if os.path.isabs(path) else os.path.join(folder, path))
+
+
+def _state(state: os.stat_result) -> tuple[int, int, int, int]:
+    # An inode may pass SQLite's signed 64 bits.
+    return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino & (2**63 - 1)

@@ -1,0 +1,296 @@
+"""A space: all embeddings of one recipe, by image. On disk in a store, or in memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from uuid import uuid4
+
+import numpy as np
+
+from featuretl.exceptions import FeatureTLWarning, StoreError
+from featuretl.store.claims import Claims
+from featuretl.store.format import (
+    DamagedSegmentError,
+    Segment,
+    check_rows,
+    open_rows,
+    read_keys,
+    write_segment,
+)
+from featuretl.store.lookup import MISSING, KeyIndex, keys_array
+
+if TYPE_CHECKING:
+    from featuretl.store.store import EmbeddingStore
+
+SEGMENT_ROWS = 16_384
+SEGMENT_BYTES = 128 * 2**20
+SEGMENT_SECONDS = 60.0
+
+
+class MemorySpace:
+    """Embeddings kept in memory only: what ``cache=None`` uses.
+
+    Parameters
+    ----------
+    d : int
+        Width of an embedding.
+    """
+
+    def __init__(self, d: int) -> None:
+        self.d = d
+        self._index = KeyIndex()
+        self._parts: list[np.ndarray] = []
+        self._taken: set[bytes] = set()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.commit()
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`."""
+        with self._lock:
+            return self._index.find(keys)
+
+    def take(self, key: bytes, force: bool = False) -> bool | None:
+        """Ask to embed an image: True if the caller shall, False if it is there or under way."""
+        with self._lock:
+            if key in self._taken:
+                return False
+            self._taken.add(key)
+            return bool(self._index.find(keys_array([key]))[0] == MISSING)
+
+    def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
+        """Add embeddings (n, d) of images that were taken."""
+        with self._lock:
+            start = len(self._parts) << 32
+            self._index.add(keys_array(list(keys)), np.arange(start, start + len(keys)))
+            self._parts.append(rows)
+
+    def commit(self) -> None:
+        """End what is under way; rows in memory are there as soon as they are appended."""
+        with self._lock:
+            self._taken.clear()
+
+    def segment_rows(self, number: int) -> np.ndarray:
+        """Return a segment's rows (n, d)."""
+        return self._parts[number]
+
+
+class StoredSpace:
+    """Embeddings of one recipe in an `EmbeddingStore`; made by `EmbeddingStore.space`.
+
+    Appending needs the space as a context manager: entering locks the store against deletion and
+    leaving, in whatever way, commits what was appended. Any thread may call its methods.
+    """
+
+    def __init__(self, store: EmbeddingStore, identity: str, d: int) -> None:
+        self.d = d
+        self.id = identity
+        self.folder = store.path / "spaces" / identity
+        self._store = store
+        self._lock = threading.RLock()
+        self._index = KeyIndex()
+        self._segments: list[Segment] = []
+        self._rows: dict[int, np.ndarray] = {}
+        self._refused: set[int] = set()
+        self._version: object = None
+        self._last_seq = 0
+        self._claims = Claims(store.path / "claims", identity)
+        self._taken: set[bytes] = set()
+        self._pending_keys: list[bytes] = []
+        self._pending_rows: list[np.ndarray] = []
+        self._committed_at = time.monotonic()
+        self._refresh()
+
+    def __enter__(self) -> Self:
+        self._store.lock_shared()
+        self._committed_at = time.monotonic()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.commit()
+        finally:
+            self._claims.release()
+            self._taken.clear()
+            self._pending_keys.clear()
+            self._pending_rows.clear()
+            self._store.unlock()
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`.
+
+        Only committed rows are found. Segments that rows lie in are checked before they are
+        served for the first time; a damaged one is named in a warning and its rows are missing.
+        """
+        with self._lock:
+            while True:
+                found = self._index.find(keys)
+                numbers = np.unique(found[found != MISSING] >> 32)
+                # Opening may refuse a segment and so change the index: look again.
+                if all(self._open(int(number)) for number in numbers):
+                    return found
+
+    def take(self, key: bytes, force: bool = False) -> bool | None:
+        """Ask to embed an image.
+
+        Parameters
+        ----------
+        force : bool, default=False
+            Embed it even if another extraction has it under way.
+
+        Returns
+        -------
+        True if the caller shall embed it now; False if there is nothing to do, because it is there
+        or this extraction has it under way; None if another extraction has: ask again later.
+        """
+        with self._lock:
+            if key in self._taken or self._is_there(key):
+                return False
+            if not self._claims.take(key) and not force:
+                return None
+            self._taken.add(key)
+            # Whoever held the claim before may have committed since the look above.
+            return not (self._refresh() and self._is_there(key))
+
+    def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
+        """Add embeddings (n, d) of images that were taken; commits when a segment is full."""
+        with self._lock:
+            self._pending_keys.extend(keys)
+            self._pending_rows.append(rows)
+            n = len(self._pending_keys)
+            if (
+                n >= SEGMENT_ROWS
+                or n * rows[0].nbytes >= SEGMENT_BYTES
+                or time.monotonic() - self._committed_at >= SEGMENT_SECONDS
+            ):
+                self.commit()
+
+    def commit(self) -> None:
+        """Make everything appended so far durable, as one segment; then it is found.
+
+        Raises
+        ------
+        StoreError
+            If it could not be written; nothing is lost that was committed before.
+        """
+        with self._lock:
+            self._committed_at = time.monotonic()
+            if self._pending_keys:
+                self._write_pending()
+            self._claims.release()
+            self._taken.clear()
+
+    def segment_rows(self, number: int) -> np.ndarray:
+        """Return a checked segment's rows (n, d), read-only."""
+        return self._rows[number]
+
+    def _write_pending(self) -> None:
+        keys, rows = keys_array(self._pending_keys), np.concatenate(self._pending_rows)
+        try:
+            segment = write_segment(self.folder, uuid4().hex, self.id, keys, rows)
+        except OSError as error:
+            raise StoreError(
+                f"The embedding store {str(self._store.path)!r} cannot be written "
+                f"({error.strerror}); {len(keys)} embeddings of this run are not kept: make "
+                "room or choose another place (cache=, --cache, FEATURETL_CACHE)."
+            ) from error
+        self._store.index.insert(segment)
+        self._pending_keys.clear()
+        self._pending_rows.clear()
+        self._refresh()
+
+    def _is_there(self, key: bytes) -> bool:
+        return bool(self.find(keys_array([key]))[0] != MISSING)
+
+    def _refresh(self) -> bool:
+        """Learn of segments committed since the last look, by anyone; return whether there are."""
+        version = self._store.index.version()
+        if version == self._version:
+            return False
+        self._version = version
+        for seq, segment in self._store.index.segments(self.id, after=self._last_seq):
+            self._last_seq = seq
+            self._segments.append(segment)
+            self._index_keys(len(self._segments) - 1)
+        return True
+
+    def _index_keys(self, number: int) -> None:
+        segment = self._segments[number]
+        try:
+            described, keys = read_keys(self.folder, segment.uuid)
+            if described != segment:
+                raise DamagedSegmentError(f"{segment.uuid}.keys: not of the indexed segment")
+        except DamagedSegmentError as error:
+            self._refuse(number, error)
+            return
+        self._index.add(keys, np.arange(number << 32, (number << 32) + segment.n))
+
+    def _open(self, number: int) -> bool:
+        if number in self._rows:
+            return True
+        segment = self._segments[number]
+        try:
+            check_rows(self.folder, segment)
+            self._rows[number] = open_rows(self.folder, segment)
+        except DamagedSegmentError as error:
+            self._refuse(number, error)
+            self._index = KeyIndex()
+            for other in sorted(set(range(len(self._segments))) - self._refused):
+                self._index_keys(other)
+            return False
+        return True
+
+    def _refuse(self, number: int, error: DamagedSegmentError) -> None:
+        self._refused.add(number)
+        warnings.warn(
+            f"A damaged segment of the embedding store is not used, and its images are embedded "
+            f"again: {self.folder.name[:12]}/{error}.",
+            FeatureTLWarning,
+            stacklevel=3,
+        )
+
+
+Space = MemorySpace | StoredSpace
+
+
+def gather(space: Space, locations: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+    """Copy the rows at `locations` into one array.
+
+    Parameters
+    ----------
+    locations : ndarray (n,), int64
+        From `find`; `MISSING` gives a row of NaN.
+    out : ndarray (n, d), float32, optional
+
+    Returns
+    -------
+    out : ndarray (n, d), float32
+    """
+    if out is None:
+        out = np.empty((len(locations), space.d), np.float32)
+    out[locations == MISSING] = np.nan
+    numbers = locations >> 32
+    for number in np.unique(numbers[locations != MISSING]):
+        at = np.flatnonzero(numbers == number)
+        out[at] = space.segment_rows(int(number))[locations[at] & 0xFFFFFFFF]
+    return out
+
+
+def gather_chunks(space: Space, locations: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:
+    """Yield the rows at `locations` in order, in arrays of at most `rows` rows."""
+    for start in range(0, len(locations), rows):
+        yield gather(space, locations[start : start + rows])

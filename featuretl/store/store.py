@@ -1,0 +1,291 @@
+"""EmbeddingStore: embeddings on disk, by recipe and image; see `featuretl.store.format`.
+
+A **space** holds the embeddings of one recipe. Before rows are added to a space in a process, a
+**golden image** is embedded: if it no longer gives the embedding recorded with the space (another
+torch, another kernel), a new generation of the space is started, so that rows never mix.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featuretl._validation import parameter_error
+from featuretl.exceptions import FeatureTLWarning, StoreError
+from featuretl.store.format import FORMAT_VERSION, publish_folder, write_matrix
+from featuretl.store.index import SegmentIndex
+from featuretl.store.keys import Recipe, space_id
+from featuretl.store.memo import Memo
+from featuretl.store.space import StoredSpace
+
+try:
+    import fcntl
+except ImportError:  # Windows: deletion is not kept from running beside extraction there
+    fcntl = None  # type: ignore[assignment]
+
+CACHE_VARIABLE = "FEATURETL_CACHE"
+GOLDEN_COSINE = 0.99999
+
+
+def default_cache() -> Path:
+    """Return where embeddings are kept unless said otherwise.
+
+    The folder that the environment variable ``FEATURETL_CACHE`` names, else the user's cache
+    directory of the platform.
+    """
+    import platformdirs
+
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else Path(platformdirs.user_cache_dir("featuretl", False))
+
+
+def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
+    """Return the store that a `cache` parameter of `owner` means.
+
+    "auto" is `default_cache()`, or nothing, with a warning, where that cannot be written; a path
+    or a store is that; None is nothing.
+    """
+    if cache is None or isinstance(cache, EmbeddingStore):
+        return cache
+    if not isinstance(cache, (str, os.PathLike)):
+        raise parameter_error(owner, "cache", "'auto', a path, an EmbeddingStore or None", cache)
+    if cache != "auto":
+        return EmbeddingStore(cache)
+    store = EmbeddingStore()
+    try:
+        store.make_folder()
+    except StoreError as error:
+        warnings.warn(f"{error} Embeddings are not kept this time.", FeatureTLWarning, stacklevel=3)
+        return None
+    return store
+
+
+@dataclass(frozen=True)
+class SpaceInfo:
+    """What `EmbeddingStore.info` says of one space.
+
+    Attributes
+    ----------
+    id : str
+        64 hex digits.
+    recipe : dict
+        See `featuretl.store.keys`.
+    rows, segments, bytes : int
+        Of committed segments; bytes counts embeddings and keys.
+    """
+
+    id: str
+    recipe: Recipe
+    rows: int
+    segments: int
+    bytes: int
+
+
+class EmbeddingStore:
+    """Embeddings on disk, keyed by image content and recipe.
+
+    Parameters
+    ----------
+    path : path, optional
+        A folder, created on first use; by default `default_cache()`.
+
+    Raises
+    ------
+    StoreError
+        If the folder cannot be used, or holds a store of a newer format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     EmbeddingStore(folder).info()
+    []
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = Path(default_cache() if path is None else path).expanduser().absolute()
+        self.memo = Memo(self.path / "memo.sqlite")
+        self.index = SegmentIndex(self.path)
+        self._guard = threading.Lock()
+        self._lock_file: int | None = None
+        self._lock_depth = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EmbeddingStore, (str(self.path),)
+
+    def __repr__(self) -> str:
+        return f"EmbeddingStore({str(self.path)!r})"
+
+    def make_folder(self) -> None:
+        """Create the store's folder. Raises StoreError if it cannot be written."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise self._unwritable(PermissionError(0, "permission denied"))
+
+    def find_space(self, recipe: Recipe) -> StoredSpace | None:
+        """Return the newest space of a recipe, to read from, or None if there is none."""
+        generations = list(self._generations(recipe))
+        return self._stored_space(generations[-1]) if generations else None
+
+    def open_space(
+        self, recipe: Recipe, golden: np.ndarray, versions: dict[str, str]
+    ) -> StoredSpace:
+        """Return the space of a recipe that rows made here and now may be added to.
+
+        Parameters
+        ----------
+        recipe : dict
+        golden : ndarray (d,), float32
+            The golden image's embedding as computed now.
+        versions : dict
+            Of the libraries, for the record of a new space.
+
+        Returns
+        -------
+        space : StoredSpace
+            The newest that agrees with `golden` (cosine >= 0.99999), created if need be; that an
+            older one did not agree is said by a warning.
+        """
+        generations = list(self._generations(recipe))
+        for record in reversed(generations):
+            if _agrees(record, golden):
+                return self._stored_space(record)
+        if generations:
+            warnings.warn(
+                "The golden image no longer gives the embedding recorded in the cache (another "
+                f"version of a library, or another processor; then: {generations[-1]['versions']}, "
+                f"now: {versions}); embeddings are computed anew and kept apart from the old ones.",
+                FeatureTLWarning,
+                stacklevel=2,
+            )
+        return self._stored_space(self._create(recipe, len(generations), golden, versions))
+
+    def info(self) -> list[SpaceInfo]:
+        """Return what the store holds, one entry per space, largest first."""
+        sizes = self.index.sizes()
+        infos = [
+            SpaceInfo(record["id"], record["recipe"], *sizes.get(record["id"], (0, 0, 0)))
+            for record in map(_read_record, sorted((self.path / "spaces").glob("*/space.json")))
+        ]
+        return sorted(infos, key=lambda info: -info.bytes)
+
+    def view(self, name: str, shape: tuple[int, int], chunks: Iterator[np.ndarray]) -> np.ndarray:
+        """Return the matrix kept as view `name`, a read-only memory map, written if it is not there.
+
+        Parameters
+        ----------
+        name : str
+            64 hex digits that say what the matrix holds.
+        shape : (n, d)
+        chunks : iterator of ndarray (any, d), float32
+            Its rows; only read if the view has to be written.
+        """
+        path = self.path / "views" / f"{name}.npy"
+        if not path.exists():
+            self.make_folder()
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            try:
+                write_matrix(path, shape, chunks)
+            except OSError as error:
+                raise self._unwritable(error) from error
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+    def lock_shared(self) -> None:
+        """Keep others from deleting segments while rows are added; may be nested."""
+        with self._guard:
+            self._lock_depth += 1
+            if self._lock_depth > 1 or fcntl is None:
+                return
+            self.make_folder()
+            self._lock_file = os.open(
+                self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+            )
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(self._lock_file, fcntl.LOCK_SH)
+
+    def unlock(self) -> None:
+        """Undo one `lock_shared`."""
+        with self._guard:
+            self._lock_depth -= 1
+            if self._lock_depth == 0 and self._lock_file is not None:
+                os.close(self._lock_file)
+                self._lock_file = None
+
+    def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
+        generation = 0
+        while (path := self._record_path(space_id(recipe, generation))).exists():
+            yield _read_record(path)
+            generation += 1
+
+    def _create(
+        self, recipe: Recipe, generation: int, golden: np.ndarray, versions: dict[str, str]
+    ) -> dict[str, Any]:
+        identity = space_id(recipe, generation)
+        record = {
+            "format": FORMAT_VERSION,
+            "id": identity,
+            "recipe": recipe,
+            "generation": generation,
+            "golden": base64.b64encode(golden.astype("<f4").tobytes()).decode(),
+            "versions": versions,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        self.make_folder()
+        path = self._record_path(identity)
+        try:
+            path.parent.parent.mkdir(mode=0o700, exist_ok=True)
+            publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return _read_record(path)
+
+    def _stored_space(self, record: dict[str, Any]) -> StoredSpace:
+        return StoredSpace(self, record["id"], record["recipe"]["output"]["n_features"])
+
+    def _record_path(self, identity: str) -> Path:
+        return self.path / "spaces" / identity / "space.json"
+
+    def _unwritable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"The embedding store {str(self.path)!r} cannot be written ({error.strerror}); choose "
+            f"another place (cache=, --cache, {CACHE_VARIABLE}) or none (cache=None)."
+        )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+        if record["format"] > FORMAT_VERSION:
+            raise StoreError(
+                f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
+                f"{FORMAT_VERSION}: upgrade featuretl or choose another cache."
+            )
+        if not {"id", "golden", "versions"} <= record.keys():
+            raise KeyError("golden")
+        int(record["recipe"]["output"]["n_features"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{str(path)!r} is damaged ({error!r}); move its folder away to start it again."
+        ) from error
+    return record
+
+
+def _agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
+    then = np.frombuffer(base64.b64decode(record["golden"]), "<f4").astype(np.float64)
+    now = golden.astype(np.float64)
+    norms = np.linalg.norm(then) * np.linalg.norm(now)
+    return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)
