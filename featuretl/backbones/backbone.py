@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from featuretl._validation import parameter_error
+from featuretl.backbones._allocator import keep_freed_memory
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.pooling import Features, has_class_token, pool, usual_pooling
 from featuretl.backbones.preprocess import Preprocessing
@@ -97,6 +98,7 @@ class Backbone:
     """
 
     def __init__(self, spec: BackboneSpec, device: torch.device) -> None:
+        keep_freed_memory()
         self.spec = spec
         self.device = device
         model: Any

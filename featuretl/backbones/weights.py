@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import urllib.parse
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ from featuretl.backbones.catalog import PACKAGED, did_you_mean, hub_file, packag
 from featuretl.exceptions import BackboneError
 
 RANDOM_SEED = 0
+
+_HUB_SECONDS = 10
 
 
 def create_model(name: str, weights: str) -> tuple[Any, Path | None]:
@@ -70,8 +75,19 @@ def tensors_digest(model: Any) -> str:
 
 
 def _from_hub(name: str) -> tuple[Any, Path | None]:
+    """Load timm's pretrained weights, without asking the hub for what is here already."""
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise BackboneError(
+            f"timm has no pretrained weights for {printable(name)!r}; pass a local .safetensors or "
+            ".pth file as weights, or weights='random'."
+        )
+    file = hub_file(config.to_dict())
     try:
-        model: Any = timm.create_model(name, pretrained=True)
+        if file is None:
+            _reach_hub()
+        overlay = {"file": str(file)} if file else {}
+        model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever the hub, the network or the disk raised
         raise BackboneError(
             f"The weights of {printable(name)!r} could not be had from timm's hub "
@@ -79,7 +95,19 @@ def _from_hub(name: str) -> tuple[Any, Path | None]:
             f"({', '.join(PACKAGED)}), pass a local .safetensors or .pth file as weights, or "
             "weights='random'."
         ) from error
-    return model, hub_file(model.pretrained_cfg)
+    return model, file or hub_file(model.pretrained_cfg)
+
+
+def _reach_hub() -> None:
+    """Raise OSError at once where there is no way to the hub: its own client retries for long."""
+    import huggingface_hub.constants
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+    if not urllib.request.getproxies():
+        url = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+        port = url.port or (80 if url.scheme == "http" else 443)
+        socket.create_connection((url.hostname or "", port), timeout=_HUB_SECONDS).close()
 
 
 def _load_file(model: Any, name: str, file: Path, packaged: bool) -> None:

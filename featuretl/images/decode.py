@@ -136,7 +136,13 @@ def decode(data: bytes) -> np.ndarray:
             "not an image in a supported format (" + ", ".join(FORMATS) + ")"
         ) from error
     except Exception as error:  # Pillow's plugins raise nearly anything on hostile input
-        raise ImageError(f"{type(error).__name__}: {error}") from error
+        raise ImageError(describe(error)) from error
+
+
+def describe(error: Exception) -> str:
+    """Return what Pillow's error says; its type only where the words alone would not tell."""
+    telling = isinstance(error, (OSError, SyntaxError, Image.DecompressionBombError))
+    return str(error) if telling and str(error) else f"{type(error).__name__}: {error}"
 
 
 def rgb_from_pil(image: Image.Image) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError, InputError
-from featuretl.images.decode import decode, read_file, rgb_from_array, rgb_from_pil
+from featuretl.images.decode import decode, describe, read_file, rgb_from_array, rgb_from_pil
 
 
 @dataclass(frozen=True)
@@ -109,4 +109,4 @@ def _pixels_of_pil(image: Image.Image) -> np.ndarray:
     except ImageError:
         raise
     except Exception as error:  # a lazily opened file fails here, in any of Pillow's ways
-        raise ImageError(f"{type(error).__name__}: {error}") from error
+        raise ImageError(describe(error)) from error

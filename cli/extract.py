@@ -1,0 +1,178 @@
+"""``featuretl extract``: images to cached embeddings, and a file of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import cache_options, json_option, resolve_cache
+
+if TYPE_CHECKING:
+    from featuretl._engine import Failure, Statistics
+    from featuretl.extraction import Extraction
+    from featuretl.images.sources import ImageList
+
+_SHOWN_FAILURES = 20
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True)
+@click.option(
+    "--backbone", default="tf_efficientnet_lite0", show_default=True, help="A timm model."
+)
+@click.option(
+    "--weights", default="auto", show_default=True, metavar="auto|FILE|random",
+    help="Packaged or from timm's hub; a local .safetensors or .pth file; or none.",
+)  # fmt: skip
+@click.option(
+    "--layers", multiple=True, default=("pre_logits",), show_default=True,
+    help="'pre_logits', or a layer's number or name; may be given several times.",
+)  # fmt: skip
+@click.option("--pooling", default="auto", show_default=True, help="auto, avg, max, cls, avg+max, cls+avg, gem or flatten.")  # fmt: skip
+@click.option("--normalize", is_flag=True, help="Scale every embedding to length 1.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), metavar="OUT.npy|.npz|.parquet",
+    help="Write the embeddings, paths, labels and metadata to a file.",
+)  # fmt: skip
+@click.option(
+    "--on-error", type=click.Choice(["raise", "skip", "nan"]), default="raise", show_default=True,
+    help="What bad images are: a failed run (good ones are still kept), rows left out, or NaN rows.",
+)  # fmt: skip
+@click.option("--path-column", help="Column of a manifest that holds the paths.")
+@click.option("--label-column", help="Column of a manifest that holds the labels.")
+@click.option("--device", default="auto", show_default=True, help="A torch device.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option("--n-jobs", type=int, help="Threads that read and decode.  [default: one per core]")
+@cache_options
+@json_option
+def extract(
+    photos: tuple[str, ...],
+    output: str | None,
+    on_error: str,
+    path_column: str | None,
+    label_column: str | None,
+    cache: str | None,
+    no_cache: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Embed PHOTOS, each image once, and keep the embeddings.
+
+    PHOTOS are folders (class folders give labels), image files, glob patterns, .csv or .parquet
+    manifests, or .txt lists. What is embedded already is not embedded again; an interrupted run
+    goes on where it was.
+    """
+    from featuretl.images.sources import find_images
+    from featuretl.outputs import check_output, save_embeddings
+
+    if output is not None:
+        check_output(output)
+    images = find_images(photos, path_column=path_column, label_column=label_column)
+    store = resolve_cache(cache, no_cache)
+    extraction = _extract(images, store, **options)
+    _show_failures(extraction.failures)
+    if extraction.failures and on_error == "raise":
+        output = None
+    if output is not None:
+        save_embeddings(output, extraction, images, skip_failures=on_error == "skip")
+    _show_summary(extraction, images, store.path if store else None, output, as_json)
+    if extraction.failures and on_error == "raise":
+        raise click.exceptions.Exit(1)
+
+
+def _extract(
+    images: ImageList,
+    store: Any,
+    backbone: str,
+    weights: str,
+    layers: tuple[str, ...],
+    pooling: str,
+    normalize: bool,
+    **options: Any,
+) -> Extraction:
+    from featuretl._progress import progress_bar
+    from featuretl.backbones.spec import BackboneSpec
+    from featuretl.extraction import extract
+
+    numbered = [int(layer) if layer.lstrip("-").isdecimal() else layer for layer in layers]
+    spec = BackboneSpec.of(
+        "featuretl extract",
+        backbone,
+        weights=weights,
+        layers=numbered,
+        pooling=pooling,
+        normalize=normalize,
+    )
+    last: list[Statistics] = []
+    try:
+        with progress_bar(len(images)) as show:
+
+            def progress(statistics: Statistics) -> None:
+                last[:] = [statistics]
+                if show:
+                    show(statistics)
+
+            return extract(
+                images.paths, spec, store=store, on_error="nan", progress=progress, **options
+            )
+    except KeyboardInterrupt:
+        embedded = last[0].embedded if last else 0
+        kept = "are kept: run the command again to go on" if store else "are not kept (--no-cache)"
+        click.echo(f"Interrupted. {embedded} new embeddings {kept}.", err=True)
+        raise
+
+
+def _show_failures(failures: list[Failure]) -> None:
+    if not failures:
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from .tables import print_table
+
+    table = Table("image", "error", title=f"{len(failures)} images without an embedding")
+    for failure in failures[:_SHOWN_FAILURES]:
+        table.add_row(Text(failure.name), Text(failure.message))
+    if len(failures) > _SHOWN_FAILURES:
+        table.add_row(f".. and {len(failures) - _SHOWN_FAILURES} more", "")
+    print_table(table, stderr=True)
+
+
+def _show_summary(
+    extraction: Extraction,
+    images: ImageList,
+    cache: Path | None,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    statistics = extraction.statistics
+    facts: dict[str, Any] = {
+        **dataclasses.asdict(statistics),
+        "images_per_second": statistics.images_per_second,
+        "backbone": extraction.recipe["backbone"]["name"],
+        "n_features": extraction.shape[1],
+        "classes": len(images.class_names or ()),
+        "cache": None if cache is None else str(cache),
+        "output": output,
+    }
+    if as_json:
+        failures = [dataclasses.asdict(failure) for failure in extraction.failures]
+        click.echo(json.dumps({**facts, "failures": failures}))
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    from .tables import print_table
+
+    facts["seconds"] = f"{statistics.seconds:.2f}"
+    facts["images_per_second"] = f"{statistics.images_per_second:,.1f}"
+    table = Table(show_header=False, box=None)
+    for name, value in facts.items():
+        table.add_row(
+            name.replace("_per_", "/").replace("_", " "), Text("-" if value is None else str(value))
+        )
+    print_table(table)

@@ -1,0 +1,69 @@
+"""Fixtures: real pictures, a store of the test's own, and no network."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from featuretl import EmbeddingStore
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The default cache of this test, and of the processes that it starts."""
+    path = tmp_path / "cache"
+    monkeypatch.setenv("FEATURETL_CACHE", str(path))
+    return path
+
+
+@pytest.fixture
+def store(cache: Path) -> EmbeddingStore:
+    return EmbeddingStore(cache)
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 JPEG crops of two real photographs, in the class folders ``temple`` and ``flower``."""
+    root = tmp_path_factory.mktemp("photos")
+    for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        (root / name).mkdir()
+        for i in range(12):
+            top, left = 30 * i, 25 * (i * 5 % 12)
+            crop = photo[top : top + 97, left : left + 120]
+            Image.fromarray(crop).save(root / name / f"{i:02d}.jpg", quality=92)
+    return root
+
+
+@pytest.fixture(scope="session")
+def photos(photo_folder: Path) -> list[str]:
+    """Paths of the 24 crops, sorted: first the flowers, then the temples."""
+    return sorted(map(str, photo_folder.rglob("*.jpg")))
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """A real photograph: uint8 (427, 640, 3)."""
+    return load_sample_images().images[0]
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """The folder of real data sets beside the checkout; skips where there is none."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("needs the real data sets in ../shared/data")
+    return SHARED_DATA
