@@ -6,12 +6,13 @@ batches, while threads read, decode and preprocess ahead.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -258,28 +259,34 @@ class Run:
         """Embed what is not under way elsewhere; return what is."""
         batch: list[_Prepared] = []
         left: list[int] = []
-        for prepared in self._ahead(pool, todo, force):
-            self._note(prepared)
-            if prepared.taken is None:
-                left.append(prepared.index)
-            elif prepared.input is not None:
-                batch.append(prepared)
-            if len(batch) == self._batch_size:
-                self._forward(batch)
-                batch = []
+        with contextlib.closing(self._ahead(pool, todo, force)) as ahead:
+            for prepared in ahead:
+                self._note(prepared)
+                if prepared.taken is None:
+                    left.append(prepared.index)
+                elif prepared.input is not None:
+                    batch.append(prepared)
+                if len(batch) == self._batch_size:
+                    self._forward(batch)
+                    batch = []
         if batch:
             self._forward(batch)
         return left
 
-    def _ahead(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> Iterator[_Prepared]:
+    def _ahead(
+        self, pool: ThreadPoolExecutor, todo: list[int], force: bool
+    ) -> Generator[_Prepared, None, None]:
         """Yield prepared images in order, two batches of them under way in the threads."""
         window: deque[Future[_Prepared]] = deque()
-        for index in todo:
-            window.append(pool.submit(self._prepare, index, force))
-            if len(window) >= 2 * self._batch_size + self._n_jobs:
+        try:
+            for index in todo:
+                window.append(pool.submit(self._prepare, index, force))
+                if len(window) >= 2 * self._batch_size + self._n_jobs:
+                    yield window.popleft().result()
+            while window:
                 yield window.popleft().result()
-        while window:
-            yield window.popleft().result()
+        finally:  # interrupted: let no thread claim an image after this
+            wait([future for future in window if not future.cancel()])
 
     def _prepare(self, index: int, force: bool) -> _Prepared:
         """Read and, if it is to be embedded here and now, decode and preprocess one image."""
@@ -292,14 +299,17 @@ class Run:
         try:
             content = read(self.images[index])
         except ImageError as error:
+            self.space.give_up(known)
             return _Prepared(index, error=printable(error))
         if content.key != known:
+            self.space.give_up(known)
             prepared.key, prepared.state = content.key, content.state
             prepared.taken = self.space.take(content.key, force)
         try:
             if prepared.taken:
                 prepared.input = self._source.backbone.prepare(content.pixels())
         except ImageError as error:
+            self.space.give_up(prepared.key)
             prepared.error = printable(error)
         return prepared
 
@@ -332,6 +342,8 @@ class Run:
     def _missing(self) -> list[int]:
         """Return the indices of the images that have neither an embedding nor an error."""
         missing = np.flatnonzero(self.space.find(self.keys) == MISSING).tolist()
+        if not self._errors and not self._key_errors:
+            return missing
         return [index for index in missing if self._error(index) is None]
 
     def _error(self, index: int) -> str | None:

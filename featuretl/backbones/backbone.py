@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ import numpy as np
 import torch
 
 from featuretl._validation import parameter_error
-from featuretl.backbones._allocator import keep_freed_memory
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.pooling import Features, has_class_token, pool, usual_pooling
 from featuretl.backbones.preprocess import Preprocessing
 from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
-from featuretl.backbones.weights import create_model, tensors_digest
+from featuretl.backbones.weights import load_network
 from featuretl.exceptions import BackboneError
 
 
@@ -58,7 +56,7 @@ def load_backbone(
     Returns
     -------
     backbone : Backbone
-        Of the last two loaded, the same object again.
+        The networks of the last two loaded stay in memory and are shared.
 
     Raises
     ------
@@ -90,28 +88,27 @@ class Backbone:
     ----------
     spec : BackboneSpec
     device : torch.device
-    weights_file : pathlib.Path or None
-        The file that the weights were loaded from, where there is one.
     preprocessing : Preprocessing
     model : torch.nn.Module
         timm's, in evaluation mode, without gradients.
     """
 
     def __init__(self, spec: BackboneSpec, device: torch.device) -> None:
-        keep_freed_memory()
         self.spec = spec
         self.device = device
-        model: Any
-        model, self.weights_file = create_model(spec.name, spec.weights)
+        self._network = load_network(spec.name, spec.weights, device)
+        self.model = self._network.model
         packaged = spec.weights == "auto" and spec.name in PACKAGED
         self.preprocessing = Preprocessing.of(
-            model.pretrained_cfg, **(PACKAGED[spec.name].preprocess if packaged else {})
+            self.model.pretrained_cfg, **(PACKAGED[spec.name].preprocess if packaged else {})
         )
-        self._indices = [_layer_index(layer, model, spec.name) for layer in spec.layers]
-        _check_tokens(spec, model)
-        self._tensors = tensors_digest(model)
-        # Convolutions run about twice as fast; nothing changes for transformers.
-        self.model: Any = model.to(device, memory_format=torch.channels_last)
+        self._indices = [_layer_index(layer, self.model, spec.name) for layer in spec.layers]
+        _check_tokens(spec, self.model)
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that the weights were loaded from, where there is one."""
+        return self._network.file
 
     def __repr__(self) -> str:
         return f"Backbone({self.spec.name!r}, n_features={self.n_features})"
@@ -139,7 +136,7 @@ class Backbone:
         names = self.layer_names if set(self._indices) != {None} else []
         layers = [PRE_LOGITS if index is None else names[index] for index in self._indices]
         return {
-            "backbone": {"name": self.spec.name.split(".")[0], "tensors": self._tensors},
+            "backbone": {"name": self.spec.name.split(".")[0], "tensors": self._network.tensors},
             "preprocess": self.preprocessing.recipe(),
             "output": {
                 "layers": layers,
@@ -150,11 +147,6 @@ class Backbone:
             },
             "compute": {"runtime": "torch", "precision": "float32"},
         }
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Versions of the libraries that an embedding passes through."""
-        return {name: version(name) for name in ("torch", "timm", "pillow")}
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
         """Return the network's input, float32 (3, height, width), for pixels (h, w, 3), uint8."""
@@ -208,13 +200,7 @@ def load_spec(spec: BackboneSpec, device: str = "auto") -> Backbone:
         raise parameter_error(
             "load_backbone", "device", "'auto' or a torch device of this machine", device
         ) from error
-    state = Path(spec.weights).stat() if spec.weights not in ("auto", "random") else None
-    return _load(spec, resolved, state and (state.st_mtime_ns, state.st_ctime_ns, state.st_size))
-
-
-@lru_cache(maxsize=2)
-def _load(spec: BackboneSpec, device: torch.device, file_state: object) -> Backbone:
-    return Backbone(spec, device)
+    return Backbone(spec, resolved)
 
 
 def _layer_names(model: Any) -> list[str]:

@@ -57,7 +57,7 @@ class BackboneSpec:
                     "'auto', 'random' or the path of an existing file",
                     str(weights),
                 )
-        several = (layers,) if isinstance(layers, (int, str)) else tuple(layers)
+        several = tuple(layers) if isinstance(layers, (list, tuple)) else (layers,)
         if not several or not all(_is_layer(layer) for layer in several):
             expected = "'pre_logits', a layer's number or name, or a list of these"
             raise parameter_error(owner, "layers", expected, layers)
@@ -66,7 +66,7 @@ class BackboneSpec:
         return cls(name, str(weights), several, pooling, normalize)
 
     def load(self, device: str = "auto") -> Backbone:
-        """Load it; the last two loaded are kept in memory."""
+        """Load it; the last two networks stay in memory."""
         from featuretl.backbones.backbone import load_spec
 
         return load_spec(self, device)

@@ -34,14 +34,20 @@ class Claims:
 
     def take(self, key: bytes) -> bool:
         """Claim an image; False if another extraction holds it."""
-        offset = (int.from_bytes(key[:8], "big") ^ self._salt) >> 1
         try:
-            self._lock(self._file(key[8] % _FILES), offset)
+            self._lock(self._file(key[8] % _FILES), self._offset(key))
         except BlockingIOError:
             return False
         except OSError:  # a file system without locks
             return True
         return True
+
+    def give_up(self, key: bytes) -> None:
+        """Give up one claim."""
+        descriptor = self._files.get(key[8] % _FILES)
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                self._lock(descriptor, self._offset(key), unlock=True)
 
     def release(self) -> None:
         """Give up all claims."""
@@ -57,9 +63,11 @@ class Claims:
             self._files[number] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         return self._files[number]
 
+    def _offset(self, key: bytes) -> int:
+        return (int.from_bytes(key[:8], "big") ^ self._salt) >> 1
+
     @staticmethod
-    def _lock(descriptor: int, offset: int) -> None:
+    def _lock(descriptor: int, offset: int, unlock: bool = False) -> None:
         if _SET_LOCK is not None:
-            fcntl.fcntl(
-                descriptor, _SET_LOCK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
-            )
+            kind = fcntl.F_UNLCK if unlock else fcntl.F_WRLCK
+            fcntl.fcntl(descriptor, _SET_LOCK, _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0))

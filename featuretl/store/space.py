@@ -52,7 +52,7 @@ class MemorySpace:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.commit()
+        self._taken.clear()
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`."""
@@ -67,17 +67,21 @@ class MemorySpace:
             self._taken.add(key)
             return bool(self._index.find(keys_array([key]))[0] == MISSING)
 
+    def give_up(self, key: bytes) -> None:
+        """Take back a `take`: the image cannot be embedded."""
+        with self._lock:
+            self._taken.discard(key)
+
     def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
         """Add embeddings (n, d) of images that were taken."""
         with self._lock:
+            self._taken.difference_update(keys)
             start = len(self._parts) << 32
             self._index.add(keys_array(list(keys)), np.arange(start, start + len(keys)))
             self._parts.append(rows)
 
     def commit(self) -> None:
-        """End what is under way; rows in memory are there as soon as they are appended."""
-        with self._lock:
-            self._taken.clear()
+        """Do nothing: rows in memory are there as soon as they are appended."""
 
     def segment_rows(self, number: int) -> np.ndarray:
         """Return a segment's rows (n, d)."""
@@ -158,13 +162,23 @@ class StoredSpace:
         or this extraction has it under way; None if another extraction has: ask again later.
         """
         with self._lock:
-            if key in self._taken or self._is_there(key):
+            if key in self._taken:
                 return False
             if not self._claims.take(key) and not force:
                 return None
+            # Only now: whoever held the claim before has committed, and then released it.
+            self._refresh()
+            if self.find(keys_array([key]))[0] != MISSING:
+                self._claims.give_up(key)
+                return False
             self._taken.add(key)
-            # Whoever held the claim before may have committed since the look above.
-            return not (self._refresh() and self._is_there(key))
+            return True
+
+    def give_up(self, key: bytes) -> None:
+        """Take back a `take`: the image cannot be embedded, others may try."""
+        with self._lock:
+            self._taken.discard(key)
+            self._claims.give_up(key)
 
     def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
         """Add embeddings (n, d) of images that were taken; commits when a segment is full."""
@@ -189,10 +203,13 @@ class StoredSpace:
         """
         with self._lock:
             self._committed_at = time.monotonic()
-            if self._pending_keys:
-                self._write_pending()
-            self._claims.release()
-            self._taken.clear()
+            if not self._pending_keys:
+                return
+            self._write_pending()
+            for key in self._pending_keys:
+                self.give_up(key)
+            self._pending_keys.clear()
+            self._pending_rows.clear()
 
     def segment_rows(self, number: int) -> np.ndarray:
         """Return a checked segment's rows (n, d), read-only."""
@@ -209,24 +226,18 @@ class StoredSpace:
                 "room or choose another place (cache=, --cache, FEATURETL_CACHE)."
             ) from error
         self._store.index.insert(segment)
-        self._pending_keys.clear()
-        self._pending_rows.clear()
         self._refresh()
 
-    def _is_there(self, key: bytes) -> bool:
-        return bool(self.find(keys_array([key]))[0] != MISSING)
-
-    def _refresh(self) -> bool:
-        """Learn of segments committed since the last look, by anyone; return whether there are."""
+    def _refresh(self) -> None:
+        """Learn of segments committed since the last look, by anyone."""
         version = self._store.index.version()
         if version == self._version:
-            return False
+            return
         self._version = version
         for seq, segment in self._store.index.segments(self.id, after=self._last_seq):
             self._last_seq = seq
             self._segments.append(segment)
             self._index_keys(len(self._segments) - 1)
-        return True
 
     def _index_keys(self, number: int) -> None:
         segment = self._segments[number]

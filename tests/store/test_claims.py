@@ -1,0 +1,51 @@
+"""Claims end with whoever made them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from featuretl.store import claims
+from featuretl.store.claims import Claims
+
+SPACE = "cd" * 32
+KEY = bytes(range(32))
+
+pytestmark = pytest.mark.skipif(claims._SET_LOCK is None, reason="no such locks on this platform")
+
+
+def test_a_claim_excludes_others_until_it_is_released(tmp_path):
+    one, other = Claims(tmp_path, SPACE), Claims(tmp_path, SPACE)
+    assert one.take(KEY)
+    assert one.take(KEY)
+    assert not other.take(KEY)
+    assert other.take(bytes(reversed(KEY)))
+    assert Claims(tmp_path, "01" * 32).take(KEY)  # another space
+    one.release()
+    assert other.take(KEY)
+
+
+def test_a_claim_ends_when_its_process_is_killed(tmp_path):
+    code = (
+        "import os, signal; from pathlib import Path; from featuretl.store.claims import Claims\n"
+        f"claims = Claims(Path({str(tmp_path)!r}), {SPACE!r}); assert claims.take({KEY!r})\n"
+        "print('taken', flush=True); input()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"taken\n"
+    mine = Claims(tmp_path, SPACE)
+    assert not mine.take(KEY)
+    process.kill()
+    process.communicate()
+    assert mine.take(KEY)
+    mine.release()
+
+
+def test_without_locks_every_claim_succeeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "_SET_LOCK", None)
+    assert Claims(tmp_path, SPACE).take(KEY)
+    assert Claims(tmp_path, SPACE).take(KEY)

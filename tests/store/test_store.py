@@ -1,0 +1,298 @@
+"""The store: what is committed stays, what is damaged is refused, and rows never mix."""
+
+from __future__ import annotations
+
+import pickle
+import sqlite3
+import stat
+import threading
+
+import numpy as np
+import pytest
+
+from featuretl import EmbeddingStore
+from featuretl.exceptions import FeatureTLWarning, ParameterError, StoreError
+from featuretl.store import space as space_module
+from featuretl.store.lookup import MISSING, keys_array
+from featuretl.store.space import gather, gather_chunks
+from featuretl.store.store import resolve_store
+
+RECIPE = {"backbone": {"name": "b", "tensors": "0"}, "output": {"n_features": 3}}
+GOLDEN = np.array([1, 2, 3], np.float32)
+VERSIONS = {"torch": "1"}
+
+
+def key(i):
+    return bytes([i % 256, i // 256] * 16)
+
+
+def row(i):
+    return np.array([[i, i + 0.5, -i]], np.float32)
+
+
+def open_space(store, golden=GOLDEN):
+    return store.open_space(RECIPE, golden, VERSIONS)
+
+
+def put(store, *numbers):
+    with open_space(store) as space:
+        for i in numbers:
+            if space.take(key(i)):
+                space.append([key(i)], row(i))
+    return space
+
+
+def get(store, *numbers):
+    space = store.find_space(RECIPE)
+    found = space.find(keys_array([key(i) for i in numbers]))
+    return [None if at == MISSING else gather(space, np.array([at]))[0, 0] for at in found]
+
+
+def segment_files(store, suffix=".npy"):
+    return sorted(
+        (store.path / "spaces").glob(f"*/*{suffix}"), key=lambda path: path.stat().st_mtime_ns
+    )
+
+
+def test_rows_are_found_by_other_stores_once_committed(store, cache):
+    with open_space(store) as space:
+        assert space.take(key(1)) is True
+        assert space.take(key(1)) is False  # under way here
+        space.append([key(1)], row(1))
+        assert get(EmbeddingStore(cache), 1) == [None]
+        space.commit()
+        assert get(EmbeddingStore(cache), 1, 2) == [1, None]
+        assert space.take(key(1)) is False
+    assert get(pickle.loads(pickle.dumps(store)), 1) == [1]
+
+
+def test_what_is_appended_is_committed_however_the_context_ends(store):
+    with pytest.raises(KeyboardInterrupt), open_space(store) as space:
+        space.take(key(7))
+        space.append([key(7)], row(7))
+        raise KeyboardInterrupt
+    assert get(store, 7) == [7]
+
+
+def test_a_full_segment_is_committed_by_itself(store, monkeypatch):
+    monkeypatch.setattr(space_module, "SEGMENT_ROWS", 4)
+    put(store, *range(10))
+    assert [len(np.load(path)) for path in segment_files(store)] == [4, 4, 2]
+    assert get(store, *range(10)) == list(range(10))
+
+
+def test_wide_rows_make_short_segments_and_a_minute_ends_one(store, monkeypatch):
+    monkeypatch.setattr(space_module, "SEGMENT_BYTES", 36)
+    put(store, *range(7))
+    assert [len(np.load(path)) for path in segment_files(store)] == [3, 3, 1]
+    monkeypatch.setattr(space_module, "SEGMENT_SECONDS", 0)
+    put(store, 20, 21)
+    assert len(segment_files(store)) == 5
+
+
+def test_two_extractions_share_the_work(store, cache):
+    other = EmbeddingStore(cache)
+    with open_space(store) as mine, open_space(other) as theirs:
+        assert mine.take(key(1)) is True
+        assert theirs.take(key(1)) is None
+        assert theirs.take(key(1), force=True) is True
+        assert theirs.take(key(2)) is True
+        mine.append([key(1)], row(1))
+        mine.commit()
+        theirs.commit()
+        assert theirs.take(key(1)) is False  # committed by the other meanwhile
+
+
+def test_gather_keeps_the_order_and_marks_what_is_missing(store, monkeypatch):
+    monkeypatch.setattr(space_module, "SEGMENT_ROWS", 2)
+    space = put(store, *range(6))
+    order = [5, 0, 3, 99, 3]
+    locations = space.find(keys_array([key(i) for i in order]))
+    rows = gather(space, locations)
+    np.testing.assert_array_equal(
+        rows[[0, 1, 2, 4]], np.concatenate([row(i) for i in (5, 0, 3, 3)])
+    )
+    assert np.isnan(rows[3]).all()
+    np.testing.assert_array_equal(np.concatenate(list(gather_chunks(space, locations, 2))), rows)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".keys"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "delete"])
+def test_a_damaged_segment_is_named_and_its_rows_are_made_again(store, cache, suffix, damage):
+    put(store, 1, 2)
+    put(store, 3)
+    path = segment_files(store, suffix)[0]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    if damage == "delete":
+        path.unlink()
+    else:
+        path.write_bytes({"flip": data, "truncate": data[:-1], "empty": b""}[damage])
+    with pytest.warns(FeatureTLWarning, match=path.stem):
+        assert get(EmbeddingStore(cache), 1, 2, 3) == [None, None, 3]
+    with pytest.warns(FeatureTLWarning, match=path.stem):
+        put(EmbeddingStore(cache), 1, 2, 3)
+    with pytest.warns(FeatureTLWarning, match=path.stem):
+        assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
+    assert len(segment_files(store)) == (2 if damage == "delete" and suffix == ".npy" else 3)
+
+
+@pytest.mark.parametrize("damage", ["delete", "empty", "text", "truncate"])
+def test_a_lost_index_is_made_anew_from_the_segments(store, cache, damage):
+    put(store, 1, 2)
+    put(store, 3)
+    index = cache / "index.sqlite"
+    data = index.read_bytes()
+    if damage == "delete":
+        index.unlink()
+    else:
+        index.write_bytes(
+            {"empty": b"", "text": b"garbage" * 1000, "truncate": data[:5000]}[damage]
+        )
+    fresh = EmbeddingStore(cache)
+    if damage in ("text", "truncate"):
+        with pytest.warns(FeatureTLWarning, match="index of the embedding store"):
+            assert get(fresh, 1, 2, 3) == [1, 2, 3]
+    else:
+        assert get(fresh, 1, 2, 3) == [1, 2, 3]
+    put(fresh, 4)
+    assert get(EmbeddingStore(cache), 1, 2, 3, 4) == [1, 2, 3, 4]
+
+
+def test_an_index_replaced_while_it_is_open_is_noticed(store, cache):
+    put(store, 1)
+    with open_space(store) as space:
+        EmbeddingStore(cache).index.rebuild()
+        space.take(key(2))
+        space.append([key(2)], row(2))
+    assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
+
+
+def test_partial_files_of_a_killed_process_are_passed_over(store, cache):
+    space = put(store, 1)
+    (space.folder / f"{'e' * 32}.npy.partial").write_bytes(b"half")
+    (space.folder / f"{'e' * 32}.npy").write_bytes(b"published, not committed")
+    (cache / "index.sqlite").unlink()
+    assert get(EmbeddingStore(cache), 1) == [1]
+
+
+def test_another_golden_embedding_starts_a_new_generation(store):
+    put(store, 1)
+    drifted = GOLDEN + np.array([0, 0, 0.1], np.float32)
+    with pytest.warns(FeatureTLWarning, match="golden image"):
+        new = open_space(store, drifted)
+    assert new.find(keys_array([key(1)])) == MISSING
+    assert open_space(store, drifted).id == new.id
+    assert open_space(store, GOLDEN * 1.000001).id != new.id
+    assert store.find_space(RECIPE).id == new.id  # the newest
+
+
+def test_info_counts_what_is_committed(store):
+    assert store.info() == []
+    put(store, 1, 2)
+    put(store, 3)
+    (info,) = store.info()
+    assert (info.rows, info.segments, info.recipe) == (3, 2, RECIPE)
+    files = [*segment_files(store), *segment_files(store, ".keys")]
+    assert info.bytes == sum(path.stat().st_size for path in files)
+
+
+def test_looking_at_a_store_that_is_not_there_creates_nothing(store, cache):
+    assert store.info() == []
+    assert store.find_space(RECIPE) is None
+    assert not cache.exists()
+
+
+def test_a_view_is_written_once_and_mapped(store):
+    put(store, 1)
+    chunks = [row(1), row(2)]
+    view = store.view("f" * 64, (2, 3), iter(chunks))
+    np.testing.assert_array_equal(view, np.concatenate(chunks))
+    assert isinstance(view, np.memmap)
+    assert not view.flags.writeable
+    again = store.view("f" * 64, (2, 3), iter(()))
+    np.testing.assert_array_equal(again, view)
+
+
+def test_one_space_serves_many_threads(store, monkeypatch):
+    monkeypatch.setattr(space_module, "SEGMENT_ROWS", 16)
+    counts = []
+
+    def work(space):
+        mine = [i for i in range(200) if space.take(key(i))]
+        for i in mine:
+            space.append([key(i)], row(i))
+        counts.append(len(mine))
+
+    with open_space(store) as space:
+        threads = [threading.Thread(target=work, args=(space,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sum(counts) == 200
+    assert get(store, *range(200)) == list(range(200))
+
+
+def test_a_store_of_a_newer_format_is_refused(store):
+    space = put(store, 1)
+    record = space.folder / "space.json"
+    record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(StoreError, match="upgrade featuretl"):
+        store.info()
+    record.write_text("{}")
+    with pytest.raises(StoreError, match="damaged"):
+        store.find_space(RECIPE)
+
+
+def test_a_store_that_cannot_be_written_says_so_and_loses_nothing(store, monkeypatch):
+    put(store, 1)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(space_module, "write_segment", full)
+    with pytest.raises(StoreError, match=r"No space left on device.*1 embeddings of this run"):
+        put(store, 2)
+    monkeypatch.undo()
+    assert get(store, 1, 2) == [1, None]
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(StoreError, match="cannot be written"):
+        put(EmbeddingStore(tmp_path / "cache"), 1)
+
+
+def test_the_index_locks_out_nobody_for_long(store, cache):
+    put(store, 1)
+    reader = sqlite3.connect(cache / "index.sqlite")
+    assert reader.execute("SELECT n FROM segment").fetchall() == [(1,)]
+    put(store, 2)
+    reader.close()
+    assert get(store, 1, 2) == [1, 2]
+
+
+def test_folders_are_private(store, cache):
+    put(store, 1)
+    assert stat.S_IMODE(cache.stat().st_mode) & 0o077 == 0
+
+
+def test_where_a_cache_parameter_points(cache, tmp_path, monkeypatch):
+    assert resolve_store("auto", "t").path == cache
+    assert resolve_store(tmp_path / "other", "t").path == tmp_path / "other"
+    assert resolve_store(None, "t") is None
+    store = EmbeddingStore()
+    assert resolve_store(store, "t") is store
+    with pytest.raises(ParameterError, match="'cache' parameter of t"):
+        resolve_store(7, "t")
+    monkeypatch.delenv("FEATURETL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert resolve_store("auto", "t").path.is_relative_to(tmp_path)
+
+
+def test_the_default_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FEATURETL_CACHE", str(tmp_path / "file"))
+    with pytest.warns(FeatureTLWarning, match="not kept this time"):
+        assert resolve_store("auto", "t") is None
