@@ -12,10 +12,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Tags
 
 from featuretl._progress import progress_bar
-from featuretl._validation import check_int, check_option
 from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.extraction import ON_ERROR, describe_failures, embedding_size, extract
+from featuretl.extraction import check_parameters, describe_failures, embedding_size, extract
 from featuretl.images.inputs import as_images
 from featuretl.store.store import EmbeddingStore, resolve_store
 
@@ -157,8 +156,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """
         owner = type(self).__name__
         spec = self._spec()
-        check_option(owner, "on_error", self.on_error, ON_ERROR)
-        check_int(owner, "batch_size", self.batch_size, 1)
+        check_parameters(owner, self.batch_size, self.n_jobs, self.on_error)
         images = as_images(X, owner)
         with progress_bar(len(images), shown=bool(self.verbose)) as progress:
             extraction = extract(

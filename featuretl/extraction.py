@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import joblib
 import numpy as np
 
 from featuretl._engine import NO_KEY, Failure, Progress, Run, Source, Statistics, versions
-from featuretl._validation import check_int, check_option
+from featuretl._validation import check_int, check_option, parameter_error
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError
 from featuretl.images.inputs import as_images
@@ -141,8 +142,7 @@ def extract(
     >>> extraction.shape, extraction.statistics.embedded
     ((2, 1280), 2)
     """
-    check_int("extract", "batch_size", batch_size, 1)
-    check_option("extract", "on_error", on_error, ON_ERROR)
+    check_parameters("extract", batch_size, n_jobs, on_error)
     if isinstance(backbone, str):
         backbone = BackboneSpec.of("extract", backbone)
     run = Run(
@@ -167,6 +167,14 @@ def extract(
         locations,
         store,
     )
+
+
+def check_parameters(owner: str, batch_size: int, n_jobs: int | None, on_error: str) -> None:
+    """Raise ParameterError unless these parameters of `owner` are what `extract` accepts."""
+    check_int(owner, "batch_size", batch_size, 1)
+    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
+        raise parameter_error(owner, "n_jobs", "None or an int other than 0", n_jobs)
+    check_option(owner, "on_error", on_error, ON_ERROR)
 
 
 def describe_failures(failures: Sequence[Failure], n_images: int) -> str:

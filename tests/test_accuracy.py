@@ -1,0 +1,90 @@
+"""Held-out accuracy on real images with the packaged weights and a plain linear head."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from featuretl import EmbeddingStore, ImageEmbedder, load_image_folder
+from featuretl.demo import run_demo
+from featuretl.exceptions import FeatureTLWarning
+
+
+def linear_probe(**parameters):
+    head = LogisticRegression(max_iter=1000)
+    return make_pipeline(ImageEmbedder(**parameters), StandardScaler(), head)
+
+
+def test_digits_demo(tmp_path, store):
+    result = run_demo(tmp_path / "digits", store=store)
+    assert result.extraction.statistics.embedded == 1797
+    assert (result.n_train, result.n_test) == (1347, 450)
+    assert result.accuracy >= 0.95
+    assert set(result.report) >= set("0123456789")
+    again = run_demo(tmp_path / "digits", store=store)
+    assert again.extraction.statistics.embedded == 0
+    assert again.accuracy == result.accuracy
+    assert EmbeddingStore(store.path).info()[0].rows == 1797
+
+
+def test_hymenoptera(shared_data):
+    train, val = (
+        load_image_folder(shared_data / "hymenoptera" / part) for part in ("train", "val")
+    )
+    pipe = linear_probe().fit(train.data, train.target)
+    assert pipe.score(val.data, val.target) >= 0.92
+
+
+def signer_groups(paths) -> np.ndarray:
+    """Consecutive numbers run through the digits of one signer: ten photographs, more or less.
+
+    A new signer begins where the digit falls back.
+    """
+    numbers = np.array([int(re.search(r"(\d+)", Path(path).stem)[1]) for path in paths])
+    digits = np.array([int(Path(path).parent.name) for path in paths])
+    groups = np.empty(len(paths), int)
+    signer, last = 0, -1
+    for i in np.argsort(numbers):
+        signer += digits[i] < last
+        last = digits[i]
+        groups[i] = signer
+    return groups
+
+
+def test_sign_digits_by_signer(shared_data):
+    photos = load_image_folder(shared_data / "sign-digits")
+    groups = signer_groups(photos.data)
+    assert 150 < len(np.unique(groups)) < 300
+    scores = cross_val_score(
+        linear_probe(), photos.data, photos.target, groups=groups, cv=GroupKFold(5)
+    )
+    print(f"sign-digits, 5 folds by signer: {scores.mean():.3f} +- {scores.std():.3f}")
+    assert scores.mean() >= 0.92
+
+
+@pytest.mark.filterwarnings(f"default::{FeatureTLWarning.__module__}.{FeatureTLWarning.__name__}")
+def test_odd_images_are_rows_or_named_failures(shared_data):
+    paths = sorted(
+        str(path) for path in (shared_data / "odd-images").rglob("*.*") if path.is_file()
+    )
+    with pytest.warns(FeatureTLWarning, match="6 of 32 images"):
+        rows = ImageEmbedder(on_error="nan").transform(paths)
+    upright = [i for i, path in enumerate(paths) if "Landscape_" in path]
+    cosine = np.corrcoef(rows[upright])
+    assert cosine.min() > 0.95  # eight EXIF orientations of one photograph, all turned upright
+    failed = {Path(paths[i]).name for i in np.flatnonzero(np.isnan(rows).any(axis=1))}
+    assert failed == {
+        "broken.png",
+        "broken_data_stream.png",
+        "decompression_bomb.gif",
+        "hopper.Lab.tif",
+        "truncated_image.png",
+        "truncated_jpeg.jpg",
+    }

@@ -1,0 +1,116 @@
+"""The package: light to import, its rooms depend in one direction, its lists are complete."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import featuretl
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Who may import whom inside featuretl: each room, the rooms below it. (The map: CONTRIBUTING.md.)
+BELOW = {
+    "exceptions": set(),
+    "_validation": {"exceptions"},
+    "images": {"exceptions", "_validation"},
+    "backbones": {"exceptions", "_validation"},
+    "store": {"exceptions", "_validation"},
+    "_engine": {"exceptions", "_validation", "images", "backbones", "store"},
+    "extraction": {"exceptions", "_validation", "images", "backbones", "store", "_engine"},
+    "_progress": {"_engine"},
+    "embedder": {
+        "exceptions",
+        "_validation",
+        "images",
+        "backbones",
+        "store",
+        "extraction",
+        "_progress",
+    },
+    "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
+    "demo": {"images", "store", "_engine", "extraction"},
+}
+TORCH_ROOMS = {"backbones"}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module)
+    return names
+
+
+def modules() -> list[Path]:
+    return [
+        path
+        for path in (ROOT / "featuretl").rglob("*.py")
+        if path.parent.name != "featuretl" or path.stem != "__init__"
+    ]
+
+
+def room(path: Path) -> str:
+    return path.relative_to(ROOT / "featuretl").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_depend_in_one_direction(path):
+    here = room(path)
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        if top == "featuretl" and rest:
+            assert rest.split(".")[0] in BELOW[here] | {here}, f"{here} imports {name}"
+        assert top != "featuretl_cli"
+        if top in ("torch", "timm", "torchvision"):
+            assert here in TORCH_ROOMS, f"{here} imports {name}"
+        if top == "sklearn":
+            assert not any(part.startswith("_") for part in name.split(".")), name
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in (ROOT / "featuretl").rglob("__init__.py")
+    }
+    assert set(listed) == found | {"featuretl_cli"}
+
+
+def test_the_version_is_one():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert featuretl.__version__ == project["version"]
+
+
+def test_public_names_resolve_and_are_documented():
+    for name in featuretl.__all__:
+        value = getattr(featuretl, name)
+        assert name == "__version__" or value.__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'ImageEmbeder'"):
+        featuretl.ImageEmbeder  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import featuretl",
+        "from featuretl_cli.main import cli; cli(['--help'], standalone_mode=False)",
+        "from featuretl_cli.main import cli; cli(['extract', '--help'], standalone_mode=False)",
+    ],
+)
+def test_start_up_is_light(code):
+    check = "import sys; assert not {'torch', 'timm', 'sklearn', 'pyarrow'} & set(sys.modules)"
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        subprocess.run([sys.executable, "-c", f"{code}; {check}"], check=True, capture_output=True)
+        seconds.append(time.monotonic() - started)
+    print(f"start-up: {min(seconds):.2f} s")  # a time is told, never a reason to fail
