@@ -7,35 +7,26 @@ batches, while threads read, decode and preprocess ahead.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cached_property
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featuretl._source import Source
 from featuretl._validation import printable
-from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError
-from featuretl.images.decode import DECODE_POLICY, decode
 from featuretl.images.inputs import name_of, read
-from featuretl.store.keys import Recipe, canonical_json
+from featuretl.store.keys import Recipe
 from featuretl.store.lookup import MISSING, keys_array
-from featuretl.store.memo import file_state
-from featuretl.store.space import MemorySpace, Space
-from featuretl.store.store import EmbeddingStore
+from featuretl.store.space import Space
 
-RECIPE_VERSION = 1
 NO_KEY = b"\0" * 32
 
-_GOLDEN = Path(__file__).parent / "images" / "golden.jpg"
 _LOOK_AHEAD = 256
 _HASHES_AT_ONCE = 4096
 _ATTEMPTS = 3
@@ -96,73 +87,6 @@ class Statistics:
 
 
 Progress = Callable[[Statistics], None]
-
-
-class Source:
-    """The space that embeddings come from and go to; loads the backbone only when it is needed."""
-
-    def __init__(self, backbone: Any, store: EmbeddingStore | None, device: str) -> None:
-        self.store = store
-        self._wanted = backbone
-        self._device = device
-
-    @cached_property
-    def backbone(self) -> Any:
-        if not isinstance(self._wanted, BackboneSpec):
-            return self._wanted
-        return self._wanted.load(self._device)
-
-    def remembered(self) -> tuple[Space, Recipe] | None:
-        """Return the space, and its recipe, as far as they are known without the backbone."""
-        recipe = self._remembered_recipe()
-        space = self.store.find_space(recipe) if self.store and recipe else None
-        return (space, recipe) if space and recipe else None
-
-    def open(self) -> tuple[Space, Recipe]:
-        """Return the space that rows may be added to, its golden image compared."""
-        recipe = self._recipe()
-        if self.store is None:
-            return MemorySpace(recipe["output"]["n_features"]), recipe
-        golden = self.backbone.embed([self.backbone.prepare(decode(_GOLDEN.read_bytes()))])[0]
-        space = self.store.open_space(recipe, golden, versions())
-        self._remember_recipe(recipe)
-        return space, recipe
-
-    def n_features(self) -> int:
-        """Return the size of an embedding."""
-        recipe = self._remembered_recipe() or self._recipe()
-        return recipe["output"]["n_features"]
-
-    def _recipe(self) -> Recipe:
-        return {"version": RECIPE_VERSION, "decode": DECODE_POLICY, **self.backbone.recipe}
-
-    def _memo_key(self) -> str:
-        facts = {
-            "spec": dataclasses.asdict(self._wanted),
-            "versions": versions(),
-            "recipe": [RECIPE_VERSION, DECODE_POLICY],
-        }
-        return "recipe " + canonical_json(facts)
-
-    def _remembered_recipe(self) -> Recipe | None:
-        if not isinstance(self._wanted, BackboneSpec):
-            return self._recipe()
-        known = self.store and self.store.memo.get(self._memo_key())
-        if not known or (known["file"] and file_state(known["file"][0]) != known["file"]):
-            return None
-        return known["recipe"]
-
-    def _remember_recipe(self, recipe: Recipe) -> None:
-        file = self.backbone.weights_file
-        if self.store and isinstance(self._wanted, BackboneSpec):
-            if file is not None or self._wanted.weights == "random":
-                state = file_state(file) if file else None
-                self.store.memo.put(self._memo_key(), {"recipe": recipe, "file": state})
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that an embedding passes through."""
-    return {name: version(name) for name in ("torch", "timm", "pillow")}
 
 
 @dataclass
@@ -230,8 +154,8 @@ class Run:
             chunk = unknown[start : start + _LOOK_AHEAD]
             for prepared in pool.map(self._hash, chunk):
                 self._note(prepared)
-            self._count_cached()
-            if (self.space.find(self.keys[chunk]) == MISSING).any():
+            found = self.space.find(self.keys[chunk]) != MISSING
+            if not all(ok or self._error(i) for i, ok in zip(chunk.tolist(), found, strict=True)):
                 break
 
     def _embed_all(self, pool: ThreadPoolExecutor) -> None:
@@ -240,7 +164,7 @@ class Run:
                 todo = self._missing()
                 if not todo:
                     break
-                self._count_cached()
+                self._count_cached(len(todo))
                 self._embed_or_wait(pool, todo)
                 self.space.commit()
 
@@ -266,6 +190,8 @@ class Run:
                     left.append(prepared.index)
                 elif prepared.input is not None:
                     batch.append(prepared)
+                elif prepared.error is None:
+                    self.statistics.cached += 1
                 if len(batch) == self._batch_size:
                     self._forward(batch)
                     batch = []
@@ -334,6 +260,7 @@ class Run:
             if len(self._hashed) >= _HASHES_AT_ONCE:
                 self._remember_hashes()
         if prepared.error is not None:
+            self.statistics.failed += 1
             if prepared.key == NO_KEY:
                 self._errors[prepared.index] = prepared.error
             else:  # every image of this content fails
@@ -378,10 +305,9 @@ class Run:
         self._report(always=True)
         return failures
 
-    def _count_cached(self) -> None:
-        self.statistics.cached = max(
-            0, len(self.images) - len(self._missing()) - self.statistics.embedded
-        )
+    def _count_cached(self, todo: int) -> None:
+        done = self.statistics.embedded + self.statistics.failed
+        self.statistics.cached = len(self.images) - todo - done
         self._report()
 
     def _report(self, always: bool = False) -> None:

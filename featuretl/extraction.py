@@ -11,7 +11,8 @@ from typing import Any
 import joblib
 import numpy as np
 
-from featuretl._engine import NO_KEY, Failure, Progress, Run, Source, Statistics, versions
+from featuretl._engine import NO_KEY, Failure, Progress, Run, Statistics
+from featuretl._source import Source, versions
 from featuretl._validation import check_int, check_option, parameter_error
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError

@@ -198,6 +198,13 @@ def test_a_mended_image_is_embedded(store, photos, tmp_path):
     assert counts(extract([path], TINY, store=store)) == (1, 0, 0)
 
 
+def test_an_image_too_long_and_thin_to_be_resized_is_a_failure():
+    strip = np.zeros((1, 30_000, 3), np.uint8)  # resized: 256 x 7.7 million pixels
+    extraction = extract([strip, strip[:, :500]], on_error="nan")
+    assert [failure.index for failure in extraction.failures] == [0]
+    assert "too long and thin" in extraction.failures[0].message
+
+
 def test_no_images(store):
     assert extract([], TINY, store=store).to_numpy().shape[0] == 0
 

@@ -149,7 +149,10 @@ class Backbone:
         }
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return the network's input, float32 (3, height, width), for pixels (h, w, 3), uint8."""
+        """Return the network's input, float32 (3, height, width), for pixels (h, w, 3), uint8.
+
+        Raises ImageError for an image too long and thin to be resized.
+        """
         return self.preprocessing(pixels)
 
     def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:

@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from featuretl.exceptions import ImageError
+
 if TYPE_CHECKING:
     import torch
+
+
+MAX_RESIZED_PIXELS = 2**26
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,20 @@ class Preprocessing:
         return {"implementation": "timm", **asdict(self)}
 
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return the network's input, float32 (3, height, width), for pixels (h, w, 3), uint8."""
+        """Return the network's input, float32 (3, height, width), for pixels (h, w, 3), uint8.
+
+        Raises
+        ------
+        ImageError
+            If the image is so long and thin that it would be resized to over `MAX_RESIZED_PIXELS`.
+        """
+        height, width = pixels.shape[:2]
+        scale = max(self.input_size[1:]) / self.crop_pct / min(height, width)
+        if self.crop_mode == "center" and height * width * scale**2 > MAX_RESIZED_PIXELS:
+            raise ImageError(
+                f"{width} x {height} pixels are too long and thin: with the short side resized to "
+                f"fit {self.input_size[1]} it would have over {MAX_RESIZED_PIXELS} pixels; crop it"
+            )
         return self._transform(Image.fromarray(pixels))
 
     @cached_property

