@@ -20,6 +20,7 @@ def cache() -> None:
 @json_option
 def info(cache: str | None, as_json: bool) -> None:
     """Show where embeddings are kept, how many of which recipe, and their size."""
+    from featuretl._validation import printable
     from featuretl.store.store import EmbeddingStore
 
     store = EmbeddingStore(cache)
@@ -45,7 +46,7 @@ def info(cache: str | None, as_json: bool) -> None:
             f"{space.bytes / 2**20:,.1f}",
             space.id[:12],
         )
-    click.echo(f"Cache: {store.path}")
+    click.echo(f"Cache: {printable(store.path)}")
     if spaces:
         print_table(table)
     total = sum(space.rows for space in spaces), sum(space.bytes for space in spaces) / 2**20

@@ -21,6 +21,7 @@ def demo(folder: str, cache: str | None, no_cache: bool, as_json: bool) -> None:
     from rich.table import Table
 
     from featuretl._progress import progress_bar
+    from featuretl._validation import printable
     from featuretl.demo import run_demo
 
     from .tables import print_table
@@ -45,7 +46,7 @@ def demo(folder: str, cache: str | None, no_cache: bool, as_json: bool) -> None:
         row = result.report[name]
         scores = (f"{row[score]:.3f}" for score in ("precision", "recall", "f1-score"))
         table.add_row(name, *scores, f"{row['support']:.0f}")
-    click.echo(f"Images: {folder}, one folder per digit.")
+    click.echo(f"Images: {printable(folder)}, one folder per digit.")
     click.echo(
         f"Embedded {statistics.embedded} images, {statistics.cached} came from the cache, in "
         f"{statistics.seconds:.1f} s"
@@ -56,4 +57,4 @@ def demo(folder: str, cache: str | None, no_cache: bool, as_json: bool) -> None:
         f"Held-out accuracy: {result.accuracy:.3f} on {result.n_test} images "
         f"(linear head trained on the other {result.n_train})."
     )
-    click.echo(f"Cache: {store.path if store else 'none'}")
+    click.echo(f"Cache: {printable(store.path) if store else 'none'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ def _extract(
     from featuretl.backbones.spec import BackboneSpec
     from featuretl.extraction import extract
 
-    numbered = [int(layer) if layer.lstrip("-").isdecimal() else layer for layer in layers]
+    numbered = [int(layer) if re.fullmatch(r"-?\d+", layer) else layer for layer in layers]
     spec = BackboneSpec.of(
         "featuretl extract",
         backbone,
@@ -160,11 +161,16 @@ def _show_summary(
         "output": output,
     }
     if as_json:
-        failures = [dataclasses.asdict(failure) for failure in extraction.failures]
+        failures = [
+            {"index": failure.index, "path": images.paths[failure.index], "error": failure.message}
+            for failure in extraction.failures
+        ]
         click.echo(json.dumps({**facts, "failures": failures}))
         return
     from rich.table import Table
     from rich.text import Text
+
+    from featuretl._validation import printable
 
     from .tables import print_table
 
@@ -173,6 +179,7 @@ def _show_summary(
     table = Table(show_header=False, box=None)
     for name, value in facts.items():
         table.add_row(
-            name.replace("_per_", "/").replace("_", " "), Text("-" if value is None else str(value))
+            name.replace("_per_", "/").replace("_", " "),
+            Text("-" if value is None else printable(value)),
         )
     print_table(table)

@@ -208,9 +208,11 @@ class Run:
             for index in todo:
                 window.append(pool.submit(self._prepare, index, force))
                 if len(window) >= 2 * self._batch_size + self._n_jobs:
-                    yield window.popleft().result()
+                    yield window[0].result()
+                    window.popleft()
             while window:
-                yield window.popleft().result()
+                yield window[0].result()
+                window.popleft()
         finally:  # interrupted: let no thread claim an image after this
             wait([future for future in window if not future.cancel()])
 

@@ -110,7 +110,6 @@ class _Rows:
 
 
 def _write_npy(path: Path, rows: _Rows) -> None:
-    write_matrix(path, rows.shape, rows.chunks())
     described = {
         **rows.metadata,
         "paths": rows.paths,
@@ -120,6 +119,8 @@ def _write_npy(path: Path, rows: _Rows) -> None:
 
     def write(partial: Path) -> None:
         partial.write_text(json.dumps(described), encoding="utf-8")
+        # Inside: a sidecar that cannot be written leaves the matrix as it was, too.
+        write_matrix(path, rows.shape, rows.chunks())
 
     _replace(path.with_name(f"{path.name}.json"), write)
 
@@ -156,7 +157,8 @@ def _write_parquet(path: Path, rows: _Rows) -> None:
     schema = pa.schema(fields, metadata={"featuretl": json.dumps(rows.metadata)})
 
     def write(partial: Path) -> None:
-        with parquet.ParquetWriter(partial, schema) as writer:
+        # A file, for pyarrow takes no path that is not UTF-8.
+        with partial.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
             for number, chunk in enumerate(rows.chunks()):
                 part = slice(number * _ROWS, number * _ROWS + len(chunk))
                 # Parquet's text is UTF-8; the bytes of a path need not be.

@@ -8,7 +8,8 @@ formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA and AV
 EXIF orientation 1-8    applied; an EXIF block that cannot be parsed is ignored
 alpha, transparency     composited on white (alpha channel, palette alpha, PNG ``tRNS`` alike)
 grey, 1 bit, palette    converted to RGB
-16 bits per channel     scaled by 1/257 to 8 bits; never stretched to the image's own range
+16 bits per channel     scaled by 1/257 to 8 bits, but for colour PNG and TIFF, of which Pillow
+                        reads the high byte; never stretched to the image's own range
 CMYK, YCbCr             converted to RGB without a colour profile; embedded profiles are ignored
 floating point, Lab     fails: such pixels have no agreed range or need a profile
 animated, multi-page    the first frame
@@ -88,14 +89,17 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
     try:
         # O_NONBLOCK: opening a FIFO must not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as file:
+        try:
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise ImageError("not a regular file")
             if before.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"{before.st_size} bytes, over the limit of {MAX_FILE_BYTES}")
-            data = file.read(MAX_FILE_BYTES + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(MAX_FILE_BYTES + 1)
             after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, ImageError):
             raise
@@ -148,8 +152,11 @@ def describe(error: Exception) -> str:
 def rgb_from_pil(image: Image.Image) -> np.ndarray:
     """Return the pixels of a PIL image by the same policy: uint8, (h, w, 3)."""
     width, height = image.size
+    if not width * height:
+        raise ImageError(f"{width} x {height} pixels: there are none")
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS} pixels")
+    _scale_transparency_key(image)
     image.load()  # before the EXIF is read: Pillow's TIFF plugin turns the image itself, here
     transpose = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
     if image.mode.startswith("I"):
@@ -186,6 +193,17 @@ def rgb_from_array(array: np.ndarray) -> np.ndarray:
 def is_image_name(path: Path) -> bool:
     """Return whether a file found in a folder is taken for an image, by its suffix."""
     return path.suffix.lower() in SUFFIXES
+
+
+def _scale_transparency_key(image: Image.Image) -> None:
+    """Bring a PNG's tRNS colour to the 8 bits that Pillow brings the pixels to, but not the key."""
+    key = image.info.get("transparency")
+    tiles = getattr(image, "tile", None)
+    raw_mode = tiles[0][3] if key is not None and tiles else None
+    if isinstance(key, int) and raw_mode in ("L;2", "L;4"):
+        image.info["transparency"] = key * (85 if raw_mode == "L;2" else 17)
+    elif isinstance(key, tuple) and raw_mode == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
 def _orientation(image: Image.Image) -> Any:

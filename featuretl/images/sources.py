@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import glob
+import codecs
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -141,17 +142,40 @@ def find_images(
 
 def _from_source(source: str, path_column: str | None, label_column: str | None) -> ImageList:
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise InputError(f"{printable(source)!r} cannot be looked up: {error.strerror}.") from error
+    if is_folder:
         return _from_folder(path)
-    if path.exists():
+    if exists:
         suffix = path.suffix.lower()
         if suffix in (".csv", ".parquet"):
             return _from_manifest(path, path_column, label_column)
         return _from_list(path) if suffix == ".txt" else ImageList([source])
-    matches = sorted(match for match in glob.glob(source, recursive=True) if Path(match).is_file())
+    return _from_pattern(source)
+
+
+def _from_pattern(source: str) -> ImageList:
+    pattern = Path(source)
+    if pattern.name == "**":  # means all files below, which pathlib takes to mean all folders
+        pattern /= "*"
+    try:
+        # Unlike glob.glob, ** does not follow symbolic links here, which may loop.
+        found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
+    except (ValueError, NotImplementedError):
+        found = []
+    hidden = any(part.startswith(".") for part in pattern.parts if part != "..")
+    matches = [
+        str(path)
+        for path in found
+        if path.is_file()
+        and (pattern.suffix or is_image_name(path))
+        and (hidden or not any(part.startswith(".") for part in path.parts if part != ".."))
+    ]
     if not matches:
         raise InputError(
-            f"{printable(source)!r} is neither a file, a folder, nor a pattern that matches a file."
+            f"{printable(source)!r} is neither a file, a folder, nor a pattern that matches an image."
         )
     return ImageList(matches)
 
@@ -169,24 +193,27 @@ def _from_folder(folder: Path) -> ImageList:
     return ImageList(paths, labels if any(label is not None for label in labels) else None)
 
 
-def _image_files(folder: Path) -> Iterator[Path]:
-    """Yield the images below `folder`, relative to it; a loop of symbolic links is walked once."""
-    seen: set[tuple[int, int]] = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        state = os.stat(root)
-        if (state.st_dev, state.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((state.st_dev, state.st_ino))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if not name.startswith(".") and is_image_name(Path(name)):
-                yield Path(root, name).relative_to(folder)
+def _image_files(
+    root: Path, inside: Path = Path(), above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[Path]:
+    """Yield the images below `root` relative to it; symbolic links are followed, but not in a loop."""
+    state = (root / inside).stat()
+    here = (state.st_dev, state.st_ino)
+    if here in above:
+        return
+    with os.scandir(root / inside) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _image_files(root, inside / entry.name, above | {here})
+            elif is_image_name(Path(entry.name)):
+                yield inside / entry.name
 
 
 def _from_list(path: Path) -> ImageList:
-    lines = path.read_bytes().decode("utf-8", "surrogateescape").splitlines()
-    paths = [str(path.parent / line) for line in lines if line.strip()]
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+    paths = [str(path.parent / os.fsdecode(line)) for line in lines if line.strip()]
     if not paths:
         raise InputError(f"The list {printable(path)!r} names no image; write one path a line.")
     return ImageList(paths)
@@ -196,13 +223,18 @@ def _from_manifest(manifest: Path, path_column: str | None, label_column: str | 
     import pyarrow
 
     try:
-        table = (
-            _read_csv(manifest) if manifest.suffix.lower() == ".csv" else _read_parquet(manifest)
-        )
-    except (pyarrow.ArrowInvalid, OSError) as error:
+        with manifest.open("rb") as file:  # pyarrow takes no path that is not UTF-8
+            table = (_read_csv if manifest.suffix.lower() == ".csv" else _read_parquet)(file)
+        return _from_table(table, manifest, path_column, label_column)
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise InputError(
             f"The manifest {printable(manifest)!r} cannot be read: {printable(error)}"
         ) from error
+
+
+def _from_table(
+    table: pyarrow.Table, manifest: Path, path_column: str | None, label_column: str | None
+) -> ImageList:
     path_name = _column(table, manifest, path_column, PATH_COLUMNS)
     if path_name is None:
         raise InputError(
@@ -221,26 +253,23 @@ def _from_manifest(manifest: Path, path_column: str | None, label_column: str | 
     return ImageList([str(manifest.parent / value) for value in values if value], labels)
 
 
-def _read_csv(manifest: Path) -> pyarrow.Table:
+def _read_csv(file: BinaryIO) -> pyarrow.Table:
     from pyarrow import csv
 
-    with csv.open_csv(manifest) as head:
-        names = head.schema.names
-    # Everything is text: a label 007 stays 007.
-    options = csv.ConvertOptions(
-        column_types=dict.fromkeys(names, "string"), strings_can_be_null=True
+    parse = csv.ParseOptions(newlines_in_values=True)
+    data = file.read()
+    names = csv.open_csv(io.BytesIO(data), parse_options=parse).schema.names
+    # Everything is text: a label 007 stays 007, and NA is a name like any other.
+    convert = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, "string"), null_values=[""], strings_can_be_null=True
     )
-    return csv.read_csv(
-        manifest,
-        convert_options=options,
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-    )
+    return csv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=convert)
 
 
-def _read_parquet(manifest: Path) -> pyarrow.Table:
+def _read_parquet(file: BinaryIO) -> pyarrow.Table:
     from pyarrow import parquet
 
-    return parquet.read_table(manifest)
+    return parquet.read_table(file)
 
 
 def _column(

@@ -109,8 +109,7 @@ class StoredSpace:
         self._last_seq = 0
         self._claims = Claims(store.path / "claims", identity)
         self._taken: set[bytes] = set()
-        self._pending_keys: list[bytes] = []
-        self._pending_rows: list[np.ndarray] = []
+        self._pending: list[tuple[Sequence[bytes], np.ndarray]] = []
         self._committed_at = time.monotonic()
         self._refresh()
 
@@ -130,8 +129,7 @@ class StoredSpace:
         finally:
             self._claims.release()
             self._taken.clear()
-            self._pending_keys.clear()
-            self._pending_rows.clear()
+            self._pending.clear()
             self._store.unlock()
 
     def find(self, keys: np.ndarray) -> np.ndarray:
@@ -183,9 +181,8 @@ class StoredSpace:
     def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
         """Add embeddings (n, d) of images that were taken; commits when a segment is full."""
         with self._lock:
-            self._pending_keys.extend(keys)
-            self._pending_rows.append(rows)
-            n = len(self._pending_keys)
+            self._pending.append((keys, rows))  # at once: an interrupt may come between two lines
+            n = sum(len(keys) for keys, _ in self._pending)
             if (
                 n >= SEGMENT_ROWS
                 or n * rows[0].nbytes >= SEGMENT_BYTES
@@ -203,22 +200,21 @@ class StoredSpace:
         """
         with self._lock:
             self._committed_at = time.monotonic()
-            if not self._pending_keys:
+            if not self._pending:
                 return
-            self._write_pending()
-            for key in self._pending_keys:
+            keys = [key for part, _ in self._pending for key in part]
+            self._write(keys, np.concatenate([rows for _, rows in self._pending]))
+            self._pending.clear()
+            for key in keys:
                 self.give_up(key)
-            self._pending_keys.clear()
-            self._pending_rows.clear()
 
     def segment_rows(self, number: int) -> np.ndarray:
         """Return a checked segment's rows (n, d), read-only."""
         return self._rows[number]
 
-    def _write_pending(self) -> None:
-        keys, rows = keys_array(self._pending_keys), np.concatenate(self._pending_rows)
+    def _write(self, keys: list[bytes], rows: np.ndarray) -> None:
         try:
-            segment = write_segment(self.folder, uuid4().hex, self.id, keys, rows)
+            segment = write_segment(self.folder, uuid4().hex, self.id, keys_array(keys), rows)
         except OSError as error:
             raise StoreError(
                 f"The embedding store {str(self._store.path)!r} cannot be written "
