@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    check_cv,
+)
 
+from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._targets import Targets, check_length
 
 Array = np.ndarray[Any, Any]
 
 
+def check_folds(owner: str, cv: Any) -> None:
+    """Raise ParameterError unless `cv` is an int >= 2, a splitter or an iterable of splits."""
+    if isinstance(cv, numbers.Number):
+        check_int(owner, "cv", cv, 2)
+    elif isinstance(cv, str) or not (hasattr(cv, "split") or hasattr(cv, "__iter__")):
+        expected = "an int >= 2, a splitter or an iterable of (train, test) rows"
+        raise parameter_error(owner, "cv", expected, cv)
+
+
 def fold_of_rows(
-    owner: str, targets: Targets, groups: Any, n_folds: int, random_state: Any
+    owner: str, targets: Targets, groups: Any, cv: Any, random_state: Any
 ) -> tuple[Array, int]:
     """Return the fold (n,) in which each row is held out, -1 for never, and the number of folds.
 
-    Rows of one group share a fold. Classes are spread evenly (labels of multi-label targets are
-    not). A class with one row is always trained on and never held out.
+    With a number as `cv`, rows of one group share a fold, and classes are spread evenly (labels of
+    multi-label targets are not); a class with one row is always trained on and never held out.
 
     Raises
     ------
@@ -36,7 +53,10 @@ def fold_of_rows(
     if groups is not None:
         groups = np.asarray(groups)
         check_length(n, "groups", len(groups))
+    if not isinstance(cv, numbers.Integral):
+        return _fold_of_splits(owner, list(check_cv(cv).split(np.zeros(n), targets.codes, groups)), n)
     rows = np.arange(n)
+    n_folds = int(cv)
     if not targets.multilabel and groups is None:
         rows = _rows_of_repeated_classes(owner, targets)
     possible, why = _possible_folds(targets, rows, groups)
@@ -55,6 +75,18 @@ def fold_of_rows(
     for number, (_, test) in enumerate(splitter.split(rows, targets.codes[rows], held)):
         fold[rows[test]] = number
     return fold, n_folds
+
+
+def _fold_of_splits(owner: str, splits: list[tuple[Array, Array]], n: int) -> tuple[Array, int]:
+    fold = np.full(n, -1)
+    for number, (train, test) in enumerate(splits):
+        if (fold[test] >= 0).any() or len(train) + len(test) != n or np.isin(test, train).any():
+            raise InputError(
+                f"cv of {owner} must hold out a row once at most and train on all other rows; "
+                f"split {number} does not."
+            )
+        fold[test] = number
+    return fold, len(splits)
 
 
 def _rows_of_repeated_classes(owner: str, targets: Targets) -> Array:

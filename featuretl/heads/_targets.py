@@ -105,7 +105,7 @@ def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
     check_length(n, "sample_weight", len(weight))
     if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
         raise InputError(
-            f"sample_weight of {type(estimator).__name__} must be finite, >= 0 and not all 0."
+            f"sample_weight of {type(estimator).__name__} must be finite, >= 0 and not all zero."
         )
     return weight
 

@@ -20,7 +20,7 @@ from featuretl.heads._calibration import (
     log_loss_of_rows,
     probabilities,
 )
-from featuretl.heads._folds import fold_of_rows
+from featuretl.heads._folds import check_folds, fold_of_rows
 from featuretl.heads._linear import LinearProblem, Spectrum
 from featuretl.heads._path import search
 from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
@@ -52,9 +52,9 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
     Cs : "auto" or array-like of float > 0, default="auto"
         What ``C="cv"`` tries: "auto" walks up the decades from 1e-5 to 10 until the score has
         fallen twice, then tries four values within a decade of the peak.
-    cv : int >= 2, default=5
-        Folds, stratified by class and, with `groups` in `fit`, never splitting a group. Fewer,
-        with a warning, where a class has fewer rows.
+    cv : int >= 2, splitter or iterable of (train, test), default=5
+        Folds; a number makes them stratified by class and, with `groups` in `fit`, never splits a
+        group. Fewer, with a warning, where a class has fewer rows.
     scoring : {"log_loss", "accuracy"}, default="log_loss"
         What ``C="cv"`` optimises, averaged over folds. The log-loss has no ties and gives the
         better probabilities; multi-label accuracy is the share of right rows x labels.
@@ -136,7 +136,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         C: float | str = 0.03,
         *,
         Cs: Any = "auto",
-        cv: int = 5,
+        cv: Any = 5,
         scoring: str = "log_loss",
         class_weight: Any = None,
         calibrate: bool = False,
@@ -291,7 +291,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
             grid = np.atleast_1d(np.asarray(self.Cs))
             if grid.ndim != 1 or not len(grid) or not all(map(_is_positive, grid.tolist())):
                 raise parameter_error(owner, "Cs", "'auto' or numbers > 0", self.Cs)
-        check_int(owner, "cv", self.cv, 2)
+        check_folds(owner, self.cv)
         check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
         check_bool(owner, "calibrate", self.calibrate)
         if not _is_positive(self.tol):
