@@ -24,7 +24,7 @@ def probabilities(logits: Array, multinomial: bool) -> Array:
 def log_loss_of_rows(logits: Array, target: Array) -> Array:
     """Return the cross-entropy (n,) of class numbers (n,) or, summed over labels, of (n, labels)."""
     loss = softmax_cross_entropy if target.ndim == 1 else binary_cross_entropy
-    return loss(logits[:, None, :].astype(np.float64), target).sum(axis=(1, 2))
+    return loss(logits[:, None, :].astype(np.float64), target)[0].sum(axis=(1, 2))
 
 
 def best_temperature(logits: Array, target: Array, weight: Array) -> float:

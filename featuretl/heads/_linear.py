@@ -17,15 +17,16 @@ doi:10.1137/21M1466244) costs a fifth of the full one and needs as many iteratio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from featuretl.heads._lbfgs import Solution, minimise
-from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl.heads._rows import Rows
 
 Array = np.ndarray[Any, Any]
+Loss = Callable[[Array, Array], tuple[Array, Array]]
 
 _RANK = 256
 _SAMPLE_ROWS = 8192
@@ -61,13 +62,15 @@ class Spectrum(NamedTuple):
 
 
 class LinearProblem:
-    """Multinomial (or binary, one per label) logistic regression on `rows`, in every fold.
+    """A linear model on `rows` in every fold: multinomial, or one binary problem per label.
 
     Parameters
     ----------
     rows : Rows
     target : ndarray
         (n,) class numbers, or (n, labels) of 0 and 1: then each label is its own problem.
+    loss : callable
+        One of `featuretl.heads._losses`, fitting `target`.
     n_columns : int
         Classes, or labels.
     weight : ndarray of shape (n, 1) or (n, labels), float64
@@ -79,11 +82,17 @@ class LinearProblem:
     """
 
     def __init__(
-        self, rows: Rows, target: Array, n_columns: int, weight: Array, fold: Array, n_folds: int
+        self,
+        rows: Rows,
+        target: Array,
+        loss: Loss,
+        n_columns: int,
+        weight: Array,
+        fold: Array,
+        n_folds: int,
     ) -> None:
         self.rows, self.target, self.weight, self.fold = rows, target, weight, fold
-        self.n_folds, self.n_columns = n_folds, n_columns
-        self._loss = softmax_cross_entropy if target.ndim == 1 else binary_cross_entropy
+        self.n_folds, self.n_columns, self._loss = n_folds, n_columns, loss
         # Parameters are (problems, columns of one problem, d + 1), the intercept last.
         self.n_problems = n_folds if target.ndim == 1 else n_folds * n_columns
         self._shape = (self.n_problems, n_folds * n_columns // self.n_problems, rows.d + 1)
@@ -114,22 +123,20 @@ class LinearProblem:
 
         def visit(where: slice, Z: Array) -> list[Array]:
             residual = (Z @ coef.T + intercept).reshape(len(Z), folds, columns)
-            loss = self._loss(residual, self.target[where])
+            loss, curvature = self._loss(residual, self.target[where])
             weight = self._weight_in_folds(where).astype(Z.dtype)
             loss *= weight
-            spread = np.abs(residual)
-            spread *= 1 - spread
-            spread *= weight
+            curvature *= weight
             residual *= weight
             residual = residual.reshape(len(Z), -1)
             return [
                 loss.sum(axis=0, dtype=np.float64).ravel(),
                 residual.T @ Z,
                 residual.sum(axis=0, dtype=np.float64),
-                spread.sum(axis=0, dtype=np.float64).ravel(),
+                curvature.sum(axis=0, dtype=np.float64).ravel(),
             ]
 
-        loss, slope, level, spread = self.rows.sweep(visit, folds * columns)
+        loss, slope, level, curvature = self.rows.sweep(visit, folds * columns)
         total = self._total[:, None]
         per_problem = self._shape[:2]
         slope = slope.reshape(folds, columns, -1) - level.reshape(folds, columns, 1) * self._mean
@@ -139,7 +146,7 @@ class LinearProblem:
         gradient[..., :-1] = slope + l2[:, None, None] * x[..., :-1]
         gradient[..., -1] = level.reshape(per_problem) / total
         value = loss / self._total + l2 / 2 * np.square(x[..., :-1]).sum(axis=(1, 2))
-        curvature = np.maximum(spread.reshape(per_problem) / total, 1e-12)
+        curvature = np.maximum(curvature.reshape(per_problem) / total, 1e-12)
         return value, gradient.reshape(self.n_problems, -1), curvature
 
     def held_out_logits(self, x: Array) -> Array:
@@ -186,4 +193,6 @@ class LinearProblem:
         mean = total / size[:, None]
         variance = square / size[:, None] - mean**2
         scale = np.sqrt(np.where(variance > 1e-6, variance, 1.0))
+        if not self.rows.standardised:
+            mean, scale = np.zeros_like(mean), np.ones_like(scale)
         return mean[:, None, :], scale[:, None, :], loss_weight.ravel()

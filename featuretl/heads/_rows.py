@@ -38,6 +38,8 @@ class Rows:
         Non-negative weights of the rows in the mean and the scale.
     workers : ThreadPoolExecutor or None
         Where blocks run; None runs them in the calling thread.
+    standardised : bool, default=True
+        False visits the rows of `X`, of float32 or float64, as they are.
 
     Raises
     ------
@@ -45,15 +47,24 @@ class Rows:
         If a row holds NaN or an infinity.
     """
 
-    def __init__(self, X: Array, weight: Array, workers: ThreadPoolExecutor | None) -> None:
+    def __init__(
+        self,
+        X: Array,
+        weight: Array,
+        workers: ThreadPoolExecutor | None,
+        standardised: bool = True,
+    ) -> None:
         self.n, self.d = X.shape
         self.dtype = np.float64 if X.dtype == np.float64 else np.float32
-        self.weight = weight
+        self.weight, self.standardised = weight, standardised
         self._source = X
         self._copy: Array | None = None
         self._workers = workers
         self.mean_ = np.zeros(self.d, self.dtype)
         self.scale_ = np.ones(self.d, self.dtype)
+        if not standardised:
+            self._copy = X
+            return
         mean, scale = self._moments()
         self.mean_, self.scale_ = mean.astype(self.dtype), scale.astype(self.dtype)
         if _copy_is_affordable(X, self.dtype):
@@ -121,11 +132,7 @@ class Rows:
                 weight = self.weight[where]
                 centred = block - shift
                 suspect = not np.isfinite(centred.sum())
-                return [
-                    suspect,
-                    weight @ centred,
-                    weight @ np.square(centred, out=centred),
-                ]
+                return [suspect, weight @ centred, weight @ np.square(centred, out=centred)]
 
             suspect, total, square = self.sweep(visit)
         if suspect:

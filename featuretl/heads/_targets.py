@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -126,6 +127,13 @@ def loss_weight(estimator: Any, class_weight: Any, targets: Targets, weight: Arr
         y = targets.classes[targets.codes]
         factors = compute_class_weight(class_weight, classes=targets.classes, y=y)
     return (weight * factors[targets.codes])[:, None]
+
+
+def is_positive(value: Any) -> bool:
+    """Return whether `value` is a finite number > 0 (bool excluded)."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return bool(np.isfinite(value)) and value > 0
 
 
 def check_length(n: int, name: str, length: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import warnings
 from typing import Any
 
@@ -22,11 +21,13 @@ from featuretl.heads._calibration import (
 )
 from featuretl.heads._folds import check_folds, fold_of_rows
 from featuretl.heads._linear import LinearProblem, Spectrum
+from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl.heads._path import search
 from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
 from featuretl.heads._targets import (
     Targets,
     is_label_lists,
+    is_positive,
     loss_weight,
     read_matrix,
     read_targets,
@@ -66,7 +67,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         probabilities; see `calibration_`.
     tol : float > 0, default=1e-6
         The solver stops when the expected further decrease is below `tol` times the objective;
-        the objective is then typically within 10 x `tol` of its minimum.
+        the objective is then typically within 30 x `tol` of its minimum.
     max_iter : int >= 1, default=1000
         Passes over X at most, for each C.
     random_state : int, RandomState or None, default=None
@@ -190,17 +191,18 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
         target, columns = _as_columns(targets)
         self._multinomial = target.ndim == 1
+        loss = softmax_cross_entropy if self._multinomial else binary_cross_entropy
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers)
             spectrum = Spectrum.of(rows)
-            self.C_, start = self.C, None
+            self.C_ = self.C
             if self.C == "cv" or self.calibrate:
                 fold, n_folds = fold_of_rows(
                     type(self).__name__, targets, groups, self.cv, self.random_state
                 )
-                folds = LinearProblem(rows, target, columns, in_loss, fold, n_folds)
+                folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
                 self._cross_validate(folds, spectrum)
-            everything = LinearProblem(rows, target, columns, in_loss, np.full(len(X), -1), 1)
+            everything = LinearProblem(rows, target, loss, columns, in_loss, np.full(len(X), -1), 1)
             start = everything.start()
             solution = everything.solve(self.C_, start, spectrum, self.tol, self.max_iter)
             coef, intercept = everything.unscaled(solution.x)
@@ -285,16 +287,16 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if self.C != "cv" and not _is_positive(self.C):
+        if self.C != "cv" and not is_positive(self.C):
             raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
         if not (isinstance(self.Cs, str) and self.Cs == "auto"):
             grid = np.atleast_1d(np.asarray(self.Cs))
-            if grid.ndim != 1 or not len(grid) or not all(map(_is_positive, grid.tolist())):
+            if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
                 raise parameter_error(owner, "Cs", "'auto' or numbers > 0", self.Cs)
         check_folds(owner, self.cv)
         check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
         check_bool(owner, "calibrate", self.calibrate)
-        if not _is_positive(self.tol):
+        if not is_positive(self.tol):
             raise parameter_error(owner, "tol", "a number > 0", self.tol)
         check_int(owner, "max_iter", self.max_iter, 1)
 
@@ -359,12 +361,3 @@ def _as_columns(targets: Targets) -> tuple[Array, int]:
     if len(targets.classes) == 2:
         return targets.codes[:, None], 1
     return targets.codes, len(targets.classes)
-
-
-def _is_positive(value: Any) -> bool:
-    return (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and bool(np.isfinite(value))
-        and value > 0
-    )
