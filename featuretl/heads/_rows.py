@@ -55,7 +55,7 @@ class Rows:
         standardised: bool = True,
     ) -> None:
         self.n, self.d = X.shape
-        self.dtype = np.float64 if X.dtype == np.float64 else np.float32
+        self.dtype = _computed_in(X)
         self.weight, self.standardised = weight, standardised
         self._source = X
         self._copy: Array | None = None
@@ -165,15 +165,27 @@ def in_blocks(X: Array, compute: Callable[[Array], Array], columns: int) -> Arra
     InputError
         If a row holds NaN or an infinity.
     """
-    dtype = np.float64 if X.dtype == np.float64 else np.float32
-    out = np.empty((len(X), columns), dtype)
+    out = np.empty((len(X), columns), _computed_in(X))
+    for where, block in blocks(X, columns):
+        out[where] = compute(block)
+    return out
+
+
+def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
+    """Yield where and what: rows of `X` (n, d) as float32 or float64, some MiB at a time.
+
+    Raises
+    ------
+    InputError
+        If a row holds NaN or an infinity.
+    """
     step = max(16, 4 * _BLOCK_ELEMENTS // max(X.shape[1], columns))
     for start in range(0, len(X), step):
-        block = np.asarray(X[start : start + step], dtype)
+        where = slice(start, min(start + step, len(X)))
+        block = np.asarray(X[where], _computed_in(X))
         if not np.isfinite(block.sum(dtype=np.float64)):
             check_finite(X)
-        out[start : start + step] = compute(block)
-    return out
+        yield where, block
 
 
 def check_finite(X: Array) -> None:
@@ -189,6 +201,10 @@ def check_finite(X: Array) -> None:
 def _copy_is_affordable(X: Array, dtype: Any) -> bool:
     size = X.size * np.dtype(dtype).itemsize
     return size <= _COPY_BYTES or (size <= X.nbytes and not _is_mapped(X))
+
+
+def _computed_in(X: Array) -> Any:
+    return np.float64 if X.dtype == np.float64 else np.float32
 
 
 def _is_mapped(X: Any) -> bool:
