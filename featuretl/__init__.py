@@ -14,6 +14,11 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "FeatureTLError": "featuretl.exceptions",
     "FeatureTLWarning": "featuretl.exceptions",
+    "LinearProbeClassifier": "featuretl.heads.linear",
+    "LinearProbeRegressor": "featuretl.heads.ridge",
+    "NearestMeanClassifier": "featuretl.heads.nearest_mean",
+    "SVMProbeClassifier": "featuretl.heads.svm",
+    "metrics_report": "featuretl.heads.metrics",
 }
 
 __all__ = [*sorted(_HOME_OF), "__version__"]

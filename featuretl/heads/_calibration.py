@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, softmax
+from sklearn.utils import Bunch
 
 from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
 
@@ -22,7 +23,7 @@ def probabilities(logits: Array, multinomial: bool) -> Array:
 
 
 def log_loss_of_rows(logits: Array, target: Array) -> Array:
-    """Return the cross-entropy (n,) of class numbers (n,) or, summed over labels, of (n, labels)."""
+    """Return the cross-entropy (n,) of class numbers (n,), or of (n, labels) summed over labels."""
     loss = softmax_cross_entropy if target.ndim == 1 else binary_cross_entropy
     return loss(logits[:, None, :].astype(np.float64), target)[0].sum(axis=(1, 2))
 
@@ -38,7 +39,18 @@ def best_temperature(logits: Array, target: Array, weight: Array) -> float:
     True
     """
     objective = lambda log_t: weight @ log_loss_of_rows(logits / np.exp(log_t), target)  # noqa: E731
-    return float(np.exp(minimize_scalar(objective, bounds=(-5, 5), method="bounded").x))
+    return float(np.exp(minimize_scalar(objective, bounds=(-3, 3), method="bounded").x))
+
+
+def calibration_of(
+    temperature: float, target: Array, before: Array, after: Array, weight: Array
+) -> Bunch:
+    """Return what the heads report as `calibration_`, from probabilities before and after."""
+    return Bunch(
+        temperature=temperature,
+        error_before=expected_calibration_error(target, before, weight),
+        error_after=expected_calibration_error(target, after, weight),
+    )
 
 
 def expected_calibration_error(

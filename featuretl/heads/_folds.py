@@ -54,7 +54,8 @@ def fold_of_rows(
         groups = np.asarray(groups)
         check_length(n, "groups", len(groups))
     if not isinstance(cv, numbers.Integral):
-        return _fold_of_splits(owner, list(check_cv(cv).split(np.zeros(n), targets.codes, groups)), n)
+        splits = check_cv(cv).split(np.zeros(n), targets.codes, groups)
+        return _fold_of_splits(owner, list(splits), n)
     rows = np.arange(n)
     n_folds = int(cv)
     if not targets.multilabel and groups is None:
@@ -110,8 +111,8 @@ def _possible_folds(targets: Targets, rows: Array, groups: Array | None) -> tupl
     if not targets.multilabel and len(rows):
         sizes = np.bincount(targets.codes[rows], minlength=len(targets.classes))
         sizes = np.where(sizes > 0, sizes, len(rows) + 1)
-        small = int(sizes.argmin())
-        limits.append((int(sizes.min()), f"class {targets.classes[small]!r} has {sizes.min()} rows"))
+        small = targets.classes[sizes.argmin()]
+        limits.append((int(sizes.min()), f"class {small!r} has {sizes.min()} rows"))
     return min(limits)
 
 

@@ -19,6 +19,8 @@ Array = np.ndarray[Any, Any]
 _MEMORY = 10
 _SUFFICIENT_DECREASE = 1e-4
 _SHORTEST_STEP = 1e-6
+# Added to the value that `tol` multiplies: a separable problem may have 0 as its infimum.
+_NEGLIGIBLE = 1e-6
 
 
 class Solution(NamedTuple):
@@ -64,9 +66,11 @@ def minimise(
     scale = np.ones(len(x))
     step = np.ones(len(x))
     running = np.ones(len(x), bool)
-    for n_iter in range(1, max_iter + 1):
+    n_iter = 0
+    while n_iter < max_iter:
+        n_iter += 1
         slope = _dot(gradient, direction)
-        running &= (slope / 2 > tol * value) & (step >= _SHORTEST_STEP)
+        running &= (slope / 2 > tol * (value + _NEGLIGIBLE)) & (step >= _SHORTEST_STEP)
         if not running.any():
             break
         step[~running] = 0
@@ -82,21 +86,27 @@ def minimise(
             curved = precondition(pair[1], state)
             known = pair[2] > 0
             scale[known] = 1 / (pair[2] * _dot(pair[1], curved))[known]
-            turned = _two_loops(gradient, history, lambda q: scale[:, None] * precondition(q, state))
+            turned = _two_loops(gradient, history, precondition, state, scale)
             direction = np.where(taken[:, None], turned, direction)
         step = np.where(taken, 1.0, step * _shrink(value, new_value, step, slope))
         value = np.where(taken, new_value, value)
     return Solution(x, value, ~running, n_iter)
 
 
-def _two_loops(gradient: Array, history: Any, apply: Callable[[Array], Array]) -> Array:
+def _two_loops(
+    gradient: Array,
+    history: deque[tuple[Array, Array, Array]],
+    precondition: Callable[[Array, Array], Array],
+    state: Array,
+    scale: Array,
+) -> Array:
     q = gradient.copy()
     shares = []
     for moved, turned, inverse in reversed(history):
         share = inverse * _dot(moved, q)
         q -= share[:, None] * turned
         shares.append(share)
-    q = apply(q)
+    q = scale[:, None] * precondition(q, state)
     for (moved, turned, inverse), share in zip(history, reversed(shares), strict=True):
         q += (share - inverse * _dot(turned, q))[:, None] * moved
     return q

@@ -33,7 +33,7 @@ _SAMPLE_ROWS = 8192
 
 
 class Spectrum(NamedTuple):
-    """The Gram matrix of standardised rows as ``vectors @ diag(values) @ vectors.T + tail (I - vv')``."""
+    """The Gram matrix of standardised rows: `values` along `vectors`, `tail` across them."""
 
     vectors: Array
     values: Array
@@ -102,7 +102,9 @@ class LinearProblem:
         """Return parameters of zeros (problems, size)."""
         return np.zeros((self.n_problems, self._shape[1] * self._shape[2]))
 
-    def solve(self, C: float, start: Array, spectrum: Spectrum, tol: float, max_iter: int) -> Solution:
+    def solve(
+        self, C: float, start: Array, spectrum: Spectrum, tol: float, max_iter: int
+    ) -> Solution:
         """Minimise at `C` from `start` (problems, size)."""
         l2 = 1 / (C * self._total)
 
@@ -141,11 +143,11 @@ class LinearProblem:
         per_problem = self._shape[:2]
         slope = slope.reshape(folds, columns, -1) - level.reshape(folds, columns, 1) * self._mean
         slope = (slope / self._scale).reshape(*per_problem, -1) / total[:, :, None]
-        x = x.reshape(self._shape)
-        gradient = np.empty_like(x)
-        gradient[..., :-1] = slope + l2[:, None, None] * x[..., :-1]
+        coef = x.reshape(self._shape)[..., :-1]
+        gradient = np.empty(self._shape)
+        gradient[..., :-1] = slope + l2[:, None, None] * coef
         gradient[..., -1] = level.reshape(per_problem) / total
-        value = loss / self._total + l2 / 2 * np.square(x[..., :-1]).sum(axis=(1, 2))
+        value = loss / self._total + l2 / 2 * np.square(coef).sum(axis=(1, 2))
         curvature = np.maximum(curvature.reshape(per_problem) / total, 1e-12)
         return value, gradient.reshape(self.n_problems, -1), curvature
 

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
+from featuretl._validation import parameter_error
 from featuretl.heads._linear import LinearProblem, Spectrum
+from featuretl.heads._targets import is_positive
 
 Array = np.ndarray[Any, Any]
 
@@ -34,8 +36,8 @@ def search(
     Parameters
     ----------
     Cs : "auto" or array-like of float
-        "auto" walks up the decades from 1e-5 to 10 until the score has fallen twice, then tries four
-        values within a decade of the best one.
+        "auto" walks up the decades from 1e-5 to 10 until the score has fallen twice, then tries
+        four values within a decade of the best one.
     scores : callable
         Maps held-out logits (n, columns) to named scores (n_folds,), larger is better.
     criterion : str
@@ -56,6 +58,21 @@ def search(
     else:
         walk.up(sorted(float(C) for C in Cs), None)
     return walk.result()
+
+
+def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array:
+    """Return the weighted mean (n_folds,) of `values` (n,) over the rows that a fold holds out."""
+    size = np.bincount(fold + 1, weight, n_folds + 1)[1:]
+    return np.bincount(fold + 1, weight * values, n_folds + 1)[1:] / size
+
+
+def check_grid(owner: str, Cs: Any) -> None:
+    """Raise ParameterError unless `Cs` is "auto" or numbers > 0."""
+    if isinstance(Cs, str) and Cs == "auto":
+        return
+    grid = np.atleast_1d(np.asarray(Cs))
+    if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
+        raise parameter_error(owner, "Cs", "'auto' or numbers > 0", Cs)
 
 
 class _Walk:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class Rows:
                         value += addend
             return total
 
-        pairs = list(zip(bounds[:-1], bounds[1:], strict=True))
+        pairs = list(pairwise(bounds))
         if spans == 1 or self._workers is None:
             return span(pairs[0])
         totals = [total for total in self._workers.map(span, pairs) if total is not None]
@@ -109,6 +110,10 @@ class Rows:
             chosen = np.sort(rng.choice(self.n, size, replace=False))
         rows = self._standardise(self._source[chosen]) if self._copy is None else self._copy[chosen]
         return rows, self.weight[chosen]
+
+    def replaced_by(self, features: Array) -> Rows:
+        """Return `features` (n, k), as they are, with the weights and the threads of these rows."""
+        return Rows(features, self.weight, self._workers, standardised=False)
 
     @property
     def _threads(self) -> int:

@@ -37,7 +37,7 @@ def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1
 
     A whole-matrix check would make a mask of X's size and overflow in float16.
     """
-    X = validate_data(
+    return validate_data(
         estimator,
         X,
         reset=reset,
@@ -45,7 +45,6 @@ def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1
         ensure_all_finite=False,
         ensure_min_samples=min_rows,
     )
-    return X
 
 
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:
@@ -89,8 +88,10 @@ def is_label_lists(y: Any) -> bool:
         return False
     lengths = {len(row) for row in rows}
     values = {value for row in rows for value in row}
-    return len(lengths) > 1 or any(isinstance(row, (set, frozenset)) for row in rows) or not all(
-        isinstance(value, (int, float, np.number)) for value in values
+    return (
+        len(lengths) > 1
+        or any(isinstance(row, (set, frozenset)) for row in rows)
+        or not all(isinstance(value, (int, float, np.number)) for value in values)
     )
 
 
@@ -133,7 +134,7 @@ def is_positive(value: Any) -> bool:
     """Return whether `value` is a finite number > 0 (bool excluded)."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         return False
-    return bool(np.isfinite(value)) and value > 0
+    return 0 < float(value) < np.inf
 
 
 def check_length(n: int, name: str, length: int) -> None:

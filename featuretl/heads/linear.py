@@ -15,14 +15,14 @@ from sklearn.utils.validation import check_is_fitted
 from featuretl._validation import check_bool, check_int, check_option, parameter_error
 from featuretl.heads._calibration import (
     best_temperature,
-    expected_calibration_error,
+    calibration_of,
     log_loss_of_rows,
     probabilities,
 )
 from featuretl.heads._folds import check_folds, fold_of_rows
 from featuretl.heads._linear import LinearProblem, Spectrum
 from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
-from featuretl.heads._path import search
+from featuretl.heads._path import check_grid, fold_means, search
 from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
 from featuretl.heads._targets import (
     Targets,
@@ -195,7 +195,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers)
             spectrum = Spectrum.of(rows)
-            self.C_ = self.C
+            self.C_: Any = self.C
             if self.C == "cv" or self.calibrate:
                 fold, n_folds = fold_of_rows(
                     type(self).__name__, targets, groups, self.cv, self.random_state
@@ -289,10 +289,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         owner = type(self).__name__
         if self.C != "cv" and not is_positive(self.C):
             raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
-        if not (isinstance(self.Cs, str) and self.Cs == "auto"):
-            grid = np.atleast_1d(np.asarray(self.Cs))
-            if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
-                raise parameter_error(owner, "Cs", "'auto' or numbers > 0", self.Cs)
+        check_grid(owner, self.Cs)
         check_folds(owner, self.cv)
         check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
         check_bool(owner, "calibrate", self.calibrate)
@@ -307,9 +304,11 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         def scores(logits: Array) -> dict[str, Array]:
             loss = log_loss_of_rows(logits, folds.target)
             right = self._is_right(logits, folds.target)
-            size = np.bincount(folds.fold + 1, weight, folds.n_folds + 1)[1:]
-            share = lambda v: np.bincount(folds.fold + 1, weight * v, folds.n_folds + 1)[1:] / size  # noqa: E731
-            return {"log_loss": share(-loss), "accuracy": share(right)}
+            named = {"log_loss": -loss, "accuracy": right}
+            return {
+                name: fold_means(value, folds.fold, folds.n_folds, weight)
+                for name, value in named.items()
+            }
 
         Cs = self.Cs if self.C == "cv" else [self.C]
         path = search(folds, spectrum, Cs, scores, self.scoring, self.tol, self.max_iter)
@@ -322,11 +321,8 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
     def _calibration(self, logits: Array, target: Array, weight: Array) -> Bunch:
         temperature = best_temperature(logits, target, weight)
         codes = target if self._multinomial or self._multilabel else target[:, 0]
-        before, after = (
-            expected_calibration_error(codes, self._probabilities(logits / t), weight)
-            for t in (1.0, temperature)
-        )
-        return Bunch(temperature=temperature, error_before=before, error_after=after)
+        proba = (self._probabilities(logits), self._probabilities(logits / temperature))
+        return calibration_of(temperature, codes, *proba, weight)
 
     def _is_right(self, logits: Array, target: Array) -> Array:
         if self._multinomial:

@@ -231,7 +231,7 @@ class NearestMeanClassifier(ClassifierMixin, BaseEstimator):
     def _scores(self, X: Any) -> Array:
         check_is_fitted(self)
         X = read_matrix(self, X, reset=False)
-        seen = ~np.isnan(self.means_).any(axis=1)
+        seen = self.class_weight_ > 0
         means = np.where(seen[:, None], self.means_, 0)
         lengths = np.where(seen, np.square(means).sum(axis=1), np.inf)
 

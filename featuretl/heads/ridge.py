@@ -59,8 +59,9 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     leave-one-out error ``e_i / (1 - h_i)``; so two passes over X suffice, in blocks. The mean
     counts as a parameter that is left out with the row; the scale does not. Outputs count
     relative to their variance when alpha is chosen. A row of weight 2 is left out as a whole, so
-    leave-one-out is not the same as with the row twice (as in `RidgeCV`); a given alpha is. Rows that come in groups make leave-one-out
-    optimistic: use `GridSearchCV` on `alpha` there.
+    leave-one-out is not the same as with the row twice (as in `RidgeCV`); with a given alpha the
+    fit is the same. Rows that come in groups make leave-one-out optimistic: use `GridSearchCV` on
+    `alpha` there.
 
     References
     ----------
@@ -156,7 +157,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _read_outputs(self, y: Any, n: int) -> tuple[Array, bool]:
         if y is None:
-            raise InputError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+            owner = type(self).__name__
+            raise InputError(f"{owner} requires y to be passed, but the target y is None.")
         Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         check_length(n, "y", len(Y))
         return Y.reshape(n, -1), Y.ndim == 1
@@ -187,7 +189,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
 
 def _decompose(rows: Rows) -> tuple[Array, Array]:
-    """Return eigenvalues (r,) and eigenvectors (d, r) of Z'WZ, from the smaller of its two sides."""
+    """Return eigenvalues (r,) and eigenvectors (d, r) of Z'WZ, from its smaller side."""
     if rows.n >= rows.d:
         (gram,) = rows.sweep(lambda at, Z: [(Z * _root(rows, at, Z)).T @ (Z * _root(rows, at, Z))])
         values, vectors = np.linalg.eigh(gram)
