@@ -96,7 +96,7 @@ def _rows_of_repeated_classes(owner: str, targets: Targets) -> Array:
     if len(single) and len(single) < len(sizes):
         message = (
             f"{owner} never holds out the only row of {len(single)} classes (such as "
-            f"{single[0]!r}): their scores cannot be cross-validated."
+            f"{single.tolist()[0]!r}): their scores cannot be cross-validated."
         )
         warnings.warn(message, FeatureTLWarning, stacklevel=4)
     return np.flatnonzero(sizes[targets.codes] > 1)
@@ -111,7 +111,7 @@ def _possible_folds(targets: Targets, rows: Array, groups: Array | None) -> tupl
     if not targets.multilabel and len(rows):
         sizes = np.bincount(targets.codes[rows], minlength=len(targets.classes))
         sizes = np.where(sizes > 0, sizes, len(rows) + 1)
-        small = targets.classes[sizes.argmin()]
+        small = targets.classes.tolist()[sizes.argmin()]
         limits.append((int(sizes.min()), f"class {small!r} has {sizes.min()} rows"))
     return min(limits)
 

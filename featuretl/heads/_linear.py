@@ -47,18 +47,20 @@ class Spectrum(NamedTuple):
         Z = Z * np.sqrt(weight / weight.sum()).astype(Z.dtype)[:, None]
         rank = min(_RANK, *Z.shape)
         probe = rng.standard_normal((Z.shape[1], rank)).astype(Z.dtype)
-        basis = np.linalg.qr(Z.T @ (Z @ probe))[0]
-        image = Z @ basis
-        values, turn = np.linalg.eigh(image.T @ image)
+        basis = np.linalg.qr((Z.T @ (Z @ probe)).astype(np.float64))[0]
+        image = Z @ basis.astype(Z.dtype)
+        values, turn = np.linalg.eigh((image.T @ image).astype(np.float64))
         left = float(np.einsum("ij,ij->", Z, Z, dtype=np.float64) - values.sum())
-        return cls(basis @ turn, np.maximum(values, 0), max(left, 0.0) / max(rows.d - rank, 1))
+        # Directions that float32 cannot tell from none must not get steps of length C.
+        least = 1e-6 * values[-1]
+        tail = max(left / max(rows.d - rank, 1), least)
+        return cls(basis @ turn, np.maximum(values, least), tail)
 
     def solve(self, q: Array, curvature: Array, l2: Array) -> Array:
         """Return ``(curvature * G + l2)^-1 q`` for q (..., d) and curvature, l2 (...)."""
         base = 1 / (curvature * self.tail + l2)
         lead = 1 / (curvature[..., None] * self.values + l2[..., None]) - base[..., None]
-        inside = (q.astype(self.vectors.dtype) @ self.vectors) * lead
-        return base[..., None] * q + inside.astype(self.vectors.dtype) @ self.vectors.T
+        return base[..., None] * q + ((q @ self.vectors) * lead) @ self.vectors.T
 
 
 class LinearProblem:

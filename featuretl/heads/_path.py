@@ -16,7 +16,8 @@ Array = np.ndarray[Any, Any]
 
 COARSE = tuple(10.0**exponent for exponent in range(-5, 2))
 _FINE = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)
-_TOL = 1e-4
+# Scores need less precision than the final fit.
+_LOOSER = 10
 _PATIENCE = 2
 
 Scores = Callable[[Array], dict[str, Array]]
@@ -49,7 +50,7 @@ def search(
         `C` (m,), ascending; an array (m, n_folds) for each score; `best` the C, `logits`
         (n, columns) its held-out logits.
     """
-    walk = _Walk(problem, spectrum, scores, criterion, max(tol, _TOL), max_iter)
+    walk = _Walk(problem, spectrum, scores, criterion, _LOOSER * tol, max_iter)
     if isinstance(Cs, str):
         walk.up(COARSE, _PATIENCE)
         peak = walk.best

@@ -72,7 +72,7 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
     if len(classes) < 2:
         raise InputError(
-            f"y must have at least 2 classes for {owner}; got only one class, {classes[0]!r}."
+            f"y must have at least 2 classes for {owner}; got only one class, {classes.tolist()[0]!r}."
         )
     return Targets(classes, codes)
 
