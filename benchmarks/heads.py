@@ -1,8 +1,8 @@
 """Heads on embeddings: quality on real images, and speed and memory beside scikit-learn.
 
     python benchmarks/heads.py quality            heads x data sets (needs ../shared/data)
-    python benchmarks/heads.py fit                one fit of 50,000 x 1,280, against LogisticRegression
-    python benchmarks/heads.py path               10 values of C x 5 folds, against *CV of scikit-learn
+    python benchmarks/heads.py fit                one fit, 50,000 x 1,280, beside LogisticRegression
+    python benchmarks/heads.py path               10 values of C x 5 folds, beside scikit-learn's
     python benchmarks/heads.py memory             2,000,000 x 1,280 float16 as a memory map
 
 `--json` prints one JSON list instead of a table. Contenders of `fit` and `path` run alternately in

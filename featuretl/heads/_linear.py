@@ -132,11 +132,11 @@ class LinearProblem:
             loss *= weight
             curvature *= weight
             residual *= weight
-            residual = residual.reshape(len(Z), -1)
+            flat = residual.reshape(len(Z), -1)
             return [
                 loss.sum(axis=0, dtype=np.float64).ravel(),
-                residual.T @ Z,
-                residual.sum(axis=0, dtype=np.float64),
+                flat.T @ Z,
+                flat.sum(axis=0, dtype=np.float64),
                 curvature.sum(axis=0, dtype=np.float64).ravel(),
             ]
 

@@ -71,8 +71,9 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     check_classification_targets(y)
     classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
     if len(classes) < 2:
+        only = classes.tolist()[0]
         raise InputError(
-            f"y must have at least 2 classes for {owner}; got only one class, {classes.tolist()[0]!r}."
+            f"y must have at least 2 classes for {owner}; got only one class, {only!r}."
         )
     return Targets(classes, codes)
 

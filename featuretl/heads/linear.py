@@ -195,7 +195,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers)
             spectrum = Spectrum.of(rows)
-            self.C_: Any = self.C
+            self.C_ = self.C
             if self.C == "cv" or self.calibrate:
                 fold, n_folds = fold_of_rows(
                     type(self).__name__, targets, groups, self.cv, self.random_state
@@ -204,7 +204,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
                 self._cross_validate(folds, spectrum)
             everything = LinearProblem(rows, target, loss, columns, in_loss, np.full(len(X), -1), 1)
             start = everything.start()
-            solution = everything.solve(self.C_, start, spectrum, self.tol, self.max_iter)
+            solution = everything.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
             coef, intercept = everything.unscaled(solution.x)
         if not solution.converged.all():
             message = f"{type(self).__name__} did not converge in max_iter={self.max_iter} passes."

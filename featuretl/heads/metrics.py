@@ -164,7 +164,7 @@ def _checked_score(task: str, y: Array, y_score: Any, classes: Array) -> Array |
 
 
 def _scorer(task: str, classes: Array | None) -> Callable[[Array, Array, Any], dict[str, float]]:
-    if task == "regression":
+    if classes is None:
         return _regression
     return partial(_multilabel if task == "multilabel" else _classification, classes)
 

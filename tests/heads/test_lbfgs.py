@@ -71,13 +71,11 @@ def test_backs_off_from_values_that_are_not_finite(bad):
 
 def test_reports_what_did_not_converge():
     H, b = quadratics()
-    function = (
-        lambda x: (  # noqa: E731
-            0.5 * np.einsum("bi,bij,bj->b", x, H, x) - (b * x).sum(axis=1) + 1e3,
-            np.einsum("bij,bj->bi", H, x) - b,
-            x[:, :1],
-        )
-    )
+
+    def function(x):
+        Hx = np.einsum("bij,bj->bi", H, x)
+        return 0.5 * (x * Hx).sum(axis=1) - (b * x).sum(axis=1) + 1e3, Hx - b, x[:, :1]
+
     solution = minimise(function, lambda q, _: q, np.zeros_like(b), 1e-14, 3)
     assert not solution.converged.any()
     assert solution.n_iter == 3
