@@ -11,11 +11,11 @@ Every pass over X goes through `Rows.sweep`. Two choices make it fast and small:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
@@ -28,6 +28,13 @@ _BLOCK_ELEMENTS = 2**20
 _COPY_BYTES = 2**30
 
 
+class Workers(NamedTuple):
+    """Where blocks run: `map`, as the builtin, on `threads` threads; by default the caller's."""
+
+    map: Callable[..., Iterable[Any]] = map
+    threads: int = 1
+
+
 class Rows:
     """Rows of `X` as ``(X - mean_) / scale_``, visited block by block.
 
@@ -37,8 +44,8 @@ class Rows:
         May be a read-only memory map. float16 is computed in float32.
     weight : ndarray of shape (n,), float64
         Non-negative weights of the rows in the mean and the scale.
-    workers : ThreadPoolExecutor or None
-        Where blocks run; None runs them in the calling thread.
+    workers : Workers
+        Where blocks run.
     standardised : bool, default=True
         False visits the rows of `X`, of float32 or float64, as they are.
 
@@ -52,7 +59,7 @@ class Rows:
         self,
         X: Array,
         weight: Array,
-        workers: ThreadPoolExecutor | None,
+        workers: Workers,
         standardised: bool = True,
     ) -> None:
         self.n, self.d = X.shape
@@ -80,7 +87,7 @@ class Rows:
         The sums are in float64, and in the same order in every run with as many threads.
         """
         step = max(16, _BLOCK_ELEMENTS // max(self.d, columns))
-        spans = 1 if self._workers is None else min(self._threads, -(-self.n // step))
+        spans = min(self._workers.threads, -(-self.n // step))
         bounds = np.linspace(0, self.n, spans + 1).astype(int)
 
         def span(bound: tuple[int, int]) -> list[Array] | None:
@@ -97,10 +104,9 @@ class Rows:
                         value += addend
             return total
 
-        pairs = list(pairwise(bounds))
-        if spans == 1 or self._workers is None:
-            return span(pairs[0])
-        totals = [total for total in self._workers.map(span, pairs) if total is not None]
+        if spans == 1:
+            return span((0, self.n))
+        totals = [t for t in self._workers.map(span, pairwise(bounds)) if t is not None]
         return [sum(parts) for parts in zip(*totals, strict=True)] if totals else None
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -114,10 +120,6 @@ class Rows:
     def replaced_by(self, features: Array) -> Rows:
         """Return `features` (n, k), as they are, with the weights and the threads of these rows."""
         return Rows(features, self.weight, self._workers, standardised=False)
-
-    @property
-    def _threads(self) -> int:
-        return self._workers._max_workers if self._workers is not None else 1
 
     def _block(self, where: slice) -> Array:
         return self._standardise(self._source[where]) if self._copy is None else self._copy[where]
@@ -150,16 +152,16 @@ class Rows:
 
 
 @contextmanager
-def one_thread_pool() -> Iterator[ThreadPoolExecutor | None]:
-    """Give BLAS one thread, and yield a pool with the threads that BLAS had (None for one)."""
+def one_thread_pool() -> Iterator[Workers]:
+    """Give BLAS one thread, and yield workers on as many threads as BLAS had."""
     counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     threads = max(counts, default=1)
     with threadpool_limits(1, user_api="blas"):
         if threads == 1:
-            yield None
+            yield Workers()
         else:
-            with ThreadPoolExecutor(threads) as workers:
-                yield workers
+            with ThreadPoolExecutor(threads) as pool:
+                yield Workers(pool.map, threads)
 
 
 def in_blocks(X: Array, compute: Callable[[Array], Array], columns: int) -> Array:

@@ -10,16 +10,12 @@ import numpy as np
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
-    balanced_accuracy_score,
-    f1_score,
     hamming_loss,
     log_loss,
     mean_absolute_error,
     mean_squared_error,
     precision_recall_fscore_support,
-    precision_score,
     r2_score,
-    recall_score,
     roc_auc_score,
     root_mean_squared_error,
 )
@@ -183,15 +179,10 @@ def _classification(
     classes: Array, y: Array, y_pred: Array, proba: Array | None
 ) -> dict[str, float]:
     present = np.unique(np.concatenate([y, y_pred]))
-    scores = {"accuracy": accuracy_score(y, y_pred)}
-    seen = np.isin(y_pred, y)
-    # balanced_accuracy_score warns of predicted classes that a resample lacks; recall does not.
-    scores["balanced_accuracy"] = (
-        balanced_accuracy_score(y, y_pred)
-        if seen.all()
-        else recall_score(y, y_pred, labels=np.unique(y), average="macro", zero_division=0)
-    )
-    scores |= _averages(y, y_pred, ("macro", "weighted"), labels=present)
+    averages, recall, support = _averages(y, y_pred, present)
+    # balanced_accuracy_score is this, with a warning for predicted classes that `y` lacks.
+    balanced = recall[support > 0].mean()
+    scores = {"accuracy": accuracy_score(y, y_pred), "balanced_accuracy": balanced, **averages}
     if proba is not None:
         order = np.argsort(classes)
         codes = order[np.searchsorted(classes[order], y)]
@@ -203,7 +194,9 @@ def _classification(
 
 def _multilabel(classes: Array, y: Array, y_pred: Array, proba: Array | None) -> dict[str, float]:
     scores = {"subset_accuracy": accuracy_score(y, y_pred), "hamming_loss": hamming_loss(y, y_pred)}
-    scores |= _averages(y, y_pred, ("macro", "micro", "weighted"))
+    scores |= _averages(y, y_pred, np.arange(y.shape[1]))[0]
+    micro = precision_recall_fscore_support(y, y_pred, average="micro", zero_division=0)
+    scores |= dict(zip(("precision_micro", "recall_micro", "f1_micro"), micro, strict=False))
     if proba is not None:
         clipped = np.clip(proba, 1e-15, 1 - 1e-15)
         likelihood = np.where(y == 1, clipped, 1 - clipped)
@@ -214,15 +207,14 @@ def _multilabel(classes: Array, y: Array, y_pred: Array, proba: Array | None) ->
     return {name: float(value) for name, value in scores.items()}
 
 
-def _averages(
-    y: Array, y_pred: Array, averages: tuple[str, ...], **options: Any
-) -> dict[str, float]:
-    metrics = {"precision": precision_score, "recall": recall_score, "f1": f1_score}
-    return {
-        f"{name}_{average}": metric(y, y_pred, average=average, zero_division=0, **options)
-        for name, metric in metrics.items()
-        for average in averages
-    }
+def _averages(y: Array, y_pred: Array, labels: Array) -> tuple[dict[str, float], Array, Array]:
+    """Return macro and weighted averages of precision, recall and F1; each recall and support."""
+    *columns, support = precision_recall_fscore_support(y, y_pred, labels=labels, zero_division=0)
+    scores = {}
+    for name, column in zip(("precision", "recall", "f1"), columns, strict=True):
+        scores[f"{name}_macro"] = column.mean()
+        scores[f"{name}_weighted"] = column @ support / max(support.sum(), 1)
+    return scores, columns[1], support
 
 
 def _mean_over_columns(metric: Callable[..., float], y: Array, score: Array) -> float:

@@ -4,7 +4,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from featuretl.exceptions import InputError
 from featuretl.heads import _rows
-from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
+from featuretl.heads._rows import Rows, Workers, in_blocks, one_thread_pool
 
 
 def blas_threads():
@@ -38,15 +38,15 @@ def test_a_memory_map_is_not_copied_when_large(monkeypatch, tmp_path):
     np.save(tmp_path / "x.npy", np.ones((20, 3), np.float32))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     monkeypatch.setattr(_rows, "_COPY_BYTES", 0)
-    assert Rows(mapped, np.ones(20), None)._copy is None
-    assert Rows(np.asarray(mapped), np.ones(20), None)._copy is None
-    assert Rows(np.ones((20, 3), np.float32), np.ones(20), None)._copy is not None
+    assert Rows(mapped, np.ones(20), Workers())._copy is None
+    assert Rows(np.asarray(mapped), np.ones(20), Workers())._copy is None
+    assert Rows(np.ones((20, 3), np.float32), np.ones(20), Workers())._copy is not None
 
 
 def test_float16_does_not_overflow():
     X = np.full((1000, 300), 6e4, np.float16)
     X[::2] = -6e4
-    rows = Rows(X, np.ones(1000), None)
+    rows = Rows(X, np.ones(1000), Workers())
     np.testing.assert_allclose(rows.scale_, 6e4, rtol=1e-3)
     assert in_blocks(X, lambda Z: Z.sum(axis=1, keepdims=True), 1).max() == pytest.approx(1.8e7)
 
