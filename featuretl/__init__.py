@@ -18,10 +18,15 @@ _HOME_OF = {
     "FeatureTLError": "featuretl.exceptions",
     "FeatureTLWarning": "featuretl.exceptions",
     "ImageEmbedder": "featuretl.embedder",
+    "LinearProbeClassifier": "featuretl.heads.linear",
+    "LinearProbeRegressor": "featuretl.heads.ridge",
+    "NearestMeanClassifier": "featuretl.heads.nearest_mean",
+    "SVMProbeClassifier": "featuretl.heads.svm",
     "extract": "featuretl.extraction",
     "list_backbones": "featuretl.backbones.catalog",
     "load_backbone": "featuretl.backbones.backbone",
     "load_image_folder": "featuretl.images.sources",
+    "metrics_report": "featuretl.heads.metrics",
 }
 
 __all__ = [*sorted(_HOME_OF), "__version__"]

@@ -44,6 +44,7 @@ BELOW = {
         "_progress",
     },
     "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
+    "heads": {"exceptions", "_validation"},
     "demo": {"images", "store", "_engine", "extraction"},
 }
 TORCH_ROOMS = {"backbones"}

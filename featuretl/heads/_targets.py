@@ -1,0 +1,166 @@
+"""What the heads read: X as it is, y as class numbers or as labels, and the weights of rows."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.preprocessing import MultiLabelBinarizer
+from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import validate_data
+
+from featuretl.exceptions import InputError
+
+Array = np.ndarray[Any, Any]
+
+FLOATS = (np.float64, np.float32, np.float16)
+
+
+class Targets(NamedTuple):
+    """`codes` (n,) are positions in `classes`; multi-label `codes` (n, labels) are 0 and 1."""
+
+    classes: Array
+    codes: Array
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row may have several labels."""
+        return self.codes.ndim == 2
+
+
+def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1) -> Array:
+    """Return X (n, d) in its own float type, uncopied where possible; finiteness is checked later.
+
+    A whole-matrix check would make a mask of X's size and overflow in float16.
+    """
+    return validate_data(
+        estimator,
+        X,
+        reset=reset,
+        dtype=FLOATS,
+        ensure_all_finite=False,
+        ensure_min_samples=min_rows,
+    )
+
+
+def read_targets(estimator: Any, y: Any, n: int) -> Targets:
+    """Return the classes and codes of `y`: n labels, an (n, labels) indicator or n lists of labels.
+
+    Raises
+    ------
+    InputError
+        If `y` is missing, of another length, or has a single class.
+    """
+    owner = type(estimator).__name__
+    if y is None:
+        raise InputError(f"{owner} requires y to be passed, but the target y is None.")
+    if not isinstance(y, (list, tuple)) and not hasattr(y, "shape"):
+        y = np.asarray(y)
+    check_length(n, "y", y.shape[0] if hasattr(y, "shape") and y.shape else len(y))
+    if is_label_lists(y):
+        binarizer = MultiLabelBinarizer()
+        return Targets(np.asarray(_classes_of(binarizer, y)), binarizer.transform(y))
+    kind = type_of_target(y, input_name="y", raise_unknown=True)
+    if kind == "multilabel-indicator":
+        dense = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+        return Targets(np.arange(dense.shape[1]), dense.astype(np.uint8))
+    check_classification_targets(y)
+    classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+    if len(classes) < 2:
+        only = classes.tolist()[0]
+        raise InputError(
+            f"y must have at least 2 classes for {owner}; got only one class, {only!r}."
+        )
+    return Targets(classes, codes)
+
+
+def is_label_lists(y: Any) -> bool:
+    """Return whether `y` holds lists or sets of labels (equally long lists of 0 and 1 do not)."""
+    if isinstance(y, np.ndarray) and y.dtype != object:
+        return False
+    if not isinstance(y, Iterable) or isinstance(y, str) or hasattr(y, "columns"):
+        return False
+    rows = list(y) if not hasattr(y, "toarray") else []
+    if not rows or not all(isinstance(row, (list, tuple, set, frozenset)) for row in rows):
+        return False
+    lengths = {len(row) for row in rows}
+    values = {value for row in rows for value in row}
+    return (
+        len(lengths) > 1
+        or any(isinstance(row, (set, frozenset)) for row in rows)
+        or not all(isinstance(value, (int, float, np.number)) for value in values)
+    )
+
+
+def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
+    """Return weights (n,) in float64: ones where none are given."""
+    if sample_weight is None:
+        return np.ones(n)
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.ndim == 0:
+        weight = np.full(n, float(weight))
+    if weight.ndim != 1:
+        raise InputError(f"Sample weights must be 1D array or scalar; got shape {weight.shape}.")
+    check_length(n, "sample_weight", len(weight))
+    if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
+        raise InputError(
+            f"sample_weight of {type(estimator).__name__} must be finite, >= 0 and not all zero."
+        )
+    return weight
+
+
+def loss_weight(estimator: Any, class_weight: Any, targets: Targets, weight: Array) -> Array:
+    """Return sample weights times class weights, (n, 1); for labels (n, labels)."""
+    if targets.multilabel:
+        return _label_weight(estimator, class_weight, targets, weight)
+    size = np.bincount(targets.codes, weight, minlength=len(targets.classes))
+    if np.count_nonzero(size) < 2:
+        raise InputError(
+            f"y must have at least 2 classes with a positive sample_weight for "
+            f"{type(estimator).__name__}; got one class."
+        )
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        factors = weight.sum() / (np.count_nonzero(size) * np.where(size > 0, size, np.inf))
+    else:
+        y = targets.classes[targets.codes]
+        factors = compute_class_weight(class_weight, classes=targets.classes, y=y)
+    return (weight * factors[targets.codes])[:, None]
+
+
+def is_positive(value: Any) -> bool:
+    """Return whether `value` is a finite number > 0 (bool excluded)."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return 0 < float(value) < np.inf
+
+
+def check_length(n: int, name: str, length: int) -> None:
+    """Raise InputError unless `name` has as many rows as X."""
+    if length != n:
+        raise InputError(f"{name} must have one entry per row of X; got {length} for {n} rows.")
+
+
+def _label_weight(estimator: Any, class_weight: Any, targets: Targets, weight: Array) -> Array:
+    if class_weight is None:
+        return np.repeat(weight[:, None], targets.codes.shape[1], axis=1)
+    if not (isinstance(class_weight, str) and class_weight == "balanced"):
+        raise InputError(
+            f"class_weight of {type(estimator).__name__} must be None or 'balanced' when y is "
+            f"multi-label; got {class_weight!r}."
+        )
+    positive = weight @ targets.codes
+    total = weight.sum()
+    with np.errstate(divide="ignore"):
+        on, off = total / (2 * positive), total / (2 * (total - positive))
+    constant = (positive == 0) | (positive == total)
+    on[constant] = off[constant] = 1.0
+    return weight[:, None] * np.where(targets.codes == 1, on, off)
+
+
+def _classes_of(binarizer: MultiLabelBinarizer, y: Any) -> Array:
+    classes: Array = binarizer.fit(y).classes_
+    return classes

@@ -1,0 +1,359 @@
+"""The linear probe: logistic regression on embeddings."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import MultiLabelBinarizer
+from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl._validation import check_bool, check_int, check_option, parameter_error
+from featuretl.heads._calibration import (
+    best_temperature,
+    calibration_of,
+    log_loss_of_rows,
+    probabilities,
+)
+from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._linear import LinearProblem, Spectrum
+from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
+from featuretl.heads._path import check_grid, fold_means, search
+from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
+from featuretl.heads._targets import (
+    Targets,
+    is_label_lists,
+    is_positive,
+    loss_weight,
+    read_matrix,
+    read_targets,
+    read_weight,
+)
+
+Array = np.ndarray[Any, Any]
+
+
+class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
+    """Logistic regression on embeddings, with standardisation folded in and C chosen on request.
+
+    The features are standardised, multinomial logistic regression (binary for two classes, one
+    per label for multi-label `y`) is fitted with an L2 penalty, and the standardisation is then
+    folded into `coef_` and `intercept_`: the fitted head is one matrix on raw embeddings. The
+    objective is that of ``make_pipeline(StandardScaler(), LogisticRegression(C=C))``.
+
+    Parameters
+    ----------
+    C : float > 0 or "cv", default=0.03
+        Inverse strength of the penalty on the standardised coefficients; the loss is a sum over
+        rows, as in scikit-learn. "cv" chooses it by cross-validation, then refits on all rows.
+    Cs : "auto" or array-like of float > 0, default="auto"
+        What ``C="cv"`` tries: "auto" walks up the decades from 1e-5 to 10 until the score has
+        fallen twice, then tries four values within a decade of the peak.
+    cv : int >= 2, splitter or iterable of (train, test), default=5
+        Folds; a number makes them stratified by class and, with `groups` in `fit`, never splits a
+        group. Fewer, with a warning, where a class has fewer rows.
+    scoring : {"log_loss", "accuracy"}, default="log_loss"
+        What ``C="cv"`` optimises, averaged over folds. The log-loss has no ties and gives the
+        better probabilities; multi-label accuracy is the share of right rows x labels.
+    class_weight : dict, "balanced" or None, default=None
+        Factors on the weights of the classes, as in scikit-learn; None or "balanced" for
+        multi-label `y`.
+    calibrate : bool, default=False
+        Divide the logits by a temperature chosen on held-out predictions before they become
+        probabilities; see `calibration_`.
+    tol : float > 0, default=1e-6
+        The solver stops when the expected further decrease is below `tol` times the objective;
+        the objective is then typically within 30 x `tol` of its minimum.
+    max_iter : int >= 1, default=1000
+        Passes over X at most, for each C.
+    random_state : int, RandomState or None, default=None
+        Shuffles the rows into folds.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes, or the labels in the order of the columns.
+    coef_ : ndarray of shape (n_classes, d), (1, d) for two classes, (n_labels, d)
+        Coefficients for X as given; float32, or float64 for float64 X.
+    intercept_ : ndarray of shape (n_classes,), (1,) or (n_labels,)
+        Intercepts for X as given.
+    C_ : float
+        The C of the fitted head.
+    path_ : Bunch
+        With ``C="cv"``: `C` (m,), `log_loss` and `accuracy` (m, n_folds) of held-out rows.
+    calibration_ : Bunch
+        With ``calibrate=True``: `temperature`, and the expected calibration error of the held-out
+        predictions before and after, `error_before` and `error_after`.
+    n_iter_ : int
+        Passes over X of the final fit.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (d,)
+        Names of the columns, where X has names.
+
+    See Also
+    --------
+    sklearn.linear_model.LogisticRegression : Sparse X, other penalties and solvers.
+    sklearn.neighbors.KNeighborsClassifier : On ``Normalizer()`` output, neighbours by cosine.
+    sklearn.neural_network.MLPClassifier : A hidden layer on embeddings.
+
+    Notes
+    -----
+    Embeddings are few, dense, correlated columns, often many rows. A full-batch quasi-Newton
+    method then wins, and four things make it fast: preconditioning by the Gram matrix of the
+    standardised features, which removes most of the ill-conditioning that correlated features
+    cause; one thread pool (numpy's and scipy's BLAS pools otherwise spin against each other);
+    all folds in one pass over X, as one wide matrix product in which the held-out rows weigh
+    nothing; and starting each C from the solution of the one before. A fold is standardised by
+    its own training rows, so nothing leaks into its score.
+
+    X is copied once at most; a memory map (or float16) whose float32 copy exceeds 1 GiB is read
+    and standardised in blocks instead.
+
+    References
+    ----------
+    Nocedal and Wright, Numerical Optimization, 2nd edition, 2006, section 7.2 (L-BFGS).
+    Frangella, Tropp and Udell, Randomized Nystrom Preconditioning, 2023, doi:10.1137/21M1466244.
+    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017 (temperature).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from featuretl.heads.linear import LinearProbeClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> head = LinearProbeClassifier(C="cv", random_state=0).fit(X, y)
+    >>> round(head.score(X, y), 2)
+    0.98
+    >>> head.coef_.shape
+    (3, 4)
+    """
+
+    def __init__(
+        self,
+        C: float | str = 0.03,
+        *,
+        Cs: Any = "auto",
+        cv: Any = 5,
+        scoring: str = "log_loss",
+        class_weight: Any = None,
+        calibrate: bool = False,
+        tol: float = 1e-6,
+        max_iter: int = 1000,
+        random_state: Any = None,
+    ) -> None:
+        self.C = C
+        self.Cs = Cs
+        self.cv = cv
+        self.scoring = scoring
+        self.class_weight = class_weight
+        self.calibrate = calibrate
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> LinearProbeClassifier:
+        """Fit the head.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. May be a read-only memory map.
+        y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
+            At least two classes. Equally long lists of 0 and 1 are an indicator.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the rows, also in the standardisation.
+        groups : array-like of shape (n,), default=None
+            Rows of one group are held out together when C or the temperature is chosen.
+
+        Returns
+        -------
+        LinearProbeClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If X has NaN, `y` a single class, or lengths differ.
+        """
+        self._check_parameters()
+        X = read_matrix(self, X)
+        targets = read_targets(self, y, len(X))
+        weight = read_weight(self, sample_weight, len(X))
+        in_loss = loss_weight(self, self.class_weight, targets, weight)
+        self._multilabel, self.classes_ = targets.multilabel, targets.classes
+        target, columns = _as_columns(targets)
+        self._multinomial = target.ndim == 1
+        loss = softmax_cross_entropy if self._multinomial else binary_cross_entropy
+        with one_thread_pool() as workers:
+            rows = Rows(X, weight, workers)
+            spectrum = Spectrum.of(rows)
+            self.C_ = self.C
+            if self.C == "cv" or self.calibrate:
+                fold, n_folds = fold_of_rows(
+                    type(self).__name__, targets, groups, self.cv, self.random_state
+                )
+                folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
+                self._cross_validate(folds, spectrum)
+            everything = LinearProblem(rows, target, loss, columns, in_loss, np.full(len(X), -1), 1)
+            start = everything.start()
+            solution = everything.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
+            coef, intercept = everything.unscaled(solution.x)
+        if not solution.converged.all():
+            message = f"{type(self).__name__} did not converge in max_iter={self.max_iter} passes."
+            warnings.warn(message, ConvergenceWarning, stacklevel=2)
+        self.coef_, self.intercept_ = coef.astype(rows.dtype), intercept.astype(rows.dtype)
+        self.n_iter_ = solution.n_iter
+        return self
+
+    def decision_function(self, X: Any) -> Array:
+        """Return ``X @ coef_.T + intercept_``: (n, n_classes), (n,) for two classes, (n, n_labels).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray, float32, or float64 for float64 X
+            Logits, before the temperature.
+        """
+        logits = self._logits(X)
+        return logits[:, 0] if self._is_binary() else logits
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities (n, n_classes), rows summing to 1; for labels (n, n_labels) each.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray of float64, in [0, 1]
+            Softmax (or logistic function) of the logits divided by the temperature.
+        """
+        return self._probabilities(self._logits(X) / self._temperature())
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable class (n,), or 0/1 for every label (n, n_labels).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray
+            Of the type of `classes_`, or int.
+        """
+        logits = self._logits(X)
+        if self._multilabel:
+            return (logits > 0).astype(int)
+        if self._is_binary():
+            return self.classes_[(logits[:, 0] > 0).astype(int)]
+        return self.classes_[logits.argmax(axis=1)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy; for labels the share of rows with every label right.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings.
+        y : array-like of shape (n,), indicator (n, n_labels), or n lists of labels
+            The truth.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
+        if is_label_lists(y):
+            y = MultiLabelBinarizer(classes=self.classes_).fit_transform(y)
+        return float(super().score(X, y, sample_weight))
+
+    def _check_parameters(self) -> None:
+        owner = type(self).__name__
+        if self.C != "cv" and not is_positive(self.C):
+            raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
+        check_grid(owner, self.Cs)
+        check_folds(owner, self.cv)
+        check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
+        check_bool(owner, "calibrate", self.calibrate)
+        if not is_positive(self.tol):
+            raise parameter_error(owner, "tol", "a number > 0", self.tol)
+        check_int(owner, "max_iter", self.max_iter, 1)
+
+    def _cross_validate(self, folds: LinearProblem, spectrum: Spectrum) -> None:
+        """Choose C, set `path_`, `C_` and `calibration_`, as asked."""
+        weight = folds.weight.mean(axis=1) * (folds.fold >= 0)
+
+        def scores(logits: Array) -> dict[str, Array]:
+            loss = log_loss_of_rows(logits, folds.target)
+            right = self._is_right(logits, folds.target)
+            named = {"log_loss": -loss, "accuracy": right}
+            return {
+                name: fold_means(value, folds.fold, folds.n_folds, weight)
+                for name, value in named.items()
+            }
+
+        Cs = self.Cs if self.C == "cv" else [self.C]
+        path = search(folds, spectrum, Cs, scores, self.scoring, self.tol, self.max_iter)
+        if self.C == "cv":
+            self.C_ = path.best
+            self.path_ = Bunch(C=path.C, log_loss=-path.log_loss, accuracy=path.accuracy)
+        if self.calibrate:
+            self.calibration_ = self._calibration(path.logits, folds.target, weight)
+
+    def _calibration(self, logits: Array, target: Array, weight: Array) -> Bunch:
+        temperature = best_temperature(logits, target, weight)
+        codes = target if self._multinomial or self._multilabel else target[:, 0]
+        proba = (self._probabilities(logits), self._probabilities(logits / temperature))
+        return calibration_of(temperature, codes, *proba, weight)
+
+    def _is_right(self, logits: Array, target: Array) -> Array:
+        if self._multinomial:
+            return logits.argmax(axis=1) == target
+        return ((logits > 0) == target).mean(axis=1)
+
+    def _logits(self, X: Any) -> Array:
+        check_is_fitted(self)
+        X = read_matrix(self, X, reset=False)
+        return in_blocks(X, lambda Z: Z @ self.coef_.T + self.intercept_, len(self.coef_))
+
+    def _probabilities(self, logits: Array) -> Array:
+        proba = probabilities(logits, self._multinomial)
+        return np.hstack([1 - proba, proba]) if self._is_binary() else proba
+
+    def _temperature(self) -> float:
+        return self.calibration_.temperature if self.calibrate else 1.0
+
+    def _is_binary(self) -> bool:
+        return not self._multilabel and not self._multinomial
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def _as_columns(targets: Targets) -> tuple[Array, int]:
+    """Return the target of `LinearProblem` and its columns: two classes are one 0/1 column."""
+    if targets.multilabel:
+        return targets.codes, targets.codes.shape[1]
+    if len(targets.classes) == 2:
+        return targets.codes[:, None], 1
+    return targets.codes, len(targets.classes)

@@ -1,0 +1,242 @@
+"""The nearest class mean: for a few images per class, and for streams."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+
+from featuretl._validation import parameter_error
+from featuretl.exceptions import InputError
+from featuretl.heads._rows import blocks, in_blocks
+from featuretl.heads._targets import check_length, read_matrix, read_targets, read_weight
+
+Array = np.ndarray[Any, Any]
+
+
+class NearestMeanClassifier(ClassifierMixin, BaseEstimator):
+    """Nearest class mean of centred, L2-normalised embeddings (SimpleShot, CL2N).
+
+    Nothing is tuned, so it works from one image per class; each further image costs one addition.
+
+    Parameters
+    ----------
+    center : "mean" or array-like of shape (d,), default="mean"
+        What is subtracted before the normalisation. "mean" is that of X in `fit`, or in the first
+        `partial_fit`, and stays; for a stream that starts with few rows give the mean of a larger
+        collection, as SimpleShot does with its base classes.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    means_ : ndarray of shape (n_classes, d), float64
+        Mean of the centred, normalised embeddings of each class; NaN where none was seen yet.
+    center_ : ndarray of shape (d,), float64
+        What is subtracted.
+    class_weight_ : ndarray of shape (n_classes,), float64
+        Sum of the weights of the rows seen of each class.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (d,)
+        Names of the columns, where X has names.
+
+    See Also
+    --------
+    sklearn.neighbors.NearestCentroid : Without centring and normalisation.
+
+    References
+    ----------
+    Wang, Chao, Weinberger and van der Maaten, SimpleShot: Revisiting Nearest-Neighbor
+    Classification for Few-Shot Learning, 2019, arXiv:1911.04623.
+    Snell, Swersky and Zemel, Prototypical Networks for Few-shot Learning, 2017 (probabilities).
+
+    Examples
+    --------
+    >>> from featuretl.heads.nearest_mean import NearestMeanClassifier
+    >>> X = [[3.0, 1.0], [1.0, 3.0]]
+    >>> head = NearestMeanClassifier().fit(X, ["wide", "high"])
+    >>> head.partial_fit([[9.0, 2.0]], ["wide"]).predict([[5.0, 2.0]]).tolist()
+    ['wide']
+    """
+
+    def __init__(self, center: Any = "mean") -> None:
+        self.center = center
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NearestMeanClassifier:
+        """Fit from scratch.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. May be a read-only memory map.
+        y : array-like of shape (n,)
+            At least two classes.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the rows.
+
+        Returns
+        -------
+        NearestMeanClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        InputError
+            If X has NaN, `y` a single class, or lengths differ.
+        """
+        X = read_matrix(self, X)
+        targets = read_targets(self, y, len(X))
+        if targets.multilabel:
+            raise InputError("NearestMeanClassifier needs one class per row; got multi-label y.")
+        weight = read_weight(self, sample_weight, len(X))
+        self._start(X, weight, targets.classes)
+        return self._add(X, targets.codes, weight)
+
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> NearestMeanClassifier:
+        """Add rows to the means.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite.
+        y : array-like of shape (n,)
+            Classes among `classes`.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will come; the first call needs them, unless `fit` was called.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the rows.
+
+        Returns
+        -------
+        NearestMeanClassifier
+            The estimator.
+
+        Raises
+        ------
+        InputError
+            If X has NaN, `y` holds a class that was not announced, or lengths differ.
+        """
+        first = not hasattr(self, "means_")
+        X = read_matrix(self, X, reset=first)
+        weight = read_weight(self, sample_weight, len(X))
+        check_classification_targets(y)
+        y = column_or_1d(y, warn=True)
+        check_length(len(X), "y", len(y))
+        if first:
+            if classes is None:
+                raise InputError(
+                    "The first partial_fit of NearestMeanClassifier needs classes, all that will "
+                    "come; got None."
+                )
+            self._start(X, weight, np.unique(classes))
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise InputError(
+                f"classes={classes!r} is not the same as on last call to partial_fit of "
+                f"NearestMeanClassifier, {self.classes_.tolist()}."
+            )
+        unseen = np.setdiff1d(y, self.classes_)
+        if len(unseen):
+            raise InputError(
+                f"y of NearestMeanClassifier must be among the classes {self.classes_.tolist()}; "
+                f"got {unseen.tolist()}: announce every class in the first partial_fit."
+            )
+        return self._add(X, np.searchsorted(self.classes_, y), weight)
+
+    def decision_function(self, X: Any) -> Array:
+        """Return minus the squared distance to each mean; for two classes their difference (n,).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray of shape (n, n_classes) or (n,), float32, or float64 for float64 X
+            Larger is nearer.
+        """
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the softmax (n, n_classes) of minus the squared distances.
+
+        They rank well and are too close to one another: distances of unit vectors are at most 4.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray of float64, in [0, 1]
+            Rows sum to 1.
+        """
+        return softmax(self._scores(X).astype(np.float64), axis=1)
+
+    def predict(self, X: Any) -> Array:
+        """Return the class of the nearest mean (n,).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray
+            Of the type of `classes_`.
+        """
+        nearest = self._scores(X).argmax(axis=1)
+        return self.classes_[nearest]
+
+    def _start(self, X: Array, weight: Array, classes: Array) -> None:
+        self.classes_ = classes
+        if isinstance(self.center, str) and self.center == "mean":
+            parts = [weight[at] @ block.astype(np.float64) for at, block in blocks(X)]
+            self.center_ = sum(parts) / weight.sum()
+        else:
+            try:
+                self.center_ = np.asarray(self.center, np.float64).reshape(X.shape[1])
+            except (TypeError, ValueError) as error:
+                expected = f"'mean' or {X.shape[1]} numbers"
+                raise parameter_error(
+                    type(self).__name__, "center", expected, self.center
+                ) from error
+        self.class_weight_ = np.zeros(len(classes))
+        self._sums = np.zeros((len(classes), X.shape[1]))
+
+    def _add(self, X: Array, codes: Array, weight: Array) -> NearestMeanClassifier:
+        for at, block in blocks(X):
+            member = (codes[at] == np.arange(len(self.classes_))[:, None]) * weight[at]
+            self._sums += member @ self._normalise(block)
+        self.class_weight_ += np.bincount(codes, weight, minlength=len(self.classes_))
+        with np.errstate(invalid="ignore"):
+            self.means_ = self._sums / self.class_weight_[:, None]
+        return self
+
+    def _normalise(self, block: Array) -> Array:
+        Z = block - self.center_
+        length = np.linalg.norm(Z, axis=1, keepdims=True)
+        return Z / np.where(length > 0, length, 1)
+
+    def _scores(self, X: Any) -> Array:
+        check_is_fitted(self)
+        X = read_matrix(self, X, reset=False)
+        seen = self.class_weight_ > 0
+        means = np.where(seen[:, None], self.means_, 0)
+        lengths = np.where(seen, np.square(means).sum(axis=1), np.inf)
+
+        def compute(block: Array) -> Array:
+            Z = self._normalise(block)
+            return 2 * Z @ means.T - lengths - np.square(Z).sum(axis=1)[:, None]
+
+        return in_blocks(X, compute, len(means))

@@ -1,0 +1,206 @@
+"""The linear probe for numbers: ridge regression on embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils import Bunch, check_array
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl._validation import parameter_error
+from featuretl.exceptions import InputError
+from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
+from featuretl.heads._targets import check_length, is_positive, read_matrix, read_weight
+
+Array = np.ndarray[Any, Any]
+
+_AUTO_ALPHAS = np.logspace(-6, 3, 28)
+
+
+class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Ridge regression on embeddings, with standardisation folded in and alpha by leave-one-out.
+
+    Parameters
+    ----------
+    alpha : float > 0 or "loo", default="loo"
+        Strength of the penalty on the standardised coefficients; the loss is a sum over rows.
+        "loo" takes the value with the least squared leave-one-out error.
+    alphas : "auto" or array-like of float > 0, default="auto"
+        What ``alpha="loo"`` compares: "auto" is 28 values from 1e-6 to 1e3 times the number of
+        rows (the sum of the weights).
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (d,) or (n_outputs, d)
+        Coefficients for X as given; float32, or float64 for float64 X.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        Intercepts for X as given.
+    alpha_ : float
+        The penalty of the fitted head, one for all outputs.
+    path_ : Bunch
+        With ``alpha="loo"``: `alpha` (m,) and `mean_squared_error` (m, n_outputs) of rows that
+        were left out.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (d,)
+        Names of the columns, where X has names.
+
+    See Also
+    --------
+    sklearn.linear_model.RidgeCV : Grouped folds, other scores, one penalty per output.
+
+    Notes
+    -----
+    One eigendecomposition serves all alphas. With ``Q L Q'`` that of the weighted Gram matrix of
+    the standardised rows (or, where there are fewer rows than columns, of the kernel matrix),
+    row i has the leverage ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the
+    leave-one-out error ``e_i / (1 - h_i)``; so two passes over X suffice, in blocks. The mean
+    counts as a parameter that is left out with the row; the scale does not. Outputs count
+    relative to their variance when alpha is chosen. A row of weight 2 is left out as a whole, so
+    leave-one-out is not the same as with the row twice (as in `RidgeCV`); with a given alpha the
+    fit is the same. Rows that come in groups make leave-one-out optimistic: use `GridSearchCV` on
+    `alpha` there.
+
+    References
+    ----------
+    Rifkin and Lippert, Notes on Regularized Least Squares, MIT-CSAIL-TR-2007-025.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from featuretl.heads.ridge import LinearProbeRegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> head = LinearProbeRegressor().fit(X, y)
+    >>> round(head.score(X, y), 2)
+    0.52
+    """
+
+    def __init__(self, alpha: float | str = "loo", *, alphas: Any = "auto") -> None:
+        self.alpha = alpha
+        self.alphas = alphas
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearProbeRegressor:
+        """Fit the head.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. May be a read-only memory map.
+        y : array-like of shape (n,) or (n, n_outputs)
+            Numbers.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the rows, also in the standardisation.
+
+        Returns
+        -------
+        LinearProbeRegressor
+            The fitted estimator.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If X has NaN or lengths differ.
+        """
+        self._check_parameters()
+        X = read_matrix(self, X, min_rows=2)
+        Y, flat = self._read_outputs(y, len(X))
+        weight = read_weight(self, sample_weight, len(X))
+        center = np.average(Y, axis=0, weights=weight)
+        with one_thread_pool() as workers:
+            rows = Rows(X, weight, workers)
+            values, vectors = _decompose(rows)
+            (image,) = rows.sweep(
+                lambda at, Z: [(Z @ vectors).T @ (weight[at, None] * (Y[at] - center))]
+            )
+            self.alpha_ = self.alpha
+            if self.alpha == "loo":
+                self._leave_one_out(rows, values, vectors, image, Y - center)
+        coef = (vectors @ (image / (values[:, None] + self.alpha_))).T / rows.scale_
+        intercept = center - coef @ rows.mean_.astype(np.float64)
+        self.coef_, self.intercept_ = coef.astype(rows.dtype), intercept.astype(rows.dtype)
+        if flat:
+            self.coef_, self.intercept_ = self.coef_[0], self.intercept_[0]
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Return ``X @ coef_.T + intercept_``, (n,) or (n, n_outputs) as `y` was.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray, float32, or float64 for float64 X
+            Predictions.
+        """
+        check_is_fitted(self)
+        X = read_matrix(self, X, reset=False)
+        coef = np.atleast_2d(self.coef_)
+        predicted = in_blocks(X, lambda Z: Z @ coef.T + self.intercept_, len(coef))
+        return predicted[:, 0] if self.coef_.ndim == 1 else predicted
+
+    def _check_parameters(self) -> None:
+        owner = type(self).__name__
+        if self.alpha != "loo" and not is_positive(self.alpha):
+            raise parameter_error(owner, "alpha", "a number > 0 or 'loo'", self.alpha)
+        if isinstance(self.alphas, str) and self.alphas == "auto":
+            return
+        grid = np.atleast_1d(np.asarray(self.alphas))
+        if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
+            raise parameter_error(owner, "alphas", "'auto' or numbers > 0", self.alphas)
+
+    def _read_outputs(self, y: Any, n: int) -> tuple[Array, bool]:
+        if y is None:
+            owner = type(self).__name__
+            raise InputError(f"{owner} requires y to be passed, but the target y is None.")
+        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        check_length(n, "y", len(Y))
+        return Y.reshape(n, -1), Y.ndim == 1
+
+    def _leave_one_out(
+        self, rows: Rows, values: Array, vectors: Array, image: Array, Y: Array
+    ) -> None:
+        """Set `alpha_` and `path_`."""
+        total = rows.weight.sum()
+        auto = isinstance(self.alphas, str)
+        alphas = np.sort(total * _AUTO_ALPHAS if auto else np.asarray(self.alphas, np.float64))
+        shrink = 1 / (values[:, None] + alphas)
+        coef = (shrink[:, :, None] * image[:, None, :]).reshape(len(values), -1)
+
+        def visit(where: slice, Z: Array) -> list[Array]:
+            P = (Z @ vectors).astype(np.float64)
+            weight = rows.weight[where, None]
+            residual = Y[where, None, :] - (P @ coef).reshape(len(Z), len(alphas), -1)
+            leverage = weight * (np.square(P) @ shrink + 1 / total)
+            residual /= np.maximum(1 - leverage, 1e-12)[:, :, None]
+            return [(weight[:, :, None] * np.square(residual)).sum(axis=0)]
+
+        (error,) = rows.sweep(visit, coef.shape[1])
+        variance = rows.weight @ np.square(Y)
+        relative = (error / np.where(variance > 0, variance, 1)).mean(axis=1)
+        self.alpha_ = float(alphas[relative.argmin()])
+        self.path_ = Bunch(alpha=alphas, mean_squared_error=error / total)
+
+
+def _decompose(rows: Rows) -> tuple[Array, Array]:
+    """Return eigenvalues (r,) and eigenvectors (d, r) of Z'WZ, from its smaller side."""
+    if rows.n >= rows.d:
+        (gram,) = rows.sweep(lambda at, Z: [(Z * _root(rows, at, Z)).T @ (Z * _root(rows, at, Z))])
+        values, vectors = np.linalg.eigh(gram)
+        return np.maximum(values, 0), vectors.astype(rows.dtype)
+    Z, weight = rows.sample(rows.n, np.random.default_rng(0))
+    Z = Z.astype(np.float64) * np.sqrt(weight)[:, None]
+    values, left = np.linalg.eigh(Z @ Z.T)
+    kept = values > values.max(initial=0) * np.finfo(rows.dtype).eps * rows.n
+    values, left = values[kept], left[:, kept]
+    return values, (Z.T @ (left / np.sqrt(values))).astype(rows.dtype)
+
+
+def _root(rows: Rows, where: slice, Z: Array) -> Array:
+    return np.sqrt(rows.weight[where]).astype(Z.dtype)[:, None]

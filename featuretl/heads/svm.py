@@ -1,0 +1,338 @@
+"""The SVM probe: a support vector machine on embeddings, linear or with the RBF kernel."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl._validation import check_bool, check_int, check_option, parameter_error
+from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._calibration import best_temperature, calibration_of, probabilities
+from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._machines import Exact, Linear, Nystrom, Task
+from featuretl.heads._path import check_grid
+from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
+from featuretl.heads._targets import (
+    is_positive,
+    loss_weight,
+    read_matrix,
+    read_targets,
+    read_weight,
+)
+
+Array = np.ndarray[Any, Any]
+
+_MOST_EXACT_ROWS = 4000
+_AUTO_GAMMAS = (0.03, 0.1, 0.3, 1.0)
+
+
+class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
+    """Support vector machine on standardised embeddings, with C and gamma chosen on request.
+
+    Parameters
+    ----------
+    C : float > 0 or "cv", default="cv"
+        Weight of the loss against the penalty. "cv" chooses it by cross-validated accuracy.
+    kernel : {"linear", "rbf"}, default="linear"
+        "linear": one-vs-rest squared hinge loss, solved in the primal, for any number of rows.
+        "rbf": scikit-learn's `SVC` (hinge loss, one-vs-one) up to 4000 rows; above, Nystroem
+        features under the linear machine, with a warning.
+    gamma : float > 0, "scale" or "cv", default="cv"
+        Width of the RBF kernel ``exp(-gamma ||z - z'||^2)`` on standardised features. "scale" is
+        1 / d; "cv" chooses among 0.03, 0.1, 0.3 and 1 times that, together with C.
+    Cs : "auto" or array-like of float > 0, default="auto"
+        What ``C="cv"`` tries: "auto" walks up the decades from 1e-5 to 10 and refines around the
+        peak; for `SVC` it tries 0.1, 1, 10 and 100.
+    approximate : "auto" or bool, default="auto"
+        Whether "rbf" uses Nystroem features; "auto" does above 4000 rows, and says so.
+    n_components : int >= 1, default=1000
+        Nystroem features.
+    cv : int >= 2, splitter or iterable of (train, test), default=5
+        Folds; a number makes them stratified by class and, with `groups` in `fit`, never splits a
+        group. Fewer, with a warning, where a class has fewer rows.
+    class_weight : dict, "balanced" or None, default=None
+        Factors on the weights of the classes, as in scikit-learn.
+    calibrate : bool, default=True
+        Provide `predict_proba`, by a temperature fitted on held-out decision values.
+    tol : float > 0, default=1e-4
+        Precision of the objective, relative; of `SVC`'s optimality conditions, ten times that.
+    random_state : int, RandomState or None, default=None
+        Shuffles the rows into folds and draws the Nystroem landmarks.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    C_ : float
+        The C of the fitted head.
+    gamma_ : float
+        The gamma of the fitted head, with ``kernel="rbf"``.
+    approximated_ : bool
+        Whether Nystroem features stand in for the RBF kernel.
+    coef_ : ndarray of shape (n_classes, d), or (1, d) for two classes
+        With ``kernel="linear"``: coefficients for X as given.
+    intercept_ : ndarray of shape (n_classes,) or (1,)
+        With ``kernel="linear"``: intercepts for X as given.
+    path_ : Bunch
+        Where C or gamma was chosen: `C` (m,), `gamma` (m,; NaN for "linear") and `accuracy`
+        (m, n_folds) of held-out rows.
+    calibration_ : Bunch
+        With ``calibrate=True``: `temperature`, and the expected calibration error of the held-out
+        predictions before and after, `error_before` and `error_after`.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (d,)
+        Names of the columns, where X has names.
+
+    See Also
+    --------
+    LinearProbeClassifier : As accurate on embeddings as a rule, with better probabilities.
+
+    Notes
+    -----
+    The linear machine shares the solver of `LinearProbeClassifier`; its intercept is not
+    penalised, unlike that of `LinearSVC`. With the RBF kernel the folds share the standardisation
+    (and the landmarks) of all rows, which know nothing of `y`.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017 (temperature).
+    Williams and Seeger, Using the Nystrom Method to Speed Up Kernel Machines, 2001.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from featuretl.heads.svm import SVMProbeClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> SVMProbeClassifier(kernel="rbf", random_state=0).fit(X, y).score(X, y) > 0.95
+    True
+    """
+
+    def __init__(
+        self,
+        C: float | str = "cv",
+        *,
+        kernel: str = "linear",
+        gamma: float | str = "cv",
+        Cs: Any = "auto",
+        approximate: bool | str = "auto",
+        n_components: int = 1000,
+        cv: Any = 5,
+        class_weight: Any = None,
+        calibrate: bool = True,
+        tol: float = 1e-4,
+        random_state: Any = None,
+    ) -> None:
+        self.C = C
+        self.kernel = kernel
+        self.gamma = gamma
+        self.Cs = Cs
+        self.approximate = approximate
+        self.n_components = n_components
+        self.cv = cv
+        self.class_weight = class_weight
+        self.calibrate = calibrate
+        self.tol = tol
+        self.random_state = random_state
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> SVMProbeClassifier:
+        """Fit the head.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. May be a read-only memory map.
+        y : array-like of shape (n,)
+            At least two classes.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the rows, also in the standardisation.
+        groups : array-like of shape (n,), default=None
+            Rows of one group are held out together when something is chosen by folds.
+
+        Returns
+        -------
+        SVMProbeClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If X has NaN, `y` a single class or several labels per row, or lengths differ.
+
+        Warns
+        -----
+        FeatureTLWarning
+            If the RBF kernel is approximated, or there are fewer folds than asked for.
+        """
+        self._check_parameters()
+        X = read_matrix(self, X)
+        targets = read_targets(self, y, len(X))
+        if targets.multilabel:
+            raise InputError("SVMProbeClassifier needs one class per row; got multi-label y.")
+        weight = read_weight(self, sample_weight, len(X))
+        in_loss = loss_weight(self, self.class_weight, targets, weight)[:, 0]
+        self.classes_ = targets.classes
+        fold, n_folds = np.full(len(X), -1), 1
+        if self._needs_folds():
+            fold, n_folds = fold_of_rows(
+                type(self).__name__, targets, groups, self.cv, self.random_state
+            )
+        with one_thread_pool() as workers:
+            rows = Rows(X, weight, workers)
+            task = Task(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
+            self._choose_and_fit(task)
+        return self
+
+    def decision_function(self, X: Any) -> Array:
+        """Return the decision values (n, n_classes), (n,) for two classes; larger is surer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray, float32, or float64 for float64 X
+            For "linear", ``X @ coef_.T + intercept_``.
+        """
+        values = self._values(X)
+        return values[:, 0] if len(self.classes_) == 2 else values
+
+    @available_if(lambda self: self.calibrate)
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities (n, n_classes), rows summing to 1; needs ``calibrate=True``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray of float64, in [0, 1]
+            Softmax (or logistic function) of the decision values divided by the temperature.
+        """
+        return _two_columns(self._values(X) / self.calibration_.temperature)
+
+    def predict(self, X: Any) -> Array:
+        """Return the class with the largest decision value (n,).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray
+            Of the type of `classes_`.
+        """
+        chosen = _codes(self._values(X))
+        return self.classes_[chosen]
+
+    def _check_parameters(self) -> None:
+        owner = type(self).__name__
+        if self.C != "cv" and not is_positive(self.C):
+            raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
+        if self.gamma not in ("cv", "scale") and not is_positive(self.gamma):
+            raise parameter_error(owner, "gamma", "a number > 0, 'scale' or 'cv'", self.gamma)
+        check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
+        check_grid(owner, self.Cs)
+        if self.approximate != "auto" and not isinstance(self.approximate, bool):
+            raise parameter_error(owner, "approximate", "'auto', True or False", self.approximate)
+        check_int(owner, "n_components", self.n_components, 1)
+        check_folds(owner, self.cv)
+        check_bool(owner, "calibrate", self.calibrate)
+        if not is_positive(self.tol):
+            raise parameter_error(owner, "tol", "a number > 0", self.tol)
+
+    def _needs_folds(self) -> bool:
+        return self.C == "cv" or self.calibrate or (self.kernel == "rbf" and self.gamma == "cv")
+
+    def _choose_and_fit(self, task: Task) -> None:
+        """Search all machines on the folds where asked, and fit the best one on all rows."""
+        self.approximated_ = self._is_approximated(task.rows.n)
+        Cs = self.Cs if self.C == "cv" else [self.C]
+        machines = self._machines(task)
+        best = 0
+        if self._needs_folds():
+            paths = [machine.search(task, Cs) for machine in machines]
+            best = int(np.argmax([path.accuracy.mean(axis=1).max() for path in paths]))
+            self.C_ = paths[best].best
+            self._report(task, machines, paths, best)
+        else:
+            self.C_ = self.C
+        self._machine = machines[best].fit(task, self.C_)
+        if self.kernel == "linear":
+            self.coef_, self.intercept_ = self._machine.coef, self._machine.intercept
+        else:
+            self.gamma_ = self._machine.gamma
+
+    def _report(self, task: Task, machines: list[Any], paths: list[Bunch], best: int) -> None:
+        """Set `path_` and `calibration_`, as asked."""
+        if self.C == "cv" or len(paths) > 1:
+            gammas = [np.full(len(p.C), m.gamma) for m, p in zip(machines, paths, strict=True)]
+            self.path_ = Bunch(
+                C=np.concatenate([path.C for path in paths]),
+                gamma=np.concatenate(gammas),
+                accuracy=np.concatenate([path.accuracy for path in paths]),
+            )
+        if self.calibrate:
+            logits, held_out = paths[best].logits, task.weight * (task.fold >= 0)
+            target = task.codes[:, None] if logits.shape[1] == 1 else task.codes
+            temperature = best_temperature(logits, target, held_out)
+            proba = (_two_columns(logits), _two_columns(logits / temperature))
+            self.calibration_ = calibration_of(temperature, task.codes, *proba, held_out)
+
+    def _machines(self, task: Task) -> list[Any]:
+        if self.kernel == "linear":
+            return [Linear(self.tol)]
+        d = task.rows.d
+        if not isinstance(self.gamma, str):
+            gammas = [float(self.gamma)]
+        else:
+            gammas = [factor / d for factor in (_AUTO_GAMMAS if self.gamma == "cv" else (1.0,))]
+        if not self.approximated_:
+            return [Exact(self.tol, gamma) for gamma in gammas]
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        return [Nystrom(self.tol, gamma, self.n_components, seed) for gamma in gammas]
+
+    def _is_approximated(self, n: int) -> bool:
+        if self.kernel == "linear" or self.approximate != "auto":
+            return self.kernel == "rbf" and self.approximate is True
+        if n > _MOST_EXACT_ROWS:
+            message = (
+                f"SVMProbeClassifier approximates the RBF kernel by {self.n_components} Nystroem "
+                f"features, because X has {n} rows, more than {_MOST_EXACT_ROWS}: set "
+                "approximate=True to agree, or False for the exact kernel (n x n numbers)."
+            )
+            warnings.warn(message, FeatureTLWarning, stacklevel=4)
+        return n > _MOST_EXACT_ROWS
+
+    def _values(self, X: Any) -> Array:
+        check_is_fitted(self)
+        X = read_matrix(self, X, reset=False)
+        columns = 1 if len(self.classes_) == 2 else len(self.classes_)
+        return in_blocks(X, self._machine.values, columns)
+
+
+def _codes(values: Array) -> Array:
+    """Return positions of the chosen classes (n,)."""
+    return (values[:, 0] > 0).astype(int) if values.shape[1] == 1 else values.argmax(axis=1)
+
+
+def _two_columns(values: Array) -> Array:
+    """Return probabilities (n, n_classes) of values (n, n_classes), or (n, 1) for two classes."""
+    proba = probabilities(values, multinomial=values.shape[1] > 1)
+    return np.hstack([1 - proba, proba]) if values.shape[1] == 1 else proba

@@ -1,0 +1,102 @@
+"""What the heads reach on real photographs, with the packaged backbone."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold, KFold, StratifiedKFold
+from sklearn.multiclass import OneVsRestClassifier
+
+import featuretl
+from featuretl import LinearProbeClassifier, SVMProbeClassifier
+from featuretl.heads.metrics import metrics_report
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+pytestmark = [
+    pytest.mark.skipif(not DATA.exists(), reason="../shared/data is absent"),
+    pytest.mark.skipif(
+        not hasattr(featuretl, "ImageEmbedder"), reason="ImageEmbedder is not part of this build"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def signs():
+    folder = featuretl.load_image_folder(DATA / "sign-digits")
+    number = np.array([int(re.findall(r"\d+", Path(p).stem)[-1]) for p in folder.data])
+    order = np.lexsort((folder.target, number))
+    # File numbers run through the digits of one signer.
+    starts = np.diff(folder.target[order], prepend=10) <= 0
+    starts |= np.diff(number[order], prepend=0) > 20
+    groups = np.empty(len(order), int)
+    groups[order] = np.cumsum(starts)
+    return folder.data, folder.target, groups
+
+
+def grouped_accuracy(head, X, y, groups):
+    """Return the mean accuracy over 5 outer folds that never split a signer."""
+    scores = []
+    for train, test in GroupKFold(5, shuffle=True, random_state=0).split(X, y, groups):
+        head.fit(X[train], y[train], groups=groups[train])
+        scores.append(head.score(X[test], y[test]))
+    return np.mean(scores)
+
+
+def test_sign_digits(signs):
+    paths, y, groups = signs
+    assert len(np.unique(groups)) == 220
+    X = featuretl.ImageEmbedder().transform(paths)
+    linear = LinearProbeClassifier("cv", random_state=0)
+    assert grouped_accuracy(linear, X, y, groups) >= 0.935
+    svm = SVMProbeClassifier(random_state=0)
+    assert grouped_accuracy(svm, X, y, groups) >= 0.92
+
+
+def test_sign_digits_with_the_averages_of_block_10(signs):
+    paths, y, groups = signs
+    X = featuretl.ImageEmbedder(layers=[3, "pre_logits"]).transform(paths)
+    assert X.shape[1] == 1392
+    linear = LinearProbeClassifier("cv", random_state=0)
+    assert grouped_accuracy(linear, X, y, groups) >= 0.945
+
+
+def test_hymenoptera():
+    train, val = (featuretl.load_image_folder(DATA / "hymenoptera" / p) for p in ("train", "val"))
+    embedder = featuretl.ImageEmbedder()
+    head = LinearProbeClassifier("cv", random_state=0)
+    head.fit(embedder.transform(train.data), train.target)
+    assert head.score(embedder.transform(val.data), val.target) >= 0.94
+
+
+def out_of_fold_report(head, X, y, splits):
+    y_pred, proba = np.empty_like(y), None
+    for train, test in splits:
+        head.fit(X[train], y[train])
+        score = head.predict_proba(X[test])
+        proba = np.empty((len(y), score.shape[1])) if proba is None else proba
+        y_pred[test], proba[test] = head.predict(X[test]), score
+    return metrics_report(y, y_pred, proba, n_bootstrap=0).scores
+
+
+def test_emoji_beats_logistic_regression_as_it_comes():
+    folder = featuretl.load_image_folder(DATA / "emoji" / "google")
+    X = featuretl.ImageEmbedder().transform(folder.data)
+    with (DATA / "emoji" / "tags.csv").open(encoding="utf-8") as file:
+        tags = {row["image"]: row["tags"].split() for row in csv.DictReader(file)}
+    names = sorted({tag for row in tags.values() for tag in row})
+    rows = [tags[Path(path).name] for path in folder.data]
+    Y = np.array([[tag in row for tag in names] for row in rows]).astype(int)
+    rival = OneVsRestClassifier(LogisticRegression())
+    cases = [
+        (folder.target, StratifiedKFold, ["accuracy", "f1_macro"], {}),
+        (Y, KFold, ["f1_macro", "average_precision"], {"class_weight": "balanced"}),
+    ]
+    for y, folds, names_of_scores, options in cases:
+        splits = list(folds(5, shuffle=True, random_state=0).split(X, folder.target))
+        head = LinearProbeClassifier("cv", random_state=0, **options)
+        ours, theirs = (out_of_fold_report(model, X, y, splits) for model in (head, rival))
+        for name in names_of_scores:
+            assert ours[name] > theirs[name], name

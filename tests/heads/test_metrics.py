@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from featuretl.exceptions import InputError, ParameterError
+from featuretl.heads.metrics import metrics_report
+
+
+def classification(seed=0, n=120, classes=3):
+    rng = np.random.default_rng(seed)
+    proba = rng.dirichlet(np.ones(classes), n)
+    y = np.array([rng.choice(classes, p=row) for row in proba])
+    names = np.array(["ant", "bee", "cow"])[:classes]
+    return names[y], names[proba.argmax(axis=1)], proba
+
+
+def test_classification_scores_are_scikit_learns():
+    y, y_pred, proba = classification()
+    report = metrics_report(y, y_pred, proba, n_bootstrap=50)
+    expected = {
+        "accuracy": metrics.accuracy_score(y, y_pred),
+        "balanced_accuracy": metrics.balanced_accuracy_score(y, y_pred),
+        "precision_macro": metrics.precision_score(y, y_pred, average="macro"),
+        "recall_weighted": metrics.recall_score(y, y_pred, average="weighted"),
+        "f1_macro": metrics.f1_score(y, y_pred, average="macro"),
+        "log_loss": metrics.log_loss(y, proba),
+        "roc_auc": metrics.roc_auc_score(y, proba, multi_class="ovr"),
+    }
+    for name, value in expected.items():
+        assert report.scores[name] == pytest.approx(value), name
+    assert report.task == "classification"
+    assert report.per_class["bee"]["support"] == (y == "bee").sum()
+    assert set(report.intervals) == set(report.scores)
+    for name, (low, high) in report.intervals.items():
+        assert low <= high, name
+    low, high = report.intervals["accuracy"]
+    assert low < report.scores["accuracy"] < high
+
+
+def test_the_probability_of_the_second_of_two_classes_suffices():
+    y, y_pred, proba = classification(classes=2)
+    short = metrics_report(y, y_pred, proba[:, 1], n_bootstrap=5)
+    assert short.scores == metrics_report(y, y_pred, proba, n_bootstrap=0).scores
+    assert short.scores["roc_auc"] == pytest.approx(metrics.roc_auc_score(y, proba[:, 1]))
+
+
+def test_labels_order_the_columns():
+    y, y_pred, proba = classification()
+    order = [2, 0, 1]
+    names = np.array(["ant", "bee", "cow"])[order]
+    a = metrics_report(y, y_pred, proba[:, order], labels=names, n_bootstrap=0).scores
+    b = metrics_report(y, y_pred, proba, n_bootstrap=0).scores
+    assert a == pytest.approx(b)
+
+
+def test_resamples_that_lack_a_class_do_not_warn():
+    y, y_pred = ["a"] * 11 + ["b"], ["a"] * 10 + ["c"] * 2
+    report = metrics_report(y, y_pred, np.full((12, 3), 1 / 3), labels=["a", "b", "c"])
+    assert report.scores["balanced_accuracy"] == pytest.approx(10 / 22)
+
+
+def test_multilabel_scores_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    proba = rng.uniform(size=(80, 4))
+    Y = (rng.uniform(size=proba.shape) < proba).astype(int)
+    Y[:, 3] = 0
+    report = metrics_report(Y, (proba > 0.5) * 1, proba, labels=["a", "b", "c", "d"], n_bootstrap=9)
+    seen = slice(0, 3)
+    average = metrics.average_precision_score(Y[:, seen], proba[:, seen])
+    assert report.task == "multilabel"
+    assert report.scores["average_precision"] == pytest.approx(average)
+    assert report.scores["hamming_loss"] == metrics.hamming_loss(Y, (proba > 0.5) * 1)
+    assert report.per_class["d"]["support"] == 0
+
+
+def test_regression():
+    y = np.array([0.5, 1.5, 2.5, 4.0])
+    report = metrics_report(y, y + 0.5, n_bootstrap=20)
+    assert report.task == "regression"
+    assert report.scores["mean_absolute_error"] == 0.5
+    assert report.per_class == {}
+    assert metrics_report([1, 2, 3], [1, 2, 4], task="regression").scores["r2"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (([0, 1], [0, 1, 1]), {}, r"same shape and rows; got \(2,\) and \(3,\)"),
+        (([], []), {}, "same shape and rows"),
+        (([0, 1], [0, 1], [[1, 0, 0]] * 2), {}, r"a column per class, \(2, 2\); got \(2, 3\)"),
+        (([0, 1], [0, 1], [[2, -1]] * 2), {}, "probabilities"),
+        (([0, 7], [0, 1]), {"labels": [0, 1]}, r"got \[7\] too"),
+    ],
+)
+def test_bad_input_gets_one_sentence(arguments, options, message):
+    with pytest.raises(InputError, match=message):
+        metrics_report(*arguments, **options)
+
+
+def test_refuses_wrong_parameters():
+    with pytest.raises(ParameterError, match="'task' parameter of metrics_report"):
+        metrics_report([0, 1], [0, 1], task="clasification")
+    with pytest.raises(ParameterError, match="'n_bootstrap' parameter of metrics_report"):
+        metrics_report([0, 1], [0, 1], n_bootstrap=-1)

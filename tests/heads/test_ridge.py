@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from featuretl.exceptions import InputError, ParameterError
+from featuretl.heads.ridge import LinearProbeRegressor
+
+
+def expected_failed_checks(estimator):
+    if estimator.alpha != "loo":
+        return {}
+    reason = (
+        "leaving out a row of weight 2 is not leaving out one of two equal rows; scikit-learn's "
+        "RidgeCV differs in the same way unless the check hands it folds through `cv`"
+    )
+    return {"check_sample_weight_equivalence_on_dense_data": reason}
+
+
+@parametrize_with_checks(
+    [LinearProbeRegressor(), LinearProbeRegressor(0.1)],
+    expected_failed_checks=expected_failed_checks,
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def data(n=60, d=12, outputs=2, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d)) @ rng.standard_normal((d, d)) + 3
+    Y = X @ rng.standard_normal((d, outputs)) + rng.standard_normal((n, outputs)) * 5 + 7
+    return X, Y, rng.uniform(0.1, 2, n)
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 12), (20, 50)])
+def test_equals_ridge_on_standardised_features(n, d):
+    X, Y, weight = data(n, d)
+    head = LinearProbeRegressor(3.0).fit(X, Y, sample_weight=weight)
+    scaler = StandardScaler().fit(X, sample_weight=weight)
+    ridge = Ridge(3.0).fit(scaler.transform(X), Y, sample_weight=weight)
+    np.testing.assert_allclose(head.predict(X), ridge.predict(scaler.transform(X)), rtol=1e-8)
+    np.testing.assert_allclose(X @ head.coef_.T + head.intercept_, head.predict(X), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("n", "d"), [(40, 8), (15, 30)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_leave_one_out_equals_brute_force(n, d, weighted):
+    X, Y, weight = data(n, d)
+    weight = weight if weighted else np.ones(n)
+    alphas = [0.1, 1.0, 10.0, 100.0]
+    head = LinearProbeRegressor(alphas=alphas).fit(X, Y, sample_weight=weight)
+    Z = StandardScaler().fit(X, sample_weight=weight).transform(X)
+    error = np.zeros((len(alphas), 2))
+    for a, alpha in enumerate(alphas):
+        for i in range(n):
+            rest = np.arange(n) != i
+            model = Ridge(alpha).fit(Z[rest], Y[rest], sample_weight=weight[rest])
+            error[a] += weight[i] * (model.predict(Z[[i]])[0] - Y[i]) ** 2
+    np.testing.assert_allclose(head.path_.mean_squared_error, error / weight.sum(), rtol=1e-6)
+    relative = (error / (weight @ (Y - np.average(Y, axis=0, weights=weight)) ** 2)).mean(axis=1)
+    assert head.alpha_ == alphas[relative.argmin()]
+
+
+def test_a_float16_memory_map_equals_float32(tmp_path):
+    X, Y, _ = data(300, 20)
+    half = X.astype(np.float16)
+    mapped = np.memmap(tmp_path / "x", np.float16, "w+", shape=half.shape)
+    mapped[:] = half
+    mapped.flush()
+    mapped = np.memmap(tmp_path / "x", np.float16, "r", shape=half.shape)
+    a = LinearProbeRegressor().fit(mapped, Y)
+    b = LinearProbeRegressor().fit(half.astype(np.float32), Y)
+    assert a.alpha_ == b.alpha_
+    np.testing.assert_allclose(a.predict(mapped), b.predict(half.astype(np.float32)), rtol=1e-4)
+
+
+def test_auto_alphas_find_the_noise():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100, 80))
+    y = X[:, 0] + rng.standard_normal(100)
+    head = LinearProbeRegressor().fit(X, y)
+    assert head.alpha_ > 10
+    assert head.coef_.shape == (80,)
+
+
+@pytest.mark.parametrize("alpha", [0, -1, np.nan, "cv", None, True])
+def test_refuses_a_wrong_alpha(alpha):
+    with pytest.raises(ParameterError, match="'alpha' parameter of LinearProbeRegressor"):
+        LinearProbeRegressor(alpha).fit(np.eye(4), np.arange(4))
+
+
+def test_refuses_other_lengths_and_nan():
+    with pytest.raises(InputError, match="y must have one entry per row of X; got 3 for 4 rows"):
+        LinearProbeRegressor().fit(np.eye(4), np.arange(3))
+    X = np.eye(4)
+    X[1, 2] = np.nan
+    with pytest.raises(InputError, match=r"1 of 4 rows with NaN.*on_error"):
+        LinearProbeRegressor().fit(X, np.arange(4))
