@@ -61,7 +61,13 @@ def pixels() -> np.ndarray:
     return load_sample_images().images[0]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for the real data sets, which several tests embed alike."""
+    return tmp_path_factory.mktemp("shared-cache")
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets beside the checkout; skips where there is none."""
     if not SHARED_DATA.is_dir():

@@ -34,11 +34,11 @@ def test_digits_demo(tmp_path, store):
     assert EmbeddingStore(store.path).info()[0].rows == 1797
 
 
-def test_hymenoptera(shared_data):
+def test_hymenoptera(shared_data, shared_cache):
     train, val = (
         load_image_folder(shared_data / "hymenoptera" / part) for part in ("train", "val")
     )
-    pipe = linear_probe().fit(train.data, train.target)
+    pipe = linear_probe(cache=shared_cache).fit(train.data, train.target)
     accuracy = pipe.score(val.data, val.target)
     print(f"hymenoptera, val: {accuracy:.3f}")
     assert accuracy >= 0.92
@@ -60,12 +60,16 @@ def signer_groups(paths) -> np.ndarray:
     return groups
 
 
-def test_sign_digits_by_signer(shared_data):
+def test_sign_digits_by_signer(shared_data, shared_cache):
     photos = load_image_folder(shared_data / "sign-digits")
     groups = signer_groups(photos.data)
     assert 150 < len(np.unique(groups)) < 300
     scores = cross_val_score(
-        linear_probe(), photos.data, photos.target, groups=groups, cv=GroupKFold(5)
+        linear_probe(cache=shared_cache),
+        photos.data,
+        photos.target,
+        groups=groups,
+        cv=GroupKFold(5),
     )
     print(f"sign-digits, 5 folds by signer: {scores.mean():.3f} +- {scores.std():.3f}")
     assert scores.mean() >= 0.92

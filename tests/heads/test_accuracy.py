@@ -14,18 +14,11 @@ import featuretl
 from featuretl import LinearProbeClassifier, SVMProbeClassifier
 from featuretl.heads.metrics import metrics_report
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-pytestmark = [
-    pytest.mark.skipif(not DATA.exists(), reason="../shared/data is absent"),
-    pytest.mark.skipif(
-        not hasattr(featuretl, "ImageEmbedder"), reason="ImageEmbedder is not part of this build"
-    ),
-]
-
 
 @pytest.fixture(scope="module")
-def signs():
-    folder = featuretl.load_image_folder(DATA / "sign-digits")
+def signs(shared_data, shared_cache):
+    """Embeddings: 112 averages of block 10, then 1,280 pre-logits; digits; signers."""
+    folder = featuretl.load_image_folder(shared_data / "sign-digits")
     number = np.array([int(re.findall(r"\d+", Path(p).stem)[-1]) for p in folder.data])
     order = np.lexsort((folder.target, number))
     # File numbers run through the digits of one signer.
@@ -33,7 +26,8 @@ def signs():
     starts |= np.diff(number[order], prepend=0) > 20
     groups = np.empty(len(order), int)
     groups[order] = np.cumsum(starts)
-    return folder.data, folder.target, groups
+    embedder = featuretl.ImageEmbedder(layers=[3, "pre_logits"], cache=shared_cache)
+    return embedder.transform(folder.data), folder.target, groups
 
 
 def grouped_accuracy(head, X, y, groups):
@@ -46,9 +40,9 @@ def grouped_accuracy(head, X, y, groups):
 
 
 def test_sign_digits(signs):
-    paths, y, groups = signs
+    X, y, groups = signs
     assert len(np.unique(groups)) == 220
-    X = featuretl.ImageEmbedder().transform(paths)
+    X = X[:, 112:]
     linear = LinearProbeClassifier("cv", random_state=0)
     assert grouped_accuracy(linear, X, y, groups) >= 0.935
     svm = SVMProbeClassifier(random_state=0)
@@ -56,16 +50,16 @@ def test_sign_digits(signs):
 
 
 def test_sign_digits_with_the_averages_of_block_10(signs):
-    paths, y, groups = signs
-    X = featuretl.ImageEmbedder(layers=[3, "pre_logits"]).transform(paths)
+    X, y, groups = signs
     assert X.shape[1] == 1392
     linear = LinearProbeClassifier("cv", random_state=0)
     assert grouped_accuracy(linear, X, y, groups) >= 0.945
 
 
-def test_hymenoptera():
-    train, val = (featuretl.load_image_folder(DATA / "hymenoptera" / p) for p in ("train", "val"))
-    embedder = featuretl.ImageEmbedder()
+def test_hymenoptera(shared_data, shared_cache):
+    folder = shared_data / "hymenoptera"
+    train, val = (featuretl.load_image_folder(folder / part) for part in ("train", "val"))
+    embedder = featuretl.ImageEmbedder(cache=shared_cache)
     head = LinearProbeClassifier("cv", random_state=0)
     head.fit(embedder.transform(train.data), train.target)
     assert head.score(embedder.transform(val.data), val.target) >= 0.94
@@ -81,10 +75,10 @@ def out_of_fold_report(head, X, y, splits):
     return metrics_report(y, y_pred, proba, n_bootstrap=0).scores
 
 
-def test_emoji_beats_logistic_regression_as_it_comes():
-    folder = featuretl.load_image_folder(DATA / "emoji" / "google")
-    X = featuretl.ImageEmbedder().transform(folder.data)
-    with (DATA / "emoji" / "tags.csv").open(encoding="utf-8") as file:
+def test_emoji_beats_logistic_regression_as_it_comes(shared_data, shared_cache):
+    folder = featuretl.load_image_folder(shared_data / "emoji" / "google")
+    X = featuretl.ImageEmbedder(cache=shared_cache).transform(folder.data)
+    with (shared_data / "emoji" / "tags.csv").open(encoding="utf-8") as file:
         tags = {row["image"]: row["tags"].split() for row in csv.DictReader(file)}
     names = sorted({tag for row in tags.values() for tag in row})
     rows = [tags[Path(path).name] for path in folder.data]
