@@ -14,6 +14,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+_LOOK_UP = "SELECT sha256 FROM file WHERE path=? AND size=? AND mtime=? AND ctime=? AND inode=?"
+_PATHS_AT_ONCE = 4096
+
 
 class Memo:
     """Facts in one SQLite file; usable from one thread at a time."""
@@ -28,24 +31,27 @@ class Memo:
         db = self._open()
         if db is None:
             return [None] * len(paths)
-        query = (
-            "SELECT sha256 FROM file WHERE path=? AND size=? AND mtime=? AND ctime=? AND inode=?"
-        )
         found: list[bytes | None] = []
-        folder = os.getcwd()
-        for path in paths:
-            try:
-                state = os.stat(path)
-                row = db.execute(query, (_name(folder, path), *_state(state))).fetchone()
-            except (OSError, ValueError, sqlite3.Error):
-                row = None
-            found.append(None if row is None else row[0])
+        for start in range(0, len(paths), _PATHS_AT_ONCE):
+            # One transaction takes the file's lock once, not once a path; but never for long.
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("BEGIN")
+            found += [self._digest(db, path) for path in paths[start : start + _PATHS_AT_ONCE]]
+            db.rollback()
         return found
+
+    @staticmethod
+    def _digest(db: sqlite3.Connection, path: str) -> bytes | None:
+        try:
+            values = (_name(path), *_state(os.stat(path)))
+            row = db.execute(_LOOK_UP, values).fetchone()
+        except (OSError, ValueError, sqlite3.Error):
+            return None
+        return row[0] if row else None
 
     def remember_digests(self, files: Iterable[tuple[str, os.stat_result, bytes]]) -> None:
         """Remember (path, state, sha256) of files; the state must be as it was when hashed."""
-        folder = os.getcwd()
-        rows = [(_name(folder, path), *_state(state), digest) for path, state, digest in files]
+        rows = [(_name(path), *_state(state), digest) for path, state, digest in files]
         self._write("INSERT OR REPLACE INTO file VALUES (?,?,?,?,?,?)", rows)
 
     def get(self, key: str) -> Any:
@@ -101,8 +107,8 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _name(folder: str, path: str) -> bytes:
-    return os.fsencode(path if os.path.isabs(path) else os.path.join(folder, path))
+def _name(path: str) -> bytes:
+    return os.fsencode(path if path.startswith("/") else os.path.abspath(path))
 
 
 def _state(state: os.stat_result) -> tuple[int, int, int, int]:
