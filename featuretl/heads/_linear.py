@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featuretl.heads._lbfgs import Solution, minimise
-from featuretl.heads._rows import Rows
+from featuretl.heads._rows import Rows, scale_of
 
 Array = np.ndarray[Any, Any]
 Loss = Callable[[Array, Array], tuple[Array, Array]]
@@ -196,7 +196,6 @@ class LinearProblem:
         total, square, size, loss_weight = self.rows.sweep(visit)
         mean = total / size[:, None]
         variance = square / size[:, None] - mean**2
-        scale = np.sqrt(np.where(variance > 1e-6, variance, 1.0))
-        if not self.rows.standardised:
-            mean, scale = np.zeros_like(mean), np.ones_like(scale)
+        scale = scale_of(np.where(variance > 1e-6, variance, 0.0), self.rows.scaling)
+        mean = mean if self.rows.scaling else np.zeros_like(mean)
         return mean[:, None, :], scale[:, None, :], loss_weight.ravel()

@@ -46,8 +46,9 @@ class Rows:
         Non-negative weights of the rows in the mean and the scale.
     workers : Workers
         Where blocks run.
-    standardised : bool, default=True
-        False visits the rows of `X`, of float32 or float64, as they are.
+    scaling : {"features", "common"} or None, default="features"
+        Each feature by its own standard deviation, all by one (the root of their mean variance),
+        or None: the rows of `X`, of float32 or float64, as they are.
 
     Raises
     ------
@@ -60,17 +61,17 @@ class Rows:
         X: Array,
         weight: Array,
         workers: Workers,
-        standardised: bool = True,
+        scaling: str | None = "features",
     ) -> None:
         self.n, self.d = X.shape
         self.dtype = _computed_in(X)
-        self.weight, self.standardised = weight, standardised
+        self.weight, self.scaling = weight, scaling
         self._source = X
         self._copy: Array | None = None
         self._workers = workers
         self.mean_ = np.zeros(self.d, self.dtype)
         self.scale_ = np.ones(self.d, self.dtype)
-        if not standardised:
+        if scaling is None:
             self._copy = X
             return
         mean, scale = self._moments()
@@ -119,7 +120,7 @@ class Rows:
 
     def replaced_by(self, features: Array) -> Rows:
         """Return `features` (n, k), as they are, with the weights and the threads of these rows."""
-        return Rows(features, self.weight, self._workers, standardised=False)
+        return Rows(features, self.weight, self._workers, scaling=None)
 
     def _block(self, where: slice) -> Array:
         return self._standardise(self._source[where]) if self._copy is None else self._copy[where]
@@ -147,8 +148,8 @@ class Rows:
         mean = total / self.weight.sum()
         variance = np.maximum(square / self.weight.sum() - mean**2, 0.0)
         noise = np.finfo(self.dtype).eps * np.abs(mean + shift) * 4
-        scale = np.sqrt(variance)
-        return mean + shift, np.where(scale <= noise, 1.0, scale)
+        variance = np.where(variance <= noise**2, 0.0, variance)
+        return mean + shift, scale_of(variance, self.scaling)
 
 
 @contextmanager
@@ -162,6 +163,15 @@ def one_thread_pool() -> Iterator[Workers]:
         else:
             with ThreadPoolExecutor(threads) as pool:
                 yield Workers(pool.map, threads)
+
+
+def scale_of(variance: Array, scaling: str | None) -> Array:
+    """Return what to divide features (..., d) of `variance` by: 1 where that is 0."""
+    if scaling is None:
+        return np.ones_like(variance)
+    if scaling == "common":
+        variance = np.broadcast_to(variance.mean(axis=-1, keepdims=True), variance.shape)
+    return np.sqrt(np.where(variance > 0, variance, 1.0))
 
 
 def in_blocks(X: Array, compute: Callable[[Array], Array], columns: int) -> Array:

@@ -59,6 +59,9 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
     scoring : {"log_loss", "accuracy"}, default="log_loss"
         What ``C="cv"`` optimises, averaged over folds. The log-loss has no ties and gives the
         better probabilities; multi-label accuracy is the share of right rows x labels.
+    scaling : {"features", "common"}, default="features"
+        Divide each feature by its own standard deviation, or all features by one number (the root
+        of their mean variance), which lets features with more variance count more.
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes, as in scikit-learn; None or "balanced" for
         multi-label `y`.
@@ -139,6 +142,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         Cs: Any = "auto",
         cv: Any = 5,
         scoring: str = "log_loss",
+        scaling: str = "features",
         class_weight: Any = None,
         calibrate: bool = False,
         tol: float = 1e-6,
@@ -149,6 +153,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         self.Cs = Cs
         self.cv = cv
         self.scoring = scoring
+        self.scaling = scaling
         self.class_weight = class_weight
         self.calibrate = calibrate
         self.tol = tol
@@ -193,7 +198,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         self._multinomial = target.ndim == 1
         loss = softmax_cross_entropy if self._multinomial else binary_cross_entropy
         with one_thread_pool() as workers:
-            rows = Rows(X, weight, workers)
+            rows = Rows(X, weight, workers, self.scaling)
             spectrum = Spectrum.of(rows)
             self.C_ = self.C
             if self.C == "cv" or self.calibrate:
@@ -292,6 +297,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         check_grid(owner, self.Cs)
         check_folds(owner, self.cv)
         check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
+        check_option(owner, "scaling", self.scaling, ("features", "common"))
         check_bool(owner, "calibrate", self.calibrate)
         if not is_positive(self.tol):
             raise parameter_error(owner, "tol", "a number > 0", self.tol)

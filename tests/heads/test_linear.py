@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn import config_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold, cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
@@ -48,6 +49,19 @@ def test_equals_logistic_regression_on_standardised_features(classes, C):
     X, y = data(classes=classes)
     head = LinearProbeClassifier(C, tol=1e-14).fit(X, y)
     np.testing.assert_allclose(head.predict_proba(X), reference(C, X, y)(X), atol=2e-6)
+
+
+def test_a_common_scale_keeps_the_proportions_of_the_features():
+    X, y = data()
+    head = LinearProbeClassifier(0.1, tol=1e-14, scaling="common").fit(X, y)
+    Z = (X - X.mean(axis=0)) / np.sqrt(X.var(axis=0).mean())
+    model = LogisticRegression(C=0.1, solver="newton-cg", tol=1e-10).fit(Z, y)
+    np.testing.assert_allclose(head.predict_proba(X), model.predict_proba(Z), atol=2e-6)
+    folds = list(GroupKFold(3).split(X, y, np.arange(len(y)) // 7))
+    path = LinearProbeClassifier("cv", Cs=[0.1], cv=folds, tol=1e-12, scaling="common").fit(X, y)
+    for (train, test), loss in zip(folds, path.path_.log_loss[0], strict=True):
+        part = LinearProbeClassifier(0.1, tol=1e-12, scaling="common").fit(X[train], y[train])
+        assert loss == pytest.approx(log_loss(y[test], part.predict_proba(X[test])), rel=1e-4)
 
 
 @pytest.mark.parametrize("class_weight", [None, "balanced", {0: 1.0, 1: 3.0, 2: 0.5, 3: 1.0}])
@@ -256,6 +270,7 @@ def test_says_that_it_did_not_converge():
         ({"Cs": "grid"}, "Cs"),
         ({"cv": 1}, "cv"),
         ({"scoring": "acuracy"}, "scoring"),
+        ({"scaling": "feature"}, "scaling"),
         ({"calibrate": "yes"}, "calibrate"),
         ({"tol": -1}, "tol"),
         ({"max_iter": 0.5}, "max_iter"),
