@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,13 +177,13 @@ def memory(rows: int, as_json: bool) -> None:
         X.flush()
         del X
         mapped = np.load(file, mmap_mode="r")
-        start = time.perf_counter()
+        began = time.perf_counter()
         head, peak = _peak_mib(lambda: LinearProbeClassifier(1e-3).fit(mapped, y))
         row = {
             "rows": rows,
             "file MiB": mapped.nbytes / 2**20,
             "peak MiB": peak,
-            "seconds": time.perf_counter() - start,
+            "seconds": time.perf_counter() - began,
             "passes": head.n_iter_,
         }
     _show([row], as_json)
@@ -195,7 +196,7 @@ def _cross_validated(head: Any, X: Any, y: Any, groups: Any, splits: Any) -> dic
         takes_groups = groups is not None and hasattr(head, "cv")
         extra = {"groups": groups[train]} if takes_groups else {}
         start = time.perf_counter()
-        _, peak = _peak_mib(lambda X=X[train], y=y[train], e=extra: head.fit(X, y, **e))
+        _, peak = _peak_mib(partial(head.fit, X[train], y[train], **extra))
         middle = time.perf_counter()
         proba = head.predict_proba(X[test])
         end = time.perf_counter()
