@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from featuretl import EmbeddingStore
+from featuretl._engine import Run
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -34,6 +36,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def store(cache: Path) -> EmbeddingStore:
     return EmbeddingStore(cache)
+
+
+@pytest.fixture
+def forwards(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The keys of all images that extractions of this process run through a network."""
+    keys: list[bytes] = []
+    forward = Run._forward
+
+    def record(self: Run, batch: list[Any]) -> None:
+        keys.extend(prepared.key for prepared in batch)
+        forward(self, batch)
+
+    monkeypatch.setattr(Run, "_forward", record)
+    return keys
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,6 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from featuretl import EmbeddingStore, ImageEmbedder, extract, load_image_folder
-from featuretl._engine import Run
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError, InputError, ParameterError
 
@@ -33,18 +32,6 @@ def tiny(**parameters):
 @pytest.fixture
 def data(photo_folder):
     return load_image_folder(photo_folder)
-
-
-@pytest.fixture
-def forwards(monkeypatch):
-    counted, forward = [], Run._forward
-
-    def count(self, batch):
-        counted.extend(prepared.key for prepared in batch)
-        return forward(self, batch)
-
-    monkeypatch.setattr(Run, "_forward", count)
-    return counted
 
 
 def test_init_only_assigns_and_parameters_round_trip():
