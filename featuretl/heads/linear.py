@@ -189,6 +189,8 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
             If X has NaN, `y` a single class, or lengths differ.
         """
         self._check_parameters()
+        for name in ("path_", "calibration_"):  # an earlier fit's
+            vars(self).pop(name, None)
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         weight = read_weight(self, sample_weight, len(X))

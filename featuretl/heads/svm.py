@@ -175,6 +175,8 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
             If the RBF kernel is approximated, or there are fewer folds than asked for.
         """
         self._check_parameters()
+        for name in ("path_", "calibration_"):  # an earlier fit's
+            vars(self).pop(name, None)
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         if targets.multilabel:

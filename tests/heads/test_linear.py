@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import config_context
+from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -316,3 +317,14 @@ def test_prediction_counts_the_nan_rows_too():
 def test_class_weight_of_an_unknown_label_is_refused():
     with pytest.raises(ValueError, match="The classes"):
         LinearProbeClassifier(class_weight={"x": 2}).fit(np.eye(4), [0, 1, 0, 1])
+
+
+def test_a_second_fit_leaves_nothing_of_the_first():
+    X, y = load_iris(return_X_y=True)
+    head = LinearProbeClassifier("cv", calibrate=True, random_state=0).fit(X, y)
+    assert hasattr(head, "path_")
+    head.set_params(C=0.1, calibrate=False).fit(X, y)
+    assert not hasattr(head, "path_")
+    assert not hasattr(head, "calibration_")
+    fresh = LinearProbeClassifier(0.1).fit(X, y)
+    np.testing.assert_array_equal(head.predict_proba(X), fresh.predict_proba(X))
