@@ -86,13 +86,23 @@ def test_rooms_depend_in_one_direction(path):
             assert not any(part.startswith("_") for part in name.split(".")), name
 
 
-def test_every_package_is_installed():
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+def test_every_package_and_every_file_in_one_is_installed():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    listed = setuptools["packages"]
     found = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for path in (ROOT / "featuretl").rglob("__init__.py")
     }
     assert set(listed) == found | {"featuretl_cli"}
+    data = {
+        ROOT.joinpath(*package.split("."), name)
+        for package, names in setuptools["package-data"].items()
+        for name in names
+    }
+    others = {
+        path for path in (ROOT / "featuretl").rglob("*.*") if path.suffix not in (".py", ".pyc")
+    }
+    assert data == others
 
 
 def test_the_version_is_one():
