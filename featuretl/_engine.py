@@ -144,6 +144,7 @@ class Run:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             self._remember_hashes()
+            self._report(always=True)  # an interrupt, too, ends with the true counts
         return self._finish()
 
     def _plan(self, pool: ThreadPoolExecutor) -> None:

@@ -250,8 +250,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
         return embed(self, inputs)
 
     monkeypatch.setattr(Backbone, "embed", interrupt)
+    told: list[int] = []
     with pytest.raises(error):
-        extract(photos, TINY, store=store, batch_size=4)
+        extract(photos, TINY, store=store, batch_size=4, progress=lambda s: told.append(s.embedded))
+    assert told[-1] == 12
     monkeypatch.setattr(Backbone, "embed", embed)
     resumed = extract(photos, TINY, store=store, batch_size=4)
     assert counts(resumed) == (12, 12, 0)

@@ -176,7 +176,7 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
         """
         self._check_parameters()
         for name in ("path_", "calibration_"):  # an earlier fit's
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         if targets.multilabel:
