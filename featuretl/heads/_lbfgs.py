@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+History = deque[tuple[Array, ...]]
 
 _MEMORY = 10
 _SUFFICIENT_DECREASE = 1e-4
 _SHORTEST_STEP = 1e-6
 # Added to the value that `tol` multiplies: a separable problem may have 0 as its infimum.
 _NEGLIGIBLE = 1e-6
+# Once at most this share of the problems runs on, the others are left out of the passes.
+_WORTH_LEAVING_OUT = 0.75
 
 
 class Solution(NamedTuple):
@@ -33,8 +36,8 @@ class Solution(NamedTuple):
 
 
 def minimise(
-    evaluate: Callable[[Array], tuple[Array, Array, Array]],
-    precondition: Callable[[Array, Array], Array],
+    evaluate: Callable[[Array, Array], tuple[Array, Array, Array]],
+    precondition: Callable[[Array, Array, Array], Array],
     x: Array,
     tol: float,
     max_iter: int,
@@ -44,10 +47,10 @@ def minimise(
     Parameters
     ----------
     evaluate : callable
-        ``evaluate(x)`` returns the values (problems,), the gradients (problems, size) and what
-        `precondition` wants to know of the points (problems, any).
+        ``evaluate(x, which)`` returns, for the problems `which` (p,) at `x` (p, size), the values
+        (p,), the gradients (p, size) and what `precondition` wants to know of the points (p, any).
     precondition : callable
-        ``precondition(gradients, state)`` multiplies by an approximate inverse Hessian.
+        ``precondition(gradients, state, which)`` multiplies by an approximate inverse Hessian.
     x : ndarray of shape (problems, size), float64
         Where to start.
     tol : float
@@ -60,11 +63,13 @@ def minimise(
     Solution
         A problem that float precision stops before `tol` counts as converged.
     """
-    value, gradient, state = evaluate(x)
-    direction = precondition(gradient, state)
-    history: deque[tuple[Array, Array, Array]] = deque(maxlen=_MEMORY)
-    scale = np.ones(len(x))
-    step = np.ones(len(x))
+    found, values, converged = x.copy(), np.empty(len(x)), np.ones(len(x), bool)
+    which: Array = np.arange(len(x))
+    value, gradient, state = evaluate(x, which)
+    direction = precondition(gradient, state, which)
+    history: History = deque(maxlen=_MEMORY)
+    scale: Array = np.ones(len(x))
+    step: Array = np.ones(len(x))
     running = np.ones(len(x), bool)
     n_iter = 0
     while n_iter < max_iter:
@@ -73,9 +78,17 @@ def minimise(
         running &= (slope / 2 > tol * (value + _NEGLIGIBLE)) & (step >= _SHORTEST_STEP)
         if not running.any():
             break
+        if running.mean() <= _WORTH_LEAVING_OUT:
+            found[which], values[which] = x, value
+            own = (which, x, value, gradient, state, direction, scale, step, slope)
+            which, x, value, gradient, state, direction, scale, step, slope = (
+                array[running] for array in own
+            )
+            history = _only(running, history)
+            running = np.ones(len(which), bool)
         step[~running] = 0
         trial = x - step[:, None] * direction
-        new_value, new_gradient, new_state = evaluate(trial)
+        new_value, new_gradient, new_state = evaluate(trial, which)
         taken = running & (new_value <= value - _SUFFICIENT_DECREASE * step * slope)
         if taken.any():
             pair = _pair(trial - x, new_gradient - gradient, taken)
@@ -83,21 +96,27 @@ def minimise(
             x = np.where(taken[:, None], trial, x)
             gradient = np.where(taken[:, None], new_gradient, gradient)
             state = np.where(taken[:, None], new_state, state)
-            curved = precondition(pair[1], state)
+            curved = precondition(pair[1], state, which)
             known = pair[2] > 0
             scale[known] = 1 / (pair[2] * _dot(pair[1], curved))[known]
-            turned = _two_loops(gradient, history, precondition, state, scale)
+            turned = _two_loops(gradient, history, precondition, (state, which), scale)
             direction = np.where(taken[:, None], turned, direction)
         step = np.where(taken, 1.0, step * _shrink(value, new_value, step, slope))
         value = np.where(taken, new_value, value)
-    return Solution(x, value, ~running, n_iter)
+    found[which], values[which], converged[which] = x, value, ~running
+    return Solution(found, values, converged, n_iter)
+
+
+def _only(running: Array, history: History) -> History:
+    kept = (tuple(part[running] for part in pair) for pair in history)
+    return deque(kept, maxlen=_MEMORY)
 
 
 def _two_loops(
     gradient: Array,
-    history: deque[tuple[Array, Array, Array]],
-    precondition: Callable[[Array, Array], Array],
-    state: Array,
+    history: History,
+    precondition: Callable[..., Array],
+    point: tuple[Array, Array],
     scale: Array,
 ) -> Array:
     q = gradient.copy()
@@ -106,7 +125,7 @@ def _two_loops(
         share = inverse * _dot(moved, q)
         q -= share[:, None] * turned
         shares.append(share)
-    q = scale[:, None] * precondition(q, state)
+    q = scale[:, None] * precondition(q, *point)
     for (moved, turned, inverse), share in zip(history, reversed(shares), strict=True):
         q += (share - inverse * _dot(turned, q))[:, None] * moved
     return q

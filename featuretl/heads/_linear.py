@@ -96,13 +96,15 @@ class LinearProblem:
         self.rows, self.target, self.weight, self.fold = rows, target, weight, fold
         self.n_folds, self.n_columns, self._loss = n_folds, n_columns, loss
         # Parameters are (problems, columns of one problem, d + 1), the intercept last.
-        self.n_problems = n_folds if target.ndim == 1 else n_folds * n_columns
-        self._shape = (self.n_problems, n_folds * n_columns // self.n_problems, rows.d + 1)
-        self._mean, self._scale, self._total = self._fold_moments()
+        self._binary = target.ndim == 2
+        per_fold = n_columns if self._binary else 1
+        self._fold_of, self._label_of = np.divmod(np.arange(n_folds * per_fold), per_fold)
+        self._shape = (-1, n_columns // per_fold, rows.d + 1)
+        self._mean, self._scale, self._total = self._moments()
 
     def start(self) -> Array:
         """Return parameters of zeros (problems, size)."""
-        return np.zeros((self.n_problems, self._shape[1] * self._shape[2]))
+        return np.zeros((len(self._fold_of), self._shape[1] * self._shape[2]))
 
     def solve(
         self, C: float, start: Array, spectrum: Spectrum, tol: float, max_iter: int
@@ -110,25 +112,37 @@ class LinearProblem:
         """Minimise at `C` from `start` (problems, size)."""
         l2 = 1 / (C * self._total)
 
-        def precondition(q: Array, curvature: Array) -> Array:
+        def precondition(q: Array, curvature: Array, which: Array) -> Array:
             q = q.reshape(self._shape)
             out = np.empty_like(q)
-            strength = np.broadcast_to(l2[:, None], curvature.shape)
+            strength = np.broadcast_to(l2[which, None], curvature.shape)
             out[..., :-1] = spectrum.solve(q[..., :-1], curvature, strength)
             out[..., -1] = q[..., -1] / curvature
             return out.reshape(len(q), -1)
 
-        return minimise(lambda x: self.evaluate(x, l2), precondition, start, tol, max_iter)
+        def evaluate(x: Array, which: Array) -> tuple[Array, Array, Array]:
+            return self.evaluate(x, which, l2[which])
 
-    def evaluate(self, x: Array, l2: Array) -> tuple[Array, Array, Array]:
-        """Return value (problems,), gradient (problems, size), curvature (problems, columns)."""
-        folds, columns = self.n_folds, self.n_columns
-        coef, intercept = self._in_rows(x)
+        return minimise(evaluate, precondition, start, tol, max_iter)
+
+    def evaluate(self, x: Array, which: Array, l2: Array) -> tuple[Array, Array, Array]:
+        """Return value (p,), gradient (p, size), curvature (p, columns) of the problems `which`.
+
+        `which` is (p,), `x` (p, size) and `l2` (p,).
+        """
+        coef, intercept = self._in_rows(x, which)
+        # Binary problems lie side by side as columns, multinomial ones as folds.
+        shape = (len(which), self._shape[1])
+        layout = shape[::-1] if self._binary else shape
 
         def visit(where: slice, Z: Array) -> list[Array]:
-            residual = (Z @ coef.T + intercept).reshape(len(Z), folds, columns)
-            loss, curvature = self._loss(residual, self.target[where])
-            weight = self._weight_in_folds(where).astype(Z.dtype)
+            residual = (Z @ coef.T + intercept).reshape(len(Z), *layout)
+            target = self.target[where]
+            loss, curvature = self._loss(
+                residual, target[:, self._label_of[which]] if self._binary else target
+            )
+            weight = self._loss_weight(where, which).astype(Z.dtype)
+            weight = weight[:, None] if self._binary else weight[:, :, None]
             loss *= weight
             curvature *= weight
             residual *= weight
@@ -140,18 +154,18 @@ class LinearProblem:
                 curvature.sum(axis=0, dtype=np.float64).ravel(),
             ]
 
-        loss, slope, level, curvature = self.rows.sweep(visit, folds * columns)
-        total = self._total[:, None]
-        per_problem = self._shape[:2]
-        slope = slope.reshape(folds, columns, -1) - level.reshape(folds, columns, 1) * self._mean
-        slope = (slope / self._scale).reshape(*per_problem, -1) / total[:, :, None]
+        loss, slope, level, curvature = self.rows.sweep(visit, len(coef))
+        fold, total = self._fold_of[which], self._total[which]
+        slope, level = slope.reshape(*shape, -1), level.reshape(shape)
+        slope -= level[:, :, None] * self._mean[fold]
         coef = x.reshape(self._shape)[..., :-1]
-        gradient = np.empty(self._shape)
-        gradient[..., :-1] = slope + l2[:, None, None] * coef
-        gradient[..., -1] = level.reshape(per_problem) / total
-        value = loss / self._total + l2 / 2 * np.square(coef).sum(axis=(1, 2))
-        curvature = np.maximum(curvature.reshape(per_problem) / total, 1e-12)
-        return value, gradient.reshape(self.n_problems, -1), curvature
+        gradient = np.empty((*shape, self._shape[2]))
+        gradient[..., :-1] = slope / self._scale[fold] / total[:, None, None]
+        gradient[..., :-1] += l2[:, None, None] * coef
+        gradient[..., -1] = level / total[:, None]
+        value = loss / total + l2 / 2 * np.square(coef).sum(axis=(1, 2))
+        curvature = np.maximum(curvature.reshape(shape) / total[:, None], 1e-12)
+        return value, gradient.reshape(len(which), -1), curvature
 
     def held_out_logits(self, x: Array) -> Array:
         """Return each row's logits (n, columns) from the fold that did not see it."""
@@ -171,26 +185,27 @@ class LinearProblem:
         coef = coef.astype(np.float64) / self.rows.scale_
         return coef, intercept - coef @ self.rows.mean_.astype(np.float64)
 
-    def _in_rows(self, x: Array) -> tuple[Array, Array]:
-        """Return coef (folds * columns, d) and intercept (folds * columns,) for the rows."""
-        x = x.reshape(self.n_folds, self.n_columns, -1)
-        coef = x[..., :-1] / self._scale
-        intercept = x[..., -1] - (coef * self._mean).sum(axis=2)
+    def _in_rows(self, x: Array, which: Any = slice(None)) -> tuple[Array, Array]:
+        """Return coef (p * columns, d) and intercept (p * columns,) for the rows."""
+        fold = self._fold_of[which]
+        x = x.reshape(self._shape)
+        coef = x[..., :-1] / self._scale[fold]
+        intercept = x[..., -1] - (coef * self._mean[fold]).sum(axis=2)
         coef = coef.reshape(-1, self.rows.d).astype(self.rows.dtype)
         return coef, intercept.ravel().astype(self.rows.dtype)
 
-    def _weight_in_folds(self, where: slice) -> Array:
-        """Return the weights (r, folds, labels or 1), zero where a row is held out."""
-        kept = self.fold[where, None] != np.arange(self.n_folds)
-        return kept[:, :, None] * self.weight[where, None, :]
+    def _loss_weight(self, where: slice, which: Any = slice(None)) -> Array:
+        """Return the weights of rows in problems (r, p), zero where a row is held out."""
+        kept = self.fold[where, None] != self._fold_of[which]
+        return kept * self.weight[where][:, self._label_of[which]]
 
-    def _fold_moments(self) -> tuple[Array, Array, Array]:
-        """Return mean and scale (folds, 1, d) of the rows of each fold, and the loss weights."""
+    def _moments(self) -> tuple[Array, Array, Array]:
+        """Return mean and scale (folds, 1, d) of the rows, and the loss weights (problems,)."""
 
         def visit(where: slice, Z: Array) -> list[Array]:
             kept = self.fold[where, None] != np.arange(self.n_folds)
             weight = (kept * self.rows.weight[where, None]).astype(Z.dtype).T
-            loss_weight = self._weight_in_folds(where).sum(axis=0)
+            loss_weight = self._loss_weight(where).sum(axis=0)
             return [weight @ Z, weight @ np.square(Z), weight.sum(axis=1), loss_weight]
 
         total, square, size, loss_weight = self.rows.sweep(visit)
@@ -198,4 +213,4 @@ class LinearProblem:
         variance = square / size[:, None] - mean**2
         scale = scale_of(np.where(variance > 1e-6, variance, 0.0), self.rows.scaling)
         mean = mean if self.rows.scaling else np.zeros_like(mean)
-        return mean[:, None, :], scale[:, None, :], loss_weight.ravel()
+        return mean[:, None, :], scale[:, None, :], loss_weight
