@@ -17,6 +17,8 @@ _HOME_OF = {
     "Extraction": "featuretl.extraction",
     "FeatureTLError": "featuretl.exceptions",
     "FeatureTLWarning": "featuretl.exceptions",
+    "FineTuneClassifier": "featuretl.finetune.classifier",
+    "FineTuneRegressor": "featuretl.finetune.regressor",
     "ImageEmbedder": "featuretl.embedder",
     "LinearProbeClassifier": "featuretl.heads.linear",
     "LinearProbeRegressor": "featuretl.heads.ridge",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,3 +41,17 @@ def progress_bar(n_images: int, shown: bool = True) -> Iterator[Progress | None]
             bar.update(task, completed=statistics.done, rate=rate)
 
         yield update
+
+
+@contextlib.contextmanager
+def step_bar(label: str, total: int, shown: bool = True) -> Iterator[Callable[[], None]]:
+    """Show a bar of `total` steps on stderr while the context lasts; yield what to call for each."""
+    if not shown:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)

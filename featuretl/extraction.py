@@ -68,6 +68,10 @@ class Extraction:
         """Return the embeddings in memory: float32 (n, d)."""
         return gather(self._space, self._locations)
 
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Return the embeddings of the images at `indices`, int (k,): float32 (k, d)."""
+        return gather(self._space, self._locations[indices])
+
     def chunks(self, rows: int = 4096, keep: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """Yield the embeddings in order, float32 (at most `rows`, d); of `keep`, bool (n,), only."""
         locations = self._locations if keep is None else self._locations[keep]
@@ -178,13 +182,17 @@ def check_parameters(owner: str, batch_size: int, n_jobs: int | None, on_error: 
     check_option(owner, "on_error", on_error, ON_ERROR)
 
 
-def describe_failures(failures: Sequence[Failure], n_images: int) -> str:
+def describe_failures(
+    failures: Sequence[Failure],
+    n_images: int,
+    remedy: str = "mend or leave out these, or give them rows of NaN with on_error='nan'.",
+) -> str:
     """Return one sentence that names the first few images without an embedding."""
     named = "; ".join(f"{failure.name}: {failure.message}" for failure in failures[:5])
     more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
     return (
         f"{len(failures)} of {n_images} images have no embedding ({named}{more}); the others are "
-        "embedded: mend or leave out these, or give them rows of NaN with on_error='nan'."
+        f"embedded: {remedy}"
     )
 
 

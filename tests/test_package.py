@@ -46,8 +46,19 @@ BELOW = {
     "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
     "heads": {"exceptions", "_validation"},
     "demo": {"images", "store", "_engine", "extraction"},
+    "finetune": {
+        "exceptions",
+        "_validation",
+        "_progress",
+        "images",
+        "backbones",
+        "store",
+        "_source",
+        "extraction",
+        "heads",
+    },
 }
-TORCH_ROOMS = {"backbones"}
+TORCH_ROOMS = {"backbones", "finetune"}
 
 
 def imports(path: Path) -> set[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from featuretl._validation import parameter_error
+from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.pooling import Features, has_class_token, pool, usual_pooling
 from featuretl.backbones.preprocess import Preprocessing
@@ -129,6 +130,35 @@ class Backbone:
     def layer_names(self) -> list[str]:
         """The layers to choose from, from input to output, by timm's module names."""
         return _layer_names(self.model)
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks from input to output, by their modules' names; see `featuretl.backbones.blocks`.
+
+        Raises BackboneError for a model that does not say what its blocks are.
+        """
+        return tuple(block.name for block in self._blocks)
+
+    @cached_property
+    def _blocks(self) -> tuple[Block, ...]:
+        return find_blocks(self.model, self.spec.name)
+
+    def cut(self, n_blocks: int) -> tuple[torch.nn.Module, torch.nn.Module]:
+        """Cut the network below its last `n_blocks` blocks; ``top(trunk(x))`` is "pre_logits".
+
+        Both parts share the network's tensors. Raises BackboneError if it cannot be cut there.
+        """
+        name = self.spec.name
+        trunk, top = cut(self.model, name, self._blocks, n_blocks)
+        generator = torch.Generator().manual_seed(0)
+        example = torch.randn((2, *self.preprocessing.input_size), generator=generator)
+        check_cut(self.model, trunk, top, example.to(self.device), name)
+        return trunk, top
+
+    @property
+    def block_parameters(self) -> tuple[frozenset[str], ...]:
+        """The names of each block's parameters in `model`."""
+        return tuple(block.parameters for block in self._blocks)
 
     @property
     def recipe(self) -> dict[str, Any]:

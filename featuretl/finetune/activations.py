@@ -1,0 +1,178 @@
+"""Activations: what the learning part of a network is fed with, batch by batch.
+
+Two sources with one method, `batches`: rows that a frozen trunk left in a store, or images that
+are decoded, augmented and run through the trunk each time. Which views a batch sees depends on the
+seed, the epoch and the image only, never on threads or on what came before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from featuretl._validation import printable
+from featuretl.backbones.backbone import Backbone
+from featuretl.exceptions import ImageError
+from featuretl.extraction import Extraction
+from featuretl.finetune.augment import Strength, View, draw
+from featuretl.finetune.trunk import from_rows, run
+from featuretl.images.inputs import name_of, read
+
+Parts = Sequence[np.ndarray]
+Batches = Generator[torch.Tensor, None, None]
+
+
+class CachedActivations:
+    """Activations of several views of every image, as a trunk left them in a store.
+
+    Parameters
+    ----------
+    views : list of Extraction
+        The first is that of the images as they are.
+    shape : tuple of int
+        Of one activation.
+    noise : float
+        See `featuretl.finetune.augment.Strength`.
+    device : torch.device
+    """
+
+    def __init__(
+        self, views: list[Extraction], shape: tuple[int, ...], noise: float, device: torch.device
+    ) -> None:
+        self._views, self._shape, self._noise, self._device = views, shape, noise, device
+
+    def batches(self, parts: Parts, seed: Sequence[int] | None = None) -> Batches:
+        """Yield the activations of each part (indices of images), augmented where a seed is given."""
+        rng = None if seed is None else np.random.default_rng(seed)
+        for part in parts:
+            rows = self._gather(part, rng)
+            if self._device.type == "cuda":
+                rows = rows.pin_memory().to(self._device, non_blocking=True)
+            yield from_rows(rows, self._shape)
+
+    def _gather(self, part: np.ndarray, rng: np.random.Generator | None) -> torch.Tensor:
+        if rng is None:
+            return torch.from_numpy(self._views[0].rows(part))
+        chosen = rng.integers(len(self._views), size=len(part))
+        rows = np.empty((len(part), self._views[0].shape[1]), np.float32)
+        for view in np.unique(chosen):
+            rows[chosen == view] = self._views[view].rows(part[chosen == view])
+        if self._noise:
+            rows *= 1 + self._noise * rng.standard_normal(rows.shape, dtype=np.float32)
+        return torch.from_numpy(rows)
+
+
+class FreshActivations:
+    """Activations computed from the images each time.
+
+    Parameters
+    ----------
+    images : sequence of n images
+    backbone : Backbone
+    trunk : torch.nn.Module or None
+        None yields the network's input itself.
+    augment : Strength or callable
+        A callable maps a PIL image to a PIL image; it is called in this thread, in order, with
+        the generators of `random`, NumPy and torch seeded for the epoch.
+    n_jobs : int
+        Threads that read, decode and preprocess.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        backbone: Backbone,
+        trunk: nn.Module | None,
+        augment: Strength | Callable[[Any], Any],
+        n_jobs: int,
+    ) -> None:
+        self._images, self._backbone, self._trunk = images, backbone, trunk
+        self._augment, self._n_jobs = augment, n_jobs
+
+    def batches(self, parts: Parts, seed: Sequence[int] | None = None) -> Batches:
+        """Yield the activations of each part (indices of images), augmented where a seed is given.
+
+        Raises
+        ------
+        ImageError
+            Naming the image that cannot be read.
+        """
+        custom = seed is not None and callable(self._augment)
+        with (
+            ThreadPoolExecutor(self._n_jobs, "featuretl") as pool,
+            _seeded(seed if custom else None),
+        ):
+            prepared = ahead(pool, lambda index: self._prepare(index, seed, custom), parts)
+            for part in parts:
+                inputs = [next(prepared) for _ in part]
+                if custom:
+                    inputs = [self._customised(pixels) for pixels in inputs]
+                yield self._through_trunk(inputs)
+
+    def _prepare(self, index: int, seed: Sequence[int] | None, custom: bool) -> Any:
+        try:
+            pixels = read(self._images[index]).pixels()
+            if custom:
+                return pixels
+            view = View()
+            if seed is not None and self._augment.views > 1:  # type: ignore[union-attr]
+                rng = np.random.default_rng([*seed, index])
+                view = draw(self._augment, rng)  # type: ignore[arg-type]
+            return view(pixels, self._backbone.preprocessing)
+        except ImageError as error:
+            name = name_of(self._images[index], index)
+            raise ImageError(f"{name}: {printable(error)}; mend it or leave it out.") from error
+
+    def _customised(self, pixels: np.ndarray) -> torch.Tensor:
+        image = self._augment(Image.fromarray(pixels))  # type: ignore[operator]
+        return self._backbone.prepare(np.asarray(image.convert("RGB")))
+
+    def _through_trunk(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        return run(self._trunk or nn.Identity(), self._backbone, inputs)
+
+
+Activations = CachedActivations | FreshActivations
+
+
+def divided(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Divide rows (n,) into parts of at most `size`, as equal as can be: no rest of one."""
+    return np.array_split(rows, max(1, -(-len(rows) // size)))
+
+
+def ahead(pool: ThreadPoolExecutor, prepare: Callable[[int], Any], parts: Parts) -> Iterator[Any]:
+    """Yield ``prepare(index)`` of all indices in order, two parts of them under way."""
+    window: deque[Future[Any]] = deque()
+    for number, part in enumerate(parts):
+        window.extend(pool.submit(prepare, int(index)) for index in part)
+        while number and len(window) > 2 * len(part):
+            yield window.popleft().result()
+    while window:
+        yield window.popleft().result()
+
+
+@contextlib.contextmanager
+def _seeded(seed: Sequence[int] | None) -> Iterator[None]:
+    """Seed the global generators that a user's transform may draw from, and put them back."""
+    if seed is None:
+        yield
+        return
+    number = int(np.random.default_rng(seed).integers(2**31))
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002

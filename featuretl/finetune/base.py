@@ -1,0 +1,161 @@
+"""What the fine-tuning estimators share: prediction, embeddings, more training, history."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import joblib
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
+from sklearn.utils import Bunch, Tags
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.finetune import history
+from featuretl.finetune.activations import FreshActivations, divided
+from featuretl.finetune.augment import STRENGTHS
+from featuretl.finetune.finder import find_rate
+from featuretl.finetune.fitting import Fitting
+from featuretl.finetune.loop import outputs_of
+from featuretl.finetune.parameters import check_parameters
+from featuretl.finetune.planning import FoundActivations
+from featuretl.finetune.trunk import Trunk
+from featuretl.images.inputs import as_images
+from featuretl.store.store import resolve_store
+
+Array = np.ndarray[Any, Any]
+
+
+class BaseFineTune(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
+    """Base of `FineTuneClassifier` and `FineTuneRegressor`."""
+
+    def transform(self, X: Any) -> Array:
+        """Return the embeddings of the tuned network, for any head.
+
+        Parameters
+        ----------
+        X : sequence of n images
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, d), float32
+            What goes into the tuned head; unfitted heads can be trained on it.
+        """
+        return self._outputs(X, "top")
+
+    @property
+    def history_(self) -> Any:
+        """A pandas frame with a row per epoch.
+
+        `stage` ("search" or "fit"), `n_blocks` and `learning_rate` say which run it belongs to;
+        `rate` is the head's at the end of the epoch, `loss` the mean training loss,
+        `validation_loss` and `validation_score` those of held-out images (NaN without any; the
+        score is the accuracy, or the negative squared error of standardised targets), `seconds`
+        the time of the epoch.
+        """
+        check_is_fitted(self)
+        return history.frame(self._records)
+
+    def plot_history(self, ax: Any = None) -> Any:
+        """Draw the losses of all epochs with matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default a new figure.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+        """
+        check_is_fitted(self)
+        return history.plot(self._records, ax)
+
+    def find_learning_rate(self, X: Any, y: Any, *, steps: int = 100) -> Bunch:
+        """Raise the rate from batch to batch and watch the loss (Smith 2017, "range test").
+
+        Nothing is fitted: the network is put together as `fit` would, and thrown away.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        y : array-like
+            As in `fit`.
+        steps : int, default=100
+            Batches; the rate grows from 1e-6 to 1 in as many equal factors.
+
+        Returns
+        -------
+        Bunch
+            `rate` and `loss` (smoothed), ndarray (m,), m <= `steps`: it ends where the loss
+            explodes; `suggestion`, the rate at which the loss falls most steeply.
+        """
+        return find_rate(self._begin(X, y, None, None, None), steps)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = False
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        check_is_fitted(self)
+        return self._width
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, known: Any = None) -> Self:
+        fitting = self._begin(X, y, sample_weight, groups, known)
+        self._tuned = fitting.run()
+        self._width = fitting.split.n_features
+        self._cached = fitting.plan.cached
+        self._records = fitting.records
+        self.cache_trunk_ = fitting.plan
+        self.decision_ = fitting.decision
+        self.fine_tuned_ = fitting.fine_tuned
+        self.learning_rate_ = float(fitting.learning_rate)
+        self.n_blocks_ = fitting.learning_blocks if fitting.fine_tuned else 0
+        self.stopped_ = fitting.stopped
+        return self
+
+    def _fit_more(self, X: Any, y: Any, sample_weight: Any, known: Any) -> None:
+        """Train the tuned network on for `epochs`, at the rate that `fit` used."""
+        fitting = self._begin(X, y, sample_weight, None, known)
+        self._tuned = fitting.go_on(self._tuned, self.learning_rate_)
+        last = max(
+            (record["epoch"] for record in self._records if record["stage"] == "fit"), default=0
+        )
+        self._records += [r | {"epoch": r["epoch"] + last} for r in fitting.records]
+        self._cached = fitting.plan.cached
+        self.stopped_ = fitting.stopped
+        self.fine_tuned_, self.n_blocks_ = True, fitting.learning_blocks
+
+    def _begin(self, X: Any, y: Any, sample_weight: Any, groups: Any, known: Any) -> Fitting:
+        check_parameters(self)
+        owner = type(self).__name__
+        images = as_images(X, owner)
+        problem = self._problem(images, y, sample_weight, known)
+        self.n_features_in_ = 1
+        return Fitting(self, self._spec(), images, problem, groups)
+
+    def _outputs(self, X: Any, part: str) -> Array:
+        """Return the outputs (n, k) of the whole tuned network, or of its top."""
+        check_is_fitted(self)
+        images = as_images(X, type(self).__name__)
+        backbone, trunk, network = self._tuned.live(self.device)
+        n_jobs = joblib.effective_n_jobs(-1 if self.n_jobs is None else self.n_jobs)
+        activations: Any
+        if self._cached:
+            store = resolve_store(self.cache, type(self).__name__)
+            assert trunk is not None
+            stored = Trunk(backbone, trunk, self._tuned.n_blocks, 0, STRENGTHS["none"])
+            activations = FoundActivations(images, stored, store, n_jobs)
+        else:
+            activations = FreshActivations(images, backbone, trunk, STRENGTHS["none"], n_jobs)
+        module = network if part == "whole" else network.top
+        parts = divided(np.arange(len(images)), self.batch_size)
+        return np.concatenate([x.cpu().numpy() for x in outputs_of(module, activations, parts)])
+
+    def _spec(self) -> BackboneSpec:
+        return BackboneSpec.of(type(self).__name__, self.backbone, weights=self.weights)

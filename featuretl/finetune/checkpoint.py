@@ -1,0 +1,88 @@
+"""Checkpoint: a folder from which a killed `fit` goes on to the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from featuretl.exceptions import InputError
+from featuretl.finetune.loop import State, Trainer
+
+_VERSION = 1
+
+
+class Checkpoint:
+    """Training after its last whole epoch, in one file that is replaced at once.
+
+    Parameters
+    ----------
+    folder : path
+        Created if it is not there.
+    identity : dict (JSON)
+        What the training depends on: parameters, backbone, images and targets.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any]) -> None:
+        self._folder = Path(folder).expanduser()
+        self._file = self._folder / "checkpoint.pt"
+        self._identity = json.dumps(identity, sort_keys=True, default=repr)
+
+    def load(self) -> dict[str, Any] | None:
+        """Return what `save` was last given, or None; tensors and plain values only, no pickle.
+
+        Raises
+        ------
+        InputError
+            If the folder holds the checkpoint of another fit, or one that cannot be read.
+        """
+        if not self._file.exists():
+            return None
+        try:
+            content = torch.load(self._file, map_location="cpu", weights_only=True)
+            known = content["version"] == _VERSION and content["identity"]
+        except Exception as error:  # whatever a damaged or hostile file makes torch raise
+            raise InputError(
+                f"The checkpoint {str(self._file)!r} cannot be read ({type(error).__name__}); "
+                "delete it to start again."
+            ) from error
+        if known != self._identity:
+            raise InputError(
+                f"The checkpoint {str(self._file)!r} belongs to a fit with other parameters, "
+                "images or labels; delete it or choose another folder as checkpoint."
+            )
+        return content["training"]
+
+    def save(self, training: dict[str, Any]) -> None:
+        """Replace the checkpoint, durably."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = self._file.with_suffix(".partial")
+        content = {"version": _VERSION, "identity": self._identity, "training": training}
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self._file)
+
+
+def state_of(trainer: Trainer) -> dict[str, Any]:
+    """Return everything that `restore` needs, as tensors and plain values."""
+    average = trainer.average
+    return {
+        "network": trainer.task.network.state_dict(),
+        "optimizer": trainer.optimizer.state_dict(),
+        "average": None if average is None else average.state_dict(),
+        "state": vars(trainer.state),
+    }
+
+
+def restore(trainer: Trainer, saved: dict[str, Any]) -> None:
+    """Put a trainer where `state_of` was taken."""
+    trainer.task.network.load_state_dict(saved["network"])
+    trainer.optimizer.load_state_dict(saved["optimizer"])
+    if trainer.average is not None:
+        trainer.average.load_state_dict(saved["average"])
+    trainer.state = State(**saved["state"])

@@ -1,0 +1,404 @@
+"""FineTuneClassifier: the top blocks of a backbone and a head, trained on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import expit, softmax
+from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import MultiLabelBinarizer
+from sklearn.utils import Tags
+
+from featuretl.exceptions import InputError
+from featuretl.finetune.base import BaseFineTune
+from featuretl.finetune.fitting import Problem
+from featuretl.heads._targets import (
+    Targets,
+    is_label_lists,
+    loss_weight,
+    read_targets,
+    read_weight,
+)
+from featuretl.heads.linear import LinearProbeClassifier
+
+Array = np.ndarray[Any, Any]
+
+_UNSEEN = 3.0
+
+
+class FineTuneClassifier(ClassifierMixin, BaseFineTune):
+    """Train the last blocks of a pretrained backbone and a head on images, starting from the probe.
+
+    By default this is LP-FT (Kumar et al. 2022): a linear probe is fitted to the pretrained
+    embeddings, becomes the head, and then head and last blocks are trained together with a small
+    rate that a short search chooses; batch-norm statistics stay frozen. The network below runs
+    once per view of an image, and its activations are kept in the store.
+
+    Parameters
+    ----------
+    backbone : str, default="tf_efficientnet_lite0"
+        Any timm model name; see `load_backbone`.
+    weights : {"auto", "random"} or path, default="auto"
+        Packaged or from timm's hub; or a local file.
+    n_blocks : int >= 1, "auto" or "all", default=3
+        How many of the last blocks learn, with what lies between them and the head
+        (`Backbone.blocks` lists them). "auto" tries one and three; "all" trains the stem, too.
+    head : "probe", "linear" or ("mlp", width), default="probe"
+        "probe" starts from `LinearProbeClassifier` with C chosen on the pretrained embeddings
+        (LP-FT); the others start at random: one layer, or a hidden layer of `width` and a ReLU.
+    optimizer : {"sgd", "adamw", "adam", "rmsprop"}, default="sgd"
+        "sgd" and "rmsprop" with momentum 0.9, "sgd" Nesterov's.
+    learning_rate : float > 0 or "auto", default="auto"
+        Of the head and, times ``layer_decay ** distance``, of the blocks. "auto" tries four rates
+        (one where the trunk is not cached) in short runs on an inner split and keeps the probe
+        if none beats it there; `history_` and `decision_` show what was tried.
+    layer_decay : float in (0, 1], default=1.0
+        A block's rate is that of the one above it times this.
+    schedule : {"cosine", "one-cycle", "inverse-time", "step", "constant"}, default="cosine"
+        How the rate changes; "inverse-time" is ``rate / (1 + decay_rate * epoch)``, "step" divides
+        by 10 after 60% and 85% of training.
+    decay_rate : float >= 0, default=1.0
+        lambda of "inverse-time", per epoch.
+    warmup : float in [0, 1), default=0.0
+        Share of training in which the rate first rises from 0.
+    epochs : int, default=12
+    head_epochs : int, default=0
+        Epochs, of `epochs`, in which the head learns alone before the blocks join.
+    unfrozen_rate : float >= 0, default=1.0
+        Factor on all rates once the blocks have joined after `head_epochs`.
+    batch_size : int, default=32
+    weight_decay : float >= 0, default=1e-4
+    label_smoothing : float in [0, 1), default=0.0
+        Share of each target spread evenly over the classes.
+    class_weight : dict, "balanced" or None, default=None
+        Factors on the weights of the classes; None or "balanced" for multi-label `y`.
+    augment : {"auto", "none", "light", "strong"} or callable, default="auto"
+        "light" mirrors images and, where the trunk is not cached, crops 70% or more of them;
+        "strong" crops to 35%, changes colours, and multiplies cached activations by noise. With a
+        cached trunk, two ("light") or six ("strong") fixed views of each image are kept. A
+        callable maps a PIL image to a PIL image, and every image is computed afresh in each epoch.
+        "auto" is "light". Use "none" where left and right matter.
+    batch_norm : {"frozen", "train"}, default="frozen"
+        Keep the statistics of pretraining, or estimate them anew in the learning blocks; the
+        latter is warned of.
+    early_stopping : int or None, default=None
+        Hold out `validation_fraction` of the images, stop after so many epochs without a lower
+        loss there, and keep the best epoch's weights.
+    validation_fraction : float in (0, 1), default=0.2
+        Share of the images, or groups, of the inner split.
+    average : {"none", "ema", "soup"}, default="none"
+        Use the exponential moving average of the weights (over about two epochs), or the mean of
+        the three best epochs' (of those that improve the held-out loss, where there is one).
+    precision : {"auto", "float32", "bfloat16"}, default="auto"
+        Of the learning part in training. "auto" is bfloat16 on a GPU that has it, else float32.
+    cache_trunk : bool or "auto", default="auto"
+        Run the frozen trunk once per view and keep its activations (float16) with the embeddings.
+        "auto" does where they take at most half of the free disk and 20 GiB, and there are more
+        epochs than views; `cache_trunk_` says what was chosen and why.
+    time_budget : float or None, default=None
+        Seconds for the search (half of them at most) and the training, after which it ends; the
+        schedule is shortened to fit.
+    checkpoint : path or None, default=None
+        A folder for the state after each epoch; a killed `fit` with the same parameters and data
+        goes on from there, to the same result.
+    device : str, default="auto"
+        A torch device; "auto" is CUDA where available, else the CPU.
+    n_jobs : int, optional
+        Threads that read, decode and preprocess; None or -1 is one per usable core.
+    cache : "auto", path, EmbeddingStore or None, default="auto"
+        Where activations are kept; see `ImageEmbedder`. None keeps them in memory, up to 1 GiB.
+    random_state : int, RandomState or None, default=None
+        Seeds the head, the inner split, the order of images and the augmentation.
+    verbose : int, default=0
+        1 shows progress and what was decided.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes, or the labels in the order of the columns.
+    fine_tuned_ : bool
+        False if ``learning_rate="auto"`` kept the probe.
+    decision_ : str
+        What the search found, in one sentence; empty without one.
+    learning_rate_ : float
+        The rate that was used.
+    n_blocks_ : int
+        Blocks that were trained; 0 if the probe was kept.
+    cache_trunk_ : Plan
+        `cached`, `views`, `bytes` and `why`.
+    stopped_ : str
+        "early_stopping", "time_budget" or "interrupted", if training ended before its last epoch.
+    history_ : pandas.DataFrame
+        What happened in each epoch.
+    n_features_in_ : int
+        1: images are one column.
+
+    See Also
+    --------
+    LinearProbeClassifier : What to compare with: a head alone, on `ImageEmbedder` output.
+
+    Notes
+    -----
+    Below about 20 images per class there is rarely anything to gain.
+
+    A two-stage recipe, the head first and then the last blocks at a tenth of the rate, is
+    ``FineTuneClassifier(head="linear", learning_rate=0.01, epochs=20, head_epochs=10,
+    unfrozen_rate=0.1)``.
+
+    Ctrl-C ends training, and the best weights so far are kept: those of the best epoch with
+    `early_stopping`, else the latest.
+
+    References
+    ----------
+    Kumar, Raghunathan, Jones, Ma and Liang, Fine-Tuning can Distort Pretrained Features and
+    Underperform Out-of-Distribution, 2022 (LP-FT). Wortsman et al., Model soups, 2022.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from featuretl.finetune.classifier import FineTuneClassifier
+    >>> china, flower = load_sample_images().images
+    >>> images = [p[i : i + 200, i : i + 200] for i in range(0, 160, 40) for p in (china, flower)]
+    >>> model = FineTuneClassifier(n_blocks=1, learning_rate=0.003, epochs=3, random_state=0)
+    >>> model.fit(images, ["temple", "flower"] * 4).predict([china, flower]).tolist()
+    ['temple', 'flower']
+    """
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        *,
+        weights: Any = "auto",
+        n_blocks: int | str = 3,
+        head: Any = "probe",
+        optimizer: str = "sgd",
+        learning_rate: float | str = "auto",
+        layer_decay: float = 1.0,
+        schedule: str = "cosine",
+        decay_rate: float = 1.0,
+        warmup: float = 0.0,
+        epochs: int = 12,
+        head_epochs: int = 0,
+        unfrozen_rate: float = 1.0,
+        batch_size: int = 32,
+        weight_decay: float = 1e-4,
+        label_smoothing: float = 0.0,
+        class_weight: Any = None,
+        augment: Any = "auto",
+        batch_norm: str = "frozen",
+        early_stopping: int | None = None,
+        validation_fraction: float = 0.2,
+        average: str = "none",
+        precision: str = "auto",
+        cache_trunk: bool | str = "auto",
+        time_budget: float | None = None,
+        checkpoint: Any = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        cache: Any = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.n_blocks = n_blocks
+        self.head = head
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.layer_decay = layer_decay
+        self.schedule = schedule
+        self.decay_rate = decay_rate
+        self.warmup = warmup
+        self.epochs = epochs
+        self.head_epochs = head_epochs
+        self.unfrozen_rate = unfrozen_rate
+        self.batch_size = batch_size
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.class_weight = class_weight
+        self.augment = augment
+        self.batch_norm = batch_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.average = average
+        self.precision = precision
+        self.cache_trunk = cache_trunk
+        self.time_budget = time_budget
+        self.checkpoint = checkpoint
+        self.device = device
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
+        """Fit the head and the last blocks.
+
+        Parameters
+        ----------
+        X : sequence of n images
+            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+        y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
+            At least two classes.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the images.
+        groups : array-like of shape (n,), default=None
+            Images of one group stay on one side of the inner split.
+
+        Returns
+        -------
+        FineTuneClassifier
+            The fitted estimator.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If `y` has a single class, or lengths differ; ImageError if an image cannot be read.
+        BackboneError
+            If the backbone cannot be loaded or has fewer blocks.
+        """
+        return self._fit(X, y, sample_weight, groups)
+
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> FineTuneClassifier:
+        """Train on for `epochs`, on these images; the first call is `fit`.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        y : array-like of shape (n,), or indicator of shape (n, n_labels)
+        classes : array-like, default=None
+            All classes that will ever come; only looked at in the first call.
+        sample_weight : array-like of shape (n,), default=None
+
+        Returns
+        -------
+        FineTuneClassifier
+
+        Raises
+        ------
+        InputError
+            If `y` holds a class that the first call did not announce.
+        """
+        if not hasattr(self, "_tuned"):
+            announced = None if classes is None else np.unique(np.asarray(classes))
+            return self._fit(X, y, sample_weight, None, announced)
+        self._fit_more(X, y, sample_weight, self.classes_)
+        return self
+
+    def decision_function(self, X: Any) -> Array:
+        """Return the logits: (n, n_classes), (n,) for two classes, (n, n_labels); float32.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        """
+        logits = self._outputs(X, "whole")
+        return logits[:, 1] - logits[:, 0] if self._is_binary() else logits
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities (n, n_classes), rows summing to 1; for labels (n, n_labels) each.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        """
+        logits = self._outputs(X, "whole").astype(np.float64)
+        return expit(logits) if self._multilabel else softmax(logits, axis=1)
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable class (n,), or 0/1 for every label (n, n_labels).
+
+        Parameters
+        ----------
+        X : sequence of n images
+        """
+        logits = self._outputs(X, "whole")
+        if self._multilabel:
+            return (logits > 0).astype(int)
+        return self.classes_[logits.argmax(axis=1)]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy; for labels the share of images with every label right.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        y : array-like
+            As in `fit`.
+        sample_weight : array-like of shape (n,), default=None
+        """
+        if is_label_lists(y):
+            y = MultiLabelBinarizer(classes=self.classes_).fit_transform(y)
+        return float(super().score(X, y, sample_weight))
+
+    def _problem(
+        self, images: Sequence[Any], y: Any, sample_weight: Any, known: Array | None
+    ) -> Problem:
+        n = len(images)
+        targets = read_targets(self, y, n)
+        if known is not None:
+            targets = _counted_in(known, targets)
+        weight = read_weight(self, sample_weight, n)
+        in_loss = loss_weight(self, self.class_weight, targets, weight)
+        self._multilabel, self.classes_ = targets.multilabel, targets.classes
+
+        def probe(embeddings: Array, rows: Array, C: Any) -> tuple[Array, Array, Any]:
+            head = LinearProbeClassifier("cv" if C is None else C, random_state=0)
+            head.class_weight = self.class_weight
+            labels = targets.codes[rows]
+            head.fit(embeddings[rows], labels, weight[rows])
+            return (*_as_outputs(head, targets), head.C_)
+
+        return Problem(
+            "binary" if targets.multilabel else "softmax",
+            targets.codes,
+            in_loss,
+            len(targets.classes),
+            None if targets.multilabel else targets.codes,
+            probe,
+        )
+
+    def _is_binary(self) -> bool:
+        return not self._multilabel and len(self.classes_) == 2
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def _counted_in(known: Array, targets: Targets) -> Targets:
+    """Return the targets with `known` as their classes; raise InputError for any other."""
+    if targets.multilabel:
+        if targets.codes.shape[1] != len(known):
+            raise InputError(
+                f"y must have {len(known)} labels, as in the first call; got "
+                f"{targets.codes.shape[1]}."
+            )
+        return Targets(known, targets.codes)
+    unknown = np.setdiff1d(targets.classes, known)
+    if len(unknown):
+        raise InputError(
+            f"y has {len(unknown)} classes that the first partial_fit did not announce, such "
+            f"as {unknown.tolist()[0]!r}; pass all of them as classes in the first call."
+        )
+    return Targets(known, np.searchsorted(known, targets.classes)[targets.codes])
+
+
+def _as_outputs(head: LinearProbeClassifier, targets: Targets) -> tuple[Array, Array]:
+    """Return coefficients and intercepts of all outputs; of classes without an image, unlikely."""
+    coef, intercept = head.coef_, head.intercept_
+    if targets.multilabel:
+        return coef, intercept
+    if len(head.classes_) == 2:  # one logit becomes a difference of two
+        coef, intercept = np.vstack([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
+    all_coef = np.zeros((len(targets.classes), coef.shape[1]), coef.dtype)
+    all_intercept = np.full(len(targets.classes), intercept.min() - _UNSEEN, intercept.dtype)
+    all_coef[head.classes_], all_intercept[head.classes_] = coef, intercept
+    return all_coef, all_intercept

@@ -1,0 +1,380 @@
+"""One fit, from images to a tuned network: divide, cache, start from the probe, search, train."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
+from sklearn.utils import check_random_state
+
+from featuretl._progress import step_bar
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.finetune.activations import Activations, FreshActivations, divided
+from featuretl.finetune.augment import Strength
+from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
+from featuretl.finetune.loop import Record, Task, Trainer, Training, outputs_of
+from featuretl.finetune.network import Split, Tuned, TunedNetwork, new_head, set_head, split
+from featuretl.finetune.objective import Objective
+from featuretl.finetune.planning import Plan, cached, plan, resolve_augment, trunks_of
+from featuretl.finetune.search import MIDDLE_RATES, RATES, Candidate, Choice, choose, verdict_of
+from featuretl.finetune.trunk import activation_shape
+from featuretl.images.inputs import read
+from featuretl.store.store import resolve_store
+
+_MOST_BLOCKS = 3
+_SEARCH_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is to be learnt from n images.
+
+    Attributes
+    ----------
+    kind : {"softmax", "binary", "squared"}
+    target : ndarray
+        See `Objective`.
+    weight : ndarray
+        See `Objective`.
+    n_outputs : int
+        Outputs of the network.
+    strata : ndarray of shape (n,), or None
+        Classes to be spread evenly over splits.
+    probe : callable
+        ``probe(embeddings, rows, strength)`` fits a linear probe to `rows`: coefficients
+        (n_outputs, d), intercepts (n_outputs,) and the strength that it used, chosen by it where
+        None is given.
+    """
+
+    kind: str
+    target: np.ndarray
+    weight: np.ndarray
+    n_outputs: int
+    strata: np.ndarray | None
+    probe: Callable[[np.ndarray, np.ndarray, Any], tuple[np.ndarray, np.ndarray, Any]]
+
+
+class Fitting:
+    """One fit of `estimator` on `images`.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n,), int
+        All images.
+    plan : Plan
+        Whether the trunk is cached.
+    records : list of dict
+        One per epoch of the search and of the training.
+    decision : str
+        One sentence.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        spec: BackboneSpec,
+        images: Sequence[Any],
+        problem: Problem,
+        groups: Any = None,
+    ) -> None:
+        p = estimator
+        self._p, self._images, self._problem, self._groups = p, images, problem, groups
+        self._owner = type(p).__name__
+        self._began = time.monotonic()
+        self.rows = np.arange(len(images))
+        self.seed = int(check_random_state(p.random_state).randint(2**31 - 1))
+        self._store = resolve_store(p.cache, self._owner)
+        self._n_jobs = joblib.effective_n_jobs(-1 if p.n_jobs is None else p.n_jobs)
+        self.backbone = spec.load(p.device)
+        self.n_blocks = p.n_blocks
+        if p.n_blocks == "auto":
+            self.n_blocks = min(_MOST_BLOCKS, len(self.backbone.blocks))
+        self.split: Split = split(self.backbone, self.n_blocks)
+        self.records: list[Record] = []
+        self.decision = ""
+        self.fine_tuned = True
+        self.learning_blocks = len(self.split.blocks)
+        self.learning_rate = p.learning_rate
+        self.stopped = ""
+        if self.split.why_not_cut:
+            self._warn(f"{self.split.why_not_cut} It is trained uncached.")
+        if p.batch_norm == "train":
+            self._warn(
+                "batch_norm='train' re-estimates the statistics from small batches, which usually "
+                "costs accuracy; 'frozen' keeps those of pretraining."
+            )
+
+    def run(self) -> Tuned:
+        """Fit, and return what was learnt."""
+        p = self._p
+        checkpoint = Checkpoint(p.checkpoint, self._identity()) if p.checkpoint else None
+        saved = checkpoint.load() if checkpoint else None
+        self.seed = saved["seed"] if saved else self.seed
+        network = self.start()
+        embeddings = self._embeddings(network) if p.head == "probe" else None
+        strength = None
+        if p.learning_rate == "auto":
+            found = saved["search"] if saved else self._search(network, embeddings)
+            strength = self._take_over(found)
+            if checkpoint and not saved:
+                checkpoint.save({"seed": self.seed, "search": found, "trainer": None})
+        if embeddings is not None:
+            self._set_probe(network, embeddings, self.rows, strength)
+        if self.fine_tuned:
+            search = found if p.learning_rate == "auto" else None
+            self._train(network, checkpoint, search, saved and saved["trainer"])
+        if p.verbose and self.decision:
+            print(self.decision, file=sys.stderr)
+        return Tuned(self.backbone, self.split, self.n_cut, p.head, network)
+
+    def go_on(self, tuned: Tuned, learning_rate: float) -> Tuned:
+        """Train what was learnt before on; return what it is then."""
+        network = self.start()
+        network.load_state_dict(tuned.live(self._p.device)[2].state_dict())
+        self.learning_rate = learning_rate
+        self._train(network, None, None, None)
+        return Tuned(self.backbone, self.split, self.n_cut, self._p.head, network)
+
+    @property
+    def n_cut(self) -> Any:
+        """Below how many blocks the backbone was cut."""
+        return self._p.n_blocks if self._p.n_blocks == "all" else len(self.split.blocks)
+
+    def start(self) -> TunedNetwork:
+        """Return the pretrained network with a new head."""
+        d, outputs = self.split.n_features, self._problem.n_outputs
+        network = TunedNetwork(self.split.top, new_head(self._p.head, d, outputs, self.seed))
+        return network.to(self.backbone.device)
+
+    def start_at_probe(self) -> TunedNetwork:
+        """Return the network that training starts from."""
+        network = self.start()
+        if self._p.head == "probe":
+            self._set_probe(network, self._embeddings(network), self.rows, None)
+        return network
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Whether the trunk's activations are cached, and why."""
+        p, trunk = self._p, self.split.trunk
+        size = None
+        if trunk is not None:
+            size = 2 * int(np.prod(activation_shape(self.backbone, trunk)))
+        augment = resolve_augment(p.augment)
+        planned = plan(
+            len(self._images),
+            size,
+            augment,
+            p.epochs,
+            p.cache_trunk,
+            self._store,
+            self.split.why_not_cut,
+        )
+        if p.cache_trunk is True and not planned.cached and not self.split.why_not_cut:
+            self._warn(f"The trunk is not cached, because {planned.why}.")
+        if p.verbose:
+            print(f"cached trunk: {planned.cached} ({planned.why})", file=sys.stderr)
+        return planned
+
+    @cached_property
+    def activations(self) -> Activations:
+        """What the learning part is fed with."""
+        p, augment = self._p, resolve_augment(self._p.augment)
+        if not self.plan.cached or not isinstance(augment, Strength):
+            return FreshActivations(
+                self._images, self.backbone, self.split.trunk, augment, self._n_jobs
+            )
+        trunks = trunks_of(self.backbone, self.split, len(self.split.blocks), augment)
+        return cached(
+            self._images,
+            trunks,
+            augment.noise,
+            self._store,
+            p.batch_size,
+            self._n_jobs,
+            bool(p.verbose),
+        )
+
+    def task(self, network: TunedNetwork, rows: np.ndarray, held_out: Any = None) -> Task:
+        """Return the task of training `network` on `rows`."""
+        problem = self._problem
+        smoothing = getattr(self._p, "label_smoothing", 0.0)
+        objective = Objective(
+            problem.kind, problem.target, problem.weight, smoothing, self.backbone.device
+        )
+        return Task(network, self.split.blocks, self.activations, objective, rows, held_out)
+
+    def training(self, learning_rate: float) -> Training:
+        """Return how to train."""
+        names = {field.name for field in dataclasses.fields(Training)}
+        given = {k: v for k, v in self._p.get_params(deep=False).items() if k in names}
+        given |= {"learning_rate": float(learning_rate), "seed": self.seed}
+        return Training(**given, bfloat16=self._is_bfloat16(), seconds=self._seconds_left())
+
+    def _search(self, network: TunedNetwork, embeddings: np.ndarray | None) -> dict[str, Any]:
+        """Choose rate and blocks on an inner split; return what was found, as plain values."""
+        train, held_out = self._inner_split()
+        strength = None
+        if embeddings is not None:
+            strength = self._set_probe(network, embeddings, train, None)
+        candidates = self._candidates()
+        training = self.training(candidates[0].learning_rate)
+        if training.seconds is not None:
+            training = dataclasses.replace(training, seconds=_SEARCH_SHARE * training.seconds)
+        task = self.task(network, train, held_out)
+        with self._bar("Searching", self._search_batches(len(candidates), len(train))) as step:
+            choice: Choice = choose(task, candidates, training, step)
+        # A head that starts from nothing has nothing to go back to.
+        worthwhile = choice.worthwhile or (embeddings is None and choice.candidate is not None)
+        rate, blocks = choice.candidate or candidates[0]
+        return {
+            "learning_rate": float(rate),
+            "n_blocks": int(blocks),
+            "fine_tuned": bool(worthwhile and not choice.interrupted),
+            "strength": None if strength is None else float(strength),
+            "records": choice.records,
+            "decision": verdict_of(choice),
+            "stopped": "interrupted" if choice.interrupted else "",
+        }
+
+    def _take_over(self, found: dict[str, Any]) -> float | None:
+        self.learning_rate, self.fine_tuned = found["learning_rate"], found["fine_tuned"]
+        self.records, self.decision = list(found["records"]), found["decision"]
+        self.stopped = found["stopped"]
+        self.learning_blocks = found["n_blocks"]
+        return found["strength"]
+
+    def _train(
+        self,
+        network: TunedNetwork,
+        checkpoint: Checkpoint | None,
+        search: dict[str, Any] | None,
+        saved: dict[str, Any] | None,
+    ) -> None:
+        rows, held_out = self.rows, None
+        if self._p.early_stopping is not None:
+            rows, held_out = self._inner_split()
+        task = self.task(network, rows, held_out)
+        task.blocks = task.blocks[-self.learning_blocks :]
+        training = self.training(self.learning_rate)
+        batches = self._p.epochs * len(divided(rows, training.batch_size))
+
+        def keep(trainer: Trainer) -> None:
+            if checkpoint:
+                progress = {"search": search, "trainer": state_of(trainer)}
+                checkpoint.save({"seed": self.seed, **progress})
+
+        with self._bar("Fine-tuning", batches) as step:
+            trainer = Trainer(task, training, keep, step)
+            if saved:
+                restore(trainer, saved)
+            state = trainer.run()
+        common = {"stage": "fit", "learning_rate": training.learning_rate}
+        common["n_blocks"] = len(task.blocks)
+        self.records += [record | common for record in state.records]
+        self.stopped = state.stopped
+        if state.stopped == "interrupted":
+            self._warn(
+                f"Training was interrupted in epoch {state.epoch + 1}; the best weights stay."
+            )
+
+    def _set_probe(
+        self, network: TunedNetwork, embeddings: np.ndarray, rows: np.ndarray, strength: Any
+    ) -> Any:
+        coef, intercept, strength = self._problem.probe(embeddings, rows, strength)
+        set_head(network.head, coef, intercept)
+        return strength
+
+    def _embeddings(self, network: TunedNetwork) -> np.ndarray:
+        """Return the pretrained embeddings (n, d) of all images."""
+        out = np.empty((len(self.rows), self.split.n_features), np.float32)
+        parts = divided(self.rows, self._p.batch_size)
+        outputs = outputs_of(network.top, self.activations, parts)
+        with self._bar("Embedding", len(parts)) as step:
+            for part, embeddings in zip(parts, outputs, strict=True):
+                out[part] = embeddings.cpu().numpy()
+                step()
+        return out
+
+    def _candidates(self) -> list[Candidate]:
+        p = self._p
+        rates = RATES[p.optimizer] if self.plan.cached else (MIDDLE_RATES[p.optimizer],)
+        most = len(self.split.blocks)
+        depths = sorted({1, most}) if p.n_blocks == "auto" and self.plan.cached else [most]
+        return [Candidate(rate, depth) for rate in rates for depth in depths]
+
+    def _inner_split(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows to train on and rows to judge by; a group stays on one side."""
+        options = {"test_size": self._p.validation_fraction, "random_state": self.seed}
+        strata, n = self._problem.strata, len(self.rows)
+        splitter: Any = ShuffleSplit(1, **options)
+        if self._groups is not None:
+            splitter = GroupShuffleSplit(1, **options)
+        elif strata is not None and self._can_stratify(strata):
+            splitter = StratifiedShuffleSplit(1, **options)
+        try:
+            train, held_out = next(splitter.split(np.zeros(n), strata, self._groups))
+        except ValueError as error:
+            raise InputError(
+                f"{self._owner} cannot hold out {self._p.validation_fraction:g} of {n} images to "
+                f"judge by ({error}); give a number as learning_rate and early_stopping=None, or "
+                "more data."
+            ) from error
+        if strata is not None and len(np.unique(strata[train])) < len(np.unique(strata)):
+            train = np.union1d(train, held_out[~np.isin(strata[held_out], strata[train])])
+            held_out = np.setdiff1d(held_out, train)
+        return np.sort(train), np.sort(held_out)
+
+    def _can_stratify(self, strata: np.ndarray) -> bool:
+        sizes, n = np.unique(strata, return_counts=True)[1], len(strata)
+        held_out = int(np.ceil(self._p.validation_fraction * n))
+        return bool(sizes.min() >= 2 and min(held_out, n - held_out) >= len(sizes))
+
+    def _search_batches(self, candidates: int, rows: int) -> int:
+        parts = -(-rows // self._p.batch_size)
+        quarter, half = (max(2, round(share * self._p.epochs)) for share in (0.25, 0.5))
+        return parts * (candidates * quarter + max(1, candidates // 2) * half)
+
+    @contextlib.contextmanager
+    def _bar(self, label: str, total: int) -> Iterator[Callable[[], None]]:
+        with step_bar(label, total, bool(self._p.verbose)) as step:
+            yield step
+
+    def _is_bfloat16(self) -> bool:
+        if self._p.precision != "auto":
+            return self._p.precision == "bfloat16"
+        return self.backbone.device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+    def _seconds_left(self) -> float | None:
+        budget = self._p.time_budget
+        return None if budget is None else max(0.1, budget - (time.monotonic() - self._began))
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what a checkpoint of this fit depends on."""
+        ignored = {"checkpoint", "verbose", "n_jobs", "cache", "time_budget"}
+        parameters = self._p.get_params(deep=False)
+        digest = hashlib.sha256(np.ascontiguousarray(self._problem.target).tobytes())
+        digest.update(np.ascontiguousarray(self._problem.weight).tobytes())
+        for image in self._images:
+            digest.update(read(image).key)
+        return {
+            "parameters": {k: repr(v) for k, v in parameters.items() if k not in ignored},
+            "backbone": self.backbone.recipe["backbone"],
+            "data": digest.hexdigest(),
+        }
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(message, FeatureTLWarning, stacklevel=4)

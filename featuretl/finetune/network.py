@@ -1,0 +1,219 @@
+"""The network that learns: the top blocks of a backbone and a head; and how it is kept."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.blocks import PreLogits
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import BackboneError
+from featuretl.finetune.trunk import activation_shape
+
+_PREFIX = "model."
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class TunedNetwork(nn.Module):
+    """`top`, from activations (or images) to embeddings, and `head`, from there to outputs.
+
+    Parameters
+    ----------
+    top : torch.nn.Module
+        Its own copy of the tensors, in evaluation mode.
+    head : torch.nn.Module
+    """
+
+    def __init__(self, top: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.top, self.head = top, head
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the outputs (n, k) for what `top` takes."""
+        return self.head(self.top(x))
+
+    def learn(self, blocks: list[frozenset[str]], batch_norm: str) -> None:
+        """Go into training mode: `blocks` (names of parameters) and the head learn.
+
+        Batch-norm statistics stay as they are unless `batch_norm` is "train", and then change in
+        the learning blocks only.
+        """
+        self.train()
+        learning = frozenset[str]().union(*blocks)
+        for name, parameter in self.top.named_parameters():
+            parameter.requires_grad_(name.removeprefix(_PREFIX) in learning)
+        self.head.requires_grad_(True)
+        for module in self.top.modules():
+            if isinstance(module, _BATCH_NORMS):
+                learns = any(p.requires_grad for p in module.parameters())
+                module.train(learns and batch_norm == "train")
+
+    def distance_from_head(self, blocks: list[frozenset[str]]) -> Iterator[tuple[int, Any]]:
+        """Yield 0 and the head's parameters, then for each learning one its block's distance."""
+        for parameter in self.head.parameters():
+            yield 0, parameter
+        for name, parameter in self.top.named_parameters():
+            for distance, block in enumerate(reversed(blocks), 1):
+                if name.removeprefix(_PREFIX) in block:
+                    yield distance, parameter
+
+
+def snapshot(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of all tensors, buffers included."""
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def new_head(kind: Any, n_features: int, n_outputs: int, seed: int) -> nn.Module:
+    """Return a head: "probe" or "linear" is one layer, ("mlp", width) has a hidden one (ReLU)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(kind, str):
+            return nn.Linear(n_features, n_outputs)
+        width = int(kind[1])
+        return nn.Sequential(nn.Linear(n_features, width), nn.ReLU(), nn.Linear(width, n_outputs))
+
+
+def set_head(head: Any, coef: np.ndarray, intercept: np.ndarray) -> None:
+    """Copy a linear probe, coef (k, d) and intercept (k,), into a linear head."""
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(np.ascontiguousarray(coef)))
+        head.bias.copy_(torch.from_numpy(np.ascontiguousarray(intercept)))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A backbone divided into what stays frozen and what may learn.
+
+    Attributes
+    ----------
+    trunk : torch.nn.Module or None
+        None where the backbone is trained whole or cannot be cut.
+    top : torch.nn.Module
+        A copy of the rest.
+    blocks : list of frozenset of str
+        The parameters of the blocks that may learn, from input to output.
+    n_features : int
+        Of an embedding.
+    why_not_cut : str
+        The reason, where the backbone cannot be cut; else empty.
+    """
+
+    trunk: nn.Module | None
+    top: nn.Module
+    blocks: list[frozenset[str]]
+    n_features: int
+    why_not_cut: str = ""
+
+
+def split(backbone: Backbone, n_blocks: int | str) -> Split:
+    """Divide a backbone below its last `n_blocks` blocks ("all" leaves nothing frozen).
+
+    Raises
+    ------
+    BackboneError
+        If the backbone does not say what its blocks are, or has fewer.
+    """
+    whole = PreLogits(backbone.model)
+    d = activation_shape(backbone, whole)[0]
+    if n_blocks == "all":
+        return Split(None, _own(whole), _every_block(backbone), d)
+    if int(n_blocks) > len(backbone.blocks):
+        raise BackboneError(
+            f"The backbone {backbone.spec.name!r} has {len(backbone.blocks)} blocks, fewer than "
+            f"n_blocks={n_blocks}; use that number, or 'all' to train the stem, too."
+        )
+    blocks = list(backbone.block_parameters[-int(n_blocks) :])
+    try:
+        trunk, top = backbone.cut(int(n_blocks))
+    except BackboneError as error:
+        return Split(None, _own(whole), blocks, d, str(error))
+    return Split(trunk, _own(top), blocks, d)
+
+
+def _every_block(backbone: Backbone) -> list[frozenset[str]]:
+    """Return the parameters of the stem and of each block; of a model without blocks, all."""
+    names = frozenset(name for name, _ in backbone.model.named_parameters())
+    try:
+        blocks = list(backbone.block_parameters)
+    except BackboneError:
+        return [names]
+    return [names.difference(*blocks), *blocks]
+
+
+def _own(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).eval().requires_grad_(False)
+
+
+class Tuned:
+    """What a fitted estimator keeps: the tensors that learned, and how to put them back.
+
+    Pickles without the frozen trunk, whose weights come from where the backbone's come from; that
+    they are the same as in training is checked.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    divided : Split
+    n_blocks : int or "all"
+    head : str or tuple
+        See `new_head`.
+    network : TunedNetwork
+    """
+
+    def __init__(
+        self, backbone: Backbone, divided: Split, n_blocks: Any, head: Any, network: TunedNetwork
+    ) -> None:
+        self.spec: BackboneSpec = backbone.spec
+        self.tensors = backbone.recipe["backbone"]["tensors"]
+        self.n_blocks, self._head = n_blocks, head
+        self._live: tuple[Backbone, nn.Module | None, TunedNetwork] | None = None
+        self.state: dict[str, np.ndarray] = {}
+        self.keep(backbone, divided.trunk, network)
+
+    def keep(self, backbone: Backbone, trunk: nn.Module | None, network: TunedNetwork) -> None:
+        """Take over the tensors of `network`."""
+        network.eval().requires_grad_(False)
+        state = network.state_dict()
+        self.state = {name: tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
+        self._live = backbone, trunk, network
+
+    def live(self, device: str) -> tuple[Backbone, nn.Module | None, TunedNetwork]:
+        """Return the backbone, its trunk and the network, loaded if need be.
+
+        Raises
+        ------
+        BackboneError
+            If the backbone's weights are not those that were trained on.
+        """
+        if self._live is None:
+            backbone = self.spec.load(device)
+            if backbone.recipe["backbone"]["tensors"] != self.tensors:
+                raise BackboneError(
+                    f"The weights of {self.spec.name!r} here are not those that this model was "
+                    "fine-tuned from; install or pass the same ones."
+                )
+            divided = split(backbone, self.n_blocks)
+            weights = [k for k in self.state if k.startswith("head.") and k.endswith("weight")]
+            outputs = len(self.state[weights[-1]])
+            network = TunedNetwork(
+                divided.top, new_head(self._head, divided.n_features, outputs, 0)
+            )
+            network.load_state_dict({k: torch.from_numpy(v) for k, v in self.state.items()})
+            network.to(backbone.device).eval()
+            self._live = backbone, divided.trunk, network.requires_grad_(False)
+        return self._live
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_live": None}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tuned:
+        twin = copy.copy(self)
+        twin._live = None
+        return twin

@@ -1,0 +1,77 @@
+"""Objective: what training minimises, and how held-out rows are judged."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+KINDS = ("softmax", "binary", "squared")
+
+
+class Objective:
+    """A loss on the outputs (k, outputs) of some rows, against their targets.
+
+    Parameters
+    ----------
+    kind : {"softmax", "binary", "squared"}
+        Cross-entropy of classes, mean binary cross-entropy of labels, or mean squared error.
+    target : ndarray
+        Class numbers (n,), labels of 0 and 1 (n, labels), or values (n, outputs).
+    weight : ndarray of shape (n,) or (n, labels)
+        Weights; scaled to a mean of 1.
+    label_smoothing : float in [0, 1)
+        Share of the target that is spread evenly over the classes (or both values of a label), in
+        training only.
+    device : torch.device
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        target: np.ndarray,
+        weight: np.ndarray,
+        label_smoothing: float,
+        device: torch.device,
+    ) -> None:
+        self.kind, self._smoothing = kind, label_smoothing
+        dtype = torch.int64 if kind == "softmax" else torch.float32
+        self._target = torch.as_tensor(np.asarray(target), dtype=dtype).to(device)
+        scaled = weight.reshape(len(target), -1) / weight.mean()
+        self._weight = torch.as_tensor(scaled, dtype=torch.float32).to(device)
+
+    def loss(self, outputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
+        """Return the weighted mean loss of `rows`, to be minimised."""
+        losses = self._losses(outputs.float(), rows, self._smoothing)
+        return (losses * self._weight[rows]).mean()
+
+    def held_out_losses(self, outputs: torch.Tensor, rows: np.ndarray) -> np.ndarray:
+        """Return the weighted loss of each of `rows`, without smoothing: float64 (k,)."""
+        losses = self._losses(outputs.float(), rows, 0.0) * self._weight[rows]
+        return losses.mean(dim=1).double().cpu().numpy()
+
+    def scores(self, outputs: torch.Tensor, rows: np.ndarray) -> np.ndarray:
+        """Return 1 for each of `rows` predicted right, else 0; the share of right labels; or the
+        squared error with a minus: float64 (k,).
+        """
+        target = self._target[rows]
+        if self.kind == "softmax":
+            right = outputs.argmax(dim=1) == target
+        elif self.kind == "binary":
+            right = ((outputs > 0) == (target > 0.5)).double().mean(dim=1)
+        else:
+            right = -torch.square(outputs - target).mean(dim=1)
+        return right.double().cpu().numpy()
+
+    def _losses(self, outputs: torch.Tensor, rows: np.ndarray, smoothing: float) -> torch.Tensor:
+        """Return losses (k, 1), or (k, labels)."""
+        target = self._target[rows]
+        if self.kind == "softmax":
+            loss = functional.cross_entropy(
+                outputs, target, reduction="none", label_smoothing=smoothing
+            )
+            return loss[:, None]
+        if self.kind == "binary":
+            target = target * (1 - smoothing) + smoothing / 2
+            return functional.binary_cross_entropy_with_logits(outputs, target, reduction="none")
+        return torch.square(outputs - target).mean(dim=1, keepdim=True)

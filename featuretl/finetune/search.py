@@ -1,0 +1,145 @@
+"""The search for a learning rate, and for how many blocks to train: successive halving.
+
+Short runs from the same start, judged on held-out rows; the better half goes on to a longer run.
+The last one left is compared with the start itself, which stays unless it is beaten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from featuretl.finetune.loop import Record, State, Task, Trainer, Training, judge
+from featuretl.finetune.network import snapshot
+
+RATES = {
+    "sgd": (0.001, 0.003, 0.01, 0.03),
+    "adamw": (3e-5, 1e-4, 3e-4, 1e-3),
+    "adam": (3e-5, 1e-4, 3e-4, 1e-3),
+    "rmsprop": (1e-5, 3e-5, 1e-4, 3e-4),
+}
+MIDDLE_RATES = {"sgd": 0.003, "adamw": 1e-4, "adam": 1e-4, "rmsprop": 3e-5}
+
+_SHARES = (0.25, 0.5)
+
+
+class Candidate(NamedTuple):
+    """What is tried: a learning rate and a number of blocks."""
+
+    learning_rate: float
+    n_blocks: int
+
+
+class Choice(NamedTuple):
+    """What the search found.
+
+    Attributes
+    ----------
+    candidate : Candidate or None
+        None if nothing could be tried.
+    gain : ndarray of float64
+        By how much the loss of each held-out row fell below that of the start.
+    score_gain : ndarray of float64
+        By how much its score rose.
+    records : list of dict
+        The epochs of all runs.
+    interrupted : bool
+    """
+
+    candidate: Candidate | None
+    gain: np.ndarray
+    score_gain: np.ndarray
+    records: list[Record]
+    interrupted: bool
+
+    @property
+    def worthwhile(self) -> bool:
+        """Whether the best candidate beat the start, in the loss and not at the score's expense."""
+        return bool(len(self.gain)) and self.gain.mean() > 0 and self.score_gain.mean() >= 0
+
+
+class _Result(NamedTuple):
+    losses: np.ndarray
+    scores: np.ndarray
+
+
+def choose(
+    task: Task,
+    candidates: list[Candidate],
+    training: Training,
+    on_batch: Callable[[], None] | None = None,
+) -> Choice:
+    """Try `candidates` on ``task.rows`` and judge them by ``task.held_out``.
+
+    The network is left as it was. ``training.seconds`` limits the whole search.
+    """
+    start = snapshot(task.network)
+    assert task.held_out is not None
+    base = _Result(*judge(task.network, task, task.held_out, training))
+    records: list[Record] = []
+    results: dict[Candidate, _Result] = {}
+    deadline = time.monotonic() + (training.seconds or np.inf)
+    interrupted = False
+    left = candidates
+    for share in _SHARES:
+        epochs = max(2, round(share * training.epochs))
+        results = {}
+        for candidate in left:
+            if interrupted or time.monotonic() >= deadline:
+                break
+            run = _run(task, candidate, _short(training, candidate, epochs, deadline), on_batch)
+            records += run.records
+            interrupted = run.stopped == "interrupted"
+            losses, scores = judge(task.network, task, task.held_out, training)
+            results[candidate] = _Result(np.nan_to_num(losses, nan=np.inf), scores)
+            task.network.load_state_dict(start)
+        if not results:
+            break
+        left = sorted(results, key=lambda c: results[c].losses.mean())
+        best, found = left[0], results[left[0]]
+        left = left[: max(1, len(candidates) // 2)]
+    task.network.eval()
+    if not records:
+        return Choice(None, np.empty(0), np.empty(0), records, interrupted)
+    return Choice(
+        best, base.losses - found.losses, found.scores - base.scores, records, interrupted
+    )
+
+
+def _run(
+    task: Task, candidate: Candidate, training: Training, on_batch: Callable[[], None] | None
+) -> State:
+    blocks = task.blocks[-candidate.n_blocks :]
+    state = Trainer(dataclasses.replace(task, blocks=blocks), training, on_batch=on_batch).run()
+    for record in state.records:
+        record |= {"stage": "search", **candidate._asdict()}
+    return state
+
+
+def _short(training: Training, candidate: Candidate, epochs: int, deadline: float) -> Training:
+    seconds = None if training.seconds is None else max(0.1, deadline - time.monotonic())
+    return dataclasses.replace(
+        training,
+        learning_rate=candidate.learning_rate,
+        epochs=epochs,
+        seconds=seconds,
+        early_stopping=None,
+        average="none" if training.average == "soup" else training.average,
+    )
+
+
+def verdict_of(choice: Choice) -> str:
+    """Return one sentence that says what the search decided."""
+    if choice.candidate is None:
+        return "nothing could be tried in the time given: the probe is kept."
+    gain, error = choice.gain.mean(), choice.gain.std() / np.sqrt(len(choice.gain))
+    verdict = "fine-tuned" if choice.worthwhile else "the probe is kept"
+    return (
+        f"{choice.candidate.n_blocks} blocks at rate {choice.candidate.learning_rate:g} lowered "
+        f"the loss of {len(choice.gain)} held-out images by {gain:.4f} +- {error:.4f} and raised "
+        f"the score by {choice.score_gain.mean():.4f}: {verdict}."
+    )

@@ -1,0 +1,117 @@
+"""Trunk: the frozen lower part of a backbone, whose activations are kept like embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from featuretl.backbones.backbone import Backbone
+from featuretl.exceptions import BackboneError
+from featuretl.finetune.augment import Strength, cached_view, view_recipe
+
+
+class Trunk:
+    """The part of a backbone below its last blocks; `extract` takes it in place of a backbone.
+
+    An activation is kept as one float16 row, channels last where it is a map: (h, w, c) flattened,
+    or (tokens, c) for a transformer.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    module : torch.nn.Module
+        The lower part of ``backbone.cut(n_blocks)``.
+    n_blocks : int
+    view : int
+        Which view of an image; see `featuretl.finetune.augment.cached_view`.
+    strength : Strength
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        module: torch.nn.Module,
+        n_blocks: int,
+        view: int,
+        strength: Strength,
+    ) -> None:
+        self.backbone, self.module, self._n_blocks = backbone, module, n_blocks
+        self._view, self._strength = view, strength
+        self.shape = activation_shape(backbone, module)
+
+    @property
+    def n_features(self) -> int:
+        """Numbers in an activation."""
+        return int(np.prod(self.shape))
+
+    @property
+    def weights_file(self) -> Path | None:
+        """The file that the weights were loaded from, where there is one."""
+        return self.backbone.weights_file
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The trunk's part of a recipe (JSON)."""
+        output = {
+            "activations before": self.backbone.blocks[-self._n_blocks],
+            "view": view_recipe(self._view, self._strength),
+            "shape": list(self.shape),
+            "layout": "channels last",
+            "dtype": "float16",
+            "n_features": self.n_features,
+        }
+        return self.backbone.recipe | {"output": output}
+
+    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+        """Return the network's input for pixels (h, w, 3), uint8, seen as this trunk's view."""
+        view = cached_view(self._view, self._strength, pixels)
+        return view(pixels, self.backbone.preprocessing)
+
+    def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
+        """Return the activations, float16 (n, n_features), of prepared images."""
+        activations = run(self.module, self.backbone, inputs)
+        rows = to_rows(activations).half().cpu().numpy()
+        if not np.isfinite(rows).all():
+            raise BackboneError(
+                f"The activations of {self.backbone.spec.name!r} before block "
+                f"{self.backbone.blocks[-self._n_blocks]!r} do not fit into float16; set "
+                "cache_trunk=False."
+            )
+        return rows
+
+
+def run(
+    module: torch.nn.Module, backbone: Backbone, inputs: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Return what a frozen module gives for prepared images, float32, on the backbone's device."""
+    batch = torch.stack(list(inputs)).contiguous(memory_format=torch.channels_last)
+    if backbone.device.type == "cuda":
+        batch = batch.pin_memory().to(backbone.device, non_blocking=True)
+    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        return module(batch).float()
+
+
+def activation_shape(backbone: Backbone, module: torch.nn.Module) -> tuple[int, ...]:
+    """Return the shape of one activation as torch has it: (c, h, w), or (tokens, c)."""
+    blank = torch.zeros((1, *backbone.preprocessing.input_size), device=backbone.device)
+    with torch.no_grad():
+        return tuple(module(blank).shape[1:])
+
+
+def to_rows(activations: torch.Tensor) -> torch.Tensor:
+    """Return activations (n, ...) as rows (n, d), channels last where they are maps."""
+    if activations.ndim == 4:
+        activations = activations.permute(0, 2, 3, 1)
+    return activations.flatten(1)
+
+
+def from_rows(rows: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """Undo `to_rows`: activations (n, *shape), channels last in memory where they are maps."""
+    if len(shape) == 3:
+        c, h, w = shape
+        return rows.view(-1, h, w, c).permute(0, 3, 1, 2)
+    return rows.view(-1, *shape)
