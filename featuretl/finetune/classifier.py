@@ -348,11 +348,17 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         in_loss = loss_weight(self, self.class_weight, targets, weight)
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
 
-        def probe(embeddings: Array, rows: Array, C: Any) -> tuple[Array, Array, Any]:
-            head = LinearProbeClassifier("cv" if C is None else C, random_state=0)
-            head.class_weight = self.class_weight
+        def probe(embeddings: Array, rows: Array, groups: Any, C: Any) -> Any:
+            # Divided by its own scale, a feature that hardly varies gets a huge coefficient, and
+            # training explodes as soon as that feature moves.
+            head = LinearProbeClassifier(
+                "cv" if C is None else C,
+                scaling="common",
+                class_weight=self.class_weight,
+                random_state=0,
+            )
             labels = targets.codes[rows]
-            head.fit(embeddings[rows], labels, weight[rows])
+            head.fit(embeddings[rows], labels, weight[rows], groups)
             return (*_as_outputs(head, targets), head.C_)
 
         return Problem(

@@ -54,9 +54,9 @@ class Problem:
     strata : ndarray of shape (n,), or None
         Classes to be spread evenly over splits.
     probe : callable
-        ``probe(embeddings, rows, strength)`` fits a linear probe to `rows`: coefficients
-        (n_outputs, d), intercepts (n_outputs,) and the strength that it used, chosen by it where
-        None is given.
+        ``probe(embeddings, rows, groups, strength)`` fits a linear probe to `rows`, in `groups`
+        (or None): coefficients (n_outputs, d), intercepts (n_outputs,) and the strength that it
+        used, chosen by it where None is given.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class Problem:
     weight: np.ndarray
     n_outputs: int
     strata: np.ndarray | None
-    probe: Callable[[np.ndarray, np.ndarray, Any], tuple[np.ndarray, np.ndarray, Any]]
+    probe: Callable[[np.ndarray, np.ndarray, Any, Any], tuple[np.ndarray, np.ndarray, Any]]
 
 
 class Fitting:
@@ -91,7 +91,8 @@ class Fitting:
         groups: Any = None,
     ) -> None:
         p = estimator
-        self._p, self._images, self._problem, self._groups = p, images, problem, groups
+        self._p, self._images, self._problem = p, images, problem
+        self._groups = None if groups is None else np.asarray(groups)
         self._owner = type(p).__name__
         self._began = time.monotonic()
         self.rows = np.arange(len(images))
@@ -294,7 +295,9 @@ class Fitting:
     def _set_probe(
         self, network: TunedNetwork, embeddings: np.ndarray, rows: np.ndarray, strength: Any
     ) -> Any:
-        coef, intercept, strength = self._problem.probe(embeddings, rows, strength)
+        coef, intercept, strength = self._problem.probe(
+            embeddings, rows, None if self._groups is None else self._groups[rows], strength
+        )
         set_head(network.head, coef, intercept)
         return strength
 

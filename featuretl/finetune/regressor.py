@@ -278,7 +278,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         self._scaling = centre, scale
         standardised = (Y - centre) / scale
 
-        def probe(embeddings: Array, rows: Array, alpha: Any) -> tuple[Array, Array, Any]:
+        def probe(embeddings: Array, rows: Array, groups: Any, alpha: Any) -> Any:
             head = LinearProbeRegressor("loo" if alpha is None else alpha)
             head.fit(embeddings[rows], standardised[rows], weight[rows])
             return head.coef_, head.intercept_, head.alpha_

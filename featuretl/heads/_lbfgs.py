@@ -54,7 +54,8 @@ def minimise(
     x : ndarray of shape (problems, size), float64
         Where to start.
     tol : float
-        A problem ends when its expected further decrease is below `tol` times its value.
+        A problem ends when its expected further decrease is below `tol` times its value, after
+        one step at least.
     max_iter : int
         Evaluations at most.
 
@@ -75,7 +76,10 @@ def minimise(
     while n_iter < max_iter:
         n_iter += 1
         slope = _dot(gradient, direction)
-        running &= (slope / 2 > tol * (value + _NEGLIGIBLE)) & (step >= _SHORTEST_STEP)
+        promising = slope / 2 > tol * (value + _NEGLIGIBLE)
+        if n_iter == 1:  # under a strong penalty all that can be gained is little
+            promising = slope > 0
+        running &= promising & (step >= _SHORTEST_STEP)
         if not running.any():
             break
         if running.mean() <= _WORTH_LEAVING_OUT:

@@ -149,7 +149,7 @@ class LinearProblem:
             flat = residual.reshape(len(Z), -1)
             return [
                 loss.sum(axis=0, dtype=np.float64).ravel(),
-                flat.T @ Z,
+                _transposed_product(flat, Z),
                 flat.sum(axis=0, dtype=np.float64),
                 curvature.sum(axis=0, dtype=np.float64).ravel(),
             ]
@@ -214,3 +214,10 @@ class LinearProblem:
         scale = scale_of(np.where(variance > 1e-6, variance, 0.0), self.rows.scaling)
         mean = mean if self.rows.scaling else np.zeros_like(mean)
         return mean[:, None, :], scale[:, None, :], loss_weight
+
+
+def _transposed_product(flat: Array, Z: Array) -> Array:
+    """Return ``flat.T @ Z``; OpenBLAS takes half as long again unless 4 divides the columns."""
+    columns = flat.shape[1]
+    padded = np.pad(flat, ((0, 0), (0, -columns % 4))) if columns > 4 else flat
+    return (padded.T @ Z)[:columns]

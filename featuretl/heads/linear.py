@@ -36,6 +36,9 @@ from featuretl.heads._targets import (
 
 Array = np.ndarray[Any, Any]
 
+# Scores of neighbouring C differ by little.
+_SEARCH_TOL = 1e-6
+
 
 class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
     """Logistic regression on embeddings, with standardisation folded in and C chosen on request.
@@ -68,9 +71,10 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
     calibrate : bool, default=False
         Divide the logits by a temperature chosen on held-out predictions before they become
         probabilities; see `calibration_`.
-    tol : float > 0, default=1e-6
+    tol : float > 0, default=1e-4
         The solver stops when the expected further decrease is below `tol` times the objective;
-        the objective is then typically within 30 x `tol` of its minimum.
+        the objective is then typically within 30 x `tol` of its minimum (scikit-learn's default
+        ends further from it). 1e-6 where coefficients are to be compared.
     max_iter : int >= 1, default=1000
         Passes over X at most, for each C.
     random_state : int, RandomState or None, default=None
@@ -145,7 +149,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         scaling: str = "features",
         class_weight: Any = None,
         calibrate: bool = False,
-        tol: float = 1e-6,
+        tol: float = 1e-4,
         max_iter: int = 1000,
         random_state: Any = None,
     ) -> None:
@@ -319,7 +323,8 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
             }
 
         Cs = self.Cs if self.C == "cv" else [self.C]
-        path = search(folds, spectrum, Cs, scores, self.scoring, self.tol, self.max_iter)
+        tol = min(self.tol, _SEARCH_TOL)
+        path = search(folds, spectrum, Cs, scores, self.scoring, tol, self.max_iter)
         if self.C == "cv":
             self.C_ = path.best
             self.path_ = Bunch(C=path.C, log_loss=-path.log_loss, accuracy=path.accuracy)

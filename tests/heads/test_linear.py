@@ -328,3 +328,11 @@ def test_a_second_fit_leaves_nothing_of_the_first():
     assert not hasattr(head, "calibration_")
     fresh = LinearProbeClassifier(0.1).fit(X, y)
     np.testing.assert_array_equal(head.predict_proba(X), fresh.predict_proba(X))
+
+
+def test_a_strong_penalty_does_not_end_the_fit_before_it_begins():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], 50)
+    X = rng.standard_normal((150, 20)) + 2 * np.eye(3, 20)[y]
+    head = LinearProbeClassifier(1e-6).fit(X, y)
+    assert head.score(X, y) >= 0.8

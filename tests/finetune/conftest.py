@@ -1,0 +1,47 @@
+"""A fitted model on the 24 crops, which many tests only look at."""
+
+import numpy as np
+import pytest
+
+from featuretl import FineTuneClassifier
+
+
+@pytest.fixture(scope="session")
+def labels(photos):
+    return [path.split("/")[-2] for path in photos]
+
+
+@pytest.fixture(scope="session")
+def trunk_cache(tmp_path_factory):
+    """A cache of trunk activations that the tests of fine-tuning share."""
+    return tmp_path_factory.mktemp("trunk-cache")
+
+
+@pytest.fixture(scope="session")
+def quick(trunk_cache):
+    """Return a quick estimator: two epochs of one block at a given rate."""
+
+    def make(kind=FineTuneClassifier, **parameters):
+        defaults = {
+            "n_blocks": 1,
+            "learning_rate": 0.003,
+            "epochs": 2,
+            "batch_size": 8,
+            "augment": "none",
+            "cache": trunk_cache,
+            "random_state": 0,
+        }
+        return kind(**(defaults | parameters))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fitted(quick, photos, labels):
+    return quick(epochs=3, augment="light").fit(photos, labels)
+
+
+@pytest.fixture(scope="session")
+def light(photos):
+    """A number for each photograph."""
+    return np.linspace(-1, 3, len(photos))

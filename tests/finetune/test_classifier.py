@@ -1,0 +1,247 @@
+"""FineTuneClassifier: scikit-learn's contract, by hand where X is images."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from featuretl import FineTuneClassifier
+from featuretl.exceptions import FeatureTLWarning, ImageError, InputError, ParameterError
+
+
+def test_predicts_probabilities_classes_and_embeddings(fitted, photos, labels):
+    proba = fitted.predict_proba(photos)
+    assert proba.shape == (24, 2)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert (fitted.predict(photos) == fitted.classes_[proba.argmax(axis=1)]).all()
+    assert fitted.score(photos, labels) == 1.0
+    margin = fitted.decision_function(photos)
+    assert ((margin > 0) == (proba[:, 1] > 0.5)).all()
+    embeddings = fitted.transform(photos)
+    assert embeddings.shape == (24, 1280)
+    assert embeddings.dtype == np.float32
+    assert len(fitted.get_feature_names_out()) == 1280
+    assert fitted.n_features_in_ == 1
+
+
+def test_history_tells_every_epoch(fitted):
+    history = fitted.history_
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert (history["stage"] == "fit").all()
+    assert (history["n_blocks"] == 1).all()
+    assert np.isfinite(history[["loss", "rate", "seconds"]]).all(axis=None)
+    axes = fitted.plot_history()
+    assert axes.get_xlabel() == "epoch"
+    assert len(axes.lines) == 1
+
+
+def test_the_trunk_was_cached_and_says_so(fitted):
+    plan = fitted.cache_trunk_
+    assert plan.cached
+    assert plan.views == 2
+    assert plan.bytes == 24 * 2 * 2 * 192 * 7 * 7
+
+
+def test_clone_and_parameters(fitted):
+    twin = clone(fitted)
+    assert twin.get_params() == fitted.get_params()
+    assert not any(name.endswith("_") for name in vars(twin))
+    with pytest.raises(NotFittedError):
+        twin.predict(["no.jpg"])
+    for method in ("predict_proba", "transform", "plot_history"):
+        with pytest.raises(NotFittedError):
+            getattr(twin, method)(*([] if method == "plot_history" else [["no.jpg"]]))
+
+
+def test_fit_changes_no_parameter_and_repeats_itself(quick, photos, labels):
+    model = quick(augment="light")
+    before = dict(model.get_params())
+    first = model.fit(photos, labels).predict_proba(photos)
+    assert model.get_params() == before
+    np.testing.assert_array_equal(model.fit(photos, labels).predict_proba(photos), first)
+    other = clone(model).set_params(random_state=1).fit(photos, labels).predict_proba(photos)
+    assert not np.array_equal(other, first)
+
+
+def test_pickle_keeps_predictions_and_no_trunk(fitted, photos):
+    data = pickle.dumps(fitted)
+    assert len(data) < 6e6  # the whole network has 3.4 million parameters more
+    twin = pickle.loads(data)
+    np.testing.assert_array_equal(twin.predict_proba(photos), fitted.predict_proba(photos))
+
+
+def test_a_batch_of_one_is_a_batch_of_many(fitted, photos):
+    together = fitted.predict_proba(photos[:5])
+    alone = np.concatenate([fitted.predict_proba([photo]) for photo in photos[:5]])
+    np.testing.assert_allclose(alone, together, atol=1e-4)
+
+
+def test_cached_is_fresh(quick, photos, labels):
+    cached = quick(cache_trunk=True).fit(photos, labels)
+    fresh = quick(cache_trunk=False).fit(photos, labels)
+    assert cached.cache_trunk_.cached
+    assert not fresh.cache_trunk_.cached
+    np.testing.assert_allclose(cached.predict_proba(photos), fresh.predict_proba(photos), atol=0.02)
+    elsewhere = pickle.loads(pickle.dumps(cached)).set_params(cache=None)
+    np.testing.assert_allclose(
+        elsewhere.predict_proba(photos), cached.predict_proba(photos), atol=1e-5
+    )
+
+
+def test_cross_validation_and_grid_search(quick, photos, labels, forwards):
+    scores = cross_val_score(quick(), photos, labels, cv=3)
+    assert scores.shape == (3,)
+    assert scores.mean() >= 0.8
+    grid = {"n_blocks": [1, 2], "learning_rate": [0.001, 0.01]}
+    search = GridSearchCV(quick(), grid, cv=2, n_jobs=1).fit(photos, labels)
+    assert search.best_score_ >= 0.8
+    assert len(forwards) <= 2 * 24  # each image once per cut at most
+
+
+def test_sample_weight_counts_and_zero_is_absence_for_the_probe(quick, photos, labels):
+    weight = np.r_[np.ones(12), np.full(12, 1e-6)]
+    biased = quick(epochs=1, learning_rate=1e-6).fit(photos, labels, sample_weight=weight)
+    plain = quick(epochs=1, learning_rate=1e-6).fit(photos, labels)
+    assert biased.predict_proba(photos)[:, 0].mean() > plain.predict_proba(photos)[:, 0].mean()
+    balanced = quick(epochs=1, class_weight="balanced").fit(photos[:18], labels[:18])
+    assert balanced.score(photos, labels) >= 0.8
+
+
+def test_works_in_a_pipeline_and_with_metadata_routing(quick, photos, labels):
+    pipe = make_pipeline(quick(), LogisticRegression())
+    assert pipe.fit(photos, labels).score(photos, labels) == 1.0
+    groups = np.arange(24) // 2
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = quick(learning_rate="auto", epochs=2).set_fit_request(groups=True)
+        scores = cross_val_score(model, photos, labels, cv=GroupKFold(2), params={"groups": groups})
+    assert scores.mean() >= 0.8
+
+
+def test_frames_arrays_and_pil_images(quick, photos, labels, pixels):
+    frame = pd.DataFrame({"image": photos})
+    model = quick(epochs=1).fit(frame, labels)
+    np.testing.assert_allclose(model.predict_proba(frame), model.predict_proba(photos), atol=1e-6)
+    arrays = np.stack([pixels[i * 20 : i * 20 + 64, :64] for i in range(8)])
+    model = quick(epochs=1).set_output(transform="pandas").fit(arrays, [0, 1] * 4)
+    assert model.transform(arrays).shape == (8, 1280)
+    assert isinstance(model.transform(arrays), pd.DataFrame)
+
+
+def test_three_classes_and_a_class_with_one_image(quick, photos, labels):
+    y = np.array(labels, dtype=object)
+    y[0] = "rare"
+    with pytest.warns(FeatureTLWarning, match="never holds out the only row"):
+        model = quick().fit(photos, y.tolist())
+    assert model.predict_proba(photos).shape == (24, 3)
+
+
+def test_labels(quick, photos, labels):
+    y = [{label, "photo"} if i % 3 else {label} for i, label in enumerate(labels)]
+    model = quick().fit(photos, y)
+    assert model.classes_.tolist() == ["flower", "photo", "temple"]
+    proba = model.predict_proba(photos)
+    assert proba.shape == (24, 3)
+    assert (proba[:, 0] > 0.5).tolist() == [label == "flower" for label in labels]
+    assert set(np.unique(model.predict(photos))) <= {0, 1}
+    assert 0 <= model.score(photos, y) <= 1
+
+
+def test_partial_fit_takes_more_epochs_and_more_data(quick, photos, labels):
+    model = quick(epochs=1)
+    model.partial_fit(photos[6:18], labels[6:18], classes=["flower", "other", "temple"])
+    assert model.classes_.tolist() == ["flower", "other", "temple"]
+    before = model.predict_proba(photos)
+    assert (before[:, 1] < 0.5).all()
+    model.partial_fit(photos, labels)
+    assert model.history_["epoch"].tolist() == [1, 2]
+    assert not np.array_equal(model.predict_proba(photos), before)
+    assert model.score(photos, labels) == 1.0
+    with pytest.raises(InputError, match="1 classes that the first partial_fit did not announce"):
+        model.partial_fit(photos[:2], ["flower", "palace"])
+
+
+def test_the_learning_rate_finder(quick, photos, labels):
+    model = quick()
+    found = model.find_learning_rate(photos, labels, steps=20)
+    assert len(found.rate) == len(found.loss) <= 20
+    assert found.rate[0] == pytest.approx(1e-6)
+    assert 1e-6 <= found.suggestion <= 1
+    assert not hasattr(model, "classes_")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"n_blocks": 0}, "'n_blocks' .* an int >= 1"),
+        ({"n_blocks": "some"}, "'n_blocks' .* 'auto' or 'all'"),
+        ({"head": ("mlp", 0)}, "'head' .* 'probe', 'linear' or"),
+        ({"optimizer": "sdg"}, "did you mean 'sgd'"),
+        ({"learning_rate": 0}, "'learning_rate' .* a number > 0 or 'auto'"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"layer_decay": 1.5}, "'layer_decay' .* > 0 and <= 1"),
+        ({"warmup": 1.0}, "'warmup' .* >= 0 and < 1"),
+        ({"epochs": 0}, "'epochs'"),
+        ({"batch_size": 2.5}, "'batch_size'"),
+        ({"augment": "much"}, "'augment'"),
+        ({"batch_norm": True}, "'batch_norm'"),
+        ({"cache_trunk": 1}, "'cache_trunk' .* 'auto', True or False"),
+        ({"validation_fraction": 1.0}, "'validation_fraction'"),
+        ({"early_stopping": 0}, "'early_stopping'"),
+        ({"time_budget": -1}, "'time_budget' .* or None"),
+        ({"checkpoint": 3}, "'checkpoint' .* a path or None"),
+        ({"precision": "half"}, "'precision'"),
+        ({"n_jobs": 0}, "'n_jobs'"),
+    ],
+)
+def test_parameters_are_checked(quick, photos, labels, parameters, message):
+    with pytest.raises(ParameterError, match=message):
+        quick(**parameters).fit(photos, labels)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, "requires y"),
+        (["flower"] * 24, "only one class"),
+        (["flower"] * 3, "one entry per row"),
+    ],
+)
+def test_targets_are_checked(quick, photos, y, message):
+    with pytest.raises(InputError, match=message):
+        quick().fit(photos, y)
+
+
+@pytest.mark.parametrize("cache_trunk", [True, False])
+def test_a_bad_image_is_named(quick, photos, labels, tmp_path, cache_trunk):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"not an image")
+    with pytest.raises(ImageError, match=r"bad\.jpg.*leave (it|them) out"):
+        quick(cache_trunk=cache_trunk).fit([*photos, str(bad)], [*labels, "flower"])
+
+
+def test_a_bad_image_at_prediction_is_named(fitted, tmp_path):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"")
+    with pytest.raises(ImageError, match=r"bad\.jpg"):
+        fitted.predict([str(bad)])
+
+
+def test_too_few_blocks_and_training_batch_norm_are_said(quick, photos, labels):
+    with pytest.raises(RuntimeError, match="has 16 blocks, fewer than n_blocks=17"):
+        quick(n_blocks=17).fit(photos, labels)
+    with pytest.warns(FeatureTLWarning, match="'frozen' keeps those of pretraining"):
+        quick(batch_norm="train", epochs=1).fit(photos, labels)
+
+
+def test_is_a_classifier_of_images():
+    tags = FineTuneClassifier().__sklearn_tags__()
+    assert tags.estimator_type == "classifier"
+    assert not tags.input_tags.two_d_array
+    assert tags.classifier_tags.multi_label
