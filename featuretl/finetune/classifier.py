@@ -26,6 +26,8 @@ from featuretl.heads.linear import LinearProbeClassifier
 Array = np.ndarray[Any, Any]
 
 _UNSEEN = 3.0
+# The best probe fits its training images so well that it leaves nothing for the blocks to learn.
+_SOFTER = 0.02
 
 
 class FineTuneClassifier(ClassifierMixin, BaseFineTune):
@@ -46,12 +48,13 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         How many of the last blocks learn, with what lies between them and the head
         (`Backbone.blocks` lists them). "auto" tries one and three; "all" trains the stem, too.
     head : "probe", "linear" or ("mlp", width), default="probe"
-        "probe" starts from `LinearProbeClassifier` with C chosen on the pretrained embeddings
-        (LP-FT); the others start at random: one layer, or a hidden layer of `width` and a ReLU.
+        "probe" starts from `LinearProbeClassifier` on the pretrained embeddings (LP-FT), with a
+        50th of the C that cross-validation chooses, which leaves a loss to learn from; the others
+        start at random: one layer, or a hidden layer of `width` and a ReLU.
     optimizer : {"sgd", "adamw", "adam", "rmsprop"}, default="sgd"
         "sgd" and "rmsprop" with momentum 0.9, "sgd" Nesterov's.
     learning_rate : float > 0 or "auto", default="auto"
-        Of the head and, times ``layer_decay ** distance``, of the blocks. "auto" tries four rates
+        Of the head and, times ``layer_decay ** distance``, of the blocks. "auto" tries three rates
         (one where the trunk is not cached) in short runs on an inner split and keeps the probe
         if none beats it there; `history_` and `decision_` show what was tried.
     layer_decay : float in (0, 1], default=1.0
@@ -61,7 +64,7 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         by 10 after 60% and 85% of training.
     decay_rate : float >= 0, default=1.0
         lambda of "inverse-time", per epoch.
-    warmup : float in [0, 1), default=0.0
+    warmup : float in [0, 1), default=0.1
         Share of training in which the rate first rises from 0.
     epochs : int, default=12
     head_epochs : int, default=0
@@ -147,6 +150,8 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     ``FineTuneClassifier(head="linear", learning_rate=0.01, epochs=20, head_epochs=10,
     unfrozen_rate=0.1)``.
 
+    Gradients longer than 5 are shortened to that.
+
     Ctrl-C ends training, and the best weights so far are kept: those of the best epoch with
     `early_stopping`, else the latest.
 
@@ -178,7 +183,7 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         layer_decay: float = 1.0,
         schedule: str = "cosine",
         decay_rate: float = 1.0,
-        warmup: float = 0.0,
+        warmup: float = 0.1,
         epochs: int = 12,
         head_epochs: int = 0,
         unfrozen_rate: float = 1.0,
@@ -368,6 +373,7 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
             len(targets.classes),
             None if targets.multilabel else targets.codes,
             probe,
+            lambda C: C * _SOFTER,
         )
 
     def _is_binary(self) -> bool:

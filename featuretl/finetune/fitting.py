@@ -25,11 +25,11 @@ from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.finetune.activations import Activations, FreshActivations, divided
 from featuretl.finetune.augment import Strength
 from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
-from featuretl.finetune.loop import Record, Task, Trainer, Training, outputs_of
+from featuretl.finetune.loop import Record, Task, Trainer, Training, judge, outputs_of
 from featuretl.finetune.network import Split, Tuned, TunedNetwork, new_head, set_head, split
 from featuretl.finetune.objective import Objective
 from featuretl.finetune.planning import Plan, cached, plan, resolve_augment, trunks_of
-from featuretl.finetune.search import MIDDLE_RATES, RATES, Candidate, Choice, choose, verdict_of
+from featuretl.finetune.search import RATES, Candidate, Choice, Judged, choose, verdict_of
 from featuretl.finetune.trunk import activation_shape
 from featuretl.images.inputs import read
 from featuretl.store.store import resolve_store
@@ -57,6 +57,8 @@ class Problem:
         ``probe(embeddings, rows, groups, strength)`` fits a linear probe to `rows`, in `groups`
         (or None): coefficients (n_outputs, d), intercepts (n_outputs,) and the strength that it
         used, chosen by it where None is given.
+    soften : callable
+        Maps a strength to that of the probe which training starts from.
     """
 
     kind: str
@@ -65,6 +67,7 @@ class Problem:
     n_outputs: int
     strata: np.ndarray | None
     probe: Callable[[np.ndarray, np.ndarray, Any, Any], tuple[np.ndarray, np.ndarray, Any]]
+    soften: Callable[[Any], Any]
 
 
 class Fitting:
@@ -133,7 +136,9 @@ class Fitting:
             if checkpoint and not saved:
                 checkpoint.save({"seed": self.seed, "search": found, "trainer": None})
         if embeddings is not None:
-            self._set_probe(network, embeddings, self.rows, strength)
+            strength = self._set_probe(network, embeddings, self.rows, strength)
+        if embeddings is not None and self.fine_tuned:
+            self._set_probe(network, embeddings, self.rows, self._problem.soften(strength))
         if self.fine_tuned:
             search = found if p.learning_rate == "auto" else None
             self._train(network, checkpoint, search, saved and saved["trainer"])
@@ -164,7 +169,9 @@ class Fitting:
         """Return the network that training starts from."""
         network = self.start()
         if self._p.head == "probe":
-            self._set_probe(network, self._embeddings(network), self.rows, None)
+            embeddings = self._embeddings(network)
+            strength = self._set_probe(network, embeddings, self.rows, None)
+            self._set_probe(network, embeddings, self.rows, self._problem.soften(strength))
         return network
 
     @cached_property
@@ -228,16 +235,19 @@ class Fitting:
     def _search(self, network: TunedNetwork, embeddings: np.ndarray | None) -> dict[str, Any]:
         """Choose rate and blocks on an inner split; return what was found, as plain values."""
         train, held_out = self._inner_split()
-        strength = None
-        if embeddings is not None:
-            strength = self._set_probe(network, embeddings, train, None)
         candidates = self._candidates()
         training = self.training(candidates[0].learning_rate)
         if training.seconds is not None:
             training = dataclasses.replace(training, seconds=_SEARCH_SHARE * training.seconds)
         task = self.task(network, train, held_out)
+        strength = None
+        if embeddings is not None:
+            strength = self._set_probe(network, embeddings, train, None)
+        base = Judged(*judge(network, task, held_out, training))
+        if embeddings is not None:
+            self._set_probe(network, embeddings, train, self._problem.soften(strength))
         with self._bar("Searching", self._search_batches(len(candidates), len(train))) as step:
-            choice: Choice = choose(task, candidates, training, step)
+            choice: Choice = choose(task, candidates, training, base, step)
         # A head that starts from nothing has nothing to go back to.
         worthwhile = choice.worthwhile or (embeddings is None and choice.candidate is not None)
         rate, blocks = choice.candidate or candidates[0]
@@ -314,7 +324,7 @@ class Fitting:
 
     def _candidates(self) -> list[Candidate]:
         p = self._p
-        rates = RATES[p.optimizer] if self.plan.cached else (MIDDLE_RATES[p.optimizer],)
+        rates = RATES[p.optimizer] if self.plan.cached else RATES[p.optimizer][1:2]
         most = len(self.split.blocks)
         depths = sorted({1, most}) if p.n_blocks == "auto" and self.plan.cached else [most]
         return [Candidate(rate, depth) for rate in rates for depth in depths]

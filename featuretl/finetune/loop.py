@@ -23,6 +23,8 @@ OPTIMIZERS = ("sgd", "adamw", "adam", "rmsprop")
 AVERAGES = ("none", "ema", "soup")
 
 _SOUP = 3
+# A probe's gradient on features that it never saw move is rarely, but then much, longer.
+_LONGEST_GRADIENT = 5.0
 _EMA_EPOCHS = 2.0
 
 Record = dict[str, Any]
@@ -40,7 +42,7 @@ class Training:
     layer_decay: float = 1.0
     schedule: str = "cosine"
     decay_rate: float = 1.0
-    warmup: float = 0.0
+    warmup: float = 0.1
     head_epochs: int = 0
     unfrozen_rate: float = 1.0
     batch_norm: str = "frozen"
@@ -177,6 +179,8 @@ class Trainer:
         loss = self.task.objective.loss(outputs, rows)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        learning = [p for group in self.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(learning, _LONGEST_GRADIENT)
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.task.network)

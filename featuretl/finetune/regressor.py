@@ -39,7 +39,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
     optimizer : {"sgd", "adamw", "adam", "rmsprop"}, default="sgd"
         "sgd" and "rmsprop" with momentum 0.9, "sgd" Nesterov's.
     learning_rate : float > 0 or "auto", default="auto"
-        Of the head and, times ``layer_decay ** distance``, of the blocks. "auto" tries four rates
+        Of the head and, times ``layer_decay ** distance``, of the blocks. "auto" tries three rates
         (one where the trunk is not cached) in short runs on an inner split and keeps the probe
         if none beats it there; `history_` and `decision_` show what was tried.
     layer_decay : float in (0, 1], default=1.0
@@ -49,7 +49,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         by 10 after 60% and 85% of training.
     decay_rate : float >= 0, default=1.0
         lambda of "inverse-time", per epoch.
-    warmup : float in [0, 1), default=0.0
+    warmup : float in [0, 1), default=0.1
         Share of training in which the rate first rises from 0.
     epochs : int, default=12
     head_epochs : int, default=0
@@ -144,7 +144,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         layer_decay: float = 1.0,
         schedule: str = "cosine",
         decay_rate: float = 1.0,
-        warmup: float = 0.0,
+        warmup: float = 0.1,
         epochs: int = 12,
         head_epochs: int = 0,
         unfrozen_rate: float = 1.0,
@@ -283,7 +283,9 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
             head.fit(embeddings[rows], standardised[rows], weight[rows])
             return head.coef_, head.intercept_, head.alpha_
 
-        return Problem("squared", standardised, weight, Y.shape[1], None, probe)
+        return Problem(
+            "squared", standardised, weight, Y.shape[1], None, probe, lambda alpha: alpha
+        )
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -1,7 +1,7 @@
 """The search for a learning rate, and for how many blocks to train: successive halving.
 
 Short runs from the same start, judged on held-out rows; the better half goes on to a longer run.
-The last one left is compared with the start itself, which stays unless it is beaten.
+The last one left is compared with the probe, which stays unless it is beaten.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from featuretl.finetune.loop import Record, State, Task, Trainer, Training, judg
 from featuretl.finetune.network import snapshot
 
 RATES = {
-    "sgd": (0.001, 0.003, 0.01, 0.03),
-    "adamw": (3e-5, 1e-4, 3e-4, 1e-3),
-    "adam": (3e-5, 1e-4, 3e-4, 1e-3),
-    "rmsprop": (1e-5, 3e-5, 1e-4, 3e-4),
+    "sgd": (0.003, 0.01, 0.03),
+    "adamw": (3e-5, 1e-4, 3e-4),
+    "adam": (3e-5, 1e-4, 3e-4),
+    "rmsprop": (1e-5, 3e-5, 1e-4),
 }
-MIDDLE_RATES = {"sgd": 0.003, "adamw": 1e-4, "adam": 1e-4, "rmsprop": 3e-5}
 
 _SHARES = (0.25, 0.5)
 
@@ -42,7 +41,7 @@ class Choice(NamedTuple):
     candidate : Candidate or None
         None if nothing could be tried.
     gain : ndarray of float64
-        By how much the loss of each held-out row fell below that of the start.
+        By how much the loss of each held-out row fell below the probe's.
     score_gain : ndarray of float64
         By how much its score rose.
     records : list of dict
@@ -62,7 +61,9 @@ class Choice(NamedTuple):
         return bool(len(self.gain)) and self.gain.mean() > 0 and self.score_gain.mean() >= 0
 
 
-class _Result(NamedTuple):
+class Judged(NamedTuple):
+    """The loss and the score of each held-out row, float64 (k,)."""
+
     losses: np.ndarray
     scores: np.ndarray
 
@@ -71,17 +72,17 @@ def choose(
     task: Task,
     candidates: list[Candidate],
     training: Training,
+    base: Judged,
     on_batch: Callable[[], None] | None = None,
 ) -> Choice:
-    """Try `candidates` on ``task.rows`` and judge them by ``task.held_out``.
+    """Try `candidates` on ``task.rows``, judge them by ``task.held_out``, and compare with `base`.
 
     The network is left as it was. ``training.seconds`` limits the whole search.
     """
     start = snapshot(task.network)
     assert task.held_out is not None
-    base = _Result(*judge(task.network, task, task.held_out, training))
     records: list[Record] = []
-    results: dict[Candidate, _Result] = {}
+    results: dict[Candidate, Judged] = {}
     deadline = time.monotonic() + (training.seconds or np.inf)
     interrupted = False
     left = candidates
@@ -95,7 +96,7 @@ def choose(
             records += run.records
             interrupted = run.stopped == "interrupted"
             losses, scores = judge(task.network, task, task.held_out, training)
-            results[candidate] = _Result(np.nan_to_num(losses, nan=np.inf), scores)
+            results[candidate] = Judged(np.nan_to_num(losses, nan=np.inf), scores)
             task.network.load_state_dict(start)
         if not results:
             break

@@ -15,6 +15,9 @@ from sklearn.pipeline import make_pipeline
 from featuretl import FineTuneClassifier
 from featuretl.exceptions import FeatureTLWarning, ImageError, InputError, ParameterError
 
+# The probe inside says that it uses fewer folds: the sets here are tiny.
+pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
+
 
 def test_predicts_probabilities_classes_and_embeddings(fitted, photos, labels):
     proba = fitted.predict_proba(photos)

