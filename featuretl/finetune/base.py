@@ -6,7 +6,12 @@ from typing import Any, Self
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    clone,
+)
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,7 +31,7 @@ from featuretl.store.store import resolve_store
 Array = np.ndarray[Any, Any]
 
 
-class BaseFineTune(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
+class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base of `FineTuneClassifier` and `FineTuneRegressor`."""
 
     def transform(self, X: Any) -> Array:
@@ -91,7 +96,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, BaseEstimator):
             `rate` and `loss` (smoothed), ndarray (m,), m <= `steps`: it ends where the loss
             explodes; `suggestion`, the rate at which the loss falls most steeply.
         """
-        return find_rate(self._begin(X, y, None, None, None), steps)
+        return find_rate(clone(self)._begin(X, y, None, None, None), steps)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -21,7 +21,7 @@ from sklearn.utils import check_random_state
 
 from featuretl._progress import step_bar
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
 from featuretl.finetune.activations import Activations, FreshActivations, divided
 from featuretl.finetune.augment import Strength
 from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
@@ -202,19 +202,21 @@ class Fitting:
         """What the learning part is fed with."""
         p, augment = self._p, resolve_augment(self._p.augment)
         if not self.plan.cached or not isinstance(augment, Strength):
-            return FreshActivations(
-                self._images, self.backbone, self.split.trunk, augment, self._n_jobs
-            )
+            return self._fresh(augment)
         trunks = trunks_of(self.backbone, self.split, len(self.split.blocks), augment)
-        return cached(
-            self._images,
-            trunks,
-            augment.noise,
-            self._store,
-            p.batch_size,
-            self._n_jobs,
-            bool(p.verbose),
-        )
+        how = (augment.noise, self._store, p.batch_size, self._n_jobs, bool(p.verbose))
+        try:
+            return cached(self._images, trunks, *how)
+        except BackboneError as error:  # numbers too large for float16
+            if p.cache_trunk is True:
+                raise
+            self._warn(f"{error} It is trained uncached.")
+            self.plan = Plan(False, 0, 0, "its activations do not fit into float16")
+            return self._fresh(augment)
+
+    def _fresh(self, augment: Any) -> Activations:
+        trunk = self.split.trunk
+        return FreshActivations(self._images, self.backbone, trunk, augment, self._n_jobs)
 
     def task(self, network: TunedNetwork, rows: np.ndarray, held_out: Any = None) -> Task:
         """Return the task of training `network` on `rows`."""
