@@ -66,7 +66,7 @@ def quality(as_json: bool) -> None:
         for name, X, y, groups, splits in _real_data()
         for label, head in heads.items()
     ]
-    _show(table, as_json)
+    show(table, as_json)
 
 
 @main.command()
@@ -111,7 +111,7 @@ def fit(data: str, C: float, repeats: int, as_json: bool) -> None:
         }
         for name in contenders
     ]
-    _show(table, as_json)
+    show(table, as_json)
 
 
 @main.command()
@@ -159,7 +159,7 @@ def path(data: str, rows: int, repeats: int, as_json: bool) -> None:
         }
         for name in contenders
     ]
-    _show(table, as_json)
+    show(table, as_json)
 
 
 @main.command()
@@ -186,7 +186,7 @@ def memory(rows: int, as_json: bool) -> None:
             "seconds": time.perf_counter() - began,
             "passes": head.n_iter_,
         }
-    _show([row], as_json)
+    show([row], as_json)
 
 
 def _cross_validated(head: Any, X: Any, y: Any, groups: Any, splits: Any) -> dict[str, float]:
@@ -356,7 +356,8 @@ def _status_mib(field: str) -> float:
     return int(re.search(rf"{field}:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
 
 
-def _show(table: Table, as_json: bool) -> None:
+def show(table: Table, as_json: bool) -> None:
+    """Print a table, or JSON."""
     if as_json:
         click.echo(json.dumps(table, indent=1))
         return
