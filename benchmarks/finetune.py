@@ -55,7 +55,7 @@ def speed(images: int, blocks: int, epochs: int, repeats: int, as_json: bool) ->
         for _ in range(repeats):
             for name, run in contenders.items():
                 found[name].append(_in_own_process(run, paths, blocks, epochs))
-    table = []
+    table: list[dict[str, Any]] = []
     for name, runs in found.items():
         epoch, whole = (float(np.median([r[key] for r in runs])) for key in ("epoch", "whole"))
         table.append({"contender": name, "epoch s": epoch, f"{epochs} epochs s": whole})
@@ -105,7 +105,7 @@ def plain(paths: list[str], blocks: int, epochs: int) -> dict[str, float]:
     from featuretl.backbones.catalog import PACKAGED, packaged_file
 
     name = "tf_efficientnet_lite0"
-    model = timm.create_model(name, num_classes=CLASSES)
+    model: Any = timm.create_model(name, num_classes=CLASSES)
     file = packaged_file(name)
     assert file is not None
     state = list(torch.load(file, map_location="cpu", weights_only=True).values())

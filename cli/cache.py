@@ -39,7 +39,7 @@ def info(cache: str | None, as_json: bool) -> None:
         table.add_row(
             space.recipe["backbone"]["name"],
             ", ".join(output["layers"]),
-            output["pooling"],
+            output["pooling"] + (f", view {output['view']['number']}" if "view" in output else ""),
             str(output["n_features"]),
             f"{space.rows:,}",
             str(space.segments),

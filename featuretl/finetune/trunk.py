@@ -57,7 +57,8 @@ class Trunk:
     def recipe(self) -> dict[str, Any]:
         """The trunk's part of a recipe (JSON)."""
         output = {
-            "activations before": self.backbone.blocks[-self._n_blocks],
+            "layers": [f"input of {self.backbone.blocks[-self._n_blocks]}"],
+            "pooling": "none",
             "view": view_recipe(self._view, self._strength),
             "shape": list(self.shape),
             "layout": "channels last",

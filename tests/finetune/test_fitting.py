@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from featuretl_cli.main import cli
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 
@@ -165,3 +167,11 @@ def test_bfloat16_is_close(quick, photos, labels):
     half = quick(precision="bfloat16").fit(photos, labels).predict_proba(photos)
     single = quick(precision="float32").fit(photos, labels).predict_proba(photos)
     np.testing.assert_allclose(half, single, atol=0.05)
+
+
+def test_cached_trunks_are_spaces_of_the_store(quick, photos, labels, cache):
+    quick(cache=cache, augment="light", epochs=3).fit(photos, labels)
+    result = CliRunner().invoke(cli, ["cache", "info", "--cache", str(cache)])
+    assert result.exit_code == 0, result.output
+    assert "blocks.6.0" in result.output
+    assert "48 embeddings" in result.output
