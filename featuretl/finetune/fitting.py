@@ -135,10 +135,11 @@ class Fitting:
             strength = self._take_over(found)
             if checkpoint and not saved:
                 checkpoint.save({"seed": self.seed, "search": found, "trainer": None})
+        rows = self._final_split()[0] if self.fine_tuned else self.rows
         if embeddings is not None:
-            strength = self._set_probe(network, embeddings, self.rows, strength)
+            strength = self._set_probe(network, embeddings, rows, strength)
         if embeddings is not None and self.fine_tuned:
-            self._set_probe(network, embeddings, self.rows, self._problem.soften(strength))
+            self._set_probe(network, embeddings, rows, self._problem.soften(strength))
         if self.fine_tuned:
             search = found if p.learning_rate == "auto" else None
             self._train(network, checkpoint, search, saved and saved["trainer"])
@@ -277,9 +278,7 @@ class Fitting:
         search: dict[str, Any] | None,
         saved: dict[str, Any] | None,
     ) -> None:
-        rows, held_out = self.rows, None
-        if self._p.early_stopping is not None:
-            rows, held_out = self._inner_split()
+        rows, held_out = self._final_split()
         task = self.task(network, rows, held_out)
         task.blocks = task.blocks[-self.learning_blocks :]
         training = self.training(self.learning_rate)
@@ -303,6 +302,10 @@ class Fitting:
             self._warn(
                 f"Training was interrupted in epoch {state.epoch + 1}; the best weights stay."
             )
+
+    def _final_split(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the rows of the final training, and those that may end it."""
+        return (self.rows, None) if self._p.early_stopping is None else self._inner_split()
 
     def _set_probe(
         self, network: TunedNetwork, embeddings: np.ndarray, rows: np.ndarray, strength: Any
