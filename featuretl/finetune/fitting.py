@@ -29,8 +29,17 @@ from featuretl.finetune.loop import Record, Task, Trainer, Training, judge, outp
 from featuretl.finetune.network import Split, Tuned, TunedNetwork, new_head, set_head, split
 from featuretl.finetune.objective import Objective
 from featuretl.finetune.planning import Plan, cached, plan, resolve_augment, trunks_of
-from featuretl.finetune.search import RATES, Candidate, Choice, Judged, choose, verdict_of
+from featuretl.finetune.search import (
+    RATES,
+    Candidate,
+    Choice,
+    Judged,
+    choose,
+    rungs,
+    verdict_of,
+)
 from featuretl.finetune.trunk import activation_shape
+from featuretl.heads._targets import check_length
 from featuretl.images.inputs import read
 from featuretl.store.store import resolve_store
 
@@ -99,6 +108,8 @@ class Fitting:
         self._owner = type(p).__name__
         self._began = time.monotonic()
         self.rows = np.arange(len(images))
+        if self._groups is not None:
+            check_length(len(images), "groups", len(self._groups))
         self.seed = int(check_random_state(p.random_state).randint(2**31 - 1))
         self._store = resolve_store(p.cache, self._owner)
         self._n_jobs = joblib.effective_n_jobs(-1 if p.n_jobs is None else p.n_jobs)
@@ -352,8 +363,10 @@ class Fitting:
                 "more data."
             ) from error
         if strata is not None and len(np.unique(strata[train])) < len(np.unique(strata)):
-            train = np.union1d(train, held_out[~np.isin(strata[held_out], strata[train])])
-            held_out = np.setdiff1d(held_out, train)
+            needed = held_out[~np.isin(strata[held_out], strata[train])]
+            if self._groups is not None:
+                needed = held_out[np.isin(self._groups[held_out], self._groups[needed])]
+            train, held_out = np.union1d(train, needed), np.setdiff1d(held_out, needed)
         return np.sort(train), np.sort(held_out)
 
     def _can_stratify(self, strata: np.ndarray) -> bool:
@@ -362,9 +375,9 @@ class Fitting:
         return bool(sizes.min() >= 2 and min(held_out, n - held_out) >= len(sizes))
 
     def _search_batches(self, candidates: int, rows: int) -> int:
+        first, second = rungs(self._p.epochs)
         parts = -(-rows // self._p.batch_size)
-        quarter, half = (max(2, round(share * self._p.epochs)) for share in (0.25, 0.5))
-        return parts * (candidates * quarter + max(1, candidates // 2) * half)
+        return parts * (candidates * first + max(1, candidates // 2) * second)
 
     @contextlib.contextmanager
     def _bar(self, label: str, total: int) -> Iterator[Callable[[], None]]:

@@ -23,8 +23,6 @@ RATES = {
     "rmsprop": (1e-5, 3e-5, 1e-4),
 }
 
-_SHARES = (0.25, 0.5)
-
 
 class Candidate(NamedTuple):
     """What is tried: a learning rate and a number of blocks."""
@@ -86,8 +84,7 @@ def choose(
     deadline = time.monotonic() + (training.seconds or np.inf)
     interrupted = False
     left = candidates
-    for share in _SHARES:
-        epochs = max(2, round(share * training.epochs))
+    for epochs in rungs(training.epochs):
         results = {}
         for candidate in left:
             if interrupted or time.monotonic() >= deadline:
@@ -109,6 +106,11 @@ def choose(
     return Choice(
         best, base.losses - found.losses, found.scores - base.scores, records, interrupted
     )
+
+
+def rungs(epochs: int) -> tuple[int, int]:
+    """Return how long the runs are: of all candidates first, then of the better half."""
+    return max(2, round(0.25 * epochs)), max(2, round(0.5 * epochs))
 
 
 def _run(

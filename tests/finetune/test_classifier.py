@@ -222,6 +222,11 @@ def test_targets_are_checked(quick, photos, y, message):
         quick().fit(photos, y)
 
 
+def test_groups_are_checked(quick, photos, labels):
+    with pytest.raises(InputError, match="groups must have one entry per row of X; got 3 for 24"):
+        quick().fit(photos, labels, groups=[1, 2, 3])
+
+
 @pytest.mark.parametrize("cache_trunk", [True, False])
 def test_a_bad_image_is_named(quick, photos, labels, tmp_path, cache_trunk):
     bad = tmp_path / "bad.jpg"
