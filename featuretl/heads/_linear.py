@@ -30,6 +30,9 @@ Loss = Callable[[Array, Array], tuple[Array, Array]]
 
 _RANK = 256
 _SAMPLE_ROWS = 8192
+_SAMPLED = 16
+_FEWEST_SAMPLED = 1024
+_SAMPLE_TOL = 1e-4
 
 
 class Spectrum(NamedTuple):
@@ -105,6 +108,28 @@ class LinearProblem:
     def start(self) -> Array:
         """Return parameters of zeros (problems, size)."""
         return np.zeros((len(self._fold_of), self._shape[1] * self._shape[2]))
+
+    def start_from_sample(self, C: float, spectrum: Spectrum, tol: float, max_iter: int) -> Array:
+        """Return where to start with many rows: the solution at `C` on every 16th, at random."""
+        size = self.rows.n // _SAMPLED
+        if size < _FEWEST_SAMPLED:
+            return self.start()
+        chosen = np.sort(np.random.default_rng(0).choice(self.rows.n, size, replace=False))
+        sample = LinearProblem(
+            self.rows.taken(chosen),
+            self.target[chosen],
+            self._loss,
+            self.n_columns,
+            self.weight[chosen],
+            self.fold[chosen],
+            self.n_folds,
+        )
+        if not (sample._total > 0).all():
+            return self.start()
+        # With the penalty of all rows, relative to the loss.
+        C = C * float((self._total / sample._total).mean())
+        tol = max(tol, _SAMPLE_TOL)
+        return sample.solve(C, sample.start(), spectrum, tol, max_iter).x
 
     def solve(
         self, C: float, start: Array, spectrum: Spectrum, tol: float, max_iter: int

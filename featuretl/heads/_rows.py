@@ -115,8 +115,13 @@ class Rows:
         chosen = np.arange(self.n)
         if self.n > size:
             chosen = np.sort(rng.choice(self.n, size, replace=False))
+        taken = self.taken(chosen)
+        return taken._source, taken.weight
+
+    def taken(self, chosen: Array) -> Rows:
+        """Return the standardised rows at `chosen` (k,) with their weights and these threads."""
         rows = self._standardise(self._source[chosen]) if self._copy is None else self._copy[chosen]
-        return rows, self.weight[chosen]
+        return Rows(rows, self.weight[chosen], self._workers, scaling=None)
 
     def replaced_by(self, features: Array) -> Rows:
         """Return `features` (n, k), as they are, with the weights and the threads of these rows."""

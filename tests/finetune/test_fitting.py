@@ -31,6 +31,13 @@ def test_the_search_shows_what_it_tried(quick, photos, labels):
     assert model.score(photos, labels) == 1.0
 
 
+def test_the_search_tries_one_and_three_blocks(quick, photos, labels):
+    model = quick(n_blocks="auto", learning_rate="auto").fit(photos, labels)
+    search = model.history_[model.history_["stage"] == "search"]
+    assert set(search["n_blocks"]) == {1, 3}
+    assert model.n_blocks_ in (0, 1, 3)
+
+
 def test_the_probe_is_kept_when_training_makes_things_worse(quick, photos, labels, monkeypatch):
     def spoil(self, rows, x):
         for parameter in self.task.network.head.parameters():
