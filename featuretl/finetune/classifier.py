@@ -165,9 +165,9 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     >>> from sklearn.datasets import load_sample_images
     >>> from featuretl.finetune.classifier import FineTuneClassifier
     >>> china, flower = load_sample_images().images
-    >>> images = [p[i : i + 200, i : i + 200] for i in range(0, 160, 40) for p in (china, flower)]
+    >>> images = [p[i : i + 200, i : i + 200] for i in range(0, 200, 40) for p in (china, flower)]
     >>> model = FineTuneClassifier(n_blocks=1, learning_rate=0.003, epochs=3, random_state=0)
-    >>> model.fit(images, ["temple", "flower"] * 4).predict([china, flower]).tolist()
+    >>> model.fit(images, ["temple", "flower"] * 5).predict([china, flower]).tolist()
     ['temple', 'flower']
     """
 
