@@ -73,7 +73,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         probabilities; see `calibration_`.
     tol : float > 0, default=1e-4
         The solver stops when the expected further decrease is below `tol` times the objective;
-        the objective is then typically within 30 x `tol` of its minimum. 1e-6 where coefficients
+        the objective is then typically within 40 x `tol` of its minimum. 1e-6 where coefficients
         are to be compared.
     max_iter : int >= 1, default=1000
         Passes over X at most, for each C.
