@@ -114,10 +114,10 @@ class Fitting:
         self._store = resolve_store(p.cache, self._owner)
         self._n_jobs = joblib.effective_n_jobs(-1 if p.n_jobs is None else p.n_jobs)
         self.backbone = spec.load(p.device)
-        self.n_blocks = p.n_blocks
+        n_blocks = p.n_blocks
         if p.n_blocks == "auto":
-            self.n_blocks = min(_MOST_BLOCKS, len(self.backbone.blocks))
-        self.split: Split = split(self.backbone, self.n_blocks)
+            n_blocks = min(_MOST_BLOCKS, len(self.backbone.blocks))
+        self.split: Split = split(self.backbone, n_blocks)
         self.records: list[Record] = []
         self.decision = ""
         self.fine_tuned = True

@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-KINDS = ("softmax", "binary", "squared")
-
 
 class Objective:
     """A loss on the outputs (k, outputs) of some rows, against their targets.
