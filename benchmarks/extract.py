@@ -26,8 +26,8 @@ from sklearn.datasets import load_sample_images
 from featuretl import EmbeddingStore, extract, load_backbone
 
 
-def write_photographs(folder: Path, n: int) -> list[str]:
-    """Write n different JPEGs of about 500 x 375 pixels, cut from two real photographs."""
+def write_photographs(folder: Path, n: int, size: tuple[int, int] = (500, 375)) -> list[str]:
+    """Write n different JPEGs of `size` (width, height), cut from two real photographs."""
     photographs = load_sample_images().images
     rng = np.random.default_rng(0)
     paths = []
@@ -35,7 +35,7 @@ def write_photographs(folder: Path, n: int) -> list[str]:
         top, left = rng.integers(0, 427 - 330), rng.integers(0, 640 - 440)
         crop = Image.fromarray(photographs[i % 2][top : top + 330, left : left + 440])
         paths.append(str(folder / f"{i:06d}.jpg"))
-        crop.resize((500, 375), Image.Resampling.LANCZOS).save(paths[-1], quality=96)
+        crop.resize(size, Image.Resampling.LANCZOS).save(paths[-1], quality=96, comment=str(i))
     return paths
 
 

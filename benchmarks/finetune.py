@@ -2,16 +2,20 @@
 
     python benchmarks/finetune.py speed           one epoch and ten, cached, uncached and by hand
     python benchmarks/finetune.py accuracy        probe and fine-tuned (needs ../shared/data)
+    python benchmarks/finetune.py memory          peak memory of 50,000 images
 
 `--json` prints one JSON list instead of a table. In `speed` every contender has a process of its
 own, trains the same blocks and head of the same network with the same optimizer on the same photographs, and
-mirrors half of them; the plain loop is what one writes by hand with PIL, timm's transform and
-PyTorch, the lower blocks frozen and batch-norm in evaluation.
+mirrors half of them; the plain loop is what one writes by hand, in plain_loop.py.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+import resource
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +31,7 @@ from sklearn.model_selection import GroupShuffleSplit
 
 import featuretl
 from featuretl import FineTuneClassifier, ImageEmbedder, LinearProbeClassifier
+from featuretl.backbones.catalog import PACKAGED, packaged_file
 
 RATE, BATCH, CLASSES = 0.003, 32, 10
 
@@ -66,6 +71,16 @@ def speed(images: int, blocks: int, epochs: int, repeats: int, as_json: bool) ->
 
 
 @main.command()
+@click.option("--images", default=50_000, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def memory(images: int, as_json: bool) -> None:
+    """Peak memory of a fit on many small images, whole process, pages of mapped files included."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_photographs(Path(folder), images, (120, 90))
+        show([{"images": images, **_in_own_process(fit_many, paths)}], as_json)
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def accuracy(as_json: bool) -> None:
     """Accuracy on held-out images: the probe, and after fine-tuning with the defaults."""
@@ -96,52 +111,42 @@ def uncached(paths: list[str], blocks: int, epochs: int) -> dict[str, float]:
 
 
 def plain(paths: list[str], blocks: int, epochs: int) -> dict[str, float]:
-    """Train as one would by hand; nothing of featuretl runs here but the path of the weights."""
-    import timm
-    import torch
-    from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
-
-    from featuretl.backbones.catalog import PACKAGED, packaged_file
-
+    """Train as one would by hand; see plain_loop.py."""
     name = "tf_efficientnet_lite0"
-    model: Any = timm.create_model(name, num_classes=CLASSES)
-    file = packaged_file(name)
-    assert file is not None
-    state = list(torch.load(file, map_location="cpu", weights_only=True).values())
-    own = model.state_dict()
-    for key, tensor in zip(own, state, strict=True):
-        if not key.startswith("classifier"):
-            own[key].copy_(tensor)
-    config = {**timm.data.resolve_model_data_config(model), **PACKAGED[name].preprocess}
-    transform = timm.data.create_transform(**config, is_training=False)
-    flat = [block for stage in model.blocks for block in stage]
-    model.requires_grad_(False)
-    for module in (*flat[-blocks:], model.conv_head, model.bn2, model.classifier):
-        module.requires_grad_(True)
-    model.eval()  # batch-norm as it was; there is no dropout
+    settings = {
+        "paths": paths,
+        "name": name,
+        "file": str(packaged_file(name)),
+        "preprocess": PACKAGED[name].preprocess,
+        "blocks": blocks,
+        "epochs": epochs,
+        "batch": BATCH,
+        "rate": RATE,
+        "classes": CLASSES,
+    }
+    script = Path(__file__).with_name("plain_loop.py")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        input=json.dumps(settings),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
 
-    class Photographs(Dataset[Any]):
-        def __len__(self) -> int:
-            return len(paths)
 
-        def __getitem__(self, i: int) -> Any:
-            x = transform(Image.open(paths[i]).convert("RGB"))
-            return (x.flip(2) if torch.rand(()) < 0.5 else x), i % CLASSES
-
-    learning = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(learning, RATE, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    began = time.perf_counter()
-    seconds = []
-    for _ in range(epochs):
-        start = time.perf_counter()
-        for x, y in DataLoader(Photographs(), BATCH, shuffle=True):
-            loss = torch.nn.functional.cross_entropy(model(x), y)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        seconds.append(time.perf_counter() - start)
-    return {"epoch": float(np.median(seconds)), "whole": time.perf_counter() - began}
+def fit_many(paths: list[str]) -> dict[str, float]:
+    """Train one epoch on a cached trunk, starting from the probe."""
+    with tempfile.TemporaryDirectory() as cache:
+        model = FineTuneClassifier(
+            learning_rate=RATE, epochs=1, augment="none", cache_trunk=True, cache=cache
+        )
+        began = time.perf_counter()
+        model.fit(paths, [i % CLASSES for i in range(len(paths))])
+        seconds = time.perf_counter() - began
+        stored = sum(file.stat().st_size for file in Path(cache).rglob("*") if file.is_file())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+    return {"peak MiB": peak / 2**10, "activations MiB": stored / 2**20, "fit s": seconds}
 
 
 def _featuretl(paths: list[str], blocks: int, epochs: int, cache_trunk: bool) -> dict[str, float]:

@@ -143,7 +143,7 @@ class Backbone:
     def _blocks(self) -> tuple[Block, ...]:
         return find_blocks(self.model, self.spec.name)
 
-    def cut(self, n_blocks: int) -> tuple[torch.nn.Module, torch.nn.Module]:
+    def cut(self, n_blocks: int) -> tuple[torch.fx.GraphModule, torch.fx.GraphModule]:
         """Cut the network below its last `n_blocks` blocks; ``top(trunk(x))`` is "pre_logits".
 
         Both parts share the network's tensors. Raises BackboneError if it cannot be cut there.

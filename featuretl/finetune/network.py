@@ -13,6 +13,7 @@ from torch import nn
 
 from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.blocks import PreLogits
+from featuretl.backbones.folding import fold
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError
 from featuretl.finetune.trunk import activation_shape
@@ -112,8 +113,10 @@ class Split:
     why_not_cut: str = ""
 
 
-def split(backbone: Backbone, n_blocks: int | str) -> Split:
+def split(backbone: Backbone, n_blocks: int | str, batch_norm: str = "frozen") -> Split:
     """Divide a backbone below its last `n_blocks` blocks ("all" leaves nothing frozen).
+
+    Frozen batch-norm is folded into convolutions; see `featuretl.backbones.folding`.
 
     Raises
     ------
@@ -134,7 +137,8 @@ def split(backbone: Backbone, n_blocks: int | str) -> Split:
         trunk, top = backbone.cut(int(n_blocks))
     except BackboneError as error:
         return Split(None, _own(whole), blocks, d, str(error))
-    return Split(trunk, _own(top), blocks, d)
+    top = top if batch_norm == "train" else fold(top)
+    return Split(fold(trunk), _own(top), blocks, d)
 
 
 def _every_block(backbone: Backbone) -> list[frozenset[str]]:
