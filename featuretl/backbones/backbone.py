@@ -179,20 +179,24 @@ class Backbone:
         }
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return the network's input, float32 (3, height, width), for pixels (h, w, 3), uint8.
+        """Return what the network sees, uint8 (3, height, width), of pixels (h, w, 3), uint8.
 
         Raises ImageError for an image too long and thin to be resized.
         """
         return self.preprocessing(pixels)
 
-    def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
-        """Return the embeddings, float32 (n, n_features), of prepared images."""
-        batch = torch.stack(list(inputs)).contiguous(memory_format=torch.channels_last)
+    def batch(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the network's input, float32 (n, 3, height, width), on its device, of prepared images."""
+        batch = torch.stack([x.permute(1, 2, 0) for x in inputs]).permute(0, 3, 1, 2)
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
+        return self.preprocessing.normalise(batch)
+
+    def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
+        """Return the embeddings, float32 (n, n_features), of prepared images."""
         # float32 means float32: on recent GPUs convolutions default to TF32's 10 bits.
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            embedding = torch.cat(self._outputs(batch), dim=1)
+            embedding = torch.cat(self._outputs(self.batch(inputs)), dim=1)
             if self.spec.normalize:
                 embedding = torch.nn.functional.normalize(embedding, dim=1)
             return embedding.float().cpu().numpy()

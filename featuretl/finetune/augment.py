@@ -68,7 +68,7 @@ class View:
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __call__(self, pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
-        """Return the network's input (3, height, width) for pixels (h, w, 3), uint8."""
+        """Return what the network sees, uint8 (3, height, width), of pixels (h, w, 3), uint8."""
         if self.box is not None:
             height, width = pixels.shape[:2]
             left, top, right, bottom = self.box
@@ -85,7 +85,7 @@ class View:
             kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
             for kind, factor in zip(kinds, self.colour, strict=True):
                 image = kind(image).enhance(factor)
-            pixels = np.asarray(image)
+            pixels = np.array(image)
         return preprocessing(np.ascontiguousarray(pixels))
 
 

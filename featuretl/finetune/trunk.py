@@ -68,7 +68,7 @@ class Trunk:
         return self.backbone.recipe | {"output": output}
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return the network's input for pixels (h, w, 3), uint8, seen as this trunk's view."""
+        """Return what the network sees of pixels (h, w, 3), uint8, in this trunk's view."""
         view = cached_view(self._view, self._strength, pixels)
         return view(pixels, self.backbone.preprocessing)
 
@@ -89,11 +89,8 @@ def run(
     module: torch.nn.Module, backbone: Backbone, inputs: Sequence[torch.Tensor]
 ) -> torch.Tensor:
     """Return what a frozen module gives for prepared images, float32, on the backbone's device."""
-    batch = torch.stack(list(inputs)).contiguous(memory_format=torch.channels_last)
-    if backbone.device.type == "cuda":
-        batch = batch.pin_memory().to(backbone.device, non_blocking=True)
     with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
-        return module(batch).float()
+        return module(backbone.batch(inputs)).float()
 
 
 def activation_shape(backbone: Backbone, module: torch.nn.Module) -> tuple[int, ...]:

@@ -150,7 +150,7 @@ def describe(error: Exception) -> str:
 
 
 def rgb_from_pil(image: Image.Image) -> np.ndarray:
-    """Return the pixels of a PIL image by the same policy: uint8, (h, w, 3)."""
+    """Return the pixels of a PIL image by the same policy: uint8, (h, w, 3), writable."""
     width, height = image.size
     if not width * height:
         raise ImageError(f"{width} x {height} pixels: there are none")
@@ -166,11 +166,11 @@ def rgb_from_pil(image: Image.Image) -> np.ndarray:
     elif image.has_transparency_data:
         layers = image.convert("RGBA")
         white = Image.new("RGBA", layers.size, "white")
-        pixels = np.asarray(Image.alpha_composite(white, layers).convert("RGB"))
+        pixels = np.array(Image.alpha_composite(white, layers).convert("RGB"))
     else:
-        pixels = np.asarray(image.convert("RGB"))
+        pixels = np.array(image.convert("RGB"))
     if transpose is not None:
-        pixels = np.asarray(Image.fromarray(pixels).transpose(transpose))
+        pixels = np.array(Image.fromarray(pixels).transpose(transpose))
     return pixels
 
 

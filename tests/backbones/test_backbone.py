@@ -7,10 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
-import timm
 import torch
-from PIL import Image
-from timm.data import create_transform, resolve_data_config
 
 from featuretl import load_backbone
 from featuretl.exceptions import BackboneError, ParameterError
@@ -45,7 +42,7 @@ def test_equals_timms_pre_logits_and_pools_by_the_models_own_layout(name, pixels
     model = backbone.model
     inputs = prepare(backbone, pixels)
     with torch.inference_mode():
-        features = model.forward_features(torch.stack(inputs))
+        features = model.forward_features(backbone.batch(inputs))
         expected = model.forward_head(features, pre_logits=True)
     assert_close(backbone.embed(inputs), expected)
     assert backbone.n_features == expected.shape[1]
@@ -97,7 +94,7 @@ def test_a_layer_is_the_average_of_timms_intermediate(pixels):
     backbone = load_backbone(layers="blocks.4")
     inputs = prepare(backbone, pixels)
     with torch.inference_mode():
-        maps = backbone.model.forward_intermediates(torch.stack(inputs), intermediates_only=True)
+        maps = backbone.model.forward_intermediates(backbone.batch(inputs), intermediates_only=True)
     assert_close(backbone.embed(inputs), maps[3].mean((2, 3)))
     assert load_backbone(layers=3).recipe == backbone.recipe  # two names, one recipe
 
@@ -108,25 +105,9 @@ def test_class_token_of_a_layer_leaves_registers_out(pixels):
     inputs = prepare(cls, pixels)
     with torch.inference_mode():
         maps = cls.model.forward_intermediates(
-            torch.stack(inputs), indices=[5], return_prefix_tokens=True, intermediates_only=True
+            cls.batch(inputs), indices=[5], return_prefix_tokens=True, intermediates_only=True
         )
     assert_close(cls.embed(inputs), maps[0][1][:, 0])
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["tf_efficientnet_lite0", "resnet50", "inception_v3", "convnext_tiny", "vit_small_patch16_224"],
-)
-def test_preprocessing_is_timms_evaluation_transform(name, pixels):
-    backbone = load_backbone(name, weights="auto" if "lite" in name else "random")
-    config = resolve_data_config(pretrained_cfg=timm.create_model(name).pretrained_cfg)
-    transform = create_transform(**config, is_training=False)
-    for shape in [(427, 640), (200, 90), (20, 33)]:
-        crop = pixels[: shape[0], : shape[1]]
-        reference = transform(Image.fromarray(crop))
-        ours = backbone.prepare(crop)
-        assert torch.equal(ours, reference)
-        assert_close(backbone.embed([ours]), backbone.embed([reference]))
 
 
 def test_torchvisions_mobilenet_weights_keep_torchvisions_interpolation():

@@ -31,7 +31,7 @@ def test_packaged_weights_recognise_a_palace(name, pixels):
         pytest.skip(f"needs: {PACKAGED[name].install}")
     backbone = load_backbone(name)
     with torch.inference_mode():
-        logits = backbone.model(backbone.prepare(pixels)[None])
+        logits = backbone.model(backbone.batch([backbone.prepare(pixels)]))
     assert logits.argmax() == 698  # ImageNet's "palace"; the photograph is of one
 
 
@@ -70,7 +70,9 @@ def test_a_local_file_gives_the_embeddings_of_its_tensors(tmp_path, tiny, pixels
     backbone = load_backbone("test_resnet", weights=file)
     x = backbone.prepare(pixels)
     with torch.inference_mode():
-        expected = tiny.eval().forward_head(tiny.forward_features(x[None]), pre_logits=True)
+        expected = tiny.eval().forward_head(
+            tiny.forward_features(backbone.batch([x])), pre_logits=True
+        )
     np.testing.assert_allclose(backbone.embed([x]), expected, rtol=1e-3, atol=1e-4)
 
 

@@ -1,0 +1,108 @@
+"""What the network sees is what timm's evaluation transform shows it."""
+
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+
+from featuretl import load_backbone
+from featuretl.exceptions import ImageError
+
+MODELS = [
+    "tf_efficientnet_lite0",
+    "resnet50",
+    "inception_v3",
+    "convnext_tiny",
+    "beit_base_patch16_224",
+]
+SHAPES = [(427, 640), (640, 427), (200, 90), (20, 33), (224, 224), (1, 1)]
+
+
+def timms(preprocessing, pixels):
+    transform = create_transform(**asdict(preprocessing), is_training=False)
+    return transform(Image.fromarray(pixels))
+
+
+def levels_apart(preprocessing, pixels):
+    """Return the differences from timm's transform, in levels of 255."""
+    ours = preprocessing.normalise(preprocessing(pixels)[None])[0]
+    std = torch.tensor(preprocessing.std)[:, None, None]
+    return (ours - timms(preprocessing, pixels)).abs() * std * 255
+
+
+@pytest.fixture(scope="module")
+def preprocessing():
+    return load_backbone().preprocessing
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_of_a_model_is_what_its_configuration_asks_for(name, pixels):
+    model = timm.create_model(name)
+    preprocessing = type(load_backbone().preprocessing).of(model.pretrained_cfg)
+    config = resolve_data_config(pretrained_cfg=model.pretrained_cfg)
+    expected = create_transform(**config, is_training=False)(Image.fromarray(pixels))
+    found = preprocessing.normalise(preprocessing(pixels)[None])[0]
+    assert found.shape == expected.shape
+    assert float((found - expected).abs().mean()) < 0.002
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("crop_pct", [0.875, 0.95, 1.0])
+@pytest.mark.parametrize("size", [(224, 224), (192, 256)])
+def test_every_mode_equals_timms(preprocessing, pixels, interpolation, crop_mode, crop_pct, size):
+    mode = replace(
+        preprocessing,
+        interpolation=interpolation,
+        crop_mode=crop_mode,
+        crop_pct=crop_pct,
+        input_size=(3, *size),
+    )
+    for height, width in SHAPES:
+        apart = levels_apart(mode, pixels[:height, :width].copy())
+        assert apart.shape == (3, *size)
+        assert float(apart.mean()) < 0.2  # of one level: ties are rounded otherwise
+        assert float(apart.max()) <= 8  # of a few pixels blown up; 1 elsewhere
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 700), st.integers(1, 700), st.sampled_from([0.875, 0.9, 1.0]))
+def test_every_shape_is_resized_and_cropped_where_timm_does(height, width, crop_pct):
+    mode = replace(load_backbone().preprocessing, crop_pct=crop_pct)
+    y, x = np.mgrid[:height, :width]
+    ramp = np.stack(
+        [255 * x // width, 255 * y // height, 255 * (x + y) // (width + height)], axis=2
+    )
+    assert float(levels_apart(mode, ramp.astype(np.uint8)).max()) <= 2.01
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+def test_embeddings_are_those_of_timms_transform(preprocessing, pixels, interpolation, crop_mode):
+    backbone = load_backbone()
+    mode = replace(preprocessing, interpolation=interpolation, crop_mode=crop_mode)
+    images = [pixels, pixels[:200, :90].copy(), pixels[50:370, 100:560].copy()]
+    reference = torch.stack([timms(mode, image) for image in images])
+    with torch.inference_mode():
+        features = backbone.model.forward_features(reference)
+        expected = backbone.model.forward_head(features, pre_logits=True).numpy()
+    found = backbone.embed([mode(image) for image in images])
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((found * expected).sum(1) / norms).min() >= 0.9999
+
+
+def test_the_recipe_says_which_implementation_resizes(preprocessing):
+    assert preprocessing.recipe()["implementation"] == "torch"
+    assert replace(preprocessing, interpolation="lanczos").recipe()["implementation"] == "timm"
+    assert replace(preprocessing, crop_mode="border").recipe()["implementation"] == "timm"
+
+
+def test_too_long_and_thin_is_refused(preprocessing):
+    with pytest.raises(ImageError, match="1 x 300000 pixels are too long and thin"):
+        preprocessing(np.zeros((300_000, 1, 3), np.uint8))
