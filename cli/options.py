@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,36 @@ cache_option = click.option(
     metavar="DIR",
     help="Where embeddings are kept.  [default: $FEATURETL_CACHE, or the user's cache directory]",
 )
+
+
+class Quantity(click.ParamType):
+    """A number with a unit, e.g. "20GB"; the value is an int in the unit of 1.
+
+    Parameters
+    ----------
+    name : str
+        What the help shows in its place.
+    units : dict of str to int
+    example : str
+    """
+
+    def __init__(self, name: str, units: dict[str, int], example: str) -> None:
+        self.name, self._units, self._example = name, units, example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return what `value` means; fail unless it is a number >= 0 and a unit."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", value.lower())
+        units = {unit.lower(): factor for unit, factor in self._units.items()}
+        if not found or found[2] not in units:
+            expected = ", ".join(self._units)
+            self.fail(
+                f"{value!r} is not a number and a unit ({expected}), as in {self._example}.",
+                param,
+                ctx,
+            )
+        return round(float(found[1]) * units[found[2]])
 
 
 def cache_options(command: F) -> F:

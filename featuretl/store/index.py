@@ -78,6 +78,15 @@ class SegmentIndex:
             if not self._is_current():  # made anew by another process in between
                 self._do(insert)
 
+    def forget(self, space: str) -> None:
+        """Take all segments of a space out of the index; their files stay."""
+
+        def delete(db: sqlite3.Connection) -> None:
+            with _transaction(db):
+                db.execute("DELETE FROM segment WHERE space=?", (space,))
+
+        self._do(delete)
+
     def version(self) -> object:
         """Return a value that differs from the last one if a segment was committed since."""
         with self._guard:

@@ -115,6 +115,12 @@ class StoredSpace:
 
     def __enter__(self) -> Self:
         self._store.lock_shared()
+        if not self.folder.exists():
+            self._store.unlock()
+            raise StoreError(
+                f"The embedding store {str(self._store.path)!r} was cleared while this extraction "
+                "began; run it again."
+            )
         self._committed_at = time.monotonic()
         return self
 

@@ -83,6 +83,8 @@ class SpaceInfo:
         See `featuretl.store.keys`.
     rows, segments, bytes : int
         Of committed segments; bytes counts embeddings and keys.
+    used : float
+        When it was opened last, in seconds since 1970.
     """
 
     id: str
@@ -90,6 +92,7 @@ class SpaceInfo:
     rows: int
     segments: int
     bytes: int
+    used: float
 
 
 class EmbeddingStore:
@@ -178,8 +181,14 @@ class EmbeddingStore:
         """Return what the store holds, one entry per space, largest first."""
         sizes = self.index.sizes()
         infos = [
-            SpaceInfo(record["id"], record["recipe"], *sizes.get(record["id"], (0, 0, 0)))
-            for record in map(_read_record, sorted((self.path / "spaces").glob("*/space.json")))
+            SpaceInfo(
+                record["id"],
+                record["recipe"],
+                *sizes.get(record["id"], (0, 0, 0)),
+                path.stat().st_mtime,
+            )
+            for path in sorted((self.path / "spaces").glob("[0-9a-f]*[0-9a-f]/space.json"))
+            for record in [_read_record(path)]
         ]
         return sorted(infos, key=lambda info: -info.bytes)
 
@@ -202,6 +211,7 @@ class EmbeddingStore:
                 write_matrix(path, shape, chunks)
             except OSError as error:
                 raise self._unwritable(error) from error
+        _touch(path)
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     def lock_shared(self) -> None:
@@ -224,6 +234,25 @@ class EmbeddingStore:
             if self._lock_depth == 0 and self._lock_file is not None:
                 os.close(self._lock_file)
                 self._lock_file = None
+
+    @contextlib.contextmanager
+    def locked_exclusively(self) -> Iterator[None]:
+        """Keep rows from being added. Raises StoreError if some are being added now."""
+        try:
+            descriptor = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError as error:
+            raise StoreError(
+                f"The embedding store {str(self.path)!r} is in use by an extraction; try again "
+                "when that has ended."
+            ) from error
+        finally:
+            os.close(descriptor)
 
     def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
         generation = 0
@@ -254,6 +283,7 @@ class EmbeddingStore:
         return _read_record(path)
 
     def _stored_space(self, record: dict[str, Any]) -> StoredSpace:
+        _touch(self._record_path(record["id"]))
         return StoredSpace(self, record["id"], record["recipe"]["output"]["n_features"])
 
     def _record_path(self, identity: str) -> Path:
@@ -282,6 +312,12 @@ def _read_record(path: Path) -> dict[str, Any]:
             f"{str(path)!r} is damaged ({error!r}); move its folder away to start it again."
         ) from error
     return record
+
+
+def _touch(path: Path) -> None:
+    """Note that a file is used now, for `featuretl.store.collect`."""
+    with contextlib.suppress(OSError):  # a read-only store
+        os.utime(path)
 
 
 def _agrees(record: dict[str, Any], golden: np.ndarray) -> bool:

@@ -412,6 +412,25 @@ def test_cache_info_of_another_folder(few: Path, tmp_path: Path) -> None:
     assert "3 embeddings" in run("cache", "info", "--cache", tmp_path / "other").stdout
 
 
+def test_cache_gc_frees_what_is_not_wanted_any_more(few: Path, cache: Path) -> None:
+    extract(few)
+    extract(few / "a", "--pooling", "max")
+    assert "Freed 0.0 MiB: 0 recipes, 0 views" in run("cache", "gc", "--older-than", "1d").stdout
+    facts = json.loads(run("cache", "gc", "--max-size", "1.5kB", "--json").stdout)
+    assert [space["rows"] for space in facts["spaces"]] == [3]
+    text = run("cache", "gc", "--max-size", "0kB").stdout
+    assert "freed test_resnet, pre_logits: 2 rows" in text
+    assert "Freed 0.0 MiB: 1 recipes, 0 views" in text
+    assert counts(extract(few, "--json")) == (3, 0, 3, 0)
+
+
+@pytest.mark.parametrize("size", ["20", "GB", "-1GB", "20XB"])
+def test_a_size_without_a_unit_is_refused(size: str) -> None:
+    result = run("cache", "gc", f"--max-size={size}")
+    assert result.exit_code == 2
+    assert f"'{size}' is not a number and a unit (kB, MB, GB, TB), as in 20GB." in result.stderr
+
+
 # processes
 
 MAIN = [sys.executable, "-c", "from featuretl_cli.main import main; main()"]

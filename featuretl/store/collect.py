@@ -1,0 +1,115 @@
+"""Garbage collection: free what has not been used for long, and what killed runs have left.
+
+Whatever is freed is embedded again when it is asked for. Nothing is freed while an extraction adds
+rows to the store; a reader that has rows in its hands keeps them, because files are unlinked and
+never changed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from featuretl.store.store import EmbeddingStore, SpaceInfo
+
+_YOUNG = 3600.0
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What `collect` freed.
+
+    Attributes
+    ----------
+    spaces : list of SpaceInfo
+        Recipes whose embeddings (or activations) are gone.
+    views : int
+        Ordered matrices that are gone.
+    bytes : int
+        Of both.
+    """
+
+    spaces: list[SpaceInfo]
+    views: int
+    bytes: int
+
+
+def collect(
+    store: EmbeddingStore, max_bytes: int | None = None, older_than: float | None = None
+) -> Freed:
+    """Free disk space.
+
+    Ordered matrices (views) go before embeddings, and what was used longest ago goes first. Files
+    that a killed run left half written go in any case.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+    max_bytes : int, optional
+        What embeddings and views may take together afterwards.
+    older_than : float, optional
+        In seconds: free what has not been used since.
+
+    Returns
+    -------
+    freed : Freed
+
+    Raises
+    ------
+    StoreError
+        If an extraction is adding rows, or the store cannot be written.
+    """
+    if not store.path.exists():
+        return Freed([], 0, 0)
+    with store.locked_exclusively():
+        _remove_leftovers(store.path)
+        spaces = sorted(store.info(), key=lambda info: info.used)
+        views = sorted(_views(store.path), key=lambda view: view[0])
+        total = sum(info.bytes for info in spaces) + sum(size for _, size, _ in views)
+        cutoff = -float("inf") if older_than is None else time.time() - older_than
+        most = float("inf") if max_bytes is None else max_bytes
+        freed = Freed([], 0, 0)
+        for used, size, path in views:
+            if used < cutoff or total > most:
+                path.unlink(missing_ok=True)
+                total -= size
+                freed = Freed(freed.spaces, freed.views + 1, freed.bytes + size)
+        for info in spaces:
+            if info.used < cutoff or total > most:
+                _remove_space(store, info)
+                total -= info.bytes
+                freed = Freed([*freed.spaces, info], freed.views, freed.bytes + info.bytes)
+    return freed
+
+
+def _views(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """Yield when each view was used last, its size and its path."""
+    for path in (folder / "views").glob("*.npy"):
+        state = path.stat()
+        yield state.st_mtime, state.st_size, path
+
+
+def _remove_space(store: EmbeddingStore, info: SpaceInfo) -> None:
+    """Forget a space, then its files: a kill in between leaves files that nothing refers to."""
+    store.index.forget(info.id)
+    folder = store.path / "spaces" / info.id
+    doomed = folder.with_name(f"{info.id}.{uuid4().hex[:8]}.partial")
+    folder.rename(doomed)  # at once: nobody finds half a space
+    shutil.rmtree(doomed)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what was left half written; what is young may still be under way."""
+    young = time.time() - _YOUNG
+    for pattern in ("spaces/*.partial", "spaces/*/*.partial", "views/*.partial"):
+        for path in folder.glob(pattern):
+            if path.stat().st_mtime > young:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
