@@ -202,16 +202,17 @@ class Backbone:
             return embedding.float().cpu().numpy()
 
     def _outputs(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        model = self._network.folded
         indices = sorted({index for index in self._indices if index is not None})
         if not indices:
-            final = self._pool_final(self.model.forward_features(batch))
+            final = self._pool_final(model.forward_features(batch))
             return [final] * len(self._indices)
-        has_cls = has_class_token(self.model)
-        final, intermediates = self.model.forward_intermediates(
+        has_cls = has_class_token(model)
+        final, intermediates = model.forward_intermediates(
             batch, indices=indices, **({"return_prefix_tokens": True} if has_cls else {})
         )
         pooling = self.spec.pooling
-        pooling = usual_pooling(self.model) if pooling == "auto" else pooling
+        pooling = usual_pooling(model) if pooling == "auto" else pooling
         pooled = {}
         for index, output in zip(indices, intermediates, strict=True):
             x, prefix = output if isinstance(output, (tuple, list)) else (output, None)

@@ -97,16 +97,23 @@ def cut(model: Any, name: str, blocks: tuple[Block, ...], n_blocks: int) -> Any:
     """
     whole = PreLogits(model).eval()
     try:
-        graph = _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(whole)
-    except Exception as error:  # a model's own code runs on symbols, and may raise anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise _cannot_cut(name, f"its operations cannot be traced ({reason})") from error
+        graph = trace(whole)
+    except TypeError as error:
+        raise _cannot_cut(name, f"its operations cannot be traced ({error})") from error
     upper = frozenset[str]().union(*(block.parameters for block in blocks[-n_blocks:]))
     position, crossing = _find_cut(graph, whole, upper, name)
     nodes = list(graph.nodes)
     trunk = _part(whole, nodes[:position], None, crossing)
     top = _part(whole, nodes[position:], crossing, None)
     return trunk, top
+
+
+def trace(module: nn.Module) -> fx.Graph:
+    """Return the graph of a module's operations. Raises TypeError if it cannot be had."""
+    try:
+        return _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(module)
+    except Exception as error:  # a model's own code runs on symbols, and may raise anything
+        raise TypeError(str(error).splitlines()[0] if str(error) else repr(error)) from error
 
 
 def check_cut(model: Any, trunk: Any, top: Any, example: torch.Tensor, name: str) -> None:

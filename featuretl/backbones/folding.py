@@ -1,102 +1,71 @@
-"""Folding: a convolution and the batch-norm after it as one operation, with the same tensors.
-
-With frozen statistics, batch-norm is a scale and a shift per channel. Applied to the weights of the
-convolution rather than to its output, it costs next to nothing; gradients reach the same
-parameters, with the same values.
-"""
+"""Folding: the scale and the shift of each frozen batch-norm, put into the convolution before it."""
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame, conv2d_same
+from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import fx, nn
-from torch.nn import functional
 
 _CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
 _BATCH_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
-def fold(part: fx.GraphModule) -> fx.GraphModule:
-    """Fold each batch-norm of `part` into the convolution before it, where there is one.
+def fold(module: nn.Module, graph: fx.Graph) -> nn.Module:
+    """Return a module that computes in evaluation what `module` does, with fewer operations.
 
     Parameters
     ----------
-    part : torch.fx.GraphModule
-        Changed in place. The names of its tensors stay as they are; statistics are taken from the
-        running ones, whether it is in training or not.
+    module : torch.nn.Module
+        In evaluation mode.
+    graph : torch.fx.Graph
+        Of its operations.
 
     Returns
     -------
-    part : torch.fx.GraphModule
+    folded : torch.nn.Module
+        A copy with tensors of its own; `module` itself where there is nothing to fold.
     """
-    for node in list(part.graph.nodes):
-        if node.op == "call_module" and _is_foldable(node, part):
-            _fold_node(node, part)
-    part.recompile()
-    return part
+    pairs = list(_pairs(module, graph))
+    if not pairs:
+        return module
+    folded = copy.deepcopy(module)
+    with torch.no_grad():
+        for convolution, norm in pairs:
+            _fold_pair(folded, convolution, norm)
+    return folded.requires_grad_(False)
 
 
-def _is_foldable(node: fx.Node, part: fx.GraphModule) -> bool:
-    norm: Any = part.get_submodule(str(node.target))
-    before = node.args[0] if len(node.args) == 1 else None
-    if type(norm) not in _BATCH_NORMS or not norm.affine or norm.running_mean is None:
-        return False
-    if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
-        return False
-    convolution = part.get_submodule(str(before.target))
-    return (
-        type(convolution) in _CONVOLUTIONS
-        and len(before.args) == 1
-        and convolution.padding_mode == "zeros"
-    )
+def _pairs(module: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, str]]:
+    """Yield the names of a convolution and of the batch-norm that alone takes its output."""
+    calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+    for node in graph.nodes:
+        before = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        names = str(before.target), str(node.target)
+        convolution, norm = map(module.get_submodule, names)
+        if (
+            type(convolution) in _CONVOLUTIONS
+            and type(norm) in _BATCH_NORMS
+            and isinstance(norm.running_mean, torch.Tensor)
+            and norm.affine
+            and all(calls[name] == 1 for name in names)
+        ):
+            yield names
 
 
-def _fold_node(node: fx.Node, part: fx.GraphModule) -> None:
-    """Put one call in place of the batch-norm `node` and the convolution before it."""
-    before: Any = node.args[0]
-    norm: Any = part.get_submodule(str(node.target))
-    convolution: Any = part.get_submodule(str(before.target))
-    names = [f"{node.target}.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
-    own = [f"{before.target}.weight"]
-    if convolution.bias is not None:
-        own.append(f"{before.target}.bias")
-    options = {
-        "eps": norm.eps,
-        "same_padding": isinstance(convolution, Conv2dSame),
-        "stride": convolution.stride,
-        "padding": convolution.padding,
-        "dilation": convolution.dilation,
-        "groups": convolution.groups,
-    }
-    graph = part.graph
-    with graph.inserting_before(node):
-        tensors = [graph.get_attr(name) for name in (*names, *own)]
-        result = graph.call_function(_convolve_and_normalise, (before.args[0], *tensors), options)
-        for name in ("drop", "act") if isinstance(norm, BatchNormAct2d) else ():
-            if not isinstance(getattr(norm, name), nn.Identity):
-                result = graph.call_module(f"{node.target}.{name}", (result,))
-    node.replace_all_uses_with(result)
-    graph.erase_node(node)
-    graph.erase_node(before)
-
-
-def _convolve_and_normalise(
-    x: torch.Tensor,
-    scale: torch.Tensor,
-    shift: torch.Tensor,
-    mean: torch.Tensor,
-    variance: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None = None,
-    *,
-    eps: float,
-    same_padding: bool,
-    **options: Any,
-) -> torch.Tensor:
-    """Return ``batch_norm(conv(x))`` with frozen statistics, by one convolution."""
-    scale = scale * torch.rsqrt(variance + eps)
-    shift = shift - mean * scale if bias is None else shift + (bias - mean) * scale
-    convolve = conv2d_same if same_padding else functional.conv2d
-    return convolve(x, weight * scale[:, None, None, None], shift, **options)
+def _fold_pair(module: nn.Module, name: str, norm_name: str) -> None:
+    convolution: Any = module.get_submodule(name)
+    norm: Any = module.get_submodule(norm_name)
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = 0.0 if convolution.bias is None else convolution.bias
+    convolution.weight.mul_(scale[:, None, None, None])
+    convolution.bias = nn.Parameter(norm.bias + (bias - norm.running_mean) * scale)
+    rest = [norm.drop, norm.act] if isinstance(norm, BatchNormAct2d) else []
+    left = nn.Sequential(*(part for part in rest if not isinstance(part, nn.Identity)))
+    module.set_submodule(norm_name, left.eval())

@@ -9,7 +9,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ import torch
 
 from featuretl._validation import printable
 from featuretl.backbones._allocator import keep_freed_memory
+from featuretl.backbones.blocks import PreLogits, trace
 from featuretl.backbones.catalog import PACKAGED, did_you_mean, hub_file, packaged_file
+from featuretl.backbones.folding import fold
 from featuretl.exceptions import BackboneError
 
 RANDOM_SEED = 0
 
 _HUB_SECONDS = 10
+_SAME = 0.99999
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,16 @@ class Network:
     model: Any
     file: Path | None
     tensors: str
+
+    @cached_property
+    def folded(self) -> Any:
+        """The model with batch-norm folded into convolutions; itself where that cannot be."""
+        whole = PreLogits(self.model)
+        try:
+            folded: Any = fold(whole, trace(whole))
+        except TypeError:
+            return self.model
+        return folded.model if folded is whole or _agree(whole, folded) else self.model
 
 
 def load_network(name: str, weights: str, device: torch.device) -> Network:
@@ -198,6 +211,16 @@ def _check_fit(model: Any, name: str, file: Path, state: Mapping[str, torch.Tens
         raise BackboneError(
             f"The weights file {printable(os.fspath(file))!r} does not fit {name!r}: {lists}."
         )
+
+
+def _agree(whole: PreLogits, folded: Any) -> bool:
+    """Return whether both give the same embeddings for two images of noise."""
+    generator = torch.Generator().manual_seed(RANDOM_SEED)
+    noise = torch.randn((2, *whole.model.pretrained_cfg["input_size"]), generator=generator)
+    x = noise.to(next(whole.parameters()).device)
+    with torch.inference_mode():
+        cosine = torch.nn.functional.cosine_similarity(whole(x), folded(x))
+    return bool(cosine.min() > _SAME)
 
 
 def _is_classifier(key: str, model: Any) -> bool:

@@ -117,7 +117,7 @@ class Fitting:
         n_blocks = p.n_blocks
         if p.n_blocks == "auto":
             n_blocks = min(_MOST_BLOCKS, len(self.backbone.blocks))
-        self.split: Split = split(self.backbone, n_blocks, p.batch_norm)
+        self.split: Split = split(self.backbone, n_blocks)
         self.records: list[Record] = []
         self.decision = ""
         self.fine_tuned = True

@@ -113,10 +113,8 @@ class Split:
     why_not_cut: str = ""
 
 
-def split(backbone: Backbone, n_blocks: int | str, batch_norm: str = "frozen") -> Split:
+def split(backbone: Backbone, n_blocks: int | str) -> Split:
     """Divide a backbone below its last `n_blocks` blocks ("all" leaves nothing frozen).
-
-    Frozen batch-norm is folded into convolutions; see `featuretl.backbones.folding`.
 
     Raises
     ------
@@ -137,8 +135,7 @@ def split(backbone: Backbone, n_blocks: int | str, batch_norm: str = "frozen") -
         trunk, top = backbone.cut(int(n_blocks))
     except BackboneError as error:
         return Split(None, _own(whole), blocks, d, str(error))
-    top = top if batch_norm == "train" else fold(top)
-    return Split(fold(trunk), _own(top), blocks, d)
+    return Split(fold(trunk, trunk.graph), _own(top), blocks, d)
 
 
 def _every_block(backbone: Backbone) -> list[frozenset[str]]:
