@@ -1,7 +1,8 @@
 """The engine of an extraction: plan, stream, commit.
 
-Every image is read once, hashed and looked up; only what the store lacks is decoded and run, in
-batches, while threads read, decode and preprocess ahead.
+Every image is read once, hashed and looked up; only what the store lacks is decoded and run. Each
+thread takes a batch of images all the way, from the files through the network: with one thread of
+PyTorch's own in each, no core waits for another.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from featuretl.store.space import Space
 NO_KEY = b"\0" * 32
 
 _LOOK_AHEAD = 256
+_BATCHES_AHEAD = 1
 _HASHES_AT_ONCE = 4096
 _ATTEMPTS = 3
 _CHANGING = "it changed while it was read; try again when it is settled"
@@ -101,6 +103,15 @@ class _Prepared:
     error: str | None = None
 
 
+@dataclass
+class _Batch:
+    """Images that went through a thread, and the keys and embeddings of those that have one."""
+
+    images: list[_Prepared]
+    keys: list[bytes]
+    rows: np.ndarray
+
+
 class Run:
     """One extraction: the state that planning and streaming share.
 
@@ -160,7 +171,7 @@ class Run:
                 break
 
     def _embed_all(self, pool: ThreadPoolExecutor) -> None:
-        with self.space:
+        with self.space, self._source.one_thread_each(pool, self._n_jobs):
             for _ in range(_ATTEMPTS):
                 todo = self._missing()
                 if not todo:
@@ -182,33 +193,31 @@ class Run:
 
     def _embed(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> list[int]:
         """Embed what is not under way elsewhere; return what is."""
-        batch: list[_Prepared] = []
         left: list[int] = []
-        with contextlib.closing(self._ahead(pool, todo, force)) as ahead:
-            for prepared in ahead:
-                self._note(prepared)
-                if prepared.taken is None:
-                    left.append(prepared.index)
-                elif prepared.input is not None:
-                    batch.append(prepared)
-                elif prepared.error is None:
-                    self.statistics.cached += 1
-                if len(batch) == self._batch_size:
-                    self._forward(batch)
-                    batch = []
-        if batch:
-            self._forward(batch)
+        with contextlib.closing(self._batches(pool, todo, force)) as batches:
+            for batch in batches:
+                for prepared in batch.images:
+                    self._note(prepared)
+                    if prepared.taken is None:
+                        left.append(prepared.index)
+                    elif not prepared.taken and prepared.error is None:
+                        self.statistics.cached += 1
+                if batch.keys:
+                    self.space.append(batch.keys, batch.rows)
+                    self.statistics.embedded += len(batch.keys)
+                self._report()
         return left
 
-    def _ahead(
+    def _batches(
         self, pool: ThreadPoolExecutor, todo: list[int], force: bool
-    ) -> Generator[_Prepared, None, None]:
-        """Yield prepared images in order, two batches of them under way in the threads."""
-        window: deque[Future[_Prepared]] = deque()
+    ) -> Generator[_Batch, None, None]:
+        """Yield embedded batches in order; a few more of them than threads are under way."""
+        size = min(self._batch_size, -(-len(todo) // self._n_jobs))
+        window: deque[Future[_Batch]] = deque()
         try:
-            for index in todo:
-                window.append(pool.submit(self._prepare, index, force))
-                if len(window) >= 2 * self._batch_size + self._n_jobs:
+            for start in range(0, len(todo), size):
+                window.append(pool.submit(self._work, todo[start : start + size], force))
+                if len(window) > self._n_jobs + _BATCHES_AHEAD:
                     yield window[0].result()
                     window.popleft()
             while window:
@@ -216,6 +225,17 @@ class Run:
                 window.popleft()
         finally:  # interrupted: let no thread claim an image after this
             wait([future for future in window if not future.cancel()])
+
+    def _work(self, indices: list[int], force: bool) -> _Batch:
+        """Read, decode, preprocess and embed some images, all in one thread."""
+        images = [self._prepare(index, force) for index in indices]
+        ready = [image for image in images if image.input is not None]
+        if not ready:
+            return _Batch(images, [], np.empty((0, 0)))
+        rows = self._source.backbone.embed([image.input for image in ready])
+        for image in ready:
+            image.input = None
+        return _Batch(images, [image.key for image in ready], rows)
 
     def _prepare(self, index: int, force: bool) -> _Prepared:
         """Read and, if it is to be embedded here and now, decode and preprocess one image."""
@@ -248,12 +268,6 @@ class Run:
         except ImageError as error:
             return _Prepared(index, error=printable(error))
         return _Prepared(index, content.key, content.state)
-
-    def _forward(self, batch: list[_Prepared]) -> None:
-        rows = self._source.backbone.embed([prepared.input for prepared in batch])
-        self.space.append([prepared.key for prepared in batch], rows)
-        self.statistics.embedded += len(batch)
-        self._report()
 
     def _note(self, prepared: _Prepared) -> None:
         self.keys[prepared.index] = prepared.key

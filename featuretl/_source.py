@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -62,6 +64,13 @@ class Source:
         space = self.store.open_space(recipe, golden, versions())
         self._remember_recipe(recipe)
         return space, recipe
+
+    @staticmethod
+    def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> AbstractContextManager[None]:
+        """Let each of the threads of `pool` run networks in that thread alone."""
+        from featuretl.backbones._threads import one_thread_each
+
+        return one_thread_each(pool, n_threads)
 
     def n_features(self) -> int:
         """Return the size of an embedding."""

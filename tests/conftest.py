@@ -42,13 +42,14 @@ def store(cache: Path) -> EmbeddingStore:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The keys of all images that extractions of this process run through a network."""
     keys: list[bytes] = []
-    forward = Run._forward
+    work = Run._work
 
-    def record(self: Run, batch: list[Any]) -> None:
-        keys.extend(prepared.key for prepared in batch)
-        forward(self, batch)
+    def record(self: Run, indices: list[int], force: bool) -> Any:
+        batch = work(self, indices, force)
+        keys.extend(batch.keys)
+        return batch
 
-    monkeypatch.setattr(Run, "_forward", record)
+    monkeypatch.setattr(Run, "_work", record)
     return keys
 
 

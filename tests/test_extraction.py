@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from featuretl import EmbeddingStore, extract, load_backbone
@@ -252,7 +255,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
     monkeypatch.setattr(Backbone, "embed", interrupt)
     told: list[int] = []
     with pytest.raises(error):
-        extract(photos, TINY, store=store, batch_size=4, progress=lambda s: told.append(s.embedded))
+        extract(
+            photos,
+            TINY,
+            store=store,
+            batch_size=4,
+            n_jobs=1,
+            progress=lambda s: told.append(s.embedded),
+        )
     assert told[-1] == 12
     monkeypatch.setattr(Backbone, "embed", embed)
     resumed = extract(photos, TINY, store=store, batch_size=4)
@@ -383,3 +393,20 @@ def test_a_read_only_store_serves_what_it_has(photos, store, tmp_path):
         assert counts(extract(photos[:3], TINY, store=EmbeddingStore(store.path))) == (0, 3, 0)
     finally:
         store.path.chmod(0o700)
+
+
+def test_threads_of_an_extraction_leave_pytorchs_own_as_they_were(photos, monkeypatch):
+    before, seen = torch.get_num_threads(), []
+    embed = Backbone.embed
+
+    def watched(self, inputs):
+        seen.append((threading.current_thread().name, torch.get_num_threads()))
+        return embed(self, inputs)
+
+    monkeypatch.setattr(Backbone, "embed", watched)
+    extract(photos, TINY, batch_size=2, n_jobs=3)
+    ours = {threads for name, threads in seen if name.startswith("featuretl")}
+    assert ours == {1}
+    assert torch.get_num_threads() == before
+    others = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
+    assert others == before

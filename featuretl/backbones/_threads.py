@@ -1,0 +1,32 @@
+"""How many threads PyTorch uses for one operation, where several threads run networks at once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+
+@contextlib.contextmanager
+def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> Iterator[None]:
+    """Let PyTorch use one thread for an operation in each of the `n_threads` threads of `pool`.
+
+    The number is the calling thread's own, and what threads started later begin with; both are put
+    back.
+    """
+    before = torch.get_num_threads()
+    together = threading.Barrier(n_threads)  # a task for each thread, none for any twice
+
+    def begin() -> None:
+        together.wait()
+        torch.set_num_threads(1)
+
+    for task in [pool.submit(begin) for _ in range(n_threads)]:
+        task.result()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
