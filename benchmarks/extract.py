@@ -1,29 +1,35 @@
 """From image files to a matrix: featuretl against the usual loop, cold and warm, side by side.
 
-    python benchmarks/extract.py [--images 400] [--repeats 5] [--json]
+    python benchmarks/extract.py [--images 400] [--repeats 5] [--backbone NAME] [--json]
 
-The usual loop is what users write by hand: PIL, timm's transform, batches of 32, eager PyTorch. The
-two run in turn, each repeat on a cold store; the ratio is of medians. Warm runs find everything in
-the store: by the files' state, and once more by hashing them, after the memo has been deleted.
+The usual loop is what users write by hand, in usual_loop.py. All contenders run in turn, each
+repeat on a cold store with hashing and committing included; figures are medians. Warm runs find
+everything in the store: by the files' state, and once more by hashing them, after the memo has been
+deleted. Backbones without packaged weights get random ones. Imports and loading are not timed; what
+ONNX Runtime needs once for a backbone, to export it, is the last column.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
-import torch
+from heads import show
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from featuretl import EmbeddingStore, extract, load_backbone
+from featuretl.backbones.catalog import PACKAGED, packaged_file
+from featuretl.backbones.runtimes import has_onnx
 
 
 def write_photographs(folder: Path, n: int, size: tuple[int, int] = (500, 375)) -> list[str]:
@@ -39,73 +45,107 @@ def write_photographs(folder: Path, n: int, size: tuple[int, int] = (500, 375)) 
     return paths
 
 
-def usual_loop(paths: list[str]) -> np.ndarray:
-    """Embed as a script by hand would."""
-    backbone = load_backbone()
-    rows = []
-    model = backbone.model.to(memory_format=torch.contiguous_format)
-    for start in range(0, len(paths), 32):
-        pixels = [np.asarray(Image.open(path).convert("RGB")) for path in paths[start : start + 32]]
-        batch = torch.stack([backbone.prepare(image) for image in pixels])
-        with torch.inference_mode():
-            features = model.forward_features(batch)
-            rows.append(model.forward_head(features, pre_logits=True).numpy())
-    model.to(memory_format=torch.channels_last)
-    return np.concatenate(rows)
+class Contenders:
+    """What is timed, on the photographs of one folder."""
+
+    def __init__(self, folder: Path, paths: list[str], name: str) -> None:
+        self.folder, self.paths, self.name = folder, paths, name
+        self.file = packaged_file(name)
+        self.backbone = load_backbone(name, weights="auto" if self.file else "random")
+        self.rows: dict[str, np.ndarray] = {}
+        self.stores = 0
+
+    def usual_loop(self) -> float:
+        """Run the loop by hand, in its own process."""
+        output = self.folder / "usual.npy"
+        packaged = PACKAGED.get(self.name)
+        settings = {
+            "paths": self.paths,
+            "name": self.name,
+            "file": str(self.file) if self.file else None,
+            "preprocess": packaged.preprocess if packaged else {},
+            "output": str(output),
+        }
+        script = Path(__file__).with_name("usual_loop.py")
+        command = [sys.executable, str(script)]
+        done = subprocess.run(
+            command, input=json.dumps(settings), capture_output=True, text=True, check=True
+        )
+        self.rows["usual loop"] = np.load(output)
+        return float(done.stdout)
+
+    def cold(self, runtime: str) -> float:
+        """Embed into a new store; an exported model is taken along."""
+        self.stores += 1
+        self.store = EmbeddingStore(self.folder / f"store{self.stores}")
+        if runtime == "onnx":
+            models = self.folder / "models"
+            models.mkdir(exist_ok=True)
+            self.store.make_folder()
+            (self.store.path / "models").symlink_to(models)
+        seconds, self.rows[runtime] = self._timed(self.store, runtime)
+        return seconds
+
+    def warm(self) -> float:
+        """Find everything in the store by the files' state."""
+        return self._timed(self.store, "torch")[0]
+
+    def warm_by_hash(self) -> float:
+        """Find everything in the store by the files' content."""
+        (self.store.path / "memo.sqlite").unlink()
+        return self._timed(EmbeddingStore(self.store.path), "torch")[0]
+
+    def _timed(self, store: EmbeddingStore, runtime: str) -> tuple[float, np.ndarray]:
+        began = time.perf_counter()
+        rows = extract(self.paths, self.backbone, store=store, runtime=runtime).to_numpy()
+        return time.perf_counter() - began, rows
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Time one call."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def measure(n_images: int, repeats: int) -> dict[str, float]:
-    """Return images per second (medians), ratios, and the agreement of the two matrices."""
-    times: dict[str, list[float]] = {"usual loop": [], "cold": [], "warm": [], "warm by hash": []}
+def measure(n_images: int, repeats: int, name: str) -> list[dict[str, Any]]:
+    """Return a row per contender: images per second (medians), the ratio and the agreement."""
     with tempfile.TemporaryDirectory() as folder:
         paths = write_photographs(Path(folder), n_images)
         time.sleep(2.1)  # files younger than 2 s are not remembered by their state
-        reference = usual_loop(paths)
-        for repeat in range(repeats):
-            store = EmbeddingStore(Path(folder) / f"store{repeat}")
-            times["usual loop"].append(seconds(lambda: usual_loop(paths)))
-            times["cold"].append(seconds(lambda: extract(paths, store=store).to_numpy()))  # noqa: B023
-            times["warm"].append(seconds(lambda: extract(paths, store=store).to_numpy()))  # noqa: B023
-            (store.path / "memo.sqlite").unlink()
-            fresh = EmbeddingStore(store.path)
-            times["warm by hash"].append(seconds(lambda: extract(paths, store=fresh).to_numpy()))  # noqa: B023
-        rows = extract(paths, store=store).to_numpy()
-        size = statistics.mean(Path(path).stat().st_size for path in paths)
-    cosine = (
-        (rows * reference).sum(1) / np.linalg.norm(rows, axis=1) / np.linalg.norm(reference, axis=1)
-    )
-    rates = {name: n_images / statistics.median(values) for name, values in times.items()}
-    return {
-        **{f"{name}, images/s": rate for name, rate in rates.items()},
-        "cold / usual loop": rates["cold"] / rates["usual loop"],
-        "warm / usual loop": rates["warm"] / rates["usual loop"],
-        "least cosine to the usual loop": float(cosine.min()),
-        "kB per JPEG": size / 1000,
-    }
+        these = Contenders(Path(folder), paths, name)
+        contenders: dict[str, Callable[[], float]] = {
+            "usual loop": these.usual_loop,
+            "cold, torch": lambda: these.cold("torch"),
+        }
+        if has_onnx():
+            first = these.cold("onnx")
+            contenders["cold, onnx"] = lambda: these.cold("onnx")
+        contenders |= {"warm": these.warm, "warm by hash": these.warm_by_hash}
+        seconds: dict[str, list[float]] = {key: [] for key in contenders}
+        for _ in range(repeats):
+            for key, run in contenders.items():
+                seconds[key].append(run())
+    rates = {key: n_images / statistics.median(values) for key, values in seconds.items()}
+    table = []
+    for key, rate in rates.items():
+        row: dict[str, Any] = {"contender": key, "images/s": rate}
+        row["to the usual loop"] = rate / rates["usual loop"]
+        row["least cosine"] = _least_cosine(these.rows, key) if these.file else None
+        row["once, s"] = first - statistics.median(seconds[key]) if key == "cold, onnx" else 0.0
+        table.append(row)
+    return table
 
 
-def main() -> None:
+def _least_cosine(rows: dict[str, np.ndarray], contender: str) -> float:
+    """Return the least cosine between a contender's embeddings and those of the usual loop."""
+    a, b = rows["usual loop"], rows["onnx" if "onnx" in contender else "torch"]
+    if contender == "usual loop":
+        b = a
+    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+
+
+@click.command(help=__doc__)
+@click.option("--images", default=400, show_default=True)
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--backbone", default="tf_efficientnet_lite0", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(images: int, repeats: int, backbone: str, as_json: bool) -> None:
     """Run the benchmark and print it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    result = measure(options.images, options.repeats)
-    if options.json:
-        print(json.dumps({"machine": platform.processor() or platform.machine(), **result}))
-        return
-    for name, value in result.items():
-        print(f"{name:32}{value:12,.5g}")
+    show(measure(images, repeats, backbone), as_json)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,12 @@ _SHOWN_FAILURES = 20
 @click.option("--path-column", help="Column of a manifest that holds the paths.")
 @click.option("--label-column", help="Column of a manifest that holds the labels.")
 @click.option("--device", default="auto", show_default=True, help="A torch device.")
+@click.option(
+    "--runtime", type=click.Choice(["auto", "torch", "onnx"]), default="auto", show_default=True,
+    help="What computes; auto is the faster one.",
+)  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
-@click.option("--n-jobs", type=int, help="Threads that read and decode.  [default: one per core]")
+@click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
 @cache_options
 @json_option
 def extract(

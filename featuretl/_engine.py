@@ -69,6 +69,8 @@ class Statistics:
         How many were found in the store (or repeat another image of the input), were embedded now,
         or have no embedding. They add up to `images` at the end.
     seconds : float
+    runtime : str
+        What computed the embeddings: "torch" or "onnx"; empty if nothing was computed.
     """
 
     images: int
@@ -76,6 +78,7 @@ class Statistics:
     embedded: int = 0
     failed: int = 0
     seconds: float = 0.0
+    runtime: str = ""
 
     @property
     def done(self) -> int:
@@ -172,6 +175,7 @@ class Run:
 
     def _embed_all(self, pool: ThreadPoolExecutor) -> None:
         with self.space, self._source.one_thread_each(pool, self._n_jobs):
+            self.statistics.runtime = self._source.choose_runtime(pool, len(self._missing()))
             for _ in range(_ATTEMPTS):
                 todo = self._missing()
                 if not todo:
@@ -232,7 +236,7 @@ class Run:
         ready = [image for image in images if image.input is not None]
         if not ready:
             return _Batch(images, [], np.empty((0, 0)))
-        rows = self._source.backbone.embed([image.input for image in ready])
+        rows = self._source.embed([image.input for image in ready])
         for image in ready:
             image.input = None
         return _Batch(images, [image.key for image in ready], rows)

@@ -6,20 +6,19 @@ import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cached_property
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from featuretl._runtime import RuntimeChoice, versions
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.images.decode import DECODE_POLICY, decode
+from featuretl.images.decode import DECODE_POLICY, golden_pixels
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.memo import file_state
 from featuretl.store.space import MemorySpace, Space
 from featuretl.store.store import EmbeddingStore
 
 RECIPE_VERSION = 1
-
-_GOLDEN = Path(__file__).parent / "images" / "golden.jpg"
 
 
 class Source:
@@ -35,10 +34,15 @@ class Source:
         None keeps embeddings in memory.
     device : str
         Where a backbone that is not loaded yet will run.
+    runtime : {"auto", "torch", "onnx"}, default="torch"
     """
 
-    def __init__(self, backbone: Any, store: EmbeddingStore | None, device: str) -> None:
+    def __init__(
+        self, backbone: Any, store: EmbeddingStore | None, device: str, runtime: str = "torch"
+    ) -> None:
         self.store = store
+        self._wanted_runtime = runtime
+        self._runtime: Any = None
         self._wanted = backbone
         self._device = device
 
@@ -60,10 +64,24 @@ class Source:
         recipe = self._recipe()
         if self.store is None:
             return MemorySpace(recipe["output"]["n_features"]), recipe
-        golden = self.backbone.embed([self.backbone.prepare(decode(_GOLDEN.read_bytes()))])[0]
+        golden = self.backbone.embed([self.backbone.prepare(golden_pixels())])[0]
         space = self.store.open_space(recipe, golden, versions())
         self._remember_recipe(recipe)
         return space, recipe
+
+    def embed(self, inputs: list[Any]) -> np.ndarray:
+        """Return the embeddings (n, d) of prepared images."""
+        if self._runtime is None:
+            return self.backbone.embed(inputs)
+        return self._runtime(self.backbone.batch(inputs))
+
+    def choose_runtime(self, pool: ThreadPoolExecutor, n_images: int) -> str:
+        """Settle what embeds `n_images` images in the threads of `pool`, and return its name."""
+        if not hasattr(self.backbone, "embedding"):
+            return "torch"
+        choice = RuntimeChoice(self.backbone, self.store)
+        name, self._runtime = choice.make(self._wanted_runtime, pool, n_images)
+        return name
 
     @staticmethod
     def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> AbstractContextManager[None]:
@@ -102,8 +120,3 @@ class Source:
             if file is not None or self._wanted.weights == "random":
                 state = file_state(file) if file else None
                 self.store.memo.put(self._memo_key(), {"recipe": recipe, "file": state})
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that an embedding passes through."""
-    return {name: version(name) for name in ("torch", "timm", "pillow")}

@@ -42,10 +42,14 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         Scale every embedding to length 1.
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
+    runtime : {"auto", "torch", "onnx"}, default="auto"
+        What computes: PyTorch, or ONNX Runtime on the CPU (the extra ``featuretl[onnx]``); "auto" is
+        the faster one, see `extract`.
     batch_size : int, default=32
         Images per forward pass; >= 1.
     n_jobs : int, optional
-        Threads that read, decode and preprocess; None or -1 is one per usable core.
+        Threads, each of which takes batches from the files through the network; None or -1 is one
+        per usable core.
     cache : "auto", path, EmbeddingStore or None, default="auto"
         Where embeddings are kept: by default the folder that the environment variable
         ``FEATURETL_CACHE`` names, else the user's cache directory; None keeps nothing.
@@ -92,6 +96,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         pooling: str = "auto",
         normalize: bool = False,
         device: str = "auto",
+        runtime: str = "auto",
         batch_size: int = 32,
         n_jobs: int | None = None,
         cache: str | os.PathLike[str] | EmbeddingStore | None = "auto",
@@ -104,6 +109,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.pooling = pooling
         self.normalize = normalize
         self.device = device
+        self.runtime = runtime
         self.batch_size = batch_size
         self.n_jobs = n_jobs
         self.cache = cache
@@ -156,7 +162,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """
         owner = type(self).__name__
         spec = self._spec()
-        check_parameters(owner, self.batch_size, self.n_jobs, self.on_error)
+        check_parameters(owner, self.batch_size, self.n_jobs, self.on_error, self.runtime)
         images = as_images(X, owner)
         with progress_bar(len(images), shown=bool(self.verbose)) as progress:
             extraction = extract(
@@ -164,6 +170,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                 spec,
                 store=resolve_store(self.cache, owner),
                 device=self.device,
+                runtime=self.runtime,
                 batch_size=self.batch_size,
                 n_jobs=self.n_jobs,
                 on_error=self.on_error,

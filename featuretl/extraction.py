@@ -12,7 +12,8 @@ import joblib
 import numpy as np
 
 from featuretl._engine import NO_KEY, Failure, Progress, Run, Statistics
-from featuretl._source import Source, versions
+from featuretl._runtime import versions
+from featuretl._source import Source
 from featuretl._validation import check_int, check_option, parameter_error
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError
@@ -23,6 +24,7 @@ from featuretl.store.space import Space, gather, gather_chunks
 from featuretl.store.store import EmbeddingStore
 
 ON_ERROR = ("raise", "nan")
+RUNTIMES = ("auto", "torch", "onnx")
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def extract(
     *,
     store: EmbeddingStore | None = None,
     device: str = "auto",
+    runtime: str = "auto",
     batch_size: int = 32,
     n_jobs: int | None = None,
     on_error: str = "raise",
@@ -114,6 +117,11 @@ def extract(
         Where embeddings are kept and found again; None keeps nothing.
     device : str, default="auto"
         Where a backbone that is not loaded yet will run; see `load_backbone`.
+    runtime : {"auto", "torch", "onnx"}, default="auto"
+        What computes: eager PyTorch, or ONNX Runtime on the CPU (the extra ``featuretl[onnx]``), whose
+        embeddings are used only if they agree with PyTorch's on a few images (cosine >= 0.9999).
+        "auto" is the faster one, found out when there are 1,000 images or more to embed, and
+        remembered in the store.
     batch_size : int, default=32
     n_jobs : int, optional
         Threads that read, decode and preprocess; -1 or None is one per usable core.
@@ -147,12 +155,12 @@ def extract(
     >>> extraction.shape, extraction.statistics.embedded
     ((2, 1280), 2)
     """
-    check_parameters("extract", batch_size, n_jobs, on_error)
+    check_parameters("extract", batch_size, n_jobs, on_error, runtime)
     if isinstance(backbone, str):
         backbone = BackboneSpec.of("extract", backbone)
     run = Run(
         as_images(images, "extract"),
-        Source(backbone, store, device),
+        Source(backbone, store, device, runtime),
         batch_size,
         joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs),
         progress,
@@ -174,12 +182,15 @@ def extract(
     )
 
 
-def check_parameters(owner: str, batch_size: int, n_jobs: int | None, on_error: str) -> None:
+def check_parameters(
+    owner: str, batch_size: int, n_jobs: int | None, on_error: str, runtime: str
+) -> None:
     """Raise ParameterError unless these parameters of `owner` are what `extract` accepts."""
     check_int(owner, "batch_size", batch_size, 1)
     if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
         raise parameter_error(owner, "n_jobs", "None or an int other than 0", n_jobs)
     check_option(owner, "on_error", on_error, ON_ERROR)
+    check_option(owner, "runtime", runtime, RUNTIMES)
 
 
 def describe_failures(

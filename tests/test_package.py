@@ -22,7 +22,8 @@ BELOW = {
     "images": {"exceptions", "_validation"},
     "backbones": {"exceptions", "_validation"},
     "store": {"exceptions", "_validation"},
-    "_source": {"images", "backbones", "store"},
+    "_runtime": {"exceptions", "images", "backbones", "store"},
+    "_source": {"_runtime", "images", "backbones", "store"},
     "_engine": {"exceptions", "_validation", "images", "store", "_source"},
     "extraction": {
         "exceptions",
@@ -30,6 +31,7 @@ BELOW = {
         "images",
         "backbones",
         "store",
+        "_runtime",
         "_source",
         "_engine",
     },

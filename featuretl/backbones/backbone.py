@@ -14,8 +14,10 @@ import torch
 from featuretl._validation import parameter_error
 from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
 from featuretl.backbones.catalog import PACKAGED
-from featuretl.backbones.pooling import Features, has_class_token, pool, usual_pooling
+from featuretl.backbones.embedding import Embedding
+from featuretl.backbones.pooling import has_class_token
 from featuretl.backbones.preprocess import Preprocessing
+from featuretl.backbones.runtimes import TorchRuntime
 from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
 from featuretl.backbones.weights import load_network
 from featuretl.exceptions import BackboneError
@@ -175,7 +177,7 @@ class Backbone:
                 "dtype": "float32",
                 "n_features": self.n_features,
             },
-            "compute": {"runtime": "torch", "precision": "float32"},
+            "compute": {"precision": "float32"},
         }
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
@@ -194,37 +196,13 @@ class Backbone:
 
     def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
         """Return the embeddings, float32 (n, n_features), of prepared images."""
-        # float32 means float32: on recent GPUs convolutions default to TF32's 10 bits.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            embedding = torch.cat(self._outputs(self.batch(inputs)), dim=1)
-            if self.spec.normalize:
-                embedding = torch.nn.functional.normalize(embedding, dim=1)
-            return embedding.float().cpu().numpy()
+        return TorchRuntime(self.embedding)(self.batch(inputs))
 
-    def _outputs(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        model = self._network.folded
-        indices = sorted({index for index in self._indices if index is not None})
-        if not indices:
-            final = self._pool_final(model.forward_features(batch))
-            return [final] * len(self._indices)
-        has_cls = has_class_token(model)
-        final, intermediates = model.forward_intermediates(
-            batch, indices=indices, **({"return_prefix_tokens": True} if has_cls else {})
-        )
-        pooling = self.spec.pooling
-        pooling = usual_pooling(model) if pooling == "auto" else pooling
-        pooled = {}
-        for index, output in zip(indices, intermediates, strict=True):
-            x, prefix = output if isinstance(output, (tuple, list)) else (output, None)
-            pooled[index] = pool(Features.from_map(x, prefix, has_cls), pooling)
-        return [
-            self._pool_final(final) if index is None else pooled[index] for index in self._indices
-        ]
-
-    def _pool_final(self, x: torch.Tensor) -> torch.Tensor:
-        if self.spec.pooling == "auto":
-            return self.model.forward_head(x, pre_logits=True).flatten(1)
-        return pool(Features.from_model(x, self.model), self.spec.pooling)
+    @cached_property
+    def embedding(self) -> Embedding:
+        """What turns the network's input into embeddings, as one module."""
+        spec = self.spec
+        return Embedding(self._network.folded, self._indices, spec.pooling, spec.normalize)
 
 
 def load_spec(spec: BackboneSpec, device: str = "auto") -> Backbone:

@@ -55,7 +55,7 @@ def check_parameters(estimator: Any) -> None:
         _check_number(owner, "time_budget", p.time_budget, 0, open_below=True, words=" or None")
     if p.checkpoint is not None and not isinstance(p.checkpoint, (str, os.PathLike)):
         raise parameter_error(owner, "checkpoint", "a path or None", p.checkpoint)
-    check_extraction(owner, p.batch_size, p.n_jobs, "raise")
+    check_extraction(owner, p.batch_size, p.n_jobs, "raise", "auto")
 
 
 def _is_head(head: Any) -> bool:

@@ -143,6 +143,11 @@ def decode(data: bytes) -> np.ndarray:
         raise ImageError(describe(error)) from error
 
 
+def golden_pixels() -> np.ndarray:
+    """Return a photograph that comes with the package: uint8 (h, w, 3)."""
+    return decode((Path(__file__).parent / "golden.jpg").read_bytes())
+
+
 def describe(error: Exception) -> str:
     """Return what Pillow's error says; its type only where the words alone would not tell."""
     telling = isinstance(error, (OSError, SyntaxError, Image.DecompressionBombError))

@@ -87,8 +87,8 @@ def collect(
 
 
 def _views(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yield when each view was used last, its size and its path."""
-    for path in (folder / "views").glob("*.npy"):
+    """Yield when each view (and kept model) was used last, its size and its path."""
+    for path in (*folder.glob("views/*.npy"), *folder.glob("models/*.onnx")):
         state = path.stat()
         yield state.st_mtime, state.st_size, path
 
@@ -105,7 +105,12 @@ def _remove_space(store: EmbeddingStore, info: SpaceInfo) -> None:
 def _remove_leftovers(folder: Path) -> None:
     """Remove what was left half written; what is young may still be under way."""
     young = time.time() - _YOUNG
-    for pattern in ("spaces/*.partial", "spaces/*/*.partial", "views/*.partial"):
+    for pattern in (
+        "spaces/*.partial",
+        "spaces/*/*.partial",
+        "views/*.partial",
+        "models/*.partial",
+    ):
         for path in folder.glob(pattern):
             if path.stat().st_mtime > young:
                 continue

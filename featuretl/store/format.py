@@ -10,6 +10,7 @@ The version is the store's own; it does not follow the package's. A store is a f
         <uuid>.npy            a segment: n embeddings of one space
         <uuid>.keys           the sha256 of the n images, and a footer
       views/<hash>.npy        ordered matrices; may be deleted at any time
+      models/<hash>.onnx      networks as ONNX Runtime takes them; likewise
       memo.sqlite             what is cheaper to remember than to find out; likewise
       claims/                 byte-range locks of running extractions; likewise
 

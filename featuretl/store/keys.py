@@ -8,7 +8,7 @@ floating-point noise:
 - ``preprocess``: size, interpolation, crop, mean and standard deviation;
 - ``decode``: the decoder and its policy for EXIF, alpha, 16 bits and frames;
 - ``output``: layers, pooling, normalisation, width and storage dtype;
-- ``compute``: runtime and precision;
+- ``compute``: precision (runtimes of one precision give the same embeddings, and are checked);
 - ``version``: raised when the meaning of a recipe itself changes.
 
 It does not cover the batch size, the number of threads or the device: embeddings are promised

@@ -1,0 +1,50 @@
+"""Embedding image files as one writes it by hand: PIL, timm's transform, batches of 32, eager PyTorch.
+
+    python benchmarks/usual_loop.py < settings.json
+
+For extract.py, in a process of its own: nothing of featuretl is imported, so what it sets for its
+process (the allocator, threads) is not set here. Writes the embeddings to `output`, prints the
+seconds, without those of imports and loading.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+
+
+def main(
+    paths: list[str], name: str, file: str | None, preprocess: dict[str, Any], output: str
+) -> float:
+    """Embed; return the seconds."""
+    torch.manual_seed(0)
+    model: Any = timm.create_model(name).eval()
+    if file is not None:
+        state = list(torch.load(file, map_location="cpu", weights_only=True).values())
+        for tensor, found in zip(model.state_dict().values(), state, strict=True):
+            tensor.copy_(found)
+    config = {**timm.data.resolve_model_data_config(model), **preprocess}
+    transform = timm.data.create_transform(**config, is_training=False)
+
+    def embed(part: list[str]) -> np.ndarray:
+        batch = torch.stack([transform(Image.open(path).convert("RGB")) for path in part])
+        with torch.inference_mode():
+            return model.forward_head(model.forward_features(batch), pre_logits=True).numpy()
+
+    embed(paths[:32])
+    began = time.perf_counter()
+    rows = np.concatenate([embed(paths[start : start + 32]) for start in range(0, len(paths), 32)])
+    seconds = time.perf_counter() - began
+    np.save(output, rows)
+    return seconds
+
+
+if __name__ == "__main__":
+    print(main(**json.load(sys.stdin)))

@@ -1,0 +1,165 @@
+"""Runtimes: what computes embeddings from a network's input, eager PyTorch or ONNX Runtime.
+
+All compute in float32, and one is taken in place of PyTorch only if it gives the same embeddings,
+so the runtime is no part of a recipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from featuretl.backbones.embedding import Embedding
+from featuretl.exceptions import BackboneError
+
+LEAST_COSINE = 0.9999
+
+Runtime = Callable[[torch.Tensor], np.ndarray]
+
+_NEEDED = ("onnxruntime", "onnx", "onnxscript")
+
+
+def has_onnx() -> bool:
+    """Return whether what runs and what makes ONNX models is installed."""
+    return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
+
+
+class TorchRuntime:
+    """Eager PyTorch, on any device."""
+
+    def __init__(self, embedding: Embedding) -> None:
+        self._embedding = embedding
+
+    def __call__(self, batch: torch.Tensor) -> np.ndarray:
+        """Return the embeddings, float32 (n, d), of the network's input, float32 (n, 3, h, w)."""
+        # float32 means float32: on recent GPUs convolutions default to TF32's 10 bits.
+        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+            return self._embedding(batch).cpu().numpy()
+
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU, in the calling thread alone, image by image.
+
+    With a batch of one every shape is known beforehand, so that padding is folded away, and the
+    activations stay in the core's cache.
+
+    Parameters
+    ----------
+    model : bytes
+        An ONNX model of one input (1, 3, h, w) and one output (1, d).
+    """
+
+    def __init__(self, model: bytes) -> None:
+        import onnxruntime  # type: ignore[import-untyped]
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, batch: torch.Tensor) -> np.ndarray:
+        """Return the embeddings, float32 (n, d), of the network's input, float32 (n, 3, h, w)."""
+        images = batch.contiguous().numpy()
+        rows = [
+            self._session.run(None, {self._input: images[i : i + 1]})[0] for i in range(len(images))
+        ]
+        return np.concatenate(rows)
+
+
+def load_onnx(embedding: Embedding, input_size: tuple[int, ...], file: Path | None) -> OnnxRuntime:
+    """Return a module as an ONNX model.
+
+    Parameters
+    ----------
+    embedding : Embedding
+    input_size : tuple of int
+        (3, height, width).
+    file : Path or None
+        Where the model is kept: read if it is there, else written.
+
+    Raises
+    ------
+    BackboneError
+        If the module cannot be exported.
+    """
+    if file is not None and file.exists():
+        with contextlib.suppress(Exception):  # a damaged file is made anew
+            return OnnxRuntime(file.read_bytes())
+    try:
+        model = _export(embedding, input_size)
+        runtime = OnnxRuntime(model)
+    except Exception as error:  # the exporter and the runtime raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BackboneError(
+            f"This backbone cannot run in ONNX Runtime ({reason}); use runtime='torch'."
+        ) from error
+    if file is not None:
+        _keep(model, file)
+    return runtime
+
+
+def agree(expected: np.ndarray, found: np.ndarray) -> bool:
+    """Return whether all rows of (n, d) and (n, d) agree: cosine >= `LEAST_COSINE`."""
+    if expected.shape != found.shape or not np.isfinite(found).all():
+        return False
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return bool(((a * b).sum(axis=1) >= LEAST_COSINE * norms).all())
+
+
+def seconds_per_image(runtime: Runtime, batch: torch.Tensor, repeats: int = 5) -> float:
+    """Return the median time of an image in `batch`, in a thread of its own."""
+    runtime(batch)
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        runtime(batch)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times) / len(batch)
+
+
+def _export(embedding: Embedding, input_size: tuple[int, ...]) -> bytes:
+    example = torch.zeros((1, *input_size))
+    with _quiet(), torch.inference_mode():
+        program = torch.onnx.export(embedding, (example,), dynamo=True, verbose=False)
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter, which reports on itself in warnings, in logs and on stdout."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _keep(model: bytes, file: Path) -> None:
+    """Write a file that appears under its name when it is whole; without one, time is lost only."""
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = file.with_name(f"{file.name}.{os.urandom(4).hex()}.partial")
+        try:
+            partial.write_bytes(model)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
