@@ -52,6 +52,7 @@ _SHOWN_FAILURES = 20
 )  # fmt: skip
 @click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
+@click.option("--profile", is_flag=True, help="Show where the processor's time went.")
 @cache_options
 @json_option
 def extract(
@@ -63,6 +64,7 @@ def extract(
     cache: str | None,
     no_cache: bool,
     as_json: bool,
+    profile: bool,
     **options: Any,
 ) -> None:
     """Embed PHOTOS, each image once, and keep the embeddings.
@@ -85,6 +87,8 @@ def extract(
     if output is not None:
         save_embeddings(output, extraction, images, skip_failures=on_error == "skip")
     _show_summary(extraction, images, store.path if store else None, output, as_json)
+    if profile and not as_json:
+        _show_costs(extraction.statistics)
     if extraction.failures and on_error == "raise":
         raise click.exceptions.Exit(1)
 
@@ -178,6 +182,7 @@ def _show_summary(
 
     from .tables import print_table
 
+    del facts["costs"]
     facts["seconds"] = f"{statistics.seconds:.2f}"
     facts["images_per_second"] = f"{statistics.images_per_second:,.1f}"
     table = Table(show_header=False, box=None)
@@ -186,4 +191,20 @@ def _show_summary(
             name.replace("_per_", "/").replace("_", " "),
             Text("-" if value is None else printable(value)),
         )
+    print_table(table)
+
+
+def _show_costs(statistics: Statistics) -> None:
+    from rich.table import Table
+
+    from .tables import print_table
+
+    if not statistics.costs:
+        click.echo("No image was read: everything was found by the files' state.")
+        return
+    total = sum(statistics.costs.values())
+    images = max(1, statistics.embedded)
+    table = Table("stage", "core ms per new image", "share")
+    for stage, seconds in [*statistics.costs.items(), ("together", total)]:
+        table.add_row(stage, f"{1000 * seconds / images:.3f}", f"{seconds / total:.1%}")
     print_table(table)

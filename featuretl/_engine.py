@@ -13,11 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from featuretl._costs import Costs
 from featuretl._source import Source
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError
@@ -71,6 +72,9 @@ class Statistics:
     seconds : float
     runtime : str
         What computed the embeddings: "torch" or "onnx"; empty if nothing was computed.
+    costs : dict of str to float
+        Seconds of processor time, over all threads, by stage: "read", "hash", "decode", "resize",
+        "normalise", "forward" (pooling included) and "commit".
     """
 
     images: int
@@ -79,6 +83,7 @@ class Statistics:
     failed: int = 0
     seconds: float = 0.0
     runtime: str = ""
+    costs: dict[str, float] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -140,6 +145,8 @@ class Run:
         self._n_jobs = n_jobs
         self._progress = progress
         self._started = self._reported = time.monotonic()
+        costs = Costs()
+        self._stage, self.statistics.costs = costs.stage, costs.seconds
         self._errors: dict[int, str] = {}
         self._key_errors: dict[bytes, str] = {}
         self._hashed: list[tuple[str, os.stat_result, bytes]] = []
@@ -182,7 +189,8 @@ class Run:
                     break
                 self._count_cached(len(todo))
                 self._embed_or_wait(pool, todo)
-                self.space.commit()
+                with self._stage("commit"):
+                    self.space.commit()
 
     def _embed_or_wait(self, pool: ThreadPoolExecutor, todo: list[int]) -> None:
         """Embed `todo`; what another extraction has under way is awaited, within reason."""
@@ -207,7 +215,8 @@ class Run:
                     elif not prepared.taken and prepared.error is None:
                         self.statistics.cached += 1
                 if batch.keys:
-                    self.space.append(batch.keys, batch.rows)
+                    with self._stage("commit"):
+                        self.space.append(batch.keys, batch.rows)
                     self.statistics.embedded += len(batch.keys)
                 self._report()
         return left
@@ -236,7 +245,11 @@ class Run:
         ready = [image for image in images if image.input is not None]
         if not ready:
             return _Batch(images, [], np.empty((0, 0)))
-        rows = self._source.embed([image.input for image in ready])
+        inputs = [image.input for image in ready]
+        with self._stage("normalise"):
+            batch = self._source.backbone.batch(inputs)
+        with self._stage("forward"):
+            rows = self._source.forward(batch)
         for image in ready:
             image.input = None
         return _Batch(images, [image.key for image in ready], rows)
@@ -250,7 +263,7 @@ class Run:
             if not prepared.taken:
                 return prepared
         try:
-            content = read(self.images[index])
+            content = read(self.images[index], self._stage)
         except ImageError as error:
             self.space.give_up(known)
             return _Prepared(index, error=printable(error))
@@ -260,7 +273,10 @@ class Run:
             prepared.taken = self.space.take(content.key, force)
         try:
             if prepared.taken:
-                prepared.input = self._source.backbone.prepare(content.pixels())
+                with self._stage("decode"):
+                    pixels = content.pixels()
+                with self._stage("resize"):
+                    prepared.input = self._source.backbone.prepare(pixels)
         except ImageError as error:
             self.space.give_up(prepared.key)
             prepared.error = printable(error)
@@ -268,7 +284,7 @@ class Run:
 
     def _hash(self, index: int) -> _Prepared:
         try:
-            content = read(self.images[index])
+            content = read(self.images[index], self._stage)
         except ImageError as error:
             return _Prepared(index, error=printable(error))
         return _Prepared(index, content.key, content.state)

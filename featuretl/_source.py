@@ -69,11 +69,9 @@ class Source:
         self._remember_recipe(recipe)
         return space, recipe
 
-    def embed(self, inputs: list[Any]) -> np.ndarray:
-        """Return the embeddings (n, d) of prepared images."""
-        if self._runtime is None:
-            return self.backbone.embed(inputs)
-        return self._runtime(self.backbone.batch(inputs))
+    def forward(self, batch: Any) -> np.ndarray:
+        """Return the embeddings (n, d) of the network's input."""
+        return (self._runtime or self.backbone.forward)(batch)
 
     def choose_runtime(self, pool: ThreadPoolExecutor, n_images: int) -> str:
         """Settle what embeds `n_images` images in the threads of `pool`, and return its name."""

@@ -22,7 +22,7 @@ from PIL import Image
 
 from featuretl import EmbeddingStore, extract, load_backbone
 from featuretl._engine import Statistics
-from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.runtimes import TorchRuntime
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError, ParameterError
 from featuretl.store import space as space_module
@@ -220,8 +220,8 @@ def test_recipes_do_not_mix(photos, store):
 
 def test_drifted_embeddings_are_made_anew_not_mixed(photos, store, monkeypatch):
     extract(photos[:4], TINY, store=store)
-    embed = Backbone.embed
-    monkeypatch.setattr(Backbone, "embed", lambda self, x: embed(self, x) + 1)
+    forward = TorchRuntime.__call__
+    monkeypatch.setattr(TorchRuntime, "__call__", lambda self, x: forward(self, x) + 1)
     with pytest.warns(FeatureTLWarning, match="golden image"):
         extraction = extract(photos[:6], TINY, store=store)
     assert counts(extraction) == (6, 0, 0)
@@ -244,15 +244,15 @@ def test_progress_is_told_and_ends_complete(photos, store):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch, error):
     expected = extract(photos, TINY, batch_size=4).to_numpy()
-    embed, calls = Backbone.embed, []
+    forward, calls = TorchRuntime.__call__, []
 
-    def interrupt(self, inputs):
-        calls.append(len(inputs))
+    def interrupt(self, batch):
+        calls.append(len(batch))
         if len(calls) == 6:  # blank, golden, then four batches
             raise error
-        return embed(self, inputs)
+        return forward(self, batch)
 
-    monkeypatch.setattr(Backbone, "embed", interrupt)
+    monkeypatch.setattr(TorchRuntime, "__call__", interrupt)
     told: list[int] = []
     with pytest.raises(error):
         extract(
@@ -264,7 +264,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
             progress=lambda s: told.append(s.embedded),
         )
     assert told[-1] == 12
-    monkeypatch.setattr(Backbone, "embed", embed)
+    monkeypatch.setattr(TorchRuntime, "__call__", forward)
     resumed = extract(photos, TINY, store=store, batch_size=4)
     assert counts(resumed) == (12, 12, 0)
     np.testing.assert_allclose(resumed.to_numpy(), expected, rtol=1e-3, atol=1e-5)
@@ -343,12 +343,13 @@ MEMORY = """
     from collections.abc import Sequence
     Sequence.register(Pictures)
     # The network is replaced by its input's mean: this measures the way there and back.
-    Backbone.embed = lambda self, x: np.repeat(np.array([[float(i.mean())] for i in x], np.float32), 1280, 1)
+    Backbone.batch = lambda self, x: list(x)
+    Backbone.forward = lambda self, x: np.repeat(np.array([[float(i.mean())] for i in x], np.float32), 1280, 1)
     Backbone.prepare = lambda self, pixels: __import__("torch").from_numpy(pixels.astype(np.float32))
     spec = BackboneSpec.of("test", "tf_efficientnet_lite0")
     extract(Pictures(100), spec, store=EmbeddingStore())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    extraction = extract(Pictures(60_000), spec, store=EmbeddingStore())
+    extraction = extract(Pictures(60_000), spec, store=EmbeddingStore(), runtime="torch")
     print(extraction.statistics.embedded, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
@@ -397,13 +398,13 @@ def test_a_read_only_store_serves_what_it_has(photos, store, tmp_path):
 
 def test_threads_of_an_extraction_leave_pytorchs_own_as_they_were(photos, monkeypatch):
     before, seen = torch.get_num_threads(), []
-    embed = Backbone.embed
+    forward = TorchRuntime.__call__
 
-    def watched(self, inputs):
+    def watched(self, batch):
         seen.append((threading.current_thread().name, torch.get_num_threads()))
-        return embed(self, inputs)
+        return forward(self, batch)
 
-    monkeypatch.setattr(Backbone, "embed", watched)
+    monkeypatch.setattr(TorchRuntime, "__call__", watched)
     extract(photos, TINY, batch_size=2, n_jobs=3)
     ours = {threads for name, threads in seen if name.startswith("featuretl")}
     assert ours == {1}

@@ -24,7 +24,8 @@ BELOW = {
     "store": {"exceptions", "_validation"},
     "_runtime": {"exceptions", "images", "backbones", "store"},
     "_source": {"_runtime", "images", "backbones", "store"},
-    "_engine": {"exceptions", "_validation", "images", "store", "_source"},
+    "_costs": set(),
+    "_engine": {"exceptions", "_validation", "_costs", "images", "store", "_source"},
     "extraction": {
         "exceptions",
         "_validation",

@@ -196,7 +196,12 @@ class Backbone:
 
     def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
         """Return the embeddings, float32 (n, n_features), of prepared images."""
-        return TorchRuntime(self.embedding)(self.batch(inputs))
+        return self.forward(self.batch(inputs))
+
+    @cached_property
+    def forward(self) -> TorchRuntime:
+        """What gives the embeddings, float32 (n, n_features), of the network's input."""
+        return TorchRuntime(self.embedding)
 
     @cached_property
     def embedding(self) -> Embedding:

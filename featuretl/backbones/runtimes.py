@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from featuretl.backbones.embedding import Embedding
 from featuretl.exceptions import BackboneError
@@ -36,16 +37,37 @@ def has_onnx() -> bool:
 
 
 class TorchRuntime:
-    """Eager PyTorch, on any device."""
+    """Eager PyTorch, on any device; where memory does not suffice, in smaller batches from then on.
 
-    def __init__(self, embedding: Embedding) -> None:
-        self._embedding = embedding
+    Parameters
+    ----------
+    module : torch.nn.Module
+        From the network's input, float32 (n, 3, h, w), to a tensor (n, d).
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._most: int | None = None
 
     def __call__(self, batch: torch.Tensor) -> np.ndarray:
-        """Return the embeddings, float32 (n, d), of the network's input, float32 (n, 3, h, w)."""
+        """Return what the module gives for `batch`: (n, d)."""
+        rows: list[np.ndarray] = []
+        done, size = 0, self._most or len(batch)
+        while done < len(batch):
+            try:
+                rows.append(self._run(batch[done : done + size]))
+                done += size
+            except (RuntimeError, MemoryError) as error:
+                size = min(size, len(batch)) // 2
+                if not size or not _is_out_of_memory(error):
+                    raise
+                self._most = size
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def _run(self, batch: torch.Tensor) -> np.ndarray:
         # float32 means float32: on recent GPUs convolutions default to TF32's 10 bits.
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            return self._embedding(batch).cpu().numpy()
+            return self._module(batch).cpu().numpy()
 
 
 class OnnxRuntime:
@@ -110,6 +132,12 @@ def load_onnx(embedding: Embedding, input_size: tuple[int, ...], file: Path | No
     if file is not None:
         _keep(model, file)
     return runtime
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "not enough memory" in str(error) or "can't allocate memory" in str(error)
 
 
 def agree(expected: np.ndarray, found: np.ndarray) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.runtimes import TorchRuntime
 from featuretl.exceptions import BackboneError
 from featuretl.finetune.augment import Strength, cached_view, view_recipe
 
@@ -42,6 +43,7 @@ class Trunk:
         self.backbone, self.module, self._n_blocks = backbone, module, n_blocks
         self._view, self._strength = view, strength
         self.shape = activation_shape(backbone, module)
+        self._runtime = TorchRuntime(_Rows(module))
 
     @property
     def n_features(self) -> int:
@@ -72,10 +74,17 @@ class Trunk:
         view = cached_view(self._view, self._strength, pixels)
         return view(pixels, self.backbone.preprocessing)
 
+    def batch(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return the network's input, float32 (n, 3, height, width), of prepared images."""
+        return self.backbone.batch(inputs)
+
     def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
         """Return the activations, float16 (n, n_features), of prepared images."""
-        activations = run(self.module, self.backbone, inputs)
-        rows = to_rows(activations).half().cpu().numpy()
+        return self.forward(self.batch(inputs))
+
+    def forward(self, batch: torch.Tensor) -> np.ndarray:
+        """Return the activations, float16 (n, n_features), of the network's input."""
+        rows = self._runtime(batch)
         if not np.isfinite(rows).all():
             raise BackboneError(
                 f"The activations of {self.backbone.spec.name!r} before block "
@@ -83,6 +92,18 @@ class Trunk:
                 "cache_trunk=False."
             )
         return rows
+
+
+class _Rows(torch.nn.Module):
+    """A trunk whose activations are rows, as they are kept."""
+
+    def __init__(self, trunk: torch.nn.Module) -> None:
+        super().__init__()
+        self.trunk = trunk
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the activations, float16 (n, d)."""
+        return to_rows(self.trunk(batch)).half()
 
 
 def run(

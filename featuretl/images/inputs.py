@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +85,19 @@ def name_of(image: Any, index: int) -> str:
     return f"image {index} ({type(image).__name__})"
 
 
-def read(image: Any) -> Content:
-    """Read one image and compute its key; ImageError if it cannot be."""
+def read(image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullcontext) -> Content:
+    """Read one image and compute its key; ImageError if it cannot be.
+
+    `stage` is entered with "read" and "hash" around these: a clock may count there.
+    """
     if isinstance(image, (str, os.PathLike)):
-        data, state = read_file(image)
-        return Content(hashlib.sha256(data).digest(), data, state)
+        with stage("read"):
+            data, state = read_file(image)
+        with stage("hash"):
+            return Content(hashlib.sha256(data).digest(), data, state)
     if isinstance(image, bytes):
-        return Content(hashlib.sha256(image).digest(), image)
+        with stage("hash"):
+            return Content(hashlib.sha256(image).digest(), image)
     if isinstance(image, np.ndarray):
         pixels = rgb_from_array(image)
     elif isinstance(image, Image.Image):

@@ -19,8 +19,9 @@ from featuretl_cli.main import Terminated, cli
 from PIL import Image
 from pyarrow import parquet
 
-from featuretl import Backbone, EmbeddingStore
+from featuretl import EmbeddingStore
 from featuretl.backbones.catalog import PACKAGED
+from featuretl.backbones.runtimes import TorchRuntime
 from featuretl.exceptions import BackboneError
 
 TINY = ["--backbone", "test_resnet", "--weights", "random"]
@@ -103,6 +104,18 @@ def test_a_folder_is_embedded_once(few: Path, cache: Path) -> None:
     assert again.exit_code == 0
     assert counts(again) == (3, 3, 0, 0)
     assert EmbeddingStore(cache).info()[0].rows == 3
+
+
+def test_profile_shows_where_the_time_went(few: Path) -> None:
+    stages = ["read", "hash", "decode", "resize", "normalise", "forward", "commit"]
+    text = extract(few, "--profile").stdout
+    table = text[text.index("core ms per new image") :]
+    assert [word for word in re.findall(r"[a-z]+", table) if word in stages] == stages
+    assert "100.0%" in table
+    assert "core ms" not in extract(few).stdout
+    costs = summary(extract(few / "a", "--json", "--no-cache"))["costs"]
+    assert list(costs) == stages
+    assert all(seconds > 0 for seconds in costs.values())
 
 
 def test_all_kinds_of_sources_are_the_same_images(few: Path) -> None:
@@ -523,18 +536,18 @@ def test_an_interrupt_keeps_every_whole_batch(
     code: int,
     no_cache: bool,
 ) -> None:
-    embed, batches = Backbone.embed, []
+    forward, batches = TorchRuntime.__call__, []
 
-    def interrupted(self: Backbone, inputs: Any) -> np.ndarray:
-        if len(inputs) == 4:  # not the golden image
-            batches.append(len(inputs))
+    def interrupted(self: TorchRuntime, batch: Any) -> np.ndarray:
+        if len(batch) == 4:  # not the golden image
+            batches.append(len(batch))
         if len(batches) == 4:
             raise interrupt
-        return embed(self, inputs)
+        return forward(self, batch)
 
-    options = [photo_folder, "--batch-size", "4"]
+    options = [photo_folder, "--batch-size", "4", "--n-jobs", "1"]
     with monkeypatch.context() as patch:
-        patch.setattr(Backbone, "embed", interrupted)
+        patch.setattr(TorchRuntime, "__call__", interrupted)
         result = extract(*options, *["--no-cache"] * no_cache)
     assert result.exit_code == code, result.stderr
     assert result.stdout == ""
