@@ -30,3 +30,14 @@ class Costs:
             spent = time.thread_time() - began
             with self._lock:
                 self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    @contextlib.contextmanager
+    def rest(self, name: str) -> Iterator[None]:
+        """Count what the whole process does meanwhile, but for other stages, to the stage `name`."""
+        began, counted = time.process_time(), sum(self.seconds.values())
+        try:
+            yield
+        finally:
+            spent = time.process_time() - began - (sum(self.seconds.values()) - counted)
+            with self._lock:
+                self.seconds[name] = self.seconds.get(name, 0.0) + max(0.0, spent)

@@ -74,7 +74,7 @@ class Statistics:
         What computed the embeddings: "torch" or "onnx"; empty if nothing was computed.
     costs : dict of str to float
         Seconds of processor time, over all threads, by stage: "read", "hash", "decode", "resize",
-        "normalise", "forward" (pooling included) and "commit".
+        "normalise", "forward" (pooling included), "commit" and "other" (while these ran).
     """
 
     images: int
@@ -145,8 +145,8 @@ class Run:
         self._n_jobs = n_jobs
         self._progress = progress
         self._started = self._reported = time.monotonic()
-        costs = Costs()
-        self._stage, self.statistics.costs = costs.stage, costs.seconds
+        self._costs = Costs()
+        self._stage, self.statistics.costs = self._costs.stage, self._costs.seconds
         self._errors: dict[int, str] = {}
         self._key_errors: dict[bytes, str] = {}
         self._hashed: list[tuple[str, os.stat_result, bytes]] = []
@@ -183,14 +183,15 @@ class Run:
     def _embed_all(self, pool: ThreadPoolExecutor) -> None:
         with self.space, self._source.one_thread_each(pool, self._n_jobs):
             self.statistics.runtime = self._source.choose_runtime(pool, len(self._missing()))
-            for _ in range(_ATTEMPTS):
-                todo = self._missing()
-                if not todo:
-                    break
-                self._count_cached(len(todo))
-                self._embed_or_wait(pool, todo)
-                with self._stage("commit"):
-                    self.space.commit()
+            with self._costs.rest("other"):
+                for _ in range(_ATTEMPTS):
+                    todo = self._missing()
+                    if not todo:
+                        break
+                    self._count_cached(len(todo))
+                    self._embed_or_wait(pool, todo)
+                    with self._stage("commit"):
+                        self.space.commit()
 
     def _embed_or_wait(self, pool: ThreadPoolExecutor, todo: list[int]) -> None:
         """Embed `todo`; what another extraction has under way is awaited, within reason."""

@@ -107,7 +107,7 @@ def test_a_folder_is_embedded_once(few: Path, cache: Path) -> None:
 
 
 def test_profile_shows_where_the_time_went(few: Path) -> None:
-    stages = ["read", "hash", "decode", "resize", "normalise", "forward", "commit"]
+    stages = ["read", "hash", "decode", "resize", "normalise", "forward", "commit", "other"]
     text = extract(few, "--profile").stdout
     table = text[text.index("core ms per new image") :]
     assert [word for word in re.findall(r"[a-z]+", table) if word in stages] == stages
@@ -115,7 +115,7 @@ def test_profile_shows_where_the_time_went(few: Path) -> None:
     assert "core ms" not in extract(few).stdout
     costs = summary(extract(few / "a", "--json", "--no-cache"))["costs"]
     assert list(costs) == stages
-    assert all(seconds > 0 for seconds in costs.values())
+    assert all(seconds > 0 for stage, seconds in costs.items() if stage != "other")
 
 
 def test_all_kinds_of_sources_are_the_same_images(few: Path) -> None:
