@@ -6,7 +6,8 @@ The usual loop is what users write by hand, in usual_loop.py. All contenders run
 repeat on a cold store with hashing and committing included; figures are medians. Warm runs find
 everything in the store: by the files' state, and once more by hashing them, after the memo has been
 deleted. Backbones without packaged weights get random ones. Imports and loading are not timed; what
-ONNX Runtime needs once for a backbone, to export it, is the last column.
+ONNX Runtime needs once for a backbone, to export it, is a column; the last ones are milliseconds of one
+core per image, by stage.
 """
 
 from __future__ import annotations
@@ -53,7 +54,13 @@ class Contenders:
         self.file = packaged_file(name)
         self.backbone = load_backbone(name, weights="auto" if self.file else "random")
         self.rows: dict[str, np.ndarray] = {}
+        self.costs: dict[str, dict[str, float]] = {}
         self.stores = 0
+
+    @property
+    def stages(self) -> list[str]:
+        """What processor time is counted for."""
+        return list(self.costs["torch"])
 
     def usual_loop(self) -> float:
         """Run the loop by hand, in its own process."""
@@ -97,8 +104,12 @@ class Contenders:
 
     def _timed(self, store: EmbeddingStore, runtime: str) -> tuple[float, np.ndarray]:
         began = time.perf_counter()
-        rows = extract(self.paths, self.backbone, store=store, runtime=runtime).to_numpy()
-        return time.perf_counter() - began, rows
+        extraction = extract(self.paths, self.backbone, store=store, runtime=runtime)
+        rows = extraction.to_numpy()
+        seconds = time.perf_counter() - began
+        if extraction.statistics.embedded:
+            self.costs[runtime] = extraction.statistics.costs
+        return seconds, rows
 
 
 def measure(n_images: int, repeats: int, name: str) -> list[dict[str, Any]]:
@@ -126,6 +137,8 @@ def measure(n_images: int, repeats: int, name: str) -> list[dict[str, Any]]:
         row["to the usual loop"] = rate / rates["usual loop"]
         row["least cosine"] = _least_cosine(these.rows, key) if these.file else None
         row["once, s"] = first - statistics.median(seconds[key]) if key == "cold, onnx" else 0.0
+        costs = these.costs.get(key.removeprefix("cold, "), {})
+        row |= {f"{stage} ms": 1000 * costs.get(stage, 0.0) / n_images for stage in these.stages}
         table.append(row)
     return table
 

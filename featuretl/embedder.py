@@ -73,7 +73,8 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
 
     Notes
     -----
-    Unlike scikit-learn, ``n_jobs=None`` means all usable cores: the threads feed one network.
+    Unlike scikit-learn, ``n_jobs=None`` means all usable cores: threads share the network and
+    the images.
 
     Examples
     --------

@@ -124,7 +124,8 @@ def extract(
         remembered in the store.
     batch_size : int, default=32
     n_jobs : int, optional
-        Threads that read, decode and preprocess; -1 or None is one per usable core.
+        Threads, each of which takes batches from the files through the network; -1 or None is one per
+        usable core.
     on_error : {"raise", "nan"}, default="raise"
         What a bad image is: an error, once all others are embedded and kept, or a row of NaN.
     progress : callable, optional

@@ -24,9 +24,10 @@ def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> Iterator[None]:
         together.wait()
         torch.set_num_threads(1)
 
-    for task in [pool.submit(begin) for _ in range(n_threads)]:
-        task.result()
     try:
+        for task in [pool.submit(begin) for _ in range(n_threads)]:
+            task.result()
         yield
     finally:
+        together.abort()  # nobody waits for a thread that could not be started
         torch.set_num_threads(before)
