@@ -72,6 +72,9 @@ class Statistics:
     seconds : float
     runtime : str
         What computed the embeddings: "torch" or "onnx"; empty if nothing was computed.
+    agreement : float or None
+        Least cosine between embeddings of this precision and of float32, on four images; None where
+        it is float32.
     costs : dict of str to float
         Seconds of processor time, over all threads, by stage: "read", "hash", "decode", "resize",
         "normalise", "forward" (pooling included), "commit" and "other" (while these ran).
@@ -83,6 +86,7 @@ class Statistics:
     failed: int = 0
     seconds: float = 0.0
     runtime: str = ""
+    agreement: float | None = None
     costs: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -182,7 +186,8 @@ class Run:
 
     def _embed_all(self, pool: ThreadPoolExecutor) -> None:
         with self.space, self._source.one_thread_each(pool, self._n_jobs):
-            self.statistics.runtime = self._source.choose_runtime(pool, len(self._missing()))
+            choice = self._source.choose_runtime(pool, len(self._missing()))
+            self.statistics.runtime, self.statistics.agreement = choice
             with self._costs.rest("other"):
                 for _ in range(_ATTEMPTS):
                     todo = self._missing()

@@ -45,14 +45,28 @@ class RuntimeChoice:
         BackboneError
             If `wanted` is "onnx" and cannot be had, or disagrees with PyTorch.
         """
+        if wanted == "onnx" and self._backbone.spec.precision != "float32":
+            raise BackboneError("runtime='onnx' computes in float32; use runtime='torch'.")
         if wanted == "torch" or (wanted == "auto" and not self._is_worth_trying(n_images)):
             return "torch", None
         return pool.submit(self._onnx if wanted == "onnx" else self._faster).result()
 
+    def agreement(self) -> float | None:
+        """Return the least cosine to float32 embeddings on four images; None for float32 itself."""
+        from featuretl.backbones.runtimes import TorchRuntime, least_cosine
+
+        if self._backbone.spec.precision == "float32":
+            return None
+        batch = self._batch(4)
+        single = TorchRuntime(self._backbone.embedding_in("float32"))
+        return least_cosine(single(batch), self._backbone.forward(batch))
+
     def _is_worth_trying(self, n_images: int) -> bool:
         from featuretl.backbones.runtimes import has_onnx
 
-        if self._backbone.device.type != "cpu" or not has_onnx():
+        backbone = self._backbone
+        in_single = backbone.spec.precision == "float32"
+        if backbone.device.type != "cpu" or not in_single or not has_onnx():
             return False
         known = self._remembered()
         return known == "onnx" or (known is None and n_images >= WORTH_MEASURING)

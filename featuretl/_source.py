@@ -73,13 +73,17 @@ class Source:
         """Return the embeddings (n, d) of the network's input."""
         return (self._runtime or self.backbone.forward)(batch)
 
-    def choose_runtime(self, pool: ThreadPoolExecutor, n_images: int) -> str:
-        """Settle what embeds `n_images` images in the threads of `pool`, and return its name."""
+    def choose_runtime(self, pool: ThreadPoolExecutor, n_images: int) -> tuple[str, float | None]:
+        """Settle what embeds `n_images` images in the threads of `pool`.
+
+        Returns its name, and the least cosine of its embeddings to float32 ones where it computes
+        in less.
+        """
         if not hasattr(self.backbone, "embedding"):
-            return "torch"
+            return "torch", None
         choice = RuntimeChoice(self.backbone, self.store)
         name, self._runtime = choice.make(self._wanted_runtime, pool, n_images)
-        return name
+        return name, choice.agreement()
 
     @staticmethod
     def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> AbstractContextManager[None]:

@@ -40,6 +40,8 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         How positions become one vector. These first four are explained in `load_backbone`.
     normalize : bool, default=False
         Scale every embedding to length 1.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Of the computation; "bfloat16" gives other embeddings, faster where the processor has it.
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
     runtime : {"auto", "torch", "onnx"}, default="auto"
@@ -96,6 +98,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         layers: Layer | Sequence[Layer] = PRE_LOGITS,
         pooling: str = "auto",
         normalize: bool = False,
+        precision: str = "float32",
         device: str = "auto",
         runtime: str = "auto",
         batch_size: int = 32,
@@ -109,6 +112,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.layers = layers
         self.pooling = pooling
         self.normalize = normalize
+        self.precision = precision
         self.device = device
         self.runtime = runtime
         self.batch_size = batch_size
@@ -194,6 +198,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             layers=self.layers,
             pooling=self.pooling,
             normalize=self.normalize,
+            precision=self.precision,
         )
 
     def __sklearn_tags__(self) -> Tags:

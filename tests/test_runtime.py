@@ -134,3 +134,34 @@ def test_a_memo_that_is_lost_costs_time_only(photos, store, monkeypatch, exports
     extract(photos[4:8], tiny(), store=type(store)(store.path))
     assert len(exports) == 1
     assert sqlite3.connect(store.path / "memo.sqlite").execute("SELECT COUNT(*) FROM fact")
+
+
+# precision
+
+
+def test_bfloat16_is_another_recipe_and_says_how_far_it_agrees(photos, store):
+    single = extract(photos[:4], tiny(), store=store)
+    half = extract(photos[:4], tiny(precision="bfloat16"), store=store)
+    assert half.statistics.embedded == 4
+    assert len(store.info()) == 2
+    rows = half.to_numpy()
+    assert rows.dtype == np.float32
+    agreement = cosines(single.to_numpy(), rows).min()
+    assert 0.98 < agreement < 1
+    assert abs(half.statistics.agreement - agreement) < 0.01
+    assert single.statistics.agreement is None
+
+
+def test_bfloat16_does_not_run_in_onnx(photos, monkeypatch):
+    monkeypatch.setattr(_runtime, "WORTH_MEASURING", 4)
+    backbone = tiny(precision="bfloat16", normalize=True)
+    with pytest.raises(BackboneError, match="runtime='onnx' computes in float32"):
+        extract(photos[:4], backbone, runtime="onnx")
+    extraction = extract(photos[:4], backbone)
+    assert extraction.statistics.runtime == "torch"
+    np.testing.assert_allclose(np.linalg.norm(extraction.to_numpy(), axis=1), 1, rtol=1e-6)
+
+
+def test_unknown_precisions_are_refused():
+    with pytest.raises(ParameterError, match="'precision' parameter of load_backbone must be one"):
+        tiny(precision="int4")

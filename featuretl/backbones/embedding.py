@@ -16,7 +16,7 @@ class Embedding(nn.Module):
     Parameters
     ----------
     model : torch.nn.Module
-        timm's, in evaluation mode.
+        timm's, in evaluation mode; its precision is that of the computation.
     indices : list of int or None
         Layers by number, in the order of the output; None is the output before the classifier.
     pooling : str
@@ -33,10 +33,11 @@ class Embedding(nn.Module):
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the embeddings (n, d), float32, of the network's input (n, 3, height, width)."""
-        embedding = torch.cat(self._outputs(batch), dim=1)
+        dtype = next(self.model.parameters()).dtype
+        embedding = torch.cat(self._outputs(batch.to(dtype)), dim=1).float()
         if self._normalize:
             embedding = nn.functional.normalize(embedding, dim=1)
-        return embedding.float()
+        return embedding
 
     def _outputs(self, batch: torch.Tensor) -> list[torch.Tensor]:
         model, indices = self.model, sorted({i for i in self._indices if i is not None})

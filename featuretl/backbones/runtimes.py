@@ -142,11 +142,16 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def agree(expected: np.ndarray, found: np.ndarray) -> bool:
     """Return whether all rows of (n, d) and (n, d) agree: cosine >= `LEAST_COSINE`."""
-    if expected.shape != found.shape or not np.isfinite(found).all():
-        return False
+    return expected.shape == found.shape and least_cosine(expected, found) >= LEAST_COSINE
+
+
+def least_cosine(expected: np.ndarray, found: np.ndarray) -> float:
+    """Return the least cosine between rows of (n, d) and (n, d); -1 if one is not finite."""
+    if not np.isfinite(found).all():
+        return -1.0
     a, b = expected.astype(np.float64), found.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return bool(((a * b).sum(axis=1) >= LEAST_COSINE * norms).all())
+    return float(((a * b).sum(axis=1) / norms).min())
 
 
 def seconds_per_image(runtime: Runtime, batch: torch.Tensor, repeats: int = 5) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Layer = int | str
 PRE_LOGITS = "pre_logits"
 POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class BackboneSpec:
     layers: tuple[Layer, ...]
     pooling: str
     normalize: bool
+    precision: str
 
     @classmethod
     def of(
@@ -42,6 +44,7 @@ class BackboneSpec:
         layers: Layer | Sequence[Layer] = PRE_LOGITS,
         pooling: str = "auto",
         normalize: bool = False,
+        precision: str = "float32",
     ) -> BackboneSpec:
         """Check the parameters, as those of `owner`, and resolve them. Raises ParameterError."""
         if not isinstance(name, str) or not name:
@@ -63,7 +66,8 @@ class BackboneSpec:
             raise parameter_error(owner, "layers", expected, layers)
         check_option(owner, "pooling", pooling, POOLINGS)
         check_bool(owner, "normalize", normalize)
-        return cls(name, str(weights), several, pooling, normalize)
+        check_option(owner, "precision", precision, PRECISIONS)
+        return cls(name, str(weights), several, pooling, normalize, precision)
 
     def load(self, device: str = "auto") -> Backbone:
         """Load it; the last two networks stay in memory."""
