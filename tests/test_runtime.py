@@ -64,6 +64,11 @@ def test_runtimes_share_one_recipe_and_the_model_is_kept(photos, store, exports)
     extract(photos[12:14], tiny(), store=store, runtime="onnx")
     assert len(exports) == 2
     assert model.stat().st_size > 1000
+    foreign = runtimes._export(tiny(pooling="max").embedding, (3, 160, 160))
+    model.write_bytes(foreign)
+    found = extract(photos[14:16], tiny(), store=store, runtime="onnx").to_numpy()
+    assert cosines(found, extract(photos[14:16], tiny()).to_numpy()).min() > 0.9999
+    assert model.read_bytes() != foreign
 
 
 def test_auto_is_pytorch_for_a_few_images(photos, store, exports):
@@ -96,7 +101,7 @@ def test_what_disagrees_is_not_used(photos, store, monkeypatch):
         runtimes.OnnxRuntime, "__call__", lambda self, x: call(self, x) * [[1, -1] * 48]
     )
     monkeypatch.setattr(_runtime, "WORTH_MEASURING", 4)
-    with pytest.raises(BackboneError, match="does not give the embeddings of 'test_resnet'"):
+    with pytest.raises(BackboneError, match="does not give the embeddings that PyTorch gives"):
         extract(photos[:4], tiny(), runtime="onnx")
     assert extract(photos[:4], tiny(), store=store).statistics.runtime == "torch"
 

@@ -102,33 +102,41 @@ class OnnxRuntime:
         return np.concatenate(rows)
 
 
-def load_onnx(embedding: Embedding, input_size: tuple[int, ...], file: Path | None) -> OnnxRuntime:
-    """Return a module as an ONNX model.
+def load_onnx(embedding: Embedding, probe: torch.Tensor, file: Path | None) -> OnnxRuntime:
+    """Return a module as an ONNX model that gives the same embeddings.
 
     Parameters
     ----------
     embedding : Embedding
-    input_size : tuple of int
-        (3, height, width).
+    probe : torch.Tensor of shape (n, 3, h, w), float32
+        Inputs to compare by.
     file : Path or None
-        Where the model is kept: read if it is there, else written.
+        Where the model is kept: read if it is there and agrees, else written.
 
     Raises
     ------
     BackboneError
-        If the module cannot be exported.
+        If the module cannot be exported, or the model disagrees with it.
     """
+    expected = TorchRuntime(embedding)(probe)
     if file is not None and file.exists():
-        with contextlib.suppress(Exception):  # a damaged file is made anew
-            return OnnxRuntime(file.read_bytes())
+        with contextlib.suppress(Exception):  # a damaged or foreign file is made anew
+            runtime = OnnxRuntime(file.read_bytes())
+            if agree(expected, runtime(probe)):
+                return runtime
     try:
-        model = _export(embedding, input_size)
+        model = _export(embedding, tuple(probe.shape[1:]))
         runtime = OnnxRuntime(model)
+        found = runtime(probe)
     except Exception as error:  # the exporter and the runtime raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BackboneError(
             f"This backbone cannot run in ONNX Runtime ({reason}); use runtime='torch'."
         ) from error
+    if not agree(expected, found):
+        raise BackboneError(
+            "ONNX Runtime does not give the embeddings that PyTorch gives; use runtime='torch'."
+        )
     if file is not None:
         _keep(model, file)
     return runtime
