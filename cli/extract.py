@@ -37,7 +37,7 @@ _SHOWN_FAILURES = 20
 @click.option("--normalize", is_flag=True, help="Scale every embedding to length 1.")
 @click.option(
     "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
-    help="Of the computation; bfloat16 gives other embeddings, faster where the processor has it.",
+    help="Of the computation; bfloat16 gives other embeddings; for processors that have it.",
 )  # fmt: skip
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False), metavar="OUT.npy|.npz|.parquet",

@@ -41,7 +41,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     normalize : bool, default=False
         Scale every embedding to length 1.
     precision : {"float32", "bfloat16"}, default="float32"
-        Of the computation; "bfloat16" gives other embeddings, faster where the processor has it.
+        Of the computation; "bfloat16" gives other embeddings; for processors that have it.
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
     runtime : {"auto", "torch", "onnx"}, default="auto"

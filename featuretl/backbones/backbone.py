@@ -56,8 +56,9 @@ def load_backbone(
     normalize : bool, default=False
         Scale every embedding to length 1.
     precision : {"float32", "bfloat16"}, default="float32"
-        Of the computation; embeddings are float32. "bfloat16" is several times faster on processors
-        and GPUs that have it, much slower on others, and gives other embeddings (another recipe).
+        Of the computation; embeddings are float32. "bfloat16" is meant for processors and GPUs
+        that have it, is much slower on others, and gives other embeddings (another recipe); its
+        gain is not measured.
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
 
