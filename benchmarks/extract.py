@@ -1,13 +1,16 @@
 """From image files to a matrix: featuretl against the usual loop, cold and warm, side by side.
 
-    python benchmarks/extract.py [--images 400] [--repeats 5] [--backbone NAME] [--json]
+    python benchmarks/extract.py [--images 400] [--repeats 5] [--backbone NAME]
 
 The usual loop is what users write by hand, in usual_loop.py. All contenders run in turn, each
 repeat on a cold store with hashing and committing included; figures are medians. Warm runs find
 everything in the store: by the files' state, and once more by hashing them, after the memo has been
-deleted. Backbones without packaged weights get random ones. Imports and loading are not timed; what
-ONNX Runtime needs once for a backbone, to export it, is a column; the last ones are milliseconds of one
-core per image, by stage.
+deleted. Backbones without packaged weights get random ones. Imports and loading are not timed; what a
+runtime needs once for a backbone, to export or compile it, is a column; the last ones are
+milliseconds of one core per image, by stage.
+
+`--check` warns where a ratio to the usual loop has fallen since it was recorded in ratios.json;
+`--record` writes it there.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +34,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from featuretl import EmbeddingStore, extract, load_backbone
+from featuretl._runtime import RuntimeChoice
 from featuretl.backbones.catalog import PACKAGED, packaged_file
-from featuretl.backbones.runtimes import has_onnx
+
+RATIOS = Path(__file__).with_name("ratios.json")
+
+_FALLEN = 0.8
 
 
 def write_photographs(folder: Path, n: int, size: tuple[int, int] = (500, 375)) -> list[str]:
@@ -47,24 +56,35 @@ def write_photographs(folder: Path, n: int, size: tuple[int, int] = (500, 375)) 
 
 
 class Contenders:
-    """What is timed, on the photographs of one folder."""
+    """What is timed, on new photographs in a folder; each call embeds them and returns the seconds.
 
-    def __init__(self, folder: Path, paths: list[str], name: str) -> None:
-        self.folder, self.paths, self.name = folder, paths, name
+    Attributes
+    ----------
+    rows : dict
+        The embeddings that each contender gave last.
+    costs : dict
+        Seconds of processor time by stage, of those that count it.
+    """
+
+    def __init__(self, folder: Path, n_images: int, name: str) -> None:
+        photographs = folder / "photographs"
+        photographs.mkdir()
+        self.folder, self.name = folder, name
+        self.paths = write_photographs(photographs, n_images)
+        time.sleep(2.1)  # files younger than 2 s are not remembered by their state
         self.file = packaged_file(name)
-        self.backbone = load_backbone(name, weights="auto" if self.file else "random")
         self.rows: dict[str, np.ndarray] = {}
         self.costs: dict[str, dict[str, float]] = {}
-        self.stores = 0
+        self._stores = 0
 
-    @property
-    def stages(self) -> list[str]:
-        """What processor time is counted for."""
-        return list(self.costs["torch"])
+    def backbone(self, precision: str = "float32") -> Any:
+        """Return the backbone, loaded."""
+        weights = "auto" if self.file else "random"
+        return load_backbone(self.name, weights=weights, precision=precision)
 
-    def usual_loop(self) -> float:
-        """Run the loop by hand, in its own process."""
-        output = self.folder / "usual.npy"
+    def script(self, key: str, *command: str) -> float:
+        """Run a script of its own process, which is told what to do as JSON."""
+        output = self.folder / "rows.npy"
         packaged = PACKAGED.get(self.name)
         settings = {
             "paths": self.paths,
@@ -73,92 +93,166 @@ class Contenders:
             "preprocess": packaged.preprocess if packaged else {},
             "output": str(output),
         }
+        done = subprocess.run(command, input=json.dumps(settings), capture_output=True, text=True)
+        if done.returncode:
+            raise click.ClickException(f"{key}: {done.stderr.strip().splitlines()[-1]}")
+        self.rows[key] = np.load(output)
+        return float(done.stdout.splitlines()[-1])
+
+    def usual_loop(self) -> float:
+        """Run the loop by hand."""
         script = Path(__file__).with_name("usual_loop.py")
-        command = [sys.executable, str(script)]
-        done = subprocess.run(
-            command, input=json.dumps(settings), capture_output=True, text=True, check=True
-        )
-        self.rows["usual loop"] = np.load(output)
-        return float(done.stdout)
+        return self.script("usual loop", sys.executable, str(script))
 
-    def cold(self, runtime: str) -> float:
-        """Embed into a new store; an exported model is taken along."""
-        self.stores += 1
-        self.store = EmbeddingStore(self.folder / f"store{self.stores}")
-        if runtime == "onnx":
-            models = self.folder / "models"
-            models.mkdir(exist_ok=True)
-            self.store.make_folder()
-            (self.store.path / "models").symlink_to(models)
-        seconds, self.rows[runtime] = self._timed(self.store, runtime)
-        return seconds
+    def cold(self, key: str, runtime: str, precision: str = "float32") -> float:
+        """Embed into a new store; exported models are taken along."""
+        self._stores += 1
+        store = EmbeddingStore(self.folder / f"store{self._stores}")
+        models = self.folder / "models"
+        models.mkdir(exist_ok=True)
+        store.make_folder()
+        (store.path / "models").symlink_to(models)
+        if precision == "float32":
+            self.store = store
+        return self._timed(key, store, runtime, precision)
 
-    def warm(self) -> float:
+    def warm(self, key: str) -> float:
         """Find everything in the store by the files' state."""
-        return self._timed(self.store, "torch")[0]
+        return self._timed(key, self.store, "torch")
 
-    def warm_by_hash(self) -> float:
+    def warm_by_hash(self, key: str) -> float:
         """Find everything in the store by the files' content."""
         (self.store.path / "memo.sqlite").unlink()
-        return self._timed(EmbeddingStore(self.store.path), "torch")[0]
+        return self._timed(key, EmbeddingStore(self.store.path), "torch")
 
-    def _timed(self, store: EmbeddingStore, runtime: str) -> tuple[float, np.ndarray]:
+    def _timed(
+        self, key: str, store: EmbeddingStore, runtime: str, precision: str = "float32"
+    ) -> float:
+        backbone = self.backbone(precision)
         began = time.perf_counter()
-        extraction = extract(self.paths, self.backbone, store=store, runtime=runtime)
-        rows = extraction.to_numpy()
+        extraction = extract(self.paths, backbone, store=store, runtime=runtime)
+        self.rows[key] = extraction.to_numpy()
         seconds = time.perf_counter() - began
-        if extraction.statistics.embedded:
-            self.costs[runtime] = extraction.statistics.costs
-        return seconds, rows
+        self.costs[key] = extraction.statistics.costs
+        return seconds
 
 
-def measure(n_images: int, repeats: int, name: str) -> list[dict[str, Any]]:
-    """Return a row per contender: images per second (medians), the ratio and the agreement."""
-    with tempfile.TemporaryDirectory() as folder:
-        paths = write_photographs(Path(folder), n_images)
-        time.sleep(2.1)  # files younger than 2 s are not remembered by their state
-        these = Contenders(Path(folder), paths, name)
-        contenders: dict[str, Callable[[], float]] = {
-            "usual loop": these.usual_loop,
-            "cold, torch": lambda: these.cold("torch"),
-        }
-        if has_onnx():
-            first = these.cold("onnx")
-            contenders["cold, onnx"] = lambda: these.cold("onnx")
-        contenders |= {"warm": these.warm, "warm by hash": these.warm_by_hash}
-        seconds: dict[str, list[float]] = {key: [] for key in contenders}
-        for _ in range(repeats):
-            for key, run in contenders.items():
-                seconds[key].append(run())
-    rates = {key: n_images / statistics.median(values) for key, values in seconds.items()}
+def measure(
+    these: Contenders, contenders: dict[str, Callable[[str], float]], repeats: int
+) -> list[dict[str, Any]]:
+    """Run the usual loop and `contenders` in turn; return a row of the table for each.
+
+    Each contender is called with its name, once before anything is timed.
+    """
+    all_ = {"usual loop": lambda _: these.usual_loop(), **contenders}
+    first = {key: run(key) for key, run in all_.items()}
+    seconds: dict[str, list[float]] = {key: [] for key in all_}
+    for _ in range(repeats):
+        for key, run in all_.items():
+            seconds[key].append(run(key))
+    n = len(these.paths)
+    rates = {key: n / statistics.median(values) for key, values in seconds.items()}
     table = []
     for key, rate in rates.items():
         row: dict[str, Any] = {"contender": key, "images/s": rate}
         row["to the usual loop"] = rate / rates["usual loop"]
-        row["least cosine"] = _least_cosine(these.rows, key) if these.file else None
-        row["once, s"] = first - statistics.median(seconds[key]) if key == "cold, onnx" else 0.0
-        costs = these.costs.get(key.removeprefix("cold, "), {})
-        row |= {f"{stage} ms": 1000 * costs.get(stage, 0.0) / n_images for stage in these.stages}
+        row |= agreement(these.rows["usual loop"], these.rows[key]) if these.file else {}
+        row["once, s"] = first[key] - n / rate if key.startswith("cold") else 0.0
+        row |= {stage: 1000 * s / n for stage, s in these.costs.get(key, {}).items()}
         table.append(row)
-    return table
+    columns = dict.fromkeys(column for row in table for column in row)
+    return [{column: row.get(column, 0.0) for column in columns} for row in table]
 
 
-def _least_cosine(rows: dict[str, np.ndarray], contender: str) -> float:
-    """Return the least cosine between a contender's embeddings and those of the usual loop."""
-    a, b = rows["usual loop"], rows["onnx" if "onnx" in contender else "torch"]
-    if contender == "usual loop":
-        b = a
-    return float(((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min())
+def agreement(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
+    """Return the mean and the least cosine between embeddings (n, d)."""
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    return {"mean cosine": float(cosines.mean()), "least cosine": float(cosines.min())}
+
+
+def check(table: list[dict[str, Any]], backbone: str, record: bool) -> None:
+    """Warn of ratios that have fallen since they were recorded, or record them."""
+    recorded = json.loads(RATIOS.read_text()) if RATIOS.exists() else {}
+    now = {row["contender"]: round(row["to the usual loop"], 2) for row in table}
+    if record:
+        RATIOS.write_text(json.dumps({**recorded, backbone: now}, indent=1) + "\n")
+        return
+    for contender, before in recorded.get(backbone, {}).items():
+        if contender in now and now[contender] < _FALLEN * before:
+            click.echo(
+                f"Warning: {contender} is {now[contender]} times the usual loop; recorded was "
+                f"{before}.",
+                err=True,
+            )
+
+
+def plot(table: list[dict[str, Any]], file: str) -> None:
+    """Draw the images per second of what computes."""
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in table if not row["contender"].startswith("warm")][::-1]
+    figure, axes = plt.subplots(figsize=(7, 0.4 * len(rows) + 0.9), layout="constrained")
+    ours = ["#d95f02" if row["contender"].startswith("cold") else "#7f7f7f" for row in rows]
+    bars = axes.barh([r["contender"] for r in rows], [r["images/s"] for r in rows], color=ours)
+    labels = [f"{r['images/s']:.0f} ({r['to the usual loop']:.1f}x)" for r in rows]
+    axes.bar_label(bars, labels, padding=3)
+    axes.margins(x=0.18)
+    axes.set_xlabel("images per second, from files to a matrix")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file)
+
+
+def options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that extract.py and peers.py share."""
+    for option in (
+        click.option("--images", default=400, show_default=True),
+        click.option("--repeats", default=5, show_default=True),
+        click.option("--backbone", default="tf_efficientnet_lite0", show_default=True),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option("--plot", "plot_file", help="Draw the images per second into a file."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command(help=__doc__)
-@click.option("--images", default=400, show_default=True)
-@click.option("--repeats", default=5, show_default=True)
-@click.option("--backbone", default="tf_efficientnet_lite0", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(images: int, repeats: int, backbone: str, as_json: bool) -> None:
+@options
+@click.option("--compile", "compiled", is_flag=True, help="Also PyTorch compiled.")
+@click.option("--bfloat16", is_flag=True, help="Also PyTorch in bfloat16.")
+@click.option("--check", "check_", is_flag=True, help="Compare with the recorded ratios.")
+@click.option("--record", is_flag=True, help="Record the ratios.")
+def main(
+    images: int,
+    repeats: int,
+    backbone: str,
+    as_json: bool,
+    plot_file: str | None,
+    compiled: bool,
+    bfloat16: bool,
+    check_: bool,
+    record: bool,
+) -> None:
     """Run the benchmark and print it."""
-    show(measure(images, repeats, backbone), as_json)
+    with tempfile.TemporaryDirectory() as folder:
+        these = Contenders(Path(folder), images, backbone)
+        with ThreadPoolExecutor(1) as pool:
+            runtimes = RuntimeChoice(these.backbone(), None, pool, 1).possible()
+        contenders: dict[str, Callable[[str], float]] = {
+            f"cold, {runtime}": partial(these.cold, runtime=runtime)
+            for runtime in runtimes
+            if compiled or runtime != "compile"
+        }
+        if bfloat16:
+            contenders["cold, torch, bfloat16"] = partial(
+                these.cold, runtime="torch", precision="bfloat16"
+            )
+        contenders |= {"warm": these.warm, "warm by hash": these.warm_by_hash}
+        table = measure(these, contenders, repeats)
+    show(table, as_json)
+    if plot_file:
+        plot(table, plot_file)
+    if check_ or record:
+        check(table, backbone, record)
 
 
 if __name__ == "__main__":

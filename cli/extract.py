@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import cache_options, json_option, resolve_cache
+from .options import AutoOrInt, cache_options, device_list, json_option, resolve_cache
 
 if TYPE_CHECKING:
     from featuretl._engine import Failure, Statistics
@@ -49,12 +49,18 @@ _SHOWN_FAILURES = 20
 )  # fmt: skip
 @click.option("--path-column", help="Column of a manifest that holds the paths.")
 @click.option("--label-column", help="Column of a manifest that holds the labels.")
-@click.option("--device", default="auto", show_default=True, help="A torch device.")
 @click.option(
-    "--runtime", type=click.Choice(["auto", "torch", "onnx"]), default="auto", show_default=True,
-    help="What computes; auto is the faster one.",
+    "--device", default="auto", show_default=True, callback=device_list,
+    help="A torch device, or several: cuda is every GPU, cuda:0,cuda:1 are two.",
 )  # fmt: skip
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True)
+@click.option(
+    "--runtime", type=click.Choice(["auto", "torch", "onnx", "openvino", "compile"]),
+    default="auto", show_default=True, help="What computes; auto is the fastest.",
+)  # fmt: skip
+@click.option(
+    "--batch-size", type=AutoOrInt(), default="auto", show_default=True,
+    help="Images per forward pass; auto grows while that is faster.",
+)  # fmt: skip
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
 @click.option("--profile", is_flag=True, help="Show where the processor's time went.")
 @cache_options

@@ -52,6 +52,25 @@ class Quantity(click.ParamType):
         return round(float(found[1]) * units[found[2]])
 
 
+class AutoOrInt(click.ParamType):
+    """An int of at least 1, or "auto"."""
+
+    name = "auto|INTEGER"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return what `value` means; fail unless it is "auto" or an int >= 1."""
+        if value == "auto":
+            return value
+        return click.IntRange(min=1).convert(value, param, ctx)
+
+
+def device_list(ctx: click.Context, param: click.Parameter, value: str) -> str | list[str]:
+    """Return the devices of --device: one, or a list where there are commas."""
+    return value.split(",") if "," in value else value
+
+
 def cache_options(command: F) -> F:
     """Add --cache and --no-cache."""
     no_cache = click.option("--no-cache", is_flag=True, help="Keep no embeddings.")

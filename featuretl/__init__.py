@@ -29,6 +29,7 @@ _HOME_OF = {
     "load_backbone": "featuretl.backbones.backbone",
     "load_image_folder": "featuretl.images.sources",
     "metrics_report": "featuretl.heads.metrics",
+    "time_backbone": "featuretl.timing",
 }
 
 __all__ = [*sorted(_HOME_OF), "__version__"]

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._batch_size import BatchSize
 from featuretl._costs import Costs
 from featuretl._source import Source
 from featuretl._validation import printable
@@ -117,11 +118,15 @@ class _Prepared:
 
 @dataclass
 class _Batch:
-    """Images that went through a thread, and the keys and embeddings of those that have one."""
+    """Images that went through a thread, and the keys and embeddings of those that have one.
+
+    The seconds are those that embedding took, reading and decoding excluded.
+    """
 
     images: list[_Prepared]
     keys: list[bytes]
     rows: np.ndarray
+    seconds: float
 
 
 class Run:
@@ -137,7 +142,7 @@ class Run:
         self,
         images: Sequence[Any],
         source: Source,
-        batch_size: int,
+        batch_size: int | str,
         n_jobs: int,
         progress: Progress | None,
     ) -> None:
@@ -145,7 +150,7 @@ class Run:
         self.statistics = Statistics(len(images))
         self.keys = keys_array([NO_KEY] * len(images)).copy()
         self._source = source
-        self._batch_size = batch_size
+        self._batch_size = BatchSize(batch_size)
         self._n_jobs = n_jobs
         self._progress = progress
         self._started = self._reported = time.monotonic()
@@ -186,7 +191,8 @@ class Run:
 
     def _embed_all(self, pool: ThreadPoolExecutor) -> None:
         with self.space, self._source.one_thread_each(pool, self._n_jobs):
-            choice = self._source.choose_runtime(pool, len(self._missing()))
+            n_images = len(self._missing())
+            choice = self._source.choose_runtime(pool, self._n_jobs, n_images)
             self.statistics.runtime, self.statistics.agreement = choice
             with self._costs.rest("other"):
                 for _ in range(_ATTEMPTS):
@@ -231,17 +237,20 @@ class Run:
         self, pool: ThreadPoolExecutor, todo: list[int], force: bool
     ) -> Generator[_Batch, None, None]:
         """Yield embedded batches in order; a few more of them than threads are under way."""
-        size = min(self._batch_size, -(-len(todo) // self._n_jobs))
+        fair = -(-len(todo) // self._n_jobs)
         window: deque[Future[_Batch]] = deque()
+        start = 0
         try:
-            for start in range(0, len(todo), size):
-                window.append(pool.submit(self._work, todo[start : start + size], force))
-                if len(window) > self._n_jobs + _BATCHES_AHEAD:
-                    yield window[0].result()
+            while start < len(todo) or window:
+                if start < len(todo) and len(window) <= self._n_jobs + _BATCHES_AHEAD:
+                    size = min(self._batch_size.now, fair)
+                    window.append(pool.submit(self._work, todo[start : start + size], force))
+                    start += size
+                else:
+                    batch = window[0].result()
                     window.popleft()
-            while window:
-                yield window[0].result()
-                window.popleft()
+                    self._batch_size.learn(len(batch.rows), batch.seconds)
+                    yield batch
         finally:  # interrupted: let no thread claim an image after this
             wait([future for future in window if not future.cancel()])
 
@@ -250,15 +259,13 @@ class Run:
         images = [self._prepare(index, force) for index in indices]
         ready = [image for image in images if image.input is not None]
         if not ready:
-            return _Batch(images, [], np.empty((0, 0)))
-        inputs = [image.input for image in ready]
-        with self._stage("normalise"):
-            batch = self._source.backbone.batch(inputs)
-        with self._stage("forward"):
-            rows = self._source.forward(batch)
+            return _Batch(images, [], np.empty((0, 0)), 0.0)
+        began = time.perf_counter()
+        rows = self._source.embed([image.input for image in ready], self._stage)
+        seconds = time.perf_counter() - began
         for image in ready:
             image.input = None
-        return _Batch(images, [image.key for image in ready], rows)
+        return _Batch(images, [image.key for image in ready], rows, seconds)
 
     def _prepare(self, index: int, force: bool) -> _Prepared:
         """Read and, if it is to be embedded here and now, decode and preprocess one image."""

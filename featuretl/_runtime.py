@@ -1,11 +1,15 @@
-"""Which runtime embeds: eager PyTorch, or ONNX Runtime where that is faster and agrees."""
+"""Which runtime embeds: eager PyTorch, or another that is faster here and gives the same."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import importlib.util
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,37 @@ from featuretl.images.decode import golden_pixels
 from featuretl.store.keys import canonical_json
 from featuretl.store.store import EmbeddingStore
 
-WORTH_MEASURING = 1000  # images: to export a model takes seconds, to embed an image milliseconds
 
-_MEASURED = 16
+@dataclass(frozen=True)
+class Alternative:
+    """A runtime besides eager PyTorch.
+
+    Attributes
+    ----------
+    worth : int
+        From how many images on it repays making it: to export a model takes seconds, to compile
+        one a minute, to embed an image milliseconds.
+    needs : tuple of str
+        The import packages that it needs; its extra is called like the runtime.
+    precisions, devices : tuple of str
+        What it runs in and on.
+    """
+
+    worth: int
+    needs: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ("float32",)
+    devices: tuple[str, ...] = ("cpu",)
+
+
+ALTERNATIVES = {
+    "onnx": Alternative(1_000, ("onnxruntime", "onnx", "onnxscript")),
+    "openvino": Alternative(1_000, ("openvino", "onnx", "onnxscript")),
+    "compile": Alternative(20_000, (), ("float32", "bfloat16"), ("cpu", "cuda")),
+}
+RUNTIMES = ("auto", "torch", *ALTERNATIVES)
+
+_MADE_BEFORE = 10  # what was made before repays loading from so many times fewer images on
+_MEASURED = 8
 
 
 class RuntimeChoice:
@@ -29,27 +61,64 @@ class RuntimeChoice:
     ----------
     backbone : Backbone
     store : EmbeddingStore or None
+    pool : ThreadPoolExecutor
+        Whose threads will embed.
+    n_threads : int
+        Of the pool.
     """
 
-    def __init__(self, backbone: Any, store: EmbeddingStore | None) -> None:
+    def __init__(
+        self, backbone: Any, store: EmbeddingStore | None, pool: ThreadPoolExecutor, n_threads: int
+    ) -> None:
         self._backbone, self._store = backbone, store
+        self._pool, self._n_threads = pool, n_threads
+        self._loaded: dict[str, Any] = {"torch": backbone.forward}
+        self._model: bytes | None = None
 
-    def make(self, wanted: str, pool: ThreadPoolExecutor, n_images: int) -> tuple[str, Any]:
-        """Return the name of what is to embed `n_images` images, and it; None is PyTorch.
+    def make(self, wanted: str, n_images: int) -> tuple[str, Any]:
+        """Return the name of what is to embed `n_images` images, and it.
 
-        What "auto" means is found out once for a backbone and a machine, in a thread of `pool` as
-        it will run, when there are so many images that it pays.
+        What "auto" means is measured once for a backbone and a machine, in the threads that will
+        embed, when there are so many images that it pays.
 
         Raises
         ------
         BackboneError
-            If `wanted` is "onnx" and cannot be had, or disagrees with PyTorch.
+            If `wanted` cannot be had, or disagrees with eager PyTorch.
         """
-        if wanted == "onnx" and self._backbone.spec.precision != "float32":
-            raise BackboneError("runtime='onnx' computes in float32; use runtime='torch'.")
-        if wanted == "torch" or (wanted == "auto" and not self._is_worth_trying(n_images)):
-            return "torch", None
-        return pool.submit(self._onnx if wanted == "onnx" else self._faster).result()
+        if wanted != "auto":
+            return wanted, self.load(wanted)
+        fastest = self._fastest(n_images)
+        with contextlib.suppress(BackboneError):
+            return fastest, self.load(fastest)
+        return "torch", self.load("torch")
+
+    def measure(self, names: list[str]) -> dict[str, float | None]:
+        """Return the images per second of runtimes, side by side; None of one that cannot be had.
+
+        What is found is remembered.
+        """
+        speeds: dict[str, float | None] = {}
+        batch = self._batch(_MEASURED)
+        for name in names:
+            speeds[name] = None
+            with contextlib.suppress(BackboneError):
+                speeds[name] = self._speed(self.load(name), batch)
+        if self._store is not None:
+            self._store.memo.put(self._key(of_machine=True), {**self._remembered(), **speeds})
+        return speeds
+
+    def possible(self) -> list[str]:
+        """Return the runtimes that are installed and suit the backbone's device and precision."""
+        return ["torch", *(name for name in ALTERNATIVES if not self._hindrance(name))]
+
+    def load(self, name: str) -> Any:
+        """Return a runtime that gives the embeddings of eager PyTorch. Raises BackboneError."""
+        if name not in self._loaded:
+            if hindrance := self._hindrance(name):
+                raise BackboneError(hindrance)
+            self._loaded[name] = self._compiled() if name == "compile" else self._exported(name)
+        return self._loaded[name]
 
     def agreement(self) -> float | None:
         """Return the least cosine to float32 embeddings on four images; None for float32 itself."""
@@ -57,45 +126,98 @@ class RuntimeChoice:
 
         if self._backbone.spec.precision == "float32":
             return None
-        batch = self._batch(4)
         single = TorchRuntime(self._backbone.embedding_in("float32"))
-        return least_cosine(single(batch), self._backbone.forward(batch))
+        return least_cosine(single(self._probe), self._expected)
 
-    def _is_worth_trying(self, n_images: int) -> bool:
-        from featuretl.backbones.runtimes import has_onnx
+    def _fastest(self, n_images: int) -> str:
+        known = self._remembered()
+        least = {
+            name: a.worth // _MADE_BEFORE if known.get(name) else a.worth
+            for name, a in ALTERNATIVES.items()
+        }
+        names = [name for name in self.possible() if n_images >= least.get(name, 0)]
+        if len(names) > 1 and not known.keys() >= set(names):
+            known = self.measure(names)
+        return max(names, key=lambda name: known.get(name) or 0.0)
+
+    def _hindrance(self, name: str) -> str:
+        """Return why a runtime is out of the question; empty if it is not."""
+        alternative = ALTERNATIVES[name]
+        if self._backbone.device.type not in alternative.devices:
+            where = " or ".join(alternative.devices)
+            return f"runtime={name!r} runs on {where}; use runtime='torch'."
+        if self._backbone.spec.precision not in alternative.precisions:
+            precisions = " or ".join(alternative.precisions)
+            return f"runtime={name!r} computes in {precisions}; use runtime='torch'."
+        if not all(map(_has, alternative.needs)):
+            needed = ", ".join(alternative.needs)
+            return f"runtime={name!r} needs {needed}: pip install 'featuretl[{name}]'."
+        return ""
+
+    def _compiled(self) -> Any:
+        from featuretl.backbones.runtimes import CompiledRuntime
 
         backbone = self._backbone
-        in_single = backbone.spec.precision == "float32"
-        if backbone.device.type != "cpu" or not in_single or not has_onnx():
-            return False
-        known = self._remembered()
-        return known == "onnx" or (known is None and n_images >= WORTH_MEASURING)
+        return self._check("compile", lambda: CompiledRuntime(backbone.embedding, backbone.device))
 
-    def _faster(self) -> tuple[str, Any]:
-        from featuretl.backbones.runtimes import TorchRuntime, seconds_per_image
+    def _exported(self, name: str) -> Any:
+        """Return a runtime on the model that the store keeps, or on one exported now."""
+        from featuretl.backbones.exported import OnnxRuntime, OpenVinoRuntime, export, keep
 
-        known = self._remembered()
+        def start(model: bytes) -> Any:
+            if name == "openvino":
+                return OpenVinoRuntime(model, self._n_threads)
+            return OnnxRuntime(model)
+
+        file = self._model_file()
+        if file is not None and file.exists():
+            with contextlib.suppress(Exception):  # a damaged or foreign file is made anew
+                return self._check(name, lambda: start(file.read_bytes()))
+
+        def export_and_start() -> Any:
+            if self._model is None:
+                self._model = export(self._backbone.embedding, tuple(self._probe.shape[1:]))
+            return start(self._model)
+
+        runtime = self._check(name, export_and_start)
+        if file is not None and self._model is not None:
+            keep(self._model, file)
+        return runtime
+
+    def _check(self, name: str, make: Any) -> Any:
+        """Return what `make` makes. Raises BackboneError if it fails or disagrees."""
+        from featuretl.backbones.runtimes import agree
+
+        def try_() -> tuple[Any, np.ndarray]:
+            return (runtime := make()), runtime(self._probe)
+
         try:
-            name, onnx = self._onnx()
-        except BackboneError:
-            name, onnx, known = "torch", None, "torch"
-        if known is None:
-            batch = self._batch(_MEASURED)
-            eager = TorchRuntime(self._backbone.embedding)
-            if seconds_per_image(eager, batch) <= seconds_per_image(onnx, batch):
-                name, onnx = "torch", None
-        self._remember(name)
-        return name, onnx
-
-    def _onnx(self) -> tuple[str, Any]:
-        from featuretl.backbones.runtimes import has_onnx, load_onnx
-
-        if not has_onnx():
+            runtime, found = self._pool.submit(try_).result()
+        except Exception as error:  # exporters, compilers and runtimes raise anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BackboneError(
-                "runtime='onnx' needs onnxruntime, onnx and onnxscript: pip install "
-                "'featuretl[onnx]'."
+                f"This backbone cannot run with runtime={name!r} ({reason}); use runtime='torch'."
+            ) from error
+        if not agree(self._expected, found):
+            raise BackboneError(
+                f"runtime={name!r} does not give the embeddings that eager PyTorch gives; use "
+                "runtime='torch'."
             )
-        return "onnx", load_onnx(self._backbone.embedding, self._batch(4), self._model_file())
+        return runtime
+
+    def _speed(self, runtime: Any, batch: Any) -> float:
+        from featuretl.backbones.runtimes import images_per_second
+
+        return images_per_second(runtime, batch, self._pool, self._n_threads)
+
+    @cached_property
+    def _probe(self) -> Any:
+        return self._batch(4)
+
+    @cached_property
+    def _expected(self) -> np.ndarray:
+        """The embeddings of the probe by eager PyTorch."""
+        return self._backbone.forward(self._probe)
 
     def _batch(self, n: int) -> Any:
         """Return the network's input of n images: the golden one, mirrored, turned, a negative, .."""
@@ -104,26 +226,34 @@ class RuntimeChoice:
         inputs = [self._backbone.prepare(views[i % len(views)]) for i in range(n)]
         return self._backbone.batch(inputs)
 
-    def _remembered(self) -> str | None:
-        return None if self._store is None else self._store.memo.get(self._key(machine=True))
-
-    def _remember(self, name: str) -> None:
+    def _remembered(self) -> dict[str, float | None]:
+        known = None
         if self._store is not None:
-            self._store.memo.put(self._key(machine=True), name)
+            known = self._store.memo.get(self._key(of_machine=True))
+        return known if isinstance(known, dict) else {}
 
     def _model_file(self) -> Path | None:
         if self._store is None:
             return None
-        return self._store.path / "models" / f"{self._key(machine=False)}.onnx"
+        return self._store.path / "models" / f"{self._key(of_machine=False)}.onnx"
 
-    def _key(self, machine: bool) -> str:
-        libraries = versions(("torch", "timm", "onnxruntime", "onnx"))
-        facts: dict[str, Any] = {"recipe": self._backbone.recipe, "versions": libraries}
-        if machine:
+    def _key(self, of_machine: bool) -> str:
+        """Return what identifies an exported model, or the speeds of a machine, as sha256."""
+        installed = [package for package in ("onnxruntime", "onnx", "openvino") if _has(package)]
+        recipe = self._backbone.recipe
+        facts: dict[str, Any] = {"versions": versions(("torch", "timm", *installed))}
+        if of_machine:  # the weights make no difference
             facts["machine"] = [platform.node(), platform.machine(), os.cpu_count()]
-        return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+            facts["threads"] = self._n_threads
+            recipe = {**recipe, "backbone": self._backbone.spec.name}
+        digest = hashlib.sha256(canonical_json({**facts, "recipe": recipe}).encode())
+        return digest.hexdigest()
 
 
 def versions(names: tuple[str, ...] = ("torch", "timm", "pillow")) -> dict[str, str]:
     """Return the versions of libraries; by default of those that an embedding passes through."""
     return {name: version(name) for name in names}
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None

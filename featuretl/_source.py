@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +16,7 @@ import numpy as np
 
 from featuretl._runtime import RuntimeChoice, versions
 from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import BackboneError
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.memo import file_state
@@ -32,26 +37,35 @@ class Source:
     backbone : BackboneSpec or Backbone
     store : EmbeddingStore or None
         None keeps embeddings in memory.
-    device : str
-        Where a backbone that is not loaded yet will run.
-    runtime : {"auto", "torch", "onnx"}, default="torch"
+    device : str or list of str
+        Where a backbone that is not loaded yet will run; on several devices, in turn by thread.
+    runtime : str, default="torch"
+        One of `featuretl._runtime.RUNTIMES`.
     """
 
     def __init__(
-        self, backbone: Any, store: EmbeddingStore | None, device: str, runtime: str = "torch"
+        self, backbone: Any, store: EmbeddingStore | None, device: Any, runtime: str = "torch"
     ) -> None:
         self.store = store
         self._wanted_runtime = runtime
-        self._runtime: Any = None
         self._wanted = backbone
         self._device = device
+        self._turn = itertools.count()
+        self._of_thread = threading.local()
+
+    @property
+    def backbone(self) -> Any:
+        """The loaded backbone, on the first device."""
+        return self._workers[0].backbone
 
     @cached_property
-    def backbone(self) -> Any:
-        """The loaded backbone."""
+    def _workers(self) -> list[_Worker]:
         if not isinstance(self._wanted, BackboneSpec):
-            return self._wanted
-        return self._wanted.load(self._device)
+            return [_Worker(self._wanted, self._wanted.forward)]
+        from featuretl.backbones.devices import devices_of
+
+        backbones = map(self._wanted.load, devices_of("extract", self._device))
+        return [_Worker(backbone, backbone.forward) for backbone in backbones]
 
     def remembered(self) -> tuple[Space, Recipe] | None:
         """Return the space, and its recipe, as far as they are known without the backbone."""
@@ -62,28 +76,41 @@ class Source:
     def open(self) -> tuple[Space, Recipe]:
         """Return the space that rows may be added to, its golden image compared."""
         recipe = self._recipe()
+        golden = self._golden()
         if self.store is None:
             return MemorySpace(recipe["output"]["n_features"]), recipe
-        golden = self.backbone.embed([self.backbone.prepare(golden_pixels())])[0]
         space = self.store.open_space(recipe, golden, versions())
         self._remember_recipe(recipe)
         return space, recipe
 
-    def forward(self, batch: Any) -> np.ndarray:
-        """Return the embeddings (n, d) of the network's input."""
-        return (self._runtime or self.backbone.forward)(batch)
+    def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
+        """Return the embeddings (n, d) of prepared images, by the calling thread's device.
 
-    def choose_runtime(self, pool: ThreadPoolExecutor, n_images: int) -> tuple[str, float | None]:
-        """Settle what embeds `n_images` images in the threads of `pool`.
+        `stage` is entered with "normalise" and "forward" around these.
+        """
+        if not hasattr(self._of_thread, "worker"):
+            workers = self._workers
+            self._of_thread.worker = workers[next(self._turn) % len(workers)]
+        return self._of_thread.worker.embed(inputs, stage)
+
+    def choose_runtime(
+        self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
+    ) -> tuple[str, float | None]:
+        """Settle what embeds `n_images` images in the `n_threads` threads of `pool`.
 
         Returns its name, and the least cosine of its embeddings to float32 ones where it computes
         in less.
         """
         if not hasattr(self.backbone, "embedding"):
             return "torch", None
-        choice = RuntimeChoice(self.backbone, self.store)
-        name, self._runtime = choice.make(self._wanted_runtime, pool, n_images)
-        return name, choice.agreement()
+        choices = [
+            RuntimeChoice(worker.backbone, self.store, pool, n_threads) for worker in self._workers
+        ]
+        name, runtime = choices[0].make(self._wanted_runtime, n_images)
+        runtimes = [runtime, *(choice.load(name) for choice in choices[1:])]
+        for worker, runtime in zip(self._workers, runtimes, strict=True):
+            worker.runtime = runtime
+        return name, choices[0].agreement()
 
     @staticmethod
     def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> AbstractContextManager[None]:
@@ -96,6 +123,19 @@ class Source:
         """Return the size of an embedding."""
         recipe = self._remembered_recipe() or self._recipe()
         return recipe["output"]["n_features"]
+
+    def _golden(self) -> np.ndarray:
+        """Return the golden image's embedding (d,). Raises BackboneError if devices differ in it."""
+        from featuretl.backbones.runtimes import agree
+
+        first, *others = (worker.golden() for worker in self._workers)
+        for worker, golden in zip(self._workers[1:], others, strict=True):
+            if not agree(first, golden):
+                raise BackboneError(
+                    f"The device {str(worker.backbone.device)!r} does not give the embeddings that "
+                    f"{str(self.backbone.device)!r} gives; leave one of them out of 'device'."
+                )
+        return first[0]
 
     def _recipe(self) -> Recipe:
         return {"version": RECIPE_VERSION, "decode": DECODE_POLICY, **self.backbone.recipe}
@@ -122,3 +162,23 @@ class Source:
             if file is not None or self._wanted.weights == "random":
                 state = file_state(file) if file else None
                 self.store.memo.put(self._memo_key(), {"recipe": recipe, "file": state})
+
+
+@dataclass
+class _Worker:
+    """A backbone on a device, and what embeds there."""
+
+    backbone: Any
+    runtime: Any
+
+    def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
+        from featuretl.backbones.devices import own_stream
+
+        with own_stream(self.backbone.device):
+            with stage("normalise"):
+                batch = self.backbone.batch(inputs)
+            with stage("forward"):
+                return self.runtime(batch)
+
+    def golden(self) -> np.ndarray:
+        return self.backbone.embed([self.backbone.prepare(golden_pixels())])

@@ -42,13 +42,12 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         Scale every embedding to length 1.
     precision : {"float32", "bfloat16"}, default="float32"
         Of the computation; "bfloat16" gives other embeddings; for processors that have it.
-    device : str, default="auto"
-        A torch device; "auto" is CUDA where available, else the CPU.
-    runtime : {"auto", "torch", "onnx"}, default="auto"
-        What computes: PyTorch, or ONNX Runtime on the CPU (the extra ``featuretl[onnx]``); "auto" is
-        the faster one, see `extract`.
-    batch_size : int, default=32
-        Images per forward pass; >= 1.
+    device : str, torch.device or list of these, default="auto"
+        "auto" is every GPU that there is, else the CPU; "cuda" every GPU.
+    runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
+        What computes; "auto" is the fastest that agrees with eager PyTorch, see `extract`.
+    batch_size : int or "auto", default="auto"
+        Images per forward pass; "auto" grows while that is faster.
     n_jobs : int, optional
         Threads, each of which takes batches from the files through the network; None or -1 is one
         per usable core.
@@ -99,9 +98,9 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         pooling: str = "auto",
         normalize: bool = False,
         precision: str = "float32",
-        device: str = "auto",
+        device: Any = "auto",
         runtime: str = "auto",
-        batch_size: int = 32,
+        batch_size: int | str = "auto",
         n_jobs: int | None = None,
         cache: str | os.PathLike[str] | EmbeddingStore | None = "auto",
         on_error: str = "raise",

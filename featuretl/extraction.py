@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 
 from featuretl._engine import NO_KEY, Failure, Progress, Run, Statistics
-from featuretl._runtime import versions
+from featuretl._runtime import RUNTIMES, versions
 from featuretl._source import Source
 from featuretl._validation import check_int, check_option, parameter_error
 from featuretl.backbones.spec import BackboneSpec
@@ -24,7 +24,6 @@ from featuretl.store.space import Space, gather, gather_chunks
 from featuretl.store.store import EmbeddingStore
 
 ON_ERROR = ("raise", "nan")
-RUNTIMES = ("auto", "torch", "onnx")
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,9 @@ def extract(
     backbone: Any = "tf_efficientnet_lite0",
     *,
     store: EmbeddingStore | None = None,
-    device: str = "auto",
+    device: Any = "auto",
     runtime: str = "auto",
-    batch_size: int = 32,
+    batch_size: int | str = "auto",
     n_jobs: int | None = None,
     on_error: str = "raise",
     progress: Progress | None = None,
@@ -115,14 +114,18 @@ def extract(
         For more than a name: what `load_backbone` returns.
     store : EmbeddingStore, optional
         Where embeddings are kept and found again; None keeps nothing.
-    device : str, default="auto"
-        Where a backbone that is not loaded yet will run; see `load_backbone`.
-    runtime : {"auto", "torch", "onnx"}, default="auto"
-        What computes: eager PyTorch, or ONNX Runtime on the CPU (the extra ``featuretl[onnx]``), whose
-        embeddings are used only if they agree with PyTorch's on a few images (cosine >= 0.9999).
-        "auto" is the faster one, found out when there are 1,000 images or more to embed, and
-        remembered in the store.
-    batch_size : int, default=32
+    device : str, torch.device or list of these, default="auto"
+        Where a backbone that is not loaded yet will run. "auto" is every GPU that there is, else the
+        CPU; "cuda" every GPU; of several devices each thread uses one, in turn.
+    runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
+        What computes: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extras
+        ``featuretl[onnx]`` and ``featuretl[openvino]``); or PyTorch compiled, which takes a minute
+        and on the CPU a C++ compiler. Another than eager PyTorch is used only if its embeddings
+        agree on a few images (cosine >= 0.9999). "auto" is the fastest of them, measured when there
+        are so many images that it pays (1,000; compiled 20,000), and remembered in the store.
+    batch_size : int or "auto", default="auto"
+        Images per forward pass. "auto" starts with 16 and doubles while that is faster. Where memory
+        does not suffice, the forward pass takes fewer by itself.
     n_jobs : int, optional
         Threads, each of which takes batches from the files through the network; -1 or None is one per
         usable core.
@@ -184,10 +187,13 @@ def extract(
 
 
 def check_parameters(
-    owner: str, batch_size: int, n_jobs: int | None, on_error: str, runtime: str
+    owner: str, batch_size: int | str, n_jobs: int | None, on_error: str, runtime: str
 ) -> None:
     """Raise ParameterError unless these parameters of `owner` are what `extract` accepts."""
-    check_int(owner, "batch_size", batch_size, 1)
+    if isinstance(batch_size, str):
+        check_option(owner, "batch_size", batch_size, ("auto",))
+    else:
+        check_int(owner, "batch_size", batch_size, 1)
     if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
         raise parameter_error(owner, "n_jobs", "None or an int other than 0", n_jobs)
     check_option(owner, "on_error", on_error, ON_ERROR)

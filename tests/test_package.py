@@ -23,9 +23,18 @@ BELOW = {
     "backbones": {"exceptions", "_validation"},
     "store": {"exceptions", "_validation"},
     "_runtime": {"exceptions", "images", "backbones", "store"},
-    "_source": {"_runtime", "images", "backbones", "store"},
+    "_source": {"exceptions", "_runtime", "images", "backbones", "store"},
+    "_batch_size": set(),
     "_costs": set(),
-    "_engine": {"exceptions", "_validation", "_costs", "images", "store", "_source"},
+    "_engine": {
+        "exceptions",
+        "_validation",
+        "_batch_size",
+        "_costs",
+        "images",
+        "store",
+        "_source",
+    },
     "extraction": {
         "exceptions",
         "_validation",
@@ -36,6 +45,7 @@ BELOW = {
         "_source",
         "_engine",
     },
+    "timing": {"backbones", "store", "_runtime"},
     "_progress": {"_engine"},
     "embedder": {
         "exceptions",

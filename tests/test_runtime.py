@@ -1,15 +1,29 @@
-"""ONNX Runtime in place of PyTorch: the same embeddings, or none."""
+"""Other runtimes in place of eager PyTorch: the same embeddings, or none."""
 
+import dataclasses
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 
 from featuretl import ImageEmbedder, _runtime, extract, load_backbone
-from featuretl.backbones import runtimes
+from featuretl._runtime import ALTERNATIVES
+from featuretl.backbones import exported, runtimes
 from featuretl.exceptions import BackboneError, ParameterError
 
 pytest.importorskip("onnxscript", reason="pip install 'featuretl[onnx]'")
+EXPORTED = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            not _runtime._has(ALTERNATIVES[name].needs[0]),
+            reason=f"pip install 'featuretl[{name}]'",
+        ),
+    )
+    for name in ("onnx", "openvino")
+]
 
 
 def tiny(**output):
@@ -23,19 +37,50 @@ def cosines(a, b):
 @pytest.fixture
 def exports(monkeypatch):
     """How many models are exported."""
-    made, export = [], runtimes._export
-    monkeypatch.setattr(runtimes, "_export", lambda *args: made.append(args) or export(*args))
+    made, export = [], exported.export
+    monkeypatch.setattr(exported, "export", lambda *args: made.append(args) or export(*args))
     return made
 
 
-def test_the_default_backbone_gives_the_same_embeddings(photos):
+@pytest.fixture
+def worth(monkeypatch):
+    """Set from how many images on which alternatives are worth making; no others are tried."""
+
+    def set_(**least):
+        for name in ALTERNATIVES:
+            changed = dataclasses.replace(ALTERNATIVES[name], worth=least.get(name, 10**9))
+            monkeypatch.setitem(ALTERNATIVES, name, changed)
+
+    return set_
+
+
+@pytest.fixture
+def speeds(monkeypatch):
+    """Say how fast a kind of runtime is, instead of measuring; the list of what was asked."""
+    asked = []
+
+    def set_(**speed_of):
+        def images_per_second(runtime, batch, pool, n_threads):
+            asked.append(type(runtime).__name__)
+            assert runtime(batch).shape == (len(batch), 96)
+            return speed_of[type(runtime).__name__]
+
+        monkeypatch.setattr(runtimes, "images_per_second", images_per_second)
+        return asked
+
+    return set_
+
+
+@pytest.mark.parametrize("runtime", EXPORTED)
+def test_the_default_backbone_gives_the_same_embeddings(photos, runtime):
     expected = extract(photos[::4], runtime="torch").to_numpy()
-    found = extract(photos[::4], runtime="onnx")
-    assert found.statistics.runtime == "onnx"
+    found = extract(photos[::4], runtime=runtime)
+    assert found.statistics.runtime == runtime
     assert cosines(expected, found.to_numpy()).min() > 0.99999
     np.testing.assert_allclose(found.to_numpy(), expected, atol=1e-3 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("runtime", EXPORTED)
 @pytest.mark.parametrize(
     ("name", "output"),
     [
@@ -45,10 +90,10 @@ def test_the_default_backbone_gives_the_same_embeddings(photos):
         ("test_convnext", {}),
     ],
 )
-def test_layers_and_pooling_run_in_it_too(photos, name, output):
+def test_layers_and_pooling_run_in_it_too(photos, runtime, name, output):
     backbone = load_backbone(name, weights="random", **output)
     expected = extract(photos[:3], backbone, runtime="torch").to_numpy()
-    found = extract(photos[:3], backbone, runtime="onnx").to_numpy()
+    found = extract(photos[:3], backbone, runtime=runtime).to_numpy()
     assert cosines(expected, found).min() > 0.9999
 
 
@@ -64,11 +109,19 @@ def test_runtimes_share_one_recipe_and_the_model_is_kept(photos, store, exports)
     extract(photos[12:14], tiny(), store=store, runtime="onnx")
     assert len(exports) == 2
     assert model.stat().st_size > 1000
-    foreign = runtimes._export(tiny(pooling="max").embedding, (3, 160, 160))
+    foreign = exported.export(tiny(pooling="max").embedding, (3, 160, 160))
     model.write_bytes(foreign)
     found = extract(photos[14:16], tiny(), store=store, runtime="onnx").to_numpy()
     assert cosines(found, extract(photos[14:16], tiny()).to_numpy()).min() > 0.9999
     assert model.read_bytes() != foreign
+
+
+def test_exported_runtimes_share_one_model(photos, store, exports):
+    pytest.importorskip("openvino")
+    for start, runtime in enumerate(("onnx", "openvino", "onnx")):
+        extraction = extract(photos[start : start + 1], tiny(), store=store, runtime=runtime)
+        assert extraction.statistics.runtime == runtime
+    assert len(exports) == 1
 
 
 def test_auto_is_pytorch_for_a_few_images(photos, store, exports):
@@ -76,54 +129,85 @@ def test_auto_is_pytorch_for_a_few_images(photos, store, exports):
     assert not exports
 
 
-@pytest.mark.parametrize("faster", ["torch", "onnx"])
-def test_auto_measures_once_and_remembers(photos, store, monkeypatch, exports, faster):
-    timed = []
-
-    def seconds(runtime, batch):
-        timed.append(runtime)
-        return float((type(runtime).__name__ == "TorchRuntime") == (faster == "onnx"))
-
-    monkeypatch.setattr(_runtime, "WORTH_MEASURING", 4)
-    monkeypatch.setattr(runtimes, "seconds_per_image", seconds)
+@pytest.mark.parametrize("fastest", ["torch", "onnx"])
+def test_auto_measures_once_and_remembers(photos, store, exports, worth, speeds, fastest):
+    worth(onnx=4)
+    asked = speeds(TorchRuntime=2.0, OnnxRuntime=3.0 if fastest == "onnx" else 1.0)
     for start in (0, 4, 8):
         extraction = extract(photos[start : start + 4], tiny(), store=store)
-        assert extraction.statistics.runtime == faster
-    assert len(timed) == 2
+        assert extraction.statistics.runtime == fastest
+    assert asked == ["TorchRuntime", "OnnxRuntime"]
     assert len(exports) == 1
     warm = extract(photos[:12], tiny(), store=store)
     assert warm.statistics.runtime == ""  # nothing was computed
+    extract(photos[:4], tiny(pooling="max"), store=store)
+    assert len(asked) == 4  # another output is measured anew
 
 
-def test_what_disagrees_is_not_used(photos, store, monkeypatch):
-    call = runtimes.OnnxRuntime.__call__
+def test_auto_measures_again_side_by_side_when_another_becomes_worth_it(
+    photos, store, worth, speeds
+):
+    pytest.importorskip("openvino")
+    asked = speeds(TorchRuntime=2.0, OnnxRuntime=3.0, OpenVinoRuntime=4.0)
+    worth(onnx=4, openvino=8)
+    assert extract(photos[:4], tiny(), store=store).statistics.runtime == "onnx"
+    assert extract(photos[4:12], tiny(), store=store).statistics.runtime == "openvino"
+    assert asked[:2] == ["TorchRuntime", "OnnxRuntime"]
+    assert asked[2:] == ["TorchRuntime", "OnnxRuntime", "OpenVinoRuntime"]
+
+
+def test_what_was_made_before_is_used_for_fewer_images(photos, store, worth, speeds):
+    speeds(TorchRuntime=2.0, OnnxRuntime=3.0)
+    worth(onnx=20)
+    assert extract(photos[:20], tiny(), store=store).statistics.runtime == "onnx"
+    assert extract(photos[20:21], tiny(), store=store).statistics.runtime == "torch"
+    assert extract(photos[21:23], tiny(), store=store).statistics.runtime == "onnx"
+
+
+def test_the_speed_is_measured_in_the_threads_that_will_embed():
+    called = []
+    with ThreadPoolExecutor(2, "featuretl") as pool:
+        speed = runtimes.images_per_second(lambda batch: called.append(batch), [1, 2, 3], pool, 2)
+    assert len(called) == 8  # of two threads: once to warm up, three times
+    assert speed > 0
+
+
+def test_what_disagrees_is_not_used(photos, store, monkeypatch, worth):
+    call = exported.OnnxRuntime.__call__
     monkeypatch.setattr(
-        runtimes.OnnxRuntime, "__call__", lambda self, x: call(self, x) * [[1, -1] * 48]
+        exported.OnnxRuntime, "__call__", lambda self, x: call(self, x) * [[1, -1] * 48]
     )
-    monkeypatch.setattr(_runtime, "WORTH_MEASURING", 4)
-    with pytest.raises(BackboneError, match="does not give the embeddings that PyTorch gives"):
+    worth(onnx=4)
+    with pytest.raises(BackboneError, match="does not give the embeddings that eager PyTorch"):
         extract(photos[:4], tiny(), runtime="onnx")
     assert extract(photos[:4], tiny(), store=store).statistics.runtime == "torch"
+    assert not list(store.path.glob("models/*"))
 
 
-def test_what_cannot_be_exported_runs_in_pytorch(photos, monkeypatch):
+def test_what_cannot_be_exported_runs_in_pytorch(photos, store, monkeypatch, worth):
+    tried = []
+
     def fail(*args):
+        tried.append(args)
         raise RuntimeError("no such operator\nand more")
 
-    monkeypatch.setattr(runtimes, "_export", fail)
-    monkeypatch.setattr(_runtime, "WORTH_MEASURING", 4)
+    monkeypatch.setattr(exported, "export", fail)
+    worth(onnx=4)
     with pytest.raises(
-        BackboneError, match=r"cannot run in ONNX Runtime \(no such operator\); use"
+        BackboneError, match=r"cannot run with runtime='onnx' \(no such operator\); use"
     ):
         extract(photos[:4], tiny(), runtime="onnx")
-    assert extract(photos[:4], tiny()).statistics.runtime == "torch"
+    assert extract(photos[:4], tiny(), store=store).statistics.runtime == "torch"
+    assert extract(photos[4:8], tiny(), store=store).statistics.runtime == "torch"
+    assert len(tried) == 2  # that it failed is remembered
 
 
-def test_without_onnx_installed(photos, monkeypatch):
-    monkeypatch.setattr(runtimes, "has_onnx", lambda: False)
-    monkeypatch.setattr(_runtime, "WORTH_MEASURING", 4)
-    with pytest.raises(BackboneError, match=r"needs onnxruntime, .*'featuretl\[onnx\]'"):
-        extract(photos[:4], tiny(), runtime="onnx")
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_without_the_packages_installed(photos, monkeypatch, worth, runtime):
+    monkeypatch.setattr(_runtime, "_has", lambda package: False)
+    worth(onnx=4, openvino=4)
+    with pytest.raises(BackboneError, match=rf"needs .*, onnx, onnxscript: .*\[{runtime}\]'"):
+        extract(photos[:4], tiny(), runtime=runtime)
     assert extract(photos[:4], tiny()).statistics.runtime == "torch"
 
 
@@ -132,13 +216,56 @@ def test_unknown_runtimes_are_refused(photos):
         ImageEmbedder(runtime="tensorrt").transform(photos[:1])
 
 
-def test_a_memo_that_is_lost_costs_time_only(photos, store, monkeypatch, exports):
-    monkeypatch.setattr(_runtime, "WORTH_MEASURING", 4)
+def test_a_memo_that_is_lost_costs_time_only(photos, store, worth, exports):
+    worth(onnx=4)
     extract(photos[:4], tiny(), store=store)
     (store.path / "memo.sqlite").unlink()
     extract(photos[4:8], tiny(), store=type(store)(store.path))
     assert len(exports) == 1
     assert sqlite3.connect(store.path / "memo.sqlite").execute("SELECT COUNT(*) FROM fact")
+
+
+class Tiny(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("kernel", torch.randn((5, 3, 3, 3), generator=generator))
+
+    def forward(self, batch):
+        return torch.nn.functional.conv2d(batch, self.kernel).relu().mean((2, 3))
+
+
+def test_compiled_pads_to_one_size(monkeypatch):
+    shapes = []
+    monkeypatch.setattr(torch, "compile", lambda module, **_: Watched(module, shapes))
+    runtime = runtimes.CompiledRuntime(Tiny(), torch.device("cpu"))
+    batch = torch.rand((37, 3, 8, 8))
+    np.testing.assert_allclose(runtime(batch), Tiny()(batch).numpy(), rtol=1e-5)
+    assert shapes == [16, 16, 16]
+
+
+def test_compiled_halves_its_batches_where_memory_does_not_suffice(monkeypatch):
+    shapes = []
+    monkeypatch.setattr(torch, "compile", lambda module, **_: Watched(module, shapes, most=4))
+    runtime = runtimes.CompiledRuntime(Tiny(), torch.device("cpu"))
+    batch = torch.rand((6, 3, 8, 8))
+    for _ in range(2):
+        np.testing.assert_allclose(runtime(batch), Tiny()(batch).numpy(), rtol=1e-5)
+    assert shapes == [16, 8, 4, 4, 4, 4]
+
+
+class Watched(torch.nn.Module):
+    """A module that notes the batches it gets, and has memory for some."""
+
+    def __init__(self, module, shapes, most=10**9):
+        super().__init__()
+        self.module, self.shapes, self.most = module, shapes, most
+
+    def forward(self, batch):
+        self.shapes.append(len(batch))
+        if len(batch) > self.most:
+            raise torch.OutOfMemoryError("no memory")
+        return self.module(batch)
 
 
 # precision
@@ -157,8 +284,8 @@ def test_bfloat16_is_another_recipe_and_says_how_far_it_agrees(photos, store):
     assert single.statistics.agreement is None
 
 
-def test_bfloat16_does_not_run_in_onnx(photos, monkeypatch):
-    monkeypatch.setattr(_runtime, "WORTH_MEASURING", 4)
+def test_bfloat16_does_not_run_in_onnx(photos, worth):
+    worth(onnx=4)
     backbone = tiny(precision="bfloat16", normalize=True)
     with pytest.raises(BackboneError, match="runtime='onnx' computes in float32"):
         extract(photos[:4], backbone, runtime="onnx")

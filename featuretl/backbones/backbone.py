@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from featuretl._validation import parameter_error
 from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
 from featuretl.backbones.catalog import PACKAGED
+from featuretl.backbones.devices import usable_device
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.pooling import has_class_token
 from featuretl.backbones.preprocess import Preprocessing
@@ -204,6 +204,8 @@ class Backbone:
         batch = torch.stack([x.permute(1, 2, 0) for x in inputs]).permute(0, 3, 1, 2)
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
+        else:
+            batch = batch.to(self.device)
         return self.preprocessing.normalise(batch)
 
     def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
@@ -228,18 +230,11 @@ class Backbone:
         return Embedding(model, self._indices, self.spec.pooling, self.spec.normalize)
 
 
-def load_spec(spec: BackboneSpec, device: str = "auto") -> Backbone:
+def load_spec(spec: BackboneSpec, device: str | torch.device = "auto") -> Backbone:
     """Load the backbone that a spec describes; see `load_backbone`."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise parameter_error(
-            "load_backbone", "device", "'auto' or a torch device of this machine", device
-        ) from error
-    return Backbone(spec, resolved)
+    return Backbone(spec, usable_device("load_backbone", device))
 
 
 def _layer_names(model: Any) -> list[str]:

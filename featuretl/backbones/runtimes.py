@@ -1,39 +1,26 @@
-"""Runtimes: what computes embeddings from a network's input, eager PyTorch or ONNX Runtime.
+"""Runtimes in PyTorch: what computes embeddings from a network's input, and whether two agree.
 
-All compute in float32, and one is taken in place of PyTorch only if it gives the same embeddings,
-so the runtime is no part of a recipe.
+Another runtime is taken in place of eager PyTorch only if it gives the same embeddings, so the
+runtime is no part of a recipe. Those outside PyTorch are in `featuretl.backbones.exported`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
-import logging
-import os
 import statistics
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import torch
 from torch import nn
 
-from featuretl.backbones.embedding import Embedding
-from featuretl.exceptions import BackboneError
-
 LEAST_COSINE = 0.9999
 
 Runtime = Callable[[torch.Tensor], np.ndarray]
 
-_NEEDED = ("onnxruntime", "onnx", "onnxscript")
-
-
-def has_onnx() -> bool:
-    """Return whether what runs and what makes ONNX models is installed."""
-    return all(importlib.util.find_spec(name) is not None for name in _NEEDED)
+_COMPILED_BATCH = {"cpu": 16, "cuda": 128}
+_MEASURED_SECONDS = 3.0
 
 
 class TorchRuntime:
@@ -58,7 +45,7 @@ class TorchRuntime:
                 rows.append(self._run(batch[done : done + size]))
                 done += size
             except (RuntimeError, MemoryError) as error:
-                size = min(size, len(batch)) // 2
+                size //= 2
                 if not size or not _is_out_of_memory(error):
                     raise
                 self._most = size
@@ -70,82 +57,33 @@ class TorchRuntime:
             return self._module(batch).cpu().numpy()
 
 
-class OnnxRuntime:
-    """ONNX Runtime on the CPU, in the calling thread alone, image by image.
+class CompiledRuntime(TorchRuntime):
+    """PyTorch compiled by Inductor for batches of one size; smaller ones are padded to it.
 
-    With a batch of one every shape is known beforehand, so that padding is folded away, and the
-    activations stay in the core's cache.
-
-    Parameters
-    ----------
-    model : bytes
-        An ONNX model of one input (1, 3, h, w) and one output (1, d).
-    """
-
-    def __init__(self, model: bytes) -> None:
-        import onnxruntime  # type: ignore[import-untyped]
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"]
-        )
-        self._input = self._session.get_inputs()[0].name
-
-    def __call__(self, batch: torch.Tensor) -> np.ndarray:
-        """Return the embeddings, float32 (n, d), of the network's input, float32 (n, 3, h, w)."""
-        images = batch.contiguous().numpy()
-        rows = [
-            self._session.run(None, {self._input: images[i : i + 1]})[0] for i in range(len(images))
-        ]
-        return np.concatenate(rows)
-
-
-def load_onnx(embedding: Embedding, probe: torch.Tensor, file: Path | None) -> OnnxRuntime:
-    """Return a module as an ONNX model that gives the same embeddings.
+    On the CPU it needs a C++ compiler. What was compiled is kept by PyTorch for later processes.
 
     Parameters
     ----------
-    embedding : Embedding
-    probe : torch.Tensor of shape (n, 3, h, w), float32
-        Inputs to compare by.
-    file : Path or None
-        Where the model is kept: read if it is there and agrees, else written.
-
-    Raises
-    ------
-    BackboneError
-        If the module cannot be exported, or the model disagrees with it.
+    module : torch.nn.Module
+        See `TorchRuntime`.
+    device : torch.device
+        Where the module is.
     """
-    expected = TorchRuntime(embedding)(probe)
-    if file is not None and file.exists():
-        with contextlib.suppress(Exception):  # a damaged or foreign file is made anew
-            runtime = OnnxRuntime(file.read_bytes())
-            if agree(expected, runtime(probe)):
-                return runtime
-    try:
-        model = _export(embedding, tuple(probe.shape[1:]))
-        runtime = OnnxRuntime(model)
-        found = runtime(probe)
-    except Exception as error:  # the exporter and the runtime raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BackboneError(
-            f"This backbone cannot run in ONNX Runtime ({reason}); use runtime='torch'."
-        ) from error
-    if not agree(expected, found):
-        raise BackboneError(
-            "ONNX Runtime does not give the embeddings that PyTorch gives; use runtime='torch'."
-        )
-    if file is not None:
-        _keep(model, file)
-    return runtime
 
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        options = {"freezing": True} if device.type == "cpu" else None
+        super().__init__(torch.compile(module, dynamic=False, options=options))  # type: ignore[arg-type]
+        self._most = _COMPILED_BATCH.get(device.type, 16)
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    def _run(self, batch: torch.Tensor) -> np.ndarray:
+        assert self._most is not None
+        n = len(batch)
+        if n < self._most:
+            padding = batch[-1:].expand(self._most - n, *batch.shape[1:])
+            batch = torch.cat([batch, padding])
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+            return self._module(batch)[:n].cpu().numpy()
 
 
 def agree(expected: np.ndarray, found: np.ndarray) -> bool:
@@ -162,45 +100,29 @@ def least_cosine(expected: np.ndarray, found: np.ndarray) -> float:
     return float(((a * b).sum(axis=1) / norms).min())
 
 
-def seconds_per_image(runtime: Runtime, batch: torch.Tensor, repeats: int = 5) -> float:
-    """Return the median time of an image in `batch`, in a thread of its own."""
-    runtime(batch)
-    times = []
-    for _ in range(repeats):
+def images_per_second(
+    runtime: Runtime, batch: torch.Tensor, pool: ThreadPoolExecutor, n_threads: int
+) -> float:
+    """Return how many images like those of `batch` all threads of `pool` together embed a second.
+
+    The median of three rounds, or of as many as fit into three seconds, after one to warm up.
+    """
+
+    def round_() -> float:
         began = time.perf_counter()
-        runtime(batch)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times) / len(batch)
+        wait(futures := [pool.submit(runtime, batch) for _ in range(n_threads)])
+        for future in futures:
+            future.result()
+        return time.perf_counter() - began
+
+    round_()
+    seconds = [round_()]
+    while len(seconds) < 3 and sum(seconds) < _MEASURED_SECONDS:
+        seconds.append(round_())
+    return n_threads * len(batch) / statistics.median(seconds)
 
 
-def _export(embedding: Embedding, input_size: tuple[int, ...]) -> bytes:
-    example = torch.zeros((1, *input_size))
-    with _quiet(), torch.inference_mode():
-        program = torch.onnx.export(embedding, (example,), dynamo=True, verbose=False)
-    assert program is not None
-    return program.model_proto.SerializeToString()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter, which reports on itself in warnings, in logs and on stdout."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
-
-
-def _keep(model: bytes, file: Path) -> None:
-    """Write a file that appears under its name when it is whole; without one, time is lost only."""
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{os.urandom(4).hex()}.partial")
-        try:
-            partial.write_bytes(model)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return "not enough memory" in str(error) or "can't allocate memory" in str(error)

@@ -69,7 +69,7 @@ class BackboneSpec:
         check_option(owner, "precision", precision, PRECISIONS)
         return cls(name, str(weights), several, pooling, normalize, precision)
 
-    def load(self, device: str = "auto") -> Backbone:
+    def load(self, device: Any = "auto") -> Backbone:
         """Load it; the last two networks stay in memory."""
         from featuretl.backbones.backbone import load_spec
 

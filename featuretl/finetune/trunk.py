@@ -51,6 +51,11 @@ class Trunk:
         return int(np.prod(self.shape))
 
     @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.backbone.device
+
+    @property
     def weights_file(self) -> Path | None:
         """The file that the weights were loaded from, where there is one."""
         return self.backbone.weights_file

@@ -1,0 +1,96 @@
+"""Devices: what a parameter means; several at once, as far as a CPU can show it."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from featuretl import _source, extract, load_backbone
+from featuretl.backbones.devices import devices_of, own_stream
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import BackboneError, ParameterError
+
+TINY = BackboneSpec.of("test", "test_resnet", weights="random")
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def pretend(n):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: n > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
+
+    return pretend
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_cuda_is_every_gpu(gpus, device):
+    gpus(3)
+    assert devices_of("extract", device) == [torch.device("cuda", i) for i in range(3)]
+
+
+def test_without_a_gpu_auto_is_the_cpu(gpus):
+    gpus(0)
+    assert devices_of("extract", "auto") == [torch.device("cpu")]
+
+
+def test_a_list_is_what_it_says():
+    listed = devices_of("extract", ["cpu", torch.device("meta"), "cpu"])
+    assert [device.type for device in listed] == ["cpu", "meta", "cpu"]
+
+
+@pytest.mark.parametrize("device", ["gpu", 3.5, None, ["cpu", "gpu"], []])
+def test_what_is_no_device_is_refused(gpus, device):
+    gpus(0)
+    with pytest.raises(ParameterError, match=r"'device' parameter of extract must be .*; got "):
+        devices_of("extract", device)
+
+
+def test_a_gpu_that_is_not_there_is_refused(photos):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ParameterError, match=r"'device' parameter of extract .*; got 'cuda'"):
+        extract(photos[:1], device="cuda")
+
+
+def test_a_batch_is_normalised_on_the_device(pixels):
+    on_meta, on_cpu = (
+        load_backbone("test_resnet", weights="random", device=d) for d in ("meta", "cpu")
+    )
+    inputs = [on_cpu.prepare(pixels)] * 2
+    batch, expected = on_meta.batch(inputs), on_cpu.batch(inputs)
+    assert batch.device.type == "meta"
+    assert (batch.shape, batch.dtype, batch.stride()) == (
+        expected.shape,
+        expected.dtype,
+        expected.stride(),
+    )
+
+
+def test_on_the_cpu_there_are_no_streams():
+    with own_stream(torch.device("cpu")):
+        assert torch.zeros(1) == 0
+
+
+def test_each_thread_embeds_on_one_device_in_turn(photos, monkeypatch):
+    expected = extract(photos, TINY, device="cpu", batch_size=1)
+    used = {}
+    embed = _source._Worker.embed
+
+    def watched(self, inputs, stage):
+        used.setdefault(threading.current_thread().name, set()).add(id(self))
+        return embed(self, inputs, stage)
+
+    monkeypatch.setattr(_source._Worker, "embed", watched)
+    found = extract(photos, TINY, device=["cpu", "cpu"], n_jobs=4, batch_size=1)
+    np.testing.assert_array_equal(found.to_numpy(), expected.to_numpy())
+    assert all(len(workers) == 1 for workers in used.values())
+    assert len(set.union(*used.values())) == 2
+
+
+def test_devices_that_differ_are_refused(photos, monkeypatch):
+    signs = iter((1.0, -1.0))
+    golden = _source._Worker.golden
+    monkeypatch.setattr(_source._Worker, "golden", lambda self: next(signs) * golden(self))
+    with pytest.raises(BackboneError, match="device 'cpu' does not give the embeddings that 'cpu'"):
+        extract(photos[:2], TINY, device=["cpu", "cpu"])
