@@ -8,6 +8,7 @@ PyTorch's own in each, no core waits for another.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 from collections import deque
@@ -31,6 +32,7 @@ from featuretl.store.space import Space
 NO_KEY = b"\0" * 32
 
 _LOOK_AHEAD = 256
+_HASHED_IN_ONE_TASK = 32
 _BATCHES_AHEAD = 1
 _HASHES_AT_ONCE = 4096
 _ATTEMPTS = 3
@@ -132,11 +134,13 @@ class _Batch:
 class Run:
     """One extraction: the state that planning and streaming share.
 
-    After `go`, `space` holds every embedding that there is, under `keys`: ndarray (n,), S32.
+    After `go`, `space` holds every embedding that there is, under `keys`: ndarray (n,), S32, at
+    `locations`: ndarray (n,), int64.
     """
 
     space: Space
     recipe: Recipe
+    locations: np.ndarray
 
     def __init__(
         self,
@@ -183,7 +187,8 @@ class Run:
         unknown = np.flatnonzero(self.keys == NO_KEY)
         for start in range(0, len(unknown), _LOOK_AHEAD):
             chunk = unknown[start : start + _LOOK_AHEAD]
-            for prepared in pool.map(self._hash, chunk):
+            parts = np.array_split(chunk, -(-len(chunk) // _HASHED_IN_ONE_TASK))
+            for prepared in itertools.chain.from_iterable(pool.map(self._hash, parts)):
                 self._note(prepared)
             found = self.space.find(self.keys[chunk]) != MISSING
             if not all(ok or self._error(i) for i, ok in zip(chunk.tolist(), found, strict=True)):
@@ -295,7 +300,11 @@ class Run:
             prepared.error = printable(error)
         return prepared
 
-    def _hash(self, index: int) -> _Prepared:
+    def _hash(self, indices: np.ndarray) -> list[_Prepared]:
+        """Read some images and find out their keys."""
+        return [self._hash_one(index) for index in indices.tolist()]
+
+    def _hash_one(self, index: int) -> _Prepared:
         try:
             content = read(self.images[index], self._stage)
         except ImageError as error:
@@ -345,9 +354,10 @@ class Run:
         self._hashed = []
 
     def _finish(self) -> list[Failure]:
+        self.locations = self.space.find(self.keys)
         failures = [
             Failure(index, name_of(self.images[index], index), self._error(index) or _CHANGING)
-            for index in np.flatnonzero(self.space.find(self.keys) == MISSING).tolist()
+            for index in np.flatnonzero(self.locations == MISSING).tolist()
         ]
         self.statistics.failed = len(failures)
         done = self.statistics.embedded + self.statistics.failed

@@ -172,7 +172,6 @@ def extract(
     failures = run.go()
     if failures and on_error == "raise":
         raise ImageError(describe_failures(failures, len(run.images)))
-    locations = run.space.find(run.keys)
     return Extraction(
         run.images,
         run.recipe,
@@ -181,7 +180,7 @@ def extract(
         run.statistics,
         run.keys,
         run.space,
-        locations,
+        run.locations,
         store,
     )
 

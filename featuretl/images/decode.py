@@ -55,6 +55,7 @@ MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of 24-bit pixels
 MAX_JPEG_SCANS = 1_000
 
+_READ_AT_ONCE = 2**20
 _RACY_NS = 2 * 10**9
 
 _TRANSPOSE_OF_ORIENTATION = {
@@ -95,8 +96,11 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
                 raise ImageError("not a regular file")
             if before.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"{before.st_size} bytes, over the limit of {MAX_FILE_BYTES}")
-            with open(descriptor, "rb", closefd=False) as file:
-                data = file.read(MAX_FILE_BYTES + 1)
+            data = os.read(descriptor, before.st_size + 1)
+            while more := os.read(descriptor, _READ_AT_ONCE):  # it grew, or came in pieces
+                data += more
+                if len(data) > MAX_FILE_BYTES:
+                    raise ImageError(f"it grew over the limit of {MAX_FILE_BYTES} bytes")
             after = os.fstat(descriptor)
         finally:
             os.close(descriptor)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-_LOOK_UP = "SELECT sha256 FROM file WHERE path=? AND size=? AND mtime=? AND ctime=? AND inode=?"
+_LOOK_UP = "SELECT path, size, mtime, ctime, inode, sha256 FROM file WHERE path IN ({})"
 _PATHS_AT_ONCE = 4096
 
 
@@ -29,25 +29,13 @@ class Memo:
     def digests(self, paths: Sequence[str]) -> list[bytes | None]:
         """Return for each file its sha256 (32 bytes) if its state is as remembered, else None."""
         db = self._open()
-        if db is None:
-            return [None] * len(paths)
         found: list[bytes | None] = []
         for start in range(0, len(paths), _PATHS_AT_ONCE):
-            # One transaction takes the file's lock once, not once a path; but never for long.
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("BEGIN")
-            found += [self._digest(db, path) for path in paths[start : start + _PATHS_AT_ONCE]]
-            db.rollback()
+            part = paths[start : start + _PATHS_AT_ONCE]
+            names = [_name(path) for path in part]
+            known = _look_up(db, names) if db is not None else {}
+            found += map(_digest, part, map(known.get, names))
         return found
-
-    @staticmethod
-    def _digest(db: sqlite3.Connection, path: str) -> bytes | None:
-        try:
-            values = (_name(path), *_state(os.stat(path)))
-            row = db.execute(_LOOK_UP, values).fetchone()
-        except (OSError, ValueError, sqlite3.Error):
-            return None
-        return row[0] if row else None
 
     def remember_digests(self, files: Iterable[tuple[str, os.stat_result, bytes]]) -> None:
         """Remember (path, state, sha256) of files; the state must be as it was when hashed."""
@@ -105,6 +93,25 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
     db.execute("CREATE TABLE IF NOT EXISTS fact (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
     return db
+
+
+def _look_up(db: sqlite3.Connection, names: list[bytes]) -> dict[bytes, tuple[Any, ...]]:
+    """Return what is remembered of files: (size, mtime, ctime, inode, sha256) by name."""
+    try:
+        rows = db.execute(_LOOK_UP.format(",".join("?" * len(names))), names)
+        return {row[0]: row[1:] for row in rows}
+    except sqlite3.Error:
+        return {}
+
+
+def _digest(path: str, known: tuple[Any, ...] | None) -> bytes | None:
+    """Return the sha256 that is remembered of a file, if its state is as it was."""
+    try:
+        if known is not None and _state(os.stat(path)) == known[:4]:
+            return known[4]
+    except (OSError, ValueError):
+        pass
+    return None
 
 
 def _name(path: str) -> bytes:

@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from uuid import uuid4
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 SEGMENT_ROWS = 16_384
 SEGMENT_BYTES = 128 * 2**20
 SEGMENT_SECONDS = 60.0
+
+_CHECKED_AT_ONCE = 4
 
 
 class MemorySpace:
@@ -149,7 +152,7 @@ class StoredSpace:
                 found = self._index.find(keys)
                 numbers = np.unique(found[found != MISSING] >> 32)
                 # Opening may refuse a segment and so change the index: look again.
-                if all(self._open(int(number)) for number in numbers):
+                if self._open(numbers.tolist()):
                     return found
 
     def take(self, key: bytes, force: bool = False) -> bool | None:
@@ -252,20 +255,37 @@ class StoredSpace:
             return
         self._index.add(keys, np.arange(number << 32, (number << 32) + segment.n))
 
-    def _open(self, number: int) -> bool:
-        if number in self._rows:
+    def _open(self, numbers: list[int]) -> bool:
+        """Check and map the segments that are not yet; return whether all of them are good."""
+        new = [number for number in numbers if number not in self._rows]
+        refused = len(self._refused)
+        for number, rows in zip(new, self._checked(new), strict=True):
+            if isinstance(rows, DamagedSegmentError):
+                self._refuse(number, rows)
+            else:
+                self._rows[number] = rows
+        if len(self._refused) == refused:
             return True
-        segment = self._segments[number]
-        try:
-            check_rows(self.folder, segment)
-            self._rows[number] = open_rows(self.folder, segment)
-        except DamagedSegmentError as error:
-            self._refuse(number, error)
-            self._index = KeyIndex()
-            for other in sorted(set(range(len(self._segments))) - self._refused):
-                self._index_keys(other)
-            return False
-        return True
+        self._index = KeyIndex()
+        for number in sorted(set(range(len(self._segments))) - self._refused):
+            self._index_keys(number)
+        return False
+
+    def _checked(self, numbers: list[int]) -> list[np.ndarray | DamagedSegmentError]:
+        """Return the rows of segments, or what is wrong with them."""
+
+        def check(number: int) -> np.ndarray | DamagedSegmentError:
+            segment = self._segments[number]
+            try:
+                check_rows(self.folder, segment)
+                return open_rows(self.folder, segment)
+            except DamagedSegmentError as error:
+                return error
+
+        if len(numbers) < 2:
+            return [check(number) for number in numbers]
+        with ThreadPoolExecutor(min(len(numbers), _CHECKED_AT_ONCE)) as pool:
+            return list(pool.map(check, numbers))
 
     def _refuse(self, number: int, error: DamagedSegmentError) -> None:
         self._refused.add(number)
@@ -299,7 +319,12 @@ def gather(space: Space, locations: np.ndarray, *, out: np.ndarray | None = None
     numbers = locations >> 32
     for number in np.unique(numbers[locations != MISSING]):
         at = np.flatnonzero(numbers == number)
-        out[at] = space.segment_rows(int(number))[locations[at] & 0xFFFFFFFF]
+        rows, wanted = space.segment_rows(int(number)), locations[at] & 0xFFFFFFFF
+        if len(at) == at[-1] - at[0] + 1 and rows.dtype == out.dtype:
+            # Without a copy between; "clip" says that no index needs to be checked.
+            np.take(rows, wanted, axis=0, out=out[at[0] : at[-1] + 1], mode="clip")
+        else:
+            out[at] = rows[wanted]
     return out
 
 
