@@ -75,12 +75,12 @@ class Contenders:
         self.file = packaged_file(name)
         self.rows: dict[str, np.ndarray] = {}
         self.costs: dict[str, dict[str, float]] = {}
-        self._stores = 0
-
-    def backbone(self, precision: str = "float32") -> Any:
-        """Return the backbone, loaded."""
         weights = "auto" if self.file else "random"
-        return load_backbone(self.name, weights=weights, precision=precision)
+        self.backbones = {
+            precision: load_backbone(name, weights=weights, precision=precision)
+            for precision in ("float32", "bfloat16")
+        }
+        self._stores = 0
 
     def script(self, key: str, *command: str) -> float:
         """Run a script of its own process, which is told what to do as JSON."""
@@ -128,7 +128,7 @@ class Contenders:
     def _timed(
         self, key: str, store: EmbeddingStore, runtime: str, precision: str = "float32"
     ) -> float:
-        backbone = self.backbone(precision)
+        backbone = self.backbones[precision]
         began = time.perf_counter()
         extraction = extract(self.paths, backbone, store=store, runtime=runtime)
         self.rows[key] = extraction.to_numpy()
@@ -236,7 +236,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         these = Contenders(Path(folder), images, backbone)
         with ThreadPoolExecutor(1) as pool:
-            runtimes = RuntimeChoice(these.backbone(), None, pool, 1).possible()
+            runtimes = RuntimeChoice(these.backbones["float32"], None, pool, 1).possible()
         contenders: dict[str, Callable[[str], float]] = {
             f"cold, {runtime}": partial(these.cold, runtime=runtime)
             for runtime in runtimes

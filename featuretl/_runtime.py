@@ -51,7 +51,7 @@ ALTERNATIVES = {
 RUNTIMES = ("auto", "torch", *ALTERNATIVES)
 
 _MADE_BEFORE = 10  # what was made before repays loading from so many times fewer images on
-_MEASURED = 8
+_MEASURED = 16
 
 
 class RuntimeChoice:

@@ -177,7 +177,7 @@ def rgb_from_pil(image: Image.Image) -> np.ndarray:
         white = Image.new("RGBA", layers.size, "white")
         pixels = np.array(Image.alpha_composite(white, layers).convert("RGB"))
     else:
-        pixels = np.array(image.convert("RGB"))
+        pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if transpose is not None:
         pixels = np.array(Image.fromarray(pixels).transpose(transpose))
     return pixels
