@@ -118,14 +118,15 @@ def extract(
         Where a backbone that is not loaded yet will run. "auto" is every GPU that there is, else the
         CPU; "cuda" every GPU; of several devices each thread uses one, in turn.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
-        What computes: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extras
-        ``featuretl[onnx]`` and ``featuretl[openvino]``); or PyTorch compiled, which takes a minute
-        and on the CPU a C++ compiler. Another than eager PyTorch is used only if its embeddings
-        agree on a few images (cosine >= 0.9999). "auto" is the fastest of them, measured when there
-        are so many images that it pays (1,000; compiled 20,000), and remembered in the store.
+        What computes: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
+        ``featuretl[openvino]``); or PyTorch compiled, which takes a minute and on the CPU a C++
+        compiler. Another than eager PyTorch is used only if its embeddings agree on a few images
+        (cosine >= 0.9999). "auto" is the fastest of them, measured when there are so many images
+        that it pays (1,000; compiled 20,000), and remembered in the store.
     batch_size : int or "auto", default="auto"
-        Images per forward pass. "auto" starts with 16 and doubles while that is faster. Where memory
-        does not suffice, the forward pass takes fewer by itself.
+        Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
+        the CPU and 1024 elsewhere. Where memory does not suffice, the forward pass takes fewer by
+        itself.
     n_jobs : int, optional
         Threads, each of which takes batches from the files through the network; -1 or None is one per
         usable core.

@@ -7,19 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_sample_images
 
 from featuretl import ImageEmbedder, _runtime, extract, load_backbone
 from featuretl._runtime import ALTERNATIVES
-from featuretl.backbones import exported, runtimes
+from featuretl.backbones import exported, quantized, runtimes
+from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, ParameterError
 
-pytest.importorskip("onnxscript", reason="pip install 'featuretl[onnx]'")
 EXPORTED = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
             not _runtime._has(ALTERNATIVES[name].needs[0]),
-            reason=f"pip install 'featuretl[{name}]'",
+            reason=f"pip install {name}",
         ),
     )
     for name in ("onnx", "openvino")
@@ -206,7 +207,9 @@ def test_what_cannot_be_exported_runs_in_pytorch(photos, store, monkeypatch, wor
 def test_without_the_packages_installed(photos, monkeypatch, worth, runtime):
     monkeypatch.setattr(_runtime, "_has", lambda package: False)
     worth(onnx=4, openvino=4)
-    with pytest.raises(BackboneError, match=rf"needs .*, onnx, onnxscript: .*\[{runtime}\]'"):
+    with pytest.raises(
+        BackboneError, match=rf"runtime='{runtime}' needs: pip install {runtime}.* onnx onnxscript"
+    ):
         extract(photos[:4], tiny(), runtime=runtime)
     assert extract(photos[:4], tiny()).statistics.runtime == "torch"
 
@@ -292,6 +295,51 @@ def test_bfloat16_does_not_run_in_onnx(photos, worth):
     extraction = extract(photos[:4], backbone)
     assert extraction.statistics.runtime == "torch"
     np.testing.assert_allclose(np.linalg.norm(extraction.to_numpy(), axis=1), 1, rtol=1e-6)
+
+
+def test_auto_is_float32(photos, store):
+    expected = extract(photos[:4], tiny(precision="float32"), store=store)
+    found = extract(photos[:4], tiny(), store=store)
+    assert (expected.statistics.embedded, found.statistics.embedded) == (4, 0)
+
+
+def test_int8_is_another_recipe_is_kept_and_says_how_far_it_agrees(photos, store, exports):
+    whole = load_sample_images().images
+    single = extract(whole, store=store).to_numpy()
+    backbone = load_backbone(precision="int8")
+    found = extract(whole, backbone, store=store)
+    assert (found.statistics.runtime, found.statistics.embedded) == ("onnx", 2)
+    assert 0.95 < cosines(single, found.to_numpy()).min() < 1
+    assert 0.9 < found.statistics.agreement < 1
+    assert len(store.info()) == 2
+    more = extract(
+        photos[4:8], BackboneSpec.of("test", backbone.spec.name, precision="int8"), store=store
+    )
+    assert more.statistics.embedded == 4
+    assert len(store.info()) == 2
+    assert len(exports) == 1  # the model was kept
+    again = load_backbone(precision="int8")  # in a store of its own: made anew, the same
+    fresh = extract(whole, again).to_numpy()
+    np.testing.assert_array_equal(fresh, found.to_numpy())
+    assert len(exports) == 2
+
+
+def test_int8_runs_in_onnx_only(photos):
+    with pytest.raises(BackboneError, match="precision='int8' runs with runtime='onnx' only"):
+        extract(photos[:4], tiny(precision="int8"), runtime="torch")
+
+
+def test_int8_needs_the_packages(photos, monkeypatch):
+    monkeypatch.setattr(quantized, "_NEEDED", ("onnxruntime", "no_such_package"))
+    with pytest.raises(BackboneError, match="precision='int8' needs: pip install onnxruntime"):
+        extract(photos[:1], tiny(precision="int8"))
+
+
+def test_a_network_that_loses_too_much_in_int8_is_refused(photos, monkeypatch):
+    monkeypatch.setattr(quantized, "LEAST_COSINE", 1.1)
+    monkeypatch.setitem(quantized.QUANTIZATION, "crops", 4)
+    with pytest.raises(BackboneError, match="'test_resnet' loses too much in int8"):
+        extract(photos[:1], tiny(precision="int8"))
 
 
 def test_unknown_precisions_are_refused():
