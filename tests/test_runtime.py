@@ -39,7 +39,8 @@ def cosines(a, b):
 def exports(monkeypatch):
     """How many models are exported."""
     made, export = [], exported.export
-    monkeypatch.setattr(exported, "export", lambda *args: made.append(args) or export(*args))
+    for module in (exported, quantized):
+        monkeypatch.setattr(module, "export", lambda *args: made.append(args) or export(*args))
     return made
 
 
