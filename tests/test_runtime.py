@@ -1,16 +1,19 @@
 """Other runtimes in place of eager PyTorch: the same embeddings, or none."""
 
 import dataclasses
+import functools
+import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
+import joblib
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_sample_images
 
-from featuretl import ImageEmbedder, _runtime, extract, load_backbone
-from featuretl._runtime import ALTERNATIVES
+from featuretl import ImageEmbedder, _runtime, extract, load_backbone, time_backbone
+from featuretl._runtime import ALTERNATIVES, RuntimeChoice
 from featuretl.backbones import exported, quantized, runtimes
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, ParameterError
@@ -227,6 +230,31 @@ def test_a_memo_that_is_lost_costs_time_only(photos, store, worth, exports):
     extract(photos[4:8], tiny(), store=type(store)(store.path))
     assert len(exports) == 1
     assert sqlite3.connect(store.path / "memo.sqlite").execute("SELECT COUNT(*) FROM fact")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_gives_what_eager_pytorch_gives(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    module = Tiny().eval()
+    runtime = runtimes.CompiledRuntime(module, torch.device("cpu"))
+    batch = torch.rand((20, 3, 8, 8))
+    with ThreadPoolExecutor(2) as pool:
+        for rows in pool.map(runtime, [batch, batch]):
+            np.testing.assert_allclose(rows, module(batch).numpy(), rtol=1e-4)
+
+
+def test_every_runtime_is_timed_and_the_outcome_remembered(photos, store, monkeypatch, speeds):
+    monkeypatch.delitem(ALTERNATIVES, "compile")
+    monkeypatch.delitem(ALTERNATIVES, "openvino")
+    speeds(TorchRuntime=2.0, OnnxRuntime=3.0)
+    speed = time_backbone(tiny(), store=store)
+    assert speed.images_per_second == {"torch": 2.0, "onnx": 3.0}
+    assert (speed.name, speed.fastest) == ("test_resnet", "onnx")
+    choice = functools.partial(RuntimeChoice, tiny(), store)
+    with ThreadPoolExecutor(1) as pool:
+        here = choice(pool, joblib.cpu_count())
+        assert here.make("auto", 100)[0] == "onnx"
+        assert here.make("auto", 99)[0] == "torch"
 
 
 class Tiny(torch.nn.Module):
