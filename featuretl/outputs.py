@@ -122,13 +122,14 @@ def _one_space(store: EmbeddingStore, prefix: str) -> SpaceInfo:
     if len(infos) == 1:
         return infos[0]
     if not infos:
+        meant = f" of a recipe whose id starts with {printable(prefix)!r}" if prefix else ""
         raise ParameterError(
-            f"The embedding store {printable(store.path)!r} holds no embeddings of a space whose id "
-            f"starts with {printable(prefix)!r}; `featuretl cache info` shows what it holds."
+            f"The embedding store {printable(store.path)!r} holds no embeddings{meant}; "
+            "`featuretl cache info` shows what it holds."
         )
     ids = ", ".join(f"{info.id[:12]} ({info.recipe['backbone']['name']})" for info in infos)
     raise ParameterError(
-        f"{len(infos)} spaces have ids that start with {printable(prefix)!r}; say which one by the "
+        f"{len(infos)} recipes have ids that start with {printable(prefix)!r}; say which one by the "
         f"'space' parameter, or --space: {printable(ids)}."
     )
 

@@ -145,7 +145,7 @@ def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:
         raise DamagedFileError(path, f"{len(data)} bytes, too short for a footer")
     magic, space, n, d, size, crc, keys_crc = _FOOTER.unpack(data[-_FOOTER.size :])
     if magic != _MAGIC or len(data) != n * KEY_DTYPE.itemsize + _FOOTER.size:
-        raise DamagedFileError(path, f"not {n} keys and a footer of this format")
+        raise DamagedFileError(path, f"{len(data)} bytes, not keys and a footer of this format")
     if zlib.crc32(data[:-4]) != keys_crc:
         raise DamagedFileError(path, "its checksum does not match its content")
     return Segment(uuid, space.hex(), n, d, size, crc), np.frombuffer(data, KEY_DTYPE, count=n)

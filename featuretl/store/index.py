@@ -48,6 +48,7 @@ class SegmentIndex:
         self._guard = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None  # process, inode
+        self._times_connected = 0
 
     def segments(self, space: str, after: int = 0) -> list[tuple[int, Segment]]:
         """Return the segments of a space as (sequence number, segment), in order of commit."""
@@ -88,12 +89,15 @@ class SegmentIndex:
 
         self._do(delete)
 
-    def version(self) -> object:
-        """Return a value that differs from the last one if a segment was committed since."""
+    def version(self) -> tuple[int, int, int]:
+        """Return a value that differs from the last one if a segment was committed since.
+
+        Where its first item differs, this may be another index, with other sequence numbers.
+        """
         with self._guard:
             data_version = self._do(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
             changes = self._connection.total_changes if self._connection else 0
-            return data_version, changes, self._opened
+            return self._times_connected, data_version, changes
 
     def problem(self) -> str | None:
         """Return what is wrong with the index's file, or None; nothing is mended by asking."""
@@ -151,6 +155,7 @@ class SegmentIndex:
     def _db(self) -> sqlite3.Connection:
         if self._connection is None or not self._is_current():
             self._connection = self._connect()
+            self._times_connected += 1
             self._opened = (os.getpid(), self.path.stat().st_ino)
         return self._connection
 

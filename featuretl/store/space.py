@@ -108,7 +108,7 @@ class StoredSpace:
         self._segments: list[Segment] = []
         self._rows: dict[int, np.ndarray] = {}
         self._refused: set[int] = set()
-        self._version: object = None
+        self._version = (0, 0, 0)
         self._last_seq = 0
         self._claims = Claims(store.path / "claims", identity)
         self._taken: set[bytes] = set()
@@ -243,11 +243,16 @@ class StoredSpace:
         version = self._store.index.version()
         if version == self._version:
             return
+        known = set()
+        if version[0] != self._version[0]:
+            self._last_seq = 0
+            known = {segment.uuid for segment in self._segments}
         self._version = version
         for seq, segment in self._store.index.segments(self.id, after=self._last_seq):
             self._last_seq = seq
-            self._segments.append(segment)
-            self._index_keys(len(self._segments) - 1)
+            if segment.uuid not in known:
+                self._segments.append(segment)
+                self._index_keys(len(self._segments) - 1)
 
     def _index_keys(self, number: int) -> None:
         segment = self._segments[number]
