@@ -174,7 +174,7 @@ def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterato
         elif committed:
             yield _damage(found, _lost(folder, {uuid}, indexed, whole))
         elif uuid in _on_disk(folder):
-            yield Finding(found.path, f"a killed run left it: {found.problem}", damaged=False)
+            yield Finding(found.path, f"{found.problem}; a killed run left it", damaged=False)
 
 
 def _check_record(folder: Path) -> int:
