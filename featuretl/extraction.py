@@ -18,9 +18,10 @@ from featuretl._validation import check_int, check_option, parameter_error
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError
 from featuretl.images.inputs import as_images
+from featuretl.store.collect import keep_limit
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
-from featuretl.store.space import Space, gather, gather_chunks
+from featuretl.store.space import Space, StoredSpace, gather, gather_chunks
 from featuretl.store.store import EmbeddingStore
 
 ON_ERROR = ("raise", "nan")
@@ -171,6 +172,8 @@ def extract(
         progress,
     )
     failures = run.go()
+    if store is not None and isinstance(run.space, StoredSpace):
+        keep_limit(store, run.space.id)
     if failures and on_error == "raise":
         raise ImageError(describe_failures(failures, len(run.images)))
     return Extraction(

@@ -60,8 +60,22 @@ _MAGIC = b"FTLKEYS1"
 _FOOTER = struct.Struct("<8s32sQQQII")
 
 
-class DamagedSegmentError(Exception):
-    """A segment's files are not what was committed; the message says how."""
+class DamagedFileError(Exception):
+    """A file of the store is not what was published.
+
+    Attributes
+    ----------
+    path : Path
+    problem : str
+        What is wrong with it.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return f"{self.path.name}: {self.problem}"
 
 
 @dataclass(frozen=True)
@@ -126,14 +140,14 @@ def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DamagedSegmentError(f"{path.name}: {error.strerror}") from error
+        raise DamagedFileError(path, f"{error.strerror}") from error
     if len(data) < _FOOTER.size:
-        raise DamagedSegmentError(f"{path.name}: {len(data)} bytes, too short for a footer")
+        raise DamagedFileError(path, f"{len(data)} bytes, too short for a footer")
     magic, space, n, d, size, crc, keys_crc = _FOOTER.unpack(data[-_FOOTER.size :])
     if magic != _MAGIC or len(data) != n * KEY_DTYPE.itemsize + _FOOTER.size:
-        raise DamagedSegmentError(f"{path.name}: not {n} keys and a footer of this format")
+        raise DamagedFileError(path, f"{len(data)} bytes, not keys and a footer of this format")
     if zlib.crc32(data[:-4]) != keys_crc:
-        raise DamagedSegmentError(f"{path.name}: its checksum does not match its content")
+        raise DamagedFileError(path, "its checksum does not match its content")
     return Segment(uuid, space.hex(), n, d, size, crc), np.frombuffer(data, KEY_DTYPE, count=n)
 
 
@@ -142,16 +156,30 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
     path = segment.path(folder)
     try:
         size = path.stat().st_size
-        if size != segment.size:
-            raise DamagedSegmentError(f"{path.name}: {size} bytes, {segment.size} were committed")
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DamagedSegmentError(f"{path.name}: {error}") from error
-    if rows.shape != (segment.n, segment.d) or rows.dtype.kind != "f":
-        raise DamagedSegmentError(
-            f"{path.name}: {rows.dtype} {rows.shape}, expected floats {(segment.n, segment.d)}"
+    except OSError as error:
+        raise DamagedFileError(path, f"{error.strerror}") from error
+    if size != segment.size:
+        raise DamagedFileError(path, f"{size} bytes, {segment.size} were committed")
+    return open_matrix(path, (segment.n, segment.d))
+
+
+def open_matrix(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Return a ``.npy`` file of floats as a read-only memory map (n, d), its header checked."""
+    try:
+        matrix = np.lib.format.open_memmap(path, mode="r")
+        size = path.stat().st_size
+    except OSError as error:
+        raise DamagedFileError(path, f"{error.strerror}") from error
+    except Exception as error:  # NumPy lets through whatever its parser raises on a header
+        raise DamagedFileError(path, f"it cannot be read ({error})") from error
+    expected = shape or matrix.shape
+    if matrix.shape != expected or matrix.ndim != 2 or matrix.dtype.kind != "f":
+        raise DamagedFileError(
+            path, f"{matrix.dtype} {matrix.shape}, expected floats {shape or '(n, d)'}"
         )
-    return rows
+    if size != matrix.offset + matrix.nbytes:
+        raise DamagedFileError(path, f"{size} bytes, {matrix.offset + matrix.nbytes} expected")
+    return matrix
 
 
 def check_rows(folder: Path, segment: Segment) -> None:
@@ -163,9 +191,9 @@ def check_rows(folder: Path, segment: Segment) -> None:
             while n := file.readinto(buffer):
                 crc = zlib.crc32(buffer[:n], crc)
     except OSError as error:
-        raise DamagedSegmentError(f"{path.name}: {error.strerror}") from error
+        raise DamagedFileError(path, f"{error.strerror}") from error
     if crc != segment.crc:
-        raise DamagedSegmentError(f"{path.name}: its checksum does not match its content")
+        raise DamagedFileError(path, "its checksum does not match its content")
 
 
 def publish_folder(folder: Path, name: str, data: bytes) -> bool:

@@ -168,6 +168,19 @@ def test_an_index_replaced_while_it_is_open_is_noticed(store, cache):
     assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
 
 
+def test_an_index_with_other_numbers_is_read_anew(store, cache):
+    put(store, 1)
+    put(store, 2)
+    with open_space(store) as space:
+        segment_files(store, ".keys")[0].unlink()
+        EmbeddingStore(cache).index.rebuild()  # one segment fewer: the next one is the second again
+        space.take(key(3))
+        space.append([key(3)], row(3))
+        space.commit()
+        assert space.find(keys_array([key(i) for i in (2, 3)])).min() > MISSING
+    assert get(EmbeddingStore(cache), 1, 2, 3) == [None, 2, 3]
+
+
 def test_partial_files_of_a_killed_process_are_passed_over(store, cache):
     space = put(store, 1)
     (space.folder / f"{'e' * 32}.npy.partial").write_bytes(b"half")
@@ -212,6 +225,26 @@ def test_a_view_is_written_once_and_mapped(store):
     assert not view.flags.writeable
     again = store.view("f" * 64, (2, 3), iter(()))
     np.testing.assert_array_equal(again, view)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "longer", "header", "empty", "shape"])
+def test_a_damaged_view_is_written_anew(store, cache, damage):
+    view = store.view("f" * 64, (2, 3), iter([row(1), row(2)]))
+    path = cache / "views" / f"{'f' * 64}.npy"
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(
+        {
+            "truncate": data[:-1],
+            "longer": data + b"\0",
+            "header": data.replace(b"(2, 3)", b"(2, 3 "),
+            "empty": b"",
+            "shape": data.replace(b"(2, 3)", b"(3, 2)"),
+        }[damage]
+    )
+    again = EmbeddingStore(cache).view("f" * 64, (2, 3), iter([row(1), row(2)]))
+    np.testing.assert_array_equal(again, view)
+    assert path.read_bytes() == data
 
 
 def test_one_space_serves_many_threads(store, monkeypatch):
