@@ -26,9 +26,11 @@ except ImportError:  # Windows
 T = TypeVar("T")
 
 _BUSY_SECONDS = 60
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
+_COLUMNS = "seq, uuid, space, n, d, size, crc"
 _INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (?,?,?,?,?,?)"
 
 
@@ -47,13 +49,11 @@ class SegmentIndex:
         self._guard = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None  # process, inode
+        self._connections = 0
 
     def segments(self, space: str, after: int = 0) -> list[tuple[int, Segment]]:
         """Return the segments of a space as (sequence number, segment), in order of commit."""
-        query = (
-            "SELECT seq, uuid, space, n, d, size, crc FROM segment"
-            " WHERE space=? AND seq>? ORDER BY seq"
-        )
+        query = f"SELECT {_COLUMNS} FROM segment WHERE space=? AND seq>? ORDER BY seq"
         rows = self._do(lambda db: db.execute(query, (space, after)).fetchall())
         return [(row[0], Segment(*row[1:])) for row in rows]
 
@@ -87,12 +87,15 @@ class SegmentIndex:
 
         self._do(delete)
 
-    def version(self) -> object:
-        """Return a value that differs from the last one if a segment was committed since."""
+    def version(self) -> tuple[int, ...]:
+        """Return a value that differs from the last one if a segment was committed since.
+
+        If its first item does, sequence numbers may be others.
+        """
         with self._guard:
             data_version = self._do(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
             changes = self._connection.total_changes if self._connection else 0
-            return data_version, changes, self._opened
+            return self._connections, data_version, changes
 
     def rebuild(self) -> None:
         """Make the index anew from the segments' own files.
@@ -114,9 +117,9 @@ class SegmentIndex:
             try:
                 try:
                     return work(self._db())
-                except sqlite3.OperationalError:
-                    raise
-                except sqlite3.DatabaseError:
+                except sqlite3.DatabaseError as error:
+                    if not _is_damage(error):
+                        raise
                     self._replace_damaged()
                     return work(self._db())
             except (sqlite3.Error, OSError) as error:
@@ -130,6 +133,7 @@ class SegmentIndex:
         if self._connection is None or not self._is_current():
             self._connection = self._connect()
             self._opened = (os.getpid(), self._path.stat().st_ino)
+            self._connections += 1
         return self._connection
 
     def _is_current(self) -> bool:
@@ -152,6 +156,7 @@ class SegmentIndex:
         db.execute("PRAGMA synchronous=EXTRA")
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name='segment'").fetchone():
             self._fill(db)
+        _check(db)
         return db
 
     def _fill(self, db: sqlite3.Connection) -> None:
@@ -175,8 +180,11 @@ class SegmentIndex:
         with self._exclusive():
             self._connection = None
             try:
-                self._db().execute("SELECT COUNT(*) FROM segment").fetchone()
-            except sqlite3.DatabaseError:  # still: no other process has replaced it meanwhile
+                self._db()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                # Still: no other process has replaced it meanwhile.
                 warnings.warn(
                     f"The index of the embedding store {str(self._folder)!r} is damaged; it is made "
                     "anew from the segments.",
@@ -198,6 +206,20 @@ class SegmentIndex:
             yield
         finally:
             os.close(descriptor)
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Raise DatabaseError unless the file is whole and has the table; it has few rows."""
+    (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if said != "ok":
+        raise sqlite3.DatabaseError(said)
+    db.execute(f"SELECT {_COLUMNS} FROM segment").fetchall()  # as text and numbers
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error may come from the file's content, not from locks, disk or rights."""
+    code = getattr(error, "sqlite_errorcode", None)  # Python's own errors have none
+    return code is None or code & 0xFF in _DAMAGED
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ import numpy as np
 
 from featuretl._validation import parameter_error
 from featuretl.exceptions import FeatureTLWarning, StoreError
-from featuretl.store.format import FORMAT_VERSION, publish_folder, write_matrix
+from featuretl.store.format import FORMAT_VERSION, map_matrix, publish_folder, write_matrix
 from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe, space_id
 from featuretl.store.memo import Memo
@@ -193,7 +193,7 @@ class EmbeddingStore:
         return sorted(infos, key=lambda info: -info.bytes)
 
     def view(self, name: str, shape: tuple[int, int], chunks: Iterator[np.ndarray]) -> np.ndarray:
-        """Return the matrix kept as view `name`, a read-only memory map, written if it is not there.
+        """Return the matrix kept as view `name`, a read-only memory map, written if it is not whole.
 
         Parameters
         ----------
@@ -204,28 +204,27 @@ class EmbeddingStore:
             Its rows; only read if the view has to be written.
         """
         path = self.path / "views" / f"{name}.npy"
-        if not path.exists():
+        view = _whole_view(path, shape)
+        if view is None:
             self.make_folder()
-            path.parent.mkdir(mode=0o700, exist_ok=True)
             try:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
                 write_matrix(path, shape, chunks)
+                view = map_matrix(path)
             except OSError as error:
                 raise self._unwritable(error) from error
         _touch(path)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return view
 
     def lock_shared(self) -> None:
         """Keep others from deleting segments while rows are added; may be nested."""
         with self._guard:
+            if self._lock_depth == 0 and fcntl is not None:
+                self.make_folder()
+                self._lock_file = self._open_lock()
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(self._lock_file, fcntl.LOCK_SH)
             self._lock_depth += 1
-            if self._lock_depth > 1 or fcntl is None:
-                return
-            self.make_folder()
-            self._lock_file = os.open(
-                self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(self._lock_file, fcntl.LOCK_SH)
 
     def unlock(self) -> None:
         """Undo one `lock_shared`."""
@@ -238,10 +237,7 @@ class EmbeddingStore:
     @contextlib.contextmanager
     def locked_exclusively(self) -> Iterator[None]:
         """Keep rows from being added. Raises StoreError if some are being added now."""
-        try:
-            descriptor = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self._unwritable(error) from error
+        descriptor = self._open_lock()
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -253,6 +249,12 @@ class EmbeddingStore:
             ) from error
         finally:
             os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
         generation = 0
@@ -304,14 +306,25 @@ def _read_record(path: Path) -> dict[str, Any]:
                 f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
                 f"{FORMAT_VERSION}: upgrade featuretl or choose another cache."
             )
-        if not {"id", "golden", "versions"} <= record.keys():
-            raise KeyError("golden")
+        identity = space_id(record["recipe"], record["generation"])
+        if not record["id"] == path.parent.name == identity:
+            raise ValueError("not the recipe that names the folder")
         int(record["recipe"]["output"]["n_features"])
+        _golden(record)
+        str(record["versions"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{str(path)!r} is damaged ({error!r}); move its folder away to start it again."
         ) from error
     return record
+
+
+def _whole_view(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    try:
+        view = map_matrix(path)
+    except (OSError, ValueError):  # not there, or torn
+        return None
+    return view if view.shape == shape and view.dtype == np.float32 else None
 
 
 def _touch(path: Path) -> None:
@@ -320,8 +333,12 @@ def _touch(path: Path) -> None:
         os.utime(path)
 
 
+def _golden(record: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(record["golden"], validate=True), "<f4")
+
+
 def _agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
-    then = np.frombuffer(base64.b64decode(record["golden"]), "<f4").astype(np.float64)
+    then = _golden(record).astype(np.float64)
     now = golden.astype(np.float64)
     norms = np.linalg.norm(then) * np.linalg.norm(now)
     return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)
