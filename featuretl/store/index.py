@@ -30,7 +30,7 @@ _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
-_COLUMNS = "seq, uuid, space, n, d, size, crc"
+_SELECT = "SELECT seq, uuid, space, n, d, size, crc FROM segment"
 _INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (?,?,?,?,?,?)"
 
 
@@ -53,7 +53,7 @@ class SegmentIndex:
 
     def segments(self, space: str, after: int = 0) -> list[tuple[int, Segment]]:
         """Return the segments of a space as (sequence number, segment), in order of commit."""
-        query = f"SELECT {_COLUMNS} FROM segment WHERE space=? AND seq>? ORDER BY seq"
+        query = _SELECT + " WHERE space=? AND seq>? ORDER BY seq"
         rows = self._do(lambda db: db.execute(query, (space, after)).fetchall())
         return [(row[0], Segment(*row[1:])) for row in rows]
 
@@ -213,7 +213,7 @@ def _check(db: sqlite3.Connection) -> None:
     (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if said != "ok":
         raise sqlite3.DatabaseError(said)
-    db.execute(f"SELECT {_COLUMNS} FROM segment").fetchall()  # as text and numbers
+    db.execute(_SELECT).fetchall()  # as text and numbers
 
 
 def _is_damage(error: sqlite3.Error) -> bool:
