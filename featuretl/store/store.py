@@ -247,6 +247,8 @@ class EmbeddingStore:
                 f"The embedding store {str(self.path)!r} is in use by an extraction; try again "
                 "when that has ended."
             ) from error
+        except OSError as error:  # of the lock, or of what is done under it
+            raise self._unwritable(error) from error
         finally:
             os.close(descriptor)
 
