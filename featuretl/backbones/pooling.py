@@ -72,7 +72,7 @@ def pool(features: Features, pooling: str) -> torch.Tensor:
 
 def _pool_one(features: Features, pooling: str) -> torch.Tensor:
     if pooling == "cls":
-        assert features.cls is not None  # checked when the backbone was loaded
+        assert features.cls is not None  # checked when it was loaded  # nosec B101
         return features.cls
     x = features.positions
     if pooling == "avg":

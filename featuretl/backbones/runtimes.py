@@ -76,7 +76,7 @@ class CompiledRuntime(TorchRuntime):
         self._most = _COMPILED_BATCH.get(device.type, 16)
 
     def _run(self, batch: torch.Tensor) -> np.ndarray:
-        assert self._most is not None
+        assert self._most is not None  # set by __init__  # nosec B101
         n = len(batch)
         if n < self._most:
             padding = batch[-1:].expand(self._most - n, *batch.shape[1:])

@@ -153,7 +153,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         activations: Any
         if self._cached:
             store = resolve_store(self.cache, type(self).__name__)
-            assert trunk is not None
+            assert trunk is not None  # what is cached has one  # nosec B101
             stored = Trunk(backbone, trunk, self._tuned.n_blocks, 0, STRENGTHS["none"])
             activations = FoundActivations(images, stored, store, n_jobs)
         else:

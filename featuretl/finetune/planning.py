@@ -182,7 +182,7 @@ def resolve_augment(augment: Any) -> Strength | Callable[..., Any]:
 
 def trunks_of(backbone: Backbone, divided: Split, n_blocks: int, strength: Strength) -> list[Trunk]:
     """Return a trunk per view."""
-    assert divided.trunk is not None
+    assert divided.trunk is not None  # only called where there is one  # nosec B101
     return [
         Trunk(backbone, divided.trunk, n_blocks, view, strength) for view in range(strength.views)
     ]

@@ -78,7 +78,7 @@ def choose(
     The network is left as it was. ``training.seconds`` limits the whole search.
     """
     start = snapshot(task.network)
-    assert task.held_out is not None
+    assert task.held_out is not None  # a search is not begun without  # nosec B101
     records: list[Record] = []
     results: dict[Candidate, Judged] = {}
     deadline = time.monotonic() + (training.seconds or np.inf)

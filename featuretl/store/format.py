@@ -45,6 +45,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -57,6 +58,11 @@ FORMAT_VERSION = 1
 KEY_DTYPE = np.dtype("S32")  # compares like the 32 raw bytes; never call tolist() on it
 
 _MAGIC = b"FTLKEYS1"
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00(..)"
+    rb"({'descr': '(<f[24])', 'fortran_order': False, 'shape': \((\d+), (\d+)\), } *\n)",
+    re.DOTALL,
+)
 _FOOTER = struct.Struct("<8s32sQQQII")
 
 
@@ -163,23 +169,38 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
     return open_matrix(path, (segment.n, segment.d))
 
 
-def open_matrix(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+def open_matrix(
+    path: Path, shape: tuple[int, int] | None = None, dtype: str | None = None
+) -> np.ndarray:
     """Return a ``.npy`` file of floats as a read-only memory map (n, d), its header checked."""
     try:
-        matrix = np.lib.format.open_memmap(path, mode="r")
-        size = path.stat().st_size
+        matrix = _map_matrix(path)
     except OSError as error:
         raise DamagedFileError(path, f"{error.strerror}") from error
-    except Exception as error:  # NumPy lets through whatever its parser raises on a header
-        raise DamagedFileError(path, f"it cannot be read ({error})") from error
-    expected = shape or matrix.shape
-    if matrix.shape != expected or matrix.ndim != 2 or matrix.dtype.kind != "f":
+    except ValueError as error:
+        raise DamagedFileError(path, str(error)) from error
+    if matrix.shape != (shape or matrix.shape) or matrix.dtype != (dtype or matrix.dtype):
         raise DamagedFileError(
-            path, f"{matrix.dtype} {matrix.shape}, expected floats {shape or '(n, d)'}"
+            path, f"{matrix.dtype} {matrix.shape}, expected {dtype or 'floats'} {shape}"
         )
-    if size != matrix.offset + matrix.nbytes:
-        raise DamagedFileError(path, f"{size} bytes, {matrix.offset + matrix.nbytes} expected")
     return matrix
+
+
+def _map_matrix(path: Path) -> np.ndarray:
+    """Map a ``.npy`` file of this module read-only; raises OSError, or ValueError if it is not one.
+
+    NumPy is not asked to read the header: it takes Python's parser, which raises nearly anything on
+    hostile bytes, and in CPython 3.11 a SystemError when several threads parse at once.
+    """
+    with path.open("rb") as file:
+        start, size = file.read(256), os.fstat(file.fileno()).st_size
+    header = _NPY_HEADER.match(start)
+    if header is None or len(header[2]) != int.from_bytes(header[1], "little"):
+        raise ValueError("not the header of a matrix of floats")
+    dtype, shape = np.dtype(header[3].decode()), (int(header[4]), int(header[5]))
+    if size != header.end() + shape[0] * shape[1] * dtype.itemsize:
+        raise ValueError(f"{size} bytes are not a {dtype} matrix {shape}")
+    return np.memmap(path, dtype, "r", header.end(), shape)
 
 
 def check_rows(folder: Path, segment: Segment) -> None:
@@ -217,13 +238,15 @@ def publish_folder(folder: Path, name: str, data: bytes) -> bool:
 
 
 def write_matrix(path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray]) -> None:
-    """Write a float32 ``.npy`` file chunk by chunk; it appears under its name when it is whole."""
+    """Write a float32 ``.npy`` file chunk by chunk; it appears under its name when it is durable."""
     partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
     try:
         with partial.open("xb") as file:
             file.write(npy_header(shape, np.dtype("<f4")))
             for chunk in chunks:
                 file.write(np.ascontiguousarray(chunk, "<f4").data)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -26,10 +26,12 @@ except ImportError:  # Windows
 T = TypeVar("T")
 
 _BUSY_SECONDS = 60
+_DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name='segment'"
+_SELECT = "SELECT seq, uuid, space, n, d, size, crc FROM segment"
 _INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (?,?,?,?,?,?)"
 
 
@@ -52,10 +54,7 @@ class SegmentIndex:
 
     def segments(self, space: str, after: int = 0) -> list[tuple[int, Segment]]:
         """Return the segments of a space as (sequence number, segment), in order of commit."""
-        query = (
-            "SELECT seq, uuid, space, n, d, size, crc FROM segment"
-            " WHERE space=? AND seq>? ORDER BY seq"
-        )
+        query = _SELECT + " WHERE space=? AND seq>? ORDER BY seq"
         rows = self._do(lambda db: db.execute(query, (space, after)).fetchall())
         return [(row[0], Segment(*row[1:])) for row in rows]
 
@@ -89,7 +88,7 @@ class SegmentIndex:
 
         self._do(delete)
 
-    def version(self) -> tuple[int, int, int]:
+    def version(self) -> tuple[int, ...]:
         """Return a value that differs from the last one if a segment was committed since.
 
         Where its first item differs, this may be another index, with other sequence numbers.
@@ -105,14 +104,14 @@ class SegmentIndex:
             return "it is missing"
         try:
             with contextlib.closing(self._open()) as db:
-                (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-                if found == "ok" and not db.execute(_HAS_TABLE).fetchone():
-                    found = "it has no table of segments"
-        except sqlite3.OperationalError as error:
+                if not db.execute(_HAS_TABLE).fetchone():
+                    return "it has no table of segments"
+                _check(db)
+        except sqlite3.Error as error:
+            if _is_damage(error):
+                return str(error)
             raise self._unusable(error) from error
-        except sqlite3.DatabaseError as error:
-            return str(error)
-        return None if found == "ok" else found
+        return None
 
     def rebuild(self) -> None:
         """Make the index anew from the segments' own files.
@@ -138,9 +137,9 @@ class SegmentIndex:
             try:
                 try:
                     return work(self._db())
-                except sqlite3.OperationalError:
-                    raise
-                except sqlite3.DatabaseError:
+                except sqlite3.DatabaseError as error:
+                    if not _is_damage(error):
+                        raise
                     self._replace_damaged()
                     return work(self._db())
             except (sqlite3.Error, OSError) as error:
@@ -172,6 +171,7 @@ class SegmentIndex:
         db.execute("PRAGMA synchronous=EXTRA")
         if not db.execute(_HAS_TABLE).fetchone():
             self._fill(db)
+        _check(db)
         return db
 
     def _open(self) -> sqlite3.Connection:
@@ -206,8 +206,11 @@ class SegmentIndex:
         with self._exclusive():
             self._connection = None
             try:
-                self._db().execute("SELECT COUNT(*) FROM segment").fetchone()
-            except sqlite3.DatabaseError:  # still: no other process has replaced it meanwhile
+                self._db()
+            except sqlite3.DatabaseError as error:
+                if not _is_damage(error):
+                    raise
+                # Still: no other process has replaced it meanwhile.
                 warnings.warn(
                     f"The index of the embedding store {str(self._folder)!r} is damaged; it is made "
                     "anew from the segments.",
@@ -229,6 +232,20 @@ class SegmentIndex:
             yield
         finally:
             os.close(descriptor)
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Raise DatabaseError unless the file is whole and has the table; it has few rows."""
+    (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if said != "ok":
+        raise sqlite3.DatabaseError(said)
+    db.execute(_SELECT).fetchall()  # as text and numbers
+
+
+def _is_damage(error: sqlite3.Error) -> bool:
+    """Return whether an error may come from the file's content, not from locks, disk or rights."""
+    code = getattr(error, "sqlite_errorcode", None)  # Python's own errors have none
+    return code is None or code & 0xFF in _DAMAGED
 
 
 @contextlib.contextmanager

@@ -113,7 +113,7 @@ def _digest(path: str, known: tuple[Any, ...] | None) -> bytes | None:
     """Return the sha256 that is remembered of a file, if its state is as it was."""
     try:
         if known is not None and _state(os.stat(path)) == known[:4]:
-            return known[4]
+            return known[4] if isinstance(known[4], bytes) and len(known[4]) == 32 else None
     except (OSError, ValueError):
         pass
     return None

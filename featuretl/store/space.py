@@ -106,9 +106,10 @@ class StoredSpace:
         self._lock = threading.RLock()
         self._index = KeyIndex()
         self._segments: list[Segment] = []
+        self._known: set[str] = set()
         self._rows: dict[int, np.ndarray] = {}
         self._refused: set[int] = set()
-        self._version = (0, 0, 0)
+        self._version: tuple[int, ...] = (0,)
         self._last_seq = 0
         self._claims = Claims(store.path / "claims", identity)
         self._taken: set[bytes] = set()
@@ -243,16 +244,15 @@ class StoredSpace:
         version = self._store.index.version()
         if version == self._version:
             return
-        known = set()
         if version[0] != self._version[0]:
-            self._last_seq = 0
-            known = {segment.uuid for segment in self._segments}
-        self._version = version
+            self._last_seq = 0  # the index may have been made anew, and numbered otherwise
         for seq, segment in self._store.index.segments(self.id, after=self._last_seq):
             self._last_seq = seq
-            if segment.uuid not in known:
+            if segment.uuid not in self._known:
+                self._known.add(segment.uuid)
                 self._segments.append(segment)
                 self._index_keys(len(self._segments) - 1)
+        self._version = version
 
     def _index_keys(self, number: int) -> None:
         segment = self._segments[number]

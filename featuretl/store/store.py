@@ -240,11 +240,11 @@ class EmbeddingStore:
         """
         path = self.path / "views" / f"{name}.npy"
         try:
-            matrix = open_matrix(path, shape)
+            matrix = open_matrix(path, shape, "<f4")
         except DamagedFileError:  # or not there
             self.make_folder()
-            path.parent.mkdir(mode=0o700, exist_ok=True)
             try:
+                path.parent.mkdir(mode=0o700, exist_ok=True)
                 write_matrix(path, shape, chunks)
             except OSError as error:
                 raise self.unwritable(error) from error
@@ -255,15 +255,12 @@ class EmbeddingStore:
     def lock_shared(self) -> None:
         """Keep others from deleting segments while rows are added; may be nested."""
         with self._guard:
+            if self._lock_depth == 0 and fcntl is not None:
+                self.make_folder()
+                self._lock_file = self._open_lock()
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(self._lock_file, fcntl.LOCK_SH)
             self._lock_depth += 1
-            if self._lock_depth > 1 or fcntl is None:
-                return
-            self.make_folder()
-            self._lock_file = os.open(
-                self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-            )
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(self._lock_file, fcntl.LOCK_SH)
 
     def unlock(self) -> None:
         """Undo one `lock_shared`."""
@@ -276,10 +273,7 @@ class EmbeddingStore:
     @contextlib.contextmanager
     def locked_exclusively(self) -> Iterator[None]:
         """Keep rows from being added. Raises StoreError if some are being added now."""
-        try:
-            descriptor = os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self.unwritable(error) from error
+        descriptor = self._open_lock()
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -289,8 +283,16 @@ class EmbeddingStore:
                 f"The embedding store {str(self.path)!r} is in use by an extraction; try again "
                 "when that has ended."
             ) from error
+        except OSError as error:  # of the lock, or of what is done under it
+            raise self.unwritable(error) from error
         finally:
             os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        try:
+            return os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self.unwritable(error) from error
 
     def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
         generation = 0
@@ -344,9 +346,12 @@ def read_record(path: Path) -> dict[str, Any]:
                 f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
                 f"{FORMAT_VERSION}: upgrade featuretl or choose another cache."
             )
-        if not {"id", "golden", "versions"} <= record.keys():
-            raise KeyError("golden")
+        identity = space_id(record["recipe"], record["generation"])
+        if not record["id"] == path.parent.name == identity:
+            raise ValueError("not the recipe that names the folder")
         int(record["recipe"]["output"]["n_features"])
+        _golden(record)
+        str(record["versions"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
     return record
@@ -368,8 +373,12 @@ def _touch(path: Path) -> None:
         os.utime(path)
 
 
+def _golden(record: dict[str, Any]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(record["golden"], validate=True), "<f4")
+
+
 def _agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
-    then = np.frombuffer(base64.b64decode(record["golden"]), "<f4").astype(np.float64)
+    then = _golden(record).astype(np.float64)
     now = golden.astype(np.float64)
     norms = np.linalg.norm(then) * np.linalg.norm(now)
     return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)

@@ -8,6 +8,7 @@ import pytest
 
 from featuretl import EmbeddingStore
 from featuretl.exceptions import StoreError
+from featuretl.store import store as store_module
 from featuretl.store.collect import collect
 from featuretl.store.keys import space_id
 from featuretl.store.lookup import MISSING, keys_array
@@ -97,6 +98,17 @@ def test_a_reader_keeps_its_rows_and_what_is_freed_can_be_made_again(store):
 def test_nothing_is_freed_beside_an_extraction(store):
     with fill(store, "a"), pytest.raises(StoreError, match="in use by an extraction; try again"):
         collect(EmbeddingStore(store.path), max_bytes=0)
+    assert names(store) == {"a"}
+
+
+def test_nothing_is_freed_where_there_are_no_locks(store, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(store_module.fcntl, "flock", refuse)
+    fill(store, "a")
+    with pytest.raises(StoreError, match="No locks available"):
+        collect(store, max_bytes=0)
     assert names(store) == {"a"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 
 import numpy as np
@@ -80,6 +81,8 @@ def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path, suffix):
         "__import__('os').abort()",
         "{'descr': '<f4', 'fortran_order': False, 'shape': (5, 3 , }",
         "{b'descr': '<f4', 'fortran_order': False, 'shape': (5, 3), }",
+        "{'descr': '<f4', 'shape': (5, 3",
+        "(" * 100,
     ],
 )
 def test_hostile_headers_are_refused_before_anything_is_allocated(tmp_path, header):
@@ -90,6 +93,27 @@ def test_hostile_headers_are_refused_before_anything_is_allocated(tmp_path, head
     assert path.stat().st_size == segment.size
     with pytest.raises(DamagedFileError):
         open_rows(tmp_path, segment)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"PK\x05\x06", b"\x80\x04]"])
+def test_other_files_in_the_place_of_a_segment_are_refused(tmp_path, start):
+    segment, _, _ = make(tmp_path)
+    path = segment.path(tmp_path)
+    path.write_bytes(start + path.read_bytes()[len(start) :])
+    with pytest.raises(DamagedFileError, match=segment.uuid):
+        open_rows(tmp_path, segment)
+
+
+def test_segments_are_opened_without_pythons_parser(tmp_path, monkeypatch):
+    segment, _, rows = make(tmp_path)
+
+    def fail(*args, **kwargs):  # as CPython 3.11 does now and then when several threads parse
+        raise SystemError("AST constructor recursion depth mismatch")
+
+    monkeypatch.setattr(ast, "parse", fail)
+    with pytest.raises(SystemError):
+        np.load(segment.path(tmp_path))
+    np.testing.assert_array_equal(open_rows(tmp_path, segment), rows)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):

@@ -71,6 +71,12 @@ def test_a_damaged_memo_starts_again(tmp_path, file, content):
     assert memo.digests([str(file)]) == [DIGEST]
 
 
+@pytest.mark.parametrize("wrong", [None, "\xfftext", 7, DIGEST[:31]])
+def test_what_is_no_digest_is_not_taken_for_one(memo, file, wrong):
+    memo.remember_digests([(str(file), file.stat(), wrong)])
+    assert memo.digests([str(file)]) == [None]
+
+
 def test_a_memo_that_cannot_be_made_only_forgets(tmp_path, file):
     memo = Memo(tmp_path / "nowhere" / "memo.sqlite")
     memo.remember_digests([(str(file), file.stat(), DIGEST)])

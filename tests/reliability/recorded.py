@@ -1,0 +1,152 @@
+"""The file operations of a commit, recorded, made to fail, and replayed as a crash leaves them."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from featuretl.store import format as format_module
+from featuretl.store.index import SegmentIndex
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One of create, write, sync, rename, sync folder, index; paths relative to the store."""
+
+    name: str
+    path: str
+    data: bytes = b""
+    target: str = ""
+
+
+@dataclass
+class Recorder:
+    """Notes what `featuretl.store.format` does below `root`; operation `fails` raises `error`."""
+
+    root: Path
+    fails: int = -1
+    error: OSError | None = None
+    operations: list[Operation] = field(default_factory=list)
+    _paths: dict[int, str] = field(default_factory=dict)
+
+    def note(self, name: str, path: Any, data: bytes = b"", target: Any = None) -> None:
+        """Note an operation before it is done."""
+        relative = [str(Path(p).relative_to(self.root)) if p else "" for p in (path, target)]
+        self.operations.append(Operation(name, relative[0], data, relative[1]))
+        if len(self.operations) - 1 == self.fails and self.error is not None:
+            raise self.error
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Wrap the operations, as long as `monkeypatch` lasts."""
+        recorder, insert = self, SegmentIndex.insert
+        os_open, os_fsync, os_rename = os.open, os.fsync, os.rename
+
+        def open_descriptor(path: Any, flags: int, mode: int = 0o777, **kwargs: Any) -> int:
+            if flags & os.O_EXCL:
+                recorder.note("create", path)
+            descriptor = os_open(path, flags, mode, **kwargs)
+            recorder._paths[descriptor] = str(path)
+            return descriptor
+
+        def fsync(descriptor: int) -> None:
+            path = recorder._paths[descriptor]
+            recorder.note("sync folder" if Path(path).is_dir() else "sync", path)
+            os_fsync(descriptor)
+
+        def rename(source: Any, target: Any) -> None:
+            recorder.note("rename", source, target=target)
+            os_rename(source, target)
+
+        class File(io.FileIO):
+            def write(self, data: Any) -> int:
+                try:
+                    recorder.note("write", recorder._paths[self.fileno()], bytes(data))
+                except OSError:
+                    super().write(data[: len(data) // 2])  # a full disk takes what it can
+                    raise
+                return super().write(data)
+
+        def open_file(descriptor: int, mode: str, buffering: int) -> File:
+            assert buffering == 0
+            return File(descriptor, mode)
+
+        def recorded_insert(index: SegmentIndex, segment: Any) -> None:
+            insert(index, segment)
+            path = self.root / "index.sqlite"  # SQLite's own writes are taken for one
+            recorder.operations.append(Operation("index", path.name, path.read_bytes()))
+
+        for owner, name, wrapped in [
+            (os, "open", open_descriptor),
+            (os, "fsync", fsync),
+            (os, "rename", rename),
+            (format_module, "open", open_file),
+            (SegmentIndex, "insert", recorded_insert),
+        ]:
+            monkeypatch.setattr(owner, name, wrapped, raising=False)
+
+
+@dataclass
+class _File:
+    """A file's content in memory and, since it was last synced, on the disk."""
+
+    data: bytes = b""
+    synced: bytes = b""
+
+
+def _empty(file: _File) -> bytes:
+    return file.synced
+
+
+def _zeros(file: _File) -> bytes:
+    return file.synced + bytes(len(file.data) - len(file.synced))
+
+
+def _whole(file: _File) -> bytes:
+    return file.data
+
+
+LOSSES: list[Callable[[_File], bytes]] = [_whole, _empty, _zeros]
+
+
+def after_a_crash(operations: list[Operation]) -> Iterator[dict[str, bytes]]:
+    """Yield what the disk may hold if the power fails after `operations`: new files by name.
+
+    What was not synced may be there, be gone, or have its length but not its content; and of the
+    names that changed since their folder was synced, any may be the old and any the new.
+    """
+    names: dict[str, _File] = {}  # as programs see them
+    durable: dict[str, _File] = {}
+    changes: list[tuple[str, str, _File]] = []  # of names since the folder was synced
+    for operation in operations:
+        if operation.name in ("create", "index"):
+            file = names[operation.path] = _File(operation.data, operation.data)
+            changes.append(("", operation.path, file))
+        elif operation.name == "write":
+            names[operation.path].data += operation.data
+        elif operation.name == "sync":
+            names[operation.path].synced = names[operation.path].data
+        elif operation.name == "rename":
+            file = names[operation.target] = names.pop(operation.path)
+            changes.append((operation.path, operation.target, file))
+        if operation.name in ("sync folder", "index"):  # SQLite has synced its own
+            kept = changes if operation.name == "sync folder" else changes[-1:]
+            durable, changes = _renamed(durable, kept), [c for c in changes if c not in kept]
+    for lost in LOSSES:
+        for happened in itertools.product([True, False], repeat=len(changes)):
+            there = _renamed(durable, list(itertools.compress(changes, happened)))
+            yield {name: lost(file) for name, file in there.items()}
+
+
+def _renamed(names: dict[str, _File], changes: list[tuple[str, str, _File]]) -> dict[str, _File]:
+    names = dict(names)
+    for source, target, file in changes:
+        names.pop(source, None)
+        names[target] = file
+    return names

@@ -1,0 +1,123 @@
+"""A disk that is full or cannot be written: one clear sentence, and nothing claimed that is not there.
+
+RLIMIT_FSIZE stands for the disk: a file grows to so many bytes and no further (EFBIG).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import numpy as np
+import pytest
+from known_rows import present, put
+from PIL import Image
+
+from featuretl import EmbeddingStore, ImageEmbedder, extract
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import FeatureTLWarning
+
+pytest.importorskip("resource")
+
+TINY = BackboneSpec.of("test", "test_resnet", weights="random")
+
+LIMITED = """
+    import json, resource, signal, sys
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    from featuretl.exceptions import StoreError
+"""
+WRITER = """
+    from known_rows import append, open_space, take
+    from featuretl import EmbeddingStore
+    acknowledged, errors = [], []
+    store = EmbeddingStore()
+    with open_space(store) as space:
+        for start in range(0, 1000, size := int(sys.argv[2])):
+            numbers = take(space, range(start, start + size))
+            append(space, numbers)
+            limit(int(sys.argv[1]))
+            try:
+                space.commit()
+                acknowledged += numbers
+            except StoreError as error:
+                errors.append(str(error))
+                limit(resource.RLIM_INFINITY)
+                break
+    print(json.dumps([acknowledged, errors]))
+"""
+EXTRACTION = """
+    from pathlib import Path
+    from featuretl import EmbeddingStore, extract
+    from featuretl.backbones.spec import BackboneSpec
+    from featuretl.store import space
+    space.SEGMENT_ROWS = 8
+    paths = sorted(map(str, Path(sys.argv[2]).rglob("*.jpg")))
+    spec = BackboneSpec.of("test", "test_resnet", weights="random")
+    extract(paths[:8], spec, store=EmbeddingStore(), batch_size=4)  # while there is room
+    limit(int(sys.argv[1]))
+    try:
+        extract(paths, spec, store=EmbeddingStore(), batch_size=4)
+    except StoreError as error:
+        print(json.dumps(str(error)))
+"""
+
+
+def run_limited(code: str, *arguments: object) -> Any:
+    """Run `code` in a child process; return what it printed, from JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIMITED + code), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 128, 500, 4096])
+def test_a_disk_that_is_full_at_any_point_keeps_what_was_acknowledged(cache, limit):
+    put(EmbeddingStore(cache), range(2000, 2010))
+    acknowledged, errors = run_limited(WRITER, limit, 100)
+    assert len(errors) == 1
+    assert "File too large" in errors[0]
+    assert "make room or choose another place" in errors[0]
+    assert "\n" not in errors[0]
+    # The child's end, with room again, has committed what the full disk had refused.
+    there = present(EmbeddingStore(cache), range(2010))
+    assert {*acknowledged, *range(2000, 2010)} <= there
+    assert set(put(EmbeddingStore(cache), range(1000))) == set(range(1000)) - there
+
+
+def test_an_index_that_cannot_grow_acknowledges_nothing(cache):
+    put(EmbeddingStore(cache), [2000])
+    size = (cache / "index.sqlite").stat().st_size
+    acknowledged, errors = run_limited(WRITER, size, 4)
+    assert len(errors) == 1
+    assert "\n" not in errors[0]
+    assert {*acknowledged, 2000} <= present(EmbeddingStore(cache), range(2001))
+
+
+def test_an_extraction_on_a_full_disk_is_one_sentence_and_goes_on_later(cache, photo_folder):
+    sentence = run_limited(EXTRACTION, 2000, photo_folder)
+    assert "\n" not in sentence
+    assert str(cache) in sentence
+    assert "make room" in sentence
+    (info,) = EmbeddingStore(cache).info()
+    assert info.rows == 8
+    later = extract(sorted(photo_folder.rglob("*.jpg")), TINY, store=EmbeddingStore(cache))
+    assert (later.statistics.embedded, later.statistics.cached) == (16, 8)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, pixels, monkeypatch):
+    (tmp_path / "file").write_text("in the place of a folder")
+    monkeypatch.setenv("FEATURETL_CACHE", str(tmp_path / "file" / "cache"))
+    embedder = ImageEmbedder("test_resnet", weights="random")
+    with pytest.warns(FeatureTLWarning, match="cannot be written .* not kept this time"):
+        rows = embedder.fit_transform([Image.fromarray(pixels)])
+    assert np.isfinite(rows).all()
+    assert (tmp_path / "file").is_file()
