@@ -59,7 +59,7 @@ def speed(images: int, blocks: int, epochs: int, repeats: int, as_json: bool) ->
         paths = write_photographs(Path(folder), images)
         for _ in range(repeats):
             for name, run in contenders.items():
-                found[name].append(_in_own_process(run, paths, blocks, epochs))
+                found[name].append(in_own_process(run, paths, blocks, epochs))
     table: list[dict[str, Any]] = []
     for name, runs in found.items():
         epoch, whole = (float(np.median([r[key] for r in runs])) for key in ("epoch", "whole"))
@@ -77,7 +77,7 @@ def memory(images: int, as_json: bool) -> None:
     """Peak memory of a fit on many small images, whole process, pages of mapped files included."""
     with tempfile.TemporaryDirectory() as folder:
         paths = write_photographs(Path(folder), images, (120, 90))
-        show([{"images": images, **_in_own_process(fit_many, paths)}], as_json)
+        show([{"images": images, **in_own_process(fit_many, paths)}], as_json)
 
 
 @main.command()
@@ -167,7 +167,8 @@ def _featuretl(paths: list[str], blocks: int, epochs: int, cache_trunk: bool) ->
     return {"epoch": float(model.history_["seconds"].median()), "whole": whole}
 
 
-def _in_own_process(run: Callable[..., Any], *arguments: Any) -> Any:
+def in_own_process(run: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function in a new process that has nothing of this one's."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(run, *arguments).result()

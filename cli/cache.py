@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from featuretl._validation import SIZE_UNITS
+
 from .options import Quantity, cache_option, json_option
 
-SIZES = Quantity("SIZE", {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}, "20GB")
+SIZES = Quantity("SIZE", SIZE_UNITS, "20GB")
 AGES = Quantity("AGE", {"h": 3600, "d": 86_400, "w": 604_800}, "90d")
 
 
@@ -85,6 +87,90 @@ def gc(max_size: int | None, older_than: int | None, cache: str | None, as_json:
     click.echo(
         f"Freed {freed.bytes / 2**20:,.1f} MiB: {len(freed.spaces)} recipes, {freed.views} views"
     )
+
+
+@cache.command()
+@click.option("--repair", is_flag=True, help="Unlink what is damaged, and make the index anew.")
+@cache_option
+@json_option
+def verify(repair: bool, cache: str | None, as_json: bool) -> None:
+    """Read all that is kept, and name what is damaged.
+
+    What is unlinked is embedded again when it is asked for. The exit status is 1 if something is
+    damaged and not repaired.
+    """
+    from featuretl._validation import printable
+    from featuretl.store.store import EmbeddingStore
+    from featuretl.store.verify import verify
+
+    store = EmbeddingStore(cache)
+    findings = verify(store, repair)
+    damaged = [finding for finding in findings if finding.damaged]
+    if as_json:
+        described = [{**dataclasses.asdict(found), "path": str(found.path)} for found in findings]
+        facts = {"cache": str(store.path), "repaired": repair, "findings": described}
+        click.echo(json.dumps(facts))
+    else:
+        click.echo(f"Cache: {printable(store.path)}")
+        for found in findings:
+            kind = "damaged" if found.damaged else "left over"
+            name = found.path.relative_to(store.path)
+            click.echo(f"{kind}: {printable(name)}: {printable(found.problem)}{_again(found.rows)}")
+        rows = _again(sum(finding.rows for finding in damaged))
+        click.echo(f"{len(damaged)} damaged, {len(findings) - len(damaged)} left over{rows}")
+        if repair and findings:
+            click.echo("Repaired: all of these are gone, and the index is made anew.")
+        elif damaged:
+            click.echo("Repair it with: featuretl cache verify --repair")
+    if damaged and not repair:
+        raise click.exceptions.Exit(1)
+
+
+@cache.command()
+@cache_option
+@json_option
+def rebuild(cache: str | None, as_json: bool) -> None:
+    """Make the index anew from the kept files, and forget the hashes of images.
+
+    Needed only if the index does not say what is there: a damaged one is made anew by itself.
+    """
+    from featuretl._validation import printable
+    from featuretl.store.store import EmbeddingStore
+    from featuretl.store.verify import rebuild
+
+    store = EmbeddingStore(cache)
+    found = rebuild(store)
+    if as_json:
+        click.echo(json.dumps({"cache": str(store.path), **dataclasses.asdict(found)}))
+        return
+    click.echo(f"Cache: {printable(store.path)}")
+    click.echo(f"Found {found.segments:,} segments with {found.rows:,} embeddings")
+
+
+@cache.command()
+@click.argument("output", type=click.Path(dir_okay=False), metavar="OUT.npz|.parquet")
+@click.option(
+    "--space", default="", metavar="ID",
+    help="Which recipe, where there are several: how its id in `cache info` begins.",
+)  # fmt: skip
+@cache_option
+@json_option
+def export(output: str, space: str, cache: str | None, as_json: bool) -> None:
+    """Write all embeddings of one recipe to OUT, with the sha256 of each image."""
+    from featuretl._validation import printable
+    from featuretl.outputs import export_space
+    from featuretl.store.store import EmbeddingStore
+
+    store = EmbeddingStore(cache)
+    rows = export_space(output, store, space)
+    if as_json:
+        click.echo(json.dumps({"cache": str(store.path), "output": output, "rows": rows}))
+        return
+    click.echo(f"Wrote {rows:,} embeddings to {printable(output)}")
+
+
+def _again(rows: int) -> str:
+    return f" ({rows:,} embeddings to make again)" if rows else ""
 
 
 def _view_of(output: dict[str, Any]) -> str:

@@ -36,8 +36,9 @@ _SHOWN_FAILURES = 20
 @click.option("--pooling", default="auto", show_default=True, help="auto, avg, max, cls, avg+max, cls+avg, gem or flatten.")  # fmt: skip
 @click.option("--normalize", is_flag=True, help="Scale every embedding to length 1.")
 @click.option(
-    "--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True,
-    help="Of the computation; bfloat16 gives other embeddings; for processors that have it.",
+    "--precision", type=click.Choice(["auto", "float32", "bfloat16", "int8"]),
+    default="auto", show_default=True,
+    help="Of the computation; auto is float32, bfloat16 and int8 give other embeddings.",
 )  # fmt: skip
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False), metavar="OUT.npy|.npz|.parquet",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from featuretl._validation import parse_quantity
 
 if TYPE_CHECKING:
     from featuretl.store.store import EmbeddingStore
@@ -40,16 +41,10 @@ class Quantity(click.ParamType):
         """Return what `value` means; fail unless it is a number >= 0 and a unit."""
         if isinstance(value, int):
             return value
-        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", value.lower())
-        units = {unit.lower(): factor for unit, factor in self._units.items()}
-        if not found or found[2] not in units:
-            expected = ", ".join(self._units)
-            self.fail(
-                f"{value!r} is not a number and a unit ({expected}), as in {self._example}.",
-                param,
-                ctx,
-            )
-        return round(float(found[1]) * units[found[2]])
+        try:
+            return parse_quantity(value, self._units, self._example)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class AutoOrInt(click.ParamType):

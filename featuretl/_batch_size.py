@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 
-FIRST, MOST = 16, 512
+FIRST = 16
 
 _TRIALS = 5
 _LEAST_GAIN = 0.03
@@ -24,11 +24,14 @@ class BatchSize:
     Attributes
     ----------
     now : int
+    most : int
+        What "auto" does not pass.
     """
 
     def __init__(self, wanted: int | str) -> None:
         self._grows = isinstance(wanted, str)
         self.now = FIRST if isinstance(wanted, str) else int(wanted)
+        self.most = FIRST
         self._fastest = math.inf
         self._seconds: list[float] = []
 
@@ -46,5 +49,5 @@ class BatchSize:
             self._grows = False
         else:
             self._fastest = found
-            self._grows = self.now < MOST
+            self._grows = 2 * self.now <= self.most
             self.now *= 1 + self._grows

@@ -195,6 +195,7 @@ class Run:
                 break
 
     def _embed_all(self, pool: ThreadPoolExecutor) -> None:
+        self._batch_size.most = self._source.largest_batch
         with self.space, self._source.one_thread_each(pool, self._n_jobs):
             n_images = len(self._missing())
             choice = self._source.choose_runtime(pool, self._n_jobs, n_images)

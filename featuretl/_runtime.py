@@ -32,7 +32,7 @@ class Alternative:
         From how many images on it repays making it: to export a model takes seconds, to compile
         one a minute, to embed an image milliseconds.
     needs : tuple of str
-        The import packages that it needs; its extra is called like the runtime.
+        The packages that it needs.
     precisions, devices : tuple of str
         What it runs in and on.
     """
@@ -99,13 +99,13 @@ class RuntimeChoice:
         What is found is remembered.
         """
         speeds: dict[str, float | None] = {}
-        batch = self._batch(_MEASURED)
+        batch = probe(self._backbone, _MEASURED)
         for name in names:
             speeds[name] = None
             with contextlib.suppress(BackboneError):
                 speeds[name] = self._speed(self.load(name), batch)
         if self._store is not None:
-            self._store.memo.put(self._key(of_machine=True), {**self._remembered(), **speeds})
+            self._store.memo.put(self._key(), {**self._remembered(), **speeds})
         return speeds
 
     def possible(self) -> list[str]:
@@ -119,15 +119,6 @@ class RuntimeChoice:
                 raise BackboneError(hindrance)
             self._loaded[name] = self._compiled() if name == "compile" else self._exported(name)
         return self._loaded[name]
-
-    def agreement(self) -> float | None:
-        """Return the least cosine to float32 embeddings on four images; None for float32 itself."""
-        from featuretl.backbones.runtimes import TorchRuntime, least_cosine
-
-        if self._backbone.spec.precision == "float32":
-            return None
-        single = TorchRuntime(self._backbone.embedding_in("float32"))
-        return least_cosine(single(self._probe), self._expected)
 
     def _fastest(self, n_images: int) -> str:
         known = self._remembered()
@@ -150,8 +141,7 @@ class RuntimeChoice:
             precisions = " or ".join(alternative.precisions)
             return f"runtime={name!r} computes in {precisions}; use runtime='torch'."
         if not all(map(_has, alternative.needs)):
-            needed = ", ".join(alternative.needs)
-            return f"runtime={name!r} needs {needed}: pip install 'featuretl[{name}]'."
+            return f"runtime={name!r} needs: pip install {' '.join(alternative.needs)}"
         return ""
 
     def _compiled(self) -> Any:
@@ -169,7 +159,7 @@ class RuntimeChoice:
                 return OpenVinoRuntime(model, self._n_threads)
             return OnnxRuntime(model)
 
-        file = self._model_file()
+        file = model_file(self._backbone, self._store)
         if file is not None and file.exists():
             with contextlib.suppress(Exception):  # a damaged or foreign file is made anew
                 return self._check(name, lambda: start(file.read_bytes()))
@@ -212,42 +202,56 @@ class RuntimeChoice:
 
     @cached_property
     def _probe(self) -> Any:
-        return self._batch(4)
+        return probe(self._backbone)
 
     @cached_property
     def _expected(self) -> np.ndarray:
         """The embeddings of the probe by eager PyTorch."""
         return self._backbone.forward(self._probe)
 
-    def _batch(self, n: int) -> Any:
-        """Return the network's input of n images: the golden one, mirrored, turned, a negative, .."""
-        pixels = golden_pixels()
-        views = [pixels, pixels[:, ::-1].copy(), np.rot90(pixels).copy(), 255 - pixels]
-        inputs = [self._backbone.prepare(views[i % len(views)]) for i in range(n)]
-        return self._backbone.batch(inputs)
-
     def _remembered(self) -> dict[str, float | None]:
         known = None
         if self._store is not None:
-            known = self._store.memo.get(self._key(of_machine=True))
+            known = self._store.memo.get(self._key())
         return known if isinstance(known, dict) else {}
 
-    def _model_file(self) -> Path | None:
-        if self._store is None:
-            return None
-        return self._store.path / "models" / f"{self._key(of_machine=False)}.onnx"
+    def _key(self) -> str:
+        """Return what identifies the speeds of this machine; the weights make no difference."""
+        backbone = self._backbone
+        recipe = {**backbone.recipe, "backbone": backbone.spec.name}
+        machine = [platform.node(), platform.machine(), os.cpu_count(), self._n_threads]
+        return _digest({"recipe": recipe, "machine": machine})
 
-    def _key(self, of_machine: bool) -> str:
-        """Return what identifies an exported model, or the speeds of a machine, as sha256."""
-        installed = [package for package in ("onnxruntime", "onnx", "openvino") if _has(package)]
-        recipe = self._backbone.recipe
-        facts: dict[str, Any] = {"versions": versions(("torch", "timm", *installed))}
-        if of_machine:  # the weights make no difference
-            facts["machine"] = [platform.node(), platform.machine(), os.cpu_count()]
-            facts["threads"] = self._n_threads
-            recipe = {**recipe, "backbone": self._backbone.spec.name}
-        digest = hashlib.sha256(canonical_json({**facts, "recipe": recipe}).encode())
-        return digest.hexdigest()
+
+def probe(backbone: Any, n: int = 4) -> Any:
+    """Return the network's input of n images: the golden one, mirrored, turned, a negative, .."""
+    pixels = golden_pixels()
+    views = [pixels, pixels[:, ::-1].copy(), np.rot90(pixels).copy(), 255 - pixels]
+    return backbone.batch([backbone.prepare(views[i % len(views)]) for i in range(n)])
+
+
+def agreement(backbone: Any, runtime: Any) -> float | None:
+    """Return the least cosine to float32 embeddings on four images; None for float32 itself."""
+    from featuretl.backbones.runtimes import TorchRuntime, least_cosine
+
+    if backbone.spec.precision == "float32":
+        return None
+    batch = probe(backbone)
+    return least_cosine(TorchRuntime(backbone.embedding_in("float32"))(batch), runtime(batch))
+
+
+def model_file(backbone: Any, store: EmbeddingStore | None) -> Path | None:
+    """Return where a store keeps the model that a backbone was exported to."""
+    if store is None:
+        return None
+    return store.path / "models" / f"{_digest({'recipe': backbone.recipe})}.onnx"
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    """Return the sha256 of facts and of the versions of what makes and runs models."""
+    installed = [package for package in ("onnxruntime", "onnx", "openvino") if _has(package)]
+    facts = {**facts, "versions": versions(("torch", "timm", *installed))}
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
 
 
 def versions(names: tuple[str, ...] = ("torch", "timm", "pillow")) -> dict[str, str]:

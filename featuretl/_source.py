@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._runtime import RuntimeChoice, versions
+from featuretl._runtime import RuntimeChoice, agreement, model_file, versions
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
@@ -58,14 +58,26 @@ class Source:
         """The loaded backbone, on the first device."""
         return self._workers[0].backbone
 
+    @property
+    def largest_batch(self) -> int:
+        """How many images at most are worth one forward pass; a processor's cache is soon full."""
+        return 32 if self.backbone.device.type == "cpu" else 1024
+
     @cached_property
     def _workers(self) -> list[_Worker]:
-        if not isinstance(self._wanted, BackboneSpec):
-            return [_Worker(self._wanted, self._wanted.forward)]
-        from featuretl.backbones.devices import devices_of
+        backbones = [self._wanted]
+        if isinstance(self._wanted, BackboneSpec):
+            from featuretl.backbones.devices import devices_of
 
-        backbones = map(self._wanted.load, devices_of("extract", self._device))
-        return [_Worker(backbone, backbone.forward) for backbone in backbones]
+            backbones = list(map(self._wanted.load, devices_of("extract", self._device)))
+        return [_Worker(backbone, self._forward_of(backbone)) for backbone in backbones]
+
+    def _forward_of(self, backbone: Any) -> Any:
+        if not _is_int8(backbone):
+            return backbone.forward
+        from featuretl.backbones.quantized import load_int8
+
+        return load_int8(backbone, model_file(backbone, self.store))
 
     def remembered(self) -> tuple[Space, Recipe] | None:
         """Return the space, and its recipe, as far as they are known without the backbone."""
@@ -103,6 +115,10 @@ class Source:
         """
         if not hasattr(self.backbone, "embedding"):
             return "torch", None
+        if _is_int8(self.backbone):
+            if self._wanted_runtime not in ("auto", "onnx"):
+                raise BackboneError("precision='int8' runs with runtime='onnx' only.")
+            return "onnx", agreement(self.backbone, self._workers[0].runtime)
         choices = [
             RuntimeChoice(worker.backbone, self.store, pool, n_threads) for worker in self._workers
         ]
@@ -110,7 +126,7 @@ class Source:
         runtimes = [runtime, *(choice.load(name) for choice in choices[1:])]
         for worker, runtime in zip(self._workers, runtimes, strict=True):
             worker.runtime = runtime
-        return name, choices[0].agreement()
+        return name, agreement(self.backbone, self._workers[0].runtime)
 
     @staticmethod
     def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> AbstractContextManager[None]:
@@ -181,4 +197,9 @@ class _Worker:
                 return self.runtime(batch)
 
     def golden(self) -> np.ndarray:
-        return self.backbone.embed([self.backbone.prepare(golden_pixels())])
+        """Return the golden image's embedding (1, d)."""
+        return self.runtime(self.backbone.batch([self.backbone.prepare(golden_pixels())]))
+
+
+def _is_int8(backbone: Any) -> bool:
+    return hasattr(backbone, "spec") and backbone.spec.precision == "int8"

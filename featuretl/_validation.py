@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from featuretl.exceptions import ParameterError
+
+SIZE_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def parameter_error(owner: str, name: str, expected: str, got: Any) -> ParameterError:
@@ -52,6 +55,24 @@ def check_bool(owner: str, name: str, value: Any) -> None:
     """Raise ParameterError unless `value` is True or False."""
     if not isinstance(value, bool):
         raise parameter_error(owner, name, "True or False", value)
+
+
+def parse_quantity(text: str, units: dict[str, int], example: str) -> int:
+    """Return what a number with a unit means, in the unit of 1.
+
+    Raises ValueError, in one sentence, unless `text` is a number >= 0 and one of `units`, in
+    letters of either case.
+
+    >>> parse_quantity("1.5 kb", SIZE_UNITS, "20GB")
+    1500
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.lower())
+    factors = {unit.lower(): factor for unit, factor in units.items()}
+    if not found or found[2] not in factors:
+        raise ValueError(
+            f"{text!r} is not a number and a unit ({', '.join(units)}), as in {example}."
+        )
+    return round(float(found[1]) * factors[found[2]])
 
 
 def printable(text: object) -> str:

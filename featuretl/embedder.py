@@ -40,8 +40,9 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         How positions become one vector. These first four are explained in `load_backbone`.
     normalize : bool, default=False
         Scale every embedding to length 1.
-    precision : {"float32", "bfloat16"}, default="float32"
-        Of the computation; "bfloat16" gives other embeddings; for processors that have it.
+    precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
+        Of the computation; "auto" is "float32", the others give other embeddings, see
+        `load_backbone`.
     device : str, torch.device or list of these, default="auto"
         "auto" is every GPU that there is, else the CPU; "cuda" every GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
@@ -97,7 +98,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         layers: Layer | Sequence[Layer] = PRE_LOGITS,
         pooling: str = "auto",
         normalize: bool = False,
-        precision: str = "float32",
+        precision: str = "auto",
         device: Any = "auto",
         runtime: str = "auto",
         batch_size: int | str = "auto",

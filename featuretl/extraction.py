@@ -18,9 +18,10 @@ from featuretl._validation import check_int, check_option, parameter_error
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError
 from featuretl.images.inputs import as_images
+from featuretl.store.collect import keep_limit
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
-from featuretl.store.space import Space, gather, gather_chunks
+from featuretl.store.space import Space, StoredSpace, gather, gather_chunks
 from featuretl.store.store import EmbeddingStore
 
 ON_ERROR = ("raise", "nan")
@@ -118,14 +119,15 @@ def extract(
         Where a backbone that is not loaded yet will run. "auto" is every GPU that there is, else the
         CPU; "cuda" every GPU; of several devices each thread uses one, in turn.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
-        What computes: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extras
-        ``featuretl[onnx]`` and ``featuretl[openvino]``); or PyTorch compiled, which takes a minute
-        and on the CPU a C++ compiler. Another than eager PyTorch is used only if its embeddings
-        agree on a few images (cosine >= 0.9999). "auto" is the fastest of them, measured when there
-        are so many images that it pays (1,000; compiled 20,000), and remembered in the store.
+        What computes: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
+        ``featuretl[openvino]``); or PyTorch compiled, which takes a minute and on the CPU a C++
+        compiler. Another than eager PyTorch is used only if its embeddings agree on a few images
+        (cosine >= 0.9999). "auto" is the fastest of them, measured when there are so many images
+        that it pays (1,000; compiled 20,000), and remembered in the store.
     batch_size : int or "auto", default="auto"
-        Images per forward pass. "auto" starts with 16 and doubles while that is faster. Where memory
-        does not suffice, the forward pass takes fewer by itself.
+        Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
+        the CPU and 1024 elsewhere. Where memory does not suffice, the forward pass takes fewer by
+        itself.
     n_jobs : int, optional
         Threads, each of which takes batches from the files through the network; -1 or None is one per
         usable core.
@@ -170,6 +172,8 @@ def extract(
         progress,
     )
     failures = run.go()
+    if store is not None and isinstance(run.space, StoredSpace):
+        keep_limit(store, run.space.id)
     if failures and on_error == "raise":
         raise ImageError(describe_failures(failures, len(run.images)))
     return Extraction(

@@ -10,6 +10,9 @@ its label and target (the label's index in ``class_names``, -1 for none), and th
   ``metadata`` (JSON text); no pickle. ``labels`` has "" where there is none.
 - ``OUT.parquet``: columns ``path``, ``label``, ``target``, ``embedding`` (fixed-size list), the
   metadata under the key ``featuretl`` of the schema.
+
+What `export_space` writes is the same, in the latter two formats, with ``sha256`` of each image's
+content, in hex, in the place of paths and labels, and the id of its ``space`` in the metadata.
 """
 
 from __future__ import annotations
@@ -18,9 +21,9 @@ import json
 import os
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,6 +33,12 @@ from featuretl.exceptions import ParameterError, StoreError
 from featuretl.extraction import Extraction
 from featuretl.images.sources import ImageList
 from featuretl.store.format import npy_header, write_matrix
+from featuretl.store.keys import Recipe
+from featuretl.store.lookup import MISSING
+from featuretl.store.space import gather_chunks
+from featuretl.store.store import EmbeddingStore, SpaceInfo
+
+ENDINGS = (".npy", ".npz", ".parquet")
 
 _ROWS = 4096
 
@@ -61,22 +70,45 @@ def save_embeddings(
         If the file cannot be written.
     """
     target = check_output(path)
-    rows = _Rows(extraction, images, extraction.ok if skip_failures else None)
-    try:
-        _WRITERS[target.suffix](target, rows)
-    except OSError as error:
-        raise StoreError(
-            f"{printable(target)!r} cannot be written ({error.strerror or error}); the embeddings "
-            "are in the cache: run the command again with another place."
-        ) from error
+    rows = _ImageRows(extraction, images, extraction.ok if skip_failures else None)
+    _write(target, rows)
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
+def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str = "") -> int:
+    """Write all embeddings of one recipe in a store to a self-describing file, each once.
+
+    Parameters
+    ----------
+    path : path
+        Ending in ``.npz`` or ``.parquet``; replaced at once when all is written.
+    store : EmbeddingStore
+    space : str, default=""
+        How the id of the recipe's space begins; see `EmbeddingStore.info`.
+
+    Returns
+    -------
+    rows : int
+        How many embeddings there are, in the order in which they were committed.
+
+    Raises
+    ------
+    ParameterError
+        If the ending is another, the folder does not exist, or not just one recipe is meant.
+    StoreError
+        If the store cannot be read, or the file cannot be written.
+    """
+    target = check_output(path, (".npz", ".parquet"))
+    rows = _SpaceRows(store, _one_space(store, space))
+    _write(target, rows)
+    return rows.shape[0]
+
+
+def check_output(path: str | os.PathLike[str], endings: tuple[str, ...] = ENDINGS) -> Path:
     """Return `path` if embeddings can be written there; raise ParameterError otherwise."""
     target = Path(path)
-    if target.suffix not in _WRITERS:
+    if target.suffix not in endings:
         raise ParameterError(
-            f"The output must end in {', '.join(_WRITERS)}; got {printable(target)!r}."
+            f"The output must end in {', '.join(endings)}; got {printable(target)!r}."
         )
     if not target.parent.is_dir():
         raise ParameterError(
@@ -85,8 +117,69 @@ def check_output(path: str | os.PathLike[str]) -> Path:
     return target
 
 
-class _Rows:
+def _one_space(store: EmbeddingStore, prefix: str) -> SpaceInfo:
+    infos = [info for info in store.info() if info.rows and info.id.startswith(prefix)]
+    if len(infos) == 1:
+        return infos[0]
+    if not infos:
+        meant = f" of a recipe whose id starts with {printable(prefix)!r}" if prefix else ""
+        raise ParameterError(
+            f"The embedding store {printable(store.path)!r} holds no embeddings{meant}; "
+            "`featuretl cache info` shows what it holds."
+        )
+    ids = ", ".join(f"{info.id[:12]} ({info.recipe['backbone']['name']})" for info in infos)
+    raise ParameterError(
+        f"{len(infos)} recipes have ids that start with {printable(prefix)!r}; say which one by the "
+        f"'space' parameter, or --space: {printable(ids)}."
+    )
+
+
+class _Rows(Protocol):
     """The rows to write and what belongs to them."""
+
+    shape: tuple[int, int]
+    metadata: dict[str, Any]
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Yield the embeddings, `_ROWS` at a time."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what goes beside the embeddings in an ``.npz``."""
+
+    def columns(self, part: slice) -> dict[str, Any]:
+        """Return what goes beside the embeddings in a Parquet file: pyarrow arrays, in order."""
+
+
+class _SpaceRows:
+    """All rows of a space, in order of commit."""
+
+    def __init__(self, store: EmbeddingStore, info: SpaceInfo) -> None:
+        self._space = store.space(info.id)
+        keys = self._space.keys()
+        locations = self._space.find(keys)
+        order = np.argsort(locations)[np.count_nonzero(locations == MISSING) :]
+        self._keys, self._locations = keys[order], locations[order]
+        self.shape = (len(order), self._space.d)
+        self.metadata = {**_metadata(self.shape, info.recipe), "space": info.id}
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        return gather_chunks(self._space, self._locations, _ROWS)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"sha256": np.array(self._hex(slice(None)), "U64")}
+
+    def columns(self, part: slice) -> dict[str, Any]:
+        import pyarrow as pa
+
+        return {"sha256": pa.array(self._hex(part), pa.string())}
+
+    def _hex(self, part: slice) -> list[str]:
+        text = self._keys[part].tobytes().hex()
+        return [text[start : start + 64] for start in range(0, len(text), 64)]
+
+
+class _ImageRows:
+    """The rows of an extraction."""
 
     def __init__(self, extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> None:
         kept = range(len(images)) if keep is None else np.flatnonzero(keep).tolist()
@@ -97,19 +190,54 @@ class _Rows:
         self.class_names = images.class_names
         self.shape = (len(self.paths), extraction.shape[1])
         self.chunks = lambda: extraction.chunks(_ROWS, keep)
-        self.metadata: dict[str, Any] = {
-            "featuretl": featuretl.__version__,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "shape": self.shape,
-            "backbone": extraction.recipe["backbone"]["name"],
-            "weights_sha256": extraction.recipe["backbone"]["tensors"],
-            "recipe": extraction.recipe,
+        self.metadata = {
+            **_metadata(self.shape, extraction.recipe),
             "versions": extraction.versions,
             "class_names": self.class_names,
         }
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        arrays = {"paths": np.array(self.paths, str)}
+        if self.labels is not None and self.target is not None:
+            arrays["labels"] = np.array([label or "" for label in self.labels], str)
+            arrays["target"] = self.target
+            arrays["class_names"] = np.array(self.class_names, str)
+        return arrays
 
-def _write_npy(path: Path, rows: _Rows) -> None:
+    def columns(self, part: slice) -> dict[str, Any]:
+        import pyarrow as pa
+
+        # Parquet's text is UTF-8; the bytes of a path need not be.
+        columns = {"path": pa.array([_utf8(name) for name in self.paths[part]], pa.string())}
+        if self.labels is not None and self.target is not None:
+            labels = [label and _utf8(label) for label in self.labels[part]]
+            columns["label"] = pa.array(labels, pa.string())
+            columns["target"] = pa.array(self.target[part], pa.int64())
+        return columns
+
+
+def _metadata(shape: tuple[int, int], recipe: Recipe) -> dict[str, Any]:
+    return {
+        "featuretl": featuretl.__version__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "shape": shape,
+        "backbone": recipe["backbone"]["name"],
+        "weights_sha256": recipe["backbone"]["tensors"],
+        "recipe": recipe,
+    }
+
+
+def _write(path: Path, rows: _Rows) -> None:
+    try:
+        _WRITERS[path.suffix](path, rows)
+    except OSError as error:
+        raise StoreError(
+            f"{printable(path)!r} cannot be written ({error.strerror or error}); the embeddings "
+            "are in the cache: run the command again with another place."
+        ) from error
+
+
+def _write_npy(path: Path, rows: _ImageRows) -> None:
     described = {
         **rows.metadata,
         "paths": rows.paths,
@@ -126,11 +254,7 @@ def _write_npy(path: Path, rows: _Rows) -> None:
 
 
 def _write_npz(path: Path, rows: _Rows) -> None:
-    arrays = {"paths": np.array(rows.paths, str), "metadata": np.array(json.dumps(rows.metadata))}
-    if rows.labels is not None and rows.target is not None:
-        arrays["labels"] = np.array([label or "" for label in rows.labels], str)
-        arrays["target"] = rows.target
-        arrays["class_names"] = np.array(rows.class_names, str)
+    arrays = {**rows.arrays(), "metadata": np.array(json.dumps(rows.metadata))}
 
     def write(partial: Path) -> None:
         with zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
@@ -150,9 +274,7 @@ def _write_parquet(path: Path, rows: _Rows) -> None:
     from pyarrow import parquet
 
     d = rows.shape[1]
-    fields = [pa.field("path", pa.string())]
-    if rows.labels is not None:
-        fields += [pa.field("label", pa.string()), pa.field("target", pa.int64())]
+    fields = [pa.field(name, none.type) for name, none in rows.columns(slice(0)).items()]
     fields.append(pa.field("embedding", pa.list_(pa.float32(), d)))
     schema = pa.schema(fields, metadata={"featuretl": json.dumps(rows.metadata)})
 
@@ -160,20 +282,14 @@ def _write_parquet(path: Path, rows: _Rows) -> None:
         # A file, for pyarrow takes no path that is not UTF-8.
         with partial.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
             for number, chunk in enumerate(rows.chunks()):
-                part = slice(number * _ROWS, number * _ROWS + len(chunk))
-                # Parquet's text is UTF-8; the bytes of a path need not be.
-                columns = [pa.array([_utf8(name) for name in rows.paths[part]])]
-                if rows.labels is not None and rows.target is not None:
-                    labels = [label and _utf8(label) for label in rows.labels[part]]
-                    columns += [pa.array(labels, pa.string()), pa.array(rows.target[part])]
-                values = pa.array(chunk.ravel(), pa.float32())
-                columns.append(pa.FixedSizeListArray.from_arrays(values, d))
-                writer.write_batch(pa.record_batch(columns, schema=schema))
+                columns = rows.columns(slice(number * _ROWS, number * _ROWS + len(chunk)))
+                values = pa.FixedSizeListArray.from_arrays(pa.array(chunk.ravel(), pa.float32()), d)
+                writer.write_batch(pa.record_batch([*columns.values(), values], schema=schema))
 
     _replace(path, write)
 
 
-_WRITERS: dict[str, Callable[[Path, _Rows], None]] = {
+_WRITERS: dict[str, Callable[[Path, Any], None]] = {
     ".npy": _write_npy,
     ".npz": _write_npz,
     ".parquet": _write_parquet,

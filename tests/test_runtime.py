@@ -1,25 +1,29 @@
 """Other runtimes in place of eager PyTorch: the same embeddings, or none."""
 
 import dataclasses
+import functools
+import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 
+import joblib
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_sample_images
 
-from featuretl import ImageEmbedder, _runtime, extract, load_backbone
-from featuretl._runtime import ALTERNATIVES
-from featuretl.backbones import exported, runtimes
+from featuretl import ImageEmbedder, _runtime, extract, load_backbone, time_backbone
+from featuretl._runtime import ALTERNATIVES, RuntimeChoice
+from featuretl.backbones import exported, quantized, runtimes
+from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, ParameterError
 
-pytest.importorskip("onnxscript", reason="pip install 'featuretl[onnx]'")
 EXPORTED = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
             not _runtime._has(ALTERNATIVES[name].needs[0]),
-            reason=f"pip install 'featuretl[{name}]'",
+            reason=f"pip install {name}",
         ),
     )
     for name in ("onnx", "openvino")
@@ -38,7 +42,8 @@ def cosines(a, b):
 def exports(monkeypatch):
     """How many models are exported."""
     made, export = [], exported.export
-    monkeypatch.setattr(exported, "export", lambda *args: made.append(args) or export(*args))
+    for module in (exported, quantized):
+        monkeypatch.setattr(module, "export", lambda *args: made.append(args) or export(*args))
     return made
 
 
@@ -206,7 +211,9 @@ def test_what_cannot_be_exported_runs_in_pytorch(photos, store, monkeypatch, wor
 def test_without_the_packages_installed(photos, monkeypatch, worth, runtime):
     monkeypatch.setattr(_runtime, "_has", lambda package: False)
     worth(onnx=4, openvino=4)
-    with pytest.raises(BackboneError, match=rf"needs .*, onnx, onnxscript: .*\[{runtime}\]'"):
+    with pytest.raises(
+        BackboneError, match=rf"runtime='{runtime}' needs: pip install {runtime}.* onnx onnxscript"
+    ):
         extract(photos[:4], tiny(), runtime=runtime)
     assert extract(photos[:4], tiny()).statistics.runtime == "torch"
 
@@ -223,6 +230,31 @@ def test_a_memo_that_is_lost_costs_time_only(photos, store, worth, exports):
     extract(photos[4:8], tiny(), store=type(store)(store.path))
     assert len(exports) == 1
     assert sqlite3.connect(store.path / "memo.sqlite").execute("SELECT COUNT(*) FROM fact")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_gives_what_eager_pytorch_gives(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    module = Tiny().eval()
+    runtime = runtimes.CompiledRuntime(module, torch.device("cpu"))
+    batch = torch.rand((20, 3, 8, 8))
+    with ThreadPoolExecutor(2) as pool:
+        for rows in pool.map(runtime, [batch, batch]):
+            np.testing.assert_allclose(rows, module(batch).numpy(), rtol=1e-4)
+
+
+def test_every_runtime_is_timed_and_the_outcome_remembered(photos, store, monkeypatch, speeds):
+    monkeypatch.delitem(ALTERNATIVES, "compile")
+    monkeypatch.delitem(ALTERNATIVES, "openvino")
+    speeds(TorchRuntime=2.0, OnnxRuntime=3.0)
+    speed = time_backbone(tiny(), store=store)
+    assert speed.images_per_second == {"torch": 2.0, "onnx": 3.0}
+    assert (speed.name, speed.fastest) == ("test_resnet", "onnx")
+    choice = functools.partial(RuntimeChoice, tiny(), store)
+    with ThreadPoolExecutor(1) as pool:
+        here = choice(pool, joblib.cpu_count())
+        assert here.make("auto", 100)[0] == "onnx"
+        assert here.make("auto", 99)[0] == "torch"
 
 
 class Tiny(torch.nn.Module):
@@ -292,6 +324,51 @@ def test_bfloat16_does_not_run_in_onnx(photos, worth):
     extraction = extract(photos[:4], backbone)
     assert extraction.statistics.runtime == "torch"
     np.testing.assert_allclose(np.linalg.norm(extraction.to_numpy(), axis=1), 1, rtol=1e-6)
+
+
+def test_auto_is_float32(photos, store):
+    expected = extract(photos[:4], tiny(precision="float32"), store=store)
+    found = extract(photos[:4], tiny(), store=store)
+    assert (expected.statistics.embedded, found.statistics.embedded) == (4, 0)
+
+
+def test_int8_is_another_recipe_is_kept_and_says_how_far_it_agrees(photos, store, exports):
+    whole = load_sample_images().images
+    single = extract(whole, store=store).to_numpy()
+    backbone = load_backbone(precision="int8")
+    found = extract(whole, backbone, store=store)
+    assert (found.statistics.runtime, found.statistics.embedded) == ("onnx", 2)
+    assert 0.95 < cosines(single, found.to_numpy()).min() < 1
+    assert 0.9 < found.statistics.agreement < 1
+    assert len(store.info()) == 2
+    more = extract(
+        photos[4:8], BackboneSpec.of("test", backbone.spec.name, precision="int8"), store=store
+    )
+    assert more.statistics.embedded == 4
+    assert len(store.info()) == 2
+    assert len(exports) == 1  # the model was kept
+    again = load_backbone(precision="int8")  # in a store of its own: made anew, the same
+    fresh = extract(whole, again).to_numpy()
+    np.testing.assert_array_equal(fresh, found.to_numpy())
+    assert len(exports) == 2
+
+
+def test_int8_runs_in_onnx_only(photos):
+    with pytest.raises(BackboneError, match="precision='int8' runs with runtime='onnx' only"):
+        extract(photos[:4], tiny(precision="int8"), runtime="torch")
+
+
+def test_int8_needs_the_packages(photos, monkeypatch):
+    monkeypatch.setattr(quantized, "_NEEDED", ("onnxruntime", "no_such_package"))
+    with pytest.raises(BackboneError, match="precision='int8' needs: pip install onnxruntime"):
+        extract(photos[:1], tiny(precision="int8"))
+
+
+def test_a_network_that_loses_too_much_in_int8_is_refused(photos, monkeypatch):
+    monkeypatch.setattr(quantized, "LEAST_COSINE", 1.1)
+    monkeypatch.setitem(quantized.QUANTIZATION, "crops", 4)
+    with pytest.raises(BackboneError, match="'test_resnet' loses too much in int8"):
+        extract(photos[:1], tiny(precision="int8"))
 
 
 def test_unknown_precisions_are_refused():

@@ -18,7 +18,7 @@ from featuretl.backbones.devices import usable_device
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.pooling import has_class_token
 from featuretl.backbones.preprocess import Preprocessing
-from featuretl.backbones.runtimes import TorchRuntime
+from featuretl.backbones.runtimes import Runtime, TorchRuntime
 from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
 from featuretl.backbones.weights import load_network
 from featuretl.exceptions import BackboneError
@@ -31,7 +31,7 @@ def load_backbone(
     layers: Layer | Sequence[Layer] = PRE_LOGITS,
     pooling: str = "auto",
     normalize: bool = False,
-    precision: str = "float32",
+    precision: str = "auto",
     device: str = "auto",
 ) -> Backbone:
     """Load a pretrained backbone.
@@ -55,10 +55,11 @@ def load_backbone(
         every position, as Flatten after VGG16 does.
     normalize : bool, default=False
         Scale every embedding to length 1.
-    precision : {"float32", "bfloat16"}, default="float32"
-        Of the computation; embeddings are float32. "bfloat16" is meant for processors and GPUs
-        that have it, is much slower on others, and gives other embeddings (another recipe); its
-        gain is not measured.
+    precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
+        Of the computation; embeddings are float32. "auto" is "float32": the others give other
+        embeddings (another recipe), and have to be asked for. "bfloat16" is meant for processors
+        and GPUs that have it and is much slower on others; its gain is not measured. "int8" runs in
+        ONNX Runtime on the CPU, calibrated on photographs that come with scikit-learn.
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
 
@@ -138,7 +139,7 @@ class Backbone:
     def n_features(self) -> int:
         """Size of an embedding."""
         blank = np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8)
-        return self.embed([self.prepare(blank)]).shape[1]
+        return TorchRuntime(self.embedding)(self.batch([self.prepare(blank)])).shape[1]
 
     @property
     def layer_names(self) -> list[str]:
@@ -189,8 +190,16 @@ class Backbone:
                 "dtype": "float32",
                 "n_features": self.n_features,
             },
-            "compute": {"precision": self.spec.precision},
+            "compute": self._compute,
         }
+
+    @property
+    def _compute(self) -> dict[str, Any]:
+        if self.spec.precision != "int8":
+            return {"precision": self.spec.precision}
+        from featuretl.backbones.quantized import QUANTIZATION
+
+        return {"precision": "int8", "quantization": QUANTIZATION}
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
         """Return what the network sees, uint8 (3, height, width), of pixels (h, w, 3), uint8.
@@ -213,13 +222,20 @@ class Backbone:
         return self.forward(self.batch(inputs))
 
     @cached_property
-    def forward(self) -> TorchRuntime:
+    def forward(self) -> Runtime:
         """What gives the embeddings, float32 (n, n_features), of the network's input."""
+        if self.spec.precision == "int8":
+            from featuretl.backbones.quantized import load_int8
+
+            return load_int8(self)
         return TorchRuntime(self.embedding)
 
     @cached_property
     def embedding(self) -> Embedding:
-        """What turns the network's input into embeddings, as one module, in its precision."""
+        """What turns the network's input into embeddings, as one module, in its precision.
+
+        What an int8 network is made from is in float32.
+        """
         return self.embedding_in(self.spec.precision)
 
     def embedding_in(self, precision: str) -> Embedding:

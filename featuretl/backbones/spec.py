@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Layer = int | str
 PRE_LOGITS = "pre_logits"
 POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten")
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class BackboneSpec:
         layers: Layer | Sequence[Layer] = PRE_LOGITS,
         pooling: str = "auto",
         normalize: bool = False,
-        precision: str = "float32",
+        precision: str = "auto",
     ) -> BackboneSpec:
         """Check the parameters, as those of `owner`, and resolve them. Raises ParameterError."""
         if not isinstance(name, str) or not name:
@@ -67,6 +67,8 @@ class BackboneSpec:
         check_option(owner, "pooling", pooling, POOLINGS)
         check_bool(owner, "normalize", normalize)
         check_option(owner, "precision", precision, PRECISIONS)
+        if precision == "auto":
+            precision = "float32"  # nothing lower gives the same embeddings to cosine 0.9999
         return cls(name, str(weights), several, pooling, normalize, precision)
 
     def load(self, device: Any = "auto") -> Backbone:

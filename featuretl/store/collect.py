@@ -7,6 +7,7 @@ never changed.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from featuretl.exceptions import StoreError
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 _YOUNG = 3600.0
@@ -39,7 +41,10 @@ class Freed:
 
 
 def collect(
-    store: EmbeddingStore, max_bytes: int | None = None, older_than: float | None = None
+    store: EmbeddingStore,
+    max_bytes: int | None = None,
+    older_than: float | None = None,
+    keep: str | None = None,
 ) -> Freed:
     """Free disk space.
 
@@ -53,6 +58,8 @@ def collect(
         What embeddings and views may take together afterwards.
     older_than : float, optional
         In seconds: free what has not been used since.
+    keep : str, optional
+        Id of a space whose embeddings stay in any case.
 
     Returns
     -------
@@ -66,7 +73,7 @@ def collect(
     if not store.path.exists():
         return Freed([], 0, 0)
     with store.locked_exclusively():
-        _remove_leftovers(store.path)
+        remove_leftovers(store.path)
         spaces = sorted(store.info(), key=lambda info: info.used)
         views = sorted(_views(store.path), key=lambda view: view[0])
         total = sum(info.bytes for info in spaces) + sum(size for _, size, _ in views)
@@ -79,11 +86,23 @@ def collect(
                 total -= size
                 freed = Freed(freed.spaces, freed.views + 1, freed.bytes + size)
         for info in spaces:
-            if info.used < cutoff or total > most:
-                _remove_space(store, info)
+            if info.id != keep and (info.used < cutoff or total > most):
+                store.index.forget(info.id)  # first: a kill in between leaves files, no more
+                remove_space_folder(store.path / "spaces" / info.id)
                 total -= info.bytes
                 freed = Freed([*freed.spaces, info], freed.views, freed.bytes + info.bytes)
     return freed
+
+
+def keep_limit(store: EmbeddingStore, extracted: str) -> None:
+    """Free what goes beyond the store's own limit, but not the space that was just extracted.
+
+    Where that cannot be done, because another process adds rows or the store cannot be written,
+    it is left to the next extraction: the embeddings at hand are good.
+    """
+    if store.max_bytes is not None:
+        with contextlib.suppress(StoreError, OSError):
+            collect(store, store.max_bytes, keep=extracted)
 
 
 def _views(folder: Path) -> Iterator[tuple[float, int, Path]]:
@@ -93,17 +112,15 @@ def _views(folder: Path) -> Iterator[tuple[float, int, Path]]:
         yield state.st_mtime, state.st_size, path
 
 
-def _remove_space(store: EmbeddingStore, info: SpaceInfo) -> None:
-    """Forget a space, then its files: a kill in between leaves files that nothing refers to."""
-    store.index.forget(info.id)
-    folder = store.path / "spaces" / info.id
-    doomed = folder.with_name(f"{info.id}.{uuid4().hex[:8]}.partial")
-    folder.rename(doomed)  # at once: nobody finds half a space
+def remove_space_folder(folder: Path) -> None:
+    """Remove the folder of a space; at once for readers, so that nobody finds half a space."""
+    doomed = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.partial")
+    folder.rename(doomed)
     shutil.rmtree(doomed)
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what was left half written; what is young may still be under way."""
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Yield what was left half written in a store; what is young may still be under way."""
     young = time.time() - _YOUNG
     for pattern in (
         "spaces/*.partial",
@@ -112,9 +129,15 @@ def _remove_leftovers(folder: Path) -> None:
         "models/*.partial",
     ):
         for path in folder.glob(pattern):
-            if path.stat().st_mtime > young:
-                continue
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # published meanwhile
+                if path.stat().st_mtime <= young:
+                    yield path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what was left half written in a store."""
+    for path in leftovers(folder):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -66,8 +66,22 @@ _NPY_HEADER = re.compile(
 _FOOTER = struct.Struct("<8s32sQQQII")
 
 
-class DamagedSegmentError(Exception):
-    """A segment's files are not what was committed; the message says how."""
+class DamagedFileError(Exception):
+    """A file of the store is not what was published.
+
+    Attributes
+    ----------
+    path : Path
+    problem : str
+        What is wrong with it.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(path, problem)
+        self.path, self.problem = path, problem
+
+    def __str__(self) -> str:
+        return f"{self.path.name}: {self.problem}"
 
 
 @dataclass(frozen=True)
@@ -132,14 +146,14 @@ def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DamagedSegmentError(f"{path.name}: {error.strerror}") from error
+        raise DamagedFileError(path, f"{error.strerror}") from error
     if len(data) < _FOOTER.size:
-        raise DamagedSegmentError(f"{path.name}: {len(data)} bytes, too short for a footer")
+        raise DamagedFileError(path, f"{len(data)} bytes, too short for a footer")
     magic, space, n, d, size, crc, keys_crc = _FOOTER.unpack(data[-_FOOTER.size :])
     if magic != _MAGIC or len(data) != n * KEY_DTYPE.itemsize + _FOOTER.size:
-        raise DamagedSegmentError(f"{path.name}: not {n} keys and a footer of this format")
+        raise DamagedFileError(path, f"{len(data)} bytes, not keys and a footer of this format")
     if zlib.crc32(data[:-4]) != keys_crc:
-        raise DamagedSegmentError(f"{path.name}: its checksum does not match its content")
+        raise DamagedFileError(path, "its checksum does not match its content")
     return Segment(uuid, space.hex(), n, d, size, crc), np.frombuffer(data, KEY_DTYPE, count=n)
 
 
@@ -148,33 +162,34 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
     path = segment.path(folder)
     try:
         size = path.stat().st_size
-        if size != segment.size:
-            raise DamagedSegmentError(f"{path.name}: {size} bytes, {segment.size} were committed")
-        rows = map_matrix(path)
-    except (OSError, ValueError) as error:
-        raise DamagedSegmentError(f"{path.name}: {error}") from error
-    if rows.shape != (segment.n, segment.d):
-        raise DamagedSegmentError(
-            f"{path.name}: {rows.dtype} {rows.shape}, expected floats {(segment.n, segment.d)}"
-        )
-    return rows
+    except OSError as error:
+        raise DamagedFileError(path, f"{error.strerror}") from error
+    if size != segment.size:
+        raise DamagedFileError(path, f"{size} bytes, {segment.size} were committed")
+    return open_matrix(path, (segment.n, segment.d))
 
 
-def map_matrix(path: Path) -> np.ndarray:
-    """Map a ``.npy`` file of this module read-only; raises OSError, or ValueError if it is not one.
+def open_matrix(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Return a ``.npy`` file of floats as a read-only memory map (n, d), its header checked.
 
     NumPy is not asked to read the header: it takes Python's parser, which raises nearly anything on
     hostile bytes, and in CPython 3.11 a SystemError when several threads parse at once.
     """
-    with path.open("rb") as file:
-        start, size = file.read(256), os.fstat(file.fileno()).st_size
-    header = _NPY_HEADER.match(start)
-    if header is None or len(header[2]) != int.from_bytes(header[1], "little"):
-        raise ValueError("not the header of a matrix of floats")
-    dtype, shape = np.dtype(header[3].decode()), (int(header[4]), int(header[5]))
-    if size != header.end() + shape[0] * shape[1] * dtype.itemsize:
-        raise ValueError(f"{size} bytes are not a {dtype} matrix {shape}")
-    return np.memmap(path, dtype, "r", header.end(), shape)
+    try:
+        with path.open("rb") as file:
+            start, size = file.read(256), os.fstat(file.fileno()).st_size
+            header = _NPY_HEADER.match(start)
+            if header is None or len(header[2]) != int.from_bytes(header[1], "little"):
+                raise DamagedFileError(path, "not the header of a matrix of floats")
+            dtype, found = np.dtype(header[3].decode()), (int(header[4]), int(header[5]))
+            if found != (shape or found):
+                raise DamagedFileError(path, f"{dtype} {found}, expected floats {shape}")
+            expected = header.end() + found[0] * found[1] * dtype.itemsize
+            if size != expected:
+                raise DamagedFileError(path, f"{size} bytes, {expected} expected")
+            return np.memmap(file, dtype, "r", header.end(), found)
+    except OSError as error:
+        raise DamagedFileError(path, f"{error.strerror}") from error
 
 
 def check_rows(folder: Path, segment: Segment) -> None:
@@ -186,9 +201,9 @@ def check_rows(folder: Path, segment: Segment) -> None:
             while n := file.readinto(buffer):
                 crc = zlib.crc32(buffer[:n], crc)
     except OSError as error:
-        raise DamagedSegmentError(f"{path.name}: {error.strerror}") from error
+        raise DamagedFileError(path, f"{error.strerror}") from error
     if crc != segment.crc:
-        raise DamagedSegmentError(f"{path.name}: its checksum does not match its content")
+        raise DamagedFileError(path, "its checksum does not match its content")
 
 
 def publish_folder(folder: Path, name: str, data: bytes) -> bool:

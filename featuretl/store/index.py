@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from featuretl.exceptions import FeatureTLWarning, StoreError
-from featuretl.store.format import DamagedSegmentError, Segment, open_rows, read_keys
+from featuretl.store.format import DamagedFileError, Segment, open_rows, read_keys
 
 try:
     import fcntl
@@ -30,6 +30,7 @@ _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
+_HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name='segment'"
 _SELECT = "SELECT seq, uuid, space, n, d, size, crc FROM segment"
 _INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (?,?,?,?,?,?)"
 
@@ -45,11 +46,11 @@ class SegmentIndex:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._path = folder / "index.sqlite"
+        self.path = folder / "index.sqlite"
         self._guard = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None  # process, inode
-        self._connections = 0
+        self._times_connected = 0
 
     def segments(self, space: str, after: int = 0) -> list[tuple[int, Segment]]:
         """Return the segments of a space as (sequence number, segment), in order of commit."""
@@ -87,15 +88,28 @@ class SegmentIndex:
 
         self._do(delete)
 
-    def version(self) -> tuple[int, ...]:
+    def version(self) -> tuple[int, int, int]:
         """Return a value that differs from the last one if a segment was committed since.
 
-        If its first item does, sequence numbers may be others.
+        Where its first item differs, this may be another index, with other sequence numbers.
         """
         with self._guard:
             data_version = self._do(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
             changes = self._connection.total_changes if self._connection else 0
-            return self._connections, data_version, changes
+            return self._times_connected, data_version, changes
+
+    def problem(self) -> str | None:
+        """Return what is wrong with the index's file, or None; nothing is mended by asking."""
+        if not self.path.exists():
+            return "it is missing"
+        try:
+            with contextlib.closing(self._open()) as db:
+                _check(db)
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise self._unusable(error) from error
+            return str(error)
+        return None
 
     def rebuild(self) -> None:
         """Make the index anew from the segments' own files.
@@ -103,13 +117,17 @@ class SegmentIndex:
         Done by itself where the index is damaged or gone. Files that are not whole are left where
         they are and not indexed.
         """
-        with self._guard, self._exclusive():
-            self._start_again()
+        with self._guard:
+            try:
+                with self._exclusive():
+                    self._start_again()
+            except (sqlite3.Error, OSError) as error:
+                raise self._unusable(error) from error
 
     def _start_again(self) -> None:
         self._connection = None
-        self._path.unlink(missing_ok=True)
-        self._path.with_name("index.sqlite-journal").unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+        self.path.with_name("index.sqlite-journal").unlink(missing_ok=True)
         self._db()
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -123,41 +141,46 @@ class SegmentIndex:
                     self._replace_damaged()
                     return work(self._db())
             except (sqlite3.Error, OSError) as error:
-                raise StoreError(
-                    f"The index of the embedding store {str(self._folder)!r} cannot be used "
-                    f"({error}); make room, or choose another place (cache=, --cache, "
-                    "FEATURETL_CACHE)."
-                ) from error
+                raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"The index of the embedding store {str(self._folder)!r} cannot be used ({error}); make "
+            "room, or choose another place (cache=, --cache, FEATURETL_CACHE)."
+        )
 
     def _db(self) -> sqlite3.Connection:
         if self._connection is None or not self._is_current():
             self._connection = self._connect()
-            self._opened = (os.getpid(), self._path.stat().st_ino)
-            self._connections += 1
+            self._times_connected += 1
+            self._opened = (os.getpid(), self.path.stat().st_ino)
         return self._connection
 
     def _is_current(self) -> bool:
         """Return whether the connection is this process's own and its file is still the index."""
         try:
-            return self._opened == (os.getpid(), self._path.stat().st_ino)
+            return self._opened == (os.getpid(), self.path.stat().st_ino)
         except FileNotFoundError:
             return False
 
     def _connect(self) -> sqlite3.Connection:
-        writable = os.access(self._path if self._path.exists() else self._folder, os.W_OK)
-        db = sqlite3.connect(
-            f"{self._path.as_uri()}?mode={'rwc' if writable else 'ro'}",
+        db = self._open()
+        db.execute("PRAGMA journal_mode=DELETE")
+        db.execute("PRAGMA synchronous=EXTRA")
+        if not db.execute(_HAS_TABLE).fetchone():
+            self._fill(db)
+        _check(db)
+        return db
+
+    def _open(self) -> sqlite3.Connection:
+        writable = os.access(self.path if self.path.exists() else self._folder, os.W_OK)
+        return sqlite3.connect(
+            f"{self.path.as_uri()}?mode={'rwc' if writable else 'ro'}",
             uri=True,
             timeout=_BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
         )
-        db.execute("PRAGMA journal_mode=DELETE")
-        db.execute("PRAGMA synchronous=EXTRA")
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name='segment'").fetchone():
-            self._fill(db)
-        _check(db)
-        return db
 
     def _fill(self, db: sqlite3.Connection) -> None:
         with _transaction(db):
@@ -171,10 +194,11 @@ class SegmentIndex:
             (path.stat().st_mtime_ns, path) for path in self._folder.glob("spaces/*/*.keys")
         ]
         for _, path in sorted(sidecars):
-            with contextlib.suppress(DamagedSegmentError):
+            with contextlib.suppress(DamagedFileError):
                 segment, _ = read_keys(path.parent, path.stem)
                 open_rows(path.parent, segment)
-                yield segment
+                if segment.space == path.parent.name:  # not of a space that is being removed
+                    yield segment
 
     def _replace_damaged(self) -> None:
         with self._exclusive():
@@ -210,9 +234,9 @@ class SegmentIndex:
 
 def _check(db: sqlite3.Connection) -> None:
     """Raise DatabaseError unless the file is whole and has the table; it has few rows."""
-    (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-    if said != "ok":
-        raise sqlite3.DatabaseError(said)
+    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
     db.execute(_SELECT).fetchall()  # as text and numbers
 
 

@@ -23,6 +23,10 @@ class KeyIndex:
         """Return the number of keys; one that several runs hold counts once for each."""
         return sum(len(keys) for keys, _ in self._runs)
 
+    def keys(self) -> np.ndarray:
+        """Return all keys, each once, sorted: (n,), S32."""
+        return np.unique(np.concatenate([np.empty(0, KEY_DTYPE), *(run[0] for run in self._runs)]))
+
     def add(self, keys: np.ndarray, locations: np.ndarray) -> None:
         """Add keys (n,), S32, with their locations (n,), int64."""
         if not len(keys):

@@ -54,6 +54,11 @@ class Memo:
         """Remember a JSON value under `key`."""
         self._write("INSERT OR REPLACE INTO fact VALUES (?,?)", [(key, json.dumps(value))])
 
+    def clear(self) -> None:
+        """Forget everything. Raises OSError if the file cannot be removed."""
+        self._connection = None
+        self._path.unlink(missing_ok=True)
+
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         db = self._open()
         if db is not None and rows:

@@ -16,7 +16,7 @@ import numpy as np
 from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store.claims import Claims
 from featuretl.store.format import (
-    DamagedSegmentError,
+    DamagedFileError,
     Segment,
     check_rows,
     open_rows,
@@ -92,7 +92,7 @@ class MemorySpace:
 
 
 class StoredSpace:
-    """Embeddings of one recipe in an `EmbeddingStore`; made by `EmbeddingStore.space`.
+    """Embeddings of one recipe in an `EmbeddingStore`; see `EmbeddingStore.open_space`.
 
     Appending needs the space as a context manager: entering locks the store against deletion and
     leaving, in whatever way, commits what was appended. Any thread may call its methods.
@@ -106,10 +106,9 @@ class StoredSpace:
         self._lock = threading.RLock()
         self._index = KeyIndex()
         self._segments: list[Segment] = []
-        self._known: set[str] = set()
         self._rows: dict[int, np.ndarray] = {}
         self._refused: set[int] = set()
-        self._version: tuple[int, ...] = (0,)
+        self._version = (0, 0, 0)
         self._last_seq = 0
         self._claims = Claims(store.path / "claims", identity)
         self._taken: set[bytes] = set()
@@ -141,6 +140,11 @@ class StoredSpace:
             self._taken.clear()
             self._pending.clear()
             self._store.unlock()
+
+    def keys(self) -> np.ndarray:
+        """Return the keys of all committed rows, each once, sorted: (n,), S32."""
+        with self._lock:
+            return self._index.keys()
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`.
@@ -239,23 +243,24 @@ class StoredSpace:
         version = self._store.index.version()
         if version == self._version:
             return
+        known = set()
         if version[0] != self._version[0]:
-            self._last_seq = 0  # the index may have been made anew, and numbered otherwise
+            self._last_seq = 0
+            known = {segment.uuid for segment in self._segments}
+        self._version = version
         for seq, segment in self._store.index.segments(self.id, after=self._last_seq):
             self._last_seq = seq
-            if segment.uuid not in self._known:
-                self._known.add(segment.uuid)
+            if segment.uuid not in known:
                 self._segments.append(segment)
                 self._index_keys(len(self._segments) - 1)
-        self._version = version
 
     def _index_keys(self, number: int) -> None:
         segment = self._segments[number]
         try:
             described, keys = read_keys(self.folder, segment.uuid)
             if described != segment:
-                raise DamagedSegmentError(f"{segment.uuid}.keys: not of the indexed segment")
-        except DamagedSegmentError as error:
+                raise DamagedFileError(segment.keys_path(self.folder), "not of the indexed segment")
+        except DamagedFileError as error:
             self._refuse(number, error)
             return
         self._index.add(keys, np.arange(number << 32, (number << 32) + segment.n))
@@ -265,7 +270,7 @@ class StoredSpace:
         new = [number for number in numbers if number not in self._rows]
         refused = len(self._refused)
         for number, rows in zip(new, self._checked(new), strict=True):
-            if isinstance(rows, DamagedSegmentError):
+            if isinstance(rows, DamagedFileError):
                 self._refuse(number, rows)
             else:
                 self._rows[number] = rows
@@ -276,15 +281,15 @@ class StoredSpace:
             self._index_keys(number)
         return False
 
-    def _checked(self, numbers: list[int]) -> list[np.ndarray | DamagedSegmentError]:
+    def _checked(self, numbers: list[int]) -> list[np.ndarray | DamagedFileError]:
         """Return the rows of segments, or what is wrong with them."""
 
-        def check(number: int) -> np.ndarray | DamagedSegmentError:
+        def check(number: int) -> np.ndarray | DamagedFileError:
             segment = self._segments[number]
             try:
                 check_rows(self.folder, segment)
                 return open_rows(self.folder, segment)
-            except DamagedSegmentError as error:
+            except DamagedFileError as error:
                 return error
 
         if len(numbers) < 2:
@@ -292,7 +297,7 @@ class StoredSpace:
         with ThreadPoolExecutor(min(len(numbers), _CHECKED_AT_ONCE)) as pool:
             return list(pool.map(check, numbers))
 
-    def _refuse(self, number: int, error: DamagedSegmentError) -> None:
+    def _refuse(self, number: int, error: DamagedFileError) -> None:
         self._refused.add(number)
         warnings.warn(
             f"A damaged segment of the embedding store is not used, and its images are embedded "

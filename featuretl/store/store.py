@@ -21,9 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import parameter_error
-from featuretl.exceptions import FeatureTLWarning, StoreError
-from featuretl.store.format import FORMAT_VERSION, map_matrix, publish_folder, write_matrix
+from featuretl._validation import SIZE_UNITS, check_int, parameter_error, parse_quantity
+from featuretl.exceptions import FeatureTLWarning, ParameterError, StoreError
+from featuretl.store.format import (
+    FORMAT_VERSION,
+    DamagedFileError,
+    open_matrix,
+    publish_folder,
+    write_matrix,
+)
 from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe, space_id
 from featuretl.store.memo import Memo
@@ -35,6 +41,7 @@ except ImportError:  # Windows: deletion is not kept from running beside extract
     fcntl = None  # type: ignore[assignment]
 
 CACHE_VARIABLE = "FEATURETL_CACHE"
+SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
 GOLDEN_COSINE = 0.99999
 
 
@@ -48,6 +55,18 @@ def default_cache() -> Path:
 
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named) if named else Path(platformdirs.user_cache_dir("featuretl", False))
+
+
+def default_max_bytes() -> int | None:
+    """Return what the environment variable ``FEATURETL_CACHE_MAX_SIZE`` says, in bytes, if set.
+
+    Raises ParameterError unless it is a number and a unit, such as "20GB".
+    """
+    named = os.environ.get(SIZE_VARIABLE)
+    try:
+        return parse_quantity(named, SIZE_UNITS, "20GB") if named else None
+    except ValueError as error:
+        raise ParameterError(f"The environment variable {SIZE_VARIABLE}: {error}") from error
 
 
 def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
@@ -102,9 +121,15 @@ class EmbeddingStore:
     ----------
     path : path, optional
         A folder, created on first use; by default `default_cache()`.
+    max_bytes : int, optional
+        What embeddings and views may take. Where they take more when an extraction ends, what was
+        used longest ago is freed, but never the recipe just extracted. By default what the
+        environment variable ``FEATURETL_CACHE_MAX_SIZE`` says, such as "20GB", else no limit.
 
     Raises
     ------
+    ParameterError
+        If the limit is no size.
     StoreError
         If the folder cannot be used, or holds a store of a newer format.
 
@@ -116,8 +141,13 @@ class EmbeddingStore:
     []
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, max_bytes: int | None = None
+    ) -> None:
+        if max_bytes is not None:
+            check_int("EmbeddingStore", "max_bytes", max_bytes, 0)
         self.path = Path(default_cache() if path is None else path).expanduser().absolute()
+        self.max_bytes = default_max_bytes() if max_bytes is None else int(max_bytes)
         self.memo = Memo(self.path / "memo.sqlite")
         self.index = SegmentIndex(self.path)
         self._guard = threading.Lock()
@@ -125,24 +155,29 @@ class EmbeddingStore:
         self._lock_depth = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EmbeddingStore, (str(self.path),)
+        return EmbeddingStore, (str(self.path), self.max_bytes)
 
     def __repr__(self) -> str:
-        return f"EmbeddingStore({str(self.path)!r})"
+        limit = "" if self.max_bytes is None else f", max_bytes={self.max_bytes}"
+        return f"EmbeddingStore({str(self.path)!r}{limit})"
 
     def make_folder(self) -> None:
         """Create the store's folder. Raises StoreError if it cannot be written."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self.unwritable(error) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
-            raise self._unwritable(PermissionError(0, "permission denied"))
+            raise self.unwritable(PermissionError(0, "permission denied"))
 
     def find_space(self, recipe: Recipe) -> StoredSpace | None:
         """Return the newest space of a recipe, to read from, or None if there is none."""
         generations = list(self._generations(recipe))
         return self._stored_space(generations[-1]) if generations else None
+
+    def space(self, identity: str) -> StoredSpace:
+        """Return the space with an id, to read from; see `info`."""
+        return self._stored_space(_record(self._record_path(identity)))
 
     def open_space(
         self, recipe: Recipe, golden: np.ndarray, versions: dict[str, str]
@@ -188,12 +223,12 @@ class EmbeddingStore:
                 path.stat().st_mtime,
             )
             for path in sorted((self.path / "spaces").glob("[0-9a-f]*[0-9a-f]/space.json"))
-            for record in [_read_record(path)]
+            for record in [_record(path)]
         ]
         return sorted(infos, key=lambda info: -info.bytes)
 
     def view(self, name: str, shape: tuple[int, int], chunks: Iterator[np.ndarray]) -> np.ndarray:
-        """Return the matrix kept as view `name`, a read-only memory map, written if it is not whole.
+        """Return the matrix kept as view `name`, a read-only memory map.
 
         Parameters
         ----------
@@ -201,20 +236,21 @@ class EmbeddingStore:
             64 hex digits that say what the matrix holds.
         shape : (n, d)
         chunks : iterator of ndarray (any, d), float32
-            Its rows; only read if the view has to be written.
+            Its rows; only read if the view has to be written: it is not there, or damaged.
         """
         path = self.path / "views" / f"{name}.npy"
-        view = _whole_view(path, shape)
-        if view is None:
+        try:
+            matrix = open_matrix(path, shape)
+        except DamagedFileError:  # or not there
             self.make_folder()
             try:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 write_matrix(path, shape, chunks)
-                view = map_matrix(path)
             except OSError as error:
-                raise self._unwritable(error) from error
+                raise self.unwritable(error) from error
+            matrix = open_matrix(path, shape)
         _touch(path)
-        return view
+        return matrix
 
     def lock_shared(self) -> None:
         """Keep others from deleting segments while rows are added; may be nested."""
@@ -248,7 +284,7 @@ class EmbeddingStore:
                 "when that has ended."
             ) from error
         except OSError as error:  # of the lock, or of what is done under it
-            raise self._unwritable(error) from error
+            raise self.unwritable(error) from error
         finally:
             os.close(descriptor)
 
@@ -256,12 +292,12 @@ class EmbeddingStore:
         try:
             return os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise self._unwritable(error) from error
+            raise self.unwritable(error) from error
 
     def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
         generation = 0
         while (path := self._record_path(space_id(recipe, generation))).exists():
-            yield _read_record(path)
+            yield _record(path)
             generation += 1
 
     def _create(
@@ -283,8 +319,8 @@ class EmbeddingStore:
             path.parent.parent.mkdir(mode=0o700, exist_ok=True)
             publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
         except OSError as error:
-            raise self._unwritable(error) from error
-        return _read_record(path)
+            raise self.unwritable(error) from error
+        return _record(path)
 
     def _stored_space(self, record: dict[str, Any]) -> StoredSpace:
         _touch(self._record_path(record["id"]))
@@ -293,14 +329,16 @@ class EmbeddingStore:
     def _record_path(self, identity: str) -> Path:
         return self.path / "spaces" / identity / "space.json"
 
-    def _unwritable(self, error: OSError) -> StoreError:
+    def unwritable(self, error: OSError) -> StoreError:
+        """Return the error that says that, and why, the store cannot be written."""
         return StoreError(
             f"The embedding store {str(self.path)!r} cannot be written ({error.strerror}); choose "
             f"another place (cache=, --cache, {CACHE_VARIABLE}) or none (cache=None)."
         )
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a ``space.json``. Raises DamagedFileError, or StoreError if its format is newer."""
     try:
         record = json.loads(path.read_bytes())
         if record["format"] > FORMAT_VERSION:
@@ -308,25 +346,25 @@ def _read_record(path: Path) -> dict[str, Any]:
                 f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
                 f"{FORMAT_VERSION}: upgrade featuretl or choose another cache."
             )
-        identity = space_id(record["recipe"], record["generation"])
-        if not record["id"] == path.parent.name == identity:
-            raise ValueError("not the recipe that names the folder")
-        int(record["recipe"]["output"]["n_features"])
-        _golden(record)
-        str(record["versions"])
+        named = space_id(record["recipe"], record["generation"])
+        golden = base64.b64decode(record["golden"], validate=True)
+        whole = named == record["id"] == path.parent.name and "versions" in record
+        whole &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{str(path)!r} is damaged ({error!r}); move its folder away to start it again."
-        ) from error
+        raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
+    if not whole:
+        raise DamagedFileError(path, "its record is not that of this space")
     return record
 
 
-def _whole_view(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+def _record(path: Path) -> dict[str, Any]:
     try:
-        view = map_matrix(path)
-    except (OSError, ValueError):  # not there, or torn
-        return None
-    return view if view.shape == shape and view.dtype == np.float32 else None
+        return read_record(path)
+    except DamagedFileError as error:
+        raise StoreError(
+            f"{str(path)!r} is damaged: {error.problem}; `featuretl cache verify --repair` removes "
+            "what it describes, to be embedded again."
+        ) from error
 
 
 def _touch(path: Path) -> None:
@@ -335,12 +373,8 @@ def _touch(path: Path) -> None:
         os.utime(path)
 
 
-def _golden(record: dict[str, Any]) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(record["golden"], validate=True), "<f4")
-
-
 def _agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
-    then = _golden(record).astype(np.float64)
+    then = np.frombuffer(base64.b64decode(record["golden"]), "<f4").astype(np.float64)
     now = golden.astype(np.float64)
     norms = np.linalg.norm(then) * np.linalg.norm(now)
     return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)

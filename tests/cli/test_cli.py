@@ -23,6 +23,7 @@ from featuretl import EmbeddingStore
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.runtimes import TorchRuntime
 from featuretl.exceptions import BackboneError
+from featuretl.timing import BackboneSpeed
 
 TINY = ["--backbone", "test_resnet", "--weights", "random"]
 BAD_NAME = "bad\n\x1b[31m\u202e[bold].jpg"
@@ -381,6 +382,37 @@ def test_backbones_lists_the_packaged_ones() -> None:
     assert (default["source"], default["note"]) == ("packaged", "")
     assert (default["n_features"], default["input_size"]) == (1280, [3, 224, 224])
     assert default["n_parameters"] == 3_371_008
+
+
+def test_backbones_are_timed_by_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def time_backbone(spec: Any, *, store: Any) -> BackboneSpeed:
+        asked.append((spec.name, spec.weights, store is not None))
+        return BackboneSpeed(spec.name, {"torch": 1234.5, "onnx": None}, "torch")
+
+    monkeypatch.setattr("featuretl.timing.time_backbone", time_backbone)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
+    assert "1,234.5" in run("backbones", "tf_efficientnet_lite0*", "--time").stdout
+    (speed,) = json.loads(run("backbones", "test_resnet.r160*", "--time", "--json").stdout)
+    assert speed["images_per_second"] == {"torch": 1234.5, "onnx": None}
+    assert asked == [
+        ("tf_efficientnet_lite0", "auto", True),
+        ("test_resnet.r160_in1k", "random", False),
+    ]
+
+
+def test_several_devices_and_a_batch_size(few: Path) -> None:
+    options = ("--device", "cpu,cpu", "--batch-size", "2", "--no-cache", "--json")
+    facts = json.loads(extract(few, *options).stdout)
+    assert (facts["embedded"], facts["failed"]) == (facts["images"], 0)
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "many"])
+def test_a_batch_size_is_auto_or_a_number(few: Path, size: str) -> None:
+    result = extract(few, "--batch-size", size)
+    assert result.exit_code == 2
+    assert "'--batch-size'" in result.stderr
 
 
 def test_backbones_of_the_hub_need_a_download(

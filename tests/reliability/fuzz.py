@@ -28,7 +28,7 @@ from featuretl.exceptions import ImageError
 from featuretl.images.decode import MAX_PIXELS, decode
 from featuretl.store.format import (
     KEY_DTYPE,
-    DamagedSegmentError,
+    DamagedFileError,
     check_rows,
     open_rows,
     read_keys,
@@ -131,15 +131,15 @@ def mutated_segments_are_refused_or_as_they_were(
     for read in (open_rows, check_rows):  # each alone raises nothing else
         try:
             read(folder, SEGMENT)
-        except DamagedSegmentError as error:
+        except DamagedFileError as error:
             assert str(error)
     try:
         described, keys = read_keys(folder, SEGMENT.uuid)
         if described != SEGMENT:
-            raise DamagedSegmentError("of another segment")
+            raise DamagedFileError(FILES[1], "of another segment")
         check_rows(folder, SEGMENT)
         rows = open_rows(folder, SEGMENT)
-    except DamagedSegmentError:
+    except DamagedFileError:
         return
     assert keys.tobytes() == KEYS.tobytes()
     assert rows.tobytes() == ROWS.tobytes()

@@ -10,7 +10,7 @@ import pytest
 
 from featuretl.store.format import (
     KEY_DTYPE,
-    DamagedSegmentError,
+    DamagedFileError,
     check_rows,
     open_rows,
     publish_folder,
@@ -64,7 +64,7 @@ def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path, suffix):
         flipped[at] ^= 0x40
         for damaged in (bytes(flipped), whole[:at]):
             path.write_bytes(damaged)
-            with pytest.raises(DamagedSegmentError, match=segment.uuid):
+            with pytest.raises(DamagedFileError, match=segment.uuid):
                 read(tmp_path, segment)
     path.write_bytes(whole)
     read(tmp_path, segment)
@@ -81,6 +81,8 @@ def test_every_flipped_byte_and_every_truncation_is_refused(tmp_path, suffix):
         "__import__('os').abort()",
         "{'descr': '<f4', 'shape': (5, 3",
         "(" * 100,
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (5, 3 , }",
+        "{b'descr': '<f4', 'fortran_order': False, 'shape': (5, 3), }",
     ],
 )
 def test_hostile_headers_are_refused_before_anything_is_allocated(tmp_path, header):
@@ -89,7 +91,7 @@ def test_hostile_headers_are_refused_before_anything_is_allocated(tmp_path, head
     data = path.read_bytes()
     path.write_bytes(data[:10] + header.ljust(117).encode() + b"\n" + data[128:])
     assert path.stat().st_size == segment.size
-    with pytest.raises(DamagedSegmentError):
+    with pytest.raises(DamagedFileError):
         open_rows(tmp_path, segment)
 
 
@@ -98,7 +100,7 @@ def test_other_files_in_the_place_of_a_segment_are_refused(tmp_path, start):
     segment, _, _ = make(tmp_path)
     path = segment.path(tmp_path)
     path.write_bytes(start + path.read_bytes()[len(start) :])
-    with pytest.raises(DamagedSegmentError, match=segment.uuid):
+    with pytest.raises(DamagedFileError, match=segment.uuid):
         open_rows(tmp_path, segment)
 
 

@@ -1,0 +1,85 @@
+"""Extractions that find every embedding: images per second by the files' state, and by hashing them.
+
+    python benchmarks/warm.py [--images 50000] [--repeats 3] [--json]
+
+Small JPEGs; the network is a stand-in that takes no time, because nothing is embedded in what is timed.
+"extract" ends when every row is found, checked against its segment's checksum; "matrix" when the rows
+lie in memory. Reading files that were just written, from the page cache.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import click
+import numpy as np
+import torch
+from extract import write_photographs
+from heads import show
+
+from featuretl import EmbeddingStore, extract
+
+
+class StandIn:
+    """What `extract` needs of a backbone; an embedding is one pixel, 1,280 times."""
+
+    weights_file = None
+    device = torch.device("cpu")
+    recipe: ClassVar[dict[str, Any]] = {
+        "backbone": {"name": "stand-in", "tensors": "none"},
+        "output": {"layers": ["pre_logits"], "pooling": "auto", "n_features": 1280},
+    }
+
+    def prepare(self, pixels: np.ndarray) -> torch.Tensor:
+        """Return one pixel's red."""
+        return torch.tensor([float(pixels[0, 0, 0])])
+
+    def batch(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """Return (n, 1)."""
+        return torch.stack(inputs)
+
+    def forward(self, batch: torch.Tensor) -> np.ndarray:
+        """Return (n, 1280)."""
+        return batch.expand(-1, 1280).numpy()
+
+
+def timed(paths: list[str], store: EmbeddingStore) -> tuple[float, float]:
+    """Return images per second until all rows are found, and until they are in memory."""
+    began = time.perf_counter()
+    extraction = extract(paths, StandIn(), store=store, runtime="torch")
+    found = time.perf_counter()
+    extraction.to_numpy()
+    return len(paths) / (found - began), len(paths) / (time.perf_counter() - began)
+
+
+@click.command(help=__doc__)
+@click.option("--images", default=50_000, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(images: int, repeats: int, as_json: bool) -> None:
+    """Run the benchmark and print it."""
+    table: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        photographs = Path(folder) / "photographs"
+        photographs.mkdir()
+        paths = write_photographs(photographs, images, (32, 24))
+        time.sleep(2.1)  # files younger than 2 s are not remembered by their state
+        path = Path(folder) / "store"
+        extract(paths, StandIn(), store=EmbeddingStore(path), runtime="torch")
+        for by in ("state", "hash"):
+            runs = []
+            for _ in range(repeats):
+                if by == "hash":
+                    (path / "memo.sqlite").unlink()
+                runs.append(timed(paths, EmbeddingStore(path)))
+            extracted, matrix = (statistics.median(column) for column in zip(*runs, strict=True))
+            table.append({"by": by, "extract": extracted, "matrix": matrix})
+    show(table, as_json)
+
+
+if __name__ == "__main__":
+    main()

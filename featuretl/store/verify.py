@@ -1,0 +1,233 @@
+"""Verification: read all that is kept, name what is damaged, and free it.
+
+What is freed is embedded again when it is asked for. Two things cannot be told from the files: a
+view has no checksum, so only its header and size are looked at; nor has a golden embedding.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from featuretl._validation import printable
+from featuretl.exceptions import StoreError
+from featuretl.store.collect import leftovers, remove_leftovers, remove_space_folder
+from featuretl.store.format import (
+    DamagedFileError,
+    Segment,
+    check_rows,
+    open_matrix,
+    open_rows,
+    read_keys,
+)
+from featuretl.store.lookup import MISSING, KeyIndex
+from featuretl.store.store import EmbeddingStore, read_record
+
+_SPACE_NAME = re.compile(r"[0-9a-f]{64}")
+_DAMAGE = {errno.ENOENT, errno.EIO}  # of a file; any other error of the system is no fault of it
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A file that is not as it should be.
+
+    Attributes
+    ----------
+    path : Path
+    problem : str
+        May hold characters from the file; print it through `printable`.
+    rows : int
+        How many embeddings are lost by it; they are made again when they are asked for.
+    damaged : bool
+        False for what a killed run has left and nothing reads.
+    """
+
+    path: Path
+    problem: str
+    rows: int = 0
+    damaged: bool = True
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """What `rebuild` found.
+
+    Attributes
+    ----------
+    segments, rows : int
+    """
+
+    segments: int
+    rows: int
+
+
+def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
+    """Read all that a store holds, and return what is damaged or left over.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+    repair : bool, default=False
+        Unlink what is found, and make the index anew; whole files stay as they are.
+
+    Returns
+    -------
+    findings : list of Finding
+
+    Raises
+    ------
+    StoreError
+        If a file may not be read, or is of a newer format; before anything is unlinked. For
+        `repair` also if an extraction is adding rows, or the store cannot be written.
+    """
+    if not store.path.exists():
+        return []
+    if not repair:
+        return list(_findings(store))
+    with store.locked_exclusively():
+        findings = list(_findings(store))
+        try:
+            for finding in findings:
+                _unlink(finding.path)
+            remove_leftovers(store.path)
+        except OSError as error:
+            raise store.unwritable(error) from error
+        if findings:
+            store.index.rebuild()
+    return findings
+
+
+def rebuild(store: EmbeddingStore) -> Rebuilt:
+    """Make a store's index anew from the segments' own files, and forget the files' hashes.
+
+    Raises
+    ------
+    StoreError
+        If an extraction is adding rows, or the store cannot be written.
+    """
+    if not store.path.exists():
+        return Rebuilt(0, 0)
+    with store.locked_exclusively():
+        store.index.rebuild()
+        try:
+            store.memo.clear()
+        except OSError as error:
+            raise store.unwritable(error) from error
+        sizes = store.index.sizes().values()
+    return Rebuilt(sum(size[1] for size in sizes), sum(size[0] for size in sizes))
+
+
+def _findings(store: EmbeddingStore) -> Iterator[Finding]:
+    folders = (store.path / "spaces").glob("*")
+    spaces = {path.name for path in folders if _SPACE_NAME.fullmatch(path.name)}
+    problem = store.index.problem() if spaces or store.index.path.exists() else None
+    if problem is not None:
+        yield Finding(store.index.path, problem)
+    else:
+        spaces |= store.index.sizes().keys()
+    for identity in sorted(spaces):
+        yield from _check_space(store, identity, trusted=problem is None)
+    for path in sorted((store.path / "views").glob("*.npy")):
+        try:
+            open_matrix(path)
+        except DamagedFileError as error:
+            if path.exists():  # else freed meanwhile
+                yield _damage(error)
+    for path in sorted(leftovers(store.path)):
+        yield Finding(path, "a killed run left it half written", damaged=False)
+
+
+def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterator[Finding]:
+    """Yield what is wrong with a space; the index is asked only if it can be `trusted`."""
+    folder = store.path / "spaces" / identity
+    try:
+        n_features = read_record(folder / "space.json")["recipe"]["output"]["n_features"]
+    except DamagedFileError as error:
+        indexed = _indexed(store, identity) if trusted else {}
+        if folder.exists() or indexed:  # else freed meanwhile
+            yield _damage(
+                error, _lost(folder, _on_disk(folder) | set(indexed), indexed, KeyIndex())
+            )
+        return
+    checked = {uuid: _check_segment(folder, uuid, n_features) for uuid in _on_disk(folder)}
+    # Only now: it does not list what was freed meanwhile, and what it lists besides is there.
+    indexed = _indexed(store, identity) if trusted else {}
+    for uuid in set(indexed) - set(checked):
+        checked[uuid] = _check_segment(folder, uuid, n_features)
+    whole = KeyIndex()
+    for found in checked.values():
+        if not isinstance(found, DamagedFileError):
+            whole.add(found[1], np.zeros(found[0].n, np.int64))
+    for uuid, found in sorted(checked.items()):
+        committed = uuid in indexed or not trusted
+        if not isinstance(found, DamagedFileError):
+            if trusted and indexed.get(uuid) != found[0]:
+                problem = f"it does not list the segment {identity}/{uuid} as that is"
+                yield Finding(store.index.path, problem, damaged=committed)
+        elif committed:
+            yield _damage(found, _lost(folder, {uuid}, indexed, whole))
+        elif uuid in _on_disk(folder):
+            yield Finding(found.path, f"{found.problem}; a killed run left it", damaged=False)
+
+
+def _check_segment(
+    folder: Path, uuid: str, n_features: int
+) -> tuple[Segment, np.ndarray] | DamagedFileError:
+    """Return a segment and its keys (n,), S32, or what is wrong with it."""
+    try:
+        segment, keys = read_keys(folder, uuid)
+        if (segment.space, segment.d) != (folder.name, n_features):
+            raise DamagedFileError(segment.keys_path(folder), "it is of another space")
+        open_rows(folder, segment)
+        check_rows(folder, segment)
+    except DamagedFileError as error:
+        return error
+    return segment, keys
+
+
+def _on_disk(folder: Path) -> set[str]:
+    return {path.stem for path in (*folder.glob("*.npy"), *folder.glob("*.keys"))}
+
+
+def _indexed(store: EmbeddingStore, identity: str) -> dict[str, Segment]:
+    return {segment.uuid: segment for _, segment in store.index.segments(identity)}
+
+
+def _lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: KeyIndex) -> int:
+    """Return how many embeddings of damaged segments are in no whole one.
+
+    Where the keys are damaged, all of those that the index knows of.
+    """
+    lost = 0
+    for uuid in uuids:
+        try:
+            keys = read_keys(folder, uuid)[1]
+            lost += len(np.unique(keys[whole.find(keys) == MISSING]))
+        except DamagedFileError:
+            lost += indexed[uuid].n if uuid in indexed else 0
+    return lost
+
+
+def _damage(error: DamagedFileError, rows: int = 0) -> Finding:
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno not in _DAMAGE:
+        raise StoreError(
+            f"{printable(error.path)!r} cannot be read ({cause.strerror}), so nothing can be said "
+            "of it; see to that and try again."
+        ) from error
+    return Finding(error.path, error.problem, rows)
+
+
+def _unlink(path: Path) -> None:
+    """Unlink what is damaged at `path`; of a segment both files, of a space all of them."""
+    if path.name == "space.json":
+        if path.parent.exists():
+            remove_space_folder(path.parent)
+    elif path.suffix in (".npy", ".keys"):
+        path.with_suffix(".npy").unlink(missing_ok=True)
+        path.with_suffix(".keys").unlink(missing_ok=True)
