@@ -169,38 +169,27 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
     return open_matrix(path, (segment.n, segment.d))
 
 
-def open_matrix(
-    path: Path, shape: tuple[int, int] | None = None, dtype: str | None = None
-) -> np.ndarray:
-    """Return a ``.npy`` file of floats as a read-only memory map (n, d), its header checked."""
-    try:
-        matrix = _map_matrix(path)
-    except OSError as error:
-        raise DamagedFileError(path, f"{error.strerror}") from error
-    except ValueError as error:
-        raise DamagedFileError(path, str(error)) from error
-    if matrix.shape != (shape or matrix.shape) or matrix.dtype != (dtype or matrix.dtype):
-        raise DamagedFileError(
-            path, f"{matrix.dtype} {matrix.shape}, expected {dtype or 'floats'} {shape}"
-        )
-    return matrix
-
-
-def _map_matrix(path: Path) -> np.ndarray:
-    """Map a ``.npy`` file of this module read-only; raises OSError, or ValueError if it is not one.
+def open_matrix(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Return a ``.npy`` file of floats as a read-only memory map (n, d), its header checked.
 
     NumPy is not asked to read the header: it takes Python's parser, which raises nearly anything on
     hostile bytes, and in CPython 3.11 a SystemError when several threads parse at once.
     """
-    with path.open("rb") as file:
-        start, size = file.read(256), os.fstat(file.fileno()).st_size
-    header = _NPY_HEADER.match(start)
-    if header is None or len(header[2]) != int.from_bytes(header[1], "little"):
-        raise ValueError("not the header of a matrix of floats")
-    dtype, shape = np.dtype(header[3].decode()), (int(header[4]), int(header[5]))
-    if size != header.end() + shape[0] * shape[1] * dtype.itemsize:
-        raise ValueError(f"{size} bytes are not a {dtype} matrix {shape}")
-    return np.memmap(path, dtype, "r", header.end(), shape)
+    try:
+        with path.open("rb") as file:
+            start, size = file.read(256), os.fstat(file.fileno()).st_size
+            header = _NPY_HEADER.match(start)
+            if header is None or len(header[2]) != int.from_bytes(header[1], "little"):
+                raise DamagedFileError(path, "not the header of a matrix of floats")
+            dtype, found = np.dtype(header[3].decode()), (int(header[4]), int(header[5]))
+            if found != (shape or found):
+                raise DamagedFileError(path, f"{dtype} {found}, expected floats {shape}")
+            expected = header.end() + found[0] * found[1] * dtype.itemsize
+            if size != expected:
+                raise DamagedFileError(path, f"{size} bytes, {expected} expected")
+            return np.memmap(file, dtype, "r", header.end(), found)
+    except OSError as error:
+        raise DamagedFileError(path, f"{error.strerror}") from error
 
 
 def check_rows(folder: Path, segment: Segment) -> None:

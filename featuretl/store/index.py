@@ -88,7 +88,7 @@ class SegmentIndex:
 
         self._do(delete)
 
-    def version(self) -> tuple[int, ...]:
+    def version(self) -> tuple[int, int, int]:
         """Return a value that differs from the last one if a segment was committed since.
 
         Where its first item differs, this may be another index, with other sequence numbers.
@@ -104,13 +104,11 @@ class SegmentIndex:
             return "it is missing"
         try:
             with contextlib.closing(self._open()) as db:
-                if not db.execute(_HAS_TABLE).fetchone():
-                    return "it has no table of segments"
                 _check(db)
-        except sqlite3.Error as error:
-            if _is_damage(error):
-                return str(error)
-            raise self._unusable(error) from error
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise self._unusable(error) from error
+            return str(error)
         return None
 
     def rebuild(self) -> None:
@@ -236,9 +234,9 @@ class SegmentIndex:
 
 def _check(db: sqlite3.Connection) -> None:
     """Raise DatabaseError unless the file is whole and has the table; it has few rows."""
-    (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
-    if said != "ok":
-        raise sqlite3.DatabaseError(said)
+    (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
     db.execute(_SELECT).fetchall()  # as text and numbers
 
 

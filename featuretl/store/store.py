@@ -240,7 +240,7 @@ class EmbeddingStore:
         """
         path = self.path / "views" / f"{name}.npy"
         try:
-            matrix = open_matrix(path, shape, "<f4")
+            matrix = open_matrix(path, shape)
         except DamagedFileError:  # or not there
             self.make_folder()
             try:
@@ -346,14 +346,14 @@ def read_record(path: Path) -> dict[str, Any]:
                 f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
                 f"{FORMAT_VERSION}: upgrade featuretl or choose another cache."
             )
-        identity = space_id(record["recipe"], record["generation"])
-        if not record["id"] == path.parent.name == identity:
-            raise ValueError("not the recipe that names the folder")
-        int(record["recipe"]["output"]["n_features"])
-        _golden(record)
-        str(record["versions"])
+        named = space_id(record["recipe"], record["generation"])
+        golden = base64.b64decode(record["golden"], validate=True)
+        whole = named == record["id"] == path.parent.name and "versions" in record
+        whole &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
+    if not whole:
+        raise DamagedFileError(path, "its record is not that of this space")
     return record
 
 
@@ -373,12 +373,8 @@ def _touch(path: Path) -> None:
         os.utime(path)
 
 
-def _golden(record: dict[str, Any]) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(record["golden"], validate=True), "<f4")
-
-
 def _agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
-    then = _golden(record).astype(np.float64)
+    then = np.frombuffer(base64.b64decode(record["golden"]), "<f4").astype(np.float64)
     now = golden.astype(np.float64)
     norms = np.linalg.norm(then) * np.linalg.norm(now)
     return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)
