@@ -89,7 +89,7 @@ def _show_speeds(infos: list[BackboneInfo], cache: str | None, as_json: bool) ->
         click.echo(json.dumps([dataclasses.asdict(speed) for speed in speeds]))
         return
     runtimes = list(dict.fromkeys(name for speed in speeds for name in speed.images_per_second))
-    table = Table("backbone", *runtimes, "auto", title="images per second, forward pass only")
+    table = Table("backbone", *runtimes, "fastest", title="images per second, forward pass only")
     for speed in speeds:
         cells = [
             f"{found:,.1f}" if (found := speed.images_per_second.get(name)) else "-"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import math
 import os
 import platform
 from concurrent.futures import ThreadPoolExecutor
@@ -28,25 +29,26 @@ class Alternative:
 
     Attributes
     ----------
-    worth : int
-        From how many images on it repays making it: to export a model takes seconds, to compile
-        one a minute, to embed an image milliseconds.
+    worth : dict of str to int
+        By device, from how many images on "auto" takes it into account: to export a model takes
+        seconds, to compile one a minute, to embed an image milliseconds.
     needs : tuple of str
         The packages that it needs.
     precisions, devices : tuple of str
         What it runs in and on.
     """
 
-    worth: int
+    worth: dict[str, int]
     needs: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("float32",)
     devices: tuple[str, ...] = ("cpu",)
 
 
 ALTERNATIVES = {
-    "onnx": Alternative(1_000, ("onnxruntime", "onnx", "onnxscript")),
-    "openvino": Alternative(1_000, ("openvino", "onnx", "onnxscript")),
-    "compile": Alternative(20_000, (), ("float32", "bfloat16"), ("cpu", "cuda")),
+    "onnx": Alternative({"cpu": 1_000}, ("onnxruntime", "onnx", "onnxscript")),
+    "openvino": Alternative({"cpu": 1_000}, ("openvino", "onnx", "onnxscript")),
+    # On the CPU only if asked for: slower than ONNX Runtime wherever it was measured.
+    "compile": Alternative({"cuda": 20_000}, (), ("float32", "bfloat16"), ("cpu", "cuda")),
 }
 RUNTIMES = ("auto", "torch", *ALTERNATIVES)
 
@@ -122,11 +124,13 @@ class RuntimeChoice:
 
     def _fastest(self, n_images: int) -> str:
         known = self._remembered()
-        least = {
-            name: a.worth // _MADE_BEFORE if known.get(name) else a.worth
-            for name, a in ALTERNATIVES.items()
-        }
-        names = [name for name in self.possible() if n_images >= least.get(name, 0)]
+        device = self._backbone.device.type
+
+        def is_worth_it(name: str) -> bool:
+            least = ALTERNATIVES[name].worth.get(device, math.inf)
+            return n_images >= (least / _MADE_BEFORE if known.get(name) else least)
+
+        names = [name for name in self.possible() if name == "torch" or is_worth_it(name)]
         if len(names) > 1 and not known.keys() >= set(names):
             known = self.measure(names)
         return max(names, key=lambda name: known.get(name) or 0.0)

@@ -123,7 +123,8 @@ def extract(
         ``featuretl[openvino]``); or PyTorch compiled, which takes a minute and on the CPU a C++
         compiler. Another than eager PyTorch is used only if its embeddings agree on a few images
         (cosine >= 0.9999). "auto" is the fastest of them, measured when there are so many images
-        that it pays (1,000; compiled 20,000), and remembered in the store.
+        that it pays (1,000), and remembered in the store; compiled PyTorch takes part on GPUs, from
+        20,000 images on.
     batch_size : int or "auto", default="auto"
         Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
         the CPU and 1024 elsewhere. Where memory does not suffice, the forward pass takes fewer by

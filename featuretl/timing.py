@@ -24,7 +24,7 @@ class BackboneSpeed:
         By runtime: from the network's input to embeddings, without reading and decoding, in all
         threads together. None: the runtime cannot run this backbone, or does not agree.
     fastest : str
-        What ``runtime="auto"`` means for many images.
+        Of all that were measured.
     """
 
     name: str

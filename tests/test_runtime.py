@@ -53,7 +53,8 @@ def worth(monkeypatch):
 
     def set_(**least):
         for name in ALTERNATIVES:
-            changed = dataclasses.replace(ALTERNATIVES[name], worth=least.get(name, 10**9))
+            worth = {"cpu": least[name]} if name in least else {}
+            changed = dataclasses.replace(ALTERNATIVES[name], worth=worth)
             monkeypatch.setitem(ALTERNATIVES, name, changed)
 
     return set_
