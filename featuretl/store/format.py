@@ -45,6 +45,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -57,6 +58,12 @@ FORMAT_VERSION = 1
 KEY_DTYPE = np.dtype("S32")  # compares like the 32 raw bytes; never call tolist() on it
 
 _MAGIC = b"FTLKEYS1"
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\0(..){'descr': '(<f[24])', 'fortran_order': False,"
+    rb" 'shape': \((\d+), (\d+)\), } *\n",
+    re.DOTALL,
+)
+_NPY_HEADER_BYTES = 256
 _FOOTER = struct.Struct("<8s32sQQQII")
 
 
@@ -164,22 +171,29 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
 
 
 def open_matrix(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Return a ``.npy`` file of floats as a read-only memory map (n, d), its header checked."""
+    """Return a ``.npy`` file of floats as a read-only memory map (n, d), its header checked.
+
+    NumPy's own reader parses the header as Python, which raises much on a damaged one, and at times
+    a SystemError on a good one when several threads do so (CPython issue 106905).
+    """
     try:
-        matrix = np.lib.format.open_memmap(path, mode="r")
-        size = path.stat().st_size
+        with path.open("rb") as file:
+            header = _NPY_HEADER.match(file.read(_NPY_HEADER_BYTES))
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise DamagedFileError(path, f"{error.strerror}") from error
-    except Exception as error:  # NumPy lets through whatever its parser raises on a header
-        raise DamagedFileError(path, f"it cannot be read ({error})") from error
-    expected = shape or matrix.shape
-    if matrix.shape != expected or matrix.ndim != 2 or matrix.dtype.kind != "f":
-        raise DamagedFileError(
-            path, f"{matrix.dtype} {matrix.shape}, expected floats {shape or '(n, d)'}"
-        )
-    if size != matrix.offset + matrix.nbytes:
-        raise DamagedFileError(path, f"{size} bytes, {matrix.offset + matrix.nbytes} expected")
-    return matrix
+    if header is None or header.end() != 10 + int.from_bytes(header[1], "little"):
+        raise DamagedFileError(path, "its header is not that of a matrix of floats")
+    dtype, found = np.dtype(header[2].decode()), (int(header[3]), int(header[4]))
+    expected = header.end() + found[0] * found[1] * dtype.itemsize
+    if shape not in (None, found):
+        raise DamagedFileError(path, f"its shape is {found}, {shape} was expected")
+    if size != expected:
+        raise DamagedFileError(path, f"{size} bytes, {expected} were expected")
+    try:
+        return np.memmap(path, dtype, "r", header.end(), found)
+    except OSError as error:
+        raise DamagedFileError(path, f"{error.strerror}") from error
 
 
 def check_rows(folder: Path, segment: Segment) -> None:

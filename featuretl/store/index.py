@@ -30,6 +30,9 @@ _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name='segment'"
+_OTHER_ROWS = """SELECT 1 FROM segment WHERE typeof(uuid) != 'text' OR typeof(space) != 'text'
+    OR length(uuid) != 32 OR length(space) != 64 OR typeof(n) != 'integer' OR seq < 1
+    OR typeof(d) != 'integer' OR typeof(size) != 'integer' OR typeof(crc) != 'integer' OR uuid GLOB '*[^0-9a-f]*' OR space GLOB '*[^0-9a-f]*' LIMIT 1"""
 _INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (?,?,?,?,?,?)"
 
 
@@ -108,9 +111,11 @@ class SegmentIndex:
                 (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
                 if found == "ok" and not db.execute(_HAS_TABLE).fetchone():
                     found = "it has no table of segments"
-        except sqlite3.OperationalError as error:
-            raise self._unusable(error) from error
-        except sqlite3.DatabaseError as error:
+                if found == "ok" and db.execute(_OTHER_ROWS).fetchone():
+                    found = "it has rows that name no segment"  # nor may they name other files
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if isinstance(error, sqlite3.OperationalError) and not _is_of_the_schema(error):
+                raise self._unusable(error) from error
             return str(error)
         return None if found == "ok" else found
 
@@ -241,6 +246,11 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise
+
+
+def _is_of_the_schema(error: sqlite3.OperationalError) -> bool:
+    """Return whether a statement does not fit the tables: nothing that passes, as a lock does."""
+    return error.sqlite_errorcode == sqlite3.SQLITE_ERROR
 
 
 def _values(segment: Segment) -> tuple[Any, ...]:

@@ -92,6 +92,16 @@ def test_hostile_headers_are_refused_before_anything_is_allocated(tmp_path, head
         open_rows(tmp_path, segment)
 
 
+def test_headers_are_read_without_the_parser_of_python(tmp_path, monkeypatch):
+    segment, _, rows = make(tmp_path)
+
+    def broken(*args):
+        raise SystemError("AST constructor recursion depth mismatch")  # CPython issue 106905
+
+    monkeypatch.setattr("ast.literal_eval", broken)
+    np.testing.assert_array_equal(read(tmp_path, segment)[1], rows)
+
+
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError(5, "Input/output error")
