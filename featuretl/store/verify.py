@@ -76,7 +76,8 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
     ----------
     store : EmbeddingStore
     repair : bool, default=False
-        Unlink what is found, and make the index anew; whole files stay as they are.
+        Unlink what is found, and make the index anew; whole files stay as they are. Extractions
+        that want to add rows wait meanwhile.
 
     Returns
     -------
