@@ -31,6 +31,11 @@ _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name='segment'"
+# Nor may an index name files that are no segments.
+_OTHER_ROWS = """SELECT 1 FROM segment WHERE typeof(uuid) != 'text' OR typeof(space) != 'text'
+    OR length(uuid) != 32 OR length(space) != 64 OR uuid GLOB '*[^0-9a-f]*'
+    OR space GLOB '*[^0-9a-f]*' OR typeof(n) != 'integer' OR typeof(d) != 'integer'
+    OR typeof(size) != 'integer' OR typeof(crc) != 'integer' OR seq < 1 LIMIT 1"""
 _SELECT = "SELECT seq, uuid, space, n, d, size, crc FROM segment"
 _INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (?,?,?,?,?,?)"
 
@@ -237,6 +242,8 @@ def _check(db: sqlite3.Connection) -> None:
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(found)
+    if db.execute(_OTHER_ROWS).fetchone():
+        raise sqlite3.DatabaseError("it has rows that name no segment")
     db.execute(_SELECT).fetchall()  # as text and numbers
 
 

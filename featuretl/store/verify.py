@@ -29,6 +29,7 @@ from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.store import EmbeddingStore, read_record
 
 _SPACE_NAME = re.compile(r"[0-9a-f]{64}")
+_Checked = tuple[Segment, np.ndarray] | DamagedFileError
 _DAMAGE = {errno.ENOENT, errno.EIO}  # of a file; any other error of the system is no fault of it
 
 
@@ -73,7 +74,8 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
     ----------
     store : EmbeddingStore
     repair : bool, default=False
-        Unlink what is found, and make the index anew; whole files stay as they are.
+        Unlink what is found, and make the index anew; whole files stay as they are. Extractions
+        that want to add rows wait meanwhile.
 
     Returns
     -------
@@ -125,11 +127,11 @@ def rebuild(store: EmbeddingStore) -> Rebuilt:
 def _findings(store: EmbeddingStore) -> Iterator[Finding]:
     folders = (store.path / "spaces").glob("*")
     spaces = {path.name for path in folders if _SPACE_NAME.fullmatch(path.name)}
-    problem = store.index.problem() if spaces or store.index.path.exists() else None
-    if problem is not None:
-        yield Finding(store.index.path, problem)
-    else:
+    problem = store.index.problem()
+    if problem is None:
         spaces |= store.index.sizes().keys()
+    elif spaces or store.index.path.exists():
+        yield Finding(store.index.path, problem)
     for identity in sorted(spaces):
         yield from _check_space(store, identity, trusted=problem is None)
     for path in sorted((store.path / "views").glob("*.npy")):
@@ -150,34 +152,40 @@ def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterato
     except DamagedFileError as error:
         indexed = _indexed(store, identity) if trusted else {}
         if folder.exists() or indexed:  # else freed meanwhile
-            yield _damage(
-                error, _lost(folder, _on_disk(folder) | set(indexed), indexed, KeyIndex())
-            )
+            rows = _lost(folder, _on_disk(folder) | set(indexed), indexed, KeyIndex())
+            yield _damage(error, rows)
         return
     checked = {uuid: _check_segment(folder, uuid, n_features) for uuid in _on_disk(folder)}
+    if not trusted:
+        yield from _damaged_segments(folder, checked, {})
+        return
     # Only now: it does not list what was freed meanwhile, and what it lists besides is there.
-    indexed = _indexed(store, identity) if trusted else {}
+    indexed = _indexed(store, identity)
     for uuid in set(indexed) - set(checked):
         checked[uuid] = _check_segment(folder, uuid, n_features)
+    yield from _damaged_segments(folder, {uuid: checked[uuid] for uuid in indexed}, indexed)
+    for uuid, found in sorted(checked.items()):
+        if not isinstance(found, DamagedFileError):
+            if indexed.get(uuid) != found[0]:
+                problem = f"it does not list the segment {identity}/{uuid} as that is"
+                yield Finding(store.index.path, problem, damaged=uuid in indexed)
+        elif uuid not in indexed and uuid in _on_disk(folder):
+            yield Finding(found.path, f"{found.problem}; a killed run left it", damaged=False)
+
+
+def _damaged_segments(
+    folder: Path, checked: dict[str, _Checked], indexed: dict[str, Segment]
+) -> Iterator[Finding]:
     whole = KeyIndex()
     for found in checked.values():
         if not isinstance(found, DamagedFileError):
             whole.add(found[1], np.zeros(found[0].n, np.int64))
     for uuid, found in sorted(checked.items()):
-        committed = uuid in indexed or not trusted
-        if not isinstance(found, DamagedFileError):
-            if trusted and indexed.get(uuid) != found[0]:
-                problem = f"it does not list the segment {identity}/{uuid} as that is"
-                yield Finding(store.index.path, problem, damaged=committed)
-        elif committed:
+        if isinstance(found, DamagedFileError):
             yield _damage(found, _lost(folder, {uuid}, indexed, whole))
-        elif uuid in _on_disk(folder):
-            yield Finding(found.path, f"{found.problem}; a killed run left it", damaged=False)
 
 
-def _check_segment(
-    folder: Path, uuid: str, n_features: int
-) -> tuple[Segment, np.ndarray] | DamagedFileError:
+def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:
     """Return a segment and its keys (n,), S32, or what is wrong with it."""
     try:
         segment, keys = read_keys(folder, uuid)

@@ -173,6 +173,32 @@ def test_an_index_that_says_something_else_than_the_files(filled, cache):
     assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("uuid", "../../../precious"), ("space", ".."), ("space", ""), ("uuid", ""), ("n", "many")],
+)
+def test_an_index_cannot_make_other_files_go(filled, cache, column, value):
+    precious = [cache / "precious.npy", cache.parent / "precious.npy", cache / "spaces" / "x.txt"]
+    for path in precious:
+        path.write_bytes(b"precious")
+    with sqlite3.connect(cache / "index.sqlite") as db:
+        db.execute(f"UPDATE segment SET {column} = ? WHERE seq = 1", (value,))
+    good = contents(cache)
+    (finding,) = verify(EmbeddingStore(cache), repair=True)
+    assert finding.path == cache / "index.sqlite"
+    assert contents(cache) == good
+    assert precious[1].exists()
+    assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
+
+
+def test_a_folder_that_is_no_store_stays_as_it_is(cache):
+    cache.mkdir()
+    (cache / "spaces").mkdir()
+    (cache / "spaces" / "notes").mkdir()
+    assert verify(EmbeddingStore(cache)) == []
+    assert [path.name for path in cache.iterdir()] == ["spaces"]
+
+
 def test_what_a_kill_before_the_commit_left_is_no_damage(filled, cache):
     whole, half = segment(cache, 0, ".npy"), segment(cache, 1, ".keys")
     with sqlite3.connect(cache / "index.sqlite") as db:
