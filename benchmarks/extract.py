@@ -78,7 +78,7 @@ class Contenders:
         weights = "auto" if self.file else "random"
         self.backbones = {
             precision: load_backbone(name, weights=weights, precision=precision)
-            for precision in ("float32", "bfloat16")
+            for precision in ("float32", "bfloat16", "int8")
         }
         self._stores = 0
 
@@ -113,7 +113,7 @@ class Contenders:
         store.make_folder()
         (store.path / "models").symlink_to(models)
         if precision == "float32":
-            self.store = store
+            self.store = store  # where warm runs look
         return self._timed(key, store, runtime, precision)
 
     def warm(self, key: str) -> float:
@@ -219,6 +219,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 @options
 @click.option("--compile", "compiled", is_flag=True, help="Also PyTorch compiled.")
 @click.option("--bfloat16", is_flag=True, help="Also PyTorch in bfloat16.")
+@click.option("--int8", is_flag=True, help="Also ONNX Runtime in int8.")
 @click.option("--check", "check_", is_flag=True, help="Compare with the recorded ratios.")
 @click.option("--record", is_flag=True, help="Record the ratios.")
 def main(
@@ -229,6 +230,7 @@ def main(
     plot_file: str | None,
     compiled: bool,
     bfloat16: bool,
+    int8: bool,
     check_: bool,
     record: bool,
 ) -> None:
@@ -246,6 +248,8 @@ def main(
             contenders["cold, torch, bfloat16"] = partial(
                 these.cold, runtime="torch", precision="bfloat16"
             )
+        if int8:
+            contenders["cold, onnx, int8"] = partial(these.cold, runtime="onnx", precision="int8")
         contenders |= {"warm": these.warm, "warm by hash": these.warm_by_hash}
         table = measure(these, contenders, repeats)
     show(table, as_json)
