@@ -74,7 +74,7 @@ class Statistics:
         or have no embedding. They add up to `images` at the end.
     seconds : float
     runtime : str
-        What computed the embeddings: "torch" or "onnx"; empty if nothing was computed.
+        What computed the embeddings: "torch", "onnx", ..; empty if nothing was computed.
     agreement : float or None
         Least cosine between embeddings of this precision and of float32, on four images; None where
         it is float32.
