@@ -89,14 +89,14 @@ class OpenVinoRuntime:
 def export(embedding: Embedding, input_size: tuple[int, ...]) -> bytes:
     """Return a module as an ONNX model for batches of one image, (1, *input_size)."""
     example = torch.zeros((1, *input_size))
-    with _quiet(), torch.inference_mode():
+    with quiet(), torch.inference_mode():
         program = torch.onnx.export(embedding, (example,), dynamo=True, verbose=False)
     assert program is not None  # with dynamo=True there is one  # nosec B101
     return program.model_proto.SerializeToString()
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the exporter, which reports on itself in warnings, in logs and on stdout."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import logging
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-from featuretl.backbones.exported import OnnxRuntime, export, keep
+from featuretl.backbones.exported import OnnxRuntime, export, keep, quiet
 from featuretl.backbones.runtimes import TorchRuntime, least_cosine
 from featuretl.exceptions import BackboneError
 
@@ -58,8 +57,7 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
         raise BackboneError("precision='int8' runs on the CPU; use device='cpu' or 'bfloat16'.")
     if any(importlib.util.find_spec(package) is None for package in _NEEDED):
         raise BackboneError(f"precision='int8' needs: pip install {' '.join(_NEEDED)}")
-    crops = _crops(backbone)
-    probe = backbone.batch(crops[:4])
+    probe = backbone.batch(_crops(backbone, 4))
     expected = TorchRuntime(backbone.embedding_in("float32"))(probe)
     if file is not None and file.exists():
         with contextlib.suppress(Exception):  # a damaged or foreign file is made anew
@@ -68,6 +66,7 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
                 return runtime
     try:
         model = export(backbone.embedding_in("float32"), tuple(probe.shape[1:]))
+        crops = _crops(backbone, QUANTIZATION["crops"])
         model = _quantize(model, (backbone.batch([crop]).contiguous().numpy() for crop in crops))
         runtime = OnnxRuntime(model)
         found = least_cosine(expected, runtime(probe))
@@ -84,12 +83,12 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
     return runtime
 
 
-def _crops(backbone: Backbone) -> list[Any]:
-    """Return prepared crops of two photographs, of many sizes."""
+def _crops(backbone: Backbone, n: int) -> list[Any]:
+    """Return n prepared crops of two photographs, of many sizes."""
     rng = np.random.default_rng(0)
     photographs = load_sample_images().images
     crops = []
-    for i in range(QUANTIZATION["crops"]):
+    for i in range(n):
         photograph = photographs[i % len(photographs)]
         side = int(rng.integers(200, min(photograph.shape[:2])))
         top, left = (int(rng.integers(0, size - side + 1)) for size in photograph.shape[:2])
@@ -116,7 +115,7 @@ def _quantize(model: bytes, inputs: Iterator[np.ndarray]) -> bytes:
             found = next(inputs, None)
             return None if found is None else {name: found}
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         single, prepared, quantized = (
             Path(folder, f"{stage}.onnx") for stage in ("float32", "prepared", "int8")
         )
@@ -133,13 +132,3 @@ def _quantize(model: bytes, inputs: Iterator[np.ndarray]) -> bytes:
             weight_type=QuantType.QInt8,
         )
         return quantized.read_bytes()
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
