@@ -24,6 +24,8 @@ _HOME_OF = {
     "LinearProbeRegressor": "featuretl.heads.ridge",
     "NearestMeanClassifier": "featuretl.heads.nearest_mean",
     "SVMProbeClassifier": "featuretl.heads.svm",
+    "TransferClassifier": "featuretl.transfer.classifier",
+    "TransferRegressor": "featuretl.transfer.regressor",
     "extract": "featuretl.extraction",
     "list_backbones": "featuretl.backbones.catalog",
     "load_backbone": "featuretl.backbones.backbone",

@@ -70,6 +70,16 @@ BELOW = {
         "extraction",
         "heads",
     },
+    "transfer": {
+        "exceptions",
+        "_validation",
+        "images",
+        "backbones",
+        "extraction",
+        "embedder",
+        "heads",
+        "finetune",
+    },
 }
 TORCH_ROOMS = {"backbones", "finetune"}
 

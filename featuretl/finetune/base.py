@@ -24,6 +24,7 @@ from featuretl.finetune.fitting import Fitting
 from featuretl.finetune.loop import outputs_of
 from featuretl.finetune.parameters import check_parameters
 from featuretl.finetune.planning import FoundActivations
+from featuretl.finetune.search import verdict_of
 from featuretl.finetune.trunk import Trunk
 from featuretl.images.inputs import as_images
 from featuretl.store.store import resolve_store
@@ -97,6 +98,47 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             explodes; `suggestion`, the rate at which the loss falls most steeply.
         """
         return find_rate(clone(self)._begin(X, y, None, None, None), steps)
+
+    def search(self, X: Any, y: Any, *, groups: Any = None, held_out: Any = None) -> Bunch:
+        """Try the rates, and the numbers of blocks, that ``learning_rate="auto"`` tries.
+
+        Nothing is fitted: what was found can be given to `fit`. Runs are a quarter of `epochs`
+        long, the better half's half.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        y : array-like
+            As in `fit`.
+        groups : array-like of shape (n,), default=None
+            As in `fit`.
+        held_out : array-like of int, default=None
+            Positions of the images to judge by; None holds out `validation_fraction` of them.
+
+        Returns
+        -------
+        Bunch
+            `learning_rate` and `n_blocks`, the best; `held_out` (k,), the images it was judged by;
+            their `losses` and `scores`, float64 (k,), and the probe's, `probe_losses` and
+            `probe_scores`, as in `history_`; `worthwhile`, whether the probe was beaten;
+            `decision`, a sentence; `cache_trunk`, as `cache_trunk_`. `learning_rate` is None where
+            time ran out.
+        """
+        fitting = clone(self)._begin(X, y, None, groups, None)
+        choice, rows = fitting.search(None if held_out is None else np.sort(held_out))
+        rate, blocks = choice.candidate or (None, None)
+        return Bunch(
+            learning_rate=rate,
+            n_blocks=blocks,
+            held_out=rows,
+            losses=choice.found.losses,
+            scores=choice.found.scores,
+            probe_losses=choice.base.losses,
+            probe_scores=choice.base.scores,
+            worthwhile=choice.worthwhile,
+            decision=verdict_of(choice),
+            cache_trunk=fitting.plan,
+        )
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -246,9 +246,40 @@ class Fitting:
         given |= {"learning_rate": float(learning_rate), "seed": self.seed}
         return Training(**given, bfloat16=self._is_bfloat16(), seconds=self._seconds_left())
 
+    def search(self, held_out: np.ndarray | None) -> tuple[Choice, np.ndarray]:
+        """Only search, judging by `held_out` (None: an inner split); return these rows, too."""
+        network = self.start()
+        embeddings = self._embeddings(network) if self._p.head == "probe" else None
+        if held_out is None:
+            split = self._inner_split()
+        else:
+            split = np.setdiff1d(self.rows, held_out), held_out
+        return self._choose(network, embeddings, *split)[0], split[1]
+
     def _search(self, network: TunedNetwork, embeddings: np.ndarray | None) -> dict[str, Any]:
         """Choose rate and blocks on an inner split; return what was found, as plain values."""
-        train, held_out = self._inner_split()
+        choice, strength = self._choose(network, embeddings, *self._inner_split())
+        # A head that starts from nothing has nothing to go back to.
+        worthwhile = choice.worthwhile or (embeddings is None and choice.candidate is not None)
+        rate, blocks = choice.candidate or self._candidates()[0]
+        return {
+            "learning_rate": float(rate),
+            "n_blocks": int(blocks),
+            "fine_tuned": bool(worthwhile and not choice.interrupted),
+            "strength": None if strength is None else float(strength),
+            "records": choice.records,
+            "decision": verdict_of(choice),
+            "stopped": "interrupted" if choice.interrupted else "",
+        }
+
+    def _choose(
+        self,
+        network: TunedNetwork,
+        embeddings: np.ndarray | None,
+        train: np.ndarray,
+        held_out: np.ndarray,
+    ) -> tuple[Choice, Any]:
+        """Return the choice and the strength of the probe that was fitted to `train`."""
         candidates = self._candidates()
         training = self.training(candidates[0].learning_rate)
         if training.seconds is not None:
@@ -261,19 +292,7 @@ class Fitting:
         if embeddings is not None:
             self._set_probe(network, embeddings, train, self._problem.soften(strength))
         with self._bar("Searching", self._search_batches(len(candidates), len(train))) as step:
-            choice: Choice = choose(task, candidates, training, base, step)
-        # A head that starts from nothing has nothing to go back to.
-        worthwhile = choice.worthwhile or (embeddings is None and choice.candidate is not None)
-        rate, blocks = choice.candidate or candidates[0]
-        return {
-            "learning_rate": float(rate),
-            "n_blocks": int(blocks),
-            "fine_tuned": bool(worthwhile and not choice.interrupted),
-            "strength": None if strength is None else float(strength),
-            "records": choice.records,
-            "decision": verdict_of(choice),
-            "stopped": "interrupted" if choice.interrupted else "",
-        }
+            return choose(task, candidates, training, base, step), strength
 
     def _take_over(self, found: dict[str, Any]) -> float | None:
         self.learning_rate, self.fine_tuned = found["learning_rate"], found["fine_tuned"]

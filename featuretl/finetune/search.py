@@ -31,39 +31,51 @@ class Candidate(NamedTuple):
     n_blocks: int
 
 
+class Judged(NamedTuple):
+    """The loss and the score of each held-out row, float64 (k,)."""
+
+    losses: np.ndarray
+    scores: np.ndarray
+
+
 class Choice(NamedTuple):
     """What the search found.
 
     Attributes
     ----------
     candidate : Candidate or None
-        None if nothing could be tried.
-    gain : ndarray of float64
-        By how much the loss of each held-out row fell below the probe's.
-    score_gain : ndarray of float64
-        By how much its score rose.
+        The best; None if nothing could be tried.
+    base : Judged
+        The start, judged by the held-out rows.
+    found : Judged
+        The candidate, judged by them; the start where there is none.
     records : list of dict
         The epochs of all runs.
     interrupted : bool
     """
 
     candidate: Candidate | None
-    gain: np.ndarray
-    score_gain: np.ndarray
+    base: Judged
+    found: Judged
     records: list[Record]
     interrupted: bool
 
     @property
+    def gain(self) -> np.ndarray:
+        """By how much the loss of each held-out row fell, float64 (k,)."""
+        return self.base.losses - self.found.losses
+
+    @property
+    def score_gain(self) -> np.ndarray:
+        """By how much its score rose, float64 (k,)."""
+        return self.found.scores - self.base.scores
+
+    @property
     def worthwhile(self) -> bool:
         """Whether the best candidate beat the start, in the loss and not at the score's expense."""
-        return bool(len(self.gain)) and self.gain.mean() > 0 and self.score_gain.mean() >= 0
-
-
-class Judged(NamedTuple):
-    """The loss and the score of each held-out row, float64 (k,)."""
-
-    losses: np.ndarray
-    scores: np.ndarray
+        return bool(
+            self.candidate is not None and self.gain.mean() > 0 and self.score_gain.mean() >= 0
+        )
 
 
 def choose(
@@ -102,10 +114,8 @@ def choose(
         left = left[: max(1, len(candidates) // 2)]
     task.network.eval()
     if not records:
-        return Choice(None, np.empty(0), np.empty(0), records, interrupted)
-    return Choice(
-        best, base.losses - found.losses, found.scores - base.scores, records, interrupted
-    )
+        return Choice(None, base, base, records, interrupted)
+    return Choice(best, base, found, records, interrupted)
 
 
 def rungs(epochs: int) -> tuple[int, int]:

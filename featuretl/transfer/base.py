@@ -1,0 +1,191 @@
+"""What TransferClassifier and TransferRegressor share: the outer split, the choice, the last fit."""
+
+from __future__ import annotations
+
+import numbers
+import time
+import warnings
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl._validation import check_option, parameter_error
+from featuretl.backbones.catalog import PACKAGED, packaged_file
+from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._folds import check_folds
+from featuretl.transfer.decision import Decision, Outer
+from featuretl.transfer.problem import Problem
+from featuretl.transfer.search import MANY, MANY_NUMBERS, Search, Trial
+from featuretl.transfer.tasks import Classes, Numbers
+
+Array = np.ndarray[Any, Any]
+
+# The folds of the outer score: many where fitting is cheap and images are few, one else.
+_FOLDS_OF_FEW, _FEW_IMAGES = 10, 300
+_HELD_OUT = 5
+# Of the time that is left before them.
+_OUTER_SHARE, _LAST_SHARE = 0.45, 0.95
+
+
+class BaseTransfer(BaseEstimator):
+    """Base of `TransferClassifier` and `TransferRegressor`."""
+
+    _task: ClassVar[type[Classes] | type[Numbers]]
+    _strategies: ClassVar[tuple[str, ...]]
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        """Choose, score the choice on images apart, and fit it to all images.
+
+        Parameters
+        ----------
+        X : sequence of n images
+            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+        y : array-like of shape (n,)
+            See the class.
+        groups : array-like of shape (n,), default=None
+            Images of one group stay on one side of every split.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If `y` cannot be learnt from or lengths differ; ImageError if an image cannot be read.
+        BackboneError
+            If a backbone cannot be loaded.
+        """
+        began = time.monotonic()
+        self._check_parameters()
+        problem = Problem(self, X, groups, self._task, y)
+        self.n_features_in_ = 1
+        search, winner, outer = self._chosen(problem)
+        self.estimator_ = self._fitted(problem, winner, np.arange(problem.n), last=True)
+        self.strategy_, self.backbone_ = winner.strategy, winner.backbone
+        self.decision_ = Decision(
+            strategy=winner.strategy,
+            backbone=winner.backbone,
+            outer=outer,
+            seconds=time.monotonic() - began,
+            trials=search.trials,
+            n_images=problem.n,
+            per_class=problem.task.per_class,
+            folds=search.folds,
+            score_name=problem.task.score_name,
+            proportion=problem.task.proportion,
+            groups=problem.groups,
+        )
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Return what the chosen model predicts, (n,).
+
+        Parameters
+        ----------
+        X : sequence of n images
+        """
+        check_is_fitted(self)
+        predicted: Array = self.estimator_.predict(X)
+        return predicted
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = False
+        return tags
+
+    def _chosen(self, problem: Problem) -> tuple[Search, Trial, Outer]:
+        """Return the choice that counts, its winner and the outer score."""
+        rows = np.arange(problem.n)
+        backbones = self._backbones()
+        if self.test_size is None:
+            search = Search(problem, rows, backbones, self.strategy, self.cv)
+            return search, search.run(), Outer(how="test_size=None")
+        one, n_folds = self._outer_folds(problem)
+        try:
+            fold, how = problem.folds(rows, n_folds)
+        except InputError as error:
+            search = Search(problem, rows, backbones, self.strategy, self.cv)
+            return search, search.run(), Outer(how=str(error).rstrip("."))
+        scores = np.full(problem.n, np.nan)
+        for k in range(1 if one else fold.max() + 1):
+            search = Search(problem, rows[fold != k], backbones, self.strategy, self.cv)
+            winner = search.run()
+            model = self._fitted(problem, winner, rows[fold != k])
+            test = rows[fold == k]
+            scores[test] = problem.judge(model, winner.strategy, test, winner.backbone)[0]
+        judged = ~np.isnan(scores)
+        if one:
+            how = f"the choice was made on the other {problem.n - judged.sum():,}"
+        else:
+            search = Search(problem, rows, backbones, self.strategy, self.cv)
+            winner = search.run()
+            how = f"the choice was made anew on the rest of each of {fold.max() + 1} folds"
+        groups = None if problem.groups is None else problem.groups[judged]
+        return search, winner, Outer.of(scores[judged], groups, problem.task.proportion, how)
+
+    def _outer_folds(self, problem: Problem) -> tuple[bool, int]:
+        """Return whether one fold is enough, and how many folds to make."""
+        if self.test_size != "auto":
+            return True, max(2, round(1 / self.test_size))
+        many = (
+            (MANY, problem.task.per_class) if problem.task.per_class else (MANY_NUMBERS, problem.n)
+        )
+        costly = self.strategy in ("auto", "fine-tune") and many[1] >= many[0]
+        if costly or self.strategy == "fine-tune" or problem.n > _FEW_IMAGES:
+            return True, _HELD_OUT
+        return False, _FOLDS_OF_FEW
+
+    def _fitted(self, problem: Problem, winner: Trial, rows: Array, last: bool = False) -> Any:
+        """Return the winner, fitted to `rows`; with `last` what predicts from images."""
+        if winner.strategy == "fine-tune":
+            share = _LAST_SHARE if last else _OUTER_SHARE
+            left = max(0.1, share * problem.seconds_left())
+            model = problem.fine_tune(winner.backbone, left, **winner.settings)
+            images, y, groups = problem.taken(rows)
+            return model.fit(images, y, groups=groups)
+        with warnings.catch_warnings():
+            if not last:
+                warnings.simplefilter("ignore", FeatureTLWarning)
+            head = problem.head(winner.strategy, rows, winner.backbone, last)
+        return problem.pipeline(winner.backbone, head) if last else head
+
+    def _backbones(self) -> list[str]:
+        if isinstance(self.backbone, str):
+            installed = [name for name in PACKAGED if packaged_file(name)]
+            return installed if self.backbone == "auto" else [self.backbone]
+        return list(self.backbone)
+
+    def _check_parameters(self) -> None:
+        owner = type(self).__name__
+        check_option(owner, "strategy", self.strategy, self._strategies)
+        names = [self.backbone] if isinstance(self.backbone, str) else self.backbone
+        if not _is_names(names):
+            expected = "a name, a list of different names, or 'auto'"
+            raise parameter_error(owner, "backbone", expected, self.backbone)
+        if self.weights != "auto" and (names == ["auto"] or len(names) > 1):
+            raise parameter_error(owner, "weights", "'auto' for several backbones", self.weights)
+        check_folds(owner, self.cv)
+        size = self.test_size
+        if size not in (None, "auto") and not (_is_number(size) and 0 < size <= 0.5):
+            raise parameter_error(owner, "test_size", "'auto', None or a number in (0, 0.5]", size)
+        budget = self.time_budget
+        if budget is not None and not (_is_number(budget) and budget > 0):
+            raise parameter_error(owner, "time_budget", "a number > 0 or None", budget)
+
+
+def _is_names(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -1,0 +1,145 @@
+"""TransferClassifier: choose between a linear probe and more, and say on what evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sklearn.base import ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl.transfer.base import Array, BaseTransfer
+from featuretl.transfer.tasks import Classes
+
+
+class TransferClassifier(ClassifierMixin, BaseTransfer):
+    """Choose a strategy by the images at hand, with the linear probe to fall back on.
+
+    Candidates are tried on the same inner folds and compared image by image. One replaces another
+    only if it is better by more than one standard error. The winner is fitted to all images;
+    `decision_` tells what was tried and why, with a score of images that had no part in choosing.
+
+    Parameters
+    ----------
+    strategy : {"auto", "nearest-mean", "linear", "svm", "fine-tune"}, default="auto"
+        "auto" starts with "linear", the cross-validated probe (`LinearProbeClassifier`), and tries
+        "nearest-mean" with up to 50 images per class, and from 20 per class on "svm" (RBF; up to
+        4,000 images) and "fine-tune" (`FineTuneClassifier`, three blocks). With fewer than 8 images
+        per class nearest mean is what the probe must beat; with fewer than 5 it is chosen.
+        Any other takes that strategy; the table shows how it does.
+    backbone : str, list of str or "auto", default="tf_efficientnet_lite0"
+        Any timm model name; of several the one with the best linear probe. "auto" compares the
+        packaged ones that are installed.
+    weights : {"auto", "random"} or path, default="auto"
+        See `load_backbone`; a path for a single backbone only.
+    cv : int >= 2, splitter or iterable of (train, test), default=5
+        Inner folds: heads are judged by all of them, fine-tuning by the first. A number spreads
+        classes evenly and never splits a group.
+    test_size : "auto", float in (0, 0.5] or None, default="auto"
+        What is held out for the outer score. "auto": a fifth; where fine-tuning is not tried and
+        there are at most 300 images, each of ten folds in turn, with a choice of its own. A number
+        is rounded to one of 2, 3, .. equal parts. None saves the time and gives no score.
+    time_budget : float > 0 or None, default=None
+        Seconds for `fit`. What does not fit in is left out, and fine-tuning is shortened. Embedding
+        the images and the linear probe take what they take.
+    device : str, default="auto"
+        A torch device; "auto" is CUDA where available, else the CPU.
+    n_jobs : int, optional
+        Threads that read, decode and embed; None or -1 is one per usable core.
+    cache : "auto", path, EmbeddingStore or None, default="auto"
+        Where embeddings and activations are kept; see `ImageEmbedder`.
+    random_state : int, RandomState or None, default=None
+        Seeds the splits and all training. With a number and no `time_budget` the result is the same
+        every time.
+    verbose : int, default=0
+        1 shows progress.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    decision_ : Decision
+        `explain()` is the decision in sentences; `candidates` the table; `outer` the score of
+        images that had no part in it; `strategy` and `backbone` what was chosen.
+    strategy_, backbone_ : str
+        What was chosen.
+    estimator_ : Pipeline or FineTuneClassifier
+        The winner, fitted to all images: images in, classes out.
+    n_features_in_ : int
+        1: images are one column.
+
+    See Also
+    --------
+    rank_backbones : A table of many backbones.
+    FineTuneClassifier : Fine-tuning with all its parameters.
+
+    Notes
+    -----
+    Standard errors count the images of a group as one draw. The outer score is that of a model that
+    learnt from the other images only; the one that was fitted to all of them is, if anything,
+    better.
+
+    The rule of one standard error is that of Breiman et al., Classification and Regression Trees,
+    1984, section 3.4.3, for the simpler of two models; the thresholds on images per class are from
+    `benchmarks/chooser.py`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from featuretl import TransferClassifier
+    >>> china, flower = load_sample_images().images
+    >>> images = [p[i : i + 200, i : i + 200] for i in (0, 90, 180) for p in (china, flower)]
+    >>> model = TransferClassifier(random_state=0, cache=None)
+    >>> model.fit(images, ["temple", "flower"] * 3).predict([china, flower]).tolist()
+    ['temple', 'flower']
+    >>> model.strategy_
+    'nearest-mean'
+    """
+
+    _task = Classes
+    _strategies = ("auto", "nearest-mean", "linear", "svm", "fine-tune")
+
+    def __init__(
+        self,
+        strategy: str = "auto",
+        *,
+        backbone: str | Sequence[str] = "tf_efficientnet_lite0",
+        weights: Any = "auto",
+        cv: Any = 5,
+        test_size: float | str | None = "auto",
+        time_budget: float | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        cache: Any = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.strategy = strategy
+        self.backbone = backbone
+        self.weights = weights
+        self.cv = cv
+        self.test_size = test_size
+        self.time_budget = time_budget
+        self.device = device
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @property
+    def classes_(self) -> Array:
+        """The classes, ndarray of shape (n_classes,)."""
+        check_is_fitted(self, "estimator_")
+        classes: Array = self.estimator_.classes_
+        return classes
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities (n, n_classes), rows summing to 1.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        """
+        check_is_fitted(self)
+        proba: Array = self.estimator_.predict_proba(X)
+        return proba

@@ -1,0 +1,147 @@
+"""What all choices of one fit share: images, targets, groups, embeddings, and the time left."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import has_fit_parameter
+
+from featuretl.backbones.backbone import load_backbone
+from featuretl.embedder import ImageEmbedder
+from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.extraction import extract
+from featuretl.heads._folds import fold_of_rows
+from featuretl.heads._targets import Targets, check_length
+from featuretl.images.inputs import as_images
+from featuretl.transfer.tasks import Classes, Numbers
+
+Array = np.ndarray[Any, Any]
+
+_TIMED = 32
+# Whose probabilities are fitted to the log-loss, so that it may be compared.
+_CALIBRATED = ("linear", "fine-tune")
+
+
+class Problem:
+    """The images and targets of one `fit`.
+
+    Attributes
+    ----------
+    images : sequence of n images
+    task : Classes or Numbers
+    groups : ndarray of shape (n,), or None
+    seed : int
+    budget : float
+        Seconds that the whole fit may take.
+    """
+
+    def __init__(
+        self, estimator: Any, X: Any, groups: Any, task: type[Classes] | type[Numbers], y: Any
+    ) -> None:
+        self.owner = type(estimator).__name__
+        self._p = estimator
+        self._began = time.monotonic()
+        self.budget = np.inf if estimator.time_budget is None else float(estimator.time_budget)
+        self.images: Sequence[Any] = as_images(X, self.owner)
+        self.task = task(estimator, y, len(self.images))
+        self.groups = None if groups is None else np.asarray(groups)
+        if self.groups is not None:
+            check_length(len(self.images), "groups", len(self.groups))
+        self.seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
+        self._embeddings: dict[str, Array] = {}
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return len(self.images)
+
+    def seconds_left(self) -> float:
+        """Return what is left of the time budget; infinite without one."""
+        return self.budget - (time.monotonic() - self._began)
+
+    def embedder(self, backbone: str) -> ImageEmbedder:
+        """Return the transformer of a backbone."""
+        p = self._p
+        common = {"weights": p.weights, "device": p.device, "n_jobs": p.n_jobs, "cache": p.cache}
+        return ImageEmbedder(backbone, **common, verbose=p.verbose)
+
+    def embeddings(self, backbone: str) -> Array:
+        """Return the embeddings (n, d) of all images."""
+        if backbone not in self._embeddings:
+            self._embeddings[backbone] = self.embedder(backbone).transform(self.images)
+        return self._embeddings[backbone]
+
+    def head(self, strategy: str, rows: Array, backbone: str, last: bool = False) -> Any:
+        """Return a head fitted to `rows`; `last` if it is the one that will predict."""
+        try:
+            self.folds(rows, 2)
+            foldable = True
+        except InputError:
+            foldable = False
+        head = self.task.head(strategy, len(rows), foldable, last, self.seed)
+        options = {}
+        if self.groups is not None and has_fit_parameter(head, "groups"):
+            options["groups"] = self.groups[rows]
+        return head.fit(self.embeddings(backbone)[rows], self.task.y[rows], **options)
+
+    def judge(self, model: Any, strategy: str, rows: Array, backbone: str) -> tuple[Array, Array]:
+        """Return the score and the loss of each of `rows`, (k,) each, by a fitted candidate."""
+        if strategy == "fine-tune":
+            X: Any = [self.images[i] for i in rows]
+        else:
+            X = self.embeddings(backbone)[rows]
+        return self.task.judge(model, X, rows, strategy in _CALIBRATED)
+
+    def fine_tune(self, backbone: str, seconds: float = np.inf, **settings: Any) -> Any:
+        """Return an estimator, unfitted, that trains for so many seconds at most."""
+        p = self._p
+        budget = None if np.isinf(seconds) else max(0.1, seconds)
+        common = {"weights": p.weights, "device": p.device, "n_jobs": p.n_jobs, "cache": p.cache}
+        return self.task.fine_tune(
+            backbone,
+            **common,
+            **settings,
+            time_budget=budget,
+            random_state=self.seed,
+            verbose=p.verbose,
+        )
+
+    def pipeline(self, backbone: str, head: Any) -> Any:
+        """Return images -> embeddings -> a fitted head."""
+        return make_pipeline(self.embedder(backbone), head)
+
+    def folds(self, rows: Array, cv: Any) -> tuple[Array, str]:
+        """Return the fold that holds out each of `rows`, -1 for none, and a clause on how many.
+
+        Raises
+        ------
+        InputError
+            If nothing can be held out.
+        """
+        targets = Targets(self.task.targets.classes, self.task.targets.codes[rows])
+        groups = None if self.groups is None else self.groups[rows]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", FeatureTLWarning)
+            fold, n_folds = fold_of_rows(self.owner, targets, groups, cv, self.seed)
+        why = [str(w.message) for w in caught if issubclass(w.category, FeatureTLWarning)]
+        return fold, " ".join([f"{n_folds} folds.", *why])
+
+    def taken(self, rows: Array) -> tuple[list[Any], Array, Array | None]:
+        """Return the images, targets and groups of `rows`."""
+        images = [self.images[i] for i in rows]
+        return images, self.task.y[rows], None if self.groups is None else self.groups[rows]
+
+    def seconds_per_image(self, backbone: str) -> float:
+        """Return how long an image takes from file to embedding, measured on 32 of them."""
+        sample = [self.images[i] for i in range(min(self.n, _TIMED))]
+        loaded = load_backbone(backbone, weights=self._p.weights, device=self._p.device)
+        extract(sample, loaded, runtime="torch", n_jobs=self._p.n_jobs)
+        began = time.monotonic()
+        extract(sample, loaded, runtime="torch", n_jobs=self._p.n_jobs)
+        return (time.monotonic() - began) / len(sample)

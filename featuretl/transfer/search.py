@@ -1,0 +1,278 @@
+"""One choice: candidates tried on the same inner folds of some images, and compared in pairs."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.transfer.evidence import Gain, gain_of
+from featuretl.transfer.problem import Problem
+from featuretl.transfer.tasks import MOST_FOR_SVM
+
+Array = np.ndarray[Any, Any]
+
+# Images per class. Below the first, what is held out says nothing; below the second, means of
+# classes are the safer guess; from the third on, more than a linear head may be worth its price.
+FEWEST, FEW, MANY = 5, 8, 20
+# Numbers have no classes: so many images in all.
+MANY_NUMBERS = 200
+# With fewer wrong predictions, there is nothing to gain that could be seen.
+_FEWEST_ERRORS = 3
+_NEAREST_MEAN_TO = 50
+
+# The share of the time left that a search for rate and depth may take.
+_SEARCH = 0.3
+# What a fine-tuning costs, in passes over its images: the search on four fifths of them, 12 epochs
+# for the outer score, 12 for the last fit; and at the least.
+_PASSES, _LEAST_PASSES = 40.0, 10.0
+
+
+@dataclass
+class Trial:
+    """One candidate, tried or not.
+
+    Attributes
+    ----------
+    strategy, backbone : str
+    why : str
+        Why it was tried.
+    verdict : str
+        What became of it.
+    scores, losses : ndarray of shape (k,), float64
+        Of each image in `rows` that it was judged by; NaN elsewhere.
+    rows : ndarray of int
+        The images of the choice.
+    seconds : float
+    bytes : int
+        What its embeddings or activations take.
+    settings : dict
+        Of fine-tuning: `learning_rate` and `n_blocks`.
+    """
+
+    strategy: str
+    backbone: str
+    why: str
+    rows: Array
+    scores: Array
+    losses: Array
+    verdict: str = ""
+    seconds: float = 0.0
+    bytes: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """The mean score of the images that it was judged by; NaN for none."""
+        judged = self.scores[~np.isnan(self.scores)]
+        return float(judged.mean()) if len(judged) else np.nan
+
+    @property
+    def name(self) -> str:
+        """What it is, in words."""
+        names = {"linear": "the linear probe", "nearest-mean": "nearest mean", "svm": "the SVM"}
+        if self.strategy != "fine-tune":
+            return names[self.strategy]
+        if not self.settings:
+            return "fine-tuning"
+        blocks, rate = self.settings["n_blocks"], self.settings["learning_rate"]
+        return f"fine-tuning {blocks} block{'s'[: blocks != 1]} at rate {rate:g}"
+
+
+class Search:
+    """The choice among candidates on `rows` of a problem.
+
+    Parameters
+    ----------
+    problem : Problem
+    rows : ndarray of int
+        The images that may be looked at.
+    backbones : list of str
+    strategy : str
+    cv : int, splitter or iterable
+        The inner folds.
+
+    Attributes
+    ----------
+    trials : list of Trial
+        In the order of trying.
+    folds : str
+        How many inner folds, and why no more.
+    """
+
+    def __init__(
+        self, problem: Problem, rows: Array, backbones: list[str], strategy: str, cv: Any
+    ) -> None:
+        self._problem, self._rows = problem, rows
+        self._backbones, self._strategy = backbones, strategy
+        self._groups = None if problem.groups is None else problem.groups[rows]
+        self.trials: list[Trial] = []
+        try:
+            self._fold, self.folds = problem.folds(rows, cv)
+        except InputError as error:
+            self._fold, self.folds = np.full(len(rows), -1), str(error)
+
+    def run(self) -> Trial:
+        """Try what the images allow; return the winner."""
+        with warnings.catch_warnings():
+            # Heads say for every fold how many folds of their own they make.
+            warnings.simplefilter("ignore", FeatureTLWarning)
+            auto = self._strategy == "auto"
+            first = "linear" if auto or self._strategy == "fine-tune" else self._strategy
+            why = "the fallback" if first == "linear" and auto else "as asked"
+            leader = self._best_backbone([self._head(first, b, why) for b in self._backbones])
+            if auto:
+                leader = self._nearest_mean(leader)
+                leader = self._svm(leader)
+                leader = self._fine_tune(leader)
+            elif self._strategy == "fine-tune":
+                leader = self._fine_tuned(leader.backbone, "as asked")
+        leader.verdict = ": ".join(filter(None, ["chosen", leader.verdict]))
+        return leader
+
+    def _best_backbone(self, trials: list[Trial]) -> Trial:
+        best = max(trials, key=lambda trial: np.nan_to_num(trial.score, nan=-np.inf))
+        for trial in trials:
+            if trial is not best:
+                trial.verdict = f"{best.backbone} scored higher"
+        return best
+
+    def _nearest_mean(self, probe: Trial) -> Trial:
+        per_class = self._problem.task.per_class
+        if not 0 < per_class <= _NEAREST_MEAN_TO:
+            return probe
+        why = f"{per_class} images per class: means of classes may do as well"
+        means = self._head("nearest-mean", probe.backbone, why)
+        if per_class < FEWEST:
+            probe.verdict = (
+                f"not compared: with {per_class} images per class a difference says nothing, and "
+                "means of classes are the safer guess"
+            )
+            return means
+        if per_class < FEW:
+            return self._better(probe, than=means)
+        return self._better(means, than=probe)
+
+    def _svm(self, leader: Trial) -> Trial:
+        n, why = len(self._rows), self._too_few()
+        if not why and n > MOST_FOR_SVM:
+            why = f"{n:,} images are more than {MOST_FOR_SVM:,}, where it is slow to fit"
+        if not why and self._problem.seconds_left() < self._problem.budget / 2:
+            why = "half of the time budget is spent"
+        if why:
+            self._untried("svm", leader.backbone, why)
+            return leader
+        svm = self._head("svm", leader.backbone, "enough images for curved boundaries")
+        return self._better(svm, than=leader)
+
+    def _fine_tune(self, leader: Trial) -> Trial:
+        why = self._too_few() or self._too_good(leader) or self._too_long(leader.backbone)
+        if why:
+            self._untried("fine-tune", leader.backbone, why)
+            return leader
+        tuned = self._fine_tuned(leader.backbone, f"{leader.name} errs, and images suffice")
+        if not tuned.settings:
+            return leader
+        return self._better(tuned, than=leader)
+
+    def _better(self, challenger: Trial, than: Trial) -> Trial:
+        """Return the challenger if its gain is clear, else the one that it challenges.
+
+        Log-losses of both show smaller gains than the scores do; they count if the score is no
+        worse.
+        """
+        gain = gain_of(challenger.scores, than.scores, self._groups)
+        loss = gain_of(-challenger.losses, -than.losses, self._groups)
+        told = _told(gain, loss, than.name)
+        if gain.is_clear or (gain.mean >= 0 and loss.is_clear):
+            challenger.verdict = f"it {told}"
+            than.verdict = f"beaten by {challenger.name}"
+            return challenger
+        unclear = ", which is less than one standard error" if gain.mean > 0 else ""
+        challenger.verdict = f"rejected, as it {told}{unclear}"
+        return than
+
+    def _head(self, strategy: str, backbone: str, why: str) -> Trial:
+        """Try a head on all inner folds."""
+        began = time.monotonic()
+        problem, rows = self._problem, self._rows
+        trial = self._trial(strategy, backbone, why)
+        trial.bytes = problem.embeddings(backbone).nbytes
+        for k in range(self._fold.max() + 1):
+            train, held_out = rows[self._fold != k], np.flatnonzero(self._fold == k)
+            head = problem.head(strategy, train, backbone)
+            judged = problem.judge(head, strategy, rows[held_out], backbone)
+            trial.scores[held_out], trial.losses[held_out] = judged
+        trial.seconds = time.monotonic() - began
+        return trial
+
+    def _fine_tuned(self, backbone: str, why: str) -> Trial:
+        """Try fine-tuning on the first inner fold."""
+        began = time.monotonic()
+        problem, rows = self._problem, self._rows
+        trial = self._trial("fine-tune", backbone, why)
+        held_out = np.flatnonzero(self._fold == 0) if self._fold.max() >= 0 else None
+        images, y, groups = problem.taken(rows)
+        model = problem.fine_tune(backbone, _SEARCH * problem.seconds_left())
+        found = model.search(images, y, groups=groups, held_out=held_out)
+        trial.seconds, trial.bytes = time.monotonic() - began, found.cache_trunk.bytes
+        if found.learning_rate is None:
+            trial.verdict = "rejected: the time left did not suffice for a first epoch"
+            return trial
+        trial.settings = {"learning_rate": found.learning_rate, "n_blocks": found.n_blocks}
+        judged = problem.task.judged_by(found, rows)
+        trial.scores[found.held_out], trial.losses[found.held_out] = judged
+        return trial
+
+    def _trial(self, strategy: str, backbone: str, why: str) -> Trial:
+        """Return a new candidate that nothing is known of."""
+        scores, losses = np.full((2, len(self._rows)), np.nan)
+        trial = Trial(strategy, backbone, why, self._rows, scores, losses)
+        self.trials.append(trial)
+        return trial
+
+    def _untried(self, strategy: str, backbone: str, why: str) -> None:
+        trial = self._trial(strategy, backbone, "")
+        trial.verdict = f"not tried: {why}"
+
+    def _too_few(self) -> str:
+        task, n = self._problem.task, self._problem.n
+        if task.per_class and task.per_class < MANY:
+            return f"{task.per_class} images per class, and it pays from about {MANY} on"
+        if not task.per_class and n < MANY_NUMBERS:
+            return f"{n} images, and it pays from about {MANY_NUMBERS} on"
+        return ""
+
+    def _too_good(self, leader: Trial) -> str:
+        if self._problem.task.proportion:
+            errors = int(np.nansum(1 - leader.scores))
+            if errors < _FEWEST_ERRORS:
+                return f"{leader.name} errs on {errors} of {len(self._rows)}: nothing to gain"
+        return ""
+
+    def _too_long(self, backbone: str) -> str:
+        problem = self._problem
+        if np.isinf(problem.budget):
+            return ""
+        per_pass = problem.n * problem.seconds_per_image(backbone)
+        left = problem.seconds_left()
+        if left < _LEAST_PASSES * per_pass:
+            return (
+                f"it would take about {_PASSES * per_pass:,.0f} s, and {max(left, 0):,.0f} s of "
+                "the time budget are left"
+            )
+        return ""
+
+
+def _told(gain: Gain, loss: Gain, than: str) -> str:
+    if not gain.images:
+        return f"could not be compared with {than}: nothing could be held out"
+    verb, sign = ("gained", 1) if gain.mean >= 0 else ("lost", -1)
+    text = f"{verb} {100 * sign * gain.mean:.1f} +- {100 * gain.error:.1f} points"
+    if loss.images:
+        text += f" (log-loss {-loss.mean:+.3f} +- {loss.error:.3f})"
+    return f"{text} against {than} on {gain.images:,} held-out images"

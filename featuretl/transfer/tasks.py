@@ -1,0 +1,134 @@
+"""What is to be learnt: classes or numbers, the heads for them, and how one image is judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+from sklearn.utils import Bunch, check_array
+
+from featuretl.exceptions import InputError
+from featuretl.finetune.classifier import FineTuneClassifier
+from featuretl.finetune.regressor import FineTuneRegressor
+from featuretl.heads._targets import Targets, check_length, read_targets
+from featuretl.heads.linear import LinearProbeClassifier
+from featuretl.heads.nearest_mean import NearestMeanClassifier
+from featuretl.heads.ridge import LinearProbeRegressor
+from featuretl.heads.svm import SVMProbeClassifier
+
+Array = np.ndarray[Any, Any]
+
+# From this number of images on, an RBF machine is approximated, and slow to choose.
+MOST_FOR_SVM = 4000
+_LEAST_PROBABILITY = 1e-7
+
+
+class Classes:
+    """One class per image.
+
+    Attributes
+    ----------
+    targets : Targets
+        Classes and codes.
+    y : ndarray of shape (n,)
+        The labels.
+    per_class : int
+        Images of the median class.
+    """
+
+    unit, score_name, proportion = "points", "accuracy", True
+    fine_tune = FineTuneClassifier
+
+    def __init__(self, estimator: Any, y: Any, n: int) -> None:
+        self.targets = read_targets(estimator, y, n)
+        if self.targets.multilabel:
+            raise InputError(
+                f"{type(estimator).__name__} takes one class per image, but y has several labels "
+                "per image; use LinearProbeClassifier or FineTuneClassifier."
+            )
+        self.y = self.targets.classes[self.targets.codes]
+        self.per_class = int(np.median(np.bincount(self.targets.codes)))
+
+    @staticmethod
+    def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
+        """Return a head for n images; `foldable` if it can hold some out, `last` if it will serve."""
+        if strategy == "nearest-mean":
+            return NearestMeanClassifier()
+        C: Any = {"C": "cv"} if foldable else {}
+        if strategy == "linear":
+            return LinearProbeClassifier(**C, random_state=seed)
+        kernel = "rbf" if n <= MOST_FOR_SVM else "linear"
+        C = C or {"C": 1.0}
+        return SVMProbeClassifier(
+            **C, kernel=kernel, gamma="scale", calibrate=last and foldable, random_state=seed
+        )
+
+    def judge(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
+        """Return 1 for each of `rows` predicted right, and the log-losses (NaN if uncalibrated)."""
+        scores = (model.predict(X) == self.y[rows]).astype(np.float64)
+        losses = np.full(len(rows), np.nan)
+        if calibrated:
+            proba = model.predict_proba(X)
+            known = np.isin(self.y[rows], model.classes_)
+            column = np.searchsorted(model.classes_, self.y[rows][known])
+            likelihood = np.zeros(len(rows))
+            likelihood[known] = proba[known, column]
+            losses = -np.log(np.maximum(likelihood, _LEAST_PROBABILITY))
+        return scores, losses
+
+    def judged_by(self, search: Bunch, rows: Array) -> tuple[Array, Array]:
+        """Return scores and losses of a fine-tuned network that a search on `rows` found."""
+        return search.scores, np.minimum(search.losses, -np.log(_LEAST_PROBABILITY))
+
+
+class Numbers:
+    """One or more numbers per image; the score is the share of their variance that is explained.
+
+    Attributes
+    ----------
+    targets : Targets
+        All of one class.
+    y : ndarray of shape (n,) or (n, n_outputs), float64
+    """
+
+    unit, score_name, proportion = "points", "r2", False
+    fine_tune = FineTuneRegressor
+    per_class = 0
+
+    def __init__(self, estimator: Any, y: Any, n: int) -> None:
+        owner = type(estimator).__name__
+        if y is None:
+            raise InputError(f"{owner} requires y to be passed, but the target y is None.")
+        self.y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        check_length(n, "y", len(self.y))
+        self.targets = Targets(np.zeros(1, int), np.zeros(n, int))
+        self._variance = self._columns(self.y).var(axis=0)
+        if not self._variance.all():
+            raise InputError(f"y must vary for {owner}; got one number only.")
+
+    @staticmethod
+    def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
+        """Return a head; what is said of classes does not matter here."""
+        if strategy == "linear":
+            return LinearProbeRegressor()
+        machine = make_pipeline(StandardScaler(), SVR(epsilon=0.05))
+        return TransformedTargetRegressor(machine, transformer=StandardScaler())
+
+    def judge(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
+        """Return 1 - squared error / variance for each of `rows`; there is no other loss."""
+        error = self._columns(model.predict(X)) - self._columns(self.y[rows])
+        return 1 - (np.square(error) / self._variance).mean(axis=1), np.full(len(rows), np.nan)
+
+    def judged_by(self, search: Bunch, rows: Array) -> tuple[Array, Array]:
+        """Return the scores of a fine-tuned network that a search on `rows` found."""
+        # The search standardises by the targets of its own rows.
+        scale = (self._columns(self.y[rows]).var(axis=0) / self._variance).mean()
+        return 1 + search.scores * scale, np.full(len(search.scores), np.nan)
+
+    @staticmethod
+    def _columns(y: Any) -> Array:
+        return np.asarray(y, np.float64).reshape(len(y), -1)

@@ -1,0 +1,248 @@
+"""TransferClassifier: what is tried, what wins, and that the outer score has no part in it."""
+
+import io
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+
+from featuretl import FineTuneClassifier, TransferClassifier
+from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
+from featuretl.transfer import search
+from featuretl.transfer.problem import Problem
+from featuretl.transfer.search import Search
+
+pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
+
+
+def verdicts(model):
+    return model.decision_.candidates.set_index("strategy")["verdict"]
+
+
+def test_three_images_of_two_classes_are_told_by_their_means(chooser, few, photos, labels):
+    model = chooser().fit(*few)
+    assert model.strategy_ == "nearest-mean"
+    assert model.score(photos, labels) == 1.0
+    told = model.decision_.explain()
+    assert "6 images, 3 in the median class: nearest mean on" in told
+    assert "With 5 images per class strategies could be compared, with 20 fine-tuning" in told
+    assert verdicts(model)["linear"].startswith("not compared")
+    assert verdicts(model)["fine-tune"].startswith("not tried: 3 images per class")
+
+
+def test_one_image_per_class_is_learnt_and_not_scored(chooser, photos):
+    model = chooser().fit([photos[0], photos[-1]], ["a", "b"])
+    assert model.strategy_ == "nearest-mean"
+    assert model.decision_.outer.images == 0
+    assert "It has no outer score" in model.decision_.explain()
+    assert model.predict([photos[0], photos[-1]]).tolist() == ["a", "b"]
+
+
+def test_some_images_give_heads_compared_on_the_same_folds(chooser, photos, labels):
+    model = chooser().fit(photos, labels)
+    decision = model.decision_
+    frame = decision.candidates
+    assert frame["strategy"].tolist() == ["linear", "nearest-mean", "svm", "fine-tune"]
+    assert frame["images"].tolist() == [24, 24, 0, 0]
+    assert frame["gain"][0] == 0
+    assert (frame["bytes"][:2] == 24 * 1280 * 4).all()
+    assert decision.outer.images == 24
+    assert "made anew on the rest of each of 10 folds" in decision.outer.how
+    assert decision.outer.low < decision.outer.score <= 1.0
+    proba = model.predict_proba(photos)
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert (model.classes_[proba.argmax(axis=1)] == model.predict(photos)).all()
+
+
+def test_the_decision_is_a_table_and_sentences(chooser, photos, labels):
+    names = ["<b>temple</b>" if label == "temple" else label for label in labels]
+    decision = chooser("linear").fit(photos, names).decision_
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(decision)
+    assert "accuracy" in console.export_text()
+    assert str(decision) == decision.explain()
+    html = decision._repr_html_()
+    assert "<table" in html
+    assert "<p>24 images, 12 in the median class" in html
+
+
+def test_fine_tuning_is_tried_where_images_suffice(chooser, photos, labels, monkeypatch):
+    monkeypatch.setattr(search, "MANY", 10)
+    monkeypatch.setattr("featuretl.transfer.base.MANY", 10)
+    monkeypatch.setattr(search, "_FEWEST_ERRORS", 0)
+    model = chooser().fit(photos, labels)
+    row = model.decision_.candidates.set_index("strategy").loc["fine-tune"]
+    assert row["images"] == 4  # a fifth of the four fifths that may be looked at
+    assert row["bytes"] > 0
+    assert model.decision_.outer.images == 5
+    assert "made on the other 19" in model.decision_.outer.how
+
+
+def test_what_is_easy_is_not_fine_tuned(chooser, photos, labels, monkeypatch):
+    monkeypatch.setattr(search, "MANY", 10)
+    model = chooser(test_size=None).fit(photos, labels)
+    assert "of 24: nothing to gain" in verdicts(model)["fine-tune"]
+    assert model.decision_.outer.images == 0
+
+
+def test_fine_tuning_on_request(chooser, photos, labels):
+    model = chooser("fine-tune", test_size=0.25).fit(photos, labels)
+    assert isinstance(model.estimator_, FineTuneClassifier)
+    assert model.estimator_.learning_rate != "auto"
+    assert model.decision_.outer.images == 6
+    assert "fine-tuning 3 blocks at rate" in model.decision_.explain()
+    assert model.score(photos, labels) == 1.0
+
+
+def test_a_gain_must_exceed_its_error(chooser, photos, labels, monkeypatch):
+    problem = Problem(chooser(), photos, None, TransferClassifier._task, labels)
+    choice = Search(problem, np.arange(24), ["tf_efficientnet_lite0"], "auto", 4)
+    base, other = (choice._trial("linear", "x", ""), choice._trial("svm", "x", ""))
+    base.scores[:], other.scores[:] = 0.0, 0.0
+    other.scores[:3] = 1.0  # 12.5 +- 6.9 points
+    assert choice._better(other, than=base) is other
+    assert base.verdict == "beaten by the SVM"
+    other.scores[1:] = 0.0  # 4.2 +- 4.2
+    base.losses[:], other.losses[:] = 1.0, 1.0
+    assert choice._better(other, than=base) is base
+    assert "less than one standard error" in other.verdict
+    other.losses[:] -= np.linspace(0.1, 0.3, 24)  # clear in the log-loss, and no worse in the score
+    assert choice._better(other, than=base) is other
+    other.scores[:], base.scores[:] = 0.0, 1.0
+    assert choice._better(other, than=base) is base
+    assert "lost 100.0" in other.verdict
+
+
+def test_the_outer_images_have_no_part_in_the_choice(chooser, photos, labels, monkeypatch):
+    looked_at, judged = [], []
+    run, judge = Search.run, Problem.judge
+
+    def note_rows(self):
+        looked_at.append(set(self._rows))
+        monkeypatch.setattr(Problem, "judge", judge)
+        winner = run(self)
+        monkeypatch.setattr(Problem, "judge", note_judged)
+        return winner
+
+    def note_judged(self, model, strategy, rows, backbone):
+        judged.append(set(rows))
+        return judge(self, model, strategy, rows, backbone)
+
+    monkeypatch.setattr(Search, "run", note_rows)
+    chooser().fit(photos, labels)
+    assert len(judged) == 10
+    for seen, held_out in zip(looked_at, judged, strict=False):
+        assert seen | held_out == set(range(24))
+        assert not seen & held_out
+    assert looked_at[10] == set(range(24))
+
+
+def test_groups_stay_on_one_side(chooser, photos, labels):
+    groups = np.arange(24) // 3
+    problem = Problem(chooser(), photos, groups, TransferClassifier._task, labels)
+    rows = np.arange(24)
+    for cv in (2, 4):
+        fold, _ = problem.folds(rows, cv)
+        assert all(len(set(fold[groups == g])) == 1 for g in groups)
+    model = chooser().fit(photos, labels, groups=groups)
+    assert model.score(photos, labels) == 1.0
+
+
+def test_of_several_backbones_the_best_probe_is_taken(chooser, photos, labels):
+    names = ["tf_efficientnet_lite0", "mobilenetv2_100"]
+    model = chooser(backbone=names, test_size=None).fit(photos, labels)
+    frame = model.decision_.candidates
+    probes = frame[frame["strategy"] == "linear"].set_index("backbone")
+    assert set(probes.index) == set(names)
+    assert probes["score"].idxmax() == model.backbone_
+    other = next(name for name in names if name != model.backbone_)
+    assert probes["verdict"][other] == f"{model.backbone_} scored higher"
+    model = chooser("linear", backbone="auto", test_size=None).fit(photos, labels)
+    assert len(model.decision_.candidates) == 4
+
+
+def test_the_same_seed_gives_the_same(chooser, photos, labels):
+    one, two = (chooser().fit(photos, labels) for _ in range(2))
+    columns = [c for c in one.decision_.candidates if c != "seconds"]
+    pd.testing.assert_frame_equal(
+        one.decision_.candidates[columns], two.decision_.candidates[columns]
+    )
+    np.testing.assert_array_equal(one.predict_proba(photos), two.predict_proba(photos))
+
+
+def test_every_image_is_embedded_once(cache, photos, labels, forwards):
+    model = TransferClassifier(random_state=0).fit(photos, labels)
+    assert len(forwards) == 24
+    model.predict(photos)
+    assert len(forwards) == 24
+
+
+def test_a_time_budget_leaves_out_what_does_not_fit(chooser, photos, labels, monkeypatch):
+    monkeypatch.setattr(search, "MANY", 10)
+    monkeypatch.setattr(search, "_FEWEST_ERRORS", 0)
+    model = chooser(time_budget=0.01, test_size=None).fit(photos, labels)
+    assert model.strategy_ != "fine-tune"
+    assert "of the time budget are left" in verdicts(model)["fine-tune"]
+    assert verdicts(model)["svm"] == "not tried: half of the time budget is spent"
+
+
+def test_it_is_a_scikit_learn_estimator(chooser, photos, labels):
+    model = chooser("linear", test_size=None)
+    twin = clone(model)
+    assert twin.get_params() == model.get_params()
+    with pytest.raises(NotFittedError):
+        model.predict(photos)
+    with pytest.raises(NotFittedError):
+        model.classes_  # noqa: B018
+    assert cross_val_score(model, np.array(photos), labels, cv=3).mean() > 0.8
+    fitted = pickle.loads(pickle.dumps(model.fit(photos, labels)))
+    np.testing.assert_array_equal(fitted.predict_proba(photos), model.predict_proba(photos))
+    assert fitted.decision_.explain() == model.decision_.explain()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"strategy": "finetune"}, r"did you mean 'fine-tune'"),
+        ({"backbone": []}, "'backbone' parameter of TransferClassifier must be a name, a list"),
+        ({"backbone": ["a", "a"]}, "list of different names"),
+        ({"backbone": ["a", "b"], "weights": "file"}, "'auto' for several backbones"),
+        ({"cv": 1}, "'cv' parameter"),
+        ({"test_size": 0.7}, "'test_size' parameter"),
+        ({"test_size": True}, "'test_size' parameter"),
+        ({"time_budget": 0}, "'time_budget' parameter"),
+    ],
+)
+def test_parameters_are_checked(few, parameters, message):
+    with pytest.raises(ParameterError, match=message):
+        TransferClassifier(**parameters).fit(*few)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (["a"] * 6, "at least 2 classes"),
+        (["a", "b"], "one entry per row"),
+        (np.eye(2, dtype=int)[[0, 1, 0, 1, 0, 1]] * 0 + 1, "one class per image"),
+        (None, "requires y"),
+    ],
+)
+def test_targets_are_checked(few, y, message):
+    with pytest.raises(InputError, match=message):
+        TransferClassifier().fit(few[0], y)
+
+
+def test_groups_are_checked(few):
+    with pytest.raises(InputError, match="groups must have one entry per row"):
+        TransferClassifier().fit(*few, groups=[1, 2])
+
+
+def test_the_last_fit_says_how_many_folds_it_made(chooser, few):
+    with pytest.warns(FeatureTLWarning, match="LinearProbeClassifier uses 3 folds") as caught:
+        chooser("linear", test_size=None).fit(*few)
+    assert len(caught) == 1
