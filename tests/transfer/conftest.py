@@ -1,8 +1,18 @@
 """The 24 crops with labels, and quick settings."""
 
+from functools import partial
+
 import pytest
 
 from featuretl import TransferClassifier
+from featuretl.transfer.tasks import Classes, Numbers
+
+
+@pytest.fixture(autouse=True)
+def _short_training(monkeypatch):
+    for task in (Classes, Numbers):
+        short = partial(task.fine_tune, epochs=4, augment="none")
+        monkeypatch.setattr(task, "fine_tune", staticmethod(short))
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +30,7 @@ def few(photos, labels):
 @pytest.fixture
 def chooser(shared_cache):
     def make(strategy="auto", kind=TransferClassifier, **parameters):
-        return kind(strategy, **({"cache": shared_cache, "random_state": 0} | parameters))
+        defaults = {"cache": shared_cache, "random_state": 0, "cv": 3}
+        return kind(strategy, **(defaults | parameters))
 
     return make

@@ -61,7 +61,7 @@ def test_some_images_give_heads_compared_on_the_same_folds(chooser, photos, labe
 
 def test_the_decision_is_a_table_and_sentences(chooser, photos, labels):
     names = ["<b>temple</b>" if label == "temple" else label for label in labels]
-    decision = chooser("linear").fit(photos, names).decision_
+    decision = chooser("linear", test_size=0.5).fit(photos, names).decision_
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(decision)
     assert "accuracy" in console.export_text()
@@ -77,7 +77,7 @@ def test_fine_tuning_is_tried_where_images_suffice(chooser, photos, labels, monk
     monkeypatch.setattr(search, "_FEWEST_ERRORS", 0)
     model = chooser().fit(photos, labels)
     row = model.decision_.candidates.set_index("strategy").loc["fine-tune"]
-    assert row["images"] == 4  # a fifth of the four fifths that may be looked at
+    assert 4 <= row["images"] <= 8  # the first of three folds of what may be looked at
     assert row["bytes"] > 0
     assert model.decision_.outer.images == 5
     assert "made on the other 19" in model.decision_.outer.how
@@ -149,7 +149,7 @@ def test_groups_stay_on_one_side(chooser, photos, labels):
     for cv in (2, 4):
         fold, _ = problem.folds(rows, cv)
         assert all(len(set(fold[groups == g])) == 1 for g in groups)
-    model = chooser().fit(photos, labels, groups=groups)
+    model = chooser(test_size=0.25).fit(photos, labels, groups=groups)
     assert model.score(photos, labels) == 1.0
 
 
@@ -167,7 +167,7 @@ def test_of_several_backbones_the_best_probe_is_taken(chooser, photos, labels):
 
 
 def test_the_same_seed_gives_the_same(chooser, photos, labels):
-    one, two = (chooser().fit(photos, labels) for _ in range(2))
+    one, two = (chooser().fit(photos[6:18], labels[6:18]) for _ in range(2))
     columns = [c for c in one.decision_.candidates if c != "seconds"]
     pd.testing.assert_frame_equal(
         one.decision_.candidates[columns], two.decision_.candidates[columns]
@@ -176,7 +176,7 @@ def test_the_same_seed_gives_the_same(chooser, photos, labels):
 
 
 def test_every_image_is_embedded_once(cache, photos, labels, forwards):
-    model = TransferClassifier(random_state=0).fit(photos, labels)
+    model = TransferClassifier(test_size=0.5, random_state=0).fit(photos, labels)
     assert len(forwards) == 24
     model.predict(photos)
     assert len(forwards) == 24

@@ -29,7 +29,7 @@ def test_all_that_can_be_tried(chooser, shades, monkeypatch):
     monkeypatch.setattr(search, "MANY_NUMBERS", 10)
     model = chooser(kind=TransferRegressor, test_size=None).fit(*shades)
     frame = model.decision_.candidates.set_index("strategy")
-    assert frame["images"].to_dict() == {"linear": 20, "svm": 20, "fine-tune": 4}
+    assert frame["images"].to_dict() == {"linear": 20, "svm": 20, "fine-tune": 7}
     assert frame["score"].notna().all()
     assert frame["verdict"].str.startswith("chosen").sum() == 1
 
