@@ -63,6 +63,11 @@ _SHOWN_FAILURES = 20
     help="Images per forward pass; auto grows while that is faster.",
 )  # fmt: skip
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
+@click.option(
+    "--decode-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="Decode in child processes, an image in so many seconds at most: what crashes or stalls "
+    "the decoder is a bad image.  [default: decode in this process]",
+)  # fmt: skip
 @click.option("--profile", is_flag=True, help="Show where the processor's time went.")
 @cache_options
 @json_option
