@@ -242,6 +242,9 @@ def _check(db: sqlite3.Connection) -> None:
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(found)
+    # Bytes of the header that say how to read and to write: else SQLite may call it read-only.
+    if db.serialize()[18:20] != b"\1\1":
+        raise sqlite3.DatabaseError("its header is not that of a rollback-journal database")
     if db.execute(_OTHER_ROWS).fetchone():
         raise sqlite3.DatabaseError("it has rows that name no segment")
     db.execute(_SELECT).fetchall()  # as text and numbers
