@@ -176,8 +176,9 @@ class Run:
                 self.space, self.recipe = remembered
                 self._plan(pool)
             if remembered is None or self._missing():
-                self.space, self.recipe = self._source.open()
-                self._embed_all(pool)
+                with self._source.held():
+                    self.space, self.recipe = self._source.open()
+                    self._embed_all(pool)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             self._remember_hashes()

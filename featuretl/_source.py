@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,6 +84,10 @@ class Source:
         recipe = self._remembered_recipe()
         space = self.store.find_space(recipe) if self.store and recipe else None
         return (space, recipe) if space and recipe else None
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep others from freeing what the store holds."""
+        return nullcontext() if self.store is None else self.store.locked_shared()
 
     def open(self) -> tuple[Space, Recipe]:
         """Return the space that rows may be added to, its golden image compared."""

@@ -271,6 +271,15 @@ class EmbeddingStore:
                 self._lock_file = None
 
     @contextlib.contextmanager
+    def locked_shared(self) -> Iterator[None]:
+        """`lock_shared`, and in the end `unlock`."""
+        self.lock_shared()
+        try:
+            yield
+        finally:
+            self.unlock()
+
+    @contextlib.contextmanager
     def locked_exclusively(self) -> Iterator[None]:
         """Keep rows from being added. Raises StoreError if some are being added now."""
         descriptor = self._open_lock()
@@ -297,7 +306,13 @@ class EmbeddingStore:
     def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
         generation = 0
         while (path := self._record_path(space_id(recipe, generation))).exists():
-            yield _record(path)
+            try:
+                record = _record(path)
+            except StoreError:
+                if path.exists():
+                    raise
+                return  # freed between the two looks
+            yield record
             generation += 1
 
     def _create(
