@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import struct
-import subprocess  # nosec B404: this interpreter and a module of this package, nothing else
+import subprocess  # this interpreter and a module of this package  # nosec B404
 import sys
 import threading
 from types import TracebackType
@@ -100,7 +100,7 @@ class _Child:
 
     def __init__(self) -> None:
         try:
-            self._process = subprocess.Popen(  # nosec B603: no shell, and nothing from outside
+            self._process = subprocess.Popen(  # no shell, nothing from outside  # nosec B603
                 # -P: not from the folder that the user happens to be in.
                 [sys.executable, "-P", "-m", __name__],
                 stdin=subprocess.PIPE,
@@ -112,7 +112,7 @@ class _Child:
             )
         except OSError as error:
             raise _no_child(error.strerror) from error
-        assert self._process.stdin and self._process.stdout  # nosec B101: for mypy
+        assert self._process.stdin and self._process.stdout  # pipes both  # nosec B101
         self._requests, self._answers = self._process.stdin, self._process.stdout
         if self._answers.read(len(_READY)) != _READY:
             self.end()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from featuretl.exceptions import FeatureTLWarning, StoreError
+from featuretl.exceptions import FeatureTLWarning, UnusableStoreError
 from featuretl.store.format import DamagedFileError, Segment, open_rows, read_keys
 
 try:
@@ -45,7 +45,7 @@ class SegmentIndex:
 
     Raises
     ------
-    StoreError
+    UnusableStoreError
         From every method, if the index cannot be read, or written where that is asked.
     """
 
@@ -148,8 +148,8 @@ class SegmentIndex:
             except (sqlite3.Error, OSError) as error:
                 raise self._unusable(error) from error
 
-    def _unusable(self, error: Exception) -> StoreError:
-        return StoreError(
+    def _unusable(self, error: Exception) -> UnusableStoreError:
+        return UnusableStoreError(
             f"The index of the embedding store {str(self._folder)!r} cannot be used ({error}); make "
             "room, or choose another place (cache=, --cache, FEATURETL_CACHE)."
         )

@@ -22,7 +22,12 @@ from typing import Any
 import numpy as np
 
 from featuretl._validation import SIZE_UNITS, check_int, parameter_error, parse_quantity
-from featuretl.exceptions import FeatureTLWarning, ParameterError, StoreError
+from featuretl.exceptions import (
+    FeatureTLWarning,
+    ParameterError,
+    StoreError,
+    UnusableStoreError,
+)
 from featuretl.store.format import (
     FORMAT_VERSION,
     DamagedFileError,
@@ -72,8 +77,8 @@ def default_max_bytes() -> int | None:
 def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
     """Return the store that a `cache` parameter of `owner` means.
 
-    "auto" is `default_cache()`, or nothing, with a warning, where that cannot be written; a path
-    or a store is that; None is nothing.
+    "auto" is `default_cache()`; where, or as soon as, that cannot be written, nothing more is kept,
+    with a warning. A path or a store is that; None is nothing.
     """
     if cache is None or isinstance(cache, EmbeddingStore):
         return cache
@@ -82,10 +87,11 @@ def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
     if cache != "auto":
         return EmbeddingStore(cache)
     store = EmbeddingStore()
+    store.optional = True
     try:
         store.make_folder()
-    except StoreError as error:
-        warnings.warn(f"{error} Embeddings are not kept this time.", FeatureTLWarning, stacklevel=3)
+    except UnusableStoreError as error:
+        store.do_without(error)
         return None
     return store
 
@@ -126,6 +132,14 @@ class EmbeddingStore:
         used longest ago is freed, but never the recipe just extracted. By default what the
         environment variable ``FEATURETL_CACHE_MAX_SIZE`` says, such as "20GB", else no limit.
 
+    Attributes
+    ----------
+    optional : bool
+        Whether embeddings are made all the same, and not kept, where the store cannot be written:
+        so for the one that nobody asked for, ``cache="auto"``.
+    keeps : bool
+        False once that was so.
+
     Raises
     ------
     ParameterError
@@ -150,6 +164,8 @@ class EmbeddingStore:
         self.max_bytes = default_max_bytes() if max_bytes is None else int(max_bytes)
         self.memo = Memo(self.path / "memo.sqlite")
         self.index = SegmentIndex(self.path)
+        self.optional = False
+        self.keeps = True
         self._guard = threading.Lock()
         self._lock_file: int | None = None
         self._lock_depth = 0
@@ -344,9 +360,18 @@ class EmbeddingStore:
     def _record_path(self, identity: str) -> Path:
         return self.path / "spaces" / identity / "space.json"
 
-    def unwritable(self, error: OSError) -> StoreError:
+    def do_without(self, error: UnusableStoreError) -> None:
+        """Keep nothing from now on, and say so once, by a warning; raise `error` unless `optional`."""
+        if not self.optional:
+            raise error
+        if self.keeps:
+            self.keeps = False
+            message = f"{error} Embeddings are made all the same, but not kept this time."
+            warnings.warn(message, FeatureTLWarning, stacklevel=3)
+
+    def unwritable(self, error: OSError) -> UnusableStoreError:
         """Return the error that says that, and why, the store cannot be written."""
-        return StoreError(
+        return UnusableStoreError(
             f"The embedding store {str(self.path)!r} cannot be written ({error.strerror}); choose "
             f"another place (cache=, --cache, {CACHE_VARIABLE}) or none (cache=None)."
         )
