@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,12 @@ from featuretl.exceptions import (
 from featuretl.store.format import (
     FORMAT_VERSION,
     DamagedFileError,
-    open_matrix,
+    open_view,
     publish_folder,
     write_matrix,
 )
 from featuretl.store.index import SegmentIndex
-from featuretl.store.keys import Recipe, space_id
+from featuretl.store.keys import Recipe, canonical_json, space_id
 from featuretl.store.memo import Memo
 from featuretl.store.space import StoredSpace
 
@@ -256,15 +257,15 @@ class EmbeddingStore:
         """
         path = self.path / "views" / f"{name}.npy"
         try:
-            matrix = open_matrix(path, shape)
+            matrix = open_view(path, shape)
         except DamagedFileError:  # or not there
             self.make_folder()
             try:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-                write_matrix(path, shape, chunks)
+                write_matrix(path, shape, chunks, checksum=True)
             except OSError as error:
                 raise self.unwritable(error) from error
-            matrix = open_matrix(path, shape)
+            matrix = open_view(path, shape)
         _touch(path)
         return matrix
 
@@ -344,6 +345,7 @@ class EmbeddingStore:
             "versions": versions,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
+        record["checksum"] = _checksum(record)
         self.make_folder()
         path = self._record_path(identity)
         try:
@@ -381,6 +383,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read a ``space.json``. Raises DamagedFileError, or StoreError if its format is newer."""
     try:
         record = json.loads(path.read_bytes())
+        checksum = record.pop("checksum", None)
         if record["format"] > FORMAT_VERSION:
             raise StoreError(
                 f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
@@ -390,7 +393,8 @@ def read_record(path: Path) -> dict[str, Any]:
         golden = base64.b64decode(record["golden"], validate=True)
         whole = named == record["id"] == path.parent.name and "versions" in record
         whole &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        whole &= checksum in (None, _checksum(record))  # the first stores had none
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
     if not whole:
         raise DamagedFileError(path, "its record is not that of this space")
@@ -405,6 +409,10 @@ def _record(path: Path) -> dict[str, Any]:
             f"{str(path)!r} is damaged: {error.problem}; `featuretl cache verify --repair` removes "
             "what it describes, to be embedded again."
         ) from error
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(canonical_json(record).encode())
 
 
 def _touch(path: Path) -> None:
