@@ -7,14 +7,11 @@ torch, another kernel), a new generation of the space is started, so that rows n
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
 import threading
-import time
 import warnings
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +27,15 @@ from featuretl.exceptions import (
     UnusableStoreError,
 )
 from featuretl.store.format import (
-    FORMAT_VERSION,
     DamagedFileError,
     open_view,
     publish_folder,
     write_matrix,
 )
 from featuretl.store.index import SegmentIndex
-from featuretl.store.keys import Recipe, canonical_json, space_id
+from featuretl.store.keys import Recipe, space_id
 from featuretl.store.memo import Memo
+from featuretl.store.record import agrees, new_record, read_record
 from featuretl.store.space import StoredSpace
 
 try:
@@ -48,7 +45,6 @@ except ImportError:  # Windows: deletion is not kept from running beside extract
 
 CACHE_VARIABLE = "FEATURETL_CACHE"
 SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
-GOLDEN_COSINE = 0.99999
 
 
 def default_cache() -> Path:
@@ -217,7 +213,7 @@ class EmbeddingStore:
         """
         generations = list(self._generations(recipe))
         for record in reversed(generations):
-            if _agrees(record, golden):
+            if agrees(record, golden):
                 return self._stored_space(record)
         if generations:
             warnings.warn(
@@ -335,19 +331,9 @@ class EmbeddingStore:
     def _create(
         self, recipe: Recipe, generation: int, golden: np.ndarray, versions: dict[str, str]
     ) -> dict[str, Any]:
-        identity = space_id(recipe, generation)
-        record = {
-            "format": FORMAT_VERSION,
-            "id": identity,
-            "recipe": recipe,
-            "generation": generation,
-            "golden": base64.b64encode(golden.astype("<f4").tobytes()).decode(),
-            "versions": versions,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        record["checksum"] = _checksum(record)
+        record = new_record(recipe, generation, golden, versions)
         self.make_folder()
-        path = self._record_path(identity)
+        path = self._record_path(record["id"])
         try:
             path.parent.parent.mkdir(mode=0o700, exist_ok=True)
             publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
@@ -379,28 +365,6 @@ class EmbeddingStore:
         )
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a ``space.json``. Raises DamagedFileError, or StoreError if its format is newer."""
-    try:
-        record = json.loads(path.read_bytes())
-        checksum = record.pop("checksum", None)
-        if record["format"] > FORMAT_VERSION:
-            raise StoreError(
-                f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
-                f"{FORMAT_VERSION}: upgrade featuretl or choose another cache."
-            )
-        named = space_id(record["recipe"], record["generation"])
-        golden = base64.b64decode(record["golden"], validate=True)
-        whole = named == record["id"] == path.parent.name and "versions" in record
-        whole &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
-        whole &= checksum in (None, _checksum(record))  # the first stores had none
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
-    if not whole:
-        raise DamagedFileError(path, "its record is not that of this space")
-    return record
-
-
 def _record(path: Path) -> dict[str, Any]:
     try:
         return read_record(path)
@@ -411,18 +375,7 @@ def _record(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _checksum(record: dict[str, Any]) -> int:
-    return zlib.crc32(canonical_json(record).encode())
-
-
 def _touch(path: Path) -> None:
     """Note that a file is used now, for `featuretl.store.collect`."""
     with contextlib.suppress(OSError):  # a read-only store
         os.utime(path)
-
-
-def _agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
-    then = np.frombuffer(base64.b64decode(record["golden"]), "<f4").astype(np.float64)
-    now = golden.astype(np.float64)
-    norms = np.linalg.norm(then) * np.linalg.norm(now)
-    return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)

@@ -26,7 +26,8 @@ from featuretl.store.format import (
     read_keys,
 )
 from featuretl.store.lookup import MISSING, KeyIndex
-from featuretl.store.store import EmbeddingStore, read_record
+from featuretl.store.record import read_record
+from featuretl.store.store import EmbeddingStore
 
 _SPACE_NAME = re.compile(r"[0-9a-f]{64}")
 _Checked = tuple[Segment, np.ndarray] | DamagedFileError
