@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from featuretl._engine import Failure, Statistics
     from featuretl.extraction import Extraction
     from featuretl.images.sources import ImageList
+    from featuretl.store.store import EmbeddingStore
 
 _SHOWN_FAILURES = 20
 
@@ -63,6 +64,11 @@ _SHOWN_FAILURES = 20
     help="Images per forward pass; auto grows while that is faster.",
 )  # fmt: skip
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
+@click.option(
+    "--decode-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="Decode in child processes, an image in so many seconds at most: what crashes or stalls "
+    "the decoder is a bad image.  [default: decode in this process]",
+)  # fmt: skip
 @click.option("--profile", is_flag=True, help="Show where the processor's time went.")
 @cache_options
 @json_option
@@ -97,7 +103,7 @@ def extract(
         output = None
     if output is not None:
         save_embeddings(output, extraction, images, skip_failures=on_error == "skip")
-    _show_summary(extraction, images, store.path if store else None, output, as_json)
+    _show_summary(extraction, images, _kept_in(store), output, as_json)
     if profile and not as_json:
         _show_costs(extraction.statistics)
     if extraction.failures and on_error == "raise":
@@ -106,7 +112,7 @@ def extract(
 
 def _extract(
     images: ImageList,
-    store: Any,
+    store: EmbeddingStore | None,
     backbone: str,
     weights: str,
     layers: tuple[str, ...],
@@ -143,9 +149,13 @@ def _extract(
             )
     except KeyboardInterrupt:
         embedded = last[0].embedded if last else 0
-        kept = "are kept: run the command again to go on" if store else "are not kept (--no-cache)"
+        kept = "are kept: run the command again to go on" if _kept_in(store) else "are not kept"
         click.echo(f"Interrupted. {embedded} new embeddings {kept}.", err=True)
         raise
+
+
+def _kept_in(store: EmbeddingStore | None) -> Path | None:
+    return store.path if store is not None and store.keeps else None
 
 
 def _show_failures(failures: list[Failure]) -> None:

@@ -24,7 +24,7 @@ from featuretl._costs import Costs
 from featuretl._source import Source
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError
-from featuretl.images.inputs import name_of, read
+from featuretl.images.inputs import Decoder, name_of, read
 from featuretl.store.keys import Recipe
 from featuretl.store.lookup import MISSING, keys_array
 from featuretl.store.space import Space
@@ -80,7 +80,8 @@ class Statistics:
         it is float32.
     costs : dict of str to float
         Seconds of processor time, over all threads, by stage: "read", "hash", "decode", "resize",
-        "normalise", "forward" (pooling included), "commit" and "other" (while these ran).
+        "normalise", "forward" (pooling included), "commit" and "other" (while these ran); of this
+        process only.
     """
 
     images: int
@@ -149,6 +150,7 @@ class Run:
         batch_size: int | str,
         n_jobs: int,
         progress: Progress | None,
+        decoder: Decoder,
     ) -> None:
         self.images = images
         self.statistics = Statistics(len(images))
@@ -157,6 +159,7 @@ class Run:
         self._batch_size = BatchSize(batch_size)
         self._n_jobs = n_jobs
         self._progress = progress
+        self._decoder = decoder
         self._started = self._reported = time.monotonic()
         self._costs = Costs()
         self._stage, self.statistics.costs = self._costs.stage, self._costs.seconds
@@ -173,8 +176,9 @@ class Run:
                 self.space, self.recipe = remembered
                 self._plan(pool)
             if remembered is None or self._missing():
-                self.space, self.recipe = self._source.open()
-                self._embed_all(pool)
+                with self._source.held():
+                    self.space, self.recipe = self._source.open()
+                    self._embed_all(pool)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
             self._remember_hashes()
@@ -293,7 +297,7 @@ class Run:
         try:
             if prepared.taken:
                 with self._stage("decode"):
-                    pixels = content.pixels()
+                    pixels = content.pixels(self._decoder)
                 with self._stage("resize"):
                     prepared.input = self._source.backbone.prepare(pixels)
         except ImageError as error:

@@ -7,7 +7,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 
 from featuretl._runtime import RuntimeChoice, agreement, model_file, versions
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import BackboneError
+from featuretl.exceptions import BackboneError, UnusableStoreError
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.memo import file_state
@@ -82,18 +82,31 @@ class Source:
     def remembered(self) -> tuple[Space, Recipe] | None:
         """Return the space, and its recipe, as far as they are known without the backbone."""
         recipe = self._remembered_recipe()
-        space = self.store.find_space(recipe) if self.store and recipe else None
-        return (space, recipe) if space and recipe else None
+        if self.store is None or recipe is None:
+            return None
+        try:
+            space = self.store.find_space(recipe)
+        except UnusableStoreError as error:
+            self.store.do_without(error)
+            return None
+        return None if space is None else (space, recipe)
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep others from freeing what the store holds."""
+        return nullcontext() if self.store is None else self.store.locked_shared()
 
     def open(self) -> tuple[Space, Recipe]:
         """Return the space that rows may be added to, its golden image compared."""
         recipe = self._recipe()
         golden = self._golden()
-        if self.store is None:
-            return MemorySpace(recipe["output"]["n_features"]), recipe
-        space = self.store.open_space(recipe, golden, versions())
-        self._remember_recipe(recipe)
-        return space, recipe
+        if self.store is not None:
+            try:
+                space = self.store.open_space(recipe, golden, versions())
+                self._remember_recipe(recipe)
+                return space, recipe
+            except UnusableStoreError as error:
+                self.store.do_without(error)
+        return MemorySpace(recipe["output"]["n_features"]), recipe
 
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
         """Return the embeddings (n, d) of prepared images, by the calling thread's device.

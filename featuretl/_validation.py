@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import numbers
 import re
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,14 @@ def check_int(owner: str, name: str, value: Any, minimum: int) -> None:
     ):
         return
     raise parameter_error(owner, name, f"an int >= {minimum}", value)
+
+
+def check_seconds(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is a number of seconds that a clock can be set to."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if 0 < float(value) <= threading.TIMEOUT_MAX:
+            return
+    raise parameter_error(owner, name, "a number of seconds > 0", value)
 
 
 def check_bool(owner: str, name: str, value: Any) -> None:

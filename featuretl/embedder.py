@@ -58,6 +58,10 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     on_error : {"raise", "nan"}, default="raise"
         A bad image is an ImageError that names it, once all others are embedded and kept; or a row
         of NaN and a warning that names it.
+    decode_timeout : float, optional
+        Seconds that decoding an image may take. Given, images are decoded in child processes: one
+        that crashes the decoder, or takes longer, is a bad image like any other. For images from
+        strangers; None decodes in this process and is faster.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -105,6 +109,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         n_jobs: int | None = None,
         cache: str | os.PathLike[str] | EmbeddingStore | None = "auto",
         on_error: str = "raise",
+        decode_timeout: float | None = None,
         verbose: int = 0,
     ) -> None:
         self.backbone = backbone
@@ -119,6 +124,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.n_jobs = n_jobs
         self.cache = cache
         self.on_error = on_error
+        self.decode_timeout = decode_timeout
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -167,7 +173,9 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """
         owner = type(self).__name__
         spec = self._spec()
-        check_parameters(owner, self.batch_size, self.n_jobs, self.on_error, self.runtime)
+        check_parameters(
+            owner, self.batch_size, self.n_jobs, self.on_error, self.runtime, self.decode_timeout
+        )
         images = as_images(X, owner)
         with progress_bar(len(images), shown=bool(self.verbose)) as progress:
             extraction = extract(
@@ -179,6 +187,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                 batch_size=self.batch_size,
                 n_jobs=self.n_jobs,
                 on_error=self.on_error,
+                decode_timeout=self.decode_timeout,
                 progress=progress,
             )
         if extraction.failures:

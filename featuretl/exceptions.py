@@ -27,5 +27,9 @@ class StoreError(FeatureTLError, RuntimeError):
     """The embedding store cannot be read or written."""
 
 
+class UnusableStoreError(StoreError):
+    """The embedding store is sound, but the system does not let it be used: no room, no rights, .."""
+
+
 class FeatureTLWarning(UserWarning):
     """Something was done differently from what was asked, and here is what and why."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -14,10 +15,12 @@ import numpy as np
 from featuretl._engine import NO_KEY, Failure, Progress, Run, Statistics
 from featuretl._runtime import RUNTIMES, versions
 from featuretl._source import Source
-from featuretl._validation import check_int, check_option, parameter_error
+from featuretl._validation import check_int, check_option, check_seconds, parameter_error
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError
+from featuretl.images.decode import decode
 from featuretl.images.inputs import as_images
+from featuretl.images.isolated import IsolatedDecoder
 from featuretl.store.collect import keep_limit
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
@@ -103,6 +106,7 @@ def extract(
     batch_size: int | str = "auto",
     n_jobs: int | None = None,
     on_error: str = "raise",
+    decode_timeout: float | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
     """Embed images, each at most once.
@@ -134,6 +138,10 @@ def extract(
         usable core.
     on_error : {"raise", "nan"}, default="raise"
         What a bad image is: an error, once all others are embedded and kept, or a row of NaN.
+    decode_timeout : float, optional
+        Seconds that decoding an image may take. Given, images are decoded in child processes: one
+        that crashes the decoder, or takes longer, is a bad image like any other. The embeddings are
+        the same. None decodes in this process, where neither can be helped.
     progress : callable, optional
         Called with the `Statistics` so far, in this thread, a few times a second at most.
 
@@ -162,17 +170,19 @@ def extract(
     >>> extraction.shape, extraction.statistics.embedded
     ((2, 1280), 2)
     """
-    check_parameters("extract", batch_size, n_jobs, on_error, runtime)
+    check_parameters("extract", batch_size, n_jobs, on_error, runtime, decode_timeout)
     if isinstance(backbone, str):
         backbone = BackboneSpec.of("extract", backbone)
-    run = Run(
-        as_images(images, "extract"),
-        Source(backbone, store, device, runtime),
-        batch_size,
-        joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs),
-        progress,
-    )
-    failures = run.go()
+    images = as_images(images, "extract")
+    source = Source(backbone, store, device, runtime)
+    n_threads = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)
+    with (
+        nullcontext(decode)
+        if decode_timeout is None
+        else IsolatedDecoder(decode_timeout) as decoder
+    ):
+        run = Run(images, source, batch_size, n_threads, progress, decoder)
+        failures = run.go()
     if store is not None and isinstance(run.space, StoredSpace):
         keep_limit(store, run.space.id)
     if failures and on_error == "raise":
@@ -191,7 +201,12 @@ def extract(
 
 
 def check_parameters(
-    owner: str, batch_size: int | str, n_jobs: int | None, on_error: str, runtime: str
+    owner: str,
+    batch_size: int | str,
+    n_jobs: int | None,
+    on_error: str,
+    runtime: str,
+    decode_timeout: float | None = None,
 ) -> None:
     """Raise ParameterError unless these parameters of `owner` are what `extract` accepts."""
     if isinstance(batch_size, str):
@@ -202,6 +217,8 @@ def check_parameters(
         raise parameter_error(owner, "n_jobs", "None or an int other than 0", n_jobs)
     check_option(owner, "on_error", on_error, ON_ERROR)
     check_option(owner, "runtime", runtime, RUNTIMES)
+    if decode_timeout is not None:
+        check_seconds(owner, "decode_timeout", decode_timeout)
 
 
 def describe_failures(

@@ -16,6 +16,8 @@ from featuretl._validation import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import decode, describe, read_file, rgb_from_array, rgb_from_pil
 
+Decoder = Callable[[bytes], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Content:
@@ -34,9 +36,9 @@ class Content:
     data: bytes | np.ndarray
     state: os.stat_result | None = None
 
-    def pixels(self) -> np.ndarray:
+    def pixels(self, decoder: Decoder = decode) -> np.ndarray:
         """Decode to RGB: uint8 (h, w, 3). Raises ImageError."""
-        return self.data if isinstance(self.data, np.ndarray) else decode(self.data)
+        return self.data if isinstance(self.data, np.ndarray) else decoder(self.data)
 
 
 def as_images(X: Any, owner: str) -> Sequence[Any]:

@@ -6,10 +6,10 @@ The version is the store's own; it does not follow the package's. A store is a f
       index.sqlite            one row per committed segment; can be rebuilt from the rest
       LOCK                    flock: shared by writers, exclusive for deleting and compacting
       spaces/<id>/            one folder per space, named by `featuretl.store.keys.space_id`
-        space.json            the recipe, its generation, golden embedding and versions
+        space.json            the recipe, its generation, golden embedding, versions, and a checksum
         <uuid>.npy            a segment: n embeddings of one space
         <uuid>.keys           the sha256 of the n images, and a footer
-      views/<hash>.npy        ordered matrices; may be deleted at any time
+      views/<hash>.npy        ordered matrices, and a CRC-32 at the end; may be deleted at any time
       models/<hash>.onnx      networks as ONNX Runtime takes them; likewise
       memo.sqlite             what is cheaper to remember than to find out; likewise
       claims/                 byte-range locks of running extractions; likewise
@@ -34,7 +34,8 @@ memory map stays valid. If fsync fails the descriptor is given up: a retry would
 
 **Reading.** A segment counts only if it has a row in the index, both files have the recorded size,
 the header is that of a plain float array of the recorded shape, and both checksums hold (each
-checked once per process, before any row is served). Where a key is in several segments the lowest
+checked once per process, before any row is served; those of views by `featuretl cache verify`
+only: they may be larger than memory). Where a key is in several segments the lowest
 sequence number wins. Object dtypes are refused before anything is read (no pickle).
 
 **Capabilities.** Append by several processes at once, zero-copy reads, recovery of the index from
@@ -64,6 +65,8 @@ _NPY_HEADER = re.compile(
     re.DOTALL,
 )
 _FOOTER = struct.Struct("<8s32sQQQII")
+_CHECKSUM = struct.Struct("<I")
+_WITH_ITS_OWN = 0x2144DF1C  # the CRC-32 of whatever has its own CRC-32, little-endian, at its end
 
 
 class DamagedFileError(Exception):
@@ -169,8 +172,15 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
     return open_matrix(path, (segment.n, segment.d))
 
 
-def open_matrix(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+def open_view(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
+    """Return a view, a matrix with its checksum, as a read-only memory map (n, d), header checked."""
+    return open_matrix(path, shape, _CHECKSUM.size)
+
+
+def open_matrix(path: Path, shape: tuple[int, int] | None = None, trailing: int = 0) -> np.ndarray:
     """Return a ``.npy`` file of floats as a read-only memory map (n, d), its header checked.
+
+    After the floats come so many `trailing` bytes.
 
     NumPy is not asked to read the header: it takes Python's parser, which raises nearly anything on
     hostile bytes, and in CPython 3.11 a SystemError when several threads parse at once.
@@ -184,7 +194,7 @@ def open_matrix(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
             dtype, found = np.dtype(header[3].decode()), (int(header[4]), int(header[5]))
             if found != (shape or found):
                 raise DamagedFileError(path, f"{dtype} {found}, expected floats {shape}")
-            expected = header.end() + found[0] * found[1] * dtype.itemsize
+            expected = header.end() + found[0] * found[1] * dtype.itemsize + trailing
             if size != expected:
                 raise DamagedFileError(path, f"{size} bytes, {expected} expected")
             return np.memmap(file, dtype, "r", header.end(), found)
@@ -194,7 +204,16 @@ def open_matrix(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
 
 def check_rows(folder: Path, segment: Segment) -> None:
     """Read a segment's embeddings whole and compare their checksum."""
-    path = segment.path(folder)
+    _check(segment.path(folder), segment.crc)
+
+
+def check_view(path: Path) -> None:
+    """Read a view whole and compare its header, size and checksum."""
+    open_view(path)
+    _check(path, _WITH_ITS_OWN)
+
+
+def _check(path: Path, expected: int) -> None:
     crc, buffer = 0, memoryview(bytearray(2**18))  # small enough for a core's cache
     try:
         with path.open("rb", buffering=0) as file:
@@ -202,7 +221,7 @@ def check_rows(folder: Path, segment: Segment) -> None:
                 crc = zlib.crc32(buffer[:n], crc)
     except OSError as error:
         raise DamagedFileError(path, f"{error.strerror}") from error
-    if crc != segment.crc:
+    if crc != expected:
         raise DamagedFileError(path, "its checksum does not match its content")
 
 
@@ -226,14 +245,25 @@ def publish_folder(folder: Path, name: str, data: bytes) -> bool:
     return True
 
 
-def write_matrix(path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray]) -> None:
-    """Write a float32 ``.npy`` file chunk by chunk; it appears under its name when it is durable."""
+def write_matrix(
+    path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray], checksum: bool = False
+) -> None:
+    """Write a float32 ``.npy`` file chunk by chunk; it appears under its name when it is durable.
+
+    With a `checksum`, the CRC-32 of all comes last: what `open_view` reads.
+    """
     partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
     try:
         with partial.open("xb") as file:
-            file.write(npy_header(shape, np.dtype("<f4")))
+            header = npy_header(shape, np.dtype("<f4"))
+            file.write(header)
+            crc = zlib.crc32(header)
             for chunk in chunks:
-                file.write(np.ascontiguousarray(chunk, "<f4").data)
+                data = np.ascontiguousarray(chunk, "<f4").data
+                file.write(data)
+                crc = zlib.crc32(data, crc) if checksum else 0
+            if checksum:
+                file.write(_CHECKSUM.pack(crc))
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

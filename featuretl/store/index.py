@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from featuretl.exceptions import FeatureTLWarning, StoreError
+from featuretl.exceptions import FeatureTLWarning, UnusableStoreError
 from featuretl.store.format import DamagedFileError, Segment, open_rows, read_keys
 
 try:
@@ -45,7 +45,7 @@ class SegmentIndex:
 
     Raises
     ------
-    StoreError
+    UnusableStoreError
         From every method, if the index cannot be read, or written where that is asked.
     """
 
@@ -148,8 +148,8 @@ class SegmentIndex:
             except (sqlite3.Error, OSError) as error:
                 raise self._unusable(error) from error
 
-    def _unusable(self, error: Exception) -> StoreError:
-        return StoreError(
+    def _unusable(self, error: Exception) -> UnusableStoreError:
+        return UnusableStoreError(
             f"The index of the embedding store {str(self._folder)!r} cannot be used ({error}); make "
             "room, or choose another place (cache=, --cache, FEATURETL_CACHE)."
         )
@@ -242,6 +242,9 @@ def _check(db: sqlite3.Connection) -> None:
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(found)
+    # Bytes of the header that say how to read and to write: else SQLite may call it read-only.
+    if db.serialize()[18:20] != b"\1\1":
+        raise sqlite3.DatabaseError("its header is not that of a rollback-journal database")
     if db.execute(_OTHER_ROWS).fetchone():
         raise sqlite3.DatabaseError("it has rows that name no segment")
     db.execute(_SELECT).fetchall()  # as text and numbers

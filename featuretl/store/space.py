@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from featuretl.exceptions import FeatureTLWarning, StoreError
+from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
 from featuretl.store.claims import Claims
 from featuretl.store.format import (
     DamagedFileError,
@@ -33,6 +33,7 @@ SEGMENT_BYTES = 128 * 2**20
 SEGMENT_SECONDS = 60.0
 
 _CHECKED_AT_ONCE = 4
+_UNKEPT = 2**30  # numbers from here on are of segments in memory
 
 
 class MemorySpace:
@@ -112,6 +113,7 @@ class StoredSpace:
         self._version: tuple[int, ...] = (0,)
         self._last_seq = 0
         self._claims = Claims(store.path / "claims", identity)
+        self._unkept = MemorySpace(d)
         self._taken: set[bytes] = set()
         self._pending: list[tuple[Sequence[bytes], np.ndarray]] = []
         self._committed_at = time.monotonic()
@@ -150,7 +152,7 @@ class StoredSpace:
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`.
 
-        Only committed rows are found. Segments that rows lie in are checked before they are
+        Only committed rows are found, and those of this object that could not be kept. Segments that rows lie in are checked before they are
         served for the first time; a damaged one is named in a warning and its rows are missing.
         """
         with self._lock:
@@ -159,7 +161,10 @@ class StoredSpace:
                 numbers = np.unique(found[found != MISSING] >> 32)
                 # Opening may refuse a segment and so change the index: look again.
                 if self._open(numbers.tolist()):
-                    return found
+                    break
+            unkept = self._unkept.find(keys)
+            only_here = (found == MISSING) & (unkept != MISSING)
+            return np.where(only_here, unkept + (_UNKEPT << 32), found)
 
     def take(self, key: bytes, force: bool = False) -> bool | None:
         """Ask to embed an image.
@@ -208,9 +213,11 @@ class StoredSpace:
     def commit(self) -> None:
         """Make everything appended so far durable, as one segment; then it is found.
 
+        Of a store that can be done without, what cannot be written is found here only.
+
         Raises
         ------
-        StoreError
+        UnusableStoreError
             If it could not be written; nothing is lost that was committed before.
         """
         with self._lock:
@@ -218,20 +225,29 @@ class StoredSpace:
             if not self._pending:
                 return
             keys = [key for part, _ in self._pending for key in part]
-            self._write(keys, np.concatenate([rows for _, rows in self._pending]))
+            rows = np.concatenate([rows for _, rows in self._pending])
+            if self._store.keeps:
+                try:
+                    self._write(keys, rows)
+                except UnusableStoreError as error:
+                    self._store.do_without(error)
+            if not self._store.keeps:
+                self._unkept.append(keys, rows)
             self._pending.clear()
             for key in keys:
                 self.give_up(key)
 
     def segment_rows(self, number: int) -> np.ndarray:
         """Return a checked segment's rows (n, d), read-only."""
+        if number >= _UNKEPT:
+            return self._unkept.segment_rows(number - _UNKEPT)
         return self._rows[number]
 
     def _write(self, keys: list[bytes], rows: np.ndarray) -> None:
         try:
             segment = write_segment(self.folder, uuid4().hex, self.id, keys_array(keys), rows)
         except OSError as error:
-            raise StoreError(
+            raise UnusableStoreError(
                 f"The embedding store {str(self._store.path)!r} cannot be written "
                 f"({error.strerror}); {len(keys)} embeddings of this run are not kept: make "
                 "room or choose another place (cache=, --cache, FEATURETL_CACHE)."

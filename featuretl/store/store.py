@@ -7,12 +7,10 @@ torch, another kernel), a new generation of the space is started, so that rows n
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import os
 import threading
-import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,17 +20,22 @@ from typing import Any
 import numpy as np
 
 from featuretl._validation import SIZE_UNITS, check_int, parameter_error, parse_quantity
-from featuretl.exceptions import FeatureTLWarning, ParameterError, StoreError
+from featuretl.exceptions import (
+    FeatureTLWarning,
+    ParameterError,
+    StoreError,
+    UnusableStoreError,
+)
 from featuretl.store.format import (
-    FORMAT_VERSION,
     DamagedFileError,
-    open_matrix,
+    open_view,
     publish_folder,
     write_matrix,
 )
 from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe, space_id
 from featuretl.store.memo import Memo
+from featuretl.store.record import agrees, new_record, read_record
 from featuretl.store.space import StoredSpace
 
 try:
@@ -42,7 +45,6 @@ except ImportError:  # Windows: deletion is not kept from running beside extract
 
 CACHE_VARIABLE = "FEATURETL_CACHE"
 SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
-GOLDEN_COSINE = 0.99999
 
 
 def default_cache() -> Path:
@@ -72,8 +74,8 @@ def default_max_bytes() -> int | None:
 def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
     """Return the store that a `cache` parameter of `owner` means.
 
-    "auto" is `default_cache()`, or nothing, with a warning, where that cannot be written; a path
-    or a store is that; None is nothing.
+    "auto" is `default_cache()`; where, or as soon as, that cannot be written, nothing more is kept,
+    with a warning. A path or a store is that; None is nothing.
     """
     if cache is None or isinstance(cache, EmbeddingStore):
         return cache
@@ -82,10 +84,11 @@ def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
     if cache != "auto":
         return EmbeddingStore(cache)
     store = EmbeddingStore()
+    store.optional = True
     try:
         store.make_folder()
-    except StoreError as error:
-        warnings.warn(f"{error} Embeddings are not kept this time.", FeatureTLWarning, stacklevel=3)
+    except UnusableStoreError as error:
+        store.do_without(error)
         return None
     return store
 
@@ -126,6 +129,14 @@ class EmbeddingStore:
         used longest ago is freed, but never the recipe just extracted. By default what the
         environment variable ``FEATURETL_CACHE_MAX_SIZE`` says, such as "20GB", else no limit.
 
+    Attributes
+    ----------
+    optional : bool
+        Whether embeddings are made all the same, and not kept, where the store cannot be written:
+        so for the one that nobody asked for, ``cache="auto"``.
+    keeps : bool
+        False once that was so.
+
     Raises
     ------
     ParameterError
@@ -150,6 +161,8 @@ class EmbeddingStore:
         self.max_bytes = default_max_bytes() if max_bytes is None else int(max_bytes)
         self.memo = Memo(self.path / "memo.sqlite")
         self.index = SegmentIndex(self.path)
+        self.optional = False
+        self.keeps = True
         self._guard = threading.Lock()
         self._lock_file: int | None = None
         self._lock_depth = 0
@@ -200,7 +213,7 @@ class EmbeddingStore:
         """
         generations = list(self._generations(recipe))
         for record in reversed(generations):
-            if _agrees(record, golden):
+            if agrees(record, golden):
                 return self._stored_space(record)
         if generations:
             warnings.warn(
@@ -240,15 +253,15 @@ class EmbeddingStore:
         """
         path = self.path / "views" / f"{name}.npy"
         try:
-            matrix = open_matrix(path, shape)
+            matrix = open_view(path, shape)
         except DamagedFileError:  # or not there
             self.make_folder()
             try:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-                write_matrix(path, shape, chunks)
+                write_matrix(path, shape, chunks, checksum=True)
             except OSError as error:
                 raise self.unwritable(error) from error
-            matrix = open_matrix(path, shape)
+            matrix = open_view(path, shape)
         _touch(path)
         return matrix
 
@@ -269,6 +282,15 @@ class EmbeddingStore:
             if self._lock_depth == 0 and self._lock_file is not None:
                 os.close(self._lock_file)
                 self._lock_file = None
+
+    @contextlib.contextmanager
+    def locked_shared(self) -> Iterator[None]:
+        """`lock_shared`, and in the end `unlock`."""
+        self.lock_shared()
+        try:
+            yield
+        finally:
+            self.unlock()
 
     @contextlib.contextmanager
     def locked_exclusively(self) -> Iterator[None]:
@@ -297,24 +319,21 @@ class EmbeddingStore:
     def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
         generation = 0
         while (path := self._record_path(space_id(recipe, generation))).exists():
-            yield _record(path)
+            try:
+                record = _record(path)
+            except StoreError:
+                if path.exists():
+                    raise
+                return  # freed between the two looks
+            yield record
             generation += 1
 
     def _create(
         self, recipe: Recipe, generation: int, golden: np.ndarray, versions: dict[str, str]
     ) -> dict[str, Any]:
-        identity = space_id(recipe, generation)
-        record = {
-            "format": FORMAT_VERSION,
-            "id": identity,
-            "recipe": recipe,
-            "generation": generation,
-            "golden": base64.b64encode(golden.astype("<f4").tobytes()).decode(),
-            "versions": versions,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
+        record = new_record(recipe, generation, golden, versions)
         self.make_folder()
-        path = self._record_path(identity)
+        path = self._record_path(record["id"])
         try:
             path.parent.parent.mkdir(mode=0o700, exist_ok=True)
             publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
@@ -329,32 +348,21 @@ class EmbeddingStore:
     def _record_path(self, identity: str) -> Path:
         return self.path / "spaces" / identity / "space.json"
 
-    def unwritable(self, error: OSError) -> StoreError:
+    def do_without(self, error: UnusableStoreError) -> None:
+        """Keep nothing from now on, and say so once, by a warning; raise `error` unless `optional`."""
+        if not self.optional:
+            raise error
+        if self.keeps:
+            self.keeps = False
+            message = f"{error} Embeddings are made all the same, but not kept this time."
+            warnings.warn(message, FeatureTLWarning, stacklevel=3)
+
+    def unwritable(self, error: OSError) -> UnusableStoreError:
         """Return the error that says that, and why, the store cannot be written."""
-        return StoreError(
+        return UnusableStoreError(
             f"The embedding store {str(self.path)!r} cannot be written ({error.strerror}); choose "
             f"another place (cache=, --cache, {CACHE_VARIABLE}) or none (cache=None)."
         )
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a ``space.json``. Raises DamagedFileError, or StoreError if its format is newer."""
-    try:
-        record = json.loads(path.read_bytes())
-        if record["format"] > FORMAT_VERSION:
-            raise StoreError(
-                f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
-                f"{FORMAT_VERSION}: upgrade featuretl or choose another cache."
-            )
-        named = space_id(record["recipe"], record["generation"])
-        golden = base64.b64decode(record["golden"], validate=True)
-        whole = named == record["id"] == path.parent.name and "versions" in record
-        whole &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
-    if not whole:
-        raise DamagedFileError(path, "its record is not that of this space")
-    return record
 
 
 def _record(path: Path) -> dict[str, Any]:
@@ -371,10 +379,3 @@ def _touch(path: Path) -> None:
     """Note that a file is used now, for `featuretl.store.collect`."""
     with contextlib.suppress(OSError):  # a read-only store
         os.utime(path)
-
-
-def _agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
-    then = np.frombuffer(base64.b64decode(record["golden"]), "<f4").astype(np.float64)
-    now = golden.astype(np.float64)
-    norms = np.linalg.norm(then) * np.linalg.norm(now)
-    return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)

@@ -1,7 +1,7 @@
 """Verification: read all that is kept, name what is damaged, and free it.
 
-What is freed is embedded again when it is asked for. Two things cannot be told from the files: a
-view has no checksum, so only its header and size are looked at; nor has a golden embedding.
+What is freed is embedded again when it is asked for. Not looked at are the memo and the kept models:
+what they say is compared, with a file's state or eager PyTorch's embeddings, when it is used.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from featuretl.store.format import (
     DamagedFileError,
     Segment,
     check_rows,
-    open_matrix,
+    check_view,
     open_rows,
     read_keys,
 )
 from featuretl.store.lookup import MISSING, KeyIndex
-from featuretl.store.store import EmbeddingStore, read_record
+from featuretl.store.record import read_record
+from featuretl.store.store import EmbeddingStore
 
 _SPACE_NAME = re.compile(r"[0-9a-f]{64}")
 _Checked = tuple[Segment, np.ndarray] | DamagedFileError
@@ -136,7 +137,7 @@ def _findings(store: EmbeddingStore) -> Iterator[Finding]:
         yield from _check_space(store, identity, trusted=problem is None)
     for path in sorted((store.path / "views").glob("*.npy")):
         try:
-            open_matrix(path)
+            check_view(path)
         except DamagedFileError as error:
             if path.exists():  # else freed meanwhile
                 yield _damage(error)

@@ -584,7 +584,7 @@ def test_an_interrupt_keeps_every_whole_batch(
     assert result.exit_code == code, result.stderr
     assert result.stdout == ""
     if no_cache:
-        assert "Interrupted. 12 new embeddings are not kept (--no-cache)." in result.stderr
+        assert "Interrupted. 12 new embeddings are not kept." in result.stderr
         assert not cache.exists()
     else:
         assert "Interrupted. 12 new embeddings are kept" in result.stderr

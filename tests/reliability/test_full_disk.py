@@ -67,6 +67,35 @@ EXTRACTION = """
         print(json.dumps(str(error)))
 """
 
+OPTIONAL = """
+    import warnings
+    from pathlib import Path
+    import numpy as np
+    from featuretl import EmbeddingStore, extract
+    from featuretl.backbones.spec import BackboneSpec
+    from featuretl.store import space
+    from featuretl.store.store import resolve_store
+    paths = sorted(map(str, Path(sys.argv[2]).rglob("*.jpg")))
+    spec = BackboneSpec.of("test", "test_resnet", weights="random")
+    expected = extract(paths, spec, batch_size=4)
+    if kept := int(sys.argv[3]):  # while there is room
+        extract(paths[:kept], spec, store=EmbeddingStore(), batch_size=4)
+    if lost := sys.argv[4]:
+        (EmbeddingStore().path / lost).unlink(missing_ok=True)
+    space.SEGMENT_ROWS = 8
+    limit(int(sys.argv[1]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        store = resolve_store("auto", "test")
+        found = extract(paths, spec, store=store, batch_size=4)
+    limit(resource.RLIM_INFINITY)
+    print(json.dumps([
+        [str(warning.message) for warning in caught if "cache" in str(warning.message)],
+        found.statistics.embedded, found.statistics.cached,
+        bool(np.allclose(found.to_numpy(), expected.to_numpy(), rtol=1e-5)), store.keeps,
+    ]))
+"""
+
 
 def run_limited(code: str, *arguments: object) -> Any:
     """Run `code` in a child process; return what it printed, from JSON."""
@@ -111,6 +140,24 @@ def test_an_extraction_on_a_full_disk_is_one_sentence_and_goes_on_later(cache, p
     assert info.rows == 8
     later = extract(sorted(photo_folder.rglob("*.jpg")), TINY, store=EmbeddingStore(cache))
     assert (later.statistics.embedded, later.statistics.cached) == (16, 8)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept", "lost"), [(0, 0, ""), (2000, 8, ""), (0, 8, "index.sqlite")]
+)
+def test_on_a_full_disk_the_default_cache_is_done_without(cache, photo_folder, limit, kept, lost):
+    said, embedded, cached, agrees, keeps = run_limited(OPTIONAL, limit, photo_folder, kept, lost)
+    (sentence,) = said
+    assert "\n" not in sentence
+    assert str(cache) in sentence
+    assert "Embeddings are made all the same, but not kept this time." in sentence
+    assert agrees
+    assert not keeps
+    # None twice, and what is in the store is found as long as its index can be made.
+    assert (embedded, cached) == ((24, 0) if lost else (24 - kept, kept))
+    assert sum(info.rows for info in EmbeddingStore(cache).info()) == kept
+    later = extract(sorted(photo_folder.rglob("*.jpg")), TINY, store=EmbeddingStore(cache))
+    assert (later.statistics.embedded, later.statistics.cached) == (24 - kept, kept)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, pixels, monkeypatch):

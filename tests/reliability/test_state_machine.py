@@ -18,6 +18,7 @@ from known_rows import append, found_in, open_space, present, put, take
 from featuretl import EmbeddingStore
 from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store.collect import collect
+from featuretl.store.verify import verify
 
 N = 12
 NUMBERS = st.lists(st.integers(0, N - 1), unique=True, max_size=6)
@@ -86,6 +87,11 @@ class Store(RuleBasedStateMachine):
     @rule(user=USERS)
     def rebuild_the_index(self, user):
         self.users[user].index.rebuild()
+
+    @rule(user=USERS, repair=st.booleans())
+    def verify(self, user, repair):
+        verify(self.users[user], repair)
+        assert not repair or verify(self.users[user]) == []
 
     @rule(user=USERS)
     def lose_the_index(self, user):

@@ -12,9 +12,11 @@ import pytest
 from sklearn.base import clone
 
 from featuretl import EmbeddingStore, ImageEmbedder, extract
+from featuretl._source import Source
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import ImageError, ParameterError
+from featuretl.exceptions import ImageError, ParameterError, StoreError
 from featuretl.store import collect as collect_module
+from featuretl.store import store as store_module
 
 POOLINGS = ("auto", "max", "avg+max")
 
@@ -79,6 +81,62 @@ def test_beside_another_extraction_the_limit_waits(images, cache):
     other.unlock()
     embed(images, "auto", EmbeddingStore(cache, max_bytes=0))
     assert poolings(other) == {"auto"}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_another_ones_limit_at_the_opening_of_a_space_costs_time_only(
+    images, cache, monkeypatch, when
+):
+    embed(images[:2], "auto", EmbeddingStore(cache))
+    open_space, refused = EmbeddingStore.open_space, []
+
+    def free():
+        try:
+            collect_module.collect(EmbeddingStore(cache), max_bytes=0)
+        except StoreError as error:
+            refused.append(str(error))
+
+    def beside_a_collection(store, *args):
+        if when == "before":  # rows that were planned on, and the space, are gone if they can be
+            free()
+        space = open_space(store, *args)
+        if when == "after":
+            free()
+        return space
+
+    monkeypatch.setattr(EmbeddingStore, "open_space", beside_a_collection)
+    extraction = embed(images, "auto", EmbeddingStore(cache))
+    assert np.isfinite(extraction.to_numpy()).all()
+    assert len(refused) == 1
+    assert "in use by an extraction" in refused[0]
+    assert extraction.statistics.embedded == 1
+
+
+def test_a_limit_between_planning_and_opening_costs_time_only(images, cache, monkeypatch):
+    embed(images[:2], "auto", EmbeddingStore(cache))
+    held = Source.held
+
+    def after_a_collection(source):
+        collect_module.collect(EmbeddingStore(cache), max_bytes=0)
+        return held(source)
+
+    monkeypatch.setattr(Source, "held", after_a_collection)
+    extraction = embed(images, "auto", EmbeddingStore(cache))
+    assert np.isfinite(extraction.to_numpy()).all()
+    assert extraction.statistics.embedded == 3
+
+
+def test_a_space_that_is_freed_while_it_is_looked_for_is_not_there(images, cache, monkeypatch):
+    extraction = embed(images, "auto", EmbeddingStore(cache))
+    read = store_module.read_record
+
+    def too_late(path):
+        monkeypatch.setattr(store_module, "read_record", read)
+        collect_module.collect(EmbeddingStore(cache), max_bytes=0)
+        return read(path)
+
+    monkeypatch.setattr(store_module, "read_record", too_late)
+    assert EmbeddingStore(cache).find_space(extraction.recipe) is None
 
 
 def test_a_store_that_cannot_be_collected_does_not_fail_an_extraction(images, cache, monkeypatch):

@@ -6,6 +6,7 @@ import pickle
 import sqlite3
 import stat
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -182,6 +183,25 @@ def test_an_index_with_a_wrong_byte_is_made_anew(store, cache, found, put_there)
         assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
     put(EmbeddingStore(cache), 3)
     assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("at", [18, 19])
+@pytest.mark.parametrize("byte", [0, 2, 3, 255])
+def test_an_index_that_calls_itself_read_only_or_wal_is_made_anew(store, cache, at, byte):
+    put(store, 1, 2)
+    path = cache / "index.sqlite"
+    data = bytearray(path.read_bytes())
+    data[at] = byte
+    path.write_bytes(data)
+    assert EmbeddingStore(cache).index.problem()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
+    assert all("is damaged; it is made anew" in str(warning.message) for warning in caught)
+    assert caught or (at, byte) == (19, 2)  # SQLite itself leaves WAL
+    put(EmbeddingStore(cache), 3)
+    assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
+    assert EmbeddingStore(cache).index.problem() is None
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,8 @@ def test_what_a_kill_before_the_commit_left_is_no_damage(filled, cache):
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncate", "empty", "delete", "recipe", "golden", "generation", "list"]
+    "damage",
+    ["truncate", "empty", "delete", "recipe", "golden", "other golden", "generation", "list"],
 )
 def test_a_damaged_record_costs_its_space_only(filled, cache, damage):
     record = segment(cache, 0, ".npy").parent / "space.json"
@@ -228,6 +229,7 @@ def test_a_damaged_record_costs_its_space_only(filled, cache, damage):
     changed = {
         "recipe": json.dumps({**told, "recipe": recipe_of("A")}),
         "golden": json.dumps({**told, "golden": told["golden"][4:]}),
+        "other golden": json.dumps({**told, "golden": "AAAA" + told["golden"][4:]}),
         "generation": json.dumps({**told, "generation": "x"}),
         "list": "[]",
     }
@@ -255,7 +257,7 @@ def test_a_folder_removed_by_hand(filled, cache):
     assert verify(EmbeddingStore(cache)) == []
 
 
-@pytest.mark.parametrize("damage", ["flip header", "truncate", "empty"])
+@pytest.mark.parametrize("damage", ["flip header", "flip middle", "truncate", "empty"])
 def test_a_damaged_view_is_freed(filled, cache, damage):
     view = cache / "views" / f"{'f' * 64}.npy"
     harm(view, damage)
@@ -325,9 +327,9 @@ def test_a_newer_format_is_not_taken_for_damage(filled, cache):
     assert contents(cache) == good
 
 
-def test_every_flipped_byte_of_a_segment_is_found(filled, cache):
-    for suffix in (".npy", ".keys"):
-        path = segment(cache, 1, suffix)
+def test_every_flipped_byte_of_a_segment_or_view_is_found(filled, cache):
+    files = [segment(cache, 1, ".npy"), segment(cache, 1, ".keys"), *cache.glob("views/*.npy")]
+    for path in files:
         data = path.read_bytes()
         for at in range(0, len(data), 3):
             flipped = bytearray(data)

@@ -1,0 +1,209 @@
+"""Decoding in processes of their own: a file that crashes or stalls a decoder costs one row.
+
+Bytes of a file go to a child, and RGB pixels or the words of an error come back, over two pipes and
+behind headers of fixed size: nothing is unpickled, and no pixels are taken that are over the limit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import subprocess  # this interpreter and a module of this package  # nosec B404
+import sys
+import threading
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from featuretl.exceptions import FeatureTLError, ImageError
+from featuretl.images.decode import MAX_PIXELS, decode
+
+_SIZE = struct.Struct("<Q")
+_ANSWER = struct.Struct("<?QQ")  # True, height, width; or False, bytes of an error's words, 0
+_READY = b"\n"
+_MAX_WORDS = 2**16
+_PIPE_BYTES = 2**20  # an image in few system calls
+
+
+class IsolatedDecoder:
+    """What `decode` does, in child processes that can be lost; any thread may call it.
+
+    There are as many children as there were calls at once. One that ends or takes too long is
+    replaced. A context manager: leaving it ends the children.
+
+    Parameters
+    ----------
+    seconds : float
+        That an image may take.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> with IsolatedDecoder(seconds=60) as decode:
+    ...     decode((Path(__file__).parent / "golden.jpg").read_bytes()).shape
+    (240, 320, 3)
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._idle: list[_Child] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while self._idle:
+            self._idle.pop().end()
+
+    def __call__(self, data: bytes) -> np.ndarray:
+        """Decode the bytes of an image file; see `decode`.
+
+        Raises
+        ------
+        ImageError
+            As `decode`; and if the decoder crashes or takes too long.
+        FeatureTLError
+            If there can be no child.
+        """
+        child = self._take()
+        try:
+            answer = child.ask(data, self._seconds)
+        except BaseException:
+            child.end()
+            raise
+        self._idle.append(child)
+        if isinstance(answer, str):
+            raise ImageError(answer)
+        return answer
+
+    def _take(self) -> _Child:
+        while True:
+            try:
+                child = self._idle.pop()
+            except IndexError:
+                return _Child()
+            if child.is_alive():
+                return child
+            child.end()
+
+
+class _Child:
+    """A process that decodes one image at a time."""
+
+    def __init__(self) -> None:
+        try:
+            self._process = subprocess.Popen(  # no shell, nothing from outside  # nosec B603
+                # -P: not from the folder that the user happens to be in.
+                [sys.executable, "-P", "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                start_new_session=True,  # Ctrl-C is for the parent
+                pipesize=_PIPE_BYTES,
+            )
+        except OSError as error:
+            raise _no_child(error.strerror) from error
+        assert self._process.stdin and self._process.stdout  # pipes both  # nosec B101
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        if self._answers.read(len(_READY)) != _READY:
+            self.end()
+            raise _no_child(_ending(self._process.returncode))
+
+    def ask(self, data: bytes, seconds: float) -> np.ndarray | str:
+        """Return the pixels of an image, or what is wrong with it.
+
+        Raises ImageError if the process ends, does not answer in time, or answers nonsense; it is
+        of no use then.
+        """
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(seconds, give_up)
+        timer.start()
+        try:
+            answer = self._ask(data)
+        except (EOFError, OSError) as error:
+            how = _ending(self._process.wait())
+            raise ImageError(f"decoding it ended the decoder's process ({how})") from error
+        finally:
+            timer.cancel()
+            timer.join()
+            if late.is_set():
+                raise ImageError(f"decoding it took longer than {seconds:g} s")
+        return answer
+
+    def is_alive(self) -> bool:
+        """Return whether the process runs."""
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        self._answers.close()
+        with contextlib.suppress(OSError):  # of what it did not take
+            self._requests.close()
+
+    def _ask(self, data: bytes) -> np.ndarray | str:
+        self._requests.write(_SIZE.pack(len(data)))
+        self._requests.write(data)
+        self._requests.flush()
+        is_image, height, width = _ANSWER.unpack(self._receive(_ANSWER.size))
+        if is_image and 0 < height * width <= MAX_PIXELS:
+            pixels = np.frombuffer(self._receive(height * width * 3), np.uint8)
+            return pixels.reshape(height, width, 3)
+        if not is_image and height <= _MAX_WORDS:
+            return self._receive(height).decode(errors="replace")
+        raise ImageError("decoding it gave no pixels within the limits")
+
+    def _receive(self, size: int) -> bytearray:
+        data = bytearray(size)
+        if self._answers.readinto(data) != size:  # type: ignore[attr-defined]
+            raise EOFError
+        return data
+
+
+def _ending(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+
+
+def _no_child(reason: str | None) -> FeatureTLError:
+    return FeatureTLError(
+        f"No process that decodes images can be started ({reason}); see to that, or decode in this "
+        "process: leave out decode_timeout (--decode-timeout)."
+    )
+
+
+def main() -> None:
+    """Answer requests until there are no more: what a child does."""
+    requests = sys.stdin.buffer
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    answers.write(_READY)
+    answers.flush()
+    while header := requests.read(_SIZE.size):
+        try:
+            pixels = decode(requests.read(*_SIZE.unpack(header)))
+        except ImageError as error:
+            words = str(error).encode(errors="backslashreplace")[:_MAX_WORDS]
+            answers.write(_ANSWER.pack(False, len(words), 0) + words)
+        else:
+            answers.write(_ANSWER.pack(True, *pixels.shape[:2]))
+            answers.write(np.ascontiguousarray(pixels).data)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

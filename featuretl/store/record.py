@@ -1,0 +1,68 @@
+"""The record of a space, ``space.json``: its recipe, and the golden embedding that it began with."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featuretl.exceptions import StoreError
+from featuretl.store.format import FORMAT_VERSION, DamagedFileError
+from featuretl.store.keys import Recipe, canonical_json, space_id
+
+GOLDEN_COSINE = 0.99999
+
+
+def new_record(
+    recipe: Recipe, generation: int, golden: np.ndarray, versions: dict[str, str]
+) -> dict[str, Any]:
+    """Return the record of a new space; see `EmbeddingStore.open_space`."""
+    record = {
+        "format": FORMAT_VERSION,
+        "id": space_id(recipe, generation),
+        "recipe": recipe,
+        "generation": generation,
+        "golden": base64.b64encode(golden.astype("<f4").tobytes()).decode(),
+        "versions": versions,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    return {**record, "checksum": _checksum(record)}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a ``space.json``. Raises DamagedFileError, or StoreError if its format is newer."""
+    try:
+        record = json.loads(path.read_bytes())
+        checksum = record.pop("checksum", None)
+        if record["format"] > FORMAT_VERSION:
+            raise StoreError(
+                f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
+                f"{FORMAT_VERSION}: upgrade featuretl or choose another cache."
+            )
+        named = space_id(record["recipe"], record["generation"])
+        golden = base64.b64decode(record["golden"], validate=True)
+        whole = named == record["id"] == path.parent.name and "versions" in record
+        whole &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
+        whole &= checksum in (None, _checksum(record))  # the first stores had none
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
+    if not whole:
+        raise DamagedFileError(path, "its record is not that of this space")
+    return record
+
+
+def agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
+    """Return whether a space's golden embedding is `golden` (d,), but for rounding."""
+    then = np.frombuffer(base64.b64decode(record["golden"]), "<f4").astype(np.float64)
+    now = golden.astype(np.float64)
+    norms = np.linalg.norm(then) * np.linalg.norm(now)
+    return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    return zlib.crc32(canonical_json(record).encode())
