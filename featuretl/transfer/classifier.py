@@ -24,7 +24,8 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
     strategy : {"auto", "nearest-mean", "linear", "svm", "fine-tune"}, default="auto"
         "auto" starts with "linear", the cross-validated probe (`LinearProbeClassifier`), and tries
         "nearest-mean" with up to 50 images per class, and from 20 per class on "svm" (RBF; up to
-        4,000 images) and "fine-tune" (`FineTuneClassifier`, three blocks). With fewer than 8 images
+        4,000 images) and "fine-tune" (`FineTuneClassifier`, three blocks, 12 epochs; 6 from 1,000
+        images on). With fewer than 8 images
         per class nearest mean is what the probe must beat; with fewer than 5 it is chosen.
         Any other takes that strategy; the table shows how it does.
     backbone : str, list of str or "auto", default="tf_efficientnet_lite0"

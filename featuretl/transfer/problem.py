@@ -24,6 +24,8 @@ from featuretl.transfer.tasks import Classes, Numbers
 Array = np.ndarray[Any, Any]
 
 _TIMED = 32
+# Many images need fewer epochs: on all of sign-digits, six reach 0.977 and twelve 0.980 of 399 images.
+_IMAGES_SEEN, _EPOCHS = 6000, (6, 12)
 # Whose probabilities are fitted to the log-loss, so that it may be compared.
 _CALIBRATED = ("linear", "fine-tune")
 
@@ -101,12 +103,14 @@ class Problem:
     def fine_tune(self, backbone: str, seconds: float = np.inf, **settings: Any) -> Any:
         """Return an estimator, unfitted, that trains for so many seconds at most."""
         p = self._p
+        epochs = int(np.clip(round(_IMAGES_SEEN / self.n), *_EPOCHS))
         budget = None if np.isinf(seconds) else max(0.1, seconds)
         common = {"weights": p.weights, "device": p.device, "n_jobs": p.n_jobs, "cache": p.cache}
         return self.task.fine_tune(
             backbone,
             **common,
             **settings,
+            epochs=epochs,
             time_budget=budget,
             random_state=self.seed,
             verbose=p.verbose,

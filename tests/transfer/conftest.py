@@ -10,9 +10,11 @@ from featuretl.transfer.tasks import Classes, Numbers
 
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
+    monkeypatch.setattr("featuretl.transfer.problem._EPOCHS", (4, 4))
     for task in (Classes, Numbers):
-        short = partial(task.fine_tune, epochs=4, augment="none")
-        monkeypatch.setattr(task, "fine_tune", staticmethod(short))
+        monkeypatch.setattr(
+            task, "fine_tune", staticmethod(partial(task.fine_tune, augment="none"))
+        )
 
 
 @pytest.fixture(scope="session")
