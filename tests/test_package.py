@@ -45,7 +45,7 @@ BELOW = {
         "_source",
         "_engine",
     },
-    "timing": {"backbones", "store", "_runtime"},
+    "timing": {"images", "backbones", "store", "_runtime"},
     "_progress": {"_engine"},
     "embedder": {
         "exceptions",
@@ -68,6 +68,18 @@ BELOW = {
         "store",
         "_source",
         "extraction",
+        "heads",
+    },
+    "ranking": {
+        "exceptions",
+        "_validation",
+        "_progress",
+        "_runtime",
+        "images",
+        "backbones",
+        "store",
+        "extraction",
+        "timing",
         "heads",
     },
 }
