@@ -133,11 +133,13 @@ def rank_backbones(
 
     Notes
     -----
-    The intervals say what other images (or groups) drawn alike would change, to first order, with
-    the embeddings' covariances, penalties and, for held-out scores, the trained heads as they are:
-    the luck of the training set is not in them. Differences are of the same images in the same folds,
-    so that they are known better than the scores. Halving saves embedding; it may drop
-    a backbone that all images would have put first, the more easily the less it is behind.
+    The intervals say what other images (or groups) drawn alike would change. The accuracy is a share
+    of the images held out (Wilson's interval, with the effective number of images); the errors of R2
+    are its delta method's, those of `log_me`, `h_score` and `transrate` the jackknife's in closed form
+    (on halves of 2,062 photographs they came within a tenth of what the halves differed by). The luck
+    of a head's training set is not in them. Differences are of the same images in the same folds: as
+    a rule they are known better than the scores. Halving saves embedding; it may drop a backbone that
+    all images would have put first, the more easily the less it is behind.
 
     References
     ----------

@@ -1,9 +1,9 @@
 """LogME, H-score, TransRate: how well embeddings suit labels, without a head being trained.
 
-Each score is a function of the images' weights, all 1, and comes with its derivative by each of
-them. These give its standard error over images at no further cost, and that of the difference of two
-backbones on the same images (the infinitesimal jackknife: Jaeckel 1972; Efron 1982, The Jackknife,
-the Bootstrap and Other Resampling Plans, chapter 6).
+Each score comes with what it loses without each image, in closed form: alpha, beta and the strength
+of a shrinkage stay as they are, leverages and determinants do not. These give the jackknife's
+standard error over images at no further cost, and that of the difference of two backbones on the same
+images (Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, chapter 3).
 
 All three need of the embeddings `F` only ``F F' = U diag(l) U'``, found once, in float64, from the
 smaller of ``F'F`` and ``F F'``. Squaring costs no digits that float32 embeddings have.
@@ -39,16 +39,16 @@ class Estimate(NamedTuple):
     ----------
     score : float
     influence : ndarray of shape (n,), float64
-        Derivative of the score by the weight of each image, less its mean.
+        What the score loses without each image, less the mean of that.
     """
 
     score: float
     influence: Array
 
     @classmethod
-    def of(cls, score: float, derivative: Array) -> Estimate:
-        """Centre `derivative`: a weight more for all images is not another sample."""
-        return cls(float(score), derivative - derivative.mean())
+    def of(cls, score: float, loss: Array) -> Estimate:
+        """Centre `loss`: to have an image less, whichever it is, is not another sample."""
+        return cls(float(score), loss - loss.mean())
 
 
 def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
@@ -206,10 +206,11 @@ def estimate_log_me(X: Array, y: Array) -> Estimate:
     beta = n / energy
     volume = np.log1p(values[:, None] / ratio).sum(axis=0)
     evidence = (n * np.log(beta / (2 * np.pi)) - n - volume) / 2
-    # m and alpha, beta are optimal: only what the weights do directly remains.
-    error = np.square(Y - left @ (shrink * image)) @ beta
-    leverage = np.square(left) @ shrink.sum(axis=1)
-    return Estimate.of(evidence.mean() / n, -(error + leverage) / (2 * n * Y.shape[1]))
+    # The evidence that an image adds is the density of its targets, given the others.
+    free = 1 - np.square(left) @ shrink
+    error = np.square(Y - left @ (shrink * image)) / free
+    density = (np.log(free) - beta * error).sum(axis=1) / 2
+    return Estimate.of(evidence.mean() / n, density / (n * Y.shape[1]))
 
 
 def estimate_h_score(X: Array, y: Array, shrinkage: float | None = None) -> Estimate:
@@ -220,13 +221,24 @@ def estimate_h_score(X: Array, y: Array, shrinkage: float | None = None) -> Esti
     left, values = _decompose(X)
     precision = 1 / ((1 - a) * values / n + a * values.sum() / (n * d))
     rows = left * np.sqrt(values)
-    share, means = _class_means(rows, y)
-    between = share @ np.square(means)
-    scaled = rows @ (precision * means).T
-    own = 2 * scaled[np.arange(n), y] - (np.square(means) @ precision)[y]
-    spread = np.square(rows).sum(axis=1) * (np.square(precision) @ between) / d
-    derivative = own - (1 - a) * np.square(scaled) @ share - a * spread
-    return Estimate.of((1 - a) * precision @ between, (1 - a) * derivative / n)
+    size, means = _class_means(rows, y)
+    between = size / n @ np.square(means)
+    score = precision @ between
+    # Without image x of class c, by x' S^-1 m for all means m, and S^-1 after a rank-one change.
+    to_means = rows @ (precision * means).T
+    own, m = to_means[np.arange(n), y], size[y]
+    to_own_mean = (np.square(means) @ precision)[y]
+    to_itself = np.square(rows) @ precision
+    change = (1 - a) / (n - 1 - (1 - a) * to_itself)
+    rest = np.maximum(m - 1, 1)
+    moved = (m**2 * to_own_mean - 2 * m * own + to_itself) / rest**2
+    moved += change * np.square((m * own - to_itself) / rest)
+    without = score + change * (np.square(to_means) @ (size / n))
+    without -= m / n * (to_own_mean + change * np.square(own))
+    without += np.where(m > 1, (m - 1) / n * moved, 0.0)
+    without -= (to_itself + change * np.square(to_itself)) / (n * (n - 1))
+    narrower = a / (n * d) * np.square(rows).sum(axis=1) * (np.square(precision) @ between)
+    return Estimate.of((1 - a) * score, (1 - a) * (score - without - narrower))
 
 
 def estimate_transrate(X: Array, y: Array, epsilon: float = 1e-4) -> Estimate:
@@ -234,21 +246,20 @@ def estimate_transrate(X: Array, y: Array, epsilon: float = 1e-4) -> Estimate:
     n = len(X)
     left, values = _decompose(X - X.mean(axis=0))
     rows = left * np.sqrt(values)
-    rate, derivative = _coding_rate(left, values, epsilon)
-    score = rate
+    score, loss = _coding_rate(left, values, epsilon)
     for c in range(y.max() + 1):
         of_class = rows[y == c]
         m = len(of_class)
         left, values = _decompose(of_class)
         rate, within = _coding_rate(left, values, epsilon)
         score -= m / n * rate
-        derivative[y == c] -= rate + within - within.mean()
+        loss[y == c] -= (rate + m * within) / n
         # The common mean moves with every image: the class's I + Z'Z / (m epsilon), inverted, on
         # its mean.
         ones = left.sum(axis=0) * values / (m * epsilon + values)
         moved = of_class.T @ (1 - left @ ones) / m
-        derivative += m / n / epsilon * rows @ moved
-    return Estimate.of(score, derivative / n)
+        loss += m / n**2 / epsilon * rows @ moved
+    return Estimate.of(score, loss)
 
 
 def read_labels(owner: str, y: Any, n: int, task: str) -> Array:
@@ -313,14 +324,15 @@ def _fixed_point(values: Array, image: Array, outside: Array, n: int) -> Array:
 
 
 def _class_means(rows: Array, y: Array) -> tuple[Array, Array]:
-    """Return the share (k,) and the mean (k, r) of each class."""
+    """Return the size (k,) and the mean (k, r) of each class."""
     size = np.bincount(y)
     indicator = np.eye(len(size))[y]
-    return size / len(y), indicator.T @ rows / size[:, None]
+    return size, indicator.T @ rows / size[:, None]
 
 
 def _coding_rate(left: Array, values: Array, epsilon: float) -> tuple[float, Array]:
-    """Return the rate and its derivative by the mean of z z', along each image's (n,)."""
+    """Return the rate, and what it loses without each image (n,): n - 1 divides the others then."""
     n = len(left)
-    rate = np.log1p(values / (n * epsilon)).sum() / 2
-    return rate, np.square(left) @ (values / (epsilon + values / n)) / 2
+    share = values / (n * epsilon + values)
+    loss = -np.log(1 - np.square(left) @ share) / 2
+    return np.log1p(values / (n * epsilon)).sum() / 2, loss - share.sum() / (2 * n)

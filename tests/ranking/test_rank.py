@@ -31,8 +31,8 @@ from featuretl.ranking.methods import Task
 from featuretl.ranking.rank import _place_in_samples
 
 DIGITS = load_digits()
-IMAGES = (DIGITS.images[:160] * 15).astype(np.uint8)[..., None].repeat(3, axis=3)
-VALUES = DIGITS.target[:160]
+IMAGES = (DIGITS.images[:120] * 15).astype(np.uint8)[..., None].repeat(3, axis=3)
+VALUES = DIGITS.target[:120]
 FEW = slice(0, 80)
 MEASURED = ["images_per_second", "ms_per_image"]
 
@@ -50,12 +50,13 @@ def rank(*args: Any, **kwargs: Any) -> pd.DataFrame:
 
 @pytest.fixture
 def layers(monkeypatch: pytest.MonkeyPatch) -> dict[str, BackboneSpec]:
-    """Six candidates of one small network, none of which is timed."""
+    """Four candidates of one small network, none of which is timed."""
     monkeypatch.setattr("featuretl.ranking.costs.time_extraction", lambda *args, **how: 100.0)
-    names = ["avg", "max", "avg+max"]
     return {
-        **{pooling: tiny(pooling=pooling) for pooling in names},
-        **{f"layer {layer}": tiny(layers=layer) for layer in (0, 1, 2)},
+        "avg": tiny(),
+        "max": tiny(pooling="max"),
+        "layer 0": tiny(layers=0),
+        "layer 1": tiny(layers=1),
     }
 
 
@@ -67,9 +68,9 @@ def test_photographs_are_ranked_and_nothing_is_embedded_again(photo_folder: Path
     ):
         first = rank_backbones(photos.data, photos.target, names)
     assert first["backbone"].tolist() == names
-    assert first["score"].tolist() == [1, 1]
-    assert (first["low"] < 0.9).all()
-    assert (first["high"] == 1).all()
+    assert (first["low"] < first["score"]).all()
+    assert (first["score"] > 0.9).all()
+    assert (first["high"] <= 1).all()
     assert first["n_parameters"].tolist() == [2223872, 3371008]
     assert first["cache_bytes"].tolist() == [24 * (4 * 1280 + 32)] * 2
     assert (first["images_per_second"] * first["ms_per_image"]).tolist() == pytest.approx(
@@ -95,7 +96,7 @@ def test_scores_are_those_of_the_heads_and_functions(layers):
         "h-score": lambda Z: h_score(Z, y),
         "transrate": lambda Z: transrate(Z, y),
     }.items():
-        frame = rank(X, y, layers, method=method, finalists=6, random_state=7)
+        frame = rank(X, y, layers, method=method, random_state=7)
         expected = {name: score(Z) for name, Z in embeddings.items()}
         assert frame.set_index("backbone")["score"].to_dict() == pytest.approx(expected, rel=1e-5)
         assert frame["score"].is_monotonic_decreasing
@@ -114,7 +115,7 @@ def embed(spec: BackboneSpec, X: Any) -> np.ndarray:
 def test_numbers_are_ranked_by_r2_and_evidence(layers):
     X, y = IMAGES[FEW], VALUES[FEW]
     folds = [(np.arange(40), np.arange(40, 80)), (np.arange(40, 80), np.arange(40))]
-    how = {"cv": folds, "task": "regression", "finalists": 6}
+    how = {"cv": folds, "task": "regression"}
     neighbours = make_pipeline(Normalizer(), KNeighborsRegressor())
     frame = rank(X, y, layers, method="knn", **how).set_index("backbone")
     for name, spec in layers.items():
@@ -131,19 +132,15 @@ def test_numbers_are_ranked_by_r2_and_evidence(layers):
 
 
 def test_the_field_is_halved_on_samples_that_double(layers, forwards, tmp_path, monkeypatch):
-    monkeypatch.setattr("featuretl.ranking.rank._FEWEST_IMAGES", 30)
+    monkeypatch.setattr("featuretl.ranking.rank._FEWEST_IMAGES", 40)
     frame = rank(IMAGES, VALUES, layers, method="logme", finalists=1, cache=tmp_path / "a")
-    assert frame["round"].tolist() == [4, 3, 2, 1, 1, 1]
-    assert frame["images"].tolist() == [160, 80, 40, 30, 30, 30]
-    assert len(forwards) == 160 + 80 + 40 + 3 * 30
-    # Nobody has seen more images and is ranked lower.
-    for _, judged in frame.groupby("round"):
-        assert judged["score"].is_monotonic_decreasing
+    assert frame["round"].tolist() == [3, 2, 1, 1]
+    assert frame["images"].tolist() == [120, 60, 40, 40]
+    assert len(forwards) == 120 + 60 + 2 * 40
+    assert frame["behind"][0] == 0
+    assert (frame["behind"][1:] > 0).all()
     again = rank(IMAGES, VALUES, layers, method="logme", finalists=1, cache=tmp_path / "b")
-    pd.testing.assert_frame_equal(again.drop(columns=MEASURED), frame.drop(columns=MEASURED))
-    whole = rank(IMAGES, VALUES, layers, method="logme", finalists=6, cache=tmp_path / "a")
-    assert (whole["images"] == 160).all()
-    assert whole["backbone"][0] == frame["backbone"][0]
+    pd.testing.assert_frame_equal(again, frame)
 
 
 def test_samples_grow_by_whole_groups_with_each_class_at_its_share():
@@ -188,8 +185,8 @@ def test_a_clear_winner_is_no_warning_and_a_tie_is_one(store):
 
 
 def test_without_a_cache_rounds_still_share_embeddings(layers, forwards, cache: Path):
-    rank(IMAGES[:120], VALUES[:120], layers, method="knn", finalists=3, cache=None)
-    assert len(forwards) == 3 * 120 + 3 * 100
+    rank(IMAGES, VALUES, layers, method="knn", finalists=2, cache=None)
+    assert len(forwards) == 2 * 120 + 2 * 100
     assert not cache.exists()
 
 
@@ -227,7 +224,7 @@ def test_mistakes_are_one_sentence(how, error, message):
 
 def test_ants_and_bees(shared_data: Path, shared_cache: Path):
     photos = load_image_folder(shared_data / "hymenoptera" / "val")
-    paths, y = photos.data[::3], photos.target[::3]
+    paths, y = photos.data[::4], photos.target[::4]
     candidates = {"trained": load_backbone(), "random": tiny()}
     for method in ("probe", "logme", "h-score"):
         frame = rank(paths, y, candidates, method=method, cache=shared_cache)

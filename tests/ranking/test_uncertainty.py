@@ -1,14 +1,11 @@
-"""Intervals against textbook formulas and the bootstrap."""
+"""Intervals against textbook formulas ."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
-from sklearn.datasets import load_wine
-from sklearn.preprocessing import scale
 
-from featuretl.ranking.scores import estimate_log_me
 from featuretl.ranking.uncertainty import interval_of_share, standard_error
 
 
@@ -36,13 +33,3 @@ def test_the_interval_of_a_share_is_wilsons(right):
     found = interval_of_share(share, error, norm.ppf(0.975), 40)
     expected = binomtest(right, 40).proportion_ci(method="wilson")
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_the_error_of_a_score_is_about_the_bootstraps():
-    X, y = load_wine(return_X_y=True)
-    X = scale(X)
-    rng = np.random.default_rng(0)
-    draws = [rng.integers(len(y), size=len(y)) for _ in range(300)]
-    resampled = np.std([estimate_log_me(X[rows], y[rows]).score for rows in draws])
-    error = standard_error(estimate_log_me(X, y).influence, np.arange(len(y)))
-    assert error == pytest.approx(resampled, rel=0.2)
