@@ -203,6 +203,7 @@ def test_bad_images_are_named(photos, tmp_path: Path):
         ({"backbones": "resnet18"}, ParameterError, "'auto', a list of backbones or a dict of names"),
         ({"backbones": []}, ParameterError, r"'auto', a list of .*; got \[\]"),
         ({"backbones": [3]}, ParameterError, "names of timm models or backbones; got 3"),
+        ({"backbones": {"a": None}}, ParameterError, "names of timm models or backbones; got None"),
         ({"backbones": ["a", "b", "a"]}, ParameterError, "distinct names, or a dict"),
         ({"finalists": 0}, ParameterError, "'finalists' .* must be an int >= 1; got 0"),
         ({"confidence": 95}, ParameterError, r"'confidence' .* a number in \(0, 1\); got 95"),
