@@ -58,8 +58,9 @@ def rank_backbones(
     """Rank backbones by how well their frozen embeddings suit a task, best first.
 
     Embeddings in the store are used, those that are not are made and kept. More than `finalists`
-    backbones are halved first: all are judged on a sample of the images, the better half again on
-    one of twice the size, and so on; only the finalists embed all images.
+    backbones are halved first: all are judged on a sample of the images, the better half (or fewer,
+    where samples would get too small) again on one of twice the size, and so on; only the finalists
+    embed all images.
 
     Parameters
     ----------
@@ -83,8 +84,8 @@ def rank_backbones(
     cv : int >= 2, splitter or iterable of (train, test), default=5
         Folds of "probe" and "knn", as in `LinearProbeClassifier`.
     finalists : int >= 1, default=4
-        How many backbones at most are judged on all images. Samples have 100 images at least and
-        the shares of the classes of `y`.
+        How many backbones at most are judged on all images; all are where there are fewer than 200.
+        Samples have 100 images at least and the shares of the classes of `y`.
     confidence : float in (0, 1), default=0.95
         Of the intervals.
     device, runtime, n_jobs
@@ -263,11 +264,12 @@ def _halve(
 ) -> list[_Round]:
     """Judge the candidates in rounds, on more and more images, until at most `finalists` are left."""
     n, field = len(whole.y), list(candidates)
-    n_halvings = max(0, math.ceil(math.log2(len(field) / finalists)))
+    wanted, possible = math.log2(len(field) / finalists), math.log2(n / _FEWEST_IMAGES)
+    n_halvings = max(0, min(math.ceil(wanted), math.floor(possible)))
     place = _place_in_samples(whole, random_state)
     rounds: list[_Round] = []
     for halvings_left in range(n_halvings, -1, -1):
-        rows = np.flatnonzero(place < max(n >> halvings_left, min(n, _FEWEST_IMAGES)))
+        rows = np.flatnonzero(place < n >> halvings_left)
         task = whole.taken(rows)
         estimates, n_features = {}, {}
         for name in field:
@@ -275,7 +277,7 @@ def _halve(
             n_features[name] = embeddings.shape[1]
             estimates[name] = estimate(method, embeddings, task)
         best_first = sorted(field, key=lambda name: -estimates[name].score)
-        field = best_first[: max(finalists, math.ceil(len(field) / 2))] if halvings_left else []
+        field = best_first[: finalists * 2 ** (halvings_left - 1)] if halvings_left else []
         ordered = {name: estimates[name] for name in best_first}
         rounds.append(_Round(task, ordered, n_features, field))
     return rounds
@@ -289,7 +291,10 @@ def _place_in_samples(task: Task, random_state: Any) -> Array:
     """
     strata = np.zeros(len(task.y), int) if task.is_regression else task.y
     images = pd.DataFrame({"stratum": strata, "group": task.groups})
-    groups = images.groupby("group")["stratum"].agg(size="size", stratum=lambda s: s.mode()[0])
+    counts = images.value_counts(["group", "stratum"], sort=False).reset_index(name="size")
+    most = counts.sort_values("size", ascending=False, kind="stable").drop_duplicates("group")
+    groups = most.set_index("group").sort_index()
+    groups["size"] = counts.groupby("group")["size"].sum()
     groups = groups.sample(frac=1, random_state=random_state)
     of_stratum = groups.groupby("stratum")["size"]
     share = (of_stratum.cumcount() + 0.5) / of_stratum.transform("size")

@@ -132,11 +132,11 @@ def test_numbers_are_ranked_by_r2_and_evidence(layers):
 
 
 def test_the_field_is_halved_on_samples_that_double(layers, forwards, tmp_path, monkeypatch):
-    monkeypatch.setattr("featuretl.ranking.rank._FEWEST_IMAGES", 40)
+    monkeypatch.setattr("featuretl.ranking.rank._FEWEST_IMAGES", 30)
     frame = rank(IMAGES, VALUES, layers, method="logme", finalists=1, cache=tmp_path / "a")
     assert frame["round"].tolist() == [3, 2, 1, 1]
-    assert frame["images"].tolist() == [120, 60, 40, 40]
-    assert len(forwards) == 120 + 60 + 2 * 40
+    assert frame["images"].tolist() == [120, 60, 30, 30]
+    assert len(forwards) == 120 + 60 + 2 * 30
     assert frame["behind"][0] == 0
     assert (frame["behind"][1:] > 0).all()
     again = rank(IMAGES, VALUES, layers, method="logme", finalists=1, cache=tmp_path / "b")
@@ -184,9 +184,10 @@ def test_a_clear_winner_is_no_warning_and_a_tie_is_one(store):
     assert frame["behind"].tolist() == [0, 0]
 
 
-def test_without_a_cache_rounds_still_share_embeddings(layers, forwards, cache: Path):
+def test_without_a_cache_rounds_still_share_embeddings(layers, forwards, cache, monkeypatch):
+    monkeypatch.setattr("featuretl.ranking.rank._FEWEST_IMAGES", 60)
     rank(IMAGES, VALUES, layers, method="knn", finalists=2, cache=None)
-    assert len(forwards) == 2 * 120 + 2 * 100
+    assert len(forwards) == 2 * 120 + 2 * 60
     assert not cache.exists()
 
 
