@@ -18,6 +18,7 @@ from .backbones import backbones
 from .cache import cache
 from .demo import demo
 from .extract import extract
+from .rank import rank
 
 DEBUG_VARIABLE = "FEATURETL_DEBUG"
 
@@ -51,7 +52,7 @@ def cli() -> None:
     """Transfer learning on images: embeddings of pretrained networks, computed once."""
 
 
-for command in (extract, backbones, cache, demo):
+for command in (extract, rank, backbones, cache, demo):
     cli.add_command(command)
 
 

@@ -27,11 +27,15 @@ _HOME_OF = {
     "TransferClassifier": "featuretl.transfer.classifier",
     "TransferRegressor": "featuretl.transfer.regressor",
     "extract": "featuretl.extraction",
+    "h_score": "featuretl.ranking.scores",
     "list_backbones": "featuretl.backbones.catalog",
     "load_backbone": "featuretl.backbones.backbone",
     "load_image_folder": "featuretl.images.sources",
+    "log_me": "featuretl.ranking.scores",
     "metrics_report": "featuretl.heads.metrics",
+    "rank_backbones": "featuretl.ranking.rank",
     "time_backbone": "featuretl.timing",
+    "transrate": "featuretl.ranking.scores",
 }
 
 __all__ = [*sorted(_HOME_OF), "__version__"]

@@ -45,7 +45,7 @@ BELOW = {
         "_source",
         "_engine",
     },
-    "timing": {"backbones", "store", "_runtime"},
+    "timing": {"images", "backbones", "store", "_runtime"},
     "_progress": {"_engine"},
     "embedder": {
         "exceptions",
@@ -79,6 +79,18 @@ BELOW = {
         "embedder",
         "heads",
         "finetune",
+    },
+    "ranking": {
+        "exceptions",
+        "_validation",
+        "_progress",
+        "_runtime",
+        "images",
+        "backbones",
+        "store",
+        "extraction",
+        "timing",
+        "heads",
     },
 }
 TORCH_ROOMS = {"backbones", "finetune"}

@@ -63,8 +63,8 @@ def fold_of_rows(
     possible, why = _possible_folds(targets, rows, groups)
     if possible < 2:
         raise InputError(
-            f"{owner} needs at least 2 folds to choose or calibrate by cross-validation, and "
-            f"{why}: give a number as C, or more data."
+            f"{owner} needs at least 2 folds to cross-validate, and {why}: give more data, or a "
+            "fixed C where there is one."
         )
     if possible < n_folds:
         message = f"{owner} uses {possible} folds instead of {n_folds}, because {why}."

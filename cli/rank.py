@@ -1,0 +1,136 @@
+"""``featuretl rank``: which backbone suits these images."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import cache_options, device_list, json_option, resolve_cache
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True)
+@click.option(
+    "--backbones", default="auto", show_default=True, metavar="auto|NAME,NAME,..",
+    help="timm models; auto is the packaged ones that are installed.",
+)  # fmt: skip
+@click.option(
+    "--method", type=click.Choice(["probe", "knn", "logme", "h-score", "transrate"]),
+    default="probe", show_default=True,
+    help="Held-out accuracy (R2 for numbers) of a linear probe or of neighbours, or a score.",
+)  # fmt: skip
+@click.option(
+    "--task", type=click.Choice(["auto", "classification", "regression"]),
+    default="auto", show_default=True, help="regression: the labels are numbers.",
+)  # fmt: skip
+@click.option("--path-column", help="Column of a manifest that holds the paths.")
+@click.option("--label-column", help="Column of a manifest that holds the labels.")
+@click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help="Folds.")
+@click.option(
+    "--finalists", type=click.IntRange(min=1), default=4, show_default=True,
+    help="How many see all images; more backbones are halved on samples first.",
+)  # fmt: skip
+@click.option("--random-state", type=int, default=0, show_default=True, help="Draws folds and samples.")  # fmt: skip
+@click.option(
+    "--device", default="auto", show_default=True, callback=device_list,
+    help="A torch device, or several: cuda is every GPU, cuda:0,cuda:1 are two.",
+)  # fmt: skip
+@click.option(
+    "--runtime", type=click.Choice(["auto", "torch", "onnx", "openvino", "compile"]),
+    default="auto", show_default=True, help="What computes; auto is the fastest.",
+)  # fmt: skip
+@click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), metavar="OUT.csv",
+    help="Write the ranking to a file.",
+)  # fmt: skip
+@cache_options
+@json_option
+def rank(
+    photos: tuple[str, ...],
+    backbones: str,
+    method: str,
+    task: str,
+    path_column: str | None,
+    label_column: str | None,
+    cv: int,
+    finalists: int,
+    random_state: int,
+    device: str | list[str],
+    runtime: str,
+    n_jobs: int | None,
+    output: str | None,
+    cache: str | None,
+    no_cache: bool,
+    as_json: bool,
+) -> None:
+    """Rank backbones by how well their frozen embeddings suit PHOTOS, best first.
+
+    PHOTOS are as in "featuretl extract"; class folders or --label-column give the labels.
+    Embeddings that there are already are used.
+    """
+    from featuretl.exceptions import InputError
+    from featuretl.images.sources import find_images
+    from featuretl.outputs import check_output
+    from featuretl.ranking.rank import rank_backbones
+
+    if output is not None:
+        check_output(output, (".csv",))
+    images = find_images(photos, path_column=path_column, label_column=label_column)
+    if images.labels is None or None in images.labels:
+        raise InputError(
+            "To rank backbones every image needs a label; put the images into class folders, or "
+            "name the column of a manifest with --label-column."
+        )
+    frame = rank_backbones(
+        images.paths,
+        images.labels,
+        backbones if backbones == "auto" else backbones.split(","),
+        method=method,
+        task=task,
+        cv=cv,
+        finalists=finalists,
+        device=device,
+        runtime=runtime,
+        n_jobs=n_jobs,
+        cache=resolve_cache(cache, no_cache),
+        random_state=random_state,
+        verbose=1,
+    )
+    if output is not None:
+        frame.to_csv(output, index=False)
+    if as_json:
+        click.echo(json.dumps(frame.to_dict(orient="records")))
+    else:
+        _show(frame, method)
+
+
+def _show(frame: pd.DataFrame, method: str) -> None:
+    from rich.table import Table
+
+    from .tables import print_table
+
+    right = ("score", "95% interval", "behind", "images", "embedding", "images/s", "ms/image",
+             "cache MB", "parameters")  # fmt: skip
+    table = Table("backbone", title=f"by {method}; = is tied with the best")
+    for name in right:
+        table.add_column(name, justify="right")
+    for row in frame.itertuples():
+        table.add_row(
+            row.backbone,
+            f"{row.score:.4g}",
+            f"{row.low:.4g} to {row.high:.4g}",
+            f"{row.behind:.3g}{' =' if row.tied else ''}",
+            f"{row.images:,}",
+            f"{row.n_features}",
+            f"{row.images_per_second:,.1f}",
+            f"{row.ms_per_image:,.1f}",
+            f"{row.cache_bytes / 1e6:,.1f}",
+            f"{row.n_parameters / 1e6:.1f} M",
+        )
+    print_table(table)

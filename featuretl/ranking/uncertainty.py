@@ -1,0 +1,43 @@
+"""How far a score may be off, given what each image has to do with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+Array = np.ndarray[Any, Any]
+
+
+def standard_error(influence: Array, groups: Array) -> float:
+    """Return the standard error of a score over images drawn anew, a whole group at a time.
+
+    Parameters
+    ----------
+    influence : ndarray of shape (n,), float64
+        Derivative of the score, or of a difference of two, by the weight of each image.
+    groups : ndarray of shape (n,), int
+        Numbers from 0 on; images of one group are drawn together.
+    """
+    together = np.bincount(groups, influence)
+    n = len(together)
+    return float(np.sqrt(n / max(n - 1, 1) * np.square(together).sum()))
+
+
+def margin(confidence: float, groups: Array) -> float:
+    """Return how many standard errors an interval reaches to either side (Student's t)."""
+    return float(student.ppf((1 + confidence) / 2, max(int(groups.max()), 1)))
+
+
+def interval_of_share(share: float, error: float, errors: float, n: int) -> tuple[float, float]:
+    """Return Wilson's interval of a share in [0, 1], `errors` standard errors to either side.
+
+    It has a width where the share is 0 or 1, too. In place of the number of images stands the number
+    of independent ones that would have the same standard error; `n` where that is 0.
+    """
+    effective = share * (1 - share) / error**2 if error > 0 else n
+    z2 = errors**2 / effective
+    middle = (share + z2 / 2) / (1 + z2)
+    half = np.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
+    return float(middle - half), float(middle + half)

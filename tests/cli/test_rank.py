@@ -1,0 +1,73 @@
+"""``featuretl rank``: the same function, as a table, as JSON and as a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+from featuretl_cli.main import cli
+
+from featuretl import load_image_folder, rank_backbones
+
+
+@pytest.fixture(autouse=True)
+def _not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("featuretl.ranking.costs.time_extraction", lambda *args, **how: 50.0)
+
+
+def run(*args: Any) -> Result:
+    return CliRunner().invoke(cli, ["rank", *map(str, args)])
+
+
+def test_a_folder_is_ranked_as_in_python(photo_folder: Path, tmp_path: Path, forwards) -> None:
+    backbones = ["--backbones", "mobilenetv2_100", "--method", "knn"]
+    result = run(photo_folder, *backbones, "--json", "-o", tmp_path / "table.csv")
+    assert result.exit_code == 0, result.stderr
+    photos = load_image_folder(photo_folder)
+    frame = rank_backbones(photos.data, photos.target, ["mobilenetv2_100"], method="knn")
+    assert json.loads(result.stdout) == frame.to_dict(orient="records")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table.csv"), frame)
+    assert len(forwards) == 24
+    text = run(photo_folder, *backbones).stdout
+    for word in ("mobilenetv2_100", "95% interval", "50.0", "20.0", "2.2 M", "1280"):
+        assert word in text
+    assert len(forwards) == 24
+
+
+def test_numbers_of_a_manifest_are_ranked(photos: list[str], tmp_path: Path) -> None:
+    rows = [f"{path},{i / 7}" for i, path in enumerate(photos)]
+    (tmp_path / "m.csv").write_text("path,weight\n" + "\n".join(rows))
+    result = run(
+        tmp_path / "m.csv", "--label-column", "weight", "--task", "regression", "--cv", 3,
+        "--backbones", "mobilenetv2_100", "--method", "logme", "--json", "--no-cache",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)[0]["images"] == 24
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "named"),
+    [
+        (["--method", "log-me"], 2, "'log-me' is not one of 'probe'"),
+        (["--backbones", "mobilenetv2_10"], 1, "did you mean 'mobilenetv2_"),
+        (["-o", "nowhere/table.csv"], 1, "does not exist; create it first"),
+        (["-o", "table.txt"], 1, "must end in .csv"),
+        (["--task", "regression"], 1, "y of rank_backbones must hold numbers for regression"),
+    ],
+)
+def test_mistakes_are_one_sentence(photo_folder: Path, args, code, named) -> None:
+    result = run(photo_folder, *args)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert named in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_images_without_labels_cannot_be_ranked_by(photo_folder: Path) -> None:
+    result = run(photo_folder / "temple")
+    assert result.exit_code == 1
+    assert "every image needs a label" in result.stderr

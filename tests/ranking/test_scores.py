@@ -1,0 +1,152 @@
+"""Scores against values computed another way, straight from the formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from sklearn.covariance import LedoitWolf
+from sklearn.datasets import load_diabetes, load_digits, load_wine
+from sklearn.preprocessing import scale
+from threadpoolctl import threadpool_limits
+
+from featuretl import h_score, log_me, transrate
+from featuretl.exceptions import InputError, ParameterError
+from featuretl.ranking.scores import estimate_h_score, estimate_log_me, estimate_transrate
+
+WINE, KINDS = load_wine(return_X_y=True)
+WINE = scale(WINE)
+DIGITS, VALUES = (part[:50] for part in load_digits(return_X_y=True))
+
+
+def greatest_evidence(X: np.ndarray, y: np.ndarray) -> float:
+    """Maximise over alpha and beta the density of y, Gaussian of n x n covariance, from many starts."""
+    identity, kernel = np.eye(len(y)), X @ X.T
+
+    def negative(logs: np.ndarray) -> float:
+        alpha, beta = np.exp(logs)
+        covariance = identity / beta + kernel / alpha
+        distance = y @ np.linalg.solve(covariance, y)
+        return (np.linalg.slogdet(2 * np.pi * covariance)[1] + distance) / 2
+
+    scale_ = np.log(y.var())
+    starts = [(a - scale_, b - scale_) for a in (-2, 2, 6) for b in (-1, 3)]
+    with threadpool_limits(1):
+        return -min(minimize(negative, start, method="Nelder-Mead").fun for start in starts)
+
+
+@pytest.mark.parametrize(
+    ("X", "y"), [(WINE[::3], KINDS[::3]), (DIGITS, VALUES % 3)], ids=["more images", "more columns"]
+)
+def test_log_me_is_the_greatest_evidence_of_classes(X, y):
+    expected = np.mean([greatest_evidence(X, 1.0 * (y == c)) for c in range(3)]) / len(y)
+    assert log_me(X, y) == pytest.approx(expected, rel=1e-5)
+    assert log_me(1000 * X, y) == pytest.approx(expected, rel=1e-5)
+    assert log_me(X.astype(np.float32), np.array(["a", "b", "c"])[y]) == pytest.approx(
+        expected, rel=1e-5
+    )
+
+
+def test_log_me_is_the_greatest_evidence_of_numbers():
+    X, y = (part[:60] for part in load_diabetes(return_X_y=True))
+    expected = greatest_evidence(20 * X, y) / len(y)
+    assert log_me(X, y + 0.5) == log_me(X, y + 0.5, task="regression")
+    assert log_me(X, y, task="regression") == pytest.approx(expected, rel=1e-5)
+    both = log_me(X, np.column_stack([y, -y]), task="regression")
+    assert both == pytest.approx(expected, rel=1e-5)
+
+
+def test_h_score_is_a_trace_of_covariances():
+    means = np.array([WINE[KINDS == c].mean(axis=0) for c in KINDS])
+    expected = np.trace(np.linalg.inv(np.cov(WINE.T)) @ np.cov(means.T))
+    assert h_score(WINE, KINDS, shrinkage=0) == pytest.approx(expected)
+    wolf = LedoitWolf().fit(WINE)
+    between = (1 - wolf.shrinkage_) * np.cov(means.T, bias=True)
+    shrunk = np.trace(np.linalg.inv(wolf.covariance_) @ between)
+    assert h_score(WINE, KINDS) == pytest.approx(shrunk)
+
+
+def test_h_score_with_more_columns_than_images():
+    centred = DIGITS - DIGITS.mean(axis=0)
+    means = np.array([centred[VALUES == c].mean(axis=0) for c in VALUES])
+    wolf = LedoitWolf().fit(DIGITS)
+    between = (1 - wolf.shrinkage_) * means.T @ means / len(means)
+    shrunk = np.trace(np.linalg.inv(wolf.covariance_) @ between)
+    assert h_score(DIGITS, VALUES) == pytest.approx(shrunk)
+    within = np.linalg.pinv(centred.T @ centred / 50, rcond=1e-10, hermitian=True)
+    expected = np.trace(within @ (means.T @ means) / 50)
+    assert h_score(DIGITS, VALUES, shrinkage=0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("epsilon", [1e-4, 0.5])
+@pytest.mark.parametrize(("X", "y"), [(WINE, KINDS), (DIGITS, VALUES)], ids=["wine", "digits"])
+def test_transrate_is_a_difference_of_log_determinants(X, y, epsilon):
+    def rate(Z):
+        scatter = Z.T @ Z / (len(Z) * epsilon)
+        return np.linalg.slogdet(np.eye(Z.shape[1]) + scatter)[1] / 2
+
+    Z = X - X.mean(axis=0)
+    expected = rate(Z) - sum((y == c).mean() * rate(Z[y == c]) for c in np.unique(y))
+    assert transrate(X, y, epsilon=epsilon) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        estimate_log_me,
+        lambda X, y: estimate_log_me(X, 1.0 * y[:, None]),
+        lambda X, y: estimate_h_score(X, y, 0.0),
+        lambda X, y: estimate_h_score(X, y, 0.3),
+        lambda X, y: estimate_transrate(X, y, 0.5),
+        lambda X, y: estimate_transrate(X, y, 1e-4),
+    ],
+)
+@pytest.mark.parametrize(("X", "y"), [(WINE, KINDS), (WINE[::4], KINDS[::4])], ids=["178", "45"])
+def test_the_influence_of_an_image_is_what_is_lost_without_it(X, y, estimate):
+    one = estimate(X, y)
+    rows = np.arange(len(y))
+    lost = np.array([one.score - estimate(X[rows != i], y[rows != i]).score for i in rows])
+    lost -= lost.mean()
+    assert one.influence.sum() == pytest.approx(0, abs=1e-9)
+    assert np.corrcoef(one.influence, lost)[0, 1] > 0.995
+    assert one.influence.std() == pytest.approx(lost.std(), rel=0.1)
+
+
+def test_useless_and_perfect_embeddings():
+    noise = np.random.default_rng(0).standard_normal((60, 5))
+    y = np.arange(60) % 2
+    assert log_me(noise, y) < log_me(y[:, None] + 0.01 * noise, y)
+    assert np.isfinite(log_me(np.eye(2)[y], y))
+    assert h_score(np.eye(2)[y], y, shrinkage=0) == pytest.approx(1)
+    assert 0 <= transrate(noise, y) < 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: log_me([[1.0], [np.nan]], [0, 1]), "X must be finite; got 1 of 2 rows with NaN"),
+        (lambda: log_me([1.0, 2.0], [0, 1]), r"X of log_me must have the shape \(n, d\)"),
+        (lambda: log_me(WINE, KINDS[1:]), "y must have one entry per row of X; got 177"),
+        (lambda: log_me(WINE, KINDS * 0), "y of log_me must have at least 2 classes"),
+        (lambda: log_me(WINE, np.full(178, "a"), task="regression"), "y of log_me must hold numbers"),
+        (lambda: log_me(WINE, np.full(178, np.inf), task="regression"), "y of log_me must be finite"),
+        (lambda: h_score(WINE, KINDS + 0.5), "y of h_score must hold one class for each image"),
+        (lambda: transrate(WINE, KINDS[:, None]), "y of transrate must hold one class"),
+    ],
+)  # fmt: skip
+def test_what_is_no_task_is_refused(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: log_me(WINE, KINDS, task="regresion"), "did you mean 'regression'"),
+        (lambda: h_score(WINE, KINDS, shrinkage=1), r"'auto' or a number in \[0, 1\); got 1"),
+        (lambda: transrate(WINE, KINDS, epsilon=0), "'epsilon' parameter of transrate must be"),
+    ],
+)
+def test_parameters_are_checked(call, message):
+    with pytest.raises(ParameterError, match=message):
+        call()
