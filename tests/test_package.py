@@ -73,6 +73,7 @@ BELOW = {
     "transfer": {
         "exceptions",
         "_validation",
+        "_uncertainty",
         "images",
         "backbones",
         "extraction",
@@ -80,9 +81,11 @@ BELOW = {
         "heads",
         "finetune",
     },
+    "_uncertainty": set(),
     "ranking": {
         "exceptions",
         "_validation",
+        "_uncertainty",
         "_progress",
         "_runtime",
         "images",

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from featuretl._progress import progress_bar
+from featuretl._uncertainty import interval_of_share, margin, standard_error
 from featuretl._validation import check_int, check_option, parameter_error
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.backbones.spec import BackboneSpec
@@ -27,7 +28,6 @@ from featuretl.images.inputs import as_images
 from featuretl.ranking.costs import Costs, costs_of
 from featuretl.ranking.methods import FOR_NUMBERS, METHODS, Task, estimate
 from featuretl.ranking.scores import Estimate, read_labels
-from featuretl.ranking.uncertainty import interval_of_share, margin, standard_error
 from featuretl.store.store import EmbeddingStore, resolve_store
 
 Array = np.ndarray[Any, Any]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import norm
+
+from featuretl._uncertainty import interval_of_share, margin, standard_error
 
 Array = np.ndarray[Any, Any]
 
@@ -25,19 +26,9 @@ class Gain(NamedTuple):
         return self.images > 0 and self.mean > self.error
 
 
-def standard_error(values: Array, groups: Array | None = None) -> float:
-    """Return the standard error of the mean of `values` (k,).
-
-    Values of one group are drawn together: their deviations are summed before they are squared
-    (Liang and Zeger 1986, the cluster-robust variance of a mean). Infinite for one group.
-    """
-    deviations = values - values.mean()
-    if groups is not None:
-        deviations = np.bincount(np.unique(groups, return_inverse=True)[1], deviations)
-    m = len(deviations)
-    if m < 2:
-        return np.inf
-    return float(np.sqrt(m / (m - 1) * np.square(deviations).sum()) / len(values))
+def error_of_mean(values: Array, groups: Array | None = None) -> float:
+    """Return the standard error of the mean of `values` (k,); those of a group count as one draw."""
+    return standard_error((values - values.mean()) / len(values), _numbered(values, groups))
 
 
 def gain_of(better: Array, than: Array, groups: Array | None = None) -> Gain:
@@ -46,23 +37,19 @@ def gain_of(better: Array, than: Array, groups: Array | None = None) -> Gain:
     if not shared.any():
         return Gain(np.nan, np.inf, 0)
     difference = better[shared] - than[shared]
-    error = standard_error(difference, None if groups is None else groups[shared])
+    error = error_of_mean(difference, None if groups is None else groups[shared])
     return Gain(float(difference.mean()), error, int(shared.sum()))
 
 
 def interval(scores: Array, groups: Array | None, proportion: bool) -> tuple[float, float]:
-    """Return the 95% interval of the mean of `scores` (k,).
+    """Return the 95% interval of the mean of `scores` (k,); of a `proportion`, Wilson's."""
+    mean, error = float(scores.mean()), error_of_mean(scores, groups)
+    units = _numbered(scores, groups)
+    errors = margin(_CONFIDENCE, units)
+    if proportion:
+        return interval_of_share(mean, error, errors, int(units.max()) + 1)
+    return mean - errors * error, mean + errors * error
 
-    Of a `proportion`, Wilson's (1927), with as many images as would give the same standard error
-    were they drawn one by one; otherwise 1.96 standard errors to either side.
-    """
-    z = float(norm.ppf(0.5 + _CONFIDENCE / 2))
-    mean, error = float(scores.mean()), standard_error(scores, groups)
-    if not proportion:
-        return mean - z * error, mean + z * error
-    n = float(len(scores) if groups is None else len(np.unique(groups)))
-    if 0 < mean < 1:
-        n = min(len(scores), max(1.0, mean * (1 - mean) / error**2))
-    centre = (mean + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(mean * (1 - mean) / n + z**2 / (4 * n**2))
-    return float(centre - half), float(centre + half)
+
+def _numbered(values: Array, groups: Array | None) -> Array:
+    return np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]

@@ -18,11 +18,12 @@ def standard_error(influence: Array, groups: Array) -> float:
     influence : ndarray of shape (n,), float64
         Derivative of the score, or of a difference of two, by the weight of each image.
     groups : ndarray of shape (n,), int
-        Numbers from 0 on; images of one group are drawn together.
+        Numbers from 0 on; images of one group are drawn together (Liang and Zeger 1986). One group
+        alone tells nothing: the error is infinite.
     """
     together = np.bincount(groups, influence)
     n = len(together)
-    return float(np.sqrt(n / max(n - 1, 1) * np.square(together).sum()))
+    return float(np.sqrt(n / (n - 1) * np.square(together).sum())) if n > 1 else np.inf
 
 
 def margin(confidence: float, groups: Array) -> float:
@@ -36,6 +37,8 @@ def interval_of_share(share: float, error: float, errors: float, n: int) -> tupl
     It has a width where the share is 0 or 1, too. In place of the number of images stands the number
     of independent ones that would have the same standard error; `n` where that is 0.
     """
+    if np.isinf(error):
+        return 0.0, 1.0
     effective = share * (1 - share) / error**2 if error > 0 else n
     z2 = errors**2 / effective
     middle = (share + z2 / 2) / (1 + z2)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from featuretl.ranking.uncertainty import interval_of_share, standard_error
+from featuretl._uncertainty import interval_of_share, standard_error
 
 
 def influence_of_mean(values: np.ndarray) -> np.ndarray:
