@@ -121,8 +121,8 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             `learning_rate` and `n_blocks`, the best; `held_out` (k,), the images it was judged by;
             their `losses` and `scores`, float64 (k,), and the probe's, `probe_losses` and
             `probe_scores`, as in `history_`; `worthwhile`, whether the probe was beaten;
-            `decision`, a sentence; `cache_trunk`, as `cache_trunk_`. `learning_rate` is None where
-            time ran out.
+            `decision`, a sentence; `cache_trunk`, as `cache_trunk_`; `interrupted`, whether by
+            Ctrl-C. `learning_rate` is None where time ran out.
         """
         fitting = clone(self)._begin(X, y, None, groups, None)
         choice, rows = fitting.search(None if held_out is None else np.sort(held_out))
@@ -138,6 +138,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             worthwhile=choice.worthwhile,
             decision=verdict_of(choice),
             cache_trunk=fitting.plan,
+            interrupted=choice.interrupted,
         )
 
     def __sklearn_tags__(self) -> Tags:

@@ -150,7 +150,9 @@ class BaseTransfer(BaseEstimator):
             left = max(0.1, share * problem.seconds_left())
             model = problem.fine_tune(winner.backbone, left, **winner.settings)
             images, y, groups = problem.taken(rows)
-            return model.fit(images, y, groups=groups)
+            if model.fit(images, y, groups=groups).stopped_ == "interrupted":
+                raise KeyboardInterrupt
+            return model
         with warnings.catch_warnings():
             if not last:
                 warnings.simplefilter("ignore", FeatureTLWarning)
@@ -172,7 +174,10 @@ class BaseTransfer(BaseEstimator):
             raise parameter_error(owner, "backbone", expected, self.backbone)
         if self.weights != "auto" and (names == ["auto"] or len(names) > 1):
             raise parameter_error(owner, "weights", "'auto' for several backbones", self.weights)
-        check_folds(owner, self.cv)
+        if not hasattr(self.cv, "split"):
+            if not isinstance(self.cv, numbers.Integral):
+                raise parameter_error(owner, "cv", "an int >= 2 or a splitter", self.cv)
+            check_folds(owner, self.cv)
         size = self.test_size
         if size not in (None, "auto") and not (_is_number(size) and 0 < size <= 0.5):
             raise parameter_error(owner, "test_size", "'auto', None or a number in (0, 0.5]", size)

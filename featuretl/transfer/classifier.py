@@ -33,7 +33,7 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         packaged ones that are installed.
     weights : {"auto", "random"} or path, default="auto"
         See `load_backbone`; a path for a single backbone only.
-    cv : int >= 2, splitter or iterable of (train, test), default=5
+    cv : int >= 2 or splitter, default=5
         Inner folds: heads are judged by all of them, fine-tuning by the first. A number spreads
         classes evenly and never splits a group.
     test_size : "auto", float in (0, 0.5] or None, default="auto"

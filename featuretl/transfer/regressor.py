@@ -27,7 +27,7 @@ class TransferRegressor(RegressorMixin, BaseTransfer):
         As in `TransferClassifier`.
     weights : {"auto", "random"} or path, default="auto"
         See `load_backbone`; a path for a single backbone only.
-    cv : int >= 2, splitter or iterable of (train, test), default=5
+    cv : int >= 2 or splitter, default=5
         Inner folds.
     test_size : "auto", float in (0, 0.5] or None, default="auto"
         As in `TransferClassifier`.

@@ -93,7 +93,7 @@ class Search:
         The images that may be looked at.
     backbones : list of str
     strategy : str
-    cv : int, splitter or iterable
+    cv : int or splitter
         The inner folds.
 
     Attributes
@@ -182,18 +182,22 @@ class Search:
     def _better(self, challenger: Trial, than: Trial) -> Trial:
         """Return the challenger if its gain is clear, else the one that it challenges.
 
-        Log-losses of both show smaller gains than the scores do; they count if the score is no
-        worse.
+        Log-losses show smaller gains than scores do; they count where the score is no worse, and
+        not where both are right about the same images: then it is confidence that differs.
         """
         gain = gain_of(challenger.scores, than.scores, self._groups)
         loss = gain_of(-challenger.losses, -than.losses, self._groups)
         told = _told(gain, loss, than.name)
-        if gain.is_clear or (gain.mean >= 0 and loss.is_clear):
+        differ = gain.error > 0
+        if gain.is_clear or (gain.mean >= 0 and differ and loss.is_clear):
             challenger.verdict = f"it {told}"
             than.verdict = f"beaten by {challenger.name}"
             return challenger
-        unclear = ", which is less than one standard error" if gain.mean > 0 else ""
-        challenger.verdict = f"rejected, as it {told}{unclear}"
+        challenger.verdict = f"rejected, as it {told}"
+        if not differ:
+            challenger.verdict += ": they are right about the same ones"
+        elif gain.mean > 0:
+            challenger.verdict += ", less than one standard error"
         return than
 
     def _head(self, strategy: str, backbone: str, why: str) -> Trial:
@@ -219,6 +223,8 @@ class Search:
         images, y, groups = problem.taken(rows)
         model = problem.fine_tune(backbone, _SEARCH * problem.seconds_left())
         found = model.search(images, y, groups=groups, held_out=held_out)
+        if found.interrupted:
+            raise KeyboardInterrupt
         trial.seconds, trial.bytes = time.monotonic() - began, found.cache_trunk.bytes
         if found.learning_rate is None:
             trial.verdict = "rejected: the time left did not suffice for a first epoch"

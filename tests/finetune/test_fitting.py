@@ -65,6 +65,19 @@ def test_too_few_images_to_hold_out(quick, photos, labels):
         quick(learning_rate="auto").fit([photos[0], photos[-1]], [labels[0], labels[-1]])
 
 
+def test_a_search_judges_by_what_is_held_out(quick, photos, labels):
+    model = quick(learning_rate="auto")
+    found = model.search(photos, labels, held_out=[20, 3, 4])
+    assert found.held_out.tolist() == [3, 4, 20]
+    assert found.learning_rate in RATES["sgd"]
+    assert found.n_blocks == 1
+    assert found.losses.shape == found.scores.shape == found.probe_scores.shape == (3,)
+    assert not hasattr(model, "classes_")
+    again = model.search(photos, labels, held_out=[3, 4, 20])
+    np.testing.assert_array_equal(found.losses, again.losses)
+    assert len(model.search(photos, labels).held_out) == 5
+
+
 def test_an_interrupt_in_the_search_keeps_the_probe(quick, photos, labels, monkeypatch):
     def interrupt(self, rows, x):
         raise KeyboardInterrupt

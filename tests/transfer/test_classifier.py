@@ -9,10 +9,11 @@ import pytest
 from rich.console import Console
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import KFold, cross_val_score
 
 from featuretl import FineTuneClassifier, TransferClassifier
 from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
+from featuretl.finetune.loop import Trainer
 from featuretl.transfer import search
 from featuretl.transfer.problem import Problem
 from featuretl.transfer.search import Search
@@ -113,6 +114,9 @@ def test_a_gain_must_exceed_its_error(chooser, photos, labels, monkeypatch):
     assert "less than one standard error" in other.verdict
     other.losses[:] -= np.linspace(0.1, 0.3, 24)  # clear in the log-loss, and no worse in the score
     assert choice._better(other, than=base) is other
+    other.scores[:] = 0.0
+    assert choice._better(other, than=base) is base
+    assert "right about the same ones" in other.verdict
     other.scores[:], base.scores[:] = 0.0, 1.0
     assert choice._better(other, than=base) is base
     assert "lost 100.0" in other.verdict
@@ -213,6 +217,7 @@ def test_it_is_a_scikit_learn_estimator(chooser, photos, labels):
         ({"backbone": ["a", "a"]}, "list of different names"),
         ({"backbone": ["a", "b"], "weights": "file"}, "'auto' for several backbones"),
         ({"cv": 1}, "'cv' parameter"),
+        ({"cv": [([0], [1])]}, "an int >= 2 or a splitter"),
         ({"test_size": 0.7}, "'test_size' parameter"),
         ({"test_size": True}, "'test_size' parameter"),
         ({"time_budget": 0}, "'time_budget' parameter"),
@@ -246,3 +251,18 @@ def test_the_last_fit_says_how_many_folds_it_made(chooser, few):
     with pytest.warns(FeatureTLWarning, match="LinearProbeClassifier uses 3 folds") as caught:
         chooser("linear", test_size=None).fit(*few)
     assert len(caught) == 1
+
+
+def test_an_interrupt_ends_it(chooser, photos, labels, monkeypatch):
+    def interrupt(self, rows, x):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        chooser("fine-tune", test_size=None).fit(photos, labels)
+
+
+def test_a_splitter_makes_the_inner_folds(chooser, photos, labels):
+    model = chooser("linear", cv=KFold(4, shuffle=True, random_state=0)).fit(photos, labels)
+    assert model.decision_.folds == "4 folds."
+    assert model.decision_.candidates["images"].tolist() == [24]
