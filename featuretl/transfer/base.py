@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 import time
 import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -35,6 +36,33 @@ class BaseTransfer(BaseEstimator):
 
     _task: ClassVar[type[Classes] | type[Numbers]]
     _strategies: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        strategy: str = "auto",
+        *,
+        backbone: str | Sequence[str] = "tf_efficientnet_lite0",
+        weights: Any = "auto",
+        cv: Any = 5,
+        test_size: float | str | None = "auto",
+        time_budget: float | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        cache: Any = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.strategy = strategy
+        self.backbone = backbone
+        self.weights = weights
+        self.cv = cv
+        self.test_size = test_size
+        self.time_budget = time_budget
+        self.device = device
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Choose, score the choice on images apart, and fit it to all images.

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 
@@ -72,33 +69,6 @@ class TransferRegressor(RegressorMixin, BaseTransfer):
 
     _task = Numbers
     _strategies = ("auto", "linear", "svm", "fine-tune")
-
-    def __init__(
-        self,
-        strategy: str = "auto",
-        *,
-        backbone: str | Sequence[str] = "tf_efficientnet_lite0",
-        weights: Any = "auto",
-        cv: Any = 5,
-        test_size: float | str | None = "auto",
-        time_budget: float | None = None,
-        device: str = "auto",
-        n_jobs: int | None = None,
-        cache: Any = "auto",
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.strategy = strategy
-        self.backbone = backbone
-        self.weights = weights
-        self.cv = cv
-        self.test_size = test_size
-        self.time_budget = time_budget
-        self.device = device
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.random_state = random_state
-        self.verbose = verbose
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
