@@ -5,7 +5,6 @@ from __future__ import annotations
 import numbers
 import time
 import warnings
-from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -41,11 +40,11 @@ class BaseTransfer(BaseEstimator):
         self,
         strategy: str = "auto",
         *,
-        backbone: str | Sequence[str] = "tf_efficientnet_lite0",
+        backbone: Any = "tf_efficientnet_lite0",
         weights: Any = "auto",
         cv: Any = 5,
-        test_size: float | str | None = "auto",
-        time_budget: float | None = None,
+        test_size: Any = "auto",
+        time_budget: Any = None,
         device: str = "auto",
         n_jobs: int | None = None,
         cache: Any = "auto",
