@@ -30,7 +30,10 @@ _HOME_OF = {
     "list_backbones": "featuretl.backbones.catalog",
     "load_backbone": "featuretl.backbones.backbone",
     "load_image_folder": "featuretl.images.sources",
+    "load_model": "featuretl.models.persistence",
     "metrics_report": "featuretl.heads.metrics",
+    "read_card": "featuretl.models.persistence",
+    "save_model": "featuretl.models.persistence",
     "time_backbone": "featuretl.timing",
 }
 

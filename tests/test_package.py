@@ -80,6 +80,7 @@ BELOW = {
         "heads",
         "finetune",
     },
+    "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
 }
 TORCH_ROOMS = {"backbones", "finetune"}
 
