@@ -17,7 +17,10 @@ from featuretl.exceptions import FeatureTLError, FeatureTLWarning
 from .backbones import backbones
 from .cache import cache
 from .demo import demo
+from .evaluate import evaluate
 from .extract import extract
+from .predict import predict
+from .train import train
 
 DEBUG_VARIABLE = "FEATURETL_DEBUG"
 
@@ -51,7 +54,7 @@ def cli() -> None:
     """Transfer learning on images: embeddings of pretrained networks, computed once."""
 
 
-for command in (extract, backbones, cache, demo):
+for command in (train, evaluate, predict, extract, backbones, cache, demo):
     cli.add_command(command)
 
 

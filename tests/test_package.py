@@ -80,6 +80,15 @@ BELOW = {
         "heads",
         "finetune",
     },
+    "prediction": {"exceptions", "_validation", "images", "_engine", "heads"},
+    "prediction_files": {
+        "exceptions",
+        "_validation",
+        "images",
+        "outputs",
+        "models",
+        "prediction",
+    },
     "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
 }
 TORCH_ROOMS = {"backbones", "finetune"}
