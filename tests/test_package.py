@@ -168,6 +168,7 @@ def test_public_names_resolve_and_are_documented():
         "import featuretl",
         "from featuretl_cli.main import cli; cli(['--help'], standalone_mode=False)",
         "from featuretl_cli.main import cli; cli(['extract', '--help'], standalone_mode=False)",
+        "from featuretl_cli.main import cli; cli(['predict', '--help'], standalone_mode=False)",
     ],
 )
 def test_start_up_is_light(code):
