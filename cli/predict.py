@@ -58,10 +58,14 @@ def predict(
     loaded = load_model(model, weights=weights)
     store = resolve_cache(cache, no_cache)
     use_machine(loaded, cache=store, device=device, n_jobs=n_jobs)
-    with image_bar("Predicting", len(images)) as progress:
-        written = predict_to_file(
-            loaded, images.paths, output, top=top, threshold=threshold, progress=progress
-        )
+    try:
+        with image_bar("Predicting", len(images)) as progress:
+            written = predict_to_file(
+                loaded, images.paths, output, top=top, threshold=threshold, progress=progress
+            )
+    except KeyboardInterrupt:
+        click.echo("Interrupted. Run the command again to go on.", err=True)
+        raise
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(written), "output": output}))
         return

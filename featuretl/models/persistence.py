@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import printable
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import FeatureTLError, FeatureTLWarning, ModelError
+from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of
 from featuretl.models.classes import (
     CLASSES,
@@ -102,7 +102,8 @@ def load_model(
     Returns
     -------
     model : estimator
-        On the same machine it predicts the same bits.
+        On the same machine it predicts the same bits from the same embeddings. Those that are not
+        in the cache are computed, and may differ in the last bits when the batches do.
 
     Raises
     ------
@@ -120,7 +121,7 @@ def load_model(
     try:
         model = unpack(json.loads(text), tensors, _Maker(weights).make)
         rehearse(model)
-    except FeatureTLError:
+    except (ModelError, BackboneError, StoreError):
         raise
     except Exception as error:  # hostile content raises anything; nothing was executed
         raise unreadable(path, _first_line(error)) from error
@@ -144,11 +145,10 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     ModelError
         If the file is no model file.
     """
+    text = read_card_text(path)
     try:
-        card = json.loads(read_card_text(path))
+        card = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise unreadable(path, "its card is not JSON") from error
     if not isinstance(card, dict):
         raise unreadable(path, "its card is not a JSON object")
@@ -305,5 +305,5 @@ def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0][:200]
+    text = (str(error).splitlines() or [""])[0][:200].rstrip(".")
     return text if isinstance(error, ValueError) and text else f"{type(error).__name__} {text}"

@@ -131,6 +131,18 @@ def test_predict_writes_a_file(ending, model, photo_folder, tmp_path):
     assert (tmp_path / out).stat().st_size > 0
 
 
+def test_an_interrupted_run_says_how_to_go_on(model, photo_folder, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("featuretl.prediction.predict_images", interrupt)
+        result = run("predict", model, photo_folder, "-o", "out.csv")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("Interrupted. Run the command again to go on.\n")
+    assert run("predict", model, photo_folder, "-o", "out.csv").exit_code == 0
+
+
 def test_no_cache_keeps_nothing(model, photo_folder, cache):
     assert run("predict", model, photo_folder, "-o", "out.csv", "--no-cache").exit_code == 0
     assert not list(cache.rglob("*.npy"))

@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import SVC
 
-from featuretl import LinearProbeClassifier, load_model, read_card, save_model
-from featuretl.exceptions import FeatureTLError, ModelError
+from featuretl import (
+    FineTuneClassifier,
+    ImageEmbedder,
+    LinearProbeClassifier,
+    load_model,
+    read_card,
+    save_model,
+)
+from featuretl.exceptions import BackboneError, FeatureTLError, FeatureTLWarning, ModelError
 from featuretl.models.format import read_file
 
 
@@ -185,6 +193,88 @@ def test_forged_texts_are_refused(raw, forge):
 def test_libsvm_is_not_given_what_it_would_believe(attribute, change, forge, model_file, iris):
     save_model(SVC().fit(*iris), model_file)
     assert_refused(forge(tensor(attribute, change)), "do not fit together|must be")
+
+
+def descend(model, path):
+    for step in path:
+        model = model[step]
+    return model
+
+
+STEP, HEAD = ("state", "steps", 0, "tuple", 1, "state"), ("state", "steps", 1, "tuple", 1, "state")
+DEEP_CHANGES = {
+    "a path of weights": (STEP, "weights", "/etc/passwd", "weights are neither"),
+    "a backbone that is an array": (STEP, "backbone", {"array": "0"}, "the name of a timm model"),
+    "an unknown backbone": (STEP, "backbone", "hf_hub:evil/model", "knows no model"),
+    "layers that are none": (STEP, "layers", {"dict": []}, "'layers' parameter"),
+    "other weights": (
+        STEP,
+        "recipe",
+        '{"backbone":{}}',
+        "are not those that the model was trained",
+    ),
+    "no recipe": (STEP, "recipe", "", "cannot be loaded"),
+    "a head of other columns": (HEAD, "n_features_in_", 7, "n_features_in_"),
+    "a cache": (STEP, "cache", "/tmp", "'cache', which is not allowed"),
+    "a file to unpickle": (("state",), "memory", "/tmp", "'memory', which is not allowed"),
+    "steps that are none": (("state",), "steps", [], "cannot be loaded"),
+}
+
+
+@pytest.fixture(scope="module")
+def pipeline(photos):
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=None)
+    model = make_pipeline(embedder, LinearProbeClassifier())
+    return model.fit(photos[::4], ["a", "b"] * 3)
+
+
+@pytest.mark.parametrize("name", DEEP_CHANGES)
+def test_forged_pipelines_are_refused(name, pipeline, forge, model_file):
+    path, attribute, value, message = DEEP_CHANGES[name]
+    save_model(pipeline, model_file)
+    forge(lambda model, _: descend(model, path).__setitem__(attribute, value))
+    with pytest.raises((ModelError, BackboneError), match=message) as caught:
+        load_model(model_file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "message"),
+    [
+        ("tensors", "0" * 64, "not those that this model was fine-tuned from"),
+        ("_head", {"tuple": ["mlp", 10**12]}, "head of its tuned network does not fit"),
+        ("_head", "evil", "head of its tuned network does not fit"),
+        ("n_blocks", 10**9, "blocks, fewer than"),
+        ("state", {"dict": []}, "cannot be loaded"),
+    ],
+)
+def test_forged_tuned_networks_are_refused(attribute, value, message, tuned, forge, model_file):
+    save_model(tuned, model_file)
+    forge(lambda model, _: model["state"]["_tuned"]["state"].__setitem__(attribute, value))
+    with pytest.raises((ModelError, BackboneError), match=message):
+        load_model(model_file)
+
+
+@pytest.fixture(scope="module")
+def tuned(photos):
+    model = FineTuneClassifier(
+        "test_resnet", weights="random", n_blocks=1, head=("mlp", 4), learning_rate=0.003,
+        epochs=1, augment="none", cache=None, random_state=0,
+    )  # fmt: skip
+    return model.fit(photos[::4], ["a", "b"] * 3)
+
+
+def test_images_that_are_prepared_otherwise_are_warned_of(pipeline, forge, model_file):
+    save_model(pipeline, model_file)
+
+    def older(model, _):
+        state = descend(model, STEP)
+        recipe = json.loads(state["recipe"])
+        recipe["decode"]["version"] = 0
+        state["recipe"] = json.dumps(recipe)
+
+    with pytest.warns(FeatureTLWarning, match="embeddings whose decode differ from"):
+        load_model(forge(older))
 
 
 def test_every_truncation_is_refused(model_file):
