@@ -13,12 +13,10 @@ import click
 from .options import AutoOrInt, cache_options, device_list, json_option, resolve_cache
 
 if TYPE_CHECKING:
-    from featuretl._engine import Failure, Statistics
+    from featuretl._engine import Statistics
     from featuretl.extraction import Extraction
     from featuretl.images.sources import ImageList
     from featuretl.store.store import EmbeddingStore
-
-_SHOWN_FAILURES = 20
 
 
 @click.command()
@@ -93,12 +91,14 @@ def extract(
     from featuretl.images.sources import find_images
     from featuretl.outputs import check_output, save_embeddings
 
+    from .tables import print_failures
+
     if output is not None:
         check_output(output)
     images = find_images(photos, path_column=path_column, label_column=label_column)
     store = resolve_cache(cache, no_cache)
     extraction = _extract(images, store, **options)
-    _show_failures(extraction.failures)
+    print_failures(extraction.failures, "images without an embedding")
     if extraction.failures and on_error == "raise":
         output = None
     if output is not None:
@@ -156,22 +156,6 @@ def _extract(
 
 def _kept_in(store: EmbeddingStore | None) -> Path | None:
     return store.path if store is not None and store.keeps else None
-
-
-def _show_failures(failures: list[Failure]) -> None:
-    if not failures:
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    from .tables import print_table
-
-    table = Table("image", "error", title=f"{len(failures)} images without an embedding")
-    for failure in failures[:_SHOWN_FAILURES]:
-        table.add_row(Text(failure.name), Text(failure.message))
-    if len(failures) > _SHOWN_FAILURES:
-        table.add_row(f".. and {len(failures) - _SHOWN_FAILURES} more", "")
-    print_table(table, stderr=True)
 
 
 def _show_summary(

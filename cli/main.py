@@ -17,8 +17,11 @@ from featuretl.exceptions import FeatureTLError, FeatureTLWarning
 from .backbones import backbones
 from .cache import cache
 from .demo import demo
+from .evaluate import evaluate
 from .extract import extract
+from .predict import predict
 from .rank import rank
+from .train import train
 
 DEBUG_VARIABLE = "FEATURETL_DEBUG"
 
@@ -52,7 +55,7 @@ def cli() -> None:
     """Transfer learning on images: embeddings of pretrained networks, computed once."""
 
 
-for command in (extract, rank, backbones, cache, demo):
+for command in (train, evaluate, predict, extract, rank, backbones, cache, demo):
     cli.add_command(command)
 
 

@@ -66,6 +66,25 @@ def device_list(ctx: click.Context, param: click.Parameter, value: str) -> str |
     return value.split(",") if "," in value else value
 
 
+def model_options(command: F) -> F:
+    """Add MODEL and PHOTOS, and how both are read."""
+    for option in (
+        click.option("--n-jobs", type=int, help="Threads.  [default: one per core]"),
+        click.option("--device", default="auto", show_default=True, help="A torch device."),
+        click.option("--path-column", help="Column of a manifest that holds the paths."),
+        click.option(
+            "--weights",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="The backbone's weights, where the model was trained on a local file of them.",
+        ),
+        click.argument("photos", nargs=-1, required=True),
+        click.argument("model", type=click.Path(dir_okay=False)),
+    ):
+        command = option(command)
+    return command
+
+
 def cache_options(command: F) -> F:
     """Add --cache and --no-cache."""
     no_cache = click.option("--no-cache", is_flag=True, help="Keep no embeddings.")

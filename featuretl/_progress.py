@@ -44,6 +44,24 @@ def progress_bar(n_images: int, shown: bool = True) -> Iterator[Progress | None]
 
 
 @contextlib.contextmanager
+def image_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar of `total` images on stderr; yield what to call with how many are done."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    shown = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(*shown, TimeRemainingColumn(), console=Console(file=sys.stderr)) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextlib.contextmanager
 def step_bar(label: str, total: int, shown: bool = True) -> Iterator[Callable[[], None]]:
     """Show a bar of `total` steps on stderr while the context lasts; yield what to call for each."""
     if not shown:

@@ -148,10 +148,9 @@ class Source:
 
         return one_thread_each(pool, n_threads)
 
-    def n_features(self) -> int:
-        """Return the size of an embedding."""
-        recipe = self._remembered_recipe() or self._recipe()
-        return recipe["output"]["n_features"]
+    def recipe(self) -> Recipe:
+        """Return the recipe; the backbone is loaded only if it is not remembered."""
+        return self._remembered_recipe() or self._recipe()
 
     def _golden(self) -> np.ndarray:
         """Return the golden image's embedding (d,). Raises BackboneError if devices differ in it."""

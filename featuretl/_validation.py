@@ -94,3 +94,12 @@ def printable(text: object) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in str(text)
     )
+
+
+def as_utf8(text: str) -> str:
+    r"""Return `text` as it can be written in UTF-8: surrogates, bytes that were none, escaped.
+
+    >>> print(as_utf8("a\udcff"))
+    a\udcff
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -14,8 +14,15 @@ from sklearn.utils import Tags
 from featuretl._progress import progress_bar
 from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.extraction import check_parameters, describe_failures, embedding_size, extract
+from featuretl.extraction import (
+    Extraction,
+    check_parameters,
+    describe_failures,
+    extract,
+    recipe_of,
+)
 from featuretl.images.inputs import as_images
+from featuretl.store.keys import Recipe
 from featuretl.store.store import EmbeddingStore, resolve_store
 
 
@@ -171,6 +178,35 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         BackboneError, ParameterError, InputError, StoreError
             If something cannot be used as it is.
         """
+        extraction = self._extract(X, self.on_error)
+        if extraction.failures:
+            message = describe_failures(extraction.failures, len(extraction.images))
+            warnings.warn(message, FeatureTLWarning, stacklevel=2)
+        return extraction.to_numpy()
+
+    def extract(self, X: Any) -> Extraction:
+        """Embed images as `transform` does, with every bad image named, whatever `on_error` says.
+
+        Parameters
+        ----------
+        X : sequence of n images
+            See `transform`.
+
+        Returns
+        -------
+        Extraction
+            `to_numpy()` are the embeddings, `failures` the bad images, `recipe` what made them.
+        """
+        return self._extract(X, "nan")
+
+    def recipe(self) -> Recipe:
+        """Return what makes the embeddings (JSON); see `featuretl.store.keys`.
+
+        The backbone is loaded only if the cache does not know it.
+        """
+        return recipe_of(self._spec(), resolve_store(self.cache, type(self).__name__))
+
+    def _extract(self, X: Any, on_error: str) -> Extraction:
         owner = type(self).__name__
         spec = self._spec()
         check_parameters(
@@ -178,7 +214,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         )
         images = as_images(X, owner)
         with progress_bar(len(images), shown=bool(self.verbose)) as progress:
-            extraction = extract(
+            return extract(
                 images,
                 spec,
                 store=resolve_store(self.cache, owner),
@@ -186,18 +222,14 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
                 runtime=self.runtime,
                 batch_size=self.batch_size,
                 n_jobs=self.n_jobs,
-                on_error=self.on_error,
+                on_error=on_error,
                 decode_timeout=self.decode_timeout,
                 progress=progress,
             )
-        if extraction.failures:
-            message = describe_failures(extraction.failures, len(images))
-            warnings.warn(message, FeatureTLWarning, stacklevel=2)
-        return extraction.to_numpy()
 
     @property
     def _n_features_out(self) -> int:
-        return embedding_size(self._spec(), resolve_store(self.cache, type(self).__name__))
+        return int(self.recipe()["output"]["n_features"])
 
     def _spec(self) -> BackboneSpec:
         return BackboneSpec.of(

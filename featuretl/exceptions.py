@@ -31,5 +31,9 @@ class UnusableStoreError(StoreError):
     """The embedding store is sound, but the system does not let it be used: no room, no rights, .."""
 
 
+class ModelError(FeatureTLError, ValueError):
+    """A model cannot be kept in a file, or a file is no model that may be loaded."""
+
+
 class FeatureTLWarning(UserWarning):
     """Something was done differently from what was asked, and here is what and why."""

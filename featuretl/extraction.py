@@ -235,6 +235,6 @@ def describe_failures(
     )
 
 
-def embedding_size(spec: BackboneSpec, store: EmbeddingStore | None) -> int:
-    """Return the size of the embeddings of a backbone; it is loaded only if the store has none."""
-    return Source(spec, store, "auto").n_features()
+def recipe_of(spec: BackboneSpec, store: EmbeddingStore | None) -> Recipe:
+    """Return what makes the embeddings of a backbone; it is loaded only if the store has none."""
+    return Source(spec, store, "auto").recipe()

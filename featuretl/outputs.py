@@ -28,7 +28,7 @@ from typing import Any, Protocol
 import numpy as np
 
 import featuretl
-from featuretl._validation import printable
+from featuretl._validation import as_utf8, printable
 from featuretl.exceptions import ParameterError, StoreError
 from featuretl.extraction import Extraction
 from featuretl.images.sources import ImageList
@@ -208,9 +208,9 @@ class _ImageRows:
         import pyarrow as pa
 
         # Parquet's text is UTF-8; the bytes of a path need not be.
-        columns = {"path": pa.array([_utf8(name) for name in self.paths[part]], pa.string())}
+        columns = {"path": pa.array([as_utf8(name) for name in self.paths[part]], pa.string())}
         if self.labels is not None and self.target is not None:
-            labels = [label and _utf8(label) for label in self.labels[part]]
+            labels = [label and as_utf8(label) for label in self.labels[part]]
             columns["label"] = pa.array(labels, pa.string())
             columns["target"] = pa.array(self.target[part], pa.int64())
         return columns
@@ -250,7 +250,7 @@ def _write_npy(path: Path, rows: _ImageRows) -> None:
         # Inside: a sidecar that cannot be written leaves the matrix as it was, too.
         write_matrix(path, rows.shape, rows.chunks())
 
-    _replace(path.with_name(f"{path.name}.json"), write)
+    replace_file(path.with_name(f"{path.name}.json"), write)
 
 
 def _write_npz(path: Path, rows: _Rows) -> None:
@@ -266,7 +266,7 @@ def _write_npz(path: Path, rows: _Rows) -> None:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
 
-    _replace(path, write)
+    replace_file(path, write)
 
 
 def _write_parquet(path: Path, rows: _Rows) -> None:
@@ -286,7 +286,7 @@ def _write_parquet(path: Path, rows: _Rows) -> None:
                 values = pa.FixedSizeListArray.from_arrays(pa.array(chunk.ravel(), pa.float32()), d)
                 writer.write_batch(pa.record_batch([*columns.values(), values], schema=schema))
 
-    _replace(path, write)
+    replace_file(path, write)
 
 
 _WRITERS: dict[str, Callable[[Path, Any], None]] = {
@@ -296,14 +296,11 @@ _WRITERS: dict[str, Callable[[Path, Any], None]] = {
 }
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make a file beside `path`, which then takes its place at once."""
     partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
     try:
         write(partial)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _utf8(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -95,6 +95,16 @@ BELOW = {
         "timing",
         "heads",
     },
+    "prediction": {"exceptions", "_validation", "images", "_engine", "heads"},
+    "prediction_files": {
+        "exceptions",
+        "_validation",
+        "images",
+        "outputs",
+        "models",
+        "prediction",
+    },
+    "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
 }
 TORCH_ROOMS = {"backbones", "finetune"}
 
@@ -173,6 +183,7 @@ def test_public_names_resolve_and_are_documented():
         "import featuretl",
         "from featuretl_cli.main import cli; cli(['--help'], standalone_mode=False)",
         "from featuretl_cli.main import cli; cli(['extract', '--help'], standalone_mode=False)",
+        "from featuretl_cli.main import cli; cli(['predict', '--help'], standalone_mode=False)",
     ],
 )
 def test_start_up_is_light(code):

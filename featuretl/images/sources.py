@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,14 @@ PATH_COLUMNS = ("path", "file", "filename", "filepath", "file_name", "image", "i
 LABEL_COLUMNS = ("label", "class", "target", "category")
 
 
+class Columns(NamedTuple):
+    """Names of a manifest's columns, as far as they are given."""
+
+    path: str | None = None
+    label: str | None = None
+    group: str | None = None
+
+
 @dataclass(frozen=True)
 class ImageList:
     """Ordered image paths with their labels.
@@ -33,10 +41,13 @@ class ImageList:
     paths : list of str
     labels : list of (str or None), or None
         One per path; None when no image has a label.
+    groups : list of (str or None), or None
+        One per path; None where no column of groups was named.
     """
 
     paths: list[str]
     labels: list[str | None] | None = None
+    groups: list[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -111,6 +122,7 @@ def find_images(
     *,
     path_column: str | None = None,
     label_column: str | None = None,
+    group_column: str | None = None,
 ) -> ImageList:
     """Resolve what a user names on the command line into ordered images.
 
@@ -123,24 +135,35 @@ def find_images(
     path_column, label_column : str, optional
         Columns of a manifest. By default the first present of `PATH_COLUMNS` and `LABEL_COLUMNS`;
         a manifest needs no label column.
+    group_column : str, optional
+        Column of a manifest that says which images belong together.
 
     Raises
     ------
     InputError
         If a source is missing, names no image, or lacks the column.
     """
-    parts = [_from_source(os.fspath(source), path_column, label_column) for source in sources]
+    columns = Columns(path_column, label_column, group_column)
+    parts = [_from_source(os.fspath(source), columns) for source in sources]
     if not parts:
         raise InputError("No images were named; give a folder, a glob, files or a manifest.")
-    paths = [path for part in parts for path in part.paths]
-    if all(part.labels is None for part in parts):
-        return ImageList(paths)
     return ImageList(
-        paths, [label for part in parts for label in part.labels or [None] * len(part)]
+        [path for part in parts for path in part.paths],
+        _joined([part.labels for part in parts], parts),
+        _joined([part.groups for part in parts], parts),
     )
 
 
-def _from_source(source: str, path_column: str | None, label_column: str | None) -> ImageList:
+def _joined(
+    columns: list[list[str | None] | None], parts: list[ImageList]
+) -> list[str | None] | None:
+    if all(column is None for column in columns):
+        return None
+    rows = zip(columns, parts, strict=True)
+    return [value for column, part in rows for value in column or [None] * len(part)]
+
+
+def _from_source(source: str, columns: Columns) -> ImageList:
     path = Path(source)
     try:
         is_folder, exists = path.is_dir(), path.exists()
@@ -151,7 +174,7 @@ def _from_source(source: str, path_column: str | None, label_column: str | None)
     if exists:
         suffix = path.suffix.lower()
         if suffix in (".csv", ".parquet"):
-            return _from_manifest(path, path_column, label_column)
+            return _from_manifest(path, columns)
         return _from_list(path) if suffix == ".txt" else ImageList([source])
     return _from_pattern(source)
 
@@ -219,23 +242,21 @@ def _from_list(path: Path) -> ImageList:
     return ImageList(paths)
 
 
-def _from_manifest(manifest: Path, path_column: str | None, label_column: str | None) -> ImageList:
+def _from_manifest(manifest: Path, columns: Columns) -> ImageList:
     import pyarrow
 
     try:
         with manifest.open("rb") as file:  # pyarrow takes no path that is not UTF-8
             table = (_read_csv if manifest.suffix.lower() == ".csv" else _read_parquet)(file)
-        return _from_table(table, manifest, path_column, label_column)
+        return _from_table(table, manifest, columns)
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         raise InputError(
             f"The manifest {printable(manifest)!r} cannot be read: {printable(error)}"
         ) from error
 
 
-def _from_table(
-    table: pyarrow.Table, manifest: Path, path_column: str | None, label_column: str | None
-) -> ImageList:
-    path_name = _column(table, manifest, path_column, PATH_COLUMNS)
+def _from_table(table: pyarrow.Table, manifest: Path, columns: Columns) -> ImageList:
+    path_name = _column(table, manifest, columns.path, PATH_COLUMNS)
     if path_name is None:
         raise InputError(
             f"The manifest {printable(manifest)!r} has no column of paths (one of "
@@ -248,9 +269,13 @@ def _from_table(
             f"Column {printable(path_name)!r} of the manifest {printable(manifest)!r} must hold a "
             f"path in every row; it holds {len(values)} rows, {sum(not v for v in values)} of them empty."
         )
-    label_name = _column(table, manifest, label_column, LABEL_COLUMNS)
-    labels = None if label_name is None else [v or None for v in _strings(table, label_name)]
-    return ImageList([str(manifest.parent / value) for value in values if value], labels)
+    label_name = _column(table, manifest, columns.label, LABEL_COLUMNS)
+    group_name = _column(table, manifest, columns.group, ())
+    labels, groups = (
+        None if name is None else [v or None for v in _strings(table, name)]
+        for name in (label_name, group_name)
+    )
+    return ImageList([str(manifest.parent / value) for value in values if value], labels, groups)
 
 
 def _read_csv(file: BinaryIO) -> pyarrow.Table:

@@ -1,0 +1,94 @@
+"""``featuretl evaluate``: the scores of a model file on labelled images."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import click
+
+from .options import cache_options, json_option, model_options, resolve_cache
+
+
+@click.command()
+@model_options
+@click.option("--label-column", help="Column of a manifest that holds the classes, or numbers.")
+@click.option(
+    "--n-bootstrap", type=click.IntRange(min=0), default=200, show_default=True,
+    help="Resamples of the images for the intervals.",
+)  # fmt: skip
+@cache_options
+@json_option
+def evaluate(
+    model: str,
+    photos: tuple[str, ...],
+    weights: str | None,
+    device: str,
+    n_jobs: int | None,
+    path_column: str | None,
+    label_column: str | None,
+    n_bootstrap: int,
+    cache: str | None,
+    no_cache: bool,
+    as_json: bool,
+) -> None:
+    """Score MODEL on PHOTOS whose classes, or numbers, are known, with 95% intervals.
+
+    Images that cannot be read are named, and not scored.
+    """
+    from featuretl._progress import image_bar
+    from featuretl.images.sources import find_images
+    from featuretl.models.persistence import load_model
+    from featuretl.prediction import evaluate_model, use_machine
+
+    from .tables import print_failures
+    from .train import labels_of
+
+    images = find_images(photos, path_column=path_column, label_column=label_column)
+    loaded = load_model(model, weights=weights)
+    y = labels_of(images, numbers=not hasattr(loaded, "classes_"))
+    store = resolve_cache(cache, no_cache)
+    use_machine(loaded, cache=store, device=device, n_jobs=n_jobs)
+    with image_bar("Predicting", len(images)) as progress:
+        report = evaluate_model(loaded, images.paths, y, n_bootstrap=n_bootstrap, progress=progress)
+    print_failures(report.failures, "images that are not scored")
+    if as_json:
+        click.echo(json.dumps(_facts(report), allow_nan=False))
+        return
+    _show(report)
+
+
+def _facts(report: Any) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items()}
+        if isinstance(value, tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    failures = [{"path": f.name, "error": f.message} for f in report.failures]
+    return {**plain(dict(report, failures=None)), "failures": failures}
+
+
+def _show(report: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from featuretl._validation import printable
+
+    from .tables import print_table
+
+    table = Table("score", "value", "95% interval", title=f"{report.n:,} images")
+    for name, value in report.scores.items():
+        low, high = report.intervals.get(name, (math.nan, math.nan))
+        interval = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+        table.add_row(name.replace("_", " "), f"{value:.3f}", interval)
+    print_table(table)
+    if not report.per_class:
+        return
+    table = Table("class", "precision", "recall", "F1", "images")
+    for label, row in report.per_class.items():
+        scores = (f"{row[score]:.3f}" for score in ("precision", "recall", "f1"))
+        table.add_row(Text(printable(label)), *scores, f"{row['support']:,}")
+    print_table(table)

@@ -1,0 +1,177 @@
+"""``featuretl train``: labelled images to a model file."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import cache_options, json_option, resolve_cache
+
+if TYPE_CHECKING:
+    from featuretl.images.sources import ImageList
+
+
+class AutoNoneOrShare(click.ParamType):
+    """A number, "auto" or "none"."""
+
+    name = "auto|none|SHARE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float | str | None:
+        """Return what `value` means; fail unless it is "auto", "none" or a number in (0, 0.5]."""
+        if value in ("auto", "none", None):
+            return None if value == "none" else value
+        return click.FloatRange(0, 0.5, min_open=True).convert(value, param, ctx)
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), required=True, metavar="OUT.featuretl",
+    help="Write the model, with its card.",
+)  # fmt: skip
+@click.option(
+    "--strategy", type=click.Choice(["auto", "nearest-mean", "linear", "svm", "fine-tune"]),
+    default="auto", show_default=True, help="auto tries what the images allow.",
+)  # fmt: skip
+@click.option(
+    "--backbone", multiple=True, default=("tf_efficientnet_lite0",), show_default=True,
+    help="A timm model; of several the best; auto compares the packaged ones.",
+)  # fmt: skip
+@click.option(
+    "--weights", default="auto", show_default=True, metavar="auto|FILE|random",
+    help="Packaged or from timm's hub; a local .safetensors or .pth file; or none.",
+)  # fmt: skip
+@click.option("--path-column", help="Column of a manifest that holds the paths.")
+@click.option("--label-column", help="Column of a manifest that holds the classes.")
+@click.option("--target", metavar="COLUMN", help="Column of a manifest of numbers: regression.")
+@click.option(
+    "--groups", metavar="COLUMN",
+    help="Column of a manifest; images of one group stay on one side of every split.",
+)  # fmt: skip
+@click.option(
+    "--test-size", type=AutoNoneOrShare(), default="auto", show_default=True,
+    help="What is held out for the outer score.",
+)  # fmt: skip
+@click.option(
+    "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="What does not fit in is left out.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="A torch device.")
+@click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
+@cache_options
+@json_option
+def train(
+    photos: tuple[str, ...],
+    output: str,
+    backbone: tuple[str, ...],
+    path_column: str | None,
+    label_column: str | None,
+    target: str | None,
+    groups: str | None,
+    seed: int,
+    cache: str | None,
+    no_cache: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Learn from labelled PHOTOS, and write a model that can be evaluated and predicts.
+
+    PHOTOS are class folders, or .csv or .parquet manifests. The strategy is chosen on inner
+    splits; the score is that of images that had no part in it.
+    """
+    from featuretl._validation import printable
+    from featuretl.images.sources import find_images
+    from featuretl.models.card import data_of
+    from featuretl.models.format import check_target
+    from featuretl.models.persistence import save_model
+    from featuretl.transfer.classifier import TransferClassifier
+    from featuretl.transfer.regressor import TransferRegressor
+
+    check_target(output)
+    if target and label_column:
+        raise click.UsageError("--target and --label-column exclude each other.")
+    images = find_images(
+        photos, path_column=path_column, label_column=target or label_column, group_column=groups
+    )
+    y = labels_of(images, numbers=target is not None)
+    kind: Any = TransferRegressor if target else TransferClassifier
+    model = kind(
+        **options,
+        backbone=backbone[0] if len(backbone) == 1 else list(backbone),
+        random_state=seed,
+        cache=resolve_cache(cache, no_cache),
+        verbose=1,
+    ).fit(images.paths, y, groups=_groups_of(images))
+    card = {"data": data_of(images.paths, y), "command": shlex.join(["featuretl", *sys.argv[1:]])}
+    save_model(model, output, card=card)
+    if as_json:
+        click.echo(json.dumps(_facts(model, output)))
+        return
+    _show(model)
+    click.echo(f"Model: {printable(output)}")
+
+
+def labels_of(images: ImageList, numbers: bool) -> list[Any]:
+    """Return the label of every image, or the number; raise InputError where one has none."""
+    from featuretl._validation import printable
+    from featuretl.exceptions import InputError
+
+    labels = images.labels or [None] * len(images)
+    if None in labels:
+        raise InputError(
+            f"{labels.count(None):,} of {len(labels):,} images have no label, such as "
+            f"{printable(images.paths[labels.index(None)])!r}; put images into a folder per class, "
+            "or name a column of a manifest."
+        )
+    if not numbers:
+        return labels
+    try:
+        return [float(label or "") for label in labels]
+    except ValueError as error:
+        raise InputError(f"The column of numbers holds something else: {error}.") from error
+
+
+def _groups_of(images: ImageList) -> Any:
+    import numpy as np
+
+    from featuretl.exceptions import InputError
+
+    if images.groups is None:
+        return None
+    if None in images.groups:
+        raise InputError("The column of groups must hold one in every row; some are empty.")
+    return np.array(images.groups)
+
+
+def _show(model: Any) -> None:
+    """Print the decision: the table and why."""
+    from rich.console import Console
+
+    from .tables import print_table
+
+    parts = model.decision_.__rich__().renderables
+    print_table(parts[0])
+    Console(soft_wrap=True).print(parts[1])
+
+
+def _facts(model: Any, output: str) -> dict[str, Any]:
+    decision = model.decision_
+    candidates = json.loads(decision.candidates.to_json(orient="records"))
+    outer = {k: v if v == v else None for k, v in vars(decision.outer).items()}
+    return {
+        "output": output,
+        "strategy": decision.strategy,
+        "backbone": decision.backbone,
+        "images": decision.n_images,
+        "score_name": decision.score_name,
+        "outer": outer,
+        "seconds": decision.seconds,
+        "candidates": candidates,
+    }

@@ -1,0 +1,85 @@
+"""The card of a model: what it is and how good, for people, readable without loading it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import featuretl
+from featuretl._runtime import versions
+from featuretl.images.inputs import read
+
+Card = dict[str, Any]
+
+
+def card_of(model: Any) -> Card:
+    """Return what a fitted model says of itself (JSON).
+
+    Parameters
+    ----------
+    model : estimator
+
+    Returns
+    -------
+    dict
+        `model`, its class; `created`, UTC; `versions`; where they are known `backbone`, `weights`
+        (sha256 of its tensors), `strategy`, `classes` (as text), `decision` (sentences) and
+        `metrics`: `name`, `score`, `low` and `high` (the 95% interval) and `images`, held out.
+    """
+    libraries = versions(("torch", "timm", "pillow", "scikit-learn", "numpy"))
+    card: Card = {
+        "model": type(model).__name__,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {"featuretl": featuretl.__version__, **libraries},
+    }
+    decision: Any = getattr(model, "decision_", None)
+    if hasattr(decision, "outer"):
+        card |= {"strategy": decision.strategy, "decision": decision.explain()}
+        card["metrics"] = _metrics(decision)
+    inner = getattr(model, "estimator_", model)
+    if hasattr(inner, "_tuned"):
+        card |= {"backbone": inner._tuned.spec.name, "weights": inner._tuned.tensors}
+    embedder = inner.steps[0][1] if hasattr(inner, "steps") else inner
+    if hasattr(embedder, "recipe"):
+        backbone = embedder.recipe()["backbone"]
+        card |= {"backbone": backbone["name"], "weights": backbone["tensors"]}
+    if hasattr(model, "classes_"):
+        card["classes"] = [str(name) for name in model.classes_]
+    return card
+
+
+def data_of(images: Sequence[Any], y: Sequence[Any]) -> Card:
+    """Return what a card says of the data: every image is read once.
+
+    Parameters
+    ----------
+    images : sequence of n images
+    y : sequence of n labels or numbers
+
+    Returns
+    -------
+    dict
+        `images`, how many; `sha256` over the contents and labels, in order; `per_class`, where
+        labels are text.
+    """
+    digest = hashlib.sha256()
+    for image, label in zip(images, y, strict=True):
+        digest.update(read(image).key)
+        digest.update(f"{label}\n".encode("utf-8", "surrogateescape"))
+    data: Card = {"images": len(images), "sha256": digest.hexdigest()}
+    if all(isinstance(label, str) for label in y):
+        data["per_class"] = dict(sorted(Counter(y).items()))
+    return data
+
+
+def _metrics(decision: Any) -> Card | None:
+    outer = decision.outer
+    if math.isnan(outer.score):
+        return None
+    interval = {name: getattr(outer, name) for name in ("score", "low", "high")}
+    finite = {name: value if math.isfinite(value) else None for name, value in interval.items()}
+    return {"name": decision.score_name, **finite, "images": outer.images}

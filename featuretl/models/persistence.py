@@ -1,0 +1,309 @@
+"""save_model and load_model: a fitted model as a file that anyone may open."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from typing import Any
+
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl._validation import printable
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
+from featuretl.models.card import Card, card_of
+from featuretl.models.classes import (
+    CLASSES,
+    INSTEAD,
+    OF_TRAINING,
+    Kept,
+    check_svm,
+    ignored,
+    parameters,
+)
+from featuretl.models.format import (
+    Tensors,
+    check_target,
+    digest_of,
+    read_card_text,
+    read_file,
+    unreadable,
+    write_file,
+)
+from featuretl.models.kinds import check_kind
+from featuretl.models.rehearsal import rehearse
+from featuretl.models.values import NotPlainError, Packer, unpack
+from featuretl.store.keys import canonical_json
+
+_FROM_FILE = "file"
+
+
+def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = None) -> None:
+    """Write a fitted model to one file, without pickle.
+
+    Kept are the heads, `ImageEmbedder`, `FineTuneClassifier`, `TransferClassifier` and their
+    regressors, and pipelines of these with scikit-learn's StandardScaler, Normalizer, PCA,
+    LogisticRegression, LinearSVC, SVC, Ridge, SVR, Nystroem and TransformedTargetRegressor.
+
+    Parameters
+    ----------
+    model : estimator
+    path : path
+        Ending in ``.featuretl``; replaced at once when all is written.
+    card : dict (JSON), optional
+        What the file is to say of itself besides `card_of`, such as ``data=data_of(images, y)``.
+
+    Raises
+    ------
+    ModelError
+        If the model is not fitted or holds what a file cannot, or the file cannot be written.
+
+    Warns
+    -----
+    FeatureTLWarning
+        If a parameter that had its effect in `fit`, such as a splitter given as `cv`, is left out.
+
+    Notes
+    -----
+    A fine-tuned model holds the tensors of the blocks above its trunk. Pretrained weights are not
+    in the file: the sha256 of their tensors is, and `load_model` compares it. What belongs to the
+    machine (`cache`, `checkpoint`, `device`, `n_jobs`, `memory`, `verbose`) is left out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.datasets import load_iris
+    >>> from featuretl import LinearProbeClassifier, load_model, save_model
+    >>> X, y = load_iris(return_X_y=True)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_model(LinearProbeClassifier().fit(X, y), f"{folder}/iris.featuretl")
+    ...     load_model(f"{folder}/iris.featuretl").predict(X[:1])
+    array([0])
+    """
+    target = check_target(path)
+    packed, tensors = _packed(model)
+    text = json.dumps({**card_of(model), **(card or {})}, allow_nan=False)
+    write_file(target, packed, text, tensors)
+
+
+def load_model(
+    path: str | os.PathLike[str], *, weights: str | os.PathLike[str] | None = None
+) -> Any:
+    """Read a model that `save_model` wrote; nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : path
+    weights : path, optional
+        The backbone's weights, where the model was trained on those of a local file.
+
+    Returns
+    -------
+    model : estimator
+        On the same machine it predicts the same bits from the same embeddings. Those that are not
+        in the cache are computed, and may differ in the last bits when the batches do.
+
+    Raises
+    ------
+    ModelError
+        If the file cannot be read, is damaged, of a newer format, or no model file.
+    BackboneError
+        If the backbone's weights are not here, or not those that the model was trained on.
+
+    Warns
+    -----
+    FeatureTLWarning
+        If this featuretl prepares images for the backbone in another way.
+    """
+    text, tensors = read_file(path)
+    try:
+        model = unpack(json.loads(text), tensors, _Maker(weights).make)
+        rehearse(model)
+    except (ModelError, BackboneError, StoreError):
+        raise
+    except Exception as error:  # hostile content raises anything; nothing was executed
+        raise unreadable(path, _first_line(error)) from error
+    return model
+
+
+def read_card(path: str | os.PathLike[str]) -> Card:
+    """Return what a model file says of itself, without loading the model; see `card_of`.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    dict (JSON)
+        As it was written: nothing in it is checked.
+
+    Raises
+    ------
+    ModelError
+        If the file is no model file.
+    """
+    text = read_card_text(path)
+    try:
+        card = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise unreadable(path, "its card is not JSON") from error
+    if not isinstance(card, dict):
+        raise unreadable(path, "its card is not a JSON object")
+    return card
+
+
+def model_digest(model: Any) -> str:
+    """Return the sha256, in hex, of what a file of the model would hold but for its card."""
+    packed, tensors = _packed(model)
+    return digest_of(packed, "", tensors)
+
+
+def _packed(model: Any) -> tuple[str, Tensors]:
+    """Return a fitted model as JSON text and tensors; raises ModelError."""
+    if hasattr(model, "best_estimator_"):
+        raise ModelError(
+            f"save_model does not keep a {type(model).__name__}; save its best_estimator_."
+        )
+    if type(model).__name__ not in CLASSES:
+        raise ModelError(f"save_model does not keep a {type(model).__name__}; {INSTEAD}.")
+    try:
+        check_is_fitted(model)
+    except NotFittedError as error:
+        message = f"The {type(model).__name__} is not fitted; call fit before save_model."
+        raise ModelError(message) from error
+    packer = Packer(lambda value: _packed_object(value, packer))
+    packed = packer.pack(model)
+    return json.dumps(packed, allow_nan=False), packer.tensors
+
+
+def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | None:
+    """Return the class name and the state of an object that may be kept, else None."""
+    name, cls = type(value).__name__, type(value)
+    kept = CLASSES.get(name)
+    if kept is None or kept.load(name) is not cls:
+        return None
+    state: dict[str, Any] = {}
+    contents = {
+        attribute: content
+        for attribute, content in vars(value).items()
+        if attribute not in kept.fresh and not ignored(attribute)
+    }
+    try:
+        _check_state(name, cls, kept, contents)
+    except ValueError as error:
+        raise ModelError(
+            f"save_model does not keep this {name}, as it is not what this featuretl was tested "
+            f"with: {error}."
+        ) from error
+    for attribute, content in contents.items():
+        if attribute == "weights" and content not in ("auto", "random"):
+            content = _FROM_FILE
+        try:
+            state[attribute] = packer.pack(content)
+        except NotPlainError as error:
+            if attribute not in OF_TRAINING:
+                message = f"save_model does not keep {error} as {attribute} of {name}; {INSTEAD}."
+                raise ModelError(message) from error
+            message = f"The {attribute!r} of {name}, {error}, is not kept in the model file."
+            warnings.warn(message, FeatureTLWarning, stacklevel=2)
+    if name == "ImageEmbedder":
+        state["recipe"] = canonical_json(value.recipe())
+    return name, state
+
+
+class _Maker:
+    """Makes the objects of a file, `weights` being those of a local file where it needs them."""
+
+    def __init__(self, weights: str | os.PathLike[str] | None) -> None:
+        self._weights = weights
+
+    def make(self, name: str, state: dict[str, Any]) -> Any:
+        """Return an object of an allowed class; its constructor is not called."""
+        if name not in CLASSES:
+            raise ValueError(f"it names the class {name!r}, which is not allowed")
+        kept = CLASSES[name]
+        cls = kept.load(name)
+        recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
+        _check_state(name, cls, kept, state)
+        if "weights" in state:
+            state["weights"] = self._weights_of(state["weights"])
+        if name == "BackboneSpec":
+            backbone = state.pop("name")
+            return BackboneSpec.of("load_model", backbone, **state)
+        made: Any = object.__new__(cls)
+        vars(made).update({**parameters(cls), **kept.fresh, **state})
+        if name in ("SVC", "SVR") and "support_" in state:
+            check_svm(made)
+        if name == "Tuned":
+            _check_head(made._head, made.state)
+        if name == "ImageEmbedder":
+            _check_recipe(made, json.loads(recipe))
+        return made
+
+    def _weights_of(self, kept: Any) -> Any:
+        if kept in ("auto", "random"):
+            return kept
+        if kept != _FROM_FILE:
+            raise ValueError("its weights are neither 'auto', 'random' nor 'file'")
+        if self._weights is None:
+            raise ModelError(
+                "The model was trained on a backbone whose weights came from a local file; pass "
+                "that file as weights of load_model, or --weights."
+            )
+        return str(self._weights)
+
+
+def _check_state(name: str, cls: type, kept: Kept, state: dict[str, Any]) -> None:
+    """Raise ValueError unless the attributes are those of the class, and of the right kind."""
+    known = kept.kinds(cls)
+    unknown = [attribute for attribute in state if attribute not in known or ignored(attribute)]
+    if unknown:
+        raise ValueError(f"its {name} has the attribute {unknown[0]!r}, which is not allowed")
+    required = [attribute for attribute, (_, optional) in known.items() if not optional]
+    missing = [attribute for attribute in required if attribute not in state]
+    is_unfitted = parameters(cls) and len(missing) == len(required)
+    if missing and not is_unfitted:
+        raise ValueError(f"its {name} lacks the attribute {missing[0]!r}")
+    if name == "Pipeline" and "steps" not in state:
+        raise ValueError("its Pipeline has no steps")
+    sizes: dict[str, int] = {}
+    for attribute, (kind, _) in known.items():
+        if attribute in state:
+            check_kind(f"{attribute} of its {name}", state[attribute], kind, sizes)
+
+
+def _check_head(head: Any, tensors: Tensors) -> None:
+    """Raise ValueError unless a tuned head is as wide as its tensors: it is built before they are."""
+    if head not in ("probe", "linear") and not (
+        isinstance(head, (list, tuple))
+        and len(head) == 2
+        and head[0] == "mlp"
+        and head[1] == len(tensors["head.0.weight"])
+    ):
+        raise ValueError("the head of its tuned network does not fit its tensors")
+
+
+def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:
+    """Raise ModelError if the backbone is another; warn if images are prepared otherwise."""
+    here = json.loads(canonical_json(embedder.recipe()))
+    if here["backbone"] != trained_on["backbone"]:
+        raise ModelError(
+            f"The weights of {embedder.backbone!r} here are not those that the model was trained "
+            "on; install or pass the same ones."
+        )
+    other = [part for part in here if here[part] != trained_on.get(part)]
+    if other:
+        warnings.warn(
+            f"The model was trained on embeddings whose {printable(', '.join(other))} differ from "
+            "those made here: expect other predictions, or train it anew.",
+            FeatureTLWarning,
+            stacklevel=2,
+        )
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0][:200].rstrip(".")
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__} {text}"

@@ -1,0 +1,150 @@
+"""Values of a model as JSON and tensors, and back.
+
+JSON has None, bool, int, finite float, str and lists as they are. Everything else is an object with
+one key that says what it is::
+
+    {"float": "nan"}                            also "inf", "-inf"
+    {"tuple": [..]}
+    {"dict": [[key, value], ..]}
+    {"bunch": {..}}                             of scikit-learn
+    {"array": "3", "order": "F"}                the tensor named 3; of order F, its transpose
+    {"scalar": "4"}                             a NumPy scalar, a tensor without axes
+    {"strings": [..], "dtype": "U"}             an array (n,) of str; "O" where its dtype is object
+    {"class": "Pipeline", "state": {..}}        one of `featuretl.models.classes.CLASSES`
+
+The order in memory is kept because it decides in which order a matrix product adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from featuretl.models.format import Array
+
+_NOT_FINITE = ("nan", "inf", "-inf")
+
+
+class NotPlainError(Exception):
+    """A value that a model file cannot hold; the message says what it is."""
+
+
+class Packer:
+    """Turns values into JSON, and collects their arrays.
+
+    Parameters
+    ----------
+    pack_object : callable
+        ``pack_object(value)`` returns the class name and the packed state of an object that is
+        allowed, or None.
+
+    Attributes
+    ----------
+    tensors : dict of str to ndarray
+    """
+
+    def __init__(self, pack_object: Callable[[Any], tuple[str, dict[str, Any]] | None]) -> None:
+        self._pack_object = pack_object
+        self.tensors: dict[str, Array] = {}
+
+    def pack(self, value: Any) -> Any:
+        """Return `value` as JSON; raises NotPlainError."""
+        if value is None or isinstance(value, (bool, np.bool_)):
+            return value if value is None or isinstance(value, bool) else self._scalar(value)
+        if isinstance(value, str):
+            return str(value)
+        if isinstance(value, np.ndarray):
+            return self._array(value)
+        if isinstance(value, np.generic):
+            return self._scalar(value)
+        if isinstance(value, (int, float)):
+            finite = isinstance(value, int) or np.isfinite(value)
+            return value if finite else {"float": str(value)}
+        if isinstance(value, (list, tuple)):
+            items = [self.pack(item) for item in value]
+            return items if isinstance(value, list) else {"tuple": items}
+        if isinstance(value, Bunch):
+            return {"bunch": {str(name): self.pack(item) for name, item in value.items()}}
+        if isinstance(value, dict):
+            return {"dict": [[self.pack(k), self.pack(v)] for k, v in value.items()]}
+        packed = self._pack_object(value)
+        if packed is None:
+            raise NotPlainError(f"a {type(value).__name__}")
+        return {"class": packed[0], "state": packed[1]}
+
+    def _array(self, value: Array) -> dict[str, Any]:
+        if value.dtype.kind in "UO":
+            items = value.tolist()
+            if value.ndim != 1 or not all(isinstance(item, str) for item in items):
+                raise NotPlainError("an array of objects")
+            return {"strings": items, "dtype": value.dtype.kind}
+        transposed = value.ndim > 1 and value.flags.f_contiguous and not value.flags.c_contiguous
+        name = self._keep(value.T if transposed else value)
+        return {"array": name, "order": "F"} if transposed else {"array": name}
+
+    def _scalar(self, value: np.generic) -> dict[str, Any]:
+        return {"scalar": self._keep(np.asarray(value))}
+
+    def _keep(self, value: Array) -> str:
+        if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+            raise NotPlainError(f"an array of {value.dtype}")
+        name = str(len(self.tensors))
+        # Copied: safetensors refuses arrays that share memory.
+        self.tensors[name] = np.array(value, order="C")
+        return name
+
+
+def unpack(
+    packed: Any, tensors: dict[str, Array], make_object: Callable[[str, dict[str, Any]], Any]
+) -> Any:
+    """Return the value that `Packer.pack` was given.
+
+    Parameters
+    ----------
+    packed : JSON
+    tensors : dict of str to ndarray
+    make_object : callable
+        ``make_object(class_name, state)`` makes an object, or refuses to.
+
+    Raises
+    ------
+    ValueError, KeyError, TypeError, AttributeError
+        If `packed` is not what `Packer.pack` returns.
+    """
+
+    def value_of(packed: Any) -> Any:
+        if packed is None or isinstance(packed, (bool, int, float, str)):
+            return packed
+        if isinstance(packed, list):
+            return [value_of(item) for item in packed]
+        kinds = tuple(packed)
+        if kinds not in readers:
+            raise ValueError(f"it holds a value of no known kind {list(kinds)[:4]}")
+        return readers[kinds](*packed.values())
+
+    def state_of(state: dict[str, Any]) -> dict[str, Any]:
+        return {name: value_of(item) for name, item in state.items()}
+
+    def not_finite(text: str) -> float:
+        return float(_NOT_FINITE[_NOT_FINITE.index(text)])
+
+    def strings(items: list[str], kind: str) -> Array:
+        if kind not in ("U", "O") or not all(isinstance(item, str) for item in items):
+            raise ValueError("it holds strings that are none")
+        return np.array(items, dtype=object if kind == "O" else str)
+
+    readers: dict[tuple[str, ...], Callable[..., Any]] = {
+        ("float",): not_finite,
+        ("tuple",): lambda items: tuple(value_of(items)),
+        ("dict",): lambda items: {value_of(k): value_of(v) for k, v in items},
+        ("bunch",): lambda items: Bunch(**state_of(items)),
+        ("array",): lambda name: tensors[name],
+        ("array", "order"): lambda name, order: tensors[name].T,
+        ("scalar",): lambda name: tensors[name][()],
+        ("strings", "dtype"): strings,
+        ("class", "state"): lambda name, state: make_object(name, state_of(state)),
+    }
+    return value_of(packed)

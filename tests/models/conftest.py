@@ -1,0 +1,43 @@
+"""Small data, and models on it that tests only look at."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+from sklearn.datasets import load_iris
+
+from featuretl import LinearProbeClassifier, save_model
+from featuretl.models.format import digest_of, read_file
+
+
+@pytest.fixture(scope="session")
+def iris():
+    """Rows (150, 4), float32, and names of their classes."""
+    X, y = load_iris(return_X_y=True)
+    return X.astype(np.float32), np.array(["setosa", "versicolor", "virginica"])[y]
+
+
+@pytest.fixture
+def model_file(tmp_path, iris):
+    """The file of a linear probe."""
+    path = tmp_path / "probe.featuretl"
+    save_model(LinearProbeClassifier().fit(*iris), path)
+    return path
+
+
+@pytest.fixture
+def forge(model_file):
+    """Return a function that writes `model_file` anew, changed, with a checksum that holds."""
+
+    def write(change=lambda model, tensors: None, version="1", raw=None):
+        text, tensors = read_file(model_file)
+        model = json.loads(text)
+        change(model, tensors)
+        text = raw if raw is not None else json.dumps(model)
+        digest = digest_of(text, "{}", tensors)
+        metadata = {"featuretl_format": version, "card": "{}", "model": text, "sha256": digest}
+        model_file.write_bytes(save(tensors, metadata))
+        return model_file
+
+    return write

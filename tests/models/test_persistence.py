@@ -1,0 +1,303 @@
+"""save_model and load_model: every kind of model predicts the same bits, and says what it is."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import TransformedTargetRegressor
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+from sklearn.svm import SVC, SVR, LinearSVC
+
+from featuretl import (
+    FineTuneClassifier,
+    FineTuneRegressor,
+    ImageEmbedder,
+    LinearProbeClassifier,
+    LinearProbeRegressor,
+    NearestMeanClassifier,
+    SVMProbeClassifier,
+    TransferClassifier,
+    TransferRegressor,
+    load_model,
+    read_card,
+    save_model,
+)
+from featuretl.backbones.backbone import load_backbone
+from featuretl.exceptions import FeatureTLWarning, ModelError
+from featuretl.models.card import data_of
+from featuretl.models.persistence import model_digest
+
+pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
+
+METHODS = ("predict", "predict_proba", "decision_function", "transform")
+
+
+def assert_same(model, twin, X):
+    for method in METHODS:
+        assert hasattr(model, method) == hasattr(twin, method)
+        if hasattr(model, method):
+            expected, found = getattr(model, method)(X), getattr(twin, method)(X)
+            np.testing.assert_array_equal(found, expected)
+            assert found.dtype == expected.dtype
+
+
+def through_file(model, tmp_path):
+    path = tmp_path / "model.featuretl"
+    save_model(model, path)
+    return load_model(path)
+
+
+HEADS = {
+    "linear": LinearProbeClassifier("cv", calibrate=True, random_state=0),
+    "nearest mean": NearestMeanClassifier(),
+    "svm": SVMProbeClassifier(),
+    "rbf svm": SVMProbeClassifier(kernel="rbf"),
+    "uncalibrated svm": SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", calibrate=False),
+    "nystroem": SVMProbeClassifier(kernel="rbf", approximate=True, n_components=20),
+    "logistic": make_pipeline(StandardScaler(), PCA(2), LogisticRegression()),
+    "linear svc": make_pipeline(Normalizer(), LinearSVC()),
+    "svc": make_pipeline(StandardScaler(), SVC()),
+    "pairwise svc": SVC(decision_function_shape="ovo"),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_predict_the_same_bits(name, iris, tmp_path):
+    model = HEADS[name].fit(*iris)
+    assert_same(model, through_file(model, tmp_path), iris[0])
+
+
+@pytest.mark.parametrize("labels", ["text", "object", "int", "float", "bool", "labels"])
+def test_classes_keep_their_type(labels, iris, tmp_path):
+    X, y = iris
+    codes = np.unique(y, return_inverse=True)[1]
+    kinds = {
+        "text": y,
+        "object": y.astype(object),
+        "int": codes,
+        "float": codes + 0.5 - 0.5,
+        "bool": codes > 0,
+        "labels": np.c_[codes > 0, codes == 2].astype(int),
+    }
+    model = LinearProbeClassifier().fit(X, kinds[labels])
+    twin = through_file(model, tmp_path)
+    assert twin.classes_.dtype == model.classes_.dtype
+    assert_same(model, twin, X)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        LinearProbeRegressor(),
+        make_pipeline(StandardScaler(), Ridge()),
+        TransformedTargetRegressor(make_pipeline(StandardScaler(), SVR()), transformer=StandardScaler()),
+    ],
+    ids=lambda model: type(model).__name__,
+)  # fmt: skip
+def test_regressors_predict_the_same_bits(model, iris, tmp_path):
+    X = iris[0]
+    assert_same(model.fit(X, X[:, 0] * 2), through_file(model, tmp_path), X)
+
+
+def test_several_outputs_and_names_of_columns(iris, tmp_path):
+    frame = pd.DataFrame(iris[0], columns=list("abcd"))
+    model = LinearProbeRegressor().fit(frame, iris[0][:, :2])
+    twin = through_file(model, tmp_path)
+    assert twin.feature_names_in_.tolist() == list("abcd")
+    assert_same(model, twin, frame)
+
+
+def test_the_order_in_memory_is_kept(iris, tmp_path):
+    model = LinearProbeClassifier().fit(*iris)
+    for order in "CF":
+        model.coef_ = np.asarray(model.coef_, order=order)
+        flags = through_file(model, tmp_path).coef_.flags
+        assert flags.f_contiguous == (order == "F")
+
+
+@pytest.fixture(scope="module")
+def labels(photos):
+    return [path.split("/")[-2] for path in photos]
+
+
+def quick(kind, **parameters):
+    settings = {"n_blocks": 1, "learning_rate": 0.003, "epochs": 2, "augment": "none"}
+    return kind(**(settings | parameters), random_state=0)
+
+
+@pytest.mark.parametrize("head", ["probe", ("mlp", 8)])
+def test_a_tuned_network_is_kept(head, photos, labels, tmp_path):
+    model = quick(FineTuneClassifier, head=head).fit(photos, labels)
+    twin = through_file(model, tmp_path)
+    assert_same(model, twin, photos)
+    pd.testing.assert_frame_equal(model.history_, twin.history_)
+    twin.partial_fit(photos[:4] + photos[-4:], labels[:4] + labels[-4:])
+
+
+def test_a_tuned_regressor_is_kept(photos, tmp_path):
+    model = quick(FineTuneRegressor).fit(photos, np.linspace(-1, 3, len(photos)))
+    assert_same(model, through_file(model, tmp_path), photos)
+
+
+def test_a_chosen_model_is_kept_with_its_decision(photos, labels, tmp_path):
+    model = TransferClassifier("svm", cv=3, random_state=0, test_size=0.5).fit(photos, labels)
+    twin = through_file(model, tmp_path)
+    assert_same(model, twin, photos)
+    assert twin.decision_.explain() == model.decision_.explain()
+    pd.testing.assert_frame_equal(twin.decision_.candidates, model.decision_.candidates)
+    card = read_card(tmp_path / "model.featuretl")
+    assert card["model"] == "TransferClassifier"
+    assert card["strategy"] == "svm"
+    assert card["metrics"]["images"] == 12
+    assert card["metrics"]["score"] == model.decision_.outer.score
+    assert card["classes"] == ["flower", "temple"]
+    assert card["backbone"] == "tf_efficientnet_lite0"
+    assert set(card["versions"]) >= {"featuretl", "torch", "scikit-learn"}
+
+
+def test_a_chosen_regressor_is_kept(photos, tmp_path):
+    model = TransferRegressor("svm", cv=3, test_size=None, random_state=0)
+    model.fit(photos, np.linspace(0, 1, len(photos)))
+    assert_same(model, through_file(model, tmp_path), photos)
+
+
+def test_the_same_bits_in_a_fresh_process(photos, labels, tmp_path):
+    pipeline = make_pipeline(ImageEmbedder(), StandardScaler(), LogisticRegression())
+    models = {
+        "pipeline": pipeline.fit(photos, labels),
+        "tuned": quick(FineTuneClassifier).fit(photos, labels),
+    }
+    for name, model in models.items():
+        save_model(model, tmp_path / f"{name}.featuretl")
+        np.save(tmp_path / f"{name}.npy", model.predict_proba(photos))
+    code = """if True:
+        import json, sys
+        import numpy as np
+        from featuretl import load_model
+        folder, photos = sys.argv[1], json.loads(sys.argv[2])
+        for name in ("pipeline", "tuned"):
+            proba = load_model(f"{folder}/{name}.featuretl").predict_proba(photos)
+            np.testing.assert_array_equal(proba, np.load(f"{folder}/{name}.npy"))
+        print("same")
+    """
+    arguments = [sys.executable, "-c", code, str(tmp_path), json.dumps(photos)]
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.stdout == "same\n", done.stderr
+
+
+def test_weights_of_a_local_file_are_passed_again(photos, labels, tmp_path):
+    import safetensors.torch
+
+    network = load_backbone("test_resnet", weights="random").model
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    weights, other = tmp_path / "own.safetensors", tmp_path / "other.safetensors"
+    safetensors.torch.save_file(state, weights)
+    safetensors.torch.save_file(
+        {k: v * 1.01 if v.ndim == 4 else v for k, v in state.items()}, other
+    )
+    embedder = ImageEmbedder("test_resnet", weights=weights)
+    model = make_pipeline(embedder, LinearProbeClassifier()).fit(photos, labels)
+    path = tmp_path / "model.featuretl"
+    save_model(model, path)
+    assert str(tmp_path).encode() not in path.read_bytes()
+    assert_same(model, load_model(path, weights=weights), photos)
+    with pytest.raises(ModelError, match="pass that file as weights of load_model"):
+        load_model(path)
+    with pytest.raises(ModelError, match="are not those that the model was trained on"):
+        load_model(path, weights=other)
+
+
+def test_what_belongs_to_the_machine_is_left_out(photos, labels, tmp_path):
+    embedder = ImageEmbedder(cache=tmp_path / "secret", n_jobs=1, device="cpu")
+    pipeline = make_pipeline(embedder, LinearProbeClassifier(), memory=str(tmp_path / "memory"))
+    twin = through_file(pipeline.fit(photos, labels), tmp_path)
+    assert (twin[0].cache, twin[0].n_jobs, twin[0].device) == ("auto", None, "auto")
+    assert twin.memory is None
+    assert b"secret" not in (tmp_path / "model.featuretl").read_bytes()
+
+
+def test_what_only_mattered_in_training_is_left_out_with_a_warning(iris, tmp_path):
+    model = LinearProbeClassifier("cv", cv=KFold(3, shuffle=True)).fit(*iris)
+    with pytest.warns(FeatureTLWarning, match="The 'cv' of LinearProbeClassifier, a KFold, is not"):
+        twin = through_file(model, tmp_path)
+    assert twin.cv == 5
+    assert_same(model, twin, iris[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (LinearProbeClassifier(), "is not fitted; call fit before save_model"),
+        (KNeighborsClassifier(), "does not keep a KNeighborsClassifier; use a head of featuretl"),
+        (make_pipeline(KNeighborsClassifier()), "a KNeighborsClassifier as steps of Pipeline; use"),
+        (make_pipeline(FunctionTransformer(np.sqrt), Ridge()), "a FunctionTransformer as steps"),
+        (
+            TransformedTargetRegressor(
+                Ridge(), func=np.log, inverse_func=np.exp, check_inverse=False
+            ),
+            "does not keep",
+        ),
+        (GridSearchCV(LinearProbeClassifier(), {"C": [1.0]}, cv=2), "save its best_estimator_"),
+    ],
+    ids=lambda value: type(value).__name__ if hasattr(value, "fit") else "",
+)
+def test_what_cannot_be_kept_is_refused(model, message, iris, tmp_path):
+    X, y = iris
+    if "not fitted" not in message:
+        model.fit(X, y if "Classifier" in repr(model) else X[:, 0])
+    with pytest.raises(ModelError, match=message):
+        save_model(model, tmp_path / "model.featuretl")
+    assert not list(tmp_path.glob("model*"))
+
+
+def test_an_attribute_that_is_not_known_is_refused(iris, tmp_path):
+    model = LinearProbeClassifier().fit(*iris)
+    model.extra_ = 1
+    with pytest.raises(ModelError, match="has the attribute 'extra_', which is not allowed"):
+        save_model(model, tmp_path / "model.featuretl")
+
+
+@pytest.mark.parametrize("name", ["model.pkl", "missing/model.featuretl"])
+def test_the_place_is_checked(name, iris, tmp_path):
+    with pytest.raises(ModelError, match=r"must end in \.featuretl|does not exist"):
+        save_model(LinearProbeClassifier().fit(*iris), tmp_path / name)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(iris, model_file, monkeypatch):
+    before = model_file.read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("featuretl.models.format.os.fsync", full)
+    with pytest.raises(ModelError, match="No space left on device"):
+        save_model(NearestMeanClassifier().fit(*iris), model_file)
+    assert model_file.read_bytes() == before
+    assert [path.name for path in model_file.parent.iterdir()] == ["probe.featuretl"]
+
+
+def test_the_card_says_what_it_is_given(iris, photos, tmp_path):
+    path = tmp_path / "model.featuretl"
+    data = data_of(photos, ["a"] * 12 + ["b"] * 12)
+    assert data["per_class"] == {"a": 12, "b": 12}
+    assert data_of(photos, ["b"] * 24)["sha256"] != data["sha256"]
+    save_model(LinearProbeClassifier().fit(*iris), path, card={"data": data, "command": "here"})
+    card = read_card(path)
+    assert card["data"] == data
+    assert card["command"] == "here"
+    assert card["classes"] == ["setosa", "versicolor", "virginica"]
+
+
+def test_the_digest_is_of_the_model(iris, tmp_path):
+    X, y = iris
+    model = LinearProbeClassifier().fit(X, y)
+    assert model_digest(model) == model_digest(through_file(model, tmp_path))
+    assert model_digest(model) != model_digest(LinearProbeClassifier(1.0).fit(X, y))

@@ -1,0 +1,285 @@
+"""evaluate_model and predict_to_file: bad images are named, killed runs go on, files agree."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from featuretl import (
+    FineTuneClassifier,
+    ImageEmbedder,
+    LinearProbeClassifier,
+    TransferClassifier,
+    evaluate_model,
+    load_model,
+    predict_to_file,
+    save_model,
+)
+from featuretl import prediction as prediction_module
+from featuretl import prediction_files as files_module
+from featuretl.exceptions import InputError, ParameterError, StoreError
+from featuretl.prediction import inner_of, predict_images, use_machine
+
+pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
+
+BAD_NAME = "bad\n\x1b[31m,\u202e.jpg"
+
+
+@pytest.fixture(scope="module")
+def labels(photos):
+    return [path.split("/")[-2] for path in photos]
+
+
+@pytest.fixture(scope="module")
+def tiny(photos, labels, shared_cache):
+    """A pipeline on a tiny network."""
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    return make_pipeline(embedder, LinearProbeClassifier()).fit(photos, labels)
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    for module in (prediction_module, files_module):
+        monkeypatch.setattr(module, "BATCH", 5)
+
+
+@pytest.fixture
+def with_bad(photos, tmp_path):
+    """The photographs with two bad ones among them, at 3 and 20."""
+    bad = tmp_path / BAD_NAME
+    bad.write_text("<html>404</html>")
+    return [*photos[:3], str(bad), *photos[3:19], str(tmp_path / "missing.jpg"), *photos[19:]]
+
+
+def test_scores_are_those_of_the_predictions(tiny, photos, labels):
+    report = evaluate_model(tiny, photos, labels, n_bootstrap=20)
+    assert report.scores["accuracy"] == tiny.score(photos, labels)
+    assert set(report.per_class) == {"flower", "temple"}
+    assert report.intervals["log_loss"][0] <= report.scores["log_loss"]
+    assert report.failures == []
+
+
+def test_bad_images_are_named_and_not_scored(tiny, with_bad, labels, small_batches):
+    y = [*labels[:3], "flower", *labels[3:19], "temple", *labels[19:]]
+    done = []
+    report = evaluate_model(tiny, with_bad, y, progress=done.append)
+    assert report.n == 24
+    assert [failure.index for failure in report.failures] == [3, 20]
+    assert "\n" not in report.failures[0].name
+    assert done == [5, 10, 15, 20, 25, 26]
+
+
+def test_labels_as_text_are_understood(photos, labels, shared_cache):
+    codes = np.unique(labels, return_inverse=True)[1]
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    model = make_pipeline(embedder, LinearProbeClassifier()).fit(photos, codes)
+    texts = [str(code) for code in codes]
+    assert (
+        evaluate_model(model, photos, texts).scores == evaluate_model(model, photos, codes).scores
+    )
+    with pytest.raises(InputError, match="1 classes that the model does not know, such as '7'"):
+        evaluate_model(model, photos, ["7", *texts[1:]])
+
+
+def test_a_regressor_is_evaluated(photos, shared_cache):
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    y = np.arange(24.0)  # whole numbers, and yet no classes
+    report = evaluate_model(make_pipeline(embedder, Ridge()).fit(photos, y), photos, y)
+    assert report.task == "regression"
+    assert report.scores["r2"] > 0
+
+
+def test_a_tuned_network_names_bad_images_too(photos, labels, with_bad):
+    model = FineTuneClassifier(
+        "test_resnet", weights="random", n_blocks=1, learning_rate=0.003, epochs=1,
+        augment="none", random_state=0,
+    ).fit(photos, labels)  # fmt: skip
+    found = predict_images(model, with_bad)
+    assert np.flatnonzero(~found.ok).tolist() == [3, 20]
+    assert [failure.index for failure in found.failures] == [3, 20]
+    assert found.failures[1].message.startswith("No such file")
+    np.testing.assert_array_equal(found.predicted, model.predict(photos))
+    np.testing.assert_allclose(found.proba, model.predict_proba(photos), atol=1e-6)
+    nothing = predict_images(model, with_bad[3:4])
+    assert nothing.proba.shape == (0, 2)
+
+
+def rows_of(path):
+    if path.suffix == ".csv":
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{k: v or None for k, v in row.items()} for row in csv.DictReader(file)]
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    return parquet.read_table(path).to_pylist()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_row_per_image_in_order(ending, tiny, photos, with_bad, tmp_path, small_batches):
+    path = tmp_path / f"out.{ending}"
+    written = predict_to_file(tiny, with_bad, path, top=9)
+    assert (written.images, written.failed, written.resumed, written.abstained) == (26, 2, 0, 0)
+    rows = rows_of(path)
+    assert [row["path"] for row in rows] == with_bad
+    good = [row for row in rows if not row["error"]]
+    assert [row["prediction"] for row in good] == tiny.predict(photos).tolist()
+    proba = np.sort(tiny.predict_proba(photos), axis=1)[:, ::-1]
+    found = [[float(row[f"probability_{rank}"]) for rank in (1, 2)] for row in good]
+    np.testing.assert_allclose(found, proba, atol=1e-6)
+    assert rows[3]["prediction"] is None
+    assert "not an image" in rows[3]["error"]
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_it_abstains_below_a_threshold(tiny, photos, tmp_path):
+    highest = tiny.predict_proba(photos).max(axis=1)
+    threshold = float(np.median(highest))
+    path = tmp_path / "out.jsonl"
+    written = predict_to_file(tiny, photos, path, threshold=threshold)
+    silent = [row["prediction"] is None for row in rows_of(path)]
+    assert written.abstained == sum(silent)
+    assert 0 < sum(silent) < 24
+    assert silent == [row["probability_1"] < threshold for row in rows_of(path)]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_killed_run_goes_on(ending, tiny, photos, tmp_path, monkeypatch, small_batches):
+    path, whole = tmp_path / f"out.{ending}", tmp_path / f"whole.{ending}"
+    predict_to_file(tiny, photos, whole)
+    path.write_text("an older file")
+    predicted = []
+    predict = prediction_module.predict_images
+
+    def until_killed(model, images):
+        if len(predicted) == 3:
+            raise KeyboardInterrupt
+        predicted.append(len(images))
+        return predict(model, images)
+
+    monkeypatch.setattr(prediction_module, "predict_images", until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        predict_to_file(tiny, photos, path)
+    assert path.read_text() == "an older file"
+    predicted.clear()
+    torn = tmp_path / f"out.{ending}.partial" / "00000003.parquet.0a1b2c3d.partial"
+    torn.write_bytes(b"PAR1")  # of a write that was killed
+    assert predict_to_file(tiny, photos, path).resumed == 15
+    assert predicted == [5, 4]
+    assert path.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / f"out.{ending}.partial").exists()
+
+
+KILLED_IN_THE_THIRD_BATCH = """if True:
+    import os, signal, sys
+    from featuretl import load_model, predict_to_file, prediction, prediction_files
+    prediction.BATCH = prediction_files.BATCH = 5
+    predict, calls = prediction.predict_images, []
+    def until_killed(model, images):
+        calls.append(len(images))
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return predict(model, images)
+    prediction.predict_images = until_killed
+    predict_to_file(load_model(sys.argv[1]), sys.argv[3:], sys.argv[2])
+"""
+
+
+def test_after_a_real_kill_it_goes_on(tiny, photos, tmp_path, small_batches):
+    save_model(tiny, tmp_path / "m.featuretl")
+    path = tmp_path / "out.csv"
+    arguments = [str(tmp_path / "m.featuretl"), str(path), *photos]
+    done = subprocess.run([sys.executable, "-c", KILLED_IN_THE_THIRD_BATCH, *arguments])
+    assert done.returncode == -signal.SIGKILL
+    assert not path.exists()
+    model = load_model(tmp_path / "m.featuretl")
+    assert predict_to_file(model, photos, path).resumed == 10
+    assert [row["path"] for row in rows_of(path)] == photos
+
+
+def test_what_another_run_left_is_not_gone_on_with(tiny, photos, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "out.csv"
+    with monkeypatch.context() as patch:
+        patch.setattr(files_module._Parts, "add", full)
+        with pytest.raises(StoreError, match=r"No space left on device.*run it again to go on"):
+            predict_to_file(tiny, photos, path)
+    for images, options in [(photos[1:], {}), (photos, {"top": 2}), (photos, {"threshold": 0.5})]:
+        with pytest.raises(InputError, match="holds predictions of another model, other images"):
+            predict_to_file(tiny, images, path, **options)
+    assert predict_to_file(tiny, photos, path).images == 24
+
+
+def test_numbers_and_classes_without_probabilities(photos, labels, shared_cache, tmp_path):
+    path = tmp_path / "out.jsonl"
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    model = make_pipeline(embedder, Ridge()).fit(photos, np.arange(24.0))
+    predict_to_file(model, photos, path)
+    found = [row["prediction"] for row in rows_of(path)]
+    np.testing.assert_allclose(found, model.predict(photos), atol=1e-4)
+    silent = make_pipeline(embedder, LinearSVC()).fit(photos, labels)
+    predict_to_file(silent, photos, path)
+    assert set(rows_of(path)[0]) == {"path", "prediction", "error"}
+    with pytest.raises(ParameterError, match="top and threshold need probabilities"):
+        predict_to_file(silent, photos, path, top=2)
+    both = make_pipeline(embedder, Ridge()).fit(photos, np.c_[np.arange(24), np.arange(24)])
+    with pytest.raises(InputError, match="several numbers per image"):
+        predict_to_file(both, photos, path)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (LinearProbeClassifier(), "got a LinearProbeClassifier that does not: use make_pipeline"),
+        (ImageEmbedder(), "got a ImageEmbedder that does not"),
+    ],
+)
+def test_a_model_must_take_images(model, message, photos, tmp_path):
+    with pytest.raises(InputError, match=message):
+        evaluate_model(model, photos, photos)
+    with pytest.raises(InputError, match=message):
+        predict_to_file(model, photos, tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"top": 0}, "'top' parameter"),
+        ({"threshold": 1.5}, "'threshold' parameter"),
+        ({"threshold": "x"}, "'threshold' parameter"),
+        ({"threshold": float("nan")}, "'threshold' parameter"),
+    ],
+)
+def test_parameters_are_checked(options, message, tiny, photos, tmp_path):
+    with pytest.raises(ParameterError, match=message):
+        predict_to_file(tiny, photos, tmp_path / "out.csv", **options)
+    with pytest.raises(ParameterError, match=r"must end in \.csv, \.parquet, \.jsonl"):
+        predict_to_file(tiny, photos, tmp_path / "out.xlsx")
+
+
+def test_several_labels_per_image_are_refused(photos, shared_cache, tmp_path):
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    y = np.tile([[0, 1], [1, 0]], (12, 1))
+    model = make_pipeline(embedder, LinearProbeClassifier()).fit(photos, y)
+    with pytest.raises(InputError, match="several labels per image"):
+        predict_to_file(model, photos, tmp_path / "out.csv")
+
+
+def test_a_model_is_told_about_the_machine(photos, labels, tmp_path):
+    chosen = TransferClassifier(
+        "linear", backbone="test_resnet", weights="random", cache=None, cv=2, test_size=None
+    )
+    model = chosen.fit(photos, labels)
+    use_machine(model, cache=tmp_path / "own", n_jobs=1, device="cpu")
+    embedder = inner_of(model)[0]
+    assert (embedder.cache, embedder.n_jobs) == (tmp_path / "own", 1)
+    model.predict(photos[:2])
+    assert (tmp_path / "own").is_dir()
