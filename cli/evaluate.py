@@ -42,8 +42,8 @@ def evaluate(
     from featuretl.models.persistence import load_model
     from featuretl.prediction import evaluate_model, use_machine
 
+    from .labels import labels_of
     from .tables import print_failures
-    from .train import labels_of
 
     images = find_images(photos, path_column=path_column, label_column=label_column)
     loaded = load_model(model, weights=weights)

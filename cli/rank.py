@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .labels import groups_of, labels_of
 from .options import cache_options, device_list, json_option, resolve_cache
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--path-column", help="Column of a manifest that holds the paths.")
 @click.option("--label-column", help="Column of a manifest that holds the labels.")
+@click.option(
+    "--groups", metavar="COLUMN",
+    help="Column of a manifest; images of one group are held out together.",
+)  # fmt: skip
 @click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help="Folds.")
 @click.option(
     "--finalists", type=click.IntRange(min=1), default=4, show_default=True,
@@ -58,6 +63,7 @@ def rank(
     task: str,
     path_column: str | None,
     label_column: str | None,
+    groups: str | None,
     cv: int,
     finalists: int,
     random_state: int,
@@ -74,24 +80,21 @@ def rank(
     PHOTOS are as in "featuretl extract"; class folders or --label-column give the labels.
     Embeddings that there are already are used.
     """
-    from featuretl.exceptions import InputError
     from featuretl.images.sources import find_images
     from featuretl.outputs import check_output
     from featuretl.ranking.rank import rank_backbones
 
     if output is not None:
         check_output(output, (".csv",))
-    images = find_images(photos, path_column=path_column, label_column=label_column)
-    if images.labels is None or None in images.labels:
-        raise InputError(
-            "To rank backbones every image needs a label; put the images into class folders, or "
-            "name the column of a manifest with --label-column."
-        )
+    images = find_images(
+        photos, path_column=path_column, label_column=label_column, group_column=groups
+    )
     frame = rank_backbones(
         images.paths,
-        images.labels,
+        labels_of(images, numbers=task == "regression"),
         backbones if backbones == "auto" else backbones.split(","),
         method=method,
+        groups=groups_of(images),
         task=task,
         cv=cv,
         finalists=finalists,

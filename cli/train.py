@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from .labels import groups_of, labels_of
 from .options import cache_options, json_option, resolve_cache
-
-if TYPE_CHECKING:
-    from featuretl.images.sources import ImageList
 
 
 class AutoNoneOrShare(click.ParamType):
@@ -108,7 +106,7 @@ def train(
         random_state=seed,
         cache=resolve_cache(cache, no_cache),
         verbose=1,
-    ).fit(images.paths, y, groups=_groups_of(images))
+    ).fit(images.paths, y, groups=groups_of(images))
     card = {"data": data_of(images.paths, y), "command": shlex.join(["featuretl", *sys.argv[1:]])}
     save_model(model, output, card=card)
     if as_json:
@@ -116,38 +114,6 @@ def train(
         return
     _show(model)
     click.echo(f"Model: {printable(output)}")
-
-
-def labels_of(images: ImageList, numbers: bool) -> list[Any]:
-    """Return the label of every image, or the number; raise InputError where one has none."""
-    from featuretl._validation import printable
-    from featuretl.exceptions import InputError
-
-    labels = images.labels or [None] * len(images)
-    if None in labels:
-        raise InputError(
-            f"{labels.count(None):,} of {len(labels):,} images have no label, such as "
-            f"{printable(images.paths[labels.index(None)])!r}; put images into a folder per class, "
-            "or name a column of a manifest."
-        )
-    if not numbers:
-        return labels
-    try:
-        return [float(label or "") for label in labels]
-    except ValueError as error:
-        raise InputError(f"The column of numbers holds something else: {error}.") from error
-
-
-def _groups_of(images: ImageList) -> Any:
-    import numpy as np
-
-    from featuretl.exceptions import InputError
-
-    if images.groups is None:
-        return None
-    if None in images.groups:
-        raise InputError("The column of groups must hold one in every row; some are empty.")
-    return np.array(images.groups)
 
 
 def _show(model: Any) -> None:

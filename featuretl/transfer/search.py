@@ -130,6 +130,7 @@ class Search:
                 leader = self._svm(leader)
                 leader = self._fine_tune(leader)
             elif self._strategy == "fine-tune":
+                leader.verdict = "for comparison"
                 leader = self._fine_tuned(leader.backbone, "as asked")
         leader.verdict = ": ".join(filter(None, ["chosen", leader.verdict]))
         return leader

@@ -49,6 +49,25 @@ def test_numbers_of_a_manifest_are_ranked(photos: list[str], tmp_path: Path) -> 
     assert json.loads(result.stdout)[0]["images"] == 24
 
 
+def test_a_column_of_groups_keeps_them_together(photos: list[str], tmp_path: Path) -> None:
+    groups = [i // 3 for i in range(24)]
+    labels = [Path(path).parent.name for path in photos]
+    rows = [
+        f"{path},{label},g{group}"
+        for path, label, group in zip(photos, labels, groups, strict=True)
+    ]
+    (tmp_path / "m.csv").write_text("path,label,who\n" + "\n".join(rows))
+    backbones = ["--backbones", "mobilenetv2_100", "--method", "knn"]
+    result = run(tmp_path / "m.csv", "--groups", "who", *backbones, "--json")
+    assert result.exit_code == 0, result.stderr
+    names = ["mobilenetv2_100"]
+    grouped = rank_backbones(photos, labels, names, method="knn", groups=groups)
+    alone = rank_backbones(photos, labels, names, method="knn")
+    found = json.loads(result.stdout)[0]
+    assert found["high"] - found["low"] == pytest.approx((grouped["high"] - grouped["low"])[0])
+    assert (grouped["low"] != alone["low"]).all()
+
+
 @pytest.mark.parametrize(
     ("args", "code", "named"),
     [
@@ -56,7 +75,7 @@ def test_numbers_of_a_manifest_are_ranked(photos: list[str], tmp_path: Path) -> 
         (["--backbones", "mobilenetv2_10"], 1, "did you mean 'mobilenetv2_"),
         (["-o", "nowhere/table.csv"], 1, "does not exist; create it first"),
         (["-o", "table.txt"], 1, "must end in .csv"),
-        (["--task", "regression"], 1, "y of rank_backbones must hold numbers for regression"),
+        (["--task", "regression"], 1, "The column of numbers holds something else"),
     ],
 )
 def test_mistakes_are_one_sentence(photo_folder: Path, args, code, named) -> None:
@@ -70,4 +89,4 @@ def test_mistakes_are_one_sentence(photo_folder: Path, args, code, named) -> Non
 def test_images_without_labels_cannot_be_ranked_by(photo_folder: Path) -> None:
     result = run(photo_folder / "temple")
     assert result.exit_code == 1
-    assert "every image needs a label" in result.stderr
+    assert "12 of 12 images have no label" in result.stderr

@@ -97,6 +97,7 @@ def test_fine_tuning_on_request(chooser, photos, labels):
     assert model.estimator_.learning_rate != "auto"
     assert model.decision_.outer.images == 6
     assert "fine-tuning 3 blocks at rate" in model.decision_.explain()
+    assert "The linear probe: for comparison." in model.decision_.explain()
     assert model.score(photos, labels) == 1.0
 
 
