@@ -18,7 +18,6 @@ backbones that no other beats in both. Weights that are not on this machine are 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import tempfile
 import time
@@ -29,7 +28,7 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
-from finetune import in_own_process
+from finetune import in_own_process, peak_mib
 from heads import DATA, show, signers
 
 from featuretl import EmbeddingStore, extract, load_image_folder, rank_backbones
@@ -51,7 +50,7 @@ def embed(paths: list[str], backbone: str, folder: str, runtime: str) -> dict[st
     warm = time.perf_counter()
     extract(paths[_WARM_UP:], backbone, store=store, runtime=runtime)
     seconds = time.perf_counter() - warm
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = peak_mib()
     return {"once": warm - began, "s": seconds, "n": len(paths) - _WARM_UP, "MiB": peak}
 
 

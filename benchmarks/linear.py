@@ -9,7 +9,6 @@ a process of its own as well, the median of three.
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Any
 
 import click
 from extract import write_photographs
-from finetune import in_own_process
+from finetune import in_own_process, peak_mib
 from heads import show
 
 _ONE = "import sys, featuretl; featuretl.extract(sys.argv[1:])"
@@ -34,7 +33,7 @@ def embed(paths: list[str], runtime: str) -> dict[str, float]:
         began = time.perf_counter()
         extraction = extract(paths, store=EmbeddingStore(folder), runtime=runtime)
         seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    peak = peak_mib()
     return {"s": seconds, "ms per image": 1000 * seconds / len(extraction.keys), "peak MiB": peak}
 
 
