@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import AutoOrInt, cache_options, device_list, json_option, resolve_cache
+from .options import (
+    AutoOrInt,
+    cache_options,
+    devices_option,
+    json_option,
+    resolve_cache,
+    runtime_option,
+)
 
 if TYPE_CHECKING:
     from featuretl._engine import Statistics
@@ -49,14 +56,8 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option("--path-column", help="Column of a manifest that holds the paths.")
 @click.option("--label-column", help="Column of a manifest that holds the labels.")
-@click.option(
-    "--device", default="auto", show_default=True, callback=device_list,
-    help="A torch device, or several: cuda is every GPU, cuda:0,cuda:1 are two.",
-)  # fmt: skip
-@click.option(
-    "--runtime", type=click.Choice(["auto", "torch", "onnx", "openvino", "compile"]),
-    default="auto", show_default=True, help="What computes; auto is the fastest.",
-)  # fmt: skip
+@devices_option
+@runtime_option
 @click.option(
     "--batch-size", type=AutoOrInt(), default="auto", show_default=True,
     help="Images per forward pass; auto grows while that is faster.",

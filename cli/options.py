@@ -61,9 +61,25 @@ class AutoOrInt(click.ParamType):
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
-def device_list(ctx: click.Context, param: click.Parameter, value: str) -> str | list[str]:
+def _device_list(ctx: click.Context, param: click.Parameter, value: str) -> str | list[str]:
     """Return the devices of --device: one, or a list where there are commas."""
     return value.split(",") if "," in value else value
+
+
+devices_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    callback=_device_list,
+    help="A torch device, or several: cuda is every GPU, cuda:0,cuda:1 are two.",
+)
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(["auto", "torch", "onnx", "openvino", "compile"]),
+    default="auto",
+    show_default=True,
+    help="What computes; auto is the fastest.",
+)
 
 
 def model_options(command: F) -> F:

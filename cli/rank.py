@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .labels import groups_of, labels_of
-from .options import cache_options, device_list, json_option, resolve_cache
+from .options import cache_options, devices_option, json_option, resolve_cache, runtime_option
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,14 +41,8 @@ if TYPE_CHECKING:
     help="How many see all images; more backbones are halved on samples first.",
 )  # fmt: skip
 @click.option("--random-state", type=int, default=0, show_default=True, help="Draws folds and samples.")  # fmt: skip
-@click.option(
-    "--device", default="auto", show_default=True, callback=device_list,
-    help="A torch device, or several: cuda is every GPU, cuda:0,cuda:1 are two.",
-)  # fmt: skip
-@click.option(
-    "--runtime", type=click.Choice(["auto", "torch", "onnx", "openvino", "compile"]),
-    default="auto", show_default=True, help="What computes; auto is the fastest.",
-)  # fmt: skip
+@devices_option
+@runtime_option
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False), metavar="OUT.csv",
