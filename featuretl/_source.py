@@ -41,12 +41,21 @@ class Source:
         Where a backbone that is not loaded yet will run; on several devices, in turn by thread.
     runtime : str, default="torch"
         One of `featuretl._runtime.RUNTIMES`.
+    n_images : int, default=0
+        How many images are to be embedded, where that is in several runs.
     """
 
     def __init__(
-        self, backbone: Any, store: EmbeddingStore | None, device: Any, runtime: str = "torch"
+        self,
+        backbone: Any,
+        store: EmbeddingStore | None,
+        device: Any,
+        runtime: str = "torch",
+        n_images: int = 0,
     ) -> None:
         self.store = store
+        self._n_images = n_images
+        self.choice: tuple[str, float | None] | None = None
         self._wanted_runtime = runtime
         self._wanted = backbone
         self._device = device
@@ -98,7 +107,7 @@ class Source:
     def open(self) -> tuple[Space, Recipe]:
         """Return the space that rows may be added to, its golden image compared."""
         recipe = self._recipe()
-        golden = self._golden()
+        golden = self.golden
         if self.store is not None:
             try:
                 space = self.store.open_space(recipe, golden, versions())
@@ -124,8 +133,15 @@ class Source:
         """Settle what embeds `n_images` images in the `n_threads` threads of `pool`.
 
         Returns its name, and the least cosine of its embeddings to float32 ones where it computes
-        in less.
+        in less. It is settled once.
         """
+        if self.choice is None:
+            self.choice = self._choose_runtime(pool, n_threads, max(n_images, self._n_images))
+        return self.choice
+
+    def _choose_runtime(
+        self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
+    ) -> tuple[str, float | None]:
         if not hasattr(self.backbone, "embedding"):
             return "torch", None
         if _is_int8(self.backbone):
@@ -152,8 +168,9 @@ class Source:
         """Return the recipe; the backbone is loaded only if it is not remembered."""
         return self._remembered_recipe() or self._recipe()
 
-    def _golden(self) -> np.ndarray:
-        """Return the golden image's embedding (d,). Raises BackboneError if devices differ in it."""
+    @cached_property
+    def golden(self) -> np.ndarray:
+        """The golden image's embedding (d,). Raises BackboneError if devices differ in it."""
         from featuretl.backbones.runtimes import agree
 
         first, *others = (worker.golden() for worker in self._workers)

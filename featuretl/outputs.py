@@ -160,7 +160,7 @@ class _SpaceRows:
         order = np.argsort(locations)[np.count_nonzero(locations == MISSING) :]
         self._keys, self._locations = keys[order], locations[order]
         self.shape = (len(order), self._space.d)
-        self.metadata = {**_metadata(self.shape, info.recipe), "space": info.id}
+        self.metadata = {**metadata_of(self.shape, info.recipe), "space": info.id}
 
     def chunks(self) -> Iterator[np.ndarray]:
         return gather_chunks(self._space, self._locations, _ROWS)
@@ -191,7 +191,7 @@ class _ImageRows:
         self.shape = (len(self.paths), extraction.shape[1])
         self.chunks = lambda: extraction.chunks(_ROWS, keep)
         self.metadata = {
-            **_metadata(self.shape, extraction.recipe),
+            **metadata_of(self.shape, extraction.recipe),
             "versions": extraction.versions,
             "class_names": self.class_names,
         }
@@ -216,7 +216,8 @@ class _ImageRows:
         return columns
 
 
-def _metadata(shape: tuple[int, int], recipe: Recipe) -> dict[str, Any]:
+def metadata_of(shape: tuple[int, int], recipe: Recipe) -> dict[str, Any]:
+    """Return what a file says of its embeddings (n, d) (JSON); see the module's docstring."""
     return {
         "featuretl": featuretl.__version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

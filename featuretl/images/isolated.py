@@ -60,6 +60,10 @@ class IsolatedDecoder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the children."""
         while self._idle:
             self._idle.pop().end()
 

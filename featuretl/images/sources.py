@@ -176,10 +176,11 @@ def _from_source(source: str, columns: Columns) -> ImageList:
         if suffix in (".csv", ".parquet"):
             return _from_manifest(path, columns)
         return _from_list(path) if suffix == ".txt" else ImageList([source])
-    return _from_pattern(source)
+    return ImageList(files_of_pattern(source))
 
 
-def _from_pattern(source: str) -> ImageList:
+def files_of_pattern(source: str) -> list[str]:
+    """Return the files that a glob pattern matches, sorted. Raises InputError if there are none."""
     pattern = Path(source)
     if pattern.name == "**":  # means all files below, which pathlib takes to mean all folders
         pattern /= "*"
@@ -200,7 +201,7 @@ def _from_pattern(source: str) -> ImageList:
         raise InputError(
             f"{printable(source)!r} is neither a file, a folder, nor a pattern that matches an image."
         )
-    return ImageList(matches)
+    return matches
 
 
 def _from_folder(folder: Path) -> ImageList:

@@ -127,12 +127,12 @@ def write_segment(
     targets = [segment.path(folder), segment.keys_path(folder)]
     partials = [target.with_name(target.name + ".partial") for target in targets]
     try:
-        size, crc = _write_durably(
+        size, crc = write_durably(
             partials[0], [npy_header(rows.shape, rows.dtype), rows.data.cast("B")]
         )
         footer = _FOOTER.pack(_MAGIC, bytes.fromhex(space), n, d, size, crc, 0)[:-4]
         key_bytes = keys.tobytes() + footer
-        _write_durably(partials[1], [key_bytes, struct.pack("<I", zlib.crc32(key_bytes))])
+        write_durably(partials[1], [key_bytes, struct.pack("<I", zlib.crc32(key_bytes))])
         for partial, target in zip(partials, targets, strict=True):
             partial.rename(target)
         fsync_folder(folder)
@@ -188,18 +188,32 @@ def open_matrix(path: Path, shape: tuple[int, int] | None = None, trailing: int 
     try:
         with path.open("rb") as file:
             start, size = file.read(256), os.fstat(file.fileno()).st_size
-            header = _NPY_HEADER.match(start)
-            if header is None or len(header[2]) != int.from_bytes(header[1], "little"):
-                raise DamagedFileError(path, "not the header of a matrix of floats")
-            dtype, found = np.dtype(header[3].decode()), (int(header[4]), int(header[5]))
-            if found != (shape or found):
-                raise DamagedFileError(path, f"{dtype} {found}, expected floats {shape}")
-            expected = header.end() + found[0] * found[1] * dtype.itemsize + trailing
-            if size != expected:
-                raise DamagedFileError(path, f"{size} bytes, {expected} expected")
-            return np.memmap(file, dtype, "r", header.end(), found)
+            dtype, found, offset = _read_header(path, start, size, shape, trailing)
+            return np.memmap(file, dtype, "r", offset, found)
     except OSError as error:
         raise DamagedFileError(path, f"{error.strerror}") from error
+
+
+def parse_matrix(path: Path, data: bytes, shape: tuple[int, int]) -> np.ndarray:
+    """Return the floats (n, d) of the ``.npy`` file at `path`, whose bytes are `data`."""
+    dtype, shape, offset = _read_header(path, data[:256], len(data), shape, 0)
+    return np.frombuffer(data, dtype, offset=offset).reshape(shape)
+
+
+def _read_header(
+    path: Path, start: bytes, size: int, shape: tuple[int, int] | None, trailing: int
+) -> tuple[np.dtype, tuple[int, int], int]:
+    """Return dtype, shape and offset of the floats in a ``.npy`` file of `size` bytes."""
+    header = _NPY_HEADER.match(start)
+    if header is None or len(header[2]) != int.from_bytes(header[1], "little"):
+        raise DamagedFileError(path, "not the header of a matrix of floats")
+    dtype, found = np.dtype(header[3].decode()), (int(header[4]), int(header[5]))
+    if found != (shape or found):
+        raise DamagedFileError(path, f"{dtype} {found}, expected floats {shape}")
+    expected = header.end() + found[0] * found[1] * dtype.itemsize + trailing
+    if size != expected:
+        raise DamagedFileError(path, f"{size} bytes, {expected} expected")
+    return dtype, found, header.end()
 
 
 def check_rows(folder: Path, segment: Segment) -> None:
@@ -230,7 +244,7 @@ def publish_folder(folder: Path, name: str, data: bytes) -> bool:
     partial = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.partial")
     partial.mkdir(mode=0o700)
     try:
-        _write_durably(partial / name, [data])
+        write_durably(partial / name, [data])
         fsync_folder(partial)
         partial.rename(folder)  # fails on a folder that holds something: this never replaces
     except OSError:
@@ -292,7 +306,7 @@ def npy_header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
     return header.getvalue()
 
 
-def _write_durably(path: Path, chunks: list[bytes | memoryview]) -> tuple[int, int]:
+def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, int]:
     """Create `path` with the chunks and fsync it; return its length and CRC-32."""
     size = crc = 0
     with open(

@@ -37,7 +37,16 @@ def new_record(
 def read_record(path: Path) -> dict[str, Any]:
     """Read a ``space.json``. Raises DamagedFileError, or StoreError if its format is newer."""
     try:
-        record = json.loads(path.read_bytes())
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
+    return parse_record(data, path)
+
+
+def parse_record(data: bytes, path: Path) -> dict[str, Any]:
+    """Return the record that the file at `path` holds; see `read_record`."""
+    try:
+        record = json.loads(data)
         checksum = record.pop("checksum", None)
         if record["format"] > FORMAT_VERSION:
             raise StoreError(
@@ -49,16 +58,21 @@ def read_record(path: Path) -> dict[str, Any]:
         whole = named == record["id"] == path.parent.name and "versions" in record
         whole &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
         whole &= checksum in (None, _checksum(record))  # the first stores had none
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
     if not whole:
         raise DamagedFileError(path, "its record is not that of this space")
     return record
 
 
+def golden_of(record: dict[str, Any]) -> np.ndarray:
+    """Return a space's golden embedding: float32 (d,)."""
+    return np.frombuffer(base64.b64decode(record["golden"]), "<f4")
+
+
 def agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
     """Return whether a space's golden embedding is `golden` (d,), but for rounding."""
-    then = np.frombuffer(base64.b64decode(record["golden"]), "<f4").astype(np.float64)
+    then = golden_of(record).astype(np.float64)
     now = golden.astype(np.float64)
     norms = np.linalg.norm(then) * np.linalg.norm(now)
     return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)

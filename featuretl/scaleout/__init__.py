@@ -1,0 +1,1 @@
+"""The same extraction in many processes, on one machine or many: loky or Dask, through joblib."""

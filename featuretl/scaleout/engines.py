@@ -1,0 +1,242 @@
+"""Which processes do the work: this one, loky's, or Dask's, as `joblib.parallel_config` says.
+
+joblib says who works and how many; the tasks go through the `concurrent.futures` executors that
+loky and Dask offer themselves, so that each task has a result or an error of its own.
+`joblib.Parallel` gives up the whole call when a loky worker is killed, and with Dask waits for ever
+for a task that killed its workers (joblib 1.6: the error reaches no callback).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import joblib
+from joblib.parallel import get_active_backend
+
+from featuretl._validation import parameter_error
+from featuretl.exceptions import FeatureTLError, ParameterError
+
+Task = TypeVar("Task")
+
+# How a task is tried: with others; then carefully; then, as others may have died of it, alone.
+_CAREFUL, _ALONE, _GIVEN_UP = 1, 2, 4
+_WAIT_FOR_WORKERS = 60  # seconds
+_AHEAD = 2
+
+
+class WorkerLostError(Exception):
+    """A task's worker process ended before the task did."""
+
+
+class Engine:
+    """Processes that tasks are given to; this class is the one that uses none but this one.
+
+    Attributes
+    ----------
+    name : str
+    """
+
+    name = "sequential"
+
+    def start(self) -> Executor:
+        """Return what tasks are submitted to, after a loss of processes anew."""
+        return _Here()
+
+    def n_workers(self) -> int:
+        """Return how many tasks can be under way at once, now."""
+        return 1
+
+    def stop(self, executor: Executor) -> None:
+        """End what is under way: the run was interrupted."""
+
+    def error_of(self, error: BaseException) -> BaseException:
+        """Return `error`, or `WorkerLostError` where it says that."""
+        return error
+
+
+class _LokyEngine(Engine):
+    name = "loky"
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def start(self) -> Executor:
+        from joblib.externals.loky import get_reusable_executor
+
+        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        return get_reusable_executor(self._workers, env=one_thread)
+
+    def n_workers(self) -> int:
+        return self._workers
+
+    def stop(self, executor: Executor) -> None:
+        executor.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
+
+    def error_of(self, error: BaseException) -> BaseException:
+        from concurrent.futures import BrokenExecutor
+
+        return WorkerLostError() if isinstance(error, BrokenExecutor) else error
+
+
+class _DaskEngine(Engine):
+    name = "dask"
+
+    def __init__(self, client: Any, **submit: Any) -> None:
+        self._client, self._submit = client, submit
+        try:
+            client.wait_for_workers(1, _WAIT_FOR_WORKERS)
+        except (TimeoutError, OSError) as error:
+            raise FeatureTLError(
+                f"The Dask scheduler {client.scheduler.address} has no worker after "
+                f"{_WAIT_FOR_WORKERS} s; start some with: dask worker {client.scheduler.address}"
+            ) from error
+
+    def start(self) -> Executor:
+        try:
+            return self._client.get_executor(pure=False, **self._submit)
+        except TypeError as error:
+            raise ParameterError(f"parallel_config(backend='dask', ..): {error}.") from error
+
+    def n_workers(self) -> int:
+        try:
+            return max(1, len(self._client.nthreads()))  # workers come and go
+        except (OSError, TimeoutError) as error:
+            raise _scheduler_lost() from error
+
+    def stop(self, executor: Executor) -> None:
+        with contextlib.suppress(Exception):  # it may be the scheduler that is gone
+            executor.shutdown(wait=False)
+
+    def error_of(self, error: BaseException) -> BaseException:
+        from distributed import KilledWorker
+
+        if isinstance(error, CancelledError):
+            return _scheduler_lost()
+        return WorkerLostError() if isinstance(error, KilledWorker) else error
+
+
+def active_engine(workers: int | None) -> Engine:
+    """Return the engine that `joblib.parallel_config`, and the parameter `workers`, mean.
+
+    Raises
+    ------
+    ParameterError
+        If joblib's backend is another than loky or Dask.
+    """
+    if workers is not None and (not isinstance(workers, int) or workers == 0):
+        raise parameter_error("extract_shards", "workers", "None or an int other than 0", workers)
+    backend, n_jobs = get_active_backend()
+    kind = type(backend).__name__
+    if kind == "DaskDistributedBackend":
+        return _DaskEngine(backend.client, **backend.submit_kwargs)
+    n = joblib.effective_n_jobs(n_jobs if workers is None else workers)
+    if n == 1:
+        return Engine()
+    if kind != "LokyBackend":
+        raise ParameterError(
+            "extract_shards works with joblib's backends 'loky' and 'dask'; got "
+            f"{kind}: choose one by joblib.parallel_config(backend=..)."
+        )
+    return _LokyEngine(n)
+
+
+@dataclass
+class _Try(Generic[Task]):
+    task: Task
+    times: int = 0
+
+
+def results(
+    engine: Engine, function: Callable[..., Any], tasks: Iterable[Task]
+) -> Iterator[tuple[Task, Any]]:
+    """Yield (task, ``function(task, careful)``) as they are done, a few per worker under way.
+
+    A task that a worker did not survive is tried again, with ``careful=True``, when all others
+    are done: first together with others, then twice alone; if no worker survives that either, its
+    result is a `WorkerLostError`.
+    """
+    fresh = iter(tasks)
+    again: list[deque[_Try[Task]]] = [deque() for _ in range(_GIVEN_UP)]
+    under_way: dict[Future[Any], _Try[Task]] = {}
+    executor = engine.start()
+
+    def following() -> _Try[Task] | None:
+        for task in fresh:
+            return _Try(task)
+        for times, waiting in enumerate(again):
+            if waiting and (times < _ALONE or not under_way):
+                return waiting.popleft()
+            if waiting:
+                return None
+        return None
+
+    def is_alone() -> bool:
+        return any(one.times >= _ALONE for one in under_way.values())
+
+    try:
+        while True:
+            while len(under_way) < _AHEAD * engine.n_workers() and not is_alone():
+                if (one := following()) is None:
+                    break
+                try:
+                    future = executor.submit(function, one.task, one.times >= _CAREFUL)
+                except Exception as error:
+                    if not isinstance(engine.error_of(error), WorkerLostError):
+                        raise
+                    executor = engine.start()  # broken since the last look: this task is innocent
+                    future = executor.submit(function, one.task, one.times >= _CAREFUL)
+                under_way[future] = one
+            if not under_way:
+                return
+            lost = False
+            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                one = under_way.pop(future)
+                outcome = _outcome(engine, future)
+                if isinstance(outcome, WorkerLostError):
+                    lost = True
+                    one.times += 1
+                    if one.times < _GIVEN_UP:
+                        again[one.times].append(one)
+                        continue
+                yield one.task, outcome
+            if lost:
+                executor = engine.start()
+    except BaseException:
+        engine.stop(executor)
+        raise
+
+
+def _outcome(engine: Engine, future: Future[Any]) -> Any:
+    """Return a result, or a `WorkerLostError`; raise what else there is."""
+    try:
+        return future.result()
+    except (Exception, CancelledError) as error:
+        known = engine.error_of(error)
+        if isinstance(known, WorkerLostError):
+            return known
+        raise known from (None if known is error else error)
+
+
+def _scheduler_lost() -> FeatureTLError:
+    return FeatureTLError(
+        "The Dask scheduler was lost; the shards that were finished are kept: start it again and "
+        "run the same command to go on."
+    )
+
+
+class _Here(Executor):
+    """Runs each task at once, in this process."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Return a future that is done."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future

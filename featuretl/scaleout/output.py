@@ -1,0 +1,152 @@
+"""Files of sharded embeddings: a folder as clip-retrieval and autofaiss read it, or one Parquet file.
+
+- ``OUT/``: ``img_emb/img_emb_000.npy``, ``img_emb_001.npy``, .. hold the embeddings, (n, d) each, and
+  ``metadata/metadata_000.parquet``, .. for every row ``image_path``, ``label`` and ``sha256``;
+  ``OUT/featuretl.json``, written last, says what made them.
+- ``OUT.parquet``: columns ``path``, ``label``, ``sha256`` and ``embedding`` (fixed-size list), the
+  metadata under the key ``featuretl`` of the schema.
+
+Both hold, in the order of the sources, the images that have an embedding.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featuretl._files import is_url
+from featuretl._validation import check_option, printable
+from featuretl.exceptions import InputError, ParameterError, StoreError
+from featuretl.outputs import check_output, metadata_of, replace_file
+from featuretl.scaleout.extraction import ShardedExtraction
+from featuretl.store.folder import SharedFolder
+from featuretl.store.format import npy_header
+
+DTYPES = ("float32", "float16")
+
+_DESCRIBED_IN = "featuretl.json"
+
+
+def save_shards(
+    path: str | os.PathLike[str], extraction: ShardedExtraction, *, dtype: str = "float32"
+) -> int:
+    """Write a sharded extraction to files, a shard at a time.
+
+    Parameters
+    ----------
+    path : path or URL
+        Ending in ``.parquet``, a file, replaced at once when all is written; else a folder, new or
+        empty, or the URL of one.
+    extraction : ShardedExtraction
+    dtype : {"float32", "float16"}, default="float32"
+        Of the embeddings in the files.
+
+    Returns
+    -------
+    rows : int
+        How many embeddings were written.
+
+    Raises
+    ------
+    ParameterError
+        If the folder holds something, or that of the file does not exist.
+    InputError
+        If a value is too large for float16.
+    StoreError
+        If a shard is damaged, or something cannot be written.
+    """
+    check_option("save_shards", "dtype", dtype, DTYPES)
+    target = check_shard_output(path)
+    if isinstance(target, Path):
+        return _save_parquet(target, extraction, dtype)
+    return _save_folder(target, extraction, dtype)
+
+
+def check_shard_output(path: str | os.PathLike[str]) -> Path | SharedFolder:
+    """Return the file or folder to write; raise ParameterError if that cannot be."""
+    name = os.fspath(path)
+    if name.endswith(".parquet") and not is_url(name):
+        return check_output(name, (".parquet",))
+    if name.endswith((".npy", ".npz", ".parquet")):
+        raise ParameterError(
+            f"Sharded embeddings are written to a local .parquet file or to a folder; got "
+            f"{printable(name)!r}."
+        )
+    folder = SharedFolder(name)
+    if folder.names(""):
+        raise ParameterError(
+            f"The output {printable(name)!r} holds something; choose a new or an empty folder."
+        )
+    return folder
+
+
+def _save_folder(folder: SharedFolder, extraction: ShardedExtraction, dtype: str) -> int:
+    from pyarrow import parquet
+
+    digits, n = len(str(max(0, len(extraction.keys) - 1))), 0
+    for number, (rows, table) in enumerate(_parts(extraction, dtype)):
+        npy = npy_header(rows.shape, rows.dtype) + rows.data.cast("B")
+        folder.put(f"img_emb/img_emb_{number:0{digits}d}.npy", [npy])
+        buffer = io.BytesIO()
+        parquet.write_table(table.rename_columns(["image_path", "label", "sha256"]), buffer)
+        folder.put(f"metadata/metadata_{number:0{digits}d}.parquet", [buffer.getvalue()])
+        n += len(rows)
+    described = metadata_of((n, extraction.n_features), extraction.recipe)
+    folder.put(_DESCRIBED_IN, [json.dumps(described).encode()])
+    return n
+
+
+def _save_parquet(path: Path, extraction: ShardedExtraction, dtype: str) -> int:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    d = extraction.n_features
+    kind = pa.list_(pa.float16() if dtype == "float16" else pa.float32(), d)
+    fields = [pa.field("path", pa.string()), pa.field("label", pa.string())]
+    fields += [pa.field("sha256", pa.string()), pa.field("embedding", kind)]
+    n = sum(entry.rows for entry in extraction.entries())
+    described = metadata_of((n, d), extraction.recipe)
+    schema = pa.schema(fields, metadata={"featuretl": json.dumps(described)})
+
+    def write(partial: Path) -> None:
+        # A file, for pyarrow takes no path that is not UTF-8.
+        with partial.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
+            for rows, table in _parts(extraction, dtype):
+                values = pa.FixedSizeListArray.from_arrays(
+                    pa.array(rows.ravel(), kind.value_type), d
+                )
+                table = table.append_column("embedding", values)
+                writer.write_table(table.cast(schema))
+
+    try:
+        replace_file(path, write)
+    except OSError as error:
+        raise StoreError(
+            f"{printable(path)!r} cannot be written ({error.strerror or error}); the embeddings are "
+            "in the shared store: run the command again with another place."
+        ) from error
+    return n
+
+
+def _parts(extraction: ShardedExtraction, dtype: str) -> Iterator[tuple[np.ndarray, Any]]:
+    """Yield the shards that have rows: embeddings (n, d) and a table of path, label and sha256."""
+    import pyarrow as pa
+
+    for rows, table, entry in extraction.shards():
+        if not len(rows):
+            continue
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(rows, np.dtype(dtype).newbyteorder("<"))
+        if dtype == "float16" and not np.isfinite(rows).all():
+            raise InputError(
+                f"The embeddings of {entry.source} are too large for float16; write float32."
+            )
+        digests = [key.hex() for key in table.column("sha256").to_pylist()]
+        table = table.select(["path", "label"]).append_column("sha256", pa.array(digests))
+        yield rows, table

@@ -1,0 +1,91 @@
+"""A folder that processes on several machines share: on a file system, or behind an fsspec URL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from featuretl._files import contents, file_system, is_local
+from featuretl._validation import printable
+from featuretl.exceptions import FeatureTLError, UnusableStoreError
+from featuretl.store.format import fsync_folder, write_durably
+
+
+class SharedFolder:
+    """A folder in which a file appears whole or not at all, and is never changed afterwards.
+
+    Parameters
+    ----------
+    url : path or str
+        A folder that all processes see, or a URL of any file system that fsspec knows (``s3://``,
+        ``gs://``, ``file://``, ..). Of a file system other than the local one it is expected that
+        it puts a file whole, as object stores do.
+
+    Raises
+    ------
+    ParameterError
+        If the URL's file system is not known or not installed.
+    UnusableStoreError
+        From every method, if the folder cannot be read or written.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.url = os.fspath(url)
+        self._fs, self._root = file_system(self.url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SharedFolder, (self.url,)
+
+    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
+        """Write a file, durably, and replace the one of that name if there is one."""
+        target = f"{self._root}/{name}"
+        try:
+            if is_local(self._fs):
+                _put_locally(Path(target), chunks)
+            else:
+                self._fs.pipe_file(target, b"".join(chunks))
+        except Exception as error:  # each file system has its own
+            raise self._unusable("written", error) from error
+
+    def get(self, name: str) -> bytes | None:
+        """Return a file's bytes; None where there is none."""
+        return self.get_all([name])[0]
+
+    def get_all(self, names: list[str]) -> list[bytes | None]:
+        """Return the bytes of files, read at once where the file system can; None where there is none."""
+        found = contents(self._fs, [f"{self._root}/{name}" for name in names])
+        for content in found:
+            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                raise self._unusable("read", content) from content
+        return [content if isinstance(content, bytes) else None for content in found]
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names of what lies in a folder inside, in no order; none if there is no such."""
+        try:
+            self._fs.invalidate_cache()
+            paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise self._unusable("read", error) from error
+        return [path.rstrip("/").rpartition("/")[2] for path in paths]
+
+    def _unusable(self, done: str, error: Exception) -> FeatureTLError:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return UnusableStoreError(
+            f"The shared store {printable(self.url)!r} cannot be {done} ({printable(reason)}); what "
+            "lies in it is whole: see to that, and run the command again."
+        )
+
+
+def _put_locally(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.urandom(4).hex()}.partial")
+    try:
+        write_durably(partial, chunks)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    fsync_folder(target.parent)

@@ -1,0 +1,335 @@
+"""The shared store's format, version 1: embeddings that many machines write without a database.
+
+A shared store is a folder that all of them see, or a URL of an object store::
+
+    STORE/
+      spaces/<id>/                one folder per space, named by `featuretl.store.keys.space_id`
+        space.json                as in a local store (`featuretl.store.format`)
+        shards/<key>.json         one entry per finished shard: what it holds, and in which files
+        embeddings/<uuid>.npy     n embeddings of one space
+        metadata/<uuid>.parquet   the same n rows: path, label, sha256, and number in the shard
+
+**Shard.** What is embedded and committed at once: a tar file, a row group, 1,000 consecutive files.
+Its key, 64 hex digits, is the sha256 of what identifies its images without reading them
+(`featuretl.images.shards`). Row i of the ``.npy`` file (NumPy format 1.0, C order, little-endian,
+float32, shape (n, d)) belongs to row i of the Parquet file; images without an embedding are in
+neither, but in the entry, each with its number, name and reason. A shard of which no image has an
+embedding has no files.
+
+**Entry.** A JSON object: ``format``, ``key``, ``source`` (its name), ``images`` (how many it holds),
+``rows`` (n), ``uuid``, ``files`` (size and CRC-32 of both), ``failures``, ``created``, and
+``checksum``, the CRC-32 of the canonical JSON of all else.
+
+**Writing.** First the two files, under a name that nothing else has; then the entry, by one atomic
+put: a shard is finished when it has an entry. Whoever writes a shard a second time writes other
+files and replaces the entry: readers of the old one keep what they have. No file is changed, and no
+lock is needed. What is in no entry was left by a process that was killed, and is never read.
+
+**Reading.** Files count only if they have the size and the CRC-32 of the entry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import os
+import re
+import time
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from featuretl._validation import printable
+from featuretl.exceptions import FeatureTLWarning, StoreError
+from featuretl.store.folder import SharedFolder
+from featuretl.store.format import DamagedFileError, npy_header, parse_matrix
+from featuretl.store.keys import Recipe, canonical_json, space_id
+from featuretl.store.record import agrees, golden_of, new_record, parse_record
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SHARED_FORMAT_VERSION = 1
+
+_READ_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """What a shared store knows of a finished shard; see the module's docstring.
+
+    Attributes
+    ----------
+    key, source, uuid : str
+    images, rows : int
+        How many images the shard holds, and how many of them have an embedding.
+    files : dict of str to (int, int)
+        Size and CRC-32 of "npy" and "parquet".
+    failures : tuple of (int, str, str)
+        Number in the shard, name and reason of each image without an embedding.
+    created : str
+    """
+
+    key: str
+    source: str
+    images: int
+    rows: int
+    uuid: str
+    files: dict[str, tuple[int, int]]
+    failures: tuple[tuple[int, str, str], ...]
+    created: str
+
+    def to_json(self) -> bytes:
+        """Return the entry's file."""
+        facts = {"format": SHARED_FORMAT_VERSION, **dataclasses.asdict(self)}
+        return json.dumps({**facts, "checksum": _checksum(facts)}).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> ShardEntry:
+        """Return the entry that a file holds. Raises ValueError unless it is whole."""
+        try:
+            facts = json.loads(data)
+            if _checksum(facts) != facts.pop("checksum") or facts.pop("format") != 1:
+                raise ValueError("its checksum or format is another")
+            failures = tuple((int(i), str(name), str(why)) for i, name, why in facts["failures"])
+            files = {name: (int(size), int(crc)) for name, (size, crc) in facts["files"].items()}
+            if not re.fullmatch("[0-9a-f]{32}", facts["uuid"]):  # it becomes a file's name
+                raise ValueError("its uuid is none")
+            return cls(**{**facts, "failures": failures, "files": files})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError("not the entry of a shard") from error
+
+
+class SharedStore:
+    """Embeddings in a folder, or behind a URL, that processes on many machines write.
+
+    Parameters
+    ----------
+    url : path or str
+        See `featuretl.store.folder.SharedFolder`.
+
+    Raises
+    ------
+    ParameterError
+        If the URL's file system is not known or not installed.
+    StoreError
+        From every method, if the store cannot be read or written, or is of a newer format.
+
+    Examples
+    --------
+    >>> SharedStore("memory://embeddings").spaces()
+    []
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.folder = SharedFolder(url)
+        self.url = self.folder.url
+
+    def spaces(self) -> list[SharedSpace]:
+        """Return the spaces, by id."""
+        return [self.space(identity) for identity in sorted(self.folder.names("spaces"))]
+
+    def space(self, identity: str) -> SharedSpace:
+        """Return the space with an id."""
+        record = self._record(identity)
+        if record is None:
+            raise StoreError(
+                f"The shared store {printable(self.url)!r} has no space {printable(identity)}; it "
+                "was removed meanwhile."
+            )
+        return SharedSpace(self.folder, record)
+
+    def open_space(
+        self, recipe: Recipe, golden: np.ndarray, versions: dict[str, str]
+    ) -> SharedSpace:
+        """Return the space of a recipe that rows made by its `golden` (d,) may be added to.
+
+        As `EmbeddingStore.open_space`: where an older one does not agree, a new generation is
+        started, with a warning.
+        """
+        generation = 0
+        while (record := self._record(space_id(recipe, generation))) is not None:
+            if agrees(record, golden):
+                return SharedSpace(self.folder, record)
+            generation += 1
+        if generation:
+            warnings.warn(
+                "The golden image no longer gives the embedding recorded in the shared store "
+                f"(now with {versions}); embeddings are computed anew and kept apart from the old "
+                "ones.",
+                FeatureTLWarning,
+                stacklevel=2,
+            )
+        record = new_record(recipe, generation, golden, versions)
+        name = f"spaces/{record['id']}/space.json"
+        self.folder.put(name, [json.dumps(record, indent=1).encode()])
+        return self.space(record["id"])  # of two that were made at once the later one counts
+
+    def _record(self, identity: str) -> dict[str, Any] | None:
+        data = self.folder.get(f"spaces/{identity}/space.json")
+        if data is None:
+            return None
+        try:
+            return parse_record(data, Path(identity) / "space.json")
+        except DamagedFileError as error:
+            raise StoreError(
+                f"The space {printable(identity)} of the shared store {printable(self.url)!r} is "
+                f"damaged: {error.problem}; remove its folder to embed its images again."
+            ) from error
+
+
+class SharedSpace:
+    """The embeddings of one recipe in a `SharedStore`; any number of processes may add shards."""
+
+    def __init__(self, folder: SharedFolder, record: dict[str, Any]) -> None:
+        self.id: str = record["id"]
+        self.recipe: Recipe = record["recipe"]
+        self.versions: dict[str, str] = record["versions"]
+        self.d: int = record["recipe"]["output"]["n_features"]
+        self.golden = golden_of(record)
+        self._record, self._folder = record, folder
+
+    def agrees(self, golden: np.ndarray) -> bool:
+        """Return whether what gives this golden embedding (d,) may add rows."""
+        return agrees(self._record, golden)
+
+    def keys(self) -> list[str]:
+        """Return the keys of the finished shards, sorted."""
+        names = self._folder.names(f"spaces/{self.id}/shards")
+        return sorted(name[:-5] for name in names if len(name) == 69 and name.endswith(".json"))
+
+    def entries(self, keys: Sequence[str]) -> Iterator[ShardEntry | None]:
+        """Yield the entries of shards; None where a shard is not finished, or its entry damaged."""
+        for start in range(0, len(keys), _READ_AT_ONCE):
+            names = [self._entry_name(key) for key in keys[start : start + _READ_AT_ONCE]]
+            for data in self._folder.get_all(names):
+                try:
+                    yield None if data is None else ShardEntry.from_json(data)
+                except ValueError:
+                    yield None
+
+    def entry(self, key: str) -> ShardEntry | None:
+        """Return the entry of a shard; see `entries`."""
+        return next(self.entries([key]))
+
+    def put(
+        self,
+        key: str,
+        source: str,
+        images: int,
+        rows: np.ndarray,
+        table: pyarrow.Table,
+        failures: Sequence[tuple[int, str, str]] = (),
+    ) -> ShardEntry:
+        """Write a shard, durably, and finish it.
+
+        Parameters
+        ----------
+        key : str
+            64 hex digits.
+        source : str
+            What to call the shard; safe to print.
+        images : int
+            How many images it holds.
+        rows : ndarray (n, d), float32
+        table : pyarrow.Table
+            n rows; see `metadata_table`.
+        failures : sequence of (int, str, str)
+        """
+        uuid, files = uuid4().hex, {}
+        if len(rows):
+            npy = npy_header(rows.shape, rows.dtype) + np.ascontiguousarray(rows).data.cast("B")
+            parquet = _as_parquet(table)
+            for name, data in (("npy", npy), ("parquet", parquet)):
+                self._folder.put(self._file_name(uuid, name), [data])
+                files[name] = (len(data), zlib.crc32(data))
+        created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        entry = ShardEntry(key, source, images, len(rows), uuid, files, tuple(failures), created)
+        self._folder.put(self._entry_name(key), [entry.to_json()])
+        return entry
+
+    def load(self, entry: ShardEntry) -> tuple[np.ndarray, pyarrow.Table]:
+        """Return a shard's embeddings (n, d), read-only, and its table of n rows, both checked.
+
+        Raises
+        ------
+        StoreError
+            If they are not what was written.
+        """
+        import pyarrow
+
+        if not entry.rows:
+            return np.empty((0, self.d), np.float32), metadata_table([], [], [], [])
+        names = {name: self._file_name(entry.uuid, name) for name in ("npy", "parquet")}
+        try:
+            contents = dict(zip(names, self._folder.get_all(list(names.values())), strict=True))
+            for name, path in names.items():
+                _check(Path(path), contents[name], entry.files[name])
+            rows = parse_matrix(Path(names["npy"]), contents["npy"] or b"", (entry.rows, self.d))
+            table = _from_parquet(contents["parquet"] or b"")
+            if len(table) != entry.rows:
+                raise DamagedFileError(Path(names["parquet"]), f"{len(table)} rows")
+        except (DamagedFileError, KeyError, pyarrow.ArrowException) as error:
+            raise StoreError(
+                f"The shard {entry.source} in the shared store {printable(self._folder.url)!r} is "
+                f"damaged ({error}); remove {self._entry_name(entry.key)} there, and it is "
+                "embedded again."
+            ) from error
+        return rows, table
+
+    def _entry_name(self, key: str) -> str:
+        return f"spaces/{self.id}/shards/{key}.json"
+
+    def _file_name(self, uuid: str, kind: str) -> str:
+        folder = "embeddings" if kind == "npy" else "metadata"
+        return f"spaces/{self.id}/{folder}/{uuid}.{kind}"
+
+
+def metadata_table(
+    paths: Sequence[str],
+    labels: Sequence[str | None],
+    keys: Sequence[bytes],
+    numbers: Sequence[int],
+) -> pyarrow.Table:
+    """Return the table of a shard's rows: path, label, sha256 (32 bytes) and number in the shard."""
+    import pyarrow as pa
+
+    columns = {
+        "path": pa.array(paths, pa.string()),
+        "label": pa.array(labels, pa.string()),
+        "sha256": pa.array(keys, pa.binary(32)),
+        "number": pa.array(numbers, pa.int32()),
+    }
+    return pa.table(columns)
+
+
+def _as_parquet(table: pyarrow.Table) -> bytes:
+    from pyarrow import parquet
+
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def _from_parquet(data: bytes) -> pyarrow.Table:
+    from pyarrow import parquet
+
+    return parquet.read_table(io.BytesIO(data))
+
+
+def _check(path: Path, data: bytes | None, expected: tuple[int, int]) -> None:
+    if data is None:
+        raise DamagedFileError(path, "it is missing")
+    if (len(data), zlib.crc32(data)) != expected:
+        raise DamagedFileError(path, "its size or checksum is another")
+
+
+def _checksum(facts: dict[str, Any]) -> int:
+    return zlib.crc32(canonical_json({k: v for k, v in facts.items() if k != "checksum"}).encode())
