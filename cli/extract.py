@@ -18,6 +18,8 @@ from .options import (
     resolve_cache,
     runtime_option,
 )
+from .sharded import engine_options, extract_on_engine
+from .tables import print_costs, print_failures, print_summary
 
 if TYPE_CHECKING:
     from featuretl._engine import Statistics
@@ -47,8 +49,9 @@ if TYPE_CHECKING:
     help="Of the computation; auto is float32, bfloat16 and int8 give other embeddings.",
 )  # fmt: skip
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), metavar="OUT.npy|.npz|.parquet",
-    help="Write the embeddings, paths, labels and metadata to a file.",
+    "-o", "--output", metavar="OUT.npy|.npz|.parquet",
+    help="Write the embeddings, paths, labels and metadata to a file; with another engine, "
+    "OUT.parquet or a folder.",
 )  # fmt: skip
 @click.option(
     "--on-error", type=click.Choice(["raise", "skip", "nan"]), default="raise", show_default=True,
@@ -62,13 +65,18 @@ if TYPE_CHECKING:
     "--batch-size", type=AutoOrInt(), default="auto", show_default=True,
     help="Images per forward pass; auto grows while that is faster.",
 )  # fmt: skip
-@click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
+@click.option(
+    "--n-jobs",
+    type=int,
+    help="Threads.  [default: one per core; of each worker of another engine, one]",
+)
 @click.option(
     "--decode-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
     help="Decode in child processes, an image in so many seconds at most: what crashes or stalls "
     "the decoder is a bad image.  [default: decode in this process]",
 )  # fmt: skip
 @click.option("--profile", is_flag=True, help="Show where the processor's time went.")
+@engine_options
 @cache_options
 @json_option
 def extract(
@@ -81,6 +89,8 @@ def extract(
     no_cache: bool,
     as_json: bool,
     profile: bool,
+    engine: str,
+    engine_settings: dict[str, Any],
     **options: Any,
 ) -> None:
     """Embed PHOTOS, each image once, and keep the embeddings.
@@ -88,11 +98,21 @@ def extract(
     PHOTOS are folders (class folders give labels), image files, glob patterns, .csv or .parquet
     manifests, or .txt lists. What is embedded already is not embedded again; an interrupted run
     goes on where it was.
+
+    Beyond one machine: --engine loky or dask embeds shards (also tar files in WebDataset layout,
+    Parquet files of images, and URLs) in many processes, into a shared store.
     """
+    if engine != "threads":
+        if cache is not None or no_cache:
+            raise click.UsageError(
+                f"--cache and --no-cache go with --engine threads, --store with {engine}."
+            )
+        columns = {"path_column": path_column, "label_column": label_column}
+        settings = {**engine_settings, **columns, **_resolve_backbone(options)}
+        extract_on_engine(photos, engine, output, on_error, as_json, profile, **settings)
+        return
     from featuretl.images.sources import find_images
     from featuretl.outputs import check_output, save_embeddings
-
-    from .tables import print_failures
 
     if output is not None:
         check_output(output)
@@ -106,36 +126,28 @@ def extract(
         save_embeddings(output, extraction, images, skip_failures=on_error == "skip")
     _show_summary(extraction, images, _kept_in(store), output, as_json)
     if profile and not as_json:
-        _show_costs(extraction.statistics)
+        print_costs(extraction.statistics)
     if extraction.failures and on_error == "raise":
         raise click.exceptions.Exit(1)
 
 
-def _extract(
-    images: ImageList,
-    store: EmbeddingStore | None,
-    backbone: str,
-    weights: str,
-    layers: tuple[str, ...],
-    pooling: str,
-    normalize: bool,
-    precision: str,
-    **options: Any,
-) -> Extraction:
-    from featuretl._progress import progress_bar
+def _resolve_backbone(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options with those of the backbone as one spec."""
     from featuretl.backbones.spec import BackboneSpec
+
+    rest = dict(options)
+    names = ("weights", "layers", "pooling", "normalize", "precision")
+    output = {name: rest.pop(name) for name in names}
+    output["layers"] = [
+        int(layer) if re.fullmatch(r"-?\d+", layer) else layer for layer in output["layers"]
+    ]
+    return {**rest, "backbone": BackboneSpec.of("featuretl extract", rest["backbone"], **output)}
+
+
+def _extract(images: ImageList, store: EmbeddingStore | None, **options: Any) -> Extraction:
+    from featuretl._progress import progress_bar
     from featuretl.extraction import extract
 
-    numbered = [int(layer) if re.fullmatch(r"-?\d+", layer) else layer for layer in layers]
-    spec = BackboneSpec.of(
-        "featuretl extract",
-        backbone,
-        weights=weights,
-        layers=numbered,
-        pooling=pooling,
-        normalize=normalize,
-        precision=precision,
-    )
     last: list[Statistics] = []
     try:
         with progress_bar(len(images)) as show:
@@ -146,7 +158,11 @@ def _extract(
                     show(statistics)
 
             return extract(
-                images.paths, spec, store=store, on_error="nan", progress=progress, **options
+                images.paths,
+                store=store,
+                on_error="nan",
+                progress=progress,
+                **_resolve_backbone(options),
             )
     except KeyboardInterrupt:
         embedded = last[0].embedded if last else 0
@@ -183,36 +199,4 @@ def _show_summary(
         ]
         click.echo(json.dumps({**facts, "failures": failures}))
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    from featuretl._validation import printable
-
-    from .tables import print_table
-
-    del facts["costs"]
-    facts["seconds"] = f"{statistics.seconds:.2f}"
-    facts["images_per_second"] = f"{statistics.images_per_second:,.1f}"
-    table = Table(show_header=False, box=None)
-    for name, value in facts.items():
-        table.add_row(
-            name.replace("_per_", "/").replace("_", " "),
-            Text("-" if value is None else printable(value)),
-        )
-    print_table(table)
-
-
-def _show_costs(statistics: Statistics) -> None:
-    from rich.table import Table
-
-    from .tables import print_table
-
-    if not statistics.costs:
-        click.echo("No image was read: everything was found by the files' state.")
-        return
-    total = sum(statistics.costs.values())
-    images = max(1, statistics.embedded)
-    table = Table("stage", "core ms per new image", "share")
-    for stage, seconds in [*statistics.costs.items(), ("together", total)]:
-        table.add_row(stage, f"{1000 * seconds / images:.3f}", f"{seconds / total:.1%}")
-    print_table(table)
+    print_summary(facts, statistics)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from featuretl._engine import Failure
+    from featuretl._engine import Failure, Statistics
 
 _SHOWN_FAILURES = 20
 _WIDTH_OF_A_PIPE = 160
@@ -35,3 +36,32 @@ def print_failures(failures: list[Failure], what: str) -> None:
     if len(failures) > _SHOWN_FAILURES:
         table.add_row(f".. and {len(failures) - _SHOWN_FAILURES} more", "")
     print_table(table, stderr=True)
+
+
+def print_summary(facts: dict[str, Any], statistics: Statistics) -> None:
+    """Print the facts of an extraction, one a line."""
+    from featuretl._validation import printable
+
+    shown = {name: value for name, value in facts.items() if name != "costs"}
+    shown["seconds"] = f"{statistics.seconds:.2f}"
+    shown["images_per_second"] = f"{statistics.images_per_second:,.1f}"
+    table = Table(show_header=False, box=None)
+    for name, value in shown.items():
+        table.add_row(
+            name.replace("_per_", "/").replace("_", " "),
+            Text("-" if value is None else printable(value)),
+        )
+    print_table(table)
+
+
+def print_costs(statistics: Statistics) -> None:
+    """Print where the processor's time went in an extraction."""
+    if not statistics.costs:
+        click.echo("No image was read: everything was found by the files' state.")
+        return
+    total = sum(statistics.costs.values())
+    images = max(1, statistics.embedded)
+    table = Table("stage", "core ms per new image", "share")
+    for stage, seconds in [*statistics.costs.items(), ("together", total)]:
+        table.add_row(stage, f"{1000 * seconds / images:.3f}", f"{seconds / total:.1%}")
+    print_table(table)

@@ -38,7 +38,7 @@ def progress_bar(n_images: int, shown: bool = True) -> Iterator[Progress | None]
 
         def update(statistics: Statistics) -> None:
             rate = f"{statistics.images_per_second:,.0f} images/s"
-            bar.update(task, completed=statistics.done, rate=rate)
+            bar.update(task, total=statistics.images, completed=statistics.done, rate=rate)
 
         yield update
 

@@ -28,13 +28,18 @@ def devices_of(owner: str, device: Any) -> list[torch.device]:
     ParameterError
         If this machine has no such device.
     """
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    n_gpus = count_gpus()
     if n_gpus and device in ("auto", "cuda"):
         return [torch.device("cuda", index) for index in range(n_gpus)]
     listed = list(device) if isinstance(device, (list, tuple)) else [device]
     if not listed:
         raise parameter_error(owner, "device", "at least one torch device", device)
     return [usable_device(owner, "cpu" if one == "auto" else one) for one in listed]
+
+
+def count_gpus() -> int:
+    """Return how many CUDA devices this process sees."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def usable_device(owner: str, device: Any) -> torch.device:
