@@ -1,0 +1,154 @@
+"""A tiny network, many small photographs, tar files of them, and a Dask cluster of processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from featuretl.backbones.spec import BackboneSpec
+
+TINY = BackboneSpec.of("test", "test_resnet", weights="random")
+
+# Imported by every worker: tells each image that goes through a network, and dies of one.
+PRELOADED = """
+import os
+from PIL import Image
+from featuretl._engine import Run
+
+if not hasattr(Run, "whole"):  # Dask preloads more than once
+    Run.work, Run.whole = Run._work, staticmethod(Image.open)
+
+def telling(self, indices, force):
+    batch = self.work(indices, force)
+    text = "".join(key.hex() + "\\n" for key in batch.keys)
+    with open(os.environ["FORWARDED"], "a") as file:
+        file.write(text)
+    return batch
+
+def fatal(file, **options):
+    if file.getvalue()[-6:] == b"poison":
+        os._exit(9)
+    return Run.whole(file, **options)
+
+Run._work, Image.open = telling, fatal
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny() -> BackboneSpec:
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """400 different JPEG crops of two photographs, 48 x 64, in two class folders."""
+    root = tmp_path_factory.mktemp("many")
+    for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
+        (root / name).mkdir()
+        for i in range(200):
+            crop = photo[i : i + 48, 2 * i : 2 * i + 64]
+            Image.fromarray(crop).save(root / name / f"{i:03d}.jpg")
+    return root
+
+
+def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+class Cluster:
+    """A scheduler and workers in processes of their own, started by Dask's own commands."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.forwarded = folder / "forwarded.txt"
+        self.forwarded.touch()
+        (folder / "preloaded.py").write_text(PRELOADED)
+        # Found by the children that decode, too: by their sitecustomize.
+        (folder / "site").mkdir()
+        (folder / "site" / "sitecustomize.py").write_text(
+            "import runpy, sys\n"
+            "if 'featuretl.images.isolated' in sys.orig_argv:\n"
+            f"    runpy.run_path({str(folder / 'preloaded.py')!r})\n"
+        )
+        self._log = (folder / "log.txt").open("wb")
+        self._file = folder / "scheduler.json"
+        paths = [str(folder / "site"), *filter(None, os.environ.get("PYTHONPATH", "").split(":"))]
+        self._environment = {
+            **os.environ,
+            "FORWARDED": str(self.forwarded),
+            "PYTHONPATH": os.pathsep.join(paths),
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1",
+        }
+        self.scheduler = self._start(
+            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"
+        )
+        while not self._file.exists():
+            assert self.scheduler.poll() is None
+            time.sleep(0.1)
+        preload = ["--preload", str(folder / "preloaded.py"), "--no-dashboard"]
+        n = ["--host", "127.0.0.1", "--nworkers", str(workers), "--nthreads", "1"]
+        self._nannies = self._start("worker", *n, *preload, "--local-directory", str(folder))
+        self.address = str(self._file)
+
+    def _start(self, *command: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "dask", *command, "--scheduler-file", str(self._file)],
+            env=self._environment,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+
+    def keys(self) -> list[str]:
+        """Return the sha256 of every image that went through a network, as often as it did."""
+        return self.forwarded.read_text().split()
+
+    def end(self) -> None:
+        for process in (self.scheduler, self._nannies):
+            with_all = os.getpgid(process.pid) if process.poll() is None else None
+            if with_all is not None:
+                os.killpg(with_all, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def doomed(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster that a test may kill."""
+    (tmp_path / "doomed").mkdir()
+    cluster = Cluster(tmp_path / "doomed", 2)
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster that the tests of a module share."""
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), 2)
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture(scope="session")
+def expected(many_photos: Path) -> np.ndarray:
+    """The embeddings of `many_photos` by `extract`, in its order: float32 (400, d)."""
+    from featuretl import extract
+    from featuretl.images.sources import find_images
+
+    images = find_images([many_photos])
+    return extract(images.paths, TINY, runtime="torch", batch_size=10).to_numpy()
