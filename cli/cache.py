@@ -147,26 +147,62 @@ def rebuild(cache: str | None, as_json: bool) -> None:
     click.echo(f"Found {found.segments:,} segments with {found.rows:,} embeddings")
 
 
-@cache.command()
-@click.argument("output", type=click.Path(dir_okay=False), metavar="OUT.npz|.parquet")
-@click.option(
+_space_option = click.option(
     "--space", default="", metavar="ID",
     help="Which recipe, where there are several: how its id in `cache info` begins.",
 )  # fmt: skip
+
+
+@cache.command()
+@click.argument("output", metavar="OUT.npz|.parquet|SHARED")
+@_space_option
 @cache_option
 @json_option
 def export(output: str, space: str, cache: str | None, as_json: bool) -> None:
-    """Write all embeddings of one recipe to OUT, with the sha256 of each image."""
+    """Write all embeddings of one recipe to OUT, with the sha256 of each image.
+
+    SHARED, a folder or a URL (s3://, gs://, ..), is a shared store: embeddings of all recipes that it
+    lacks are copied there, for `cache import` on another machine.
+    """
     from featuretl._validation import printable
     from featuretl.outputs import export_space
+    from featuretl.store.exchange import export_shared
+    from featuretl.store.shared import SharedStore
     from featuretl.store.store import EmbeddingStore
 
     store = EmbeddingStore(cache)
-    rows = export_space(output, store, space)
+    if output.endswith((".npz", ".parquet", ".npy")):
+        rows = export_space(output, store, space)
+    else:
+        rows = export_shared(store, SharedStore(output), space)
     if as_json:
         click.echo(json.dumps({"cache": str(store.path), "output": output, "rows": rows}))
         return
     click.echo(f"Wrote {rows:,} embeddings to {printable(output)}")
+
+
+@cache.command(name="import")
+@click.argument("shared", metavar="SHARED")
+@_space_option
+@cache_option
+@json_option
+def import_(shared: str, space: str, cache: str | None, as_json: bool) -> None:
+    """Copy the embeddings of SHARED, a shared store, that are not kept here yet.
+
+    SHARED is a folder or a URL that `extract --engine` or `cache export` wrote.
+    """
+    from featuretl._validation import printable
+    from featuretl.store.exchange import import_shared
+    from featuretl.store.shared import SharedStore
+    from featuretl.store.store import EmbeddingStore
+
+    store = EmbeddingStore(cache)
+    rows = import_shared(store, SharedStore(shared), space)
+    if as_json:
+        click.echo(json.dumps({"cache": str(store.path), "shared": shared, "rows": rows}))
+        return
+    click.echo(f"Cache: {printable(store.path)}")
+    click.echo(f"Imported {rows:,} embeddings from {printable(shared)}")
 
 
 def _again(rows: int) -> str:

@@ -192,6 +192,10 @@ class EmbeddingStore:
         """Return the space with an id, to read from; see `info`."""
         return self._stored_space(_record(self._record_path(identity)))
 
+    def record(self, identity: str) -> dict[str, Any]:
+        """Return the record of the space with an id; see `featuretl.store.record`."""
+        return _record(self._record_path(identity))
+
     def open_space(
         self, recipe: Recipe, golden: np.ndarray, versions: dict[str, str]
     ) -> StoredSpace:

@@ -1,0 +1,124 @@
+"""Embeddings from a local store to a shared one, and back."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from featuretl._validation import printable
+from featuretl.exceptions import ParameterError
+from featuretl.store.format import KEY_DTYPE
+from featuretl.store.lookup import MISSING, KeyIndex
+from featuretl.store.record import golden_of
+from featuretl.store.shared import SharedStore, metadata_table
+from featuretl.store.space import SEGMENT_ROWS, gather
+from featuretl.store.store import EmbeddingStore
+
+
+def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -> int:
+    """Copy embeddings of a local store into a shared one, for `import_shared` elsewhere.
+
+    Each image's ``path`` there is its sha256 in hex: a local store knows images by content only.
+    What was copied before is not copied again.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+    shared : SharedStore
+    space : str, default=""
+        How the ids of the recipes' spaces begin; all by default.
+
+    Returns
+    -------
+    rows : int
+        How many embeddings were copied.
+
+    Raises
+    ------
+    ParameterError
+        If the store holds no such recipe.
+    StoreError
+        If one cannot be read or the other written.
+    """
+    infos = [info for info in store.info() if info.id.startswith(space) and info.rows]
+    if not infos:
+        raise _nothing(str(store.path), space)
+    copied = 0
+    for info in infos:
+        record = store.record(info.id)
+        source = store.space(info.id)
+        target = shared.open_space(record["recipe"], golden_of(record), record["versions"])
+        finished = set(target.keys())
+        locations = source.find(keys := source.keys())
+        order = np.argsort(locations)[np.count_nonzero(locations == MISSING) :]
+        for start in range(0, len(order), SEGMENT_ROWS):
+            part = order[start : start + SEGMENT_ROWS]
+            digests = [bytes(key).ljust(32, b"\0") for key in keys[part]]
+            name = hashlib.sha256(b"exported" + b"".join(digests)).hexdigest()
+            if name in finished:
+                continue
+            n = len(part)
+            table = metadata_table([key.hex() for key in digests], [None] * n, digests, range(n))
+            target.put(name, "a local store", n, gather(source, locations[part]), table)
+            copied += n
+    return copied
+
+
+def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -> int:
+    """Copy embeddings of a shared store into a local one, each image once.
+
+    Where the same recipe gives other embeddings in the local store (its golden image differs), they
+    are kept apart, with a warning.
+
+    Parameters
+    ----------
+    store : EmbeddingStore
+    shared : SharedStore
+    space : str, default=""
+        How the ids of the recipes' spaces begin; all by default.
+
+    Returns
+    -------
+    rows : int
+        How many embeddings were new.
+
+    Raises
+    ------
+    ParameterError
+        If the shared store holds no such recipe.
+    StoreError
+        If one cannot be read or the other written.
+    """
+    sources = [source for source in shared.spaces() if source.id.startswith(space)]
+    if not sources:
+        raise _nothing(shared.url, space)
+    copied = 0
+    for source in sources:
+        with store.open_space(source.recipe, source.golden, source.versions) as target:
+            copied_keys = KeyIndex()  # not all of them are committed yet
+            for entry in source.entries(source.keys()):
+                if entry is None or not entry.rows:
+                    continue
+                rows, table = source.load(entry)
+                digests = table.column("sha256").to_pylist()
+                keys = np.array(digests, KEY_DTYPE)
+                first = np.unique(keys, return_index=True)[1]
+                known = (target.find(keys[first]) != MISSING) | (
+                    copied_keys.find(keys[first]) != MISSING
+                )
+                new = first[~known]
+                copied_keys.add(keys[new], np.zeros(len(new), np.int64))
+                if len(new):
+                    target.append([digests[i] for i in new], np.asarray(rows[new], np.float32))
+                copied += len(new)
+            target.commit()
+    return copied
+
+
+def _nothing(place: str, space: str) -> ParameterError:
+    meant = f" of a recipe whose id starts with {printable(space)!r}" if space else ""
+    return ParameterError(
+        f"The store {printable(place)!r} holds no embeddings{meant}; `featuretl cache info` shows what "
+        "a local store holds."
+    )
