@@ -117,6 +117,7 @@ BELOW = {
         "store",
         "extraction",
         "outputs",
+        "heads",
     },
     "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
 }

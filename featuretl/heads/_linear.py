@@ -32,6 +32,7 @@ _RANK = 256
 _SAMPLE_ROWS = 8192
 _SAMPLED = 16
 _FEWEST_SAMPLED = 1024
+_MOST_SAMPLED = 2**26  # elements: 256 MiB of float32
 _SAMPLE_TOL = 1e-4
 
 
@@ -111,7 +112,7 @@ class LinearProblem:
 
     def start_from_sample(self, C: float, spectrum: Spectrum, tol: float, max_iter: int) -> Array:
         """Return where to start with many rows: the solution at `C` on every 16th, at random."""
-        size = self.rows.n // _SAMPLED
+        size = min(self.rows.n // _SAMPLED, _MOST_SAMPLED // self.rows.d)
         if size < _FEWEST_SAMPLED:
             return self.start()
         chosen = np.sort(np.random.default_rng(0).choice(self.rows.n, size, replace=False))

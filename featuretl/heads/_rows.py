@@ -21,6 +21,7 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from featuretl.exceptions import InputError
+from featuretl.heads.sharded import ShardedMatrix
 
 Array = np.ndarray[Any, Any]
 
@@ -230,6 +231,8 @@ def _computed_in(X: Array) -> Any:
 
 
 def _is_mapped(X: Any) -> bool:
+    if isinstance(X, ShardedMatrix):
+        return True
     while X is not None:
         if isinstance(X, np.memmap):
             return True

@@ -14,6 +14,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import validate_data
 
 from featuretl.exceptions import InputError
+from featuretl.heads.sharded import ShardedMatrix
 
 Array = np.ndarray[Any, Any]
 
@@ -37,6 +38,9 @@ def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1
 
     A whole-matrix check would make a mask of X's size and overflow in float16.
     """
+    if isinstance(X, ShardedMatrix):
+        read_matrix(estimator, X[:min_rows], reset=reset, min_rows=min_rows)
+        return X  # type: ignore[return-value]  # what is done with it goes through blocks
     return validate_data(
         estimator,
         X,

@@ -120,7 +120,9 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
     its own training rows, so nothing leaks into its score.
 
     X is copied once at most; a memory map (or float16) whose float32 copy exceeds 1 GiB is read
-    and standardised in blocks instead.
+    and standardised in blocks instead, once for each evaluation of the objective and its gradient.
+    What is in memory then is a block for each thread, 2**26 elements of a sample to start from, and
+    some 100 bytes a row of `y` and weights.
 
     References
     ----------
@@ -173,7 +175,8 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. May be a read-only memory map.
+            Embeddings; finite. May be a read-only memory map, or a `ShardedMatrix` larger than
+            memory.
         y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
             At least two classes. Equally long lists of 0 and 1 are an indicator.
         sample_weight : array-like of shape (n,), default=None

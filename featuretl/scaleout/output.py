@@ -16,17 +16,21 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featuretl._files import is_url
+from featuretl._files import cannot_be_read, is_url
 from featuretl._validation import check_option, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
+from featuretl.heads.sharded import ShardedMatrix
 from featuretl.outputs import check_output, metadata_of, replace_file
 from featuretl.scaleout.extraction import ShardedExtraction
 from featuretl.store.folder import SharedFolder
 from featuretl.store.format import npy_header
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 DTYPES = ("float32", "float16")
 
@@ -66,6 +70,65 @@ def save_shards(
     if isinstance(target, Path):
         return _save_parquet(target, extraction, dtype)
     return _save_folder(target, extraction, dtype)
+
+
+def load_shards(folder: str | os.PathLike[str]) -> Bunch:
+    """Return what `save_shards` wrote to a folder, for heads; the embeddings stay on disk.
+
+    Parameters
+    ----------
+    folder : path
+
+    Returns
+    -------
+    data : ~sklearn.utils.Bunch
+        ``data``: `ShardedMatrix` (n, d); ``target``: int64 (n,), the label's index in
+        ``target_names``, -1 for none; ``target_names``: list of labels, sorted. Without any label
+        ``target`` is None.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no such files, or they do not fit together.
+    """
+    from sklearn.utils import Bunch
+
+    root = Path(folder)
+    matrices = sorted((root / "img_emb").glob("*.npy"))
+    if not matrices or not (root / _DESCRIBED_IN).exists():
+        raise InputError(
+            f"{printable(root)!r} holds no embeddings that save_shards has finished; give its folder."
+        )
+    X = ShardedMatrix(matrices)
+    names, codes = _labels(sorted((root / "metadata").glob("*.parquet")))
+    if len(codes) != len(X):
+        raise InputError(
+            f"{printable(root)!r} holds {len(X)} embeddings and metadata of {len(codes)} images; "
+            "write it anew."
+        )
+    return Bunch(data=X, target=codes if names else None, target_names=names)
+
+
+def _labels(tables: list[Path]) -> tuple[list[str], np.ndarray]:
+    """Return the distinct labels, sorted, and the number of each row's label: int64 (n,)."""
+    import pyarrow
+    from pyarrow import parquet
+
+    seen: dict[str | None, int] = {None: -1}
+    parts = [np.empty(0, np.int64)]
+    try:
+        for path in tables:
+            with path.open("rb") as file:
+                column = parquet.read_table(file, columns=["label"]).column("label").to_pylist()
+            parts.append(np.array([seen.setdefault(name, len(seen) - 1) for name in column], int))
+    except (pyarrow.ArrowException, OSError, KeyError) as error:
+        raise cannot_be_read(printable(path), error) from error
+    codes = np.concatenate(parts)
+    found = [name for name in seen if name is not None]
+    names = sorted(found)
+    place = {name: i for i, name in enumerate(names)}
+    number = np.array([*(place[name] for name in found), -1])  # the last for -1
+    return names, number[codes]
 
 
 def check_shard_output(path: str | os.PathLike[str]) -> Path | SharedFolder:

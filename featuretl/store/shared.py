@@ -124,7 +124,7 @@ class SharedStore:
 
     Examples
     --------
-    >>> SharedStore("memory://embeddings").spaces()
+    >>> SharedStore("memory://nothing-yet").spaces()
     []
     """
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from featuretl import extract, extract_shards, save_shards
+from featuretl import LinearProbeClassifier, extract, extract_shards, load_shards, save_shards
 from featuretl.exceptions import (
     BackboneError,
     ImageError,
@@ -209,6 +209,15 @@ def test_a_folder_is_laid_out_as_clip_retrieval_does(extraction, photos, embedde
     assert paths == photos
     with pytest.raises(ParameterError, match="holds something"):
         save_shards(tmp_path / "out", extraction)
+    loaded = load_shards(tmp_path / "out")
+    np.testing.assert_array_equal(loaded.data, found)
+    assert loaded.target_names == ["flower", "temple"]
+    assert loaded.target.tolist() == [0] * 12 + [1] * 12
+    head = LinearProbeClassifier().fit(loaded.data, loaded.target)
+    assert head.score(loaded.data, loaded.target) == 1
+    tables[0].unlink()
+    with pytest.raises(InputError, match="24 embeddings and metadata of 22 images"):
+        load_shards(tmp_path / "out")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
