@@ -18,7 +18,6 @@ import os
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Protocol
 
 from featuretl._files import cannot_be_read, contents, file_system, is_url, open_file
@@ -169,7 +168,7 @@ class TarShard:
     def _sample(self, stem: str, parts: dict[str, bytes | ImageError]) -> Iterator[Sample]:
         suffix = next((suffix for suffix in parts if f".{_last(suffix)}" in SUFFIXES), None)
         if suffix is not None:
-            name = f"{self.file.path}/{stem}.{suffix}"
+            name = as_utf8(f"{self.file.path}/{stem}.{suffix}")
             yield Sample(name, parts[suffix], _label_of(parts, self.label_column))
 
 
@@ -304,9 +303,10 @@ def _fetched(url: str, found: bytes | Exception) -> bytes | ImageError:
 
 
 def _stem_and_suffix(name: str) -> tuple[str, str]:
-    path = PurePosixPath(name)
-    first, _, suffix = path.name.partition(".")
-    return as_utf8(str(path.with_name(first))) if first else name, suffix.lower()
+    """Return a member's name up to the first dot of its last part, and what follows that dot."""
+    folder, slash, last = name.rpartition("/")
+    first, _, suffix = last.partition(".")
+    return folder + slash + first, suffix.lower()
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> bytes | ImageError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -61,7 +61,8 @@ class Receipt:
         Why the shard could not be read; one sentence.
     runtime : str
     costs : dict of str to float
-        Both as in `featuretl._engine.Statistics`.
+        Both as in `featuretl._engine.Statistics`; the stage "shard" is what this process did besides:
+        put rows together, write the shard, talk to the scheduler.
     """
 
     entry: ShardEntry | None
@@ -143,23 +144,26 @@ class _Worker:
         entry = self._space.entry(key)
         if entry is not None and not (self._job.retry_failed and entry.failures):
             return Receipt(entry)
+        began = time.process_time()
         rows = _Rows()
-        costs: Counter[str] = Counter()
-        for samples in _chunks(shard.samples()):
+        costs: dict[str, float] = {}
+        for samples in _chunks(_timed(shard.samples(), costs)):
             self._embed_some(samples, rows, costs)
         if not rows.images:
             raise InputError(f"{shard.name} holds no image.")
         entry = self._space.put(
             key, shard.name, rows.images, rows.matrix(self._space.d), rows.table(), rows.failures
         )
+        costs["shard"] = max(0.0, time.process_time() - began - sum(costs.values()))
         runtime, _ = self.source.choice or ("", None)
-        return Receipt(entry, entry.rows, runtime=runtime, costs=dict(costs))
+        return Receipt(entry, entry.rows, runtime=runtime, costs=costs)
 
-    def _embed_some(self, samples: list[Sample], rows: _Rows, costs: Counter[str]) -> None:
+    def _embed_some(self, samples: list[Sample], rows: _Rows, costs: dict[str, float]) -> None:
         images = [sample.image for sample in samples if not isinstance(sample.image, ImageError)]
         run = Run(images, self.source, self._job.batch_size, self._n_threads, None, self._decoder)
         messages = {failure.index: failure.message for failure in run.go()}
-        costs.update(run.statistics.costs)
+        for stage, seconds in run.statistics.costs.items():
+            costs[stage] = costs.get(stage, 0.0) + seconds
         embedded = iter(zip(gather(run.space, run.locations), run.keys, strict=True))
         number = 0
         for sample in samples:
@@ -252,6 +256,17 @@ def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _timed(samples: Iterator[Sample], costs: dict[str, float]) -> Iterator[Sample]:
+    """Yield the samples, and count the processor time that it takes to read them."""
+    while True:
+        began = time.thread_time()
+        sample = next(samples, None)
+        costs["read"] = costs.get("read", 0.0) + time.thread_time() - began
+        if sample is None:
+            return
+        yield sample
 
 
 def _threads_of_dask() -> int | None:

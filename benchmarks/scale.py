@@ -1,0 +1,315 @@
+"""Beyond one machine: what the engine itself costs, what an image costs, what a billion would cost.
+
+    python benchmarks/scale.py engine             200,000 images in tar shards, a stub for a network
+    python benchmarks/scale.py plan FOLDER        measure an image here, calculate a billion
+    python benchmarks/scale.py heads              a linear probe on 5,000,000 x 384 float16 in files
+
+`engine` writes synthetic tar shards (16 x 16 pixels, every image other bytes) and embeds the first
+quarter, half and all of them into fresh stores, with a network that only takes means: what is left is
+reading, decoding and the engine. "scale-out" is what comes on top of `extract`: the processor time of
+the coordinator (with Dask also the scheduler, in the same process here), and of the workers for
+putting a shard together and committing it. "threads' engine" is that of `extract` itself. Memory is
+the coordinator's resident memory over what it was before a run; the workers started before.
+
+`plan` embeds the images of FOLDER on one core with the engine; the plan's assumptions are options.
+Money is hours times the price you give: prices change, and none is measured here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import joblib
+import numpy as np
+from PIL import Image
+
+from featuretl import (
+    LinearProbeClassifier,
+    ShardedMatrix,
+    extract_shards,
+)
+
+STAGES = ("read", "hash", "decode", "resize", "normalise", "forward")
+PER_SHARD = 1000
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A network's stand-in: the mean colours of an image, repeated."""
+
+    n_features: int = 384
+
+    @property
+    def device(self) -> Any:
+        """The processor."""
+        return SimpleNamespace(type="cpu")
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What a space is named by."""
+        return {
+            "backbone": {"name": "stub", "tensors": "0" * 64},
+            "output": {"n_features": self.n_features, "layers": ["stub"], "pooling": "avg"},
+        }
+
+    def prepare(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the mean colours: float32 (3,)."""
+        return pixels.mean(axis=(0, 1), dtype=np.float32)
+
+    def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
+        """Return them as one array (n, 3)."""
+        return np.stack(inputs)
+
+    def forward(self, batch: np.ndarray) -> np.ndarray:
+        """Return float32 (n, n_features)."""
+        return np.tile(batch, (1, self.n_features // 3))
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Choose a benchmark."""
+
+
+@main.command()
+@click.option("--images", default=200_000, show_default=True)
+@click.option("--workers", default=2, show_default=True)
+@click.option(
+    "--engine",
+    "engine_name",
+    type=click.Choice(["loky", "dask"]),
+    default="dask",
+    show_default=True,
+)
+def engine(images: int, workers: int, engine_name: str) -> None:
+    """The engine's own cost per image, its growth with the shards, the coordinator's memory."""
+    with tempfile.TemporaryDirectory() as folder, _working(engine_name, workers):
+        shards = list(write_shards(Path(folder), images // PER_SHARD))
+        size = sum(path.stat().st_size for path in shards)
+        click.echo(
+            f"{len(shards)} shards, {images:,} images, {size / 2**20:,.0f} MiB; {engine_name}"
+        )
+        n_workers = workers if engine_name == "loky" else None
+        run_engine(shards[: 2 * workers], Path(folder) / "warm-up", n_workers)
+        for share in (4, 2, 1):
+            some = shards[: len(shards) // share]
+            row = run_engine(some, Path(folder) / f"store-{share}", n_workers)
+            click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
+
+
+def write_shards(folder: Path, n: int) -> Iterator[Path]:
+    """Write tar shards of JPEGs whose bytes all differ."""
+    rng = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    Image.fromarray(rng.integers(256, size=(16, 16, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    for shard in range(n):
+        path = folder / f"{shard:05d}.tar"
+        with tarfile.open(path, "w") as tar:
+            for number in range(PER_SHARD):
+                # After the end of an image decoders read nothing.
+                data = buffer.getvalue() + f"{shard} {number}".encode()
+                for suffix, content in (("jpg", data), ("cls", b"%d" % (number % 10))):
+                    member = tarfile.TarInfo(f"{shard:05d}/{number:05d}.{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+        yield path
+
+
+def run_engine(shards: list[Path], store: Path, workers: int | None) -> dict[str, Any]:
+    """Embed shards and return what it took."""
+    began, cpu = time.monotonic(), time.process_time()
+    with _memory() as memory:
+        found = extract_shards(
+            shards, Stub(), store=store, workers=workers, runtime="torch", n_jobs=1
+        )
+    seconds, coordinator = time.monotonic() - began, time.process_time() - cpu
+    n, costs = found.statistics.embedded, found.statistics.costs
+    assert n == len(shards) * PER_SHARD, found.statistics
+    scaled = coordinator + costs["shard"] + costs["commit"]
+    inside = sum(costs[stage] for stage in STAGES)
+    return {
+        "images": f"{n:,}",
+        "seconds": f"{seconds:.1f}",
+        "ms/image: scale-out": f"{1000 * scaled / n:.4f}",
+        "of it coordinator": f"{1000 * coordinator / n:.4f}",
+        "threads' engine": f"{1000 * costs['other'] / n:.4f}",
+        "stages": f"{1000 * inside / n:.4f}",
+        "coordinator MiB over its start": f"{memory.grown / 2**20:.0f}",
+    }
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True))
+@click.option("--images", default=1e9, show_default=True)
+@click.option("--hours", default=24.0, show_default=True, help="What it may take.")
+@click.option("--cores", default=64, show_default=True, help="Of a machine.")
+@click.option(
+    "--price", default=2.0, show_default=True, help="Of a machine and hour; an assumption."
+)
+@click.option(
+    "--gpu-rate",
+    default=25_000.0,
+    show_default=True,
+    help="Images/s of a GPU's forward; an assumption.",
+)
+@click.option(
+    "--gpu-price",
+    default=3.0,
+    show_default=True,
+    help="Of a GPU with its cores and hour; an assumption.",
+)
+@click.option("--gpu-cores", default=16, show_default=True, help="Cores beside a GPU.")
+@click.option(
+    "--network", default=10.0, show_default=True, help="Gbit/s of a machine; an assumption."
+)
+@click.option("--runtime", default="onnx", show_default=True, help="As in featuretl extract.")
+def plan(folder: str, images: float, hours: float, runtime: str, **machine: float) -> None:
+    """Core milliseconds of an image here, by stage; machines, hours, bytes and money for many."""
+    found = None
+    with tempfile.TemporaryDirectory() as store:
+        for part in ("warm-up", "measured"):  # the first run loads and exports
+            found = extract_shards(folder, store=f"{store}/{part}", n_jobs=1, runtime=runtime)
+    assert found is not None
+    statistics = found.statistics
+    n = statistics.embedded
+    size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / n
+    stages = {stage: spent / n for stage, spent in statistics.costs.items()}
+    for stage, spent in stages.items():
+        click.echo(f"{stage:10} {1000 * spent:8.3f} core ms/image")
+    click.echo(
+        f"{n} images of {size / 1000:.0f} kB, {statistics.images_per_second:.0f} images/s on a core"
+    )
+    for line in calculate(stages, size, found.n_features, images, hours, **machine):
+        click.echo(line)
+
+
+def calculate(
+    stages: dict[str, float],
+    size: float,
+    n_features: int,
+    images: float,
+    hours: float,
+    *,
+    cores: float,
+    price: float,
+    gpu_rate: float,
+    gpu_price: float,
+    gpu_cores: float,
+    network: float,
+) -> Iterator[str]:
+    """Yield the plan's lines: on processors, and on GPUs whose cores decode."""
+    core_seconds = sum(stages.values())
+    feeding = core_seconds - stages["forward"] - stages.get("normalise", 0.0)
+    wire = size / (network * 1e9 / 8)
+    rates = {
+        "CPU": {"cores": cores / core_seconds, "network": 1 / wire},
+        "GPU": {"feeding cores": gpu_cores / feeding, "forward": gpu_rate, "network": 1 / wire},
+    }
+    for kind, limits in rates.items():
+        bottleneck = min(limits, key=lambda name: limits[name])
+        rate = limits[bottleneck]
+        machines = int(np.ceil(images / rate / 3600 / hours))
+        machine_hours = images / rate / 3600
+        cost = machine_hours * (price if kind == "CPU" else gpu_price)
+        yield (
+            f"{images:.0e} images on {kind}: {rate:,.0f} images/s a machine (bottleneck: "
+            f"{bottleneck}; "
+            + ", ".join(f"{name} {limit:,.0f}/s" for name, limit in limits.items())
+            + f"), {machine_hours:,.0f} machine hours: {machines} machines for {hours:g} h, {cost:,.0f} "
+            "in the currency of the price"
+        )
+    shards = images / PER_SHARD
+    yield (
+        f"bytes: read {images * size / 1e12:,.1f} TB; written {images * n_features * 4 / 1e12:,.2f} TB "
+        f"float32 ({images * n_features * 2 / 1e12:,.2f} TB float16) in {3 * shards:,.0f} files of "
+        f"{shards:,.0f} shards"
+    )
+
+
+@main.command()
+@click.option("--rows", default=5_000_000, show_default=True)
+@click.option("--columns", default=384, show_default=True)
+@click.option("--classes", default=10, show_default=True)
+def heads(rows: int, columns: int, classes: int) -> None:
+    """A linear probe on more rows than are worth holding in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        y = np.random.default_rng(0).integers(classes, size=rows)
+        X = ShardedMatrix(list(_write_rows(Path(folder), y, columns, classes)))
+        click.echo(f"{X}: {X.nbytes / 2**30:.1f} GiB, written in {time.monotonic() - began:.0f} s")
+        began = time.monotonic()
+        with _memory() as memory:
+            head = LinearProbeClassifier().fit(X, y)
+        held_out = np.arange(0, rows, max(1, rows // 100_000))
+        click.echo(
+            f"fit {time.monotonic() - began:.0f} s, {head.n_iter_} passes; memory over the start: "
+            f"{memory.grown / 2**20:.0f} MiB resident, mapped pages of files included, "
+            f"{memory.grown_anonymous / 2**20:.0f} MiB without; accuracy on {len(held_out):,} rows of "
+            f"the training data {head.score(X[held_out], y[held_out]):.3f}"
+        )
+
+
+def _write_rows(folder: Path, y: np.ndarray, columns: int, classes: int) -> Iterator[Path]:
+    """Write rows around a centre for each class, 100,000 in a file."""
+    rng = np.random.default_rng(1)
+    centres = rng.standard_normal((classes, columns), np.float32) / 8
+    for start in range(0, len(y), 100_000):
+        part = y[start : start + 100_000]
+        path = folder / f"{start:09d}.npy"
+        noise = rng.standard_normal((len(part), columns), np.float32)
+        np.save(path, (centres[part] + noise).astype(np.float16))
+        yield path
+
+
+@contextlib.contextmanager
+def _working(engine_name: str, workers: int) -> Iterator[None]:
+    if engine_name == "loky":
+        with joblib.parallel_config(n_jobs=workers):
+            yield
+        return
+    from featuretl.scaleout.cluster import dask_workers
+
+    with dask_workers(workers=workers):
+        yield
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[Any]:
+    """Watch this process's memory; `grown` and `grown_anonymous` in bytes are set at the end."""
+    found = SimpleNamespace(grown=0, grown_anonymous=0)
+    start, done = _resident(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            now = _resident()
+            found.grown = max(found.grown, now[0] - start[0])
+            found.grown_anonymous = max(found.grown_anonymous, now[1] - start[1])
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _resident() -> tuple[int, int]:
+    """Return resident and anonymous resident memory in bytes (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    values = dict(line.split(":", 1) for line in status.splitlines())
+    return tuple(int(values[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon"))  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    main()
