@@ -175,19 +175,16 @@ def run_engine(shards: list[Path], store: Path, workers: int | None) -> dict[str
 @click.option("--runtime", default="onnx", show_default=True, help="As in featuretl extract.")
 def plan(folder: str, images: float, hours: float, runtime: str, **machine: float) -> None:
     """Core milliseconds of an image here, by stage; machines, hours, bytes and money for many."""
-    found = None
     with tempfile.TemporaryDirectory() as store:
-        for part in ("warm-up", "measured"):  # the first run loads and exports
-            found = extract_shards(folder, store=f"{store}/{part}", n_jobs=1, runtime=runtime)
-    assert found is not None
+        found = extract_shards(folder, store=store, n_jobs=1, runtime=runtime)
     statistics = found.statistics
     n = statistics.embedded
     size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / n
-    stages = {stage: spent / n for stage, spent in statistics.costs.items()}
+    stages = {stage: spent / n for stage, spent in statistics.costs.items() if stage != "start"}
     for stage, spent in stages.items():
         click.echo(f"{stage:10} {1000 * spent:8.3f} core ms/image")
     click.echo(
-        f"{n} images of {size / 1000:.0f} kB, {statistics.images_per_second:.0f} images/s on a core"
+        f"{n} images of {size / 1000:.0f} kB: {1 / sum(stages.values()):.0f} images/s of a core"
     )
     for line in calculate(stages, size, found.n_features, images, hours, **machine):
         click.echo(line)

@@ -75,7 +75,9 @@ def _local_cluster(workers: int | None, gpu_per_worker: int) -> Any:
     quiet = {"silence_logs": logging.CRITICAL}  # what fails is told by extract_shards
     if not gpu_per_worker:
         n = workers or joblib.cpu_count()
-        return LocalCluster(n_workers=n, threads_per_worker=1, dashboard_address=None, **quiet)
+        return LocalCluster(
+            n_workers=n, threads_per_worker=1, dashboard_address="127.0.0.1:0", **quiet
+        )
     from featuretl.backbones.devices import count_gpus
 
     n_gpus = count_gpus()
@@ -87,7 +89,7 @@ def _local_cluster(workers: int | None, gpu_per_worker: int) -> Any:
     nannies = {
         number: {"cls": Nanny, "options": _on_gpus(number, gpu_per_worker)} for number in range(n)
     }
-    options = {"host": "127.0.0.1", "port": 0, "dashboard": False}
+    options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
     return SpecCluster(nannies, {"cls": Scheduler, "options": options}, **quiet)
 
 

@@ -61,8 +61,9 @@ class Receipt:
         Why the shard could not be read; one sentence.
     runtime : str
     costs : dict of str to float
-        Both as in `featuretl._engine.Statistics`; the stage "shard" is what this process did besides:
-        put rows together, write the shard, talk to the scheduler.
+        Both as in `featuretl._engine.Statistics`; besides, "start" is the choice of a runtime and
+        its start, "shard" what else this process did: put rows together, write the shard, talk to
+        the scheduler.
     """
 
     entry: ShardEntry | None
@@ -161,8 +162,11 @@ class _Worker:
     def _embed_some(self, samples: list[Sample], rows: _Rows, costs: dict[str, float]) -> None:
         images = [sample.image for sample in samples if not isinstance(sample.image, ImageError)]
         run = Run(images, self.source, self._job.batch_size, self._n_threads, None, self._decoder)
+        began = time.process_time()
         messages = {failure.index: failure.message for failure in run.go()}
-        for stage, seconds in run.statistics.costs.items():
+        spent = run.statistics.costs
+        start = max(0.0, time.process_time() - began - sum(spent.values()))
+        for stage, seconds in {**spent, "start": start}.items():
             costs[stage] = costs.get(stage, 0.0) + seconds
         embedded = iter(zip(gather(run.space, run.locations), run.keys, strict=True))
         number = 0
