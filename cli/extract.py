@@ -19,7 +19,6 @@ from .options import (
     runtime_option,
 )
 from .sharded import engine_options, extract_on_engine
-from .tables import print_costs, print_failures, print_summary
 
 if TYPE_CHECKING:
     from featuretl._engine import Statistics
@@ -114,6 +113,8 @@ def extract(
     from featuretl.images.sources import find_images
     from featuretl.outputs import check_output, save_embeddings
 
+    from .tables import print_costs, print_failures
+
     if output is not None:
         check_output(output)
     images = find_images(photos, path_column=path_column, label_column=label_column)
@@ -199,4 +200,6 @@ def _show_summary(
         ]
         click.echo(json.dumps({**facts, "failures": failures}))
         return
+    from .tables import print_summary
+
     print_summary(facts, statistics)

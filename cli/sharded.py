@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .tables import print_costs, print_failures, print_summary
-
 if TYPE_CHECKING:
     from featuretl._engine import Statistics
     from featuretl.scaleout.extraction import ShardedExtraction
@@ -90,6 +88,8 @@ def extract_on_engine(
     from featuretl.scaleout.output import check_shard_output, save_shards
     from featuretl.store.store import default_cache
 
+    from .tables import print_costs, print_failures
+
     if store is None:
         if scheduler is not None:
             raise click.UsageError("--scheduler needs --store: a place that all workers see.")
@@ -161,4 +161,6 @@ def _show_summary(
         failures = [{"path": one.name, "error": one.message} for one in extraction.failures]
         click.echo(json.dumps({**facts, "failures": failures}))
         return
+    from .tables import print_summary
+
     print_summary(facts, statistics)

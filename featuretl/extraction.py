@@ -109,7 +109,7 @@ def extract(
     decode_timeout: float | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
-    """Embed images, each at most once.
+    """Embed images, each at most once; `featuretl.extract_shards` does so in many processes.
 
     Parameters
     ----------

@@ -117,6 +117,11 @@ class _DaskEngine(Engine):
 
         if isinstance(error, CancelledError):
             return _scheduler_lost()
+        if isinstance(error, ImportError):
+            return FeatureTLError(
+                f"A Dask worker cannot import what it needs ({error}); install the same packages on "
+                "all workers as here."
+            )
         return WorkerLostError() if isinstance(error, KilledWorker) else error
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 
 import pytest
 
-from featuretl.exceptions import FeatureTLError
-from featuretl.scaleout.engines import Engine, WorkerLostError, results
+from featuretl.exceptions import FeatureTLError, ParameterError
+from featuretl.scaleout import cluster
+from featuretl.scaleout.engines import Engine, WorkerLostError, _DaskEngine, results
 
 
 class Fragile(Executor):
@@ -107,8 +109,25 @@ def test_what_a_task_raises_ends_the_run_and_stops_the_engine():
     assert len(stopped) == 2
 
 
-def test_a_cancelled_task_of_dask_says_that_the_scheduler_is_lost():
-    from featuretl.scaleout.engines import _DaskEngine
-
+def test_what_dask_raises_is_said_in_a_sentence():
     engine = _DaskEngine.__new__(_DaskEngine)
     assert "scheduler was lost" in str(engine.error_of(CancelledError()))
+    missing = engine.error_of(ModuleNotFoundError("No module named 'featuretl'"))
+    assert str(missing).endswith("install the same packages on all workers as here.")
+    assert isinstance(missing, FeatureTLError)
+    error = FeatureTLError("as it is")
+    assert engine.error_of(error) is error
+
+
+def test_a_scheduler_that_does_not_answer_and_dask_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)
+    with pytest.raises(FeatureTLError, match=r"'tcp://127\.0\.0\.1:9' does not answer"):
+        with cluster.dask_workers("tcp://127.0.0.1:9"):
+            pass
+    with pytest.raises(ParameterError, match="None with a scheduler; got 2"):
+        with cluster.dask_workers("tcp://127.0.0.1:9", workers=2):
+            pass
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(FeatureTLError, match=r"pip install 'featuretl\[dask\]'"):
+        with cluster.dask_workers():
+            pass
