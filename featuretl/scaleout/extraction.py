@@ -15,7 +15,7 @@ import numpy as np
 from featuretl._engine import Failure, Progress, Statistics
 from featuretl._validation import check_bool, printable
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import ImageError, InputError
+from featuretl.exceptions import FeatureTLError, ImageError, InputError
 from featuretl.extraction import check_parameters
 from featuretl.images.shard_sources import IMAGES_PER_SHARD, find_shards
 from featuretl.images.shards import Shard
@@ -227,7 +227,7 @@ class _Run:
         """Ask a worker what its embeddings will be, and open their space."""
         ((_, described),) = results(self._engine, describe, [self._job])
         if isinstance(described, WorkerLostError):
-            raise InputError(
+            raise FeatureTLError(
                 "No worker process survived loading the backbone; give workers more memory."
             )
         return self._store.open_space(*described)
@@ -241,6 +241,8 @@ class _Run:
             self.keys += b"".join(map(bytes.fromhex, keys))
             known = [key for key in keys if key in finished]
             entries = dict(zip(known, self.space.entries(known), strict=True))
+            if entries:
+                self._report()
             for key, shard in zip(keys, some, strict=True):
                 entry = entries.get(key)
                 if entry is not None and not (self._job.retry_failed and entry.failures):

@@ -152,8 +152,13 @@ class SharedStore:
         """Return the space of a recipe that rows made by its `golden` (d,) may be added to.
 
         As `EmbeddingStore.open_space`: where an older one does not agree, a new generation is
-        started, with a warning.
+        started, with a warning. Raises StoreError in the folder of a local store.
         """
+        if "index.sqlite" in self.folder.names(""):
+            raise StoreError(
+                f"{printable(self.url)!r} is a local embedding store; a shared one needs a folder of "
+                "its own."
+            )
         generation = 0
         while (record := self._record(space_id(recipe, generation))) is not None:
             if agrees(record, golden):

@@ -76,7 +76,7 @@ def test_finished_shards_are_skipped_and_changed_ones_embedded_again(
     seen = []
     again = extract_shards(copies, tiny, progress=lambda s: seen.append(s.done), **options)
     assert len(forwards) == 24
-    assert (again.statistics.cached, again.statistics.embedded, seen) == (24, 0, [24])
+    assert (again.statistics.cached, again.statistics.embedded, seen[-1]) == (24, 0, 24)
     np.testing.assert_array_equal(rows_of(again), rows_of(first))
     copies[7].write_bytes(Path(photos[0]).read_bytes())
     changed = extract_shards(copies, tiny, **options)

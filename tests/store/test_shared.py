@@ -8,6 +8,8 @@ import fsspec
 import numpy as np
 import pytest
 
+from featuretl import extract
+from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ParameterError, StoreError
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore, metadata_table
 
@@ -124,6 +126,12 @@ def test_a_damaged_or_foreign_record_is_named(tmp_path):
     record.write_bytes(record.read_bytes()[:-20])
     with pytest.raises(StoreError, match="is damaged"):
         store.open_space(RECIPE, np.ones(D, np.float32), {})
+
+
+def test_the_folder_of_a_local_store_is_refused(store, photos):
+    extract(photos[:1], BackboneSpec.of("test", "test_resnet", weights="random"), store=store)
+    with pytest.raises(StoreError, match="is a local embedding store"):
+        SharedStore(store.path).open_space(RECIPE, np.ones(D, np.float32), {})
 
 
 def test_a_write_that_fails_leaves_no_shard(tmp_path, rows, monkeypatch):
