@@ -13,12 +13,14 @@ the coordinator's resident memory over what it was before a run; the workers sta
 
 `plan` embeds the images of FOLDER on one core with the engine; the plan's assumptions are options.
 Money is hours times the price you give: prices change, and none is measured here.
+`--json` prints one JSON list instead of a table.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import tarfile
 import tempfile
 import threading
@@ -81,6 +83,9 @@ def main() -> None:
     """Choose a benchmark."""
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
 @main.command()
 @click.option("--images", default=200_000, show_default=True)
 @click.option("--workers", default=2, show_default=True)
@@ -91,20 +96,19 @@ def main() -> None:
     default="dask",
     show_default=True,
 )
-def engine(images: int, workers: int, engine_name: str) -> None:
+@json_option
+def engine(images: int, workers: int, engine_name: str, as_json: bool) -> None:
     """The engine's own cost per image, its growth with the shards, the coordinator's memory."""
+    table = []
     with tempfile.TemporaryDirectory() as folder, _working(engine_name, workers):
         shards = list(write_shards(Path(folder), images // PER_SHARD))
-        size = sum(path.stat().st_size for path in shards)
-        click.echo(
-            f"{len(shards)} shards, {images:,} images, {size / 2**20:,.0f} MiB; {engine_name}"
-        )
         n_workers = workers if engine_name == "loky" else None
         run_engine(shards[: 2 * workers], Path(folder) / "warm-up", n_workers)
         for share in (4, 2, 1):
             some = shards[: len(shards) // share]
-            row = run_engine(some, Path(folder) / f"store-{share}", n_workers)
-            click.echo("  ".join(f"{name} {value}" for name, value in row.items()))
+            found = run_engine(some, Path(folder) / f"store-{share}", n_workers)
+            table.append({"engine": engine_name, "shards": len(some), **found})
+    _show(table, as_json)
 
 
 def write_shards(folder: Path, n: int) -> Iterator[Path]:
@@ -138,13 +142,13 @@ def run_engine(shards: list[Path], store: Path, workers: int | None) -> dict[str
     scaled = coordinator + costs["shard"] + costs["commit"]
     inside = sum(costs[stage] for stage in STAGES)
     return {
-        "images": f"{n:,}",
-        "seconds": f"{seconds:.1f}",
-        "ms/image: scale-out": f"{1000 * scaled / n:.4f}",
-        "of it coordinator": f"{1000 * coordinator / n:.4f}",
-        "threads' engine": f"{1000 * costs['other'] / n:.4f}",
-        "stages": f"{1000 * inside / n:.4f}",
-        "coordinator MiB over its start": f"{memory.grown / 2**20:.0f}",
+        "images": n,
+        "seconds": round(seconds, 1),
+        "scale-out ms": round(1000 * scaled / n, 4),
+        "of it coordinator": round(1000 * coordinator / n, 4),
+        "threads' engine ms": round(1000 * costs["other"] / n, 4),
+        "stages ms": round(1000 * inside / n, 4),
+        "coordinator MiB": round(memory.grown / 2**20),
     }
 
 
@@ -173,27 +177,28 @@ def run_engine(shards: list[Path], store: Path, workers: int | None) -> dict[str
     "--network", default=10.0, show_default=True, help="Gbit/s of a machine; an assumption."
 )
 @click.option("--runtime", default="onnx", show_default=True, help="As in featuretl extract.")
-def plan(folder: str, images: float, hours: float, runtime: str, **machine: float) -> None:
+@json_option
+def plan(
+    folder: str, images: float, hours: float, runtime: str, as_json: bool, **machine: float
+) -> None:
     """Core milliseconds of an image here, by stage; machines, hours, bytes and money for many."""
     with tempfile.TemporaryDirectory() as store:
         found = extract_shards(folder, store=store, n_jobs=1, runtime=runtime)
-    statistics = found.statistics
-    n = statistics.embedded
+    n, costs = found.statistics.embedded, found.statistics.costs
     size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()) / n
-    stages = {stage: spent / n for stage, spent in statistics.costs.items() if stage != "start"}
-    for stage, spent in stages.items():
-        click.echo(f"{stage:10} {1000 * spent:8.3f} core ms/image")
-    click.echo(
-        f"{n} images of {size / 1000:.0f} kB: {1 / sum(stages.values()):.0f} images/s of a core"
-    )
-    for line in calculate(stages, size, found.n_features, images, hours, **machine):
-        click.echo(line)
+    stages = {stage: spent / n for stage, spent in costs.items() if stage != "start"}
+    measured: dict[str, Any] = {"images": n, "kB": round(size / 1000)}
+    measured |= {f"{stage} ms": round(1000 * spent, 3) for stage, spent in stages.items()}
+    measured["images/s of a core"] = round(1 / sum(stages.values()), 1)
+    planned = calculate(stages, size, images, hours, **machine)
+    rows = 4 * images * found.n_features / 1e12
+    moved = {"images": images, "TB read": images * size / 1e12, "TB float32": rows}
+    _show([measured, *planned, {**moved, "shards": images / PER_SHARD}], as_json)
 
 
 def calculate(
     stages: dict[str, float],
     size: float,
-    n_features: int,
     images: float,
     hours: float,
     *,
@@ -203,57 +208,56 @@ def calculate(
     gpu_price: float,
     gpu_cores: float,
     network: float,
-) -> Iterator[str]:
-    """Yield the plan's lines: on processors, and on GPUs whose cores decode."""
+) -> Iterator[dict[str, Any]]:
+    """Yield what `images` take on processors, and on GPUs whose cores decode."""
     core_seconds = sum(stages.values())
     feeding = core_seconds - stages["forward"] - stages.get("normalise", 0.0)
-    wire = size / (network * 1e9 / 8)
-    rates = {
-        "CPU": {"cores": cores / core_seconds, "network": 1 / wire},
-        "GPU": {"feeding cores": gpu_cores / feeding, "forward": gpu_rate, "network": 1 / wire},
+    wire = network * 1e9 / 8 / size
+    kinds = {
+        "CPU": (price, {"cores": cores / core_seconds, "network": wire}),
+        "GPU": (
+            gpu_price,
+            {"feeding cores": gpu_cores / feeding, "forward": gpu_rate, "network": wire},
+        ),
     }
-    for kind, limits in rates.items():
+    for kind, (money, limits) in kinds.items():
         bottleneck = min(limits, key=lambda name: limits[name])
-        rate = limits[bottleneck]
-        machines = int(np.ceil(images / rate / 3600 / hours))
-        machine_hours = images / rate / 3600
-        cost = machine_hours * (price if kind == "CPU" else gpu_price)
-        yield (
-            f"{images:.0e} images on {kind}: {rate:,.0f} images/s a machine (bottleneck: "
-            f"{bottleneck}; "
-            + ", ".join(f"{name} {limit:,.0f}/s" for name, limit in limits.items())
-            + f"), {machine_hours:,.0f} machine hours: {machines} machines for {hours:g} h, {cost:,.0f} "
-            "in the currency of the price"
-        )
-    shards = images / PER_SHARD
-    yield (
-        f"bytes: read {images * size / 1e12:,.1f} TB; written {images * n_features * 4 / 1e12:,.2f} TB "
-        f"float32 ({images * n_features * 2 / 1e12:,.2f} TB float16) in {3 * shards:,.0f} files of "
-        f"{shards:,.0f} shards"
-    )
+        machine_hours = images / limits[bottleneck] / 3600
+        yield {
+            "machine": kind,
+            **{f"{name} images/s": round(limit) for name, limit in limits.items()},
+            "bottleneck": bottleneck,
+            "machine hours": round(machine_hours, 1),
+            f"machines for {hours:g} h": int(np.ceil(machine_hours / hours)),
+            "money": round(machine_hours * money),
+        }
 
 
 @main.command()
 @click.option("--rows", default=5_000_000, show_default=True)
 @click.option("--columns", default=384, show_default=True)
 @click.option("--classes", default=10, show_default=True)
-def heads(rows: int, columns: int, classes: int) -> None:
+@json_option
+def heads(rows: int, columns: int, classes: int, as_json: bool) -> None:
     """A linear probe on more rows than are worth holding in memory."""
     with tempfile.TemporaryDirectory() as folder:
-        began = time.monotonic()
         y = np.random.default_rng(0).integers(classes, size=rows)
         X = ShardedMatrix(list(_write_rows(Path(folder), y, columns, classes)))
-        click.echo(f"{X}: {X.nbytes / 2**30:.1f} GiB, written in {time.monotonic() - began:.0f} s")
         began = time.monotonic()
         with _memory() as memory:
             head = LinearProbeClassifier().fit(X, y)
-        held_out = np.arange(0, rows, max(1, rows // 100_000))
-        click.echo(
-            f"fit {time.monotonic() - began:.0f} s, {head.n_iter_} passes; memory over the start: "
-            f"{memory.grown / 2**20:.0f} MiB resident, mapped pages of files included, "
-            f"{memory.grown_anonymous / 2**20:.0f} MiB without; accuracy on {len(held_out):,} rows of "
-            f"the training data {head.score(X[held_out], y[held_out]):.3f}"
-        )
+        seconds, some = time.monotonic() - began, np.arange(0, rows, max(1, rows // 100_000))
+        found = {
+            "rows": rows,
+            "columns": columns,
+            "GiB on disk": round(X.nbytes / 2**30, 2),
+            "fit s": round(seconds),
+            "passes": head.n_iter_,
+            "MiB over the start": round(memory.grown / 2**20),
+            "of it no mapped files": round(memory.grown_anonymous / 2**20),
+            "accuracy on 100,000 of them": round(head.score(X[some], y[some]), 3),
+        }
+    _show([found], as_json)
 
 
 def _write_rows(folder: Path, y: np.ndarray, columns: int, classes: int) -> Iterator[Path]:
@@ -266,6 +270,14 @@ def _write_rows(folder: Path, y: np.ndarray, columns: int, classes: int) -> Iter
         noise = rng.standard_normal((len(part), columns), np.float32)
         np.save(path, (centres[part] + noise).astype(np.float16))
         yield path
+
+
+def _show(table: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(table, indent=1))
+        return
+    for row in table:
+        click.echo("; ".join(f"{name} {value}" for name, value in row.items()))
 
 
 @contextlib.contextmanager
