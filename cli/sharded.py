@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -101,6 +103,7 @@ def extract_on_engine(
     if engine == "dask":
         from featuretl.scaleout.cluster import dask_workers
 
+        _quieten_dask()
         working: Any = dask_workers(scheduler, workers, gpu_per_worker)
         workers = None
     else:
@@ -118,6 +121,16 @@ def extract_on_engine(
         print_costs(extraction.statistics)
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _quieten_dask() -> None:
+    """Keep Dask's log off stderr: what goes wrong is said in one sentence."""
+    if os.environ.get("FEATURETL_DEBUG"):
+        return
+    with contextlib.suppress(ImportError):
+        import distributed  # noqa: F401  # it sets up its log now, not later
+    for name in ("distributed", "distributed.client", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _extract(photos: tuple[str, ...], store: str, **options: Any) -> ShardedExtraction:

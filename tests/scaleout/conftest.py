@@ -1,13 +1,11 @@
-"""A tiny network, many small photographs, tar files of them, and a Dask cluster of processes."""
+"""A tiny network, many small photographs, and a Dask cluster of processes."""
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,15 +59,6 @@ def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
             crop = photo[i : i + 48, 2 * i : 2 * i + 64]
             Image.fromarray(crop).save(root / name / f"{i:03d}.jpg")
     return root
-
-
-def write_tar(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as tar:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
 
 
 class Cluster:
