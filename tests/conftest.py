@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,10 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for the real data sets, which several tests embed alike."""
-    return tmp_path_factory.mktemp("shared-cache")
+    """A cache for the real data sets, which several tests, in several processes, embed alike."""
+    base = tmp_path_factory.getbasetemp()
+    # pytest-xdist gives each of its processes a folder in that of the run.
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
 
 
 @pytest.fixture(scope="session")
