@@ -49,7 +49,7 @@ class Embedding(nn.Module):
         final, intermediates = model.forward_intermediates(
             batch, indices=indices, **({"return_prefix_tokens": True} if has_cls else {})
         )
-        outputs = dict(zip(indices, intermediates, strict=True))
+        outputs: dict[int | None, Any] = dict(zip(indices, intermediates, strict=True))
         return {None: final, **outputs} if None in self.indices else outputs
 
     def pooled(self, outputs: dict[int | None, Any]) -> torch.Tensor:

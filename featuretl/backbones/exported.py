@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from featuretl.backbones.embedding import Embedding
-
 
 class OnnxRuntime:
     """ONNX Runtime, in the calling thread alone, image by image.

@@ -66,7 +66,9 @@ def evidence(network: Network, batch: torch.Tensor, weight: torch.Tensor) -> Evi
     is_exact = (
         network.head.is_affine
         and _is_average(embedding, outputs, pooled)
-        and not any(big % small for h in heats for big, small in zip(finest, h.shape[2:], strict=True))
+        and not any(
+            big % small for h in heats for big, small in zip(finest, h.shape[2:], strict=True)
+        )
     )
     zero = network.head(torch.zeros_like(pooled)) @ weight
     return Evidence(

@@ -134,7 +134,7 @@ def _of_target(head: Head, values: np.ndarray, target: Any) -> tuple[Any, np.nda
     else:
         position = _position(head.classes, target)
     if len(values) == 1 and head.link != "labels":  # of the second of two classes
-        return head.classes[position], np.float32([2 * position - 1])
+        return head.classes[position], np.array([2 * position - 1], np.float32)
     return head.classes[position], _one(position, len(values))
 
 

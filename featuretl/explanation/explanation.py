@@ -12,7 +12,7 @@ from featuretl._validation import parameter_error
 from featuretl.exceptions import FeatureTLError
 from featuretl.images.inputs import read
 
-_FOR, _AGAINST = (255, 40, 0), (0, 90, 255)
+_FOR, _AGAINST = np.array([[255, 40, 0], [0, 90, 255]], np.float32)
 _UNSEEN = 0.5
 
 
@@ -49,7 +49,7 @@ class Explanation:
     bias: float | None = None
 
     def overlay(self, alpha: float = 0.6) -> Image.Image:
-        """Return the picture with the evidence on it: red speaks for the target, blue against it.
+        """Return the picture in grey with the evidence on it: red is for the target, blue against.
 
         What the network does not see is darkened.
 
@@ -75,10 +75,11 @@ class Explanation:
         left, right = _within(self.box[0], self.box[2], width)
         top, bottom = _within(self.box[1], self.box[3], height)
         strength = self._strength(left, top, right, bottom)[..., None]
-        colour = np.where(strength > 0, np.float32(_FOR), np.float32(_AGAINST))
+        colour = np.where(strength > 0, _FOR, _AGAINST)
         opacity = alpha * np.abs(strength)
-        drawn = (pixels * _UNSEEN).astype(np.uint8)
-        seen = pixels[top:bottom, left:right]
+        grey = np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))
+        drawn = (grey * _UNSEEN).astype(np.uint8)
+        seen = grey[top:bottom, left:right]
         drawn[top:bottom, left:right] = np.rint(seen * (1 - opacity) + colour * opacity)
         return Image.fromarray(drawn)
 
@@ -116,12 +117,17 @@ class Explanation:
     def _strength(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
         """Return the heat of a part of the picture, float32 in [-1, 1], a number per pixel."""
         heat = Image.fromarray(self.heat / (float(np.abs(self.heat).max()) or 1.0))
-        x, y = (
-            (self.box[i], heat.size[i] / (self.box[i + 2] - self.box[i])) for i in (0, 1)
+        x0, y0, x1, y1 = self.box
+
+        def cell(pixel: int, begin: float, end: float, cells: int) -> float:
+            return min(max(0.0, (pixel - begin) / (end - begin) * cells), float(cells))
+
+        part = (
+            cell(left, x0, x1, heat.width),
+            cell(top, y0, y1, heat.height),
+            cell(right, x0, x1, heat.width),
+            cell(bottom, y0, y1, heat.height),
         )
-        cells = [(left - x[0]) * x[1], (top - y[0]) * y[1], (right - x[0]) * x[1], (bottom - y[0]) * y[1]]
-        limits = (*heat.size, *heat.size)
-        part = tuple(min(max(0.0, c), float(limit)) for c, limit in zip(cells, limits, strict=True))
         size = right - left, bottom - top
         return np.asarray(heat.resize(size, Image.Resampling.BILINEAR, part)).clip(-1, 1)
 

@@ -172,10 +172,11 @@ def export_model(
         raise InputError("calibrate, evaluate and y are for precision='int8' only.")
     network = network_of(model, "cpu")
     images = [*probe_images(), *as_images(check, "export_model")]
+    labelled = None
     if precision == "int8":
-        evaluate, y = _labelled(model, evaluate, y)
+        labelled = _labelled(model, evaluate, y)
         calibrate = None if calibrate is None else as_images(calibrate, "export_model")
-        _check_apart(calibrate or [], evaluate)
+        _check_apart(calibrate or [], labelled[0])
     metadata = metadata_of(network, card or card_of(model), precision)
     try:
         backbone, head, names = parts_of(network)
@@ -185,9 +186,9 @@ def export_model(
         raise _not_exported(error) from error
     difference = _compared(session, network, model, images)
     loss = None
-    if precision == "int8":
+    if labelled is not None:
         graph = _quantized(network, backbone, head, metadata, calibrate)
-        loss = _loss(Session(graph), network, model, evaluate, y)
+        loss = _loss(Session(graph), network, model, *labelled)
     _write(target, graph)
     size = len(graph)
     return Exported(str(target), size, precision, tuple(names), len(images), difference, loss)
@@ -271,7 +272,7 @@ def _quantized(
 
     if images is None:
         crops = photograph_crops(network.backbone, _PHOTOGRAPH_CROPS)
-        batches = (network.backbone.batch([crop]) for crop in crops)
+        batches = iter([network.backbone.batch([crop]) for crop in crops])
     else:
         batches = _batches(network, images, 1)
     try:
@@ -283,21 +284,20 @@ def _quantized(
         raise _not_exported(error) from error
 
 
-def _loss(
-    session: Session, network: Network, model: Any, images: Sequence[Any], y: Array
-) -> Loss:
+def _loss(session: Session, network: Network, model: Any, images: Sequence[Any], y: Array) -> Loss:
     """Return what int8 costs on labelled images."""
     found = session(_batches(network, images))
     n = len(images)
     if network.head.classes is None:
-        before = _in_python(model, images, ["prediction"])["prediction"]
-        return Loss(n, "r2", _r2(y, before), _r2(y, found["prediction"]), float("nan"), 0)
+        in_python = _in_python(model, images, ["prediction"])["prediction"]
+        scores = _r2(y, in_python), _r2(y, found["prediction"])
+        return Loss(n, "r2", *scores, standard_error=float("nan"), changed=0)
     classes = inner_of(model).classes_
     labels = _in_python(model, images, ["label"])["label"], found["label"]
-    right = [classes[label] == y for label in labels]
-    scores = [float(part.mean()) for part in right]
-    error = float((right[1].astype(float) - right[0]).std() / np.sqrt(n))
-    return Loss(n, "accuracy", *scores, error, int((labels[0] != labels[1]).sum()))
+    right = [(classes[label] == y).astype(float) for label in labels]
+    error = float((right[1] - right[0]).std() / np.sqrt(n))
+    changed = int((labels[0] != labels[1]).sum())
+    return Loss(n, "accuracy", float(right[0].mean()), float(right[1].mean()), error, changed)
 
 
 def _r2(y: Array, predicted: Array) -> float:
@@ -306,9 +306,7 @@ def _r2(y: Array, predicted: Array) -> float:
     return float(r2_score(y, predicted))
 
 
-def _batches(
-    network: Network, images: Sequence[Any], size: int = _BATCH
-) -> Iterator[torch.Tensor]:
+def _batches(network: Network, images: Sequence[Any], size: int = _BATCH) -> Iterator[torch.Tensor]:
     for begin in range(0, len(images), size):
         part = enumerate(images[begin : begin + size], begin)
         yield network.backbone.batch([_prepared(network, i, image) for i, image in part])
@@ -338,4 +336,13 @@ def _not_exported(error: Exception) -> ModelError:
 
 
 def _write(target: Path, graph: bytes) -> None:
-    replace_file(target, lambda partial: partial.write_bytes(graph) and None)
+    def write(partial: Path) -> None:
+        partial.write_bytes(graph)
+
+    try:
+        replace_file(target, write)
+    except OSError as error:
+        raise ModelError(
+            f"The model {printable(target)!r} cannot be written ({error.strerror}); choose another "
+            "place."
+        ) from error

@@ -70,7 +70,9 @@ class Head(nn.Module):
             return logits.softmax(1)
         of_second = logits.sigmoid()
         # 1 - p loses what is left of a small probability in float32.
-        return of_second if self.link == "labels" else torch.cat([(-logits).sigmoid(), of_second], 1)
+        return (
+            of_second if self.link == "labels" else torch.cat([(-logits).sigmoid(), of_second], 1)
+        )
 
     def chosen(self, values: torch.Tensor) -> torch.Tensor:
         """Return positions in `classes` (n,), or 0 and 1 (n, n_labels), int64, of values."""
