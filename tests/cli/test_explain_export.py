@@ -10,6 +10,8 @@ from sklearn.pipeline import make_pipeline
 
 from featuretl import ImageEmbedder, LinearProbeClassifier, NearestMeanClassifier, save_model
 
+pytestmark = pytest.mark.usefixtures("exported_once")
+
 
 def run(*args):
     return CliRunner().invoke(cli, [str(arg) for arg in args])
