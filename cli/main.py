@@ -18,6 +18,8 @@ from .backbones import backbones
 from .cache import cache
 from .demo import demo
 from .evaluate import evaluate
+from .explain import explain
+from .export import export
 from .extract import extract
 from .predict import predict
 from .rank import rank
@@ -55,7 +57,18 @@ def cli() -> None:
     """Transfer learning on images: embeddings of pretrained networks, computed once."""
 
 
-for command in (train, evaluate, predict, extract, rank, backbones, cache, demo):
+for command in (
+    train,
+    evaluate,
+    predict,
+    explain,
+    export,
+    extract,
+    rank,
+    backbones,
+    cache,
+    demo,
+):
     cli.add_command(command)
 
 

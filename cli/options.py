@@ -82,20 +82,24 @@ runtime_option = click.option(
 )
 
 
+model_argument = click.argument("model", type=click.Path(dir_okay=False))
+weights_option = click.option(
+    "--weights",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="The backbone's weights, where the model was trained on a local file of them.",
+)
+
+
 def model_options(command: F) -> F:
     """Add MODEL and PHOTOS, and how both are read."""
     for option in (
         click.option("--n-jobs", type=int, help="Threads.  [default: one per core]"),
         click.option("--device", default="auto", show_default=True, help="A torch device."),
         click.option("--path-column", help="Column of a manifest that holds the paths."),
-        click.option(
-            "--weights",
-            type=click.Path(dir_okay=False),
-            metavar="FILE",
-            help="The backbone's weights, where the model was trained on a local file of them.",
-        ),
+        weights_option,
         click.argument("photos", nargs=-1, required=True),
-        click.argument("model", type=click.Path(dir_okay=False)),
+        model_argument,
     ):
         command = option(command)
     return command

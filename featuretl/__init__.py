@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "Backbone": "featuretl.backbones.backbone",
     "EmbeddingStore": "featuretl.store.store",
+    "Explanation": "featuretl.explanation.explanation",
     "Extraction": "featuretl.extraction",
     "FeatureTLError": "featuretl.exceptions",
     "FeatureTLWarning": "featuretl.exceptions",
@@ -27,6 +28,8 @@ _HOME_OF = {
     "TransferClassifier": "featuretl.transfer.classifier",
     "TransferRegressor": "featuretl.transfer.regressor",
     "evaluate_model": "featuretl.prediction",
+    "explain": "featuretl.explanation.explain",
+    "export_model": "featuretl.export.export",
     "extract": "featuretl.extraction",
     "h_score": "featuretl.ranking.scores",
     "list_backbones": "featuretl.backbones.catalog",

@@ -102,6 +102,7 @@ def evaluate_model(
         If lengths differ, `y` holds a class that the model does not know, or no image can be read.
     """
     check_takes_images(model)
+    check_one_class(model)
     images = as_images(images, "evaluate_model")
     y = known_labels(model, y)
     if len(y) != len(images):
@@ -153,16 +154,21 @@ def in_batches(
 
 
 def check_takes_images(model: Any) -> None:
-    """Raise InputError unless a model takes images and gives one class, or numbers, for each."""
+    """Raise InputError unless a model takes images."""
     inner = inner_of(model)
-    first, last = (
-        (inner.steps[0][1], inner.steps[-1][1]) if hasattr(inner, "steps") else (inner, inner)
-    )
+    steps = [step for _, step in getattr(inner, "steps", [("", inner)])]
+    first, last = steps[0], steps[-1]
     if not hasattr(first, "_tuned") and not (first is not last and hasattr(first, "extract")):
         raise InputError(
             f"The model must predict from images; got a {type(model).__name__} that does not: use "
             "make_pipeline(ImageEmbedder(), head), TransferClassifier or FineTuneClassifier."
         )
+
+
+def check_one_class(model: Any) -> None:
+    """Raise InputError if a model gives several labels per image."""
+    inner = inner_of(model)
+    last = inner.steps[-1][1] if hasattr(inner, "steps") else inner
     if getattr(last, "_multilabel", False):
         raise InputError("The model gives several labels per image; use its predict_proba.")
 

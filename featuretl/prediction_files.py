@@ -33,6 +33,7 @@ from featuretl.prediction import (
     BATCH,
     Predictions,
     Progress,
+    check_one_class,
     check_takes_images,
     in_batches,
     inner_of,
@@ -106,6 +107,7 @@ def predict_to_file(
     target = check_output(path, ENDINGS)
     images = as_images(images, "predict_to_file")
     check_takes_images(model)
+    check_one_class(model)
     columns = _Columns.of(model, top, threshold)
     parts = _Parts(target)
     try:

@@ -14,6 +14,7 @@ from sklearn.datasets import load_sample_images
 
 from featuretl import EmbeddingStore
 from featuretl._engine import Run
+from featuretl.export import graph
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -52,6 +53,26 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     monkeypatch.setattr(Run, "_work", record)
     return keys
+
+
+@pytest.fixture(scope="session")
+def _exports() -> dict[Any, bytes]:
+    return {}
+
+
+@pytest.fixture
+def exported_once(monkeypatch: pytest.MonkeyPatch, _exports: dict[Any, bytes]) -> None:
+    """Let torch export a module once, which takes seconds, however often the same one is exported."""
+    export = graph.export_any_number
+
+    def remembered(module: Any, *args: Any) -> bytes:
+        tensors = [tensor.numpy().tobytes() for tensor in module.state_dict().values()]
+        key = repr(module), b"".join(tensors), repr(args), getattr(module, "pooling", "")
+        if key not in _exports:
+            _exports[key] = export(module, *args)
+        return _exports[key]
+
+    monkeypatch.setattr(graph, "export_any_number", remembered)
 
 
 @pytest.fixture(scope="session")

@@ -105,8 +105,29 @@ BELOW = {
         "prediction",
     },
     "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
+    "networks": {"exceptions", "images", "backbones", "prediction"},
+    "explanation": {
+        "exceptions",
+        "_validation",
+        "images",
+        "backbones",
+        "outputs",
+        "prediction",
+        "networks",
+    },
+    "export": {
+        "exceptions",
+        "_validation",
+        "_runtime",
+        "images",
+        "backbones",
+        "outputs",
+        "models",
+        "prediction",
+        "networks",
+    },
 }
-TORCH_ROOMS = {"backbones", "finetune"}
+TORCH_ROOMS = {"backbones", "finetune", "networks", "explanation", "export"}
 
 
 def imports(path: Path) -> set[str]:
@@ -184,6 +205,8 @@ def test_public_names_resolve_and_are_documented():
         "from featuretl_cli.main import cli; cli(['--help'], standalone_mode=False)",
         "from featuretl_cli.main import cli; cli(['extract', '--help'], standalone_mode=False)",
         "from featuretl_cli.main import cli; cli(['predict', '--help'], standalone_mode=False)",
+        "from featuretl_cli.main import cli; cli(['explain', '--help'], standalone_mode=False)",
+        "from featuretl_cli.main import cli; cli(['export', '--help'], standalone_mode=False)",
     ],
 )
 def test_start_up_is_light(code):
