@@ -21,6 +21,7 @@ from .evaluate import evaluate
 from .extract import extract
 from .predict import predict
 from .rank import rank
+from .report import report
 from .train import train
 
 DEBUG_VARIABLE = "FEATURETL_DEBUG"
@@ -55,7 +56,7 @@ def cli() -> None:
     """Transfer learning on images: embeddings of pretrained networks, computed once."""
 
 
-for command in (train, evaluate, predict, extract, rank, backbones, cache, demo):
+for command in (train, evaluate, predict, report, extract, rank, backbones, cache, demo):
     cli.add_command(command)
 
 

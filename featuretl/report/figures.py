@@ -67,6 +67,10 @@ def svg(draw: Callable[[Any], Any], label: str, size: tuple[float, float] = (6.0
     text = text.replace(_INK, "currentColor").replace(_FAINT, "var(--faint)")
     view_box = re.search(r'viewBox="[^"]*"', text)
     assert view_box is not None  # matplotlib writes one  # nosec B101
-    head = Markup('<svg xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-label="{}" {}>')
+    head = Markup(
+        '<svg xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-label="{}" {} style="max-width:{}px">'
+    )
     body = text[text.index(">") + 1 :]
-    return Markup(head.format(escape(label), Markup(view_box[0])) + Markup(body))  # nosec B704
+    return Markup(
+        head.format(escape(label), Markup(view_box[0]), round(100 * size[0])) + Markup(body)
+    )  # nosec B704

@@ -51,7 +51,7 @@ def _mistakes(found: Examination, overlay: Any) -> dict[str, Any]:
     shots = []
     for row, shown in zip(rows.itertuples(), photos, strict=True):
         number = subject.classes is None
-        sure = f" {row.confidence:.2f}" if "confidence" in rows else ""
+        sure = f" ({row.confidence:.2f})" if "confidence" in rows else ""
         lines = [
             ("right", f"is {row.label:.4g}" if number else f"is {row.label}"),
             (
@@ -83,8 +83,8 @@ def _label_errors(found: Examination) -> dict[str, Any]:
         _shot(
             [uri],
             [
-                ("", f"labelled {row.label}, {row.probability:.2f}"),
-                ("wrong", f"rather {row.suggestion}, {row.suggested_probability:.2f}?"),
+                ("", f"labelled {row.label} ({row.probability:.2f})"),
+                ("wrong", f"rather {row.suggestion}? ({row.suggested_probability:.2f})"),
             ],
             [names[row.index]],
         )

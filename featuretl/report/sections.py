@@ -22,7 +22,6 @@ Array = np.ndarray[Any, Any]
 _TILES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
-    "f1_macro": "F1, mean of classes",
     "log_loss": "log-loss",
     "roc_auc": "ROC AUC",
     "calibration_error": "calibration error",
@@ -34,6 +33,8 @@ _TILES = {
 _MOST_NUMBERS, _MOST_NAMES = 16, 40
 _CONFUSIONS, _CLASSES = 10, 60
 _BINS = 10
+# Names under each other's columns would touch.
+_LONG = 4
 
 
 def tiles(found: Examination) -> list[dict[str, str]]:
@@ -92,14 +93,21 @@ def class_section(found: Examination) -> dict[str, Any] | None:
         left_out.append(f"No image is scored of: {names}{', ..' if len(absent) > 20 else ''}.")
     return {
         "matrix": _matrix(found),
-        "matrix_words": "Rows are true classes, columns predicted ones. The darker, the larger the share "
-        "of the true class"
+        "matrix_words": "Rows are true classes, columns predicted ones. The stronger the colour, the larger "
+        "the share of the true class"
         + ("; numbers are images." if _n_shown(found) <= _MOST_NUMBERS else "."),
         "confusions": _named(found.confusions[:_CONFUSIONS], "label", "prediction"),
         "rows": _named(table, "class"),
         "grouped": "; images of one group count as one draw" if subject.groups is not None else "",
         "left_out": " ".join(left_out),
+        "least": _least(table),
     }
+
+
+def _least(table: Any) -> float:
+    """Return where the bars of the intervals begin: at a tenth, so that they are wide enough."""
+    lows = table[["recall_low", "precision_low", "f1_low"]].to_numpy()
+    return float(np.clip(np.floor(10 * np.nanmin(lows, initial=0.9)) / 10, 0, 0.9))
 
 
 def curves(found: Examination) -> list[dict[str, Any]]:
@@ -189,7 +197,7 @@ def _matrix(found: Examination) -> str:
 
 
 def _draw_matrix(counts: Array, names: list[str], ax: Any) -> None:
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     # From nothing to the accent: the page shows through, light or dark.
     colours = LinearSegmentedColormap.from_list("share", [ACCENT + "00", ACCENT + "cc"])
@@ -201,9 +209,10 @@ def _draw_matrix(counts: Array, names: list[str], ax: Any) -> None:
         cmap=colours,
         colorbar=False,
         include_values=n <= _MOST_NUMBERS,
-        im_kw={"vmin": 0, "vmax": 1, "interpolation": "nearest"},
+        # A few mistakes are to be seen, too.
+        im_kw={"norm": PowerNorm(0.6, 0, 1), "interpolation": "nearest"},
         text_kw={"color": ax.xaxis.label.get_color()},
-        xticks_rotation="vertical" if n > 3 else "horizontal",
+        xticks_rotation="vertical" if max(map(len, names)) > _LONG else "horizontal",
     )
     if display.text_ is not None:
         for text, count in zip(display.text_.flat, counts.flat, strict=True):

@@ -122,7 +122,7 @@ def subject_of_embeddings(
         label_proba=held.proba,
         label_source="the linear probe's out-of-fold probabilities",
         scores_are=f"out-of-fold predictions of a linear probe on the embeddings: {held.how}",
-        title="Linear probe on embeddings",
+        title="Linear probe",
         failures=failures,
     )
 
