@@ -200,11 +200,12 @@ class ClassScoresDisplay:
         """
         plt = import_pyplot()
         ax = plt.subplots()[1] if ax is None else ax
-        value = self.scores[score]
-        around = [value - self.scores[f"{score}_low"], self.scores[f"{score}_high"] - value]
+        names = [score, f"{score}_low", f"{score}_high"]
+        value, low, high = self.scores[names].to_numpy(np.float64).T
+        around = [np.maximum(value - low, 0), np.maximum(high - value, 0)]
         rows = np.arange(len(value))
         style = {"fmt": "o", "capsize": 3, **kwargs}
-        self.errorbar_ = ax.errorbar(value, rows, xerr=np.maximum(around, 0), **style)
+        self.errorbar_ = ax.errorbar(value, rows, xerr=around, **style)
         ax.set_yticks(rows, [printable(name) for name in self.scores["class"]], parse_math=False)
         ax.invert_yaxis()
         ax.set(xlabel=score, xlim=(-0.02, 1.02))

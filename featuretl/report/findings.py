@@ -218,42 +218,35 @@ def class_scores(
 
     y, y_pred = np.asarray(y), np.asarray(y_pred)
     names = np.unique(np.concatenate([y, y_pred])) if labels is None else np.asarray(labels)
-    units = np.arange(len(y)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    errors = margin(confidence, units)
     rows = []
     for name in names.tolist():
         true, said = (y == name).astype(float), (y_pred == name).astype(float)
         row = {"class": name}
-        ratios = {
-            "precision": (true * said, said),
-            "recall": (true * said, true),
-            "f1": (true * said, (true + said) / 2),
-        }
-        for score, (hits, of) in ratios.items():
-            row |= dict(
-                zip(
-                    (score, f"{score}_low", f"{score}_high"),
-                    _share_with_interval(hits, of, units, errors),
-                    strict=True,
-                )
-            )
+        for score, of in {"precision": said, "recall": true, "f1": (true + said) / 2}.items():
+            share = share_with_interval(true * said, of, groups, confidence)
+            row |= dict(zip((score, f"{score}_low", f"{score}_high"), share, strict=True))
         rows.append({**row, "images": int(true.sum())})
     return pd.DataFrame(rows)
 
 
-def _share_with_interval(
-    hits: Array, of: Array, units: Array, errors: float
+def share_with_interval(
+    hits: Array, of: Array, groups: Any = None, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Return sum(hits) / sum(of) and its interval; NaN where nothing is counted."""
-    total = of.sum()
-    if not total:
+    """Return sum(hits) / sum(of) with its interval, low and high; NaN where nothing is counted.
+
+    `hits` and `of` (n,) are what each image counts; images of one of `groups` (n,) count as one draw.
+    """
+    counted = of > 0
+    if not counted.any():
         return np.nan, np.nan, np.nan
+    units = np.arange(len(of)) if groups is None else np.asarray(groups)
+    units = np.unique(units[counted], return_inverse=True)[1]
+    total = of.sum()
     share = float(hits.sum() / total)
-    counted = np.unique(units[of > 0], return_inverse=True)[1]
-    error = standard_error((hits - share * of)[of > 0] / total, counted)
-    if np.isinf(error) and len(counted) == 1:  # one image: Wilson's, of one draw
-        error = 0.0
-    low, high = interval_of_share(share, error, errors, int(counted.max()) + 1)
+    error = standard_error((hits - share * of)[counted] / total, units)
+    # One draw has no spread; Wilson's interval of one draw is wide all the same.
+    error = 0.0 if len(units) == 1 else error
+    low, high = interval_of_share(share, error, margin(confidence, units), int(units.max()) + 1)
     return share, max(low, 0.0), min(high, 1.0)
 
 

@@ -40,14 +40,16 @@ _LONG = 4
 def tiles(found: Examination) -> list[dict[str, str]]:
     """Return the scores, and what they are of."""
     shown = []
+    subject = found.subject
+    of_training = "training " if subject.trained_on == len(subject) else ""
     for score, name in _TILES.items():
         value = found.metrics.scores.get(score, math.nan)
         if math.isnan(value):
             continue
         low, high = found.metrics.intervals.get(score, (math.nan, math.nan))
         more = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
-        shown.append({"name": name, "value": f"{value:.3f}", "more": more})
-    of = f"of {len(found.subject):,}" if found.metrics.n < len(found.subject) else ""
+        shown.append({"name": of_training + name, "value": f"{value:.3f}", "more": more})
+    of = f"of {len(subject):,}" if found.metrics.n < len(subject) else ""
     shown.append({"name": "images scored", "value": f"{found.metrics.n:,}", "more": of})
     return shown
 
@@ -93,6 +95,7 @@ def class_section(found: Examination) -> dict[str, Any] | None:
         left_out.append(f"No image is scored of: {names}{', ..' if len(absent) > 20 else ''}.")
     return {
         "matrix": _matrix(found),
+        "matrix_width": min(850, 22 * _n_shown(found)),
         "matrix_words": "Rows are true classes, columns predicted ones. The stronger the colour, the larger "
         "the share of the true class"
         + ("; numbers are images." if _n_shown(found) <= _MOST_NUMBERS else "."),
@@ -171,6 +174,9 @@ def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
     if subject.held_out is not None:
         facts.append(("folds of the linear probe", subject.held_out.how))
     facts.append(("near-duplicates", "cosine similarity of embeddings whose mean is subtracted"))
+    facts.append(
+        ("intervals", "95%: Wilson's for accuracy and the classes; 200 resamples for other scores")
+    )
     return [(name, printable(value)) for name, value in facts if value]
 
 
