@@ -48,6 +48,10 @@ _COUNTED = {
     "--threshold", type=click.FloatRange(0, 1, min_open=True), default=0.9, show_default=True,
     help="From which similarity on two images are near-duplicates.",
 )  # fmt: skip
+@click.option(
+    "--n-bootstrap", type=click.IntRange(min=0), default=200, show_default=True,
+    help="Resamples of the images for the intervals.",
+)  # fmt: skip
 @click.option("--title", help="Of the page.")
 @click.option(
     "--weights", type=click.Path(dir_okay=False), metavar="FILE",
@@ -164,7 +168,7 @@ def _show(found: dict[str, Any]) -> None:
     for warning in found["warnings"]:
         click.echo(f"Warning: {printable(warning)}", err=True)
     score = "accuracy" if found["task"] == "classification" else "r2"
-    value, interval = found["scores"][score], found["intervals"][score]
+    value, interval = found["scores"][score], found["intervals"].get(score, [None])
     if None not in (value, *interval):
         low, high = interval
         value = f"{value:.3f} (95% interval {low:.3f} to {high:.3f})"

@@ -78,6 +78,7 @@ def examine(
     training: Training | None,
     seed: int,
     threshold: float,
+    n_bootstrap: int,
     progress: Callable[[str], Any],
 ) -> Examination:
     """Return what there is to find."""
@@ -92,6 +93,7 @@ def examine(
         proba,
         task="regression" if subject.classes is None else "classification",
         labels=subject.classes,
+        n_bootstrap=n_bootstrap,
         random_state=seed,
     )
     classes = subject.classes

@@ -60,6 +60,7 @@ def write_report(
     task: str = "auto",
     cv: int = 5,
     threshold: float = 0.9,
+    n_bootstrap: int = 200,
     overlay: Overlay | None = None,
     title: str | None = None,
     cache: Any = "auto",
@@ -98,6 +99,8 @@ def write_report(
         Folds of the linear probe; fewer where a class or `groups` allow no more.
     threshold : float in (0, 1], default=0.9
         From which similarity on two images are near-duplicates; see `near_duplicates`.
+    n_bootstrap : int >= 0, default=200
+        Resamples for the intervals of other scores than the accuracy and those of classes; 0 gives none.
     overlay : callable, default=None
         Given the list of mistaken images that are shown, returns a PIL image for each, such as
         a heat map, to be shown beside it.
@@ -146,6 +149,7 @@ def write_report(
     template = _template()
     import_pyplot()
     check_int(_OWNER, "cv", cv, 2)
+    check_int(_OWNER, "n_bootstrap", n_bootstrap, 0)
     check_share(_OWNER, "threshold", threshold)
     check_option(_OWNER, "task", task, ("auto", "classification", "regression"))
     check_random_state(random_state)
@@ -164,7 +168,7 @@ def write_report(
         say("Predicting out of fold")
         is_regression = task == "regression"
         subject = subject_of_embeddings(source, images, y, groups, is_regression, cv, random_state)
-    found = examine(subject, training, random_state, threshold, say)
+    found = examine(subject, training, random_state, threshold, n_bootstrap, say)
     context, left_out = _context(found, card or {}, overlay, random_state, say)
     name = title or f"{subject.title} on {len(subject):,} images"
     page = template.render(title=printable(name), **context)

@@ -159,8 +159,7 @@ def residuals(found: Examination) -> list[str] | None:
 def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
     """Return what the card says, unchecked as it is, and what was computed how."""
     facts: list[tuple[str, Any]] = [
-        (name, card.get(name))
-        for name in ("model", "strategy", "backbone", "weights", "created", "command")
+        (name, card.get(name)) for name in ("model", "strategy", "backbone", "weights", "created")
     ]
     data, metrics = card.get("data"), card.get("metrics")
     if isinstance(data, dict):
@@ -175,7 +174,10 @@ def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
         facts.append(("folds of the linear probe", subject.held_out.how))
     facts.append(("near-duplicates", "cosine similarity of embeddings whose mean is subtracted"))
     facts.append(
-        ("intervals", "95%: Wilson's for accuracy and the classes; 200 resamples for other scores")
+        (
+            "intervals",
+            "95%: Wilson's for accuracy and the classes; of resampled images for other scores",
+        )
     )
     return [(name, printable(value)) for name, value in facts if value]
 

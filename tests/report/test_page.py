@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import partial
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,11 +13,14 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
-from featuretl import ImageEmbedder, LinearProbeClassifier, write_report
+from featuretl import FineTuneClassifier, ImageEmbedder, LinearProbeClassifier, write_report
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError, StoreError
+from featuretl.images.inputs import read
 from featuretl.models.card import data_of, trained_on
 from featuretl.report import embedding_map, galleries, thumbnails
 from featuretl.report.names import short_names
+
+report = partial(write_report, n_bootstrap=4, cv=2)
 
 
 class Page(HTMLParser):
@@ -57,7 +61,7 @@ def test_a_page_loads_nothing_and_says_what_its_scores_are_of(model, photos, lab
     rows = [i for i in range(24) if i not in TRAINED]
     card = {"data": data_of([photos[i] for i in TRAINED], labels[TRAINED]), "backbone": "b"}
     images = [photos[i] for i in rows]
-    found = write_report(model, images, labels[rows], path, card=card)
+    found = report(model, images, labels[rows], path, card=card)
     page = Page(path)
     assert {"summary", "map", "classes", "curves", "mistakes", "label-errors", "duplicates", "about"} <= page.ids  # fmt: skip
     assert all(link.startswith(("data:", "#")) for link in page.loaded)
@@ -72,28 +76,30 @@ def test_a_page_loads_nothing_and_says_what_its_scores_are_of(model, photos, lab
 
 def test_images_of_training_are_not_scored(model, photos, labels, path, quick):
     card = {"data": data_of([photos[i] for i in TRAINED], labels[TRAINED])}
-    found = write_report(model, photos, labels, path, card=card)
+    found = report(model, photos, labels, path, card=card)
     assert (found["trained_on"], found["scored"]) == (16, 8)
     assert "trained on 16 of these 24 images" in Page(path).text
     assert "out-of-fold" in found["label_errors_by"]
     seen = [photos[i] for i in TRAINED]
-    found = write_report(model, seen, labels[TRAINED], path, card=card)
+    found = report(model, seen, labels[TRAINED], path, card=card)
     assert (found["trained_on"], found["scored"]) == (16, 16)
     assert "trained on all of these 16 images" in found["warnings"][0]
     assert "training accuracy" in Page(path).text
 
 
-@pytest.mark.parametrize("card", [None, {}, {"data": 3}, {"data": {"contents": "é"}}, {"data": {"contents": [1]}}])  # fmt: skip
-def test_it_says_when_it_does_not_know(card, model, photos, labels, path, quick):
-    found = write_report(model, photos, labels, path, card=card)
+def test_it_says_when_it_does_not_know(model, photos, labels, path, quick):
+    found = report(model, photos, labels, path)
     assert found["trained_on"] is None
     assert "does not say which images it was trained on" in Page(path).text
 
 
+@pytest.mark.parametrize("data", [None, 3, {}, {"contents": "é"}, {"contents": [1]}, {"contents": "AA=="}])  # fmt: skip
+def test_a_card_that_is_no_card_knows_nothing(data):
+    assert trained_on({"data": data}, np.zeros(3, "S32")) is None
+
+
 def test_a_card_knows_its_images_again(photos, labels):
     card = {"data": data_of(photos[:5], labels[:5])}
-    from featuretl.images.inputs import read
-
     keys = np.array([read(photo).key for photo in photos], "S32")
     assert trained_on(card, keys).tolist() == [True] * 5 + [False] * 19
     assert len(card["data"]["contents"]) < 60
@@ -105,30 +111,30 @@ def test_leaks_from_training_are_found(model, photos, labels, tmp_path, path, qu
     Image.fromarray((pixels * 0.98).astype(np.uint8)).save(leaked)
     train = [photos[i] for i in TRAINED], labels[TRAINED]
     images = [str(leaked), photos[20]]
-    found = write_report(model, images, ["flower", "temple"], path, train=train, threshold=0.97)
+    found = report(model, images, ["flower", "temple"], path, train=train, threshold=0.97)
     assert [(row["first"], row["second"]) for row in found["leaks"]] == [(str(leaked), photos[0])]
     assert "leaks" in Page(path).ids
     assert found["learning_curve"]["measured_on"] == "these images, over 5 draws of training images"
     assert found["trained_on"] == 0
-    again = write_report(model, photos, labels, path, train=train)
+    again = report(model, photos, labels, path, train=train)
     assert again["trained_on"] == 16
 
 
 def test_embeddings_are_judged_out_of_fold(embeddings, photos, labels, path, quick):
     wrong = labels.copy()
     wrong[2] = "temple"
-    found = write_report(embeddings, photos, wrong, path)
+    found = report(embeddings, photos, wrong, path)
     assert found["scored"] == 24
     assert found["mistakes"][0]["image"] == photos[2]
     assert found["label_errors"][0]["image"] == photos[2]
     assert found["label_errors"][0]["suggestion"] == "flower"
-    assert found["learning_curve"]["sizes"][:3] == [1, 2, 5]
+    assert found["learning_curve"]["sizes"] == [1, 2, 6]
     assert "out-of-fold" in Page(path).text
     twice = [*range(24), *range(24)]
-    found = write_report(embeddings[twice], [photos[i] for i in twice], labels[twice], path)
+    found = report(embeddings[twice], [photos[i] for i in twice], labels[twice], path)
     assert found["near_duplicates_across_folds"] > 0
     groups = np.tile(np.arange(24), 2)
-    found = write_report(
+    found = report(
         embeddings[twice], [photos[i] for i in twice], labels[twice], path, groups=groups,
         threshold=0.999,
     )  # fmt: skip
@@ -138,7 +144,7 @@ def test_embeddings_are_judged_out_of_fold(embeddings, photos, labels, path, qui
 
 def test_numbers_have_residuals_and_no_classes(embeddings, embedder, photos, path, quick):
     y = np.linspace(0, 1, 24)
-    found = write_report(embeddings, photos, y, path, task="regression")
+    found = report(embeddings, photos, y, path, task="regression")
     page = Page(path)
     assert "residuals" in page.ids
     assert not {"classes", "label-errors"} & page.ids
@@ -146,14 +152,14 @@ def test_numbers_have_residuals_and_no_classes(embeddings, embedder, photos, pat
     assert found["per_class"] is None
     assert abs(found["mistakes"][0]["error"]) >= abs(found["mistakes"][1]["error"])
     model = make_pipeline(embedder, Ridge()).fit(photos[:16], y[:16])
-    found = write_report(model, photos[16:], y[16:], path)
+    found = report(model, photos[16:], y[16:], path)
     assert found["learning_curve"] is None or found["learning_curve"]["score"] == "R2"
     assert "R2" in Page(path).text
 
 
 def test_a_model_without_probabilities(embedder, photos, labels, path, quick):
     model = make_pipeline(embedder, LinearSVC()).fit(photos, 1 - (labels == "temple"))
-    found = write_report(model, photos, [str(int(x != "temple")) for x in labels], path)
+    found = report(model, photos, [str(int(x != "temple")) for x in labels], path)
     assert "log_loss" not in found["scores"]
     assert "Calibration" not in Page(path).text
 
@@ -166,29 +172,31 @@ def test_odd_sets_give_a_page(embedder, photos, labels, tmp_path, path, quick):
     bad = tmp_path / "bad\x1b[31m<b>.jpg"
     bad.write_text("<html>")
     images = [*photos[:3], str(bad), photos[12]]
-    found = write_report(model, images, ["flower"] * 3 + ["temple"] * 2, path)
+    found = report(model, images, ["flower"] * 3 + ["temple"] * 2, path)
     assert found["scored"] == 4
     assert "not an image" in found["failures"][0]["error"]
     page = Page(path)
     assert "bad\\x1b[31m<b>.jpg" in page.text
     assert "No image is scored of: cathedral." in page.text
+    found = report(model, photos[:1], ["flower"], path)
+    assert found["scored"] == 1
     assert any("No folds could be made" in words for words in found["warnings"])
-    assert write_report(model, photos[:1], ["flower"], path)["scored"] == 1
+    assert found["learning_curve"] is None
     with pytest.raises(InputError, match="could be read; there is nothing to report"):
-        write_report(model, [str(bad)], ["flower"], path)
-    with pytest.raises(InputError, match="class that|classes that the model does not know"):
-        write_report(model, photos[:1], ["wasp"], path)
+        report(model, [str(bad)], ["flower"], path)
+    with pytest.raises(InputError, match="classes that the model does not know"):
+        report(model, photos[:1], ["wasp"], path)
 
 
 def test_rows_without_an_embedding_are_named(embeddings, photos, labels, path, quick):
     holes = embeddings.copy()
     holes[[3, 15]] = np.nan
-    found = write_report(holes, photos, labels, path)
+    found = report(holes, photos, labels, path)
     assert [failure["path"] for failure in found["failures"]] == [photos[3], photos[15]]
     assert found["scored"] == 22
     single = labels.copy()
     single[0] = "only"
-    found = write_report(embeddings, photos, single, path)
+    found = report(embeddings, photos, single, path)
     assert found["scored"] == 23  # never held out
 
 
@@ -199,7 +207,7 @@ def test_photographs_are_budgeted_and_what_is_left_out_is_said(path, monkeypatch
     monkeypatch.setattr(embedding_map, "BUDGET", 20_000)
     monkeypatch.setattr(galleries, "_SHOWN", 2)
     monkeypatch.setattr(thumbnails, "_BATCH", 50)
-    found = write_report(digits.data[:300], images, digits.target[:300], path)
+    found = report(digits.data[:300], images, digits.target[:300], path)
     page = Page(path)
     assert "The map shows 200 of the 300 images" in page.text
     assert "have no photograph here" in page.text
@@ -212,10 +220,10 @@ def test_photographs_are_budgeted_and_what_is_left_out_is_said(path, monkeypatch
 
 def test_many_classes_are_cut_and_said(path, quick):
     rng = np.random.default_rng(0)
-    y = np.repeat([f"{i:03d}" for i in range(70)], 4)
-    X = np.repeat(rng.normal(size=(70, 20)), 4, axis=0) + 0.3 * rng.normal(size=(280, 20))
-    images = [np.full((8, 8, 3), i % 256, np.uint8) for i in range(280)]
-    write_report(X, images, y, path)
+    y = np.repeat([f"{i:03d}" for i in range(70)], 3)
+    X = np.repeat(rng.normal(size=(70, 20)), 3, axis=0) + 0.3 * rng.normal(size=(210, 20))
+    images = [np.full((8, 8, 3), i, np.uint8) for i in range(210)]
+    report(X, images, y, path)
     assert "60 of 70 classes are shown" in Page(path).text
 
 
@@ -228,54 +236,53 @@ def test_pictures_are_shown_beside_the_mistakes(model, photos, labels, path, qui
 
     wrong = labels.copy()
     wrong[[0, 20]] = wrong[[20, 0]]
-    write_report(model, photos, wrong, path, overlay=overlay)
+    report(model, photos, wrong, path, overlay=overlay)
     assert sorted(asked) == sorted([photos[0], photos[20]])
     section = Page(path).source.split('id="mistakes"')[1].split("</section>")[0]
     assert section.count("<img") == 4
 
 
 def test_the_page_is_the_same_again(embeddings, photos, labels, path):
-    write_report(embeddings, photos, labels, path)
+    report(embeddings, photos, labels, path)
     first = path.read_text()
-    write_report(embeddings, photos, labels, path)
+    report(embeddings, photos, labels, path)
     assert path.read_text() == first
 
 
 def test_parameters_are_checked(embeddings, model, photos, labels, path, tmp_path):
     for options, message in [
+        ({"n_bootstrap": -1}, "'n_bootstrap' parameter"),
         ({"cv": 1}, "'cv' parameter of write_report"),
         ({"threshold": 2}, "'threshold' parameter"),
         ({"task": "ranking"}, "'task' parameter"),
         ({"train": (photos, labels)}, "'train' parameter"),
     ]:
         with pytest.raises(ParameterError, match=message):
-            write_report(embeddings, photos, labels, path, **options)
+            report(embeddings, photos, labels, path, **options)
     with pytest.raises(ParameterError, match=r"must end in \.html"):
-        write_report(embeddings, photos, labels, tmp_path / "report.pdf")
+        report(embeddings, photos, labels, tmp_path / "report.pdf")
     with pytest.raises(InputError, match="one entry per image"):
-        write_report(embeddings, photos[:3], labels, path)
+        report(embeddings, photos[:3], labels, path)
     with pytest.raises(InputError, match="does not: use"):
-        write_report(LinearProbeClassifier(), photos, labels, path)
+        report(LinearProbeClassifier(), photos, labels, path)
     with pytest.raises(InputError, match="two classes"):
-        write_report(embeddings[:12], photos[:12], labels[:12], path)
+        report(embeddings[:12], photos[:12], labels[:12], path)
     assert not path.exists()
 
 
-def test_a_disk_that_is_full_is_one_sentence(
-    embeddings, photos, labels, path, monkeypatch, quick
-):
+def test_a_disk_that_is_full_is_one_sentence(embeddings, photos, labels, path, monkeypatch, quick):
     def full(*args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("featuretl.report.page.replace_file", full)
     with pytest.raises(StoreError, match="No space left on device"):
-        write_report(embeddings, photos, labels, path)
+        report(embeddings, photos, labels, path)
 
 
 def test_without_jinja_the_extra_is_named(embeddings, photos, labels, path, monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(FeatureTLError, match=r"pip install 'featuretl\[report\]'"):
-        write_report(embeddings, photos, labels, path)
+        report(embeddings, photos, labels, path)
 
 
 def test_names_leave_out_what_they_share():
@@ -285,19 +292,22 @@ def test_names_leave_out_what_they_share():
     assert short_names([]) == []
 
 
-def test_a_tuned_network_is_drawn_by_its_own_embeddings(photos, labels, path, shared_cache):
-    from featuretl import FineTuneClassifier
-
+def test_a_tuned_network_is_drawn_by_its_own_embeddings(
+    photos, labels, path, shared_cache, monkeypatch
+):
+    drawn = []
+    place = lambda X, random_state: drawn.append(X) or X[:, :2]  # noqa: E731
+    monkeypatch.setattr(embedding_map, "map_of", place)
     model = FineTuneClassifier(
         "test_resnet", weights="random", n_blocks=1, learning_rate=0.003, epochs=1,
         augment="none", random_state=0, cache=shared_cache,
     ).fit(photos, labels)  # fmt: skip
-    found = write_report(model, photos, labels, path, cache=shared_cache)
-    assert found["scored"] == 24
-    assert model.decision_.splitlines()[0][:30] in Page(path).text
+    found = report(model, photos, labels, path, cache=shared_cache)
+    assert found["scores"]["accuracy"] == model.score(photos, labels)
+    np.testing.assert_allclose(drawn[0], model.transform(photos), atol=1e-6)
 
 
-def test_the_embedder_of_a_pipeline_is_used(photos, labels, path, forwards, model):
-    write_report(model, photos, labels, path)
+def test_the_embedder_of_a_pipeline_is_used(photos, labels, path, forwards, model, quick):
+    report(model, photos, labels, path)
     assert not forwards  # all came from its cache
     assert isinstance(model[0], ImageEmbedder)
