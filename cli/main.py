@@ -23,6 +23,7 @@ from .export import export
 from .extract import extract
 from .predict import predict
 from .rank import rank
+from .report import report
 from .train import train
 
 DEBUG_VARIABLE = "FEATURETL_DEBUG"
@@ -61,6 +62,7 @@ for command in (
     train,
     evaluate,
     predict,
+    report,
     explain,
     export,
     extract,

@@ -60,6 +60,13 @@ def check_seconds(owner: str, name: str, value: Any) -> None:
     raise parameter_error(owner, name, "a number of seconds > 0", value)
 
 
+def check_share(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is a number in (0, 1]."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) <= 1:
+        return
+    raise parameter_error(owner, name, "a number in (0, 1]", value)
+
+
 def check_bool(owner: str, name: str, value: Any) -> None:
     """Raise ParameterError unless `value` is True or False."""
     if not isinstance(value, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
 import time
@@ -9,11 +10,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 import featuretl
 from featuretl._runtime import versions
 from featuretl.images.inputs import read
 
 Card = dict[str, Any]
+
+# Of each sha256 as many bytes tell ten million images apart.
+_SHORT = 8
 
 
 def card_of(model: Any) -> Card:
@@ -64,16 +70,45 @@ def data_of(images: Sequence[Any], y: Sequence[Any]) -> Card:
     -------
     dict
         `images`, how many; `sha256` over the contents and labels, in order; `per_class`, where
-        labels are text.
+        labels are text; `contents`, by which `trained_on` knows the images again: the first 8
+        bytes of the sha256 of each one's content, sorted, in base64 (11 characters an image).
     """
     digest = hashlib.sha256()
+    keys = []
     for image, label in zip(images, y, strict=True):
-        digest.update(read(image).key)
+        keys.append(read(image).key)
+        digest.update(keys[-1])
         digest.update(f"{label}\n".encode("utf-8", "surrogateescape"))
-    data: Card = {"images": len(images), "sha256": digest.hexdigest()}
+    contents = base64.b64encode(b"".join(sorted(key[:_SHORT] for key in keys))).decode("ascii")
+    data: Card = {"images": len(images), "sha256": digest.hexdigest(), "contents": contents}
     if all(isinstance(label, str) for label in y):
         data["per_class"] = dict(sorted(Counter(y).items()))
     return data
+
+
+def trained_on(card: Card, keys: Any) -> np.ndarray | None:
+    """Return which images a model was trained on, as far as its card tells.
+
+    Parameters
+    ----------
+    card : dict
+        As `read_card` gives it, unchecked.
+    keys : ndarray of shape (n,), S32
+        sha256 of the images' contents, as in `Extraction.keys`.
+
+    Returns
+    -------
+    ndarray of shape (n,), bool; or None
+        None where the card does not say.
+    """
+    data = card.get("data")
+    try:
+        contents = base64.b64decode(data["contents"], validate=True)  # type: ignore[index]
+        known = np.frombuffer(contents, f"V{_SHORT}")
+    except (KeyError, TypeError, ValueError):
+        return None
+    short = {bytes(key) for key in known}
+    return np.array([bytes(key).ljust(32, b"\0")[:_SHORT] in short for key in keys], bool)
 
 
 def _metrics(decision: Any) -> Card | None:
