@@ -52,6 +52,10 @@ _COUNTED = {
     "--n-bootstrap", type=click.IntRange(min=0), default=200, show_default=True,
     help="Resamples of the images for the intervals.",
 )  # fmt: skip
+@click.option(
+    "--explain/--no-explain", default=True, show_default=True,
+    help="Show where the evidence for mistakes lies.",
+)  # fmt: skip
 @click.option("--title", help="Of the page.")
 @click.option(
     "--weights", type=click.Path(dir_okay=False), metavar="FILE",

@@ -115,6 +115,7 @@ BELOW = {
         "heads",
         "models",
         "prediction",
+        "explanation",
     },
     "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
     "networks": {"exceptions", "images", "backbones", "prediction"},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from featuretl._validation import printable
+from featuretl.exceptions import FeatureTLError
 from featuretl.report.examination import Examination
 from featuretl.report.names import short_names
 from featuretl.report.thumbnails import data_uri, thumbnails
@@ -20,11 +21,9 @@ _SHOWN, _SHOWN_PAIRS = 24, 12
 _SIDE, _QUALITY = 240, 72
 
 
-def galleries(
-    found: Examination, overlay: Callable[[list[Any]], Sequence[Image.Image]] | None
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the sections, and what they leave out."""
-    made = [_mistakes(found, overlay)]
+def galleries(found: Examination, model: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the sections, with evidence for mistakes unless `model` is None, and what they leave out."""
+    made = [_mistakes(found, model)]
     if found.label_errors is not None:
         made.append(_label_errors(found))
     made.append(_duplicates(found))
@@ -39,14 +38,17 @@ def galleries(
     return made, left_out
 
 
-def _mistakes(found: Examination, overlay: Any) -> dict[str, Any]:
+def _mistakes(found: Examination, model: Any) -> dict[str, Any]:
     subject, rows = found.subject, found.mistakes[:_SHOWN]
     images = [subject.images[i] for i in rows["index"]]
     names = short_names(subject.names)
     photos = [[uri] for uri in thumbnails(images, _SIDE, quality=_QUALITY)]
-    if overlay is not None and images:
-        for shown, drawn in zip(photos, overlay(images), strict=True):
-            shown.append(data_uri(drawn, _SIDE, _QUALITY))
+    evidence: list[Image.Image] = []
+    remark = ""
+    if model is not None and images:
+        evidence, remark = _evidence(model, images)
+    for shown, drawn in zip(photos, evidence, strict=False):
+        shown.append(data_uri(drawn, _SIDE, _QUALITY))
     n = len(found.mistakes)
     shots = []
     for row, shown in zip(rows.itertuples(), photos, strict=True):
@@ -71,7 +73,21 @@ def _mistakes(found: Examination, overlay: Any) -> dict[str, Any]:
             if n
             else (f"None of {found.metrics.n:,} images is predicted wrongly.")
         )
-    return _gallery("mistakes", name, name.split()[-1].capitalize(), words, shots, n)
+    return _gallery("mistakes", name, name.split()[-1].capitalize(), words + remark, shots, n)
+
+
+def _evidence(model: Any, images: list[Any]) -> tuple[list[Image.Image], str]:
+    """Return a picture for each image, none where the model cannot be explained, and a remark."""
+    from featuretl.explanation.explain import explain
+
+    try:
+        found = explain(model, images)
+    except FeatureTLError as error:
+        return [], f" No evidence is shown: {error}"
+    made_by = f"red for it, blue against it ({found[0].method})"
+    return [
+        e.overlay() for e in found
+    ], f" Beside each, the evidence for what was predicted: {made_by}."
 
 
 def _label_errors(found: Examination) -> dict[str, Any]:

@@ -6,13 +6,12 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from sklearn.utils.validation import check_random_state
 
 import featuretl
@@ -42,7 +41,6 @@ from featuretl.report.subject import (
 )
 
 Array = np.ndarray[Any, Any]
-Overlay = Callable[[list[Any]], Sequence[Image.Image]]
 
 _OWNER = "write_report"
 _HERE = Path(__file__).parent
@@ -61,7 +59,7 @@ def write_report(
     cv: int = 5,
     threshold: float = 0.9,
     n_bootstrap: int = 200,
-    overlay: Overlay | None = None,
+    explain: bool = True,
     title: str | None = None,
     cache: Any = "auto",
     random_state: int = 0,
@@ -101,9 +99,8 @@ def write_report(
         From which similarity on two images are near-duplicates; see `near_duplicates`.
     n_bootstrap : int >= 0, default=200
         Resamples for the intervals of other scores than the accuracy and those of classes; 0 gives none.
-    overlay : callable, default=None
-        Given the list of mistaken images that are shown, returns a PIL image for each, such as
-        a heat map, to be shown beside it.
+    explain : bool, default=True
+        With a model: show beside each mistake where the evidence for the prediction lies; see `explain`.
     title : str, default=None
         Of the page.
     cache : "auto", path, EmbeddingStore or None, default="auto"
@@ -155,7 +152,8 @@ def write_report(
     check_random_state(random_state)
     say = progress or (lambda words: None)
     training = None
-    if hasattr(source, "predict"):
+    is_model = hasattr(source, "predict")
+    if is_model:
         count = lambda done: say(f"Predicted {done:,} of {len(images):,} images")  # noqa: E731
         training = None if train is None else _training(source, train, cache)
         seen = partial(_seen, card or {}, training)
@@ -169,7 +167,9 @@ def write_report(
         is_regression = task == "regression"
         subject = subject_of_embeddings(source, images, y, groups, is_regression, cv, random_state)
     found = examine(subject, training, random_state, threshold, n_bootstrap, say)
-    context, left_out = _context(found, card or {}, overlay, random_state, say)
+    context, left_out = _context(
+        found, card or {}, source if explain and is_model else None, random_state, say
+    )
     name = title or f"{subject.title} on {len(subject):,} images"
     page = template.render(title=printable(name), **context)
 
@@ -227,7 +227,7 @@ def _seen(card: Card, training: Training | None, keys: Array) -> Array | None:
 
 
 def _context(
-    found: Examination, card: Card, overlay: Overlay | None, seed: int, say: Callable[[str], Any]
+    found: Examination, card: Card, model: Any, seed: int, say: Callable[[str], Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """Return what the template shows, and what it leaves out."""
     from markupsafe import Markup
@@ -238,7 +238,7 @@ def _context(
     say("Drawing the map")
     embedding_map, left_out = map_section(found, seed)
     say("Drawing")
-    shown, more_left_out = galleries(found, overlay)
+    shown, more_left_out = galleries(found, model)
     context = {
         "subtitle": _subtitle(subject, card),
         "warnings": [printable(warning) for warning in subject.warnings],

@@ -13,7 +13,13 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
-from featuretl import FineTuneClassifier, ImageEmbedder, LinearProbeClassifier, write_report
+from featuretl import (
+    FineTuneClassifier,
+    ImageEmbedder,
+    LinearProbeClassifier,
+    NearestMeanClassifier,
+    write_report,
+)
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError, StoreError
 from featuretl.images.inputs import read
 from featuretl.models.card import data_of, trained_on
@@ -227,19 +233,24 @@ def test_many_classes_are_cut_and_said(path, quick):
     assert "60 of 70 classes are shown" in Page(path).text
 
 
-def test_pictures_are_shown_beside_the_mistakes(model, photos, labels, path, quick):
-    asked = []
-
-    def overlay(images):
-        asked.extend(images)
-        return [Image.new("RGB", (30, 30), "red") for _ in images]
-
+def test_evidence_is_shown_beside_the_mistakes(model, photos, labels, path, quick):
     wrong = labels.copy()
     wrong[[0, 20]] = wrong[[20, 0]]
-    report(model, photos, wrong, path, overlay=overlay)
-    assert sorted(asked) == sorted([photos[0], photos[20]])
+    report(model, photos, wrong, path)
     section = Page(path).source.split('id="mistakes"')[1].split("</section>")[0]
     assert section.count("<img") == 4
+    assert "evidence for what was predicted" in section
+    report(model, photos, wrong, path, explain=False)
+    section = Page(path).source.split('id="mistakes"')[1].split("</section>")[0]
+    assert section.count("<img") == 2
+
+
+def test_a_model_without_evidence_is_reported_all_the_same(photos, labels, path, quick):
+    embedder = ImageEmbedder("test_vit", weights="random", pooling="avg+max")
+    model = make_pipeline(embedder, NearestMeanClassifier()).fit(photos, labels[::-1])
+    report(model, photos, labels, path)
+    section = Page(path).source.split('id="mistakes"')[1].split("</section>")[0]
+    assert "No evidence is shown" in section
 
 
 def test_the_page_is_the_same_again(embeddings, photos, labels, path):
