@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from .labels import groups_of, labels_of
-from .options import cache_options, json_option, resolve_cache
+from .options import cache_options, json_option, one_or_list, resolve_cache
 
 
 class AutoNoneOrShare(click.ParamType):
@@ -38,8 +38,9 @@ class AutoNoneOrShare(click.ParamType):
     default="auto", show_default=True, help="auto tries what the images allow.",
 )  # fmt: skip
 @click.option(
-    "--backbone", multiple=True, default=("tf_efficientnet_lite0",), show_default=True,
-    help="A timm model; of several the best; auto compares the packaged ones.",
+    "--backbone", default="tf_efficientnet_lite0", show_default=True, metavar="auto|NAME,..",
+    callback=one_or_list,
+    help="A timm model; of several, with commas, the best; auto compares the packaged ones.",
 )  # fmt: skip
 @click.option(
     "--weights", default="auto", show_default=True, metavar="auto|FILE|random",
@@ -60,7 +61,10 @@ class AutoNoneOrShare(click.ParamType):
     "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
     help="What does not fit in is left out.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--random-state", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
+    help="Draws the splits, and all that is random in training.",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="A torch device.")
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
 @cache_options
@@ -68,12 +72,10 @@ class AutoNoneOrShare(click.ParamType):
 def train(
     photos: tuple[str, ...],
     output: str,
-    backbone: tuple[str, ...],
     path_column: str | None,
     label_column: str | None,
     target: str | None,
     groups: str | None,
-    seed: int,
     cache: str | None,
     no_cache: bool,
     as_json: bool,
@@ -99,15 +101,15 @@ def train(
         photos, path_column=path_column, label_column=target or label_column, group_column=groups
     )
     y = labels_of(images, numbers=target is not None)
+    store = resolve_cache(cache, no_cache)
     kind: Any = TransferRegressor if target else TransferClassifier
     model = kind(
         **options,
-        backbone=backbone[0] if len(backbone) == 1 else list(backbone),
-        random_state=seed,
-        cache=resolve_cache(cache, no_cache),
+        cache=store,
         verbose=1,
     ).fit(images.paths, y, groups=groups_of(images))
-    card = {"data": data_of(images.paths, y), "command": shlex.join(["featuretl", *sys.argv[1:]])}
+    data = data_of(images.paths, y, store)
+    card = {"data": data, "command": shlex.join(["featuretl", *sys.argv[1:]])}
     save_model(model, output, card=card)
     if as_json:
         click.echo(json.dumps(_facts(model, output)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import featuretl
 from featuretl._runtime import versions
 from featuretl.images.inputs import read
+from featuretl.store.store import EmbeddingStore
 
 Card = dict[str, Any]
 
@@ -52,13 +54,15 @@ def card_of(model: Any) -> Card:
     return card
 
 
-def data_of(images: Sequence[Any], y: Sequence[Any]) -> Card:
-    """Return what a card says of the data: every image is read once.
+def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | None = None) -> Card:
+    """Return what a card says of the data.
 
     Parameters
     ----------
     images : sequence of n images
-    y : sequence of n labels or numbers
+    y : sequence of n labels, numbers or lists of labels
+    store : EmbeddingStore, optional
+        Where an extraction left the digests of files: these are not read again.
 
     Returns
     -------
@@ -67,13 +71,24 @@ def data_of(images: Sequence[Any], y: Sequence[Any]) -> Card:
         labels are text.
     """
     digest = hashlib.sha256()
-    for image, label in zip(images, y, strict=True):
-        digest.update(read(image).key)
+    for image, key, label in zip(images, _keys(images, store), y, strict=True):
+        digest.update(key or read(image).key)
         digest.update(f"{label}\n".encode("utf-8", "surrogateescape"))
     data: Card = {"images": len(images), "sha256": digest.hexdigest()}
     if all(isinstance(label, str) for label in y):
         data["per_class"] = dict(sorted(Counter(y).items()))
     return data
+
+
+def _keys(images: Sequence[Any], store: EmbeddingStore | None) -> list[bytes | None]:
+    """Return the sha256 of every file whose state is as a store remembers it, None of the others."""
+    keys: list[bytes | None] = [None] * len(images)
+    files = [i for i, image in enumerate(images) if isinstance(image, (str, os.PathLike))]
+    if store is not None:
+        paths = [os.fspath(images[i]) for i in files]
+        for i, key in zip(files, store.memo.digests(paths), strict=True):
+            keys[i] = key
+    return keys
 
 
 def _metrics(decision: Any) -> Card | None:

@@ -78,12 +78,24 @@ def test_train_for_machines(photo_folder):
     assert json.loads(none.stdout)["outer"]["score"] is None
 
 
+def test_several_backbones_are_compared(photo_folder, shared_cache, tmp_path):
+    names = "tf_efficientnet_lite0,mobilenetv2_100"
+    result = run(
+        "train", photo_folder, "-o", "m.featuretl", "--cache", shared_cache, "--json",
+        "--strategy", "linear", "--test-size", "none", "--backbone", names, "--random-state", 7,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    tried = {candidate["backbone"] for candidate in json.loads(result.stdout)["candidates"]}
+    assert tried == set(names.split(","))
+    assert load_model(tmp_path / "m.featuretl").random_state == 7
+
+
 def test_groups_and_numbers_of_a_manifest(manifest, tmp_path):
     result = run("train", manifest, "-o", "m.featuretl", *QUICK, "--label-column", "kind", "--groups", "walk")  # fmt: skip
     assert result.exit_code == 0, result.output
     result = run("train", manifest, "-o", "n.featuretl", *QUICK, "--target", "height")
     assert result.exit_code == 0, result.output
-    assert "r2" in result.stdout
+    assert re.search(r"r2 -?\d\.\d+ \(95% interval", result.stdout)
     result = run("evaluate", "n.featuretl", manifest, "--label-column", "height", "--json")
     assert json.loads(result.stdout)["task"] == "regression"
     result = run("predict", "n.featuretl", manifest, "-o", "p.jsonl")

@@ -26,6 +26,7 @@ from featuretl import (
     SVMProbeClassifier,
     TransferClassifier,
     TransferRegressor,
+    extract,
     load_model,
     read_card,
     save_model,
@@ -294,6 +295,17 @@ def test_the_card_says_what_it_is_given(iris, photos, tmp_path):
     assert card["data"] == data
     assert card["command"] == "here"
     assert card["classes"] == ["setosa", "versicolor", "virginica"]
+
+
+def test_the_card_reads_no_file_whose_digest_is_known(photos, store, monkeypatch):
+    expected = data_of(photos, range(24))
+    extract(photos, load_backbone("test_resnet", weights="random"), store=store)
+
+    def read(image):
+        raise AssertionError(image)
+
+    monkeypatch.setattr("featuretl.models.card.read", read)
+    assert data_of(photos, range(24), store) == expected
 
 
 def test_the_digest_is_of_the_model(iris, tmp_path):
