@@ -103,6 +103,23 @@ def model_options(command: F) -> F:
     return command
 
 
+def label_options(command: F) -> F:
+    """Add --label-column and --label-separator."""
+    columns = click.option(
+        "--label-column",
+        metavar="COLUMN,..",
+        callback=one_or_list,
+        help="Column of a manifest that holds the labels; several columns of 0 and 1, with commas, "
+        "are labels that an image may have together.",
+    )
+    separator = click.option(
+        "--label-separator",
+        metavar="TEXT",
+        help='What divides the labels of an image that may have several, such as ";".',
+    )
+    return columns(separator(command))
+
+
 def cache_options(command: F) -> F:
     """Add --cache and --no-cache."""
     no_cache = click.option("--no-cache", is_flag=True, help="Keep no embeddings.")

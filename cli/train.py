@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from .labels import groups_of, labels_of
-from .options import cache_options, json_option, one_or_list, resolve_cache
+from .labels import check_columns, groups_of, labels_of
+from .options import cache_options, json_option, label_options, one_or_list, resolve_cache
 
 
 class AutoNoneOrShare(click.ParamType):
@@ -47,7 +47,7 @@ class AutoNoneOrShare(click.ParamType):
     help="Packaged or from timm's hub; a local .safetensors or .pth file; or none.",
 )  # fmt: skip
 @click.option("--path-column", help="Column of a manifest that holds the paths.")
-@click.option("--label-column", help="Column of a manifest that holds the classes.")
+@label_options
 @click.option("--target", metavar="COLUMN", help="Column of a manifest of numbers: regression.")
 @click.option(
     "--groups", metavar="COLUMN",
@@ -73,7 +73,8 @@ def train(
     photos: tuple[str, ...],
     output: str,
     path_column: str | None,
-    label_column: str | None,
+    label_column: str | list[str] | None,
+    label_separator: str | None,
     target: str | None,
     groups: str | None,
     cache: str | None,
@@ -84,7 +85,8 @@ def train(
     """Learn from labelled PHOTOS, and write a model that can be evaluated and predicts.
 
     PHOTOS are class folders, or .csv or .parquet manifests. The strategy is chosen on inner
-    splits; the score is that of images that had no part in it.
+    splits; the score is that of images that had no part in it. Images with several labels each take
+    "--strategy linear", and --label-separator or several columns in --label-column.
     """
     from featuretl._validation import printable
     from featuretl.images.sources import find_images
@@ -98,9 +100,14 @@ def train(
     if target and label_column:
         raise click.UsageError("--target and --label-column exclude each other.")
     images = find_images(
-        photos, path_column=path_column, label_column=target or label_column, group_column=groups
+        photos,
+        path_column=path_column,
+        label_column=target or label_column,
+        label_separator=label_separator,
+        group_column=groups,
     )
     y = labels_of(images, numbers=target is not None)
+    check_columns(y, label_column)
     store = resolve_cache(cache, no_cache)
     kind: Any = TransferRegressor if target else TransferClassifier
     model = kind(

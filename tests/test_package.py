@@ -103,7 +103,9 @@ BELOW = {
         "outputs",
         "models",
         "prediction",
+        "prediction_parts",
     },
+    "prediction_parts": {"exceptions", "_validation", "outputs"},
     "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
 }
 TORCH_ROOMS = {"backbones", "finetune"}

@@ -67,16 +67,18 @@ def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | Non
     Returns
     -------
     dict
-        `images`, how many; `sha256` over the contents and labels, in order; `per_class`, where
-        labels are text.
+        `images`, how many; `sha256` over the contents and labels, in order; `per_class`, images per
+        label, where labels are text.
     """
     digest = hashlib.sha256()
     for image, key, label in zip(images, _keys(images, store), y, strict=True):
         digest.update(key or read(image).key)
         digest.update(f"{label}\n".encode("utf-8", "surrogateescape"))
     data: Card = {"images": len(images), "sha256": digest.hexdigest()}
-    if all(isinstance(label, str) for label in y):
-        data["per_class"] = dict(sorted(Counter(y).items()))
+    per_image = (labels if isinstance(labels, (list, tuple)) else [labels] for labels in y)
+    named = [label for labels in per_image for label in labels]
+    if all(isinstance(label, str) for label in named):
+        data["per_class"] = dict(sorted(Counter(named).items()))
     return data
 
 
