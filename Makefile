@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: test demo check clean
+.PHONY: test demo check docs clean
 .DEFAULT_GOAL := test
 
 $(VENV)/installed: pyproject.toml
@@ -24,6 +24,10 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The API reference, into build/docs.
+docs: $(VENV)/installed
+	$(BIN)/python docs/api.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info featuretl-demo
