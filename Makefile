@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: test demo check clean chromium
+.PHONY: test demo check docs clean chromium
 .DEFAULT_GOAL := test
 
 $(VENV)/installed: pyproject.toml
@@ -30,6 +30,10 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The API reference, into build/docs.
+docs: $(VENV)/installed
+	$(BIN)/python docs/api.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info featuretl-demo

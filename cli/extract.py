@@ -15,6 +15,7 @@ from .options import (
     cache_options,
     devices_option,
     json_option,
+    one_or_list,
     resolve_cache,
     runtime_option,
 )
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     help="Packaged or from timm's hub; a local .safetensors or .pth file; or none.",
 )  # fmt: skip
 @click.option(
-    "--layers", multiple=True, default=("pre_logits",), show_default=True,
-    help="'pre_logits', or a layer's number or name; may be given several times.",
+    "--layers", default="pre_logits", show_default=True, metavar="LAYER,..", callback=one_or_list,
+    help="'pre_logits', or a layer's number or name; several, with commas, side by side.",
 )  # fmt: skip
 @click.option("--pooling", default="auto", show_default=True, help="auto, avg, max, cls, avg+max, cls+avg, gem or flatten.")  # fmt: skip
 @click.option("--normalize", is_flag=True, help="Scale every embedding to length 1.")
@@ -116,7 +117,7 @@ def _extract(
     store: EmbeddingStore | None,
     backbone: str,
     weights: str,
-    layers: tuple[str, ...],
+    layers: str | list[str],
     pooling: str,
     normalize: bool,
     precision: str,
@@ -126,7 +127,8 @@ def _extract(
     from featuretl.backbones.spec import BackboneSpec
     from featuretl.extraction import extract
 
-    numbered = [int(layer) if re.fullmatch(r"-?\d+", layer) else layer for layer in layers]
+    named = [layers] if isinstance(layers, str) else layers
+    numbered = [int(layer) if re.fullmatch(r"-?\d+", layer) else layer for layer in named]
     spec = BackboneSpec.of(
         "featuretl extract",
         backbone,

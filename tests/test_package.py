@@ -103,6 +103,7 @@ BELOW = {
         "outputs",
         "models",
         "prediction",
+        "prediction_parts",
     },
     "report": {
         "exceptions",
@@ -117,6 +118,7 @@ BELOW = {
         "prediction",
         "explanation",
     },
+    "prediction_parts": {"exceptions", "_validation", "outputs"},
     "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
     "networks": {"exceptions", "images", "backbones", "prediction"},
     "explanation": {

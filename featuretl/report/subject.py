@@ -17,6 +17,7 @@ from featuretl.prediction import (
     check_takes_images,
     in_batches,
     inner_of,
+    is_multilabel,
     known_labels,
 )
 from featuretl.report.probe import HeldOut, out_of_fold
@@ -140,10 +141,15 @@ def subject_of_model(
 ) -> Subject:
     """Return what a fitted model says of images; `seen` tells which of them it was trained on."""
     check_takes_images(model)
+    if is_multilabel(model):
+        raise InputError(
+            "A report is of one class per image, or of numbers; this model gives several labels per "
+            "image: use featuretl evaluate, or evaluate_model."
+        )
     images = as_images(images, _OWNER)
     y = known_labels(model, y)
     _check_lengths(len(images), y=y, groups=groups)
-    parts = [part for _, part in in_batches(model, images, progress)]
+    parts = list(in_batches(model, images, progress))
     ok = np.concatenate([part.ok for part in parts] or [np.zeros(0, bool)])
     rows = np.flatnonzero(ok).tolist()
     if not rows:

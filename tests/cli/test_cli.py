@@ -160,7 +160,7 @@ def test_stdout_holds_the_result_only(with_bad: Path) -> None:
 
 def test_other_options_make_other_embeddings(few: Path) -> None:
     assert summary(extract(few, "--json"))["n_features"] == 96
-    flat = extract(few, "--json", "--layers", "1", "--layers", "layer4", "--pooling", "avg")
+    flat = extract(few, "--json", "--layers", "1,layer4", "--pooling", "avg")
     assert counts(flat) == (3, 0, 3, 0)
     assert summary(flat)["n_features"] != 96
     assert counts(extract(few, "--json", "--normalize")) == (3, 0, 3, 0)
