@@ -26,7 +26,7 @@ def train(folder: str) -> list[str]:
     from featuretl import ImageEmbedder, LinearProbeClassifier, load_image_folder, save_model
     from featuretl.demo import write_digits
 
-    photos = load_image_folder(write_digits(f"{folder}/digits"))
+    photos = load_image_folder(write_digits(f"{folder}/digits") / "train")
     model = make_pipeline(ImageEmbedder(cache=f"{folder}/store"), LinearProbeClassifier())
     save_model(model.fit(photos.data, photos.target), f"{folder}/model.featuretl")
     return list(photos.data)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -16,7 +14,7 @@ FOLDER = "featuretl-demo/digits"
 
 def digits(n: int = 240) -> list[list]:
     """Return paths to train on, paths held out (a third), and the digit on each of both."""
-    paths = sorted(write_digits(FOLDER).glob("*/*.png"), key=lambda path: path.name)[:n]
+    paths = sorted(write_digits(FOLDER).glob("*/*/*.png"), key=lambda path: path.name)[:n]
     names = [path.parent.name for path in paths]
     return train_test_split(list(map(str, paths)), names, test_size=1 / 3, random_state=0)
 
@@ -33,7 +31,8 @@ def pairs(n: int = 240) -> list[list]:
 
 def turned(n: int = 240) -> list[list]:
     """Return sixes and fours, turned by up to 60 degrees, as `digits` does, and the angles."""
-    paths = [path for digit in "46" for path in sorted(Path(write_digits(FOLDER), digit).iterdir())]
+    folder = write_digits(FOLDER)
+    paths = [path for digit in "46" for path in sorted(folder.glob(f"*/{digit}/*.png"))]
     angles = np.random.default_rng(0).uniform(-60, 60, n)
     upright = [Image.open(path).resize((64, 64), Image.Resampling.BICUBIC) for path in paths[:n]]
     X = [image.rotate(angle) for image, angle in zip(upright, angles, strict=True)]

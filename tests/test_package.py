@@ -58,7 +58,7 @@ BELOW = {
     },
     "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
     "heads": {"exceptions", "_validation"},
-    "demo": {"images", "store", "_engine", "extraction"},
+    "demo": set(),
     "finetune": {
         "exceptions",
         "_validation",

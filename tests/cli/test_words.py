@@ -12,13 +12,17 @@ from featuretl import (
     EmbeddingStore,
     TransferClassifier,
     evaluate_model,
+    explain,
+    export_model,
     extract,
     load_model,
     predict_to_file,
     rank_backbones,
+    write_report,
 )
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.demo import run_demo
+from featuretl.demo import write_digits
+from featuretl.explanation.pictures import save_overlays
 from featuretl.images.sources import find_images
 from featuretl.prediction import use_machine
 from featuretl.store.collect import collect
@@ -31,7 +35,10 @@ CALLED = {
     "predict": [load_model, find_images, predict_to_file, use_machine],
     "extract": [extract, BackboneSpec, find_images],
     "rank": [rank_backbones, find_images],
-    "demo": [run_demo],
+    "explain": [explain, load_model, find_images, save_overlays],
+    "export": [export_model, load_model, find_images],
+    "report": [write_report, load_model, find_images],
+    "demo": [write_digits],
     "gc": [collect, EmbeddingStore],
 }
 OWN = {
