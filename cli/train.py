@@ -133,7 +133,8 @@ def _show(model: Any) -> None:
 
     parts = model.decision_.__rich__().renderables
     print_table(parts[0])
-    Console(soft_wrap=True).print(parts[1])
+    console = Console()
+    console.print(parts[1], soft_wrap=not console.is_terminal)
 
 
 def _facts(model: Any, output: str) -> dict[str, Any]:

@@ -117,6 +117,10 @@ class Decision:
         from rich.text import Text
 
         frame = self._shown()
+        if frame["backbone"].nunique() == 1:
+            frame = frame.drop(columns="backbone")
+        # The sentences below have the backbone, and the whole of each verdict.
+        frame["verdict"] = frame["verdict"].str.extract("^([^,:]*)", expand=False)
         table = Table(*map(str, frame.columns))
         for row in frame.itertuples(index=False):
             table.add_row(*map(Text, row))
