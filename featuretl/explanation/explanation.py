@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featuretl._validation import parameter_error
-from featuretl.exceptions import FeatureTLError
+from featuretl._validation import import_pyplot, parameter_error
 from featuretl.images.inputs import read
 
 _FOR, _AGAINST = np.array([[255, 40, 0], [0, 90, 255]], np.float32)
@@ -102,12 +101,7 @@ class Explanation:
         FeatureTLError
             If matplotlib is not installed.
         """
-        try:
-            import matplotlib.pyplot as plt
-        except ImportError as error:
-            raise FeatureTLError(
-                "plot needs matplotlib; install it with pip install 'featuretl[plot]'."
-            ) from error
+        plt = import_pyplot()
         ax = plt.subplots()[1] if ax is None else ax
         ax.imshow(self.overlay(alpha))
         ax.set_title(self.caption, parse_math=False)

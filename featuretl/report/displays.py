@@ -10,8 +10,8 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from featuretl._validation import printable
-from featuretl.exceptions import FeatureTLError, ImageError
+from featuretl._validation import import_pyplot, printable
+from featuretl.exceptions import ImageError
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.report.findings import (
     class_scores,
@@ -25,17 +25,6 @@ Array = np.ndarray[Any, Any]
 # What is left of the embeddings before t-SNE; van der Maaten and Hinton (2008) took 30.
 _COMPONENTS = 50
 _PERPLEXITY = 30
-
-
-def import_pyplot() -> Any:
-    """Return matplotlib.pyplot; raises FeatureTLError where there is none."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise FeatureTLError(
-            "Figures need matplotlib; install it with pip install 'featuretl[plot]'."
-        ) from error
-    return plt
 
 
 def map_of(X: Any, *, random_state: Any = 0) -> Array:

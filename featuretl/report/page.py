@@ -20,6 +20,7 @@ from featuretl._validation import (
     check_int,
     check_option,
     check_share,
+    import_pyplot,
     parameter_error,
     printable,
 )
@@ -28,7 +29,6 @@ from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
 from featuretl.outputs import check_output, replace_file
 from featuretl.prediction import check_takes_images, known_labels
-from featuretl.report.displays import import_pyplot
 from featuretl.report.embedding_map import map_section
 from featuretl.report.examination import Examination, Training, examine, facts_of
 from featuretl.report.galleries import galleries
