@@ -50,7 +50,7 @@ OF_THE_MACHINE = {"device", "n_jobs"}  # use_machine takes them as a fitted mode
 
 @pytest.mark.parametrize("name", CALLED)
 def test_options_are_parameters(name: str) -> None:
-    commands: dict[str, Any] = {**cli.commands, **cli.commands["cache"].commands}
+    commands: dict[str, Any] = {**cli.commands["cache"].commands, **cli.commands}
     words: set[str] = set()
     for function in CALLED[name]:
         words |= set(inspect.signature(function).parameters)
