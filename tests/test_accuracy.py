@@ -13,12 +13,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featuretl import ImageEmbedder, load_image_folder
+from featuretl.demo import write_digits
 from featuretl.exceptions import FeatureTLWarning
 
 
 def linear_probe(**parameters):
     head = LogisticRegression(max_iter=1000)
     return make_pipeline(ImageEmbedder(**parameters), StandardScaler(), head)
+
+
+def test_digits(tmp_path):
+    train, test = (load_image_folder(write_digits(tmp_path) / part) for part in ("train", "test"))
+    assert (len(train.data), len(test.data)) == (1347, 450)
+    accuracy = linear_probe().fit(train.data, train.target).score(test.data, test.target)
+    print(f"digits, held out: {accuracy:.3f}")
+    assert accuracy >= 0.95
 
 
 def test_hymenoptera(shared_data, shared_cache):

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -39,7 +40,8 @@ def scores(place, monkeypatch, capsys):
 def test_every_example_is_run():
     here = Path(__file__).read_text()
     for path in EXAMPLES.glob("*.py"):
-        assert path.stem == "example_data" or f'scores("{path.stem}")' in here, path.name
+        elsewhere = path.stem in ("example_data", "serve_onnx")  # serve_onnx: tests/export
+        assert elsewhere or f'scores("{path.stem}")' in here, path.name
         assert len(path.read_text().splitlines()) <= 40
 
 
@@ -91,3 +93,10 @@ def test_semi_supervised(scores):
 def test_other_steps(scores):
     fitted, loaded = scores("other_steps")
     assert fitted == loaded > 0.6
+
+
+def test_explain_photographs(scores, place, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["explain_photographs.py", str(place / "explain.png")])
+    scores("explain_photographs")
+    with Image.open(place / "explain.png") as picture:
+        assert picture.width > 2 * picture.height
