@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -528,7 +529,12 @@ def test_an_interrupted_extraction_goes_on_where_it_was(
 ) -> None:
     options = ["extract", *TINY, "--batch-size", "4", "--n-jobs", "1"]
     process = subprocess.Popen(
-        [*MAIN, *options, str(many)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*MAIN, *options, str(many)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and what it starts does so, too.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     # An image is claimed, in one of 64 files, before it is read, and no more than 9 images are read
     # ahead: when 25 files are there, some batches of 4 have been embedded, and most have not.
