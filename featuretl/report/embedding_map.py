@@ -36,14 +36,7 @@ def map_section(found: Examination, seed: int) -> tuple[dict[str, Any], list[str
     if n > MOST_ON_MAP:
         rows = np.sort(np.random.default_rng(seed).choice(n, MOST_ON_MAP, replace=False))
         left_out.append(f"The map shows {MOST_ON_MAP:,} of the {n:,} images, drawn at random.")
-    side, quality = next(size[1:] for size in _SIZES if len(rows) <= size[0])
-    images = [subject.images[i] for i in rows]
-    # In random order, so that no class is left without photographs where the budget ends.
-    order = np.random.default_rng(seed).permutation(len(rows))
-    made = thumbnails([images[i] for i in order], side, quality=quality, budget=BUDGET)
-    thumbs: list[str | None] = [None] * len(rows)
-    for i, uri in zip(order.tolist(), made, strict=True):
-        thumbs[i] = uri
+    thumbs = _photographs([subject.images[i] for i in rows], seed)
     missing = thumbs.count(None)
     if missing:
         left_out.append(
@@ -52,11 +45,7 @@ def map_section(found: Examination, seed: int) -> tuple[dict[str, Any], list[str
         )
     groups, group = _groups(subject.y[rows], subject.classes)
     wrong = _wrong(found, rows)
-    places = map_of(subject.shown_X[rows], random_state=seed)
-    low, high = places.min(axis=0), places.max(axis=0)
-    places = (places - low) / np.where(high > low, high - low, 1) * (high > low) + 0.5 * (
-        high <= low
-    )
+    places = _in_unit_square(map_of(subject.shown_X[rows], random_state=seed))
     label, said = _words(found, rows)
     data = {
         "x": np.round(places[:, 0], 4).tolist(),
@@ -84,6 +73,25 @@ def map_section(found: Examination, seed: int) -> tuple[dict[str, Any], list[str
         "words": words,
     }
     return section, left_out
+
+
+def _photographs(images: list[Any], seed: int) -> list[str | None]:
+    """Return a small photograph of each image; None where it cannot be read, or the budget ends."""
+    side, quality = next(size[1:] for size in _SIZES if len(images) <= size[0])
+    # In random order, so that no class is left without photographs where the budget ends.
+    order = np.random.default_rng(seed).permutation(len(images)).tolist()
+    made = thumbnails([images[i] for i in order], side, quality=quality, budget=BUDGET)
+    thumbs: list[str | None] = [None] * len(images)
+    for i, uri in zip(order, made, strict=True):
+        thumbs[i] = uri
+    return thumbs
+
+
+def _in_unit_square(places: Array) -> Array:
+    """Return places (n, 2) scaled to [0, 1] in each direction; 0.5 where they do not differ."""
+    low, high = places.min(axis=0), places.max(axis=0)
+    scaled = (places - low) / np.where(high > low, high - low, 1)
+    return np.where(high > low, scaled, 0.5)
 
 
 def _names(subject: Any, rows: Array) -> list[str]:
