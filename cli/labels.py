@@ -9,10 +9,12 @@ if TYPE_CHECKING:
 
 
 def labels_of(images: ImageList, numbers: bool) -> list[Any]:
-    """Return the label of every image, or the number; raise InputError where one has none."""
+    """Return the label of every image, its labels, or the number; InputError where one has none."""
     from featuretl._validation import printable
     from featuretl.exceptions import InputError
 
+    if images.tags is not None:
+        return _tags_of(images, numbers)
     labels = images.labels or [None] * len(images)
     if None in labels:
         raise InputError(
@@ -26,6 +28,37 @@ def labels_of(images: ImageList, numbers: bool) -> list[Any]:
         return [float(label or "") for label in labels]
     except ValueError as error:
         raise InputError(f"The column of numbers holds something else: {error}.") from error
+
+
+def _tags_of(images: ImageList, numbers: bool) -> list[Any]:
+    """Return the labels of every image, which may have several, or none."""
+    from featuretl.exceptions import InputError
+
+    tags = images.tags or []
+    if numbers:
+        raise InputError("Numbers are one column; several columns, and a separator, are of labels.")
+    if None in tags:
+        raise InputError(
+            f"{tags.count(None):,} of {len(tags):,} images come from a source without the label "
+            "columns; name manifests only."
+        )
+    if not any(tags):
+        raise InputError("No image has any label; look at the label columns, or the separator.")
+    return tags
+
+
+def check_columns(y: list[Any], label_column: str | list[str] | None) -> None:
+    """Raise InputError if one of several label columns is 0 for all images: nothing to learn."""
+    from featuretl._validation import printable
+    from featuretl.exceptions import InputError
+
+    if isinstance(label_column, list):
+        empty = sorted(set(label_column) - {label for labels in y for label in labels})
+        if empty:
+            raise InputError(
+                f"No image has 1 in column {printable(empty[0])!r}; leave it out: there is nothing "
+                "to learn about it."
+            )
 
 
 def groups_of(images: ImageList) -> Any:

@@ -18,9 +18,12 @@ from .backbones import backbones
 from .cache import cache
 from .demo import demo
 from .evaluate import evaluate
+from .explain import explain
+from .export import export
 from .extract import extract
 from .predict import predict
 from .rank import rank
+from .report import report
 from .train import train
 
 DEBUG_VARIABLE = "FEATURETL_DEBUG"
@@ -55,7 +58,19 @@ def cli() -> None:
     """Transfer learning on images: embeddings of pretrained networks, computed once."""
 
 
-for command in (train, evaluate, predict, extract, rank, backbones, cache, demo):
+for command in (
+    train,
+    evaluate,
+    predict,
+    report,
+    explain,
+    export,
+    extract,
+    rank,
+    backbones,
+    cache,
+    demo,
+):
     cli.add_command(command)
 
 

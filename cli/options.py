@@ -61,16 +61,18 @@ class AutoOrInt(click.ParamType):
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
-def _device_list(ctx: click.Context, param: click.Parameter, value: str) -> str | list[str]:
-    """Return the devices of --device: one, or a list where there are commas."""
-    return value.split(",") if "," in value else value
+def one_or_list(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> str | list[str] | None:
+    """Return what an option was given: one value, or a list where there are commas."""
+    return value.split(",") if value is not None and "," in value else value
 
 
 devices_option = click.option(
     "--device",
     default="auto",
     show_default=True,
-    callback=_device_list,
+    callback=one_or_list,
     help="A torch device, or several: cuda is every GPU, cuda:0,cuda:1 are two.",
 )
 runtime_option = click.option(
@@ -82,23 +84,44 @@ runtime_option = click.option(
 )
 
 
+model_argument = click.argument("model", type=click.Path(dir_okay=False))
+weights_option = click.option(
+    "--weights",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="The backbone's weights, where the model was trained on a local file of them.",
+)
+
+
 def model_options(command: F) -> F:
     """Add MODEL and PHOTOS, and how both are read."""
     for option in (
         click.option("--n-jobs", type=int, help="Threads.  [default: one per core]"),
         click.option("--device", default="auto", show_default=True, help="A torch device."),
         click.option("--path-column", help="Column of a manifest that holds the paths."),
-        click.option(
-            "--weights",
-            type=click.Path(dir_okay=False),
-            metavar="FILE",
-            help="The backbone's weights, where the model was trained on a local file of them.",
-        ),
+        weights_option,
         click.argument("photos", nargs=-1, required=True),
-        click.argument("model", type=click.Path(dir_okay=False)),
+        model_argument,
     ):
         command = option(command)
     return command
+
+
+def label_options(command: F) -> F:
+    """Add --label-column and --label-separator."""
+    columns = click.option(
+        "--label-column",
+        metavar="COLUMN,..",
+        callback=one_or_list,
+        help="Column of a manifest that holds the labels; several columns of 0 and 1, with commas, "
+        "are labels that an image may have together.",
+    )
+    separator = click.option(
+        "--label-separator",
+        metavar="TEXT",
+        help='What divides the labels of an image that may have several, such as ";".',
+    )
+    return columns(separator(command))
 
 
 def cache_options(command: F) -> F:

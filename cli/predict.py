@@ -21,8 +21,8 @@ from .options import cache_options, json_option, model_options, resolve_cache
     help="Name so many classes, with their probabilities.",
 )  # fmt: skip
 @click.option(
-    "--threshold", type=click.FloatRange(0, 1), default=0.0, show_default=True,
-    help="Abstain where the most probable class is less probable.",
+    "--threshold", type=click.FloatRange(0, 1), metavar="PROBABILITY",
+    help="Predict nothing that is less probable.  [default: 0, and 0.5 for each of several labels]",
 )  # fmt: skip
 @cache_options
 @json_option
@@ -35,7 +35,7 @@ def predict(
     path_column: str | None,
     output: str,
     top: int,
-    threshold: float,
+    threshold: float | None,
     cache: str | None,
     no_cache: bool,
     as_json: bool,
@@ -73,5 +73,5 @@ def predict(
     click.echo(f"Wrote {written.images:,} rows to {printable(output)}{resumed}")
     if written.failed:
         click.echo(f"{written.failed:,} images cannot be read: see the column error")
-    if threshold:
-        click.echo(f"Abstained from {written.abstained:,} below {threshold:g}")
+    if threshold or written.abstained:
+        click.echo(f"Abstained from {written.abstained:,}: nothing is as probable as the threshold")

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from .labels import groups_of, labels_of
-from .options import cache_options, devices_option, json_option, resolve_cache, runtime_option
+from .options import (
+    cache_options,
+    devices_option,
+    json_option,
+    one_or_list,
+    resolve_cache,
+    runtime_option,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +24,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("photos", nargs=-1, required=True)
 @click.option(
-    "--backbones", default="auto", show_default=True, metavar="auto|NAME,NAME,..",
+    "--backbones", default="auto", show_default=True, metavar="auto|NAME,..", callback=one_or_list,
     help="timm models; auto is the packaged ones that are installed.",
 )  # fmt: skip
 @click.option(
@@ -52,7 +59,7 @@ if TYPE_CHECKING:
 @json_option
 def rank(
     photos: tuple[str, ...],
-    backbones: str,
+    backbones: str | list[str],
     method: str,
     task: str,
     path_column: str | None,
@@ -86,7 +93,7 @@ def rank(
     frame = rank_backbones(
         images.paths,
         labels_of(images, numbers=task == "regression"),
-        backbones if backbones == "auto" else backbones.split(","),
+        [backbones] if isinstance(backbones, str) and backbones != "auto" else backbones,
         method=method,
         groups=groups_of(images),
         task=task,

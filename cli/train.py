@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from .labels import groups_of, labels_of
-from .options import cache_options, json_option, resolve_cache
+from .labels import check_columns, groups_of, labels_of
+from .options import cache_options, json_option, label_options, one_or_list, resolve_cache
 
 
 class AutoNoneOrShare(click.ParamType):
@@ -38,15 +38,16 @@ class AutoNoneOrShare(click.ParamType):
     default="auto", show_default=True, help="auto tries what the images allow.",
 )  # fmt: skip
 @click.option(
-    "--backbone", multiple=True, default=("tf_efficientnet_lite0",), show_default=True,
-    help="A timm model; of several the best; auto compares the packaged ones.",
+    "--backbone", default="tf_efficientnet_lite0", show_default=True, metavar="auto|NAME,..",
+    callback=one_or_list,
+    help="A timm model; of several, with commas, the best; auto compares the packaged ones.",
 )  # fmt: skip
 @click.option(
     "--weights", default="auto", show_default=True, metavar="auto|FILE|random",
     help="Packaged or from timm's hub; a local .safetensors or .pth file; or none.",
 )  # fmt: skip
 @click.option("--path-column", help="Column of a manifest that holds the paths.")
-@click.option("--label-column", help="Column of a manifest that holds the classes.")
+@label_options
 @click.option("--target", metavar="COLUMN", help="Column of a manifest of numbers: regression.")
 @click.option(
     "--groups", metavar="COLUMN",
@@ -60,7 +61,10 @@ class AutoNoneOrShare(click.ParamType):
     "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
     help="What does not fit in is left out.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True)
+@click.option(
+    "--random-state", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
+    help="Draws the splits, and all that is random in training.",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="A torch device.")
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
 @cache_options
@@ -68,12 +72,11 @@ class AutoNoneOrShare(click.ParamType):
 def train(
     photos: tuple[str, ...],
     output: str,
-    backbone: tuple[str, ...],
     path_column: str | None,
-    label_column: str | None,
+    label_column: str | list[str] | None,
+    label_separator: str | None,
     target: str | None,
     groups: str | None,
-    seed: int,
     cache: str | None,
     no_cache: bool,
     as_json: bool,
@@ -82,7 +85,8 @@ def train(
     """Learn from labelled PHOTOS, and write a model that can be evaluated and predicts.
 
     PHOTOS are class folders, or .csv or .parquet manifests. The strategy is chosen on inner
-    splits; the score is that of images that had no part in it.
+    splits; the score is that of images that had no part in it. Images with several labels each take
+    "--strategy linear", and --label-separator or several columns in --label-column.
     """
     from featuretl._validation import printable
     from featuretl.images.sources import find_images
@@ -96,18 +100,23 @@ def train(
     if target and label_column:
         raise click.UsageError("--target and --label-column exclude each other.")
     images = find_images(
-        photos, path_column=path_column, label_column=target or label_column, group_column=groups
+        photos,
+        path_column=path_column,
+        label_column=target or label_column,
+        label_separator=label_separator,
+        group_column=groups,
     )
     y = labels_of(images, numbers=target is not None)
+    check_columns(y, label_column)
+    store = resolve_cache(cache, no_cache)
     kind: Any = TransferRegressor if target else TransferClassifier
     model = kind(
         **options,
-        backbone=backbone[0] if len(backbone) == 1 else list(backbone),
-        random_state=seed,
-        cache=resolve_cache(cache, no_cache),
+        cache=store,
         verbose=1,
     ).fit(images.paths, y, groups=groups_of(images))
-    card = {"data": data_of(images.paths, y), "command": shlex.join(["featuretl", *sys.argv[1:]])}
+    data = data_of(images.paths, y, store)
+    card = {"data": data, "command": shlex.join(["featuretl", *sys.argv[1:]])}
     save_model(model, output, card=card)
     if as_json:
         click.echo(json.dumps(_facts(model, output)))
@@ -124,7 +133,8 @@ def _show(model: Any) -> None:
 
     parts = model.decision_.__rich__().renderables
     print_table(parts[0])
-    Console(soft_wrap=True).print(parts[1])
+    console = Console()
+    console.print(parts[1], soft_wrap=not console.is_terminal)
 
 
 def _facts(model: Any, output: str) -> dict[str, Any]:

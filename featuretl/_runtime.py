@@ -228,10 +228,15 @@ class RuntimeChoice:
 
 
 def probe(backbone: Any, n: int = 4) -> Any:
-    """Return the network's input of n images: the golden one, mirrored, turned, a negative, .."""
-    pixels = golden_pixels()
-    views = [pixels, pixels[:, ::-1].copy(), np.rot90(pixels).copy(), 255 - pixels]
+    """Return the network's input of n images, those of `probe_images` in turn."""
+    views = probe_images()
     return backbone.batch([backbone.prepare(views[i % len(views)]) for i in range(n)])
+
+
+def probe_images() -> list[np.ndarray]:
+    """Return the golden image, mirrored, turned, and its negative: uint8 (h, w, 3) each."""
+    pixels = golden_pixels()
+    return [pixels, pixels[:, ::-1].copy(), np.rot90(pixels).copy(), 255 - pixels]
 
 
 def agreement(backbone: Any, runtime: Any) -> float | None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from featuretl.exceptions import ParameterError
+from featuretl.exceptions import FeatureTLError, ParameterError
 
 SIZE_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
@@ -60,6 +60,13 @@ def check_seconds(owner: str, name: str, value: Any) -> None:
     raise parameter_error(owner, name, "a number of seconds > 0", value)
 
 
+def check_share(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is a number in (0, 1]."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) <= 1:
+        return
+    raise parameter_error(owner, name, "a number in (0, 1]", value)
+
+
 def check_bool(owner: str, name: str, value: Any) -> None:
     """Raise ParameterError unless `value` is True or False."""
     if not isinstance(value, bool):
@@ -103,3 +110,14 @@ def as_utf8(text: str) -> str:
     a\udcff
     """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def import_pyplot() -> Any:
+    """Return matplotlib.pyplot; raises FeatureTLError where there is none."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise FeatureTLError(
+            "Figures need matplotlib; install it with pip install 'featuretl[plot]'."
+        ) from error
+    return plt

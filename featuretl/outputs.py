@@ -23,13 +23,13 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 import featuretl
 from featuretl._validation import as_utf8, printable
-from featuretl.exceptions import ParameterError, StoreError
+from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction import Extraction
 from featuretl.images.sources import ImageList
 from featuretl.store.format import npy_header, write_matrix
@@ -37,6 +37,9 @@ from featuretl.store.keys import Recipe
 from featuretl.store.lookup import MISSING
 from featuretl.store.space import gather_chunks
 from featuretl.store.store import EmbeddingStore, SpaceInfo
+
+if TYPE_CHECKING:
+    from sklearn.utils import Bunch
 
 ENDINGS = (".npy", ".npz", ".parquet")
 
@@ -101,6 +104,52 @@ def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str
     rows = _SpaceRows(store, _one_space(store, space))
     _write(target, rows)
     return rows.shape[0]
+
+
+def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
+    """Read a file that `save_embeddings` wrote; nothing in it is executed.
+
+    Parameters
+    ----------
+    path : path
+        Ending in ``.npy`` (with its ``.npy.json`` beside it), ``.npz`` or ``.parquet``.
+
+    Returns
+    -------
+    Bunch
+        `embeddings`, float32 (n, d); `paths`, a list of n; `labels`, a list of n (None where there is
+        none) or None; `metadata`, a dict, unchecked.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, or holds no embeddings with the paths of their images.
+    """
+    from sklearn.utils import Bunch
+
+    source = Path(path)
+    if source.suffix not in ENDINGS:
+        raise InputError(
+            f"A file of embeddings ends in {', '.join(ENDINGS)}; got {printable(source)!r}."
+        )
+    try:
+        X, paths, labels, metadata = _READERS[source.suffix](source)
+        if X.ndim != 2 or X.dtype.kind != "f" or not isinstance(metadata, dict):
+            raise ValueError(f"its embeddings are {X.dtype} {X.shape}, not float (n, d)")
+        if not _is_text(paths) or len(paths) != len(X):
+            raise ValueError("it does not hold the path of each image")
+        if labels is not None and (
+            len(labels) != len(X) or not _is_text(labels, (str, type(None)))
+        ):
+            raise ValueError("it does not hold the label of each image")
+    except Exception as error:  # hostile content raises anything; nothing was executed
+        what = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"{printable(source)!r} cannot be read as a file of embeddings: {printable(what)}; make it "
+            "with featuretl extract -o."
+        ) from error
+    labels = None if labels is None else [label or None for label in labels]
+    return Bunch(embeddings=X, paths=list(paths), labels=labels, metadata=metadata)
 
 
 def check_output(path: str | os.PathLike[str], endings: tuple[str, ...] = ENDINGS) -> Path:
@@ -294,6 +343,42 @@ _WRITERS: dict[str, Callable[[Path, Any], None]] = {
     ".npy": _write_npy,
     ".npz": _write_npz,
     ".parquet": _write_parquet,
+}
+
+
+def _is_text(values: Any, kinds: Any = str) -> bool:
+    return isinstance(values, list) and all(isinstance(value, kinds) for value in values)
+
+
+def _read_npy(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
+    described = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
+    X = np.load(path, mmap_mode="r", allow_pickle=False)
+    return X, described["paths"], described["labels"], described
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
+    with np.load(path, allow_pickle=False) as arrays:
+        labels = arrays["labels"].tolist() if "labels" in arrays else None
+        metadata = json.loads(str(arrays["metadata"]))
+        return arrays["embeddings"], arrays["paths"].tolist(), labels, metadata
+
+
+def _read_parquet(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
+    from pyarrow import parquet
+
+    with path.open("rb") as file:
+        table = parquet.read_table(file)
+    column = table.column("embedding").combine_chunks()
+    X = column.flatten().to_numpy().reshape(len(column), -1)
+    labels = table.column("label").to_pylist() if "label" in table.column_names else None
+    metadata = json.loads(table.schema.metadata[b"featuretl"])
+    return X, table.column("path").to_pylist(), labels, metadata
+
+
+_READERS: dict[str, Callable[[Path], tuple[np.ndarray, Any, Any, Any]]] = {
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+    ".parquet": _read_parquet,
 }
 
 

@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 from featuretl._engine import Failure
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError, InputError
+from featuretl.heads._targets import is_label_lists
 from featuretl.heads.metrics import metrics_report
 from featuretl.images.inputs import as_images, name_of
 
@@ -20,6 +21,8 @@ Array = np.ndarray[Any, Any]
 Progress = Callable[[int], Any]
 
 BATCH = 1024
+# From here on a label is one of the image's, where there may be several.
+TAG_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,10 @@ class Predictions:
     ok : ndarray of shape (n,), bool
         Which images could be read.
     predicted : ndarray of shape (k, ..)
-        Classes, or numbers, of those.
+        Classes, or numbers, of those; for several labels per image 0 and 1, (k, n_labels).
     proba : ndarray of shape (k, n_classes), float64, or None
-        Their probabilities, where the model gives any; `predicted` is then the most probable class.
+        Their probabilities, where the model gives any; one class that is predicted is the most
+        probable one.
     failures : list of Failure
         The others, with their positions in the batch.
     """
@@ -78,10 +82,11 @@ def evaluate_model(
     Parameters
     ----------
     model : estimator
-        See `predict_images`; one class per image, or numbers.
+        See `predict_images`.
     images : sequence of n images
-    y : array-like of shape (n,) or (n, n_outputs)
-        Classes, of the type of the model's or as text; or numbers.
+    y : array-like of shape (n,), (n, n_labels) or (n, n_outputs)
+        Classes, of the type of the model's or as text; n lists of labels, or an indicator of 0 and
+        1, for a model of several labels per image; or numbers.
     n_bootstrap : int >= 0, default=200
         Resamples of the images; 0 gives no intervals.
     confidence : float in (0, 1), default=0.95
@@ -107,18 +112,18 @@ def evaluate_model(
     if len(y) != len(images):
         raise InputError(f"y must have one entry per image; got {len(y)} for {len(images)}.")
     parts = list(in_batches(model, images, progress))
-    failures = [failure for _, part in parts for failure in part.failures]
-    ok = np.concatenate([part.ok for _, part in parts]) if parts else np.zeros(0, bool)
+    failures = [failure for part in parts for failure in part.failures]
+    ok = np.concatenate([part.ok for part in parts]) if parts else np.zeros(0, bool)
     if not ok.any():
         raise InputError(f"None of {len(images)} images could be read; there is nothing to score.")
     proba = None
-    if parts[0][1].proba is not None:
-        proba = np.concatenate([part.proba for _, part in parts if part.proba is not None])
+    if parts[0].proba is not None:
+        proba = np.concatenate([part.proba for part in parts if part.proba is not None])
     report = metrics_report(
         y[ok],
-        np.concatenate([part.predicted for _, part in parts if part.ok.any()]),
+        np.concatenate([part.predicted for part in parts if part.ok.any()]),
         proba,
-        task="classification" if hasattr(model, "classes_") else "regression",
+        task=_task_of(model),
         labels=getattr(model, "classes_", None),
         n_bootstrap=n_bootstrap,
         confidence=confidence,
@@ -140,46 +145,105 @@ def use_machine(model: Any, **parameters: Any) -> None:
         part.set_params(**known)
 
 
-def in_batches(
-    model: Any, images: Sequence[Any], progress: Progress | None = None, start: int = 0
-) -> Iterator[tuple[int, Predictions]]:
-    """Yield where each batch begins, and its predictions; failures count from the first image."""
-    for begin in range(start, len(images), BATCH):
-        part = predict_images(model, images[begin : begin + BATCH])
-        failures = [Failure(begin + f.index, f.name, f.message) for f in part.failures]
-        yield begin, Predictions(part.ok, part.predicted, part.proba, failures)
-        if progress:
-            progress(min(begin + BATCH, len(images)))
+def is_multilabel(model: Any) -> bool:
+    """Return whether a fitted model gives any number of labels per image."""
+    last = _ends_of(model)[1]
+    if hasattr(last, "_multilabel"):
+        return bool(last._multilabel)
+    if not hasattr(last, "classes_") or not hasattr(last, "n_features_in_"):
+        return False
+    return bool(last.predict(np.zeros((1, last.n_features_in_), np.float32)).ndim == 2)
+
+
+def predict_batch(model: Any, images: Sequence[Any], begin: int) -> Predictions:
+    """Return the predictions of the batch that begins at an image; failures count from the first."""
+    part = predict_images(model, images[begin : begin + BATCH])
+    failures = [Failure(begin + f.index, f.name, f.message) for f in part.failures]
+    return Predictions(part.ok, part.predicted, part.proba, failures)
 
 
 def check_takes_images(model: Any) -> None:
-    """Raise InputError unless a model takes images and gives one class, or numbers, for each."""
-    inner = inner_of(model)
-    first, last = (
-        (inner.steps[0][1], inner.steps[-1][1]) if hasattr(inner, "steps") else (inner, inner)
-    )
+    """Raise InputError unless a model takes images and its classes are one list."""
+    first, last = _ends_of(model)
     if not hasattr(first, "_tuned") and not (first is not last and hasattr(first, "extract")):
         raise InputError(
             f"The model must predict from images; got a {type(model).__name__} that does not: use "
             "make_pipeline(ImageEmbedder(), head), TransferClassifier or FineTuneClassifier."
         )
-    if getattr(last, "_multilabel", False):
-        raise InputError("The model gives several labels per image; use its predict_proba.")
+    if isinstance(getattr(last, "classes_", None), list):
+        raise InputError(
+            f"The {type(last).__name__} gives several classes per image, each of a list of its own; "
+            "use LinearProbeClassifier for several labels per image."
+        )
 
 
 def known_labels(model: Any, y: Any) -> Array:
     """Return `y` as classes of the model, which may be given as text; numbers as they are."""
     if not hasattr(model, "classes_"):
         return np.asarray(y, np.float64)
+    if is_multilabel(model):
+        return _indicator(model, y)
+    if is_label_lists(y):
+        raise InputError("The model gives one class per image, but y has several labels per image.")
     by_text = {str(name): name for name in model.classes_.tolist()}
     labels = [str(label) for label in np.asarray(y, object).tolist()]
     unknown = sorted({label for label in labels if label not in by_text})
     if unknown:
-        raise InputError(
-            f"y holds {len(unknown)} classes that the model does not know, such as "
-            f"{printable(unknown[0])!r}; it knows {printable(', '.join(list(by_text)[:20]))}."
-        )
+        raise _unknown_labels(unknown, list(by_text))
     return np.array([by_text[label] for label in labels], model.classes_.dtype)
+
+
+def _indicator(model: Any, y: Any) -> Array:
+    """Return `y`, lists of labels or an indicator already, as 0 and 1: (n, n_labels)."""
+    names = [str(name) for name in model.classes_.tolist()]
+    if is_label_lists(y):
+        rows = [{str(label) for label in labels} for labels in y]
+        unknown = sorted(set().union(*rows) - set(names))
+        if unknown:
+            raise _unknown_labels(unknown, names)
+        return np.array([[name in row for name in names] for row in rows], int)
+    indicator = np.asarray(y)
+    if (
+        indicator.ndim != 2
+        or indicator.shape[1] != len(names)
+        or not np.isin(indicator, (0, 1)).all()
+    ):
+        raise InputError(
+            "The model gives several labels per image: y must be a list of labels for each image, "
+            f"or 0 and 1 for each image and label, (n, {len(names)}); got {type(y).__name__} of "
+            f"shape {indicator.shape}."
+        )
+    return indicator.astype(int)
+
+
+def _unknown_labels(unknown: list[str], names: list[str]) -> InputError:
+    return InputError(
+        f"y holds {len(unknown)} classes that the model does not know, such as "
+        f"{printable(unknown[0])!r}; it knows {printable(', '.join(names[:20]))}."
+    )
+
+
+def _task_of(model: Any) -> str:
+    if not hasattr(model, "classes_"):
+        return "regression"
+    return "multilabel" if is_multilabel(model) else "classification"
+
+
+def _ends_of(model: Any) -> tuple[Any, Any]:
+    """Return what takes the images in a model, and what gives its predictions."""
+    inner = inner_of(model)
+    is_pipeline = hasattr(inner, "steps")
+    return (inner.steps[0][1], inner.steps[-1][1]) if is_pipeline else (inner, inner)
+
+
+def in_batches(
+    model: Any, images: Sequence[Any], progress: Progress | None
+) -> Iterator[Predictions]:
+    """Yield the predictions of batch after batch; failures count from the first image."""
+    for begin in range(0, len(images), BATCH):
+        yield predict_batch(model, images, begin)
+        if progress:
+            progress(min(begin + BATCH, len(images)))
 
 
 def _outputs(model: Any, X: Any) -> tuple[Array, Array | None]:
@@ -190,6 +254,8 @@ def _outputs(model: Any, X: Any) -> tuple[Array, Array | None]:
     if not has_proba:
         return model.predict(X), None
     proba: Array = model.predict_proba(X)
+    if is_multilabel(model):
+        return (proba > TAG_THRESHOLD).astype(int), proba
     return model.classes_[proba.argmax(axis=1)], proba
 
 

@@ -2,19 +2,21 @@
 
 Columns, the same in all three: ``path``; ``prediction``, empty for an image that cannot be read and
 where the model abstains; for classes with probabilities ``label_1``, ``probability_1``, .., the most
-probable first; ``error``, why an image could not be read.
+probable first; ``error``, why an image could not be read. Of a model that gives several labels per
+image the prediction is these, divided by ``;``, and there is a column ``probability_LABEL`` for each.
 
-While they are made, predictions lie in the folder ``OUT.partial``, a Parquet file per batch. After a
-kill the same call goes on behind the last whole batch; at the end all are joined to one file.
+While they are made, predictions lie in the folder ``OUT.partial``, a Parquet file per batch, which one
+process at a time may fill. After a kill the same call makes the batches that are missing, and those
+whose images have changed since; at the end all are joined to one file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import numbers
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +27,26 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from featuretl._validation import as_utf8, check_int, parameter_error, printable
-from featuretl.exceptions import InputError, ParameterError, StoreError
-from featuretl.images.inputs import as_images, name_of
+from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
+from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.persistence import model_digest
 from featuretl.outputs import check_output, replace_file
 from featuretl.prediction import (
     BATCH,
+    TAG_THRESHOLD,
     Predictions,
     Progress,
     check_takes_images,
-    in_batches,
     inner_of,
+    is_multilabel,
+    predict_batch,
 )
+from featuretl.prediction_parts import Parts
+
+Array = np.ndarray[Any, Any]
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
+TAG_SEPARATOR = ";"
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Written:
     failed : int
         Images that cannot be read.
     abstained : int
-        Images whose most probable class is less probable than the threshold.
+        Images of which nothing is as probable as the threshold.
     """
 
     images: int
@@ -69,7 +77,7 @@ def predict_to_file(
     path: str | os.PathLike[str],
     *,
     top: int = 1,
-    threshold: float = 0.0,
+    threshold: float | None = None,
     progress: Progress | None = None,
 ) -> Written:
     """Predict any number of images, in bounded memory, into a file.
@@ -77,16 +85,19 @@ def predict_to_file(
     Parameters
     ----------
     model : estimator
-        Takes images, gives one class or numbers for each, and is one that `save_model` keeps.
+        Takes images, gives classes or a number for each, and is one that `save_model` keeps.
     images : sequence of n images
-        Paths, as a rule: by their names a call that goes on knows them.
+        Paths, as a rule: a call that goes on knows files by name, size and times, and what is in
+        memory by its content.
     path : path
         Ending in ``.csv``, ``.parquet`` or ``.jsonl``; replaced at once when all is predicted. What
         the columns are is told in `featuretl.prediction_files`.
     top : int >= 1, default=1
-        How many classes to name with their probabilities, at most all.
-    threshold : float in [0, 1], default=0.0
-        The model abstains (its prediction is empty) where its most probable class is less probable.
+        How many classes to name with their probabilities, at most all. A model of several labels
+        per image names all.
+    threshold : float in [0, 1], optional
+        What is less probable is not predicted. By default 0, and 0.5 for each of several labels.
+        Where nothing is as probable the model abstains: its prediction is empty.
     progress : callable, optional
         Called with the number of images that are done.
 
@@ -99,7 +110,8 @@ def predict_to_file(
     ParameterError
         If a parameter has a value that is not accepted, or the model gives no probabilities.
     InputError
-        If the model does not take images, or ``OUT.partial`` belongs to another call.
+        If the model does not take images, ``OUT.partial`` belongs to another call, or another
+        process is filling it.
     StoreError
         If the file cannot be written.
     """
@@ -107,16 +119,22 @@ def predict_to_file(
     images = as_images(images, "predict_to_file")
     check_takes_images(model)
     columns = _Columns.of(model, top, threshold)
-    parts = _Parts(target)
+    identity = _identity(model, images, top, columns.threshold)
+    resumed = 0
     try:
-        resumed = parts.open(_identity(model, images, top, threshold), len(images))
-        if progress:
-            progress(resumed)
-        for begin, predictions in in_batches(model, images, progress, resumed):
-            batch = images[begin : begin + BATCH]
-            names = [_path_of(image, begin + i) for i, image in enumerate(batch)]
-            parts.add(columns.table(names, begin, predictions))
-        return Written(len(images), resumed, *parts.join(target, columns.schema))
+        with Parts(target, json.dumps(identity)) as parts:
+            for begin in range(0, len(images), BATCH):
+                batch = images[begin : begin + BATCH]
+                state = _state_of(batch)
+                if parts.has(begin // BATCH, state):
+                    resumed += len(batch)
+                else:
+                    names = [_path_of(image, begin + i) for i, image in enumerate(batch)]
+                    parts.add(columns.table(names, begin, predict_batch(model, images, begin)))
+                if progress:
+                    progress(begin + len(batch))
+            failed, abstained = _join(parts, target, columns.schema)
+        return Written(len(images), resumed, failed, abstained)
     except OSError as error:
         raise StoreError(
             f"The predictions {printable(target)!r} cannot be written ({error.strerror or error}); "
@@ -126,122 +144,111 @@ def predict_to_file(
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a model's predictions."""
+    """The columns of a model's predictions: of numbers, of one class or of several labels."""
 
     classes: list[str] | None
     top: int
     threshold: float
     is_number: bool
+    multilabel: bool
 
     @classmethod
-    def of(cls, model: Any, top: int, threshold: float) -> _Columns:
+    def of(cls, model: Any, top: int, threshold: float | None) -> _Columns:
         check_int("predict_to_file", "top", top, 1)
-        if not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
+        if threshold is not None and not (
+            isinstance(threshold, numbers.Real) and 0 <= float(threshold) <= 1
+        ):
             raise parameter_error("predict_to_file", "threshold", "a number in [0, 1]", threshold)
+        multilabel = is_multilabel(model)
         if hasattr(inner_of(model), "predict_proba"):
             classes = [as_utf8(str(name)) for name in model.classes_]
-            return cls(classes, min(top, len(classes)), float(threshold), False)
-        if top > 1 or threshold > 0:
+            if multilabel and top > 1:
+                raise ParameterError(
+                    "top is for models that give one class; this one gives the probabilities of "
+                    "all its labels anyway."
+                )
+            least = (TAG_THRESHOLD if multilabel else 0.0) if threshold is None else threshold
+            return cls(classes, min(top, len(classes)), float(least), False, multilabel)
+        if top > 1 or threshold:
             raise ParameterError(
                 f"top and threshold need probabilities, which a {type(model).__name__} of this kind "
                 "does not give; leave them out."
             )
-        return cls(None, 0, 0.0, not hasattr(model, "classes_"))
+        tags = [as_utf8(str(name)) for name in model.classes_] if multilabel else None
+        return cls(tags, 0, 0.0, not hasattr(model, "classes_"), multilabel)
 
     @property
     def schema(self) -> pa.Schema:
         """What the file holds."""
         fields = [("path", pa.string())]
         fields.append(("prediction", pa.float64() if self.is_number else pa.string()))
-        for rank in range(1, self.top + 1):
-            fields += [(f"label_{rank}", pa.string()), (f"probability_{rank}", pa.float64())]
+        if self.multilabel and self.top:
+            fields += [(f"probability_{name}", pa.float64()) for name in self.classes or ()]
+        else:
+            for rank in range(1, self.top + 1):
+                fields += [(f"label_{rank}", pa.string()), (f"probability_{rank}", pa.float64())]
         return pa.schema([*fields, ("error", pa.string())])
 
     def table(self, names: list[str], begin: int, predictions: Predictions) -> pa.Table:
         """Return the rows of the batch that begins at image `begin`."""
         n, rows = len(names), np.flatnonzero(predictions.ok)
-        if predictions.predicted.ndim > 1:
-            raise InputError("The model gives several numbers per image; use its predict.")
         columns: dict[str, list[Any]] = {name: [None] * n for name in self.schema.names}
         columns["path"] = [as_utf8(name) for name in names]
         for failure in predictions.failures:
             columns["error"][failure.index - begin] = as_utf8(failure.message)
-        for row, value in zip(rows, predictions.predicted.tolist(), strict=True):
-            columns["prediction"][row] = value if self.is_number else as_utf8(str(value))
-        if self.classes is not None and predictions.proba is not None:
-            order = np.argsort(-predictions.proba, axis=1, kind="stable")[:, : self.top]
-            for row, chosen, proba in zip(rows, order, predictions.proba, strict=True):
-                for rank, code in enumerate(chosen, 1):
-                    columns[f"label_{rank}"][row] = self.classes[code]
-                    columns[f"probability_{rank}"][row] = float(proba[code])
-                if proba[chosen[0]] < self.threshold:
-                    columns["prediction"][row] = None
+        fill = self._fill_tags if self.multilabel else self._fill
+        fill(columns, rows, predictions)
         return pa.table(columns, schema=self.schema)
 
+    def _fill(self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions) -> None:
+        """Enter one class, or number, for each of `rows`."""
+        if predictions.predicted.ndim > 1:
+            raise InputError("The model gives several numbers per image; use its predict.")
+        for row, value in zip(rows, predictions.predicted.tolist(), strict=True):
+            columns["prediction"][row] = value if self.is_number else as_utf8(str(value))
+        if self.classes is None or predictions.proba is None:
+            return
+        order = np.argsort(-predictions.proba, axis=1, kind="stable")[:, : self.top]
+        for row, chosen, proba in zip(rows, order, predictions.proba, strict=True):
+            for rank, code in enumerate(chosen, 1):
+                columns[f"label_{rank}"][row] = self.classes[code]
+                columns[f"probability_{rank}"][row] = float(proba[code])
+            if proba[chosen[0]] < self.threshold:
+                columns["prediction"][row] = None
 
-class _Parts:
-    """The folder in which predictions are gathered, a Parquet file per batch."""
+    def _fill_tags(
+        self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions
+    ) -> None:
+        """Enter the labels of each of `rows`."""
+        names, proba = self.classes or [], predictions.proba
+        chosen = predictions.predicted > 0 if proba is None else proba >= self.threshold
+        for i, row in enumerate(rows):
+            tags = TAG_SEPARATOR.join(names[code] for code in np.flatnonzero(chosen[i]))
+            columns["prediction"][row] = tags or None
+            if proba is not None:
+                for name, value in zip(names, proba[i].tolist(), strict=True):
+                    columns[f"probability_{name}"][row] = value
 
-    def __init__(self, target: Path) -> None:
-        self._folder = target.with_name(f"{target.name}.partial")
-        self._identity = self._folder / "identity.json"
-        self._n = 0
 
-    def open(self, identity: dict[str, Any], n_images: int) -> int:
-        """Create the folder, or go on in it; return how many images are done."""
-        text = json.dumps(identity)
-        self._folder.mkdir(exist_ok=True)
-        if not self._identity.exists():
-            self._publish(self._identity, text.encode())
-        elif self._identity.read_text(encoding="utf-8") != text:
-            raise InputError(
-                f"{printable(self._folder)!r} holds predictions of another model, other images or "
-                "other parameters; delete it, or choose another output."
-            )
-        while self._part(self._n).exists():
-            self._n += 1
-        return min(self._n * BATCH, n_images)
+def _join(parts: Parts, target: Path, schema: pa.Schema) -> tuple[int, int]:
+    """Write all rows to one file; return how many failed and how many have no prediction."""
+    counts = np.zeros(2, int)
 
-    def add(self, table: pa.Table) -> None:
-        """Keep the rows of the next batch, durably."""
-        sink = pa.BufferOutputStream()
-        parquet.write_table(table, sink)
-        self._publish(self._part(self._n), sink.getvalue().to_pybytes())
-        self._n += 1
+    def tables() -> Iterator[pa.Table]:
+        for table in parts.tables():
+            failed = table.num_rows - table["error"].null_count
+            counts[:] += failed, table["prediction"].null_count - failed
+            yield table
 
-    def join(self, target: Path, schema: pa.Schema) -> tuple[int, int]:
-        """Write all rows to one file and delete the folder; return how many failed and abstained."""
-        counts = np.zeros(2, int)
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            _WRITERS[target.suffix](file, schema, tables())
+            file.flush()
+            os.fsync(file.fileno())
 
-        def tables() -> Iterator[pa.Table]:
-            for number in range(self._n):
-                table = parquet.read_table(pa.BufferReader(self._part(number).read_bytes()))
-                failed = table.num_rows - table["error"].null_count
-                counts[:] += failed, table["prediction"].null_count - failed
-                yield table
-
-        def write(partial: Path) -> None:
-            with partial.open("wb") as file:
-                _WRITERS[target.suffix](file, schema, tables())
-                file.flush()
-                os.fsync(file.fileno())
-
-        replace_file(target, write)
-        shutil.rmtree(self._folder)
-        return int(counts[0]), int(counts[1])
-
-    def _part(self, number: int) -> Path:
-        return self._folder / f"{number:08d}.parquet"
-
-    @staticmethod
-    def _publish(path: Path, data: bytes) -> None:
-        def write(partial: Path) -> None:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-
-        replace_file(path, write)
+    replace_file(target, write)
+    parts.remove()
+    return int(counts[0]), int(counts[1])
 
 
 def _path_of(image: Any, index: int) -> str:
@@ -260,6 +267,21 @@ def _identity(model: Any, images: Any, top: int, threshold: float) -> dict[str, 
         "top": top,
         "threshold": threshold,
     }
+
+
+def _state_of(batch: Any) -> str:
+    """Return a digest of what tells the images of a batch from changed ones, without reading files."""
+    states = hashlib.sha256()
+    for image in batch:
+        state: Any = None
+        with contextlib.suppress(OSError, ValueError, ImageError):
+            if isinstance(image, (str, os.PathLike)):
+                status = Path(image).stat()
+                state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            else:
+                state = read(image).key
+        states.update(f"{state}\n".encode())
+    return states.hexdigest()[:32]
 
 
 def _write_csv(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sklearn.datasets import load_sample_images
 
 from featuretl import EmbeddingStore
 from featuretl._engine import Run
+from featuretl.export import graph
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -54,6 +56,26 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.fixture(scope="session")
+def _exports() -> dict[Any, bytes]:
+    return {}
+
+
+@pytest.fixture
+def exported_once(monkeypatch: pytest.MonkeyPatch, _exports: dict[Any, bytes]) -> None:
+    """Let torch export a module once, which takes seconds, however often the same one is exported."""
+    export = graph.export_any_number
+
+    def remembered(module: Any, *args: Any) -> bytes:
+        tensors = [tensor.numpy().tobytes() for tensor in module.state_dict().values()]
+        key = repr(module), b"".join(tensors), repr(args), getattr(module, "pooling", "")
+        if key not in _exports:
+            _exports[key] = export(module, *args)
+        return _exports[key]
+
+    monkeypatch.setattr(graph, "export_any_number", remembered)
+
+
+@pytest.fixture(scope="session")
 def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 JPEG crops of two real photographs, in the class folders ``temple`` and ``flower``."""
     root = tmp_path_factory.mktemp("photos")
@@ -80,8 +102,10 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for the real data sets, which several tests embed alike."""
-    return tmp_path_factory.mktemp("shared-cache")
+    """A cache for the real data sets, which several tests, in several processes, embed alike."""
+    base = tmp_path_factory.getbasetemp()
+    # pytest-xdist gives each of its processes a folder in that of the run.
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
 
 
 @pytest.fixture(scope="session")

@@ -59,7 +59,7 @@ BELOW = {
     },
     "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
     "heads": {"exceptions", "_validation"},
-    "demo": {"images", "store", "_engine", "extraction"},
+    "demo": set(),
     "finetune": {
         "exceptions",
         "_validation",
@@ -104,6 +104,7 @@ BELOW = {
         "outputs",
         "models",
         "prediction",
+        "prediction_parts",
     },
     "scaleout": {
         "exceptions",
@@ -119,9 +120,44 @@ BELOW = {
         "outputs",
         "heads",
     },
+    "report": {
+        "exceptions",
+        "_validation",
+        "_uncertainty",
+        "_engine",
+        "images",
+        "embedder",
+        "outputs",
+        "heads",
+        "models",
+        "prediction",
+        "explanation",
+    },
+    "prediction_parts": {"exceptions", "_validation", "outputs"},
     "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
+    "networks": {"exceptions", "images", "backbones", "prediction"},
+    "explanation": {
+        "exceptions",
+        "_validation",
+        "images",
+        "backbones",
+        "outputs",
+        "prediction",
+        "networks",
+    },
+    "export": {
+        "exceptions",
+        "_validation",
+        "_runtime",
+        "images",
+        "backbones",
+        "outputs",
+        "models",
+        "prediction",
+        "networks",
+    },
 }
-TORCH_ROOMS = {"backbones", "finetune"}
+TORCH_ROOMS = {"backbones", "finetune", "networks", "explanation", "export"}
 
 
 def imports(path: Path) -> set[str]:
@@ -199,10 +235,13 @@ def test_public_names_resolve_and_are_documented():
         "from featuretl_cli.main import cli; cli(['--help'], standalone_mode=False)",
         "from featuretl_cli.main import cli; cli(['extract', '--help'], standalone_mode=False)",
         "from featuretl_cli.main import cli; cli(['predict', '--help'], standalone_mode=False)",
+        "from featuretl_cli.main import cli; cli(['explain', '--help'], standalone_mode=False)",
+        "from featuretl_cli.main import cli; cli(['export', '--help'], standalone_mode=False)",
+        "from featuretl_cli.main import cli; cli(['report', '--help'], standalone_mode=False)",
     ],
 )
 def test_start_up_is_light(code):
-    check = "import sys; assert not {'torch', 'timm', 'sklearn', 'pyarrow'} & set(sys.modules)"
+    check = "import sys; assert not {'torch', 'timm', 'sklearn', 'pyarrow', 'matplotlib', 'jinja2'} & set(sys.modules)"
     seconds = []
     for _ in range(3):
         started = time.monotonic()

@@ -5,12 +5,18 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pyarrow import parquet
-from sklearn.linear_model import Ridge
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.svm import LinearSVC
 
 from featuretl import (
@@ -20,6 +26,7 @@ from featuretl import (
     TransferClassifier,
     evaluate_model,
     load_model,
+    metrics_report,
     predict_to_file,
     save_model,
 )
@@ -27,6 +34,7 @@ from featuretl import prediction as prediction_module
 from featuretl import prediction_files as files_module
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.prediction import inner_of, predict_images, use_machine
+from featuretl.prediction_parts import Parts
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
@@ -168,7 +176,7 @@ def test_a_killed_run_goes_on(ending, tiny, photos, tmp_path, monkeypatch, small
         predict_to_file(tiny, photos, path)
     assert path.read_text() == "an older file"
     predicted.clear()
-    torn = tmp_path / f"out.{ending}.partial" / "00000003.parquet.0a1b2c3d.partial"
+    torn = tmp_path / f"out.{ending}.partial" / "00000003-0.parquet.0a1b2c3d.partial"
     torn.write_bytes(b"PAR1")  # of a write that was killed
     assert predict_to_file(tiny, photos, path).resumed == 15
     assert predicted == [5, 4]
@@ -209,13 +217,76 @@ def test_what_another_run_left_is_not_gone_on_with(tiny, photos, tmp_path, monke
 
     path = tmp_path / "out.csv"
     with monkeypatch.context() as patch:
-        patch.setattr(files_module._Parts, "add", full)
+        patch.setattr(Parts, "add", full)
         with pytest.raises(StoreError, match=r"No space left on device.*run it again to go on"):
             predict_to_file(tiny, photos, path)
     for images, options in [(photos[1:], {}), (photos, {"top": 2}), (photos, {"threshold": 0.5})]:
         with pytest.raises(InputError, match="holds predictions of another model, other images"):
             predict_to_file(tiny, images, path, **options)
     assert predict_to_file(tiny, photos, path).images == 24
+
+
+def test_a_second_run_into_the_same_file_is_refused(tiny, photos, tmp_path, monkeypatch):
+    path, refused = tmp_path / "out.csv", []
+    predict = prediction_module.predict_images
+
+    def beside_another(model, images):
+        with pytest.raises(InputError) as caught:
+            predict_to_file(tiny, photos, path)
+        refused.append(str(caught.value))
+        return predict(model, images)
+
+    monkeypatch.setattr(prediction_module, "predict_images", beside_another)
+    predict_to_file(tiny, photos, path)
+    assert refused == [
+        f"Another run is predicting into '{path}'; wait for it, or choose another output."
+    ]
+    assert len(rows_of(path)) == 24
+    assert sorted(entry.name for entry in tmp_path.glob("out*")) == ["out.csv"]
+
+
+SECOND_PROCESS = """if True:
+    import sys
+    from featuretl import load_model, predict_to_file
+    from featuretl.exceptions import InputError
+    try:
+        predict_to_file(load_model(sys.argv[1]), sys.argv[3:], sys.argv[2])
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_another_process_is_kept_out_as_long_as_one_lives(tiny, photos, tmp_path):
+    save_model(tiny, tmp_path / "m.featuretl")
+    path = tmp_path / "out.csv"
+    command = [sys.executable, "-c", SECOND_PROCESS, tmp_path / "m.featuretl", path, *photos]
+    with Parts(path, "of a run that will be killed"):
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("Another run is predicting into")
+    with pytest.raises(InputError, match="of another model"):  # its lock is gone, its work is not
+        predict_to_file(tiny, photos, path)
+
+
+@pytest.mark.parametrize("kind", ["paths", "bytes"])
+def test_only_what_changed_is_predicted_again(
+    kind, tiny, photos, tmp_path, monkeypatch, small_batches
+):
+    files = [tmp_path / f"{i}.jpg" for i in range(15)]
+    for file, photo in zip(files, photos, strict=False):
+        file.write_bytes(Path(photo).read_bytes())
+    images = [file.read_bytes() for file in files] if kind == "bytes" else files
+    path, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
+    with monkeypatch.context() as patch:
+        patch.setattr(files_module, "_join", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            predict_to_file(tiny, images, path)
+    files[7].write_bytes(Path(photos[-1]).read_bytes())
+    if kind == "bytes":
+        images = [file.read_bytes() for file in files]
+    assert predict_to_file(tiny, images, path).resumed == 10
+    predict_to_file(tiny, images, whole)
+    assert rows_of(path) == rows_of(whole)
+    assert rows_of(path)[7]["prediction"] == "temple"
 
 
 def test_numbers_and_classes_without_probabilities(photos, labels, shared_cache, tmp_path):
@@ -265,12 +336,69 @@ def test_parameters_are_checked(options, message, tiny, photos, tmp_path):
         predict_to_file(tiny, photos, tmp_path / "out.xlsx")
 
 
-def test_several_labels_per_image_are_refused(photos, shared_cache, tmp_path):
+@pytest.fixture(scope="module")
+def tagged(photos, labels):
+    """Lists of what the crops show, and whether they are of the upper half; one without any."""
+    tags = [[label] + ["upper"] * (i % 12 < 6) for i, label in enumerate(labels)]
+    return [[], *tags[1:]]
+
+
+HEADS_OF_TAGS = [
+    LinearProbeClassifier(),
+    MLPClassifier((9,), solver="lbfgs", random_state=0),
+    OneVsRestClassifier(LogisticRegression()),
+]
+
+
+@pytest.mark.parametrize("head", HEADS_OF_TAGS, ids=lambda head: type(head).__name__)
+def test_several_labels_per_image_are_evaluated(head, photos, tagged, shared_cache):
+    indicator = MultiLabelBinarizer().fit_transform(tagged)
     embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
-    y = np.tile([[0, 1], [1, 0]], (12, 1))
-    model = make_pipeline(embedder, LinearProbeClassifier()).fit(photos, y)
-    with pytest.raises(InputError, match="several labels per image"):
-        predict_to_file(model, photos, tmp_path / "out.csv")
+    is_ours = isinstance(head, LinearProbeClassifier)
+    model = make_pipeline(embedder, clone(head)).fit(photos, tagged if is_ours else indicator)
+    expected = metrics_report(
+        indicator, model.predict(photos), model.predict_proba(photos), labels=model.classes_, n_bootstrap=20,
+    )  # fmt: skip
+    for y in [indicator, *([tagged] if is_ours else [])]:
+        report = evaluate_model(model, photos, y, n_bootstrap=20)
+        assert (report.task, report.scores) == ("multilabel", expected.scores)
+        assert report.intervals == expected.intervals
+
+
+def test_mistaken_labels_are_named(tiny, photos, labels, tagged, shared_cache):
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    model = make_pipeline(embedder, LinearProbeClassifier()).fit(photos, tagged)
+    with pytest.raises(InputError, match="1 classes that the model does not know, such as 'wasp'"):
+        evaluate_model(model, photos, [["wasp"], *tagged[1:]])
+    for y in (labels, np.zeros((24, 2)), np.full((24, 3), 7)):
+        with pytest.raises(InputError, match="y must be a list of labels for each image"):
+            evaluate_model(model, photos, y)
+    with pytest.raises(InputError, match="gives one class per image, but y has several"):
+        evaluate_model(tiny, photos, tagged)
+    lists = make_pipeline(embedder, KNeighborsClassifier(3))
+    lists.fit(photos, MultiLabelBinarizer().fit_transform(tagged))
+    with pytest.raises(InputError, match="several classes per image, each of a list of its own"):
+        evaluate_model(lists, photos, tagged)
+
+
+def test_several_labels_per_image_have_a_column_each(
+    photos, tagged, with_bad, shared_cache, tmp_path
+):
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    model = make_pipeline(embedder, LinearProbeClassifier()).fit(photos, tagged)
+    path, proba = tmp_path / "out.jsonl", model.predict_proba(photos)
+    for threshold in (None, 0.9):
+        written = predict_to_file(model, with_bad, path, threshold=threshold)
+        rows = [row for row in rows_of(path) if not row["error"]]
+        found = [[row[f"probability_{name}"] for name in model.classes_] for row in rows]
+        np.testing.assert_allclose(found, proba, atol=1e-6)
+        chosen = np.array(found) >= (threshold or 0.5)
+        expected = [";".join(model.classes_[row]) or None for row in chosen]
+        assert [row["prediction"] for row in rows] == expected
+        assert written.abstained == expected.count(None)
+    assert written.failed == 2
+    with pytest.raises(ParameterError, match="top is for models that give one class"):
+        predict_to_file(model, photos, path, top=2)
 
 
 def test_a_model_is_told_about_the_machine(photos, labels, tmp_path):

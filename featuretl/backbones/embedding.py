@@ -29,34 +29,43 @@ class Embedding(nn.Module):
     ) -> None:
         super().__init__()
         self.model: Any = model
-        self._indices, self._pooling, self._normalize = indices, pooling, normalize
+        self.indices, self.pooling, self.normalize = indices, pooling, normalize
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the embeddings (n, d), float32, of the network's input (n, 3, height, width)."""
-        dtype = next(self.model.parameters()).dtype
-        embedding = torch.cat(self._outputs(batch.to(dtype)), dim=1).float()
-        if self._normalize:
-            embedding = nn.functional.normalize(embedding, dim=1)
-        return embedding
+        return self.pooled(self.outputs(batch))
 
-    def _outputs(self, batch: torch.Tensor) -> list[torch.Tensor]:
-        model, indices = self.model, sorted({i for i in self._indices if i is not None})
+    def outputs(self, batch: torch.Tensor) -> dict[int | None, Any]:
+        """Return what the layers give for the network's input, by number, not pooled yet.
+
+        None is the output of ``forward_features``; of a network with a class token, a layer by
+        number gives its map and its prefix tokens.
+        """
+        model, indices = self.model, sorted({i for i in self.indices if i is not None})
+        batch = batch.to(next(model.parameters()).dtype)
         if not indices:
-            return [self._pool_final(model.forward_features(batch))] * len(self._indices)
+            return {None: model.forward_features(batch)}
         has_cls = has_class_token(model)
         final, intermediates = model.forward_intermediates(
             batch, indices=indices, **({"return_prefix_tokens": True} if has_cls else {})
         )
-        pooling = usual_pooling(model) if self._pooling == "auto" else self._pooling
-        pooled = {}
-        for index, output in zip(indices, intermediates, strict=True):
-            x, prefix = output if isinstance(output, (tuple, list)) else (output, None)
-            pooled[index] = pool(Features.from_map(x, prefix, has_cls), pooling)
-        return [
-            self._pool_final(final) if index is None else pooled[index] for index in self._indices
-        ]
+        outputs: dict[int | None, Any] = dict(zip(indices, intermediates, strict=True))
+        return {None: final, **outputs} if None in self.indices else outputs
+
+    def pooled(self, outputs: dict[int | None, Any]) -> torch.Tensor:
+        """Return the embeddings (n, d), float32, of what `outputs` returned."""
+        pooled = {index: self._pool(index, output) for index, output in outputs.items()}
+        embedding = torch.cat([pooled[index] for index in self.indices], dim=1).float()
+        return nn.functional.normalize(embedding, dim=1) if self.normalize else embedding
+
+    def _pool(self, index: int | None, output: Any) -> torch.Tensor:
+        if index is None:
+            return self._pool_final(output)
+        x, prefix = output if isinstance(output, (tuple, list)) else (output, None)
+        pooling = usual_pooling(self.model) if self.pooling == "auto" else self.pooling
+        return pool(Features.from_map(x, prefix, has_class_token(self.model)), pooling)
 
     def _pool_final(self, x: torch.Tensor) -> torch.Tensor:
-        if self._pooling == "auto":
+        if self.pooling == "auto":
             return self.model.forward_head(x, pre_logits=True).flatten(1)
-        return pool(Features.from_model(x, self.model), self._pooling)
+        return pool(Features.from_model(x, self.model), self.pooling)

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from featuretl.backbones.embedding import Embedding
-
 
 class OnnxRuntime:
     """ONNX Runtime, in the calling thread alone, image by image.
@@ -86,11 +84,28 @@ class OpenVinoRuntime:
         return request.infer([image], share_inputs=True)[0].copy()
 
 
-def export(embedding: Embedding, input_size: tuple[int, ...]) -> bytes:
+def export(module: torch.nn.Module, input_size: tuple[int, ...]) -> bytes:
     """Return a module as an ONNX model for batches of one image, (1, *input_size)."""
-    example = torch.zeros((1, *input_size))
+    return _exported(module, torch.zeros((1, *input_size)))
+
+
+def export_any_number(
+    module: torch.nn.Module, input_size: tuple[int, ...], inputs: list[str], outputs: list[str]
+) -> bytes:
+    """Return a module as an ONNX model from (n, *input_size), whatever n, with names as given."""
+    # Of one row, the exporter would take the size for a constant.
+    return _exported(
+        module,
+        torch.zeros((2, *input_size)),
+        dynamic_shapes=({0: torch.export.Dim("n", min=1)},),
+        input_names=inputs,
+        output_names=outputs,
+    )
+
+
+def _exported(module: torch.nn.Module, example: torch.Tensor, **options: Any) -> bytes:
     with quiet(), torch.inference_mode():
-        program = torch.onnx.export(embedding, (example,), dynamo=True, verbose=False)
+        program = torch.onnx.export(module, (example,), dynamo=True, verbose=False, **options)
     assert program is not None  # with dynamo=True there is one  # nosec B101
     return program.model_proto.SerializeToString()
 

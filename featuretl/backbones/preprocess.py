@@ -94,6 +94,17 @@ class Preprocessing:
             return self._timm_transform(Image.fromarray(pixels))
         return self._resize_and_crop(pixels, resized)
 
+    def box(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """Return what the network sees of an image: (left, top, right, bottom) in its pixels.
+
+        With ``crop_mode="border"`` that may be more than there is.
+        """
+        resized = self._resized(height, width)
+        seen = self.input_size[1:]
+        top, left = (round((whole - part) / 2) for whole, part in zip(resized, seen, strict=True))
+        y, x = height / resized[0], width / resized[1]
+        return left * x, top * y, (left + seen[1]) * x, (top + seen[0]) * y
+
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the network's input, float32 (n, 3, height, width) on the device of `batch`, uint8."""
         import torch
@@ -115,10 +126,11 @@ class Preprocessing:
         target = [math.floor(side / self.crop_pct) for side in self.input_size[1:]]
         if self.crop_mode == "squash":
             return target[0], target[1]
-        if target[0] == target[1]:
+        if target[0] == target[1] and self.crop_mode == "center":
             short, long = target[0], int(target[0] * max(height, width) / min(height, width))
             return (short, long) if height <= width else (long, short)
-        ratio = min(height / target[0], width / target[1])
+        fit = max if self.crop_mode == "border" else min
+        ratio = fit(height / target[0], width / target[1])
         return round(height / ratio), round(width / ratio)
 
     def _resize_and_crop(self, pixels: np.ndarray, size: tuple[int, int]) -> torch.Tensor:

@@ -57,7 +57,7 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
         raise BackboneError("precision='int8' runs on the CPU; use device='cpu' or 'bfloat16'.")
     if any(importlib.util.find_spec(package) is None for package in _NEEDED):
         raise BackboneError(f"precision='int8' needs: pip install {' '.join(_NEEDED)}")
-    probe = backbone.batch(_crops(backbone, 4))
+    probe = backbone.batch(photograph_crops(backbone, 4))
     expected = TorchRuntime(backbone.embedding_in("float32"))(probe)
     if file is not None and file.exists():
         with contextlib.suppress(Exception):  # a damaged or foreign file is made anew
@@ -66,8 +66,8 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
                 return runtime
     try:
         model = export(backbone.embedding_in("float32"), tuple(probe.shape[1:]))
-        crops = _crops(backbone, QUANTIZATION["crops"])
-        model = _quantize(model, (backbone.batch([crop]).contiguous().numpy() for crop in crops))
+        crops = photograph_crops(backbone, QUANTIZATION["crops"])
+        model = quantize(model, (backbone.batch([crop]).contiguous().numpy() for crop in crops))
         runtime = OnnxRuntime(model)
         found = least_cosine(expected, runtime(probe))
     except Exception as error:  # the exporter, the quantizer and the runtime raise anything
@@ -83,7 +83,7 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
     return runtime
 
 
-def _crops(backbone: Backbone, n: int) -> list[Any]:
+def photograph_crops(backbone: Backbone, n: int) -> list[Any]:
     """Return n prepared crops of two photographs, of many sizes."""
     rng = np.random.default_rng(0)
     photographs = load_sample_images().images
@@ -96,7 +96,7 @@ def _crops(backbone: Backbone, n: int) -> list[Any]:
     return crops
 
 
-def _quantize(model: bytes, inputs: Iterator[np.ndarray]) -> bytes:
+def quantize(model: bytes, inputs: Iterator[np.ndarray]) -> bytes:
     """Return an ONNX model with quantized operators, calibrated on inputs (1, 3, h, w)."""
     import onnx
     from onnxruntime.quantization import (  # type: ignore[import-untyped]

@@ -206,7 +206,8 @@ class Fitting:
         if p.cache_trunk is True and not planned.cached and not self.split.why_not_cut:
             self._warn(f"The trunk is not cached, because {planned.why}.")
         if p.verbose:
-            print(f"cached trunk: {planned.cached} ({planned.why})", file=sys.stderr)
+            kept = "kept" if planned.cached else "not kept"
+            print(f"Activations of the frozen blocks are {kept}: {planned.why}.", file=sys.stderr)
         return planned
 
     @cached_property

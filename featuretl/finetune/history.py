@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from featuretl.exceptions import FeatureTLError
+from featuretl._validation import import_pyplot
 
 COLUMNS = (
     "stage",
@@ -34,12 +34,7 @@ def plot(records: list[dict[str, Any]], ax: Any = None) -> Any:
     FeatureTLError
         If matplotlib is not installed.
     """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise FeatureTLError(
-            "plot_history needs matplotlib; install it with pip install 'featuretl[plot]'."
-        ) from error
+    plt = import_pyplot()
     ax = plt.subplots()[1] if ax is None else ax
     table = frame(records)
     for (stage, blocks, rate), run in table.groupby(["stage", "n_blocks", "learning_rate"]):

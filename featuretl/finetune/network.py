@@ -211,6 +211,22 @@ class Tuned:
             self._live = backbone, divided.trunk, network.requires_grad_(False)
         return self._live
 
+    def whole(self, device: str) -> tuple[Backbone, nn.Module, nn.Module]:
+        """Return the backbone, a copy of timm's model with the tensors that learned, and the head.
+
+        Raises BackboneError as `live` does.
+        """
+        backbone, _, network = self.live(device)
+        model = copy.deepcopy(backbone.model)
+        prefix = f"top.{_PREFIX}"
+        learned = {
+            name.removeprefix(prefix): tensor
+            for name, tensor in network.state_dict().items()
+            if name.startswith(prefix)
+        }
+        model.load_state_dict({**model.state_dict(), **learned})
+        return backbone, model, network.head
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_live": None}
 

@@ -6,7 +6,7 @@ import codecs
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -25,10 +25,10 @@ LABEL_COLUMNS = ("label", "class", "target", "category")
 
 
 class Columns(NamedTuple):
-    """Names of a manifest's columns, as far as they are given."""
+    """Names of a manifest's columns, as far as they are given; several labels are 0/1 columns."""
 
     path: str | None = None
-    label: str | None = None
+    label: str | Sequence[str] | None = None
     group: str | None = None
 
 
@@ -43,11 +43,14 @@ class ImageList:
         One per path; None when no image has a label.
     groups : list of (str or None), or None
         One per path; None where no column of groups was named.
+    tags : list of (list of str or None), or None
+        One list per path where an image may have several labels: `labels` is None then.
     """
 
     paths: list[str]
     labels: list[str | None] | None = None
     groups: list[str | None] | None = None
+    tags: list[list[str] | None] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -121,7 +124,8 @@ def find_images(
     sources: Sequence[str | os.PathLike[str]],
     *,
     path_column: str | None = None,
-    label_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
+    label_separator: str | None = None,
     group_column: str | None = None,
 ) -> ImageList:
     """Resolve what a user names on the command line into ordered images.
@@ -134,29 +138,39 @@ def find_images(
         file with a path a line. Relative paths in a manifest or list start at its own folder.
     path_column, label_column : str, optional
         Columns of a manifest. By default the first present of `PATH_COLUMNS` and `LABEL_COLUMNS`;
-        a manifest needs no label column.
+        a manifest needs no label column. A list of label columns are tags, 0 or 1 for each image.
+    label_separator : str, optional
+        What divides the tags of an image in its label, such as ";"; an empty label has no tags.
     group_column : str, optional
         Column of a manifest that says which images belong together.
 
     Raises
     ------
     InputError
-        If a source is missing, names no image, or lacks the column.
+        If a source is missing, names no image, lacks the column, or a column of tags holds others
+        than 0 and 1.
     """
     columns = Columns(path_column, label_column, group_column)
     parts = [_from_source(os.fspath(source), columns) for source in sources]
     if not parts:
         raise InputError("No images were named; give a folder, a glob, files or a manifest.")
-    return ImageList(
+    images = ImageList(
         [path for part in parts for path in part.paths],
         _joined([part.labels for part in parts], parts),
         _joined([part.groups for part in parts], parts),
+        _joined([part.tags for part in parts], parts),
     )
+    if not label_separator or images.labels is None:
+        return images
+    tags = [_split(label or "", label_separator) for label in images.labels]
+    return replace(images, labels=None, tags=list(tags))
 
 
-def _joined(
-    columns: list[list[str | None] | None], parts: list[ImageList]
-) -> list[str | None] | None:
+def _split(label: str, separator: str) -> list[str]:
+    return [tag.strip() for tag in label.split(separator) if tag.strip()]
+
+
+def _joined(columns: list[list[Any] | None], parts: list[ImageList]) -> list[Any] | None:
     if all(column is None for column in columns):
         return None
     rows = zip(columns, parts, strict=True)
@@ -270,13 +284,36 @@ def _from_table(table: pyarrow.Table, manifest: Path, columns: Columns) -> Image
             f"Column {printable(path_name)!r} of the manifest {printable(manifest)!r} must hold a "
             f"path in every row; it holds {len(values)} rows, {sum(not v for v in values)} of them empty."
         )
-    label_name = _column(table, manifest, columns.label, LABEL_COLUMNS)
+    tags, label_name = None, None
+    if isinstance(columns.label, str) or columns.label is None:
+        label_name = _column(table, manifest, columns.label, LABEL_COLUMNS)
+    else:
+        tags = _tags(table, manifest, columns.label)
     group_name = _column(table, manifest, columns.group, ())
     labels, groups = (
         None if name is None else [v or None for v in _strings(table, name)]
         for name in (label_name, group_name)
     )
-    return ImageList([str(manifest.parent / value) for value in values if value], labels, groups)
+    paths = [str(manifest.parent / value) for value in values if value]
+    return ImageList(paths, labels, groups, tags)
+
+
+def _tags(table: pyarrow.Table, manifest: Path, names: Sequence[str]) -> list[Any]:
+    """Return the names of the columns in which a row has 1."""
+    rows: list[list[str]] = [[] for _ in range(table.num_rows)]
+    meaning = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+    for name in names:
+        values = _strings(table, _column(table, manifest, name, ()) or name)
+        for row, value in zip(rows, values, strict=True):
+            has = meaning.get((value or "").lower())
+            if has is None:
+                raise InputError(
+                    f"Column {printable(name)!r} of the manifest {printable(manifest)!r} must hold "
+                    f"0 or 1 in every row, as one of several label columns; got {printable(value)}."
+                )
+            if has:
+                row.append(name)
+    return rows
 
 
 def _read_csv(file: BinaryIO) -> pyarrow.Table:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 import featuretl
 from featuretl._runtime import versions
 from featuretl.images.inputs import read
+from featuretl.store.store import EmbeddingStore
 
 Card = dict[str, Any]
+
+# Of each sha256 as many bytes tell ten million images apart.
+_SHORT = 8
 
 
 def card_of(model: Any) -> Card:
@@ -52,28 +60,72 @@ def card_of(model: Any) -> Card:
     return card
 
 
-def data_of(images: Sequence[Any], y: Sequence[Any]) -> Card:
-    """Return what a card says of the data: every image is read once.
+def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | None = None) -> Card:
+    """Return what a card says of the data.
 
     Parameters
     ----------
     images : sequence of n images
-    y : sequence of n labels or numbers
+    y : sequence of n labels, numbers or lists of labels
+    store : EmbeddingStore, optional
+        Where an extraction left the digests of files: these are not read again.
 
     Returns
     -------
     dict
-        `images`, how many; `sha256` over the contents and labels, in order; `per_class`, where
-        labels are text.
+        `images`, how many; `sha256` over the contents and labels, in order; `per_class`, images per
+        label, where labels are text; `contents`, by which `trained_on` knows the images again: the
+        first 8 bytes of the sha256 of each one's content, sorted, in base64 (11 characters an image).
     """
     digest = hashlib.sha256()
-    for image, label in zip(images, y, strict=True):
-        digest.update(read(image).key)
+    keys = []
+    for image, key, label in zip(images, _keys(images, store), y, strict=True):
+        keys.append(key or read(image).key)
+        digest.update(keys[-1])
         digest.update(f"{label}\n".encode("utf-8", "surrogateescape"))
-    data: Card = {"images": len(images), "sha256": digest.hexdigest()}
-    if all(isinstance(label, str) for label in y):
-        data["per_class"] = dict(sorted(Counter(y).items()))
+    contents = base64.b64encode(b"".join(sorted(key[:_SHORT] for key in keys))).decode("ascii")
+    data: Card = {"images": len(images), "sha256": digest.hexdigest(), "contents": contents}
+    per_image = (labels if isinstance(labels, (list, tuple)) else [labels] for labels in y)
+    named = [label for labels in per_image for label in labels]
+    if all(isinstance(label, str) for label in named):
+        data["per_class"] = dict(sorted(Counter(named).items()))
     return data
+
+
+def trained_on(card: Card, keys: Any) -> np.ndarray | None:
+    """Return which images a model was trained on, as far as its card tells.
+
+    Parameters
+    ----------
+    card : dict
+        As `read_card` gives it, unchecked.
+    keys : ndarray of shape (n,), S32
+        sha256 of the images' contents, as in `Extraction.keys`.
+
+    Returns
+    -------
+    ndarray of shape (n,), bool; or None
+        None where the card does not say.
+    """
+    data = card.get("data")
+    try:
+        contents = base64.b64decode(data["contents"], validate=True)  # type: ignore[index]
+        known = np.frombuffer(contents, f"V{_SHORT}")
+    except (KeyError, TypeError, ValueError):
+        return None
+    short = {bytes(key) for key in known}
+    return np.array([bytes(key).ljust(32, b"\0")[:_SHORT] in short for key in keys], bool)
+
+
+def _keys(images: Sequence[Any], store: EmbeddingStore | None) -> list[bytes | None]:
+    """Return the sha256 of every file whose state is as a store remembers it, None of the others."""
+    keys: list[bytes | None] = [None] * len(images)
+    files = [i for i, image in enumerate(images) if isinstance(image, (str, os.PathLike))]
+    if store is not None:
+        paths = [os.fspath(images[i]) for i in files]
+        for i, key in zip(files, store.memo.digests(paths), strict=True):
+            keys[i] = key
+    return keys
 
 
 def _metrics(decision: Any) -> Card | None:

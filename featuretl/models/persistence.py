@@ -14,15 +14,7 @@ from featuretl._validation import printable
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of
-from featuretl.models.classes import (
-    CLASSES,
-    INSTEAD,
-    OF_TRAINING,
-    Kept,
-    check_svm,
-    ignored,
-    parameters,
-)
+from featuretl.models.classes import CLASSES, INSTEAD
 from featuretl.models.format import (
     Tensors,
     check_target,
@@ -32,6 +24,7 @@ from featuretl.models.format import (
     unreadable,
     write_file,
 )
+from featuretl.models.kept import OF_TRAINING, Kept, ignored, parameters
 from featuretl.models.kinds import check_kind
 from featuretl.models.rehearsal import rehearse
 from featuretl.models.values import NotPlainError, Packer, unpack
@@ -45,7 +38,11 @@ def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = 
 
     Kept are the heads, `ImageEmbedder`, `FineTuneClassifier`, `TransferClassifier` and their
     regressors, and pipelines of these with scikit-learn's StandardScaler, Normalizer, PCA,
-    LogisticRegression, LinearSVC, SVC, Ridge, SVR, Nystroem and TransformedTargetRegressor.
+    LogisticRegression, LinearSVC, SVC, Ridge, SVR, Nystroem, KNeighborsClassifier and -Regressor
+    (of the rows that they hold the index is made anew), MLPClassifier and -Regressor,
+    SelfTrainingClassifier and TransformedTargetRegressor. For other steps there is
+    ``skops.io.dump``, whose files are loaded with a list of the types that one trusts: see
+    ``examples/other_steps.py``.
 
     Parameters
     ----------
@@ -102,8 +99,8 @@ def load_model(
     Returns
     -------
     model : estimator
-        On the same machine it predicts the same bits from the same embeddings. Those that are not
-        in the cache are computed, and may differ in the last bits when the batches do.
+        On the same machine it predicts the same bits from the same embeddings. Where these are not
+        in the cache they are computed, in other batches perhaps: probabilities then agree to 1e-5.
 
     Raises
     ------
@@ -189,17 +186,18 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
     contents = {
         attribute: content
         for attribute, content in vars(value).items()
-        if attribute not in kept.fresh and not ignored(attribute)
+        if attribute not in (*kept.fresh, *kept.left_out) and not ignored(attribute)
     }
     try:
-        _check_state(name, cls, kept, contents)
+        if _check_state(name, cls, kept, contents) and kept.check:
+            kept.check(value)
     except ValueError as error:
         raise ModelError(
             f"save_model does not keep this {name}, as it is not what this featuretl was tested "
             f"with: {error}."
         ) from error
     for attribute, content in contents.items():
-        if attribute == "weights" and content not in ("auto", "random"):
+        if attribute == kept.weights and content not in ("auto", "random"):
             content = _FROM_FILE
         try:
             state[attribute] = packer.pack(content)
@@ -227,18 +225,18 @@ class _Maker:
         kept = CLASSES[name]
         cls = kept.load(name)
         recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
-        _check_state(name, cls, kept, state)
-        if "weights" in state:
-            state["weights"] = self._weights_of(state["weights"])
+        is_fitted = _check_state(name, cls, kept, state)
+        if kept.weights in state:
+            state[kept.weights] = self._weights_of(state[kept.weights])
         if name == "BackboneSpec":
             backbone = state.pop("name")
             return BackboneSpec.of("load_model", backbone, **state)
         made: Any = object.__new__(cls)
         vars(made).update({**parameters(cls), **kept.fresh, **state})
-        if name in ("SVC", "SVR") and "support_" in state:
-            check_svm(made)
-        if name == "Tuned":
-            _check_head(made._head, made.state)
+        if is_fitted and kept.check:
+            kept.check(made)
+        if is_fitted and kept.finish:
+            kept.finish(made)
         if name == "ImageEmbedder":
             _check_recipe(made, json.loads(recipe))
         return made
@@ -256,8 +254,11 @@ class _Maker:
         return str(self._weights)
 
 
-def _check_state(name: str, cls: type, kept: Kept, state: dict[str, Any]) -> None:
-    """Raise ValueError unless the attributes are those of the class, and of the right kind."""
+def _check_state(name: str, cls: type, kept: Kept, state: dict[str, Any]) -> bool:
+    """Raise ValueError unless the attributes are those of the class, and of the right kind.
+
+    Returns whether they are those of a fitted object.
+    """
     known = kept.kinds(cls)
     unknown = [attribute for attribute in state if attribute not in known or ignored(attribute)]
     if unknown:
@@ -273,17 +274,7 @@ def _check_state(name: str, cls: type, kept: Kept, state: dict[str, Any]) -> Non
     for attribute, (kind, _) in known.items():
         if attribute in state:
             check_kind(f"{attribute} of its {name}", state[attribute], kind, sizes)
-
-
-def _check_head(head: Any, tensors: Tensors) -> None:
-    """Raise ValueError unless a tuned head is as wide as its tensors: it is built before they are."""
-    if head not in ("probe", "linear") and not (
-        isinstance(head, (list, tuple))
-        and len(head) == 2
-        and head[0] == "mlp"
-        and head[1] == len(tensors["head.0.weight"])
-    ):
-        raise ValueError("the head of its tuned network does not fit its tensors")
+    return not missing
 
 
 def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:

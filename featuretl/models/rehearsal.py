@@ -18,7 +18,8 @@ def rehearse(model: Any) -> None:
     ValueError
         If it gives another number of outputs than it has classes; or whatever predicting raises.
     """
-    model = getattr(model, "estimator_", model)
+    if hasattr(model, "strategy_"):  # TransferClassifier or -Regressor
+        model = model.estimator_
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         if hasattr(model, "_tuned"):

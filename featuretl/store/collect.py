@@ -42,7 +42,7 @@ class Freed:
 
 def collect(
     store: EmbeddingStore,
-    max_bytes: int | None = None,
+    max_size: int | None = None,
     older_than: float | None = None,
     keep: str | None = None,
 ) -> Freed:
@@ -54,7 +54,7 @@ def collect(
     Parameters
     ----------
     store : EmbeddingStore
-    max_bytes : int, optional
+    max_size : int, optional
         What embeddings and views may take together afterwards.
     older_than : float, optional
         In seconds: free what has not been used since.
@@ -78,7 +78,7 @@ def collect(
         views = sorted(_views(store.path), key=lambda view: view[0])
         total = sum(info.bytes for info in spaces) + sum(size for _, size, _ in views)
         cutoff = -float("inf") if older_than is None else time.time() - older_than
-        most = float("inf") if max_bytes is None else max_bytes
+        most = float("inf") if max_size is None else max_size
         freed = Freed([], 0, 0)
         for used, size, path in views:
             if used < cutoff or total > most:
@@ -100,9 +100,9 @@ def keep_limit(store: EmbeddingStore, extracted: str) -> None:
     Where that cannot be done, because another process adds rows or the store cannot be written,
     it is left to the next extraction: the embeddings at hand are good.
     """
-    if store.max_bytes is not None:
+    if store.max_size is not None:
         with contextlib.suppress(StoreError, OSError):
-            collect(store, store.max_bytes, keep=extracted)
+            collect(store, store.max_size, keep=extracted)
 
 
 def _views(folder: Path) -> Iterator[tuple[float, int, Path]]:

@@ -59,7 +59,7 @@ def default_cache() -> Path:
     return Path(named) if named else Path(platformdirs.user_cache_dir("featuretl", False))
 
 
-def default_max_bytes() -> int | None:
+def default_max_size() -> int | None:
     """Return what the environment variable ``FEATURETL_CACHE_MAX_SIZE`` says, in bytes, if set.
 
     Raises ParameterError unless it is a number and a unit, such as "20GB".
@@ -124,7 +124,7 @@ class EmbeddingStore:
     ----------
     path : path, optional
         A folder, created on first use; by default `default_cache()`.
-    max_bytes : int, optional
+    max_size : int, optional
         What embeddings and views may take. Where they take more when an extraction ends, what was
         used longest ago is freed, but never the recipe just extracted. By default what the
         environment variable ``FEATURETL_CACHE_MAX_SIZE`` says, such as "20GB", else no limit.
@@ -153,12 +153,12 @@ class EmbeddingStore:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None = None, max_bytes: int | None = None
+        self, path: str | os.PathLike[str] | None = None, max_size: int | None = None
     ) -> None:
-        if max_bytes is not None:
-            check_int("EmbeddingStore", "max_bytes", max_bytes, 0)
+        if max_size is not None:
+            check_int("EmbeddingStore", "max_size", max_size, 0)
         self.path = Path(default_cache() if path is None else path).expanduser().absolute()
-        self.max_bytes = default_max_bytes() if max_bytes is None else int(max_bytes)
+        self.max_size = default_max_size() if max_size is None else int(max_size)
         self.memo = Memo(self.path / "memo.sqlite")
         self.index = SegmentIndex(self.path)
         self.optional = False
@@ -168,10 +168,10 @@ class EmbeddingStore:
         self._lock_depth = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EmbeddingStore, (str(self.path), self.max_bytes)
+        return EmbeddingStore, (str(self.path), self.max_size)
 
     def __repr__(self) -> str:
-        limit = "" if self.max_bytes is None else f", max_bytes={self.max_bytes}"
+        limit = "" if self.max_size is None else f", max_size={self.max_size}"
         return f"EmbeddingStore({str(self.path)!r}{limit})"
 
     def make_folder(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ from featuretl.heads._folds import check_folds
 from featuretl.transfer.decision import Decision, Outer
 from featuretl.transfer.problem import Problem
 from featuretl.transfer.search import MANY, MANY_NUMBERS, Search, Trial
-from featuretl.transfer.tasks import Classes, Numbers
+from featuretl.transfer.tasks import Task
 
 Array = np.ndarray[Any, Any]
 
@@ -33,7 +34,7 @@ _OUTER_SHARE, _LAST_SHARE = 0.45, 0.95
 class BaseTransfer(BaseEstimator):
     """Base of `TransferClassifier` and `TransferRegressor`."""
 
-    _task: ClassVar[type[Classes] | type[Numbers]]
+    _task: ClassVar[Callable[..., Task]]
     _strategies: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -71,7 +72,8 @@ class BaseTransfer(BaseEstimator):
         X : sequence of n images
             Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
         y : array-like of shape (n,)
-            See the class.
+            Classes, or numbers. For several labels per image n lists of them, or an indicator of 0
+            and 1, (n, n_labels); for several numbers (n, n_outputs).
         groups : array-like of shape (n,), default=None
             Images of one group stay on one side of every split.
 

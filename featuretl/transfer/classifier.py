@@ -8,7 +8,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl.transfer.base import Array, BaseTransfer
-from featuretl.transfer.tasks import Classes
+from featuretl.transfer.tasks import classes_or_tags
 
 
 class TransferClassifier(ClassifierMixin, BaseTransfer):
@@ -26,7 +26,8 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         4,000 images) and "fine-tune" (`FineTuneClassifier`, three blocks, 12 epochs; 6 from 1,000
         images on). With fewer than 8 images
         per class nearest mean is what the probe must beat; with fewer than 5 it is chosen.
-        Any other takes that strategy; the table shows how it does.
+        Any other takes that strategy; the table shows how it does. Only "linear" takes several
+        labels per image; its score is then the mean F1 of an image's labels, "f1_samples".
     backbone : str, list of str or "auto", default="tf_efficientnet_lite0"
         Any timm model name; of several the one with the best linear probe. "auto" compares the
         packaged ones that are installed.
@@ -97,7 +98,7 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
     'nearest-mean'
     """
 
-    _task = Classes
+    _task = staticmethod(classes_or_tags)
     _strategies = ("auto", "nearest-mean", "linear", "svm", "fine-tune")
 
     @property

@@ -10,6 +10,7 @@ import numpy as np
 
 from featuretl.transfer.evidence import gain_of, interval
 from featuretl.transfer.search import FEWEST, MANY, MANY_NUMBERS, Trial
+from featuretl.transfer.tasks import Tags
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +117,10 @@ class Decision:
         from rich.text import Text
 
         frame = self._shown()
+        if frame["backbone"].nunique() == 1:
+            frame = frame.drop(columns="backbone")
+        # The sentences below have the backbone, and the whole of each verdict.
+        frame["verdict"] = frame["verdict"].str.extract("^([^,:]*)", expand=False)
         table = Table(*map(str, frame.columns))
         for row in frame.itertuples(index=False):
             table.add_row(*map(Text, row))
@@ -189,6 +194,8 @@ class Decision:
         ]
 
     def _needs(self) -> list[str]:
+        if self.score_name == Tags.score_name:  # for which there is one strategy
+            return []
         if self.per_class and self.per_class < FEWEST:
             return [
                 f"With {FEWEST} images per class strategies could be compared, with {MANY} "

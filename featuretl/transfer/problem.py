@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from featuretl.extraction import extract
 from featuretl.heads._folds import fold_of_rows
 from featuretl.heads._targets import Targets, check_length
 from featuretl.images.inputs import as_images
-from featuretl.transfer.tasks import Classes, Numbers
+from featuretl.transfer.tasks import Task
 
 Array = np.ndarray[Any, Any]
 
@@ -36,7 +36,7 @@ class Problem:
     Attributes
     ----------
     images : sequence of n images
-    task : Classes or Numbers
+    task : Classes, Tags or Numbers
     groups : ndarray of shape (n,), or None
     seed : int
     budget : float
@@ -44,14 +44,14 @@ class Problem:
     """
 
     def __init__(
-        self, estimator: Any, X: Any, groups: Any, task: type[Classes] | type[Numbers], y: Any
+        self, estimator: Any, X: Any, groups: Any, task: Callable[..., Task], y: Any
     ) -> None:
         self.owner = type(estimator).__name__
         self._p = estimator
         self._began = time.monotonic()
         self.budget = np.inf if estimator.time_budget is None else float(estimator.time_budget)
         self.images: Sequence[Any] = as_images(X, self.owner)
-        self.task = task(estimator, y, len(self.images))
+        self.task: Task = task(estimator, y, len(self.images))
         self.groups = None if groups is None else np.asarray(groups)
         if self.groups is not None:
             check_length(len(self.images), "groups", len(self.groups))

@@ -67,7 +67,7 @@ class TransferRegressor(RegressorMixin, BaseTransfer):
     ('linear', 10)
     """
 
-    _task = Numbers
+    _task = staticmethod(Numbers)
     _strategies = ("auto", "linear", "svm", "fine-tune")
 
     def __sklearn_tags__(self) -> Tags:

@@ -1,4 +1,4 @@
-"""What is to be learnt: classes or numbers, the heads for them, and how one image is judged."""
+"""What is to be learnt: classes, tags or numbers, the heads for them, and how one image is judged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.utils import Bunch, check_array
 from featuretl.exceptions import InputError
 from featuretl.finetune.classifier import FineTuneClassifier
 from featuretl.finetune.regressor import FineTuneRegressor
-from featuretl.heads._targets import Targets, check_length, read_targets
+from featuretl.heads._targets import Targets, check_length, is_label_lists, read_targets
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.nearest_mean import NearestMeanClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
@@ -43,13 +43,8 @@ class Classes:
     unit, score_name, proportion = "points", "accuracy", True
     fine_tune = FineTuneClassifier
 
-    def __init__(self, estimator: Any, y: Any, n: int) -> None:
-        self.targets = read_targets(estimator, y, n)
-        if self.targets.multilabel:
-            raise InputError(
-                f"{type(estimator).__name__} takes one class per image, but y has several labels "
-                "per image; use LinearProbeClassifier or FineTuneClassifier."
-            )
+    def __init__(self, targets: Targets) -> None:
+        self.targets = targets
         self.y = self.targets.classes[self.targets.codes]
         self.per_class = int(np.median(np.bincount(self.targets.codes)))
 
@@ -83,6 +78,56 @@ class Classes:
     def judged_by(self, search: Bunch, rows: Array) -> tuple[Array, Array]:
         """Return scores and losses of a fine-tuned network that a search on `rows` found."""
         return search.scores, np.minimum(search.losses, -np.log(_LEAST_PROBABILITY))
+
+
+class Tags(Classes):
+    """Any number of labels per image; the score is the F1 of its labels, averaged over images.
+
+    An image without labels of which none is predicted counts 1. This is scikit-learn's
+    ``f1_score(average="samples", zero_division=1)``.
+
+    Attributes
+    ----------
+    targets : Targets
+        Labels, and 0 or 1 for each image and label.
+    y : ndarray of shape (n,) of sets, or (n, n_labels) of 0 and 1
+    """
+
+    score_name, proportion = "f1_samples", False
+
+    def __init__(self, estimator: Any, y: Any, targets: Targets) -> None:
+        if estimator.strategy != "linear":
+            raise InputError(
+                f"{type(estimator).__name__} chooses between strategies for one class per image, "
+                "but y has several labels per image; give strategy='linear', or use "
+                "LinearProbeClassifier or FineTuneClassifier."
+            )
+        self.targets, self.per_class = targets, 0
+        self.y = targets.codes
+        if is_label_lists(y):
+            self.y = np.empty(len(y), object)
+            self.y[:] = [frozenset(labels) for labels in y]
+
+    @staticmethod
+    def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
+        """Return a head for n images; `foldable` if it can hold some out."""
+        C: Any = {"C": "cv"} if foldable else {}
+        return LinearProbeClassifier(**C, random_state=seed)
+
+    def judge(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
+        """Return the F1 of each of `rows`; log-losses are not compared."""
+        truth = self.targets.codes[rows]
+        predicted = np.zeros_like(truth)  # a label that is not in the training rows is never said
+        predicted[:, np.searchsorted(self.targets.classes, model.classes_)] = model.predict(X)
+        both, either = (truth & predicted).sum(axis=1), (truth + predicted).sum(axis=1)
+        scores = np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
+        return scores, np.full(len(rows), np.nan)
+
+
+def classes_or_tags(estimator: Any, y: Any, n: int) -> Classes | Tags:
+    """Return what `y` is to a classifier."""
+    targets = read_targets(estimator, y, n)
+    return Tags(estimator, y, targets) if targets.multilabel else Classes(targets)
 
 
 class Numbers:
@@ -132,3 +177,6 @@ class Numbers:
     @staticmethod
     def _columns(y: Any) -> Array:
         return np.asarray(y, np.float64).reshape(len(y), -1)
+
+
+Task = Classes | Tags | Numbers

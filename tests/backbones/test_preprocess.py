@@ -106,3 +106,26 @@ def test_the_recipe_says_which_implementation_resizes(preprocessing):
 def test_too_long_and_thin_is_refused(preprocessing):
     with pytest.raises(ImageError, match="1 x 300000 pixels are too long and thin"):
         preprocessing(np.zeros((300_000, 1, 3), np.uint8))
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("shape", [(200, 300), (300, 200), (250, 250)])
+@pytest.mark.parametrize("input_size", [(3, 128, 128), (3, 128, 160)])
+def test_the_box_is_what_the_network_sees(crop_mode, shape, input_size, preprocessing):
+    """Of an image whose colours are its coordinates, the corners say where they were."""
+    height, width = shape
+    rows, columns = np.mgrid[:height, :width]
+    pixels = np.stack([columns * 250 / width, rows * 250 / height, rows * 0], 2).astype(np.uint8)
+    parameters = {"crop_mode": crop_mode, "input_size": input_size, "interpolation": "bilinear"}
+    preprocessing = replace(preprocessing, **parameters, crop_pct=0.9, mean=(1, 1, 1))
+    seen = preprocessing(pixels).numpy().astype(float)
+    left, top, right, bottom = preprocessing.box(height, width)
+    inside = np.flatnonzero(seen[2].min(0) < 20), np.flatnonzero(seen[2].min(1) < 20)  # no padding
+    for axis, (begin, end, size) in enumerate([(left, right, width), (top, bottom, height)]):
+        line = seen[axis].mean(0) if axis == 0 else seen[axis].mean(1)
+        cells = len(line)
+        for cell in (inside[axis][3], inside[axis][-4]):
+            where = begin + (end - begin) * (cell + 0.5) / cells
+            of_cell = seen[axis][:, cell] if axis == 0 else seen[axis][cell]
+            of_cell = of_cell[inside[1 - axis]]
+            assert np.median(of_cell) * size / 250 == pytest.approx(where, abs=0.03 * size)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_stdout_holds_the_result_only(with_bad: Path) -> None:
 
 def test_other_options_make_other_embeddings(few: Path) -> None:
     assert summary(extract(few, "--json"))["n_features"] == 96
-    flat = extract(few, "--json", "--layers", "1", "--layers", "layer4", "--pooling", "avg")
+    flat = extract(few, "--json", "--layers", "1,layer4", "--pooling", "avg")
     assert counts(flat) == (3, 0, 3, 0)
     assert summary(flat)["n_features"] != 96
     assert counts(extract(few, "--json", "--normalize")) == (3, 0, 3, 0)
@@ -528,7 +529,12 @@ def test_an_interrupted_extraction_goes_on_where_it_was(
 ) -> None:
     options = ["extract", *TINY, "--batch-size", "4", "--n-jobs", "1"]
     process = subprocess.Popen(
-        [*MAIN, *options, str(many)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*MAIN, *options, str(many)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job ignores SIGINT, and what it starts does so, too.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     # An image is claimed, in one of 64 files, before it is read, and no more than 9 images are read
     # ahead: when 25 files are there, some batches of 4 have been embedded, and most have not.

@@ -78,18 +78,72 @@ def test_train_for_machines(photo_folder):
     assert json.loads(none.stdout)["outer"]["score"] is None
 
 
+def test_several_backbones_are_compared(photo_folder, shared_cache, tmp_path):
+    names = "tf_efficientnet_lite0,mobilenetv2_100"
+    result = run(
+        "train", photo_folder, "-o", "m.featuretl", "--cache", shared_cache, "--json",
+        "--strategy", "linear", "--test-size", "none", "--backbone", names, "--random-state", 7,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    tried = {candidate["backbone"] for candidate in json.loads(result.stdout)["candidates"]}
+    assert tried == set(names.split(","))
+    assert load_model(tmp_path / "m.featuretl").random_state == 7
+
+
 def test_groups_and_numbers_of_a_manifest(manifest, tmp_path):
     result = run("train", manifest, "-o", "m.featuretl", *QUICK, "--label-column", "kind", "--groups", "walk")  # fmt: skip
     assert result.exit_code == 0, result.output
     result = run("train", manifest, "-o", "n.featuretl", *QUICK, "--target", "height")
     assert result.exit_code == 0, result.output
-    assert "r2" in result.stdout
+    assert re.search(r"r2 -?\d\.\d+ \(95% interval", result.stdout)
     result = run("evaluate", "n.featuretl", manifest, "--label-column", "height", "--json")
     assert json.loads(result.stdout)["task"] == "regression"
     result = run("predict", "n.featuretl", manifest, "-o", "p.jsonl")
     assert result.exit_code == 0
     rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert all(isinstance(row["prediction"], float) for row in rows)
+
+
+def test_several_labels_per_image(photo_folder, photos, shared_cache, tmp_path):
+    rows = []
+    for i, path in enumerate(photos):
+        flower, upper = int("flower" in path), int(i % 12 < 6)
+        tags = " + ".join(["flower"] * flower + ["upper"] * upper)
+        rows.append(f"{path},{tags},{flower},{upper},0")
+    (tmp_path / "m.csv").write_text("\n".join(["path,tags,flower,upper,none", *rows]))
+    columns = ["--label-column", "flower,upper"]
+    shared = ["--cache", shared_cache]
+    result = run("train", "m.csv", "-o", "m.featuretl", *QUICK, *columns, *shared)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"f1_samples \d\.\d+ \(95% interval \d", result.stdout)
+    assert read_card(tmp_path / "m.featuretl")["data"]["per_class"] == {"flower": 12, "upper": 12}
+    separator, few = ["--label-column", "tags", "--label-separator", "+"], ["--n-bootstrap", 20]
+    facts = [
+        json.loads(
+            run("evaluate", "m.featuretl", "m.csv", *options, *shared, *few, "--json").stdout
+        )
+        for options in (columns, separator)
+    ]
+    assert facts[0] == facts[1]
+    assert facts[0]["task"] == "multilabel"
+    low, high = facts[0]["intervals"]["f1_macro"]
+    assert low <= facts[0]["scores"]["f1_macro"] <= high
+    assert set(facts[0]["per_class"]) == {"flower", "upper"}
+    result = run("predict", "m.featuretl", "m.csv", "-o", "p.jsonl", "--threshold", 0, *shared)
+    assert result.exit_code == 0, result.output
+    row = json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])
+    assert row["prediction"] == "flower;upper"
+    assert list(row)[2:] == ["probability_flower", "probability_upper", "error"]
+    for options, named in [
+        (["--label-column", "flower,none"], "No image has 1 in column 'none'; leave it out"),
+        (["--label-column", "flower,path"], "must hold 0 or 1"),
+        ([*columns, "--target", "none"], "exclude each other"),
+        ([*separator, "--strategy", "svm"], "several labels per image; give strategy='linear'"),
+    ]:
+        failed = run("train", "m.csv", "-o", "x.featuretl", *QUICK, *options, *shared)
+        assert_one_line_error(failed, named, 2 if "exclude" in named else 1)
+    one = run("evaluate", "m.featuretl", photo_folder, *shared)
+    assert_one_line_error(one, "y must be a list of labels for each image")
 
 
 def test_evaluate_prints_scores_with_intervals(model, photo_folder, shared_cache):

@@ -1,6 +1,7 @@
 """What the heads reach on real photographs, with the packaged backbone."""
 
 import csv
+import itertools
 import re
 from pathlib import Path
 
@@ -32,9 +33,10 @@ def signs(shared_data, shared_cache):
 
 
 def grouped_accuracy(head, X, y, groups):
-    """Return the mean accuracy over 5 outer folds that never split a signer."""
+    """Return the mean accuracy over two of 5 outer folds that never split a signer."""
     scores = []
-    for train, test in GroupKFold(5, shuffle=True, random_state=0).split(X, y, groups):
+    folds = GroupKFold(5, shuffle=True, random_state=0).split(X, y, groups)
+    for train, test in itertools.islice(folds, 2):
         head.fit(X[train], y[train], groups=groups[train])
         scores.append(head.score(X[test], y[test]))
     return np.mean(scores)
@@ -76,6 +78,7 @@ def out_of_fold_report(head, X, y, splits):
     return metrics_report(y, y_pred, proba, n_bootstrap=0).scores
 
 
+@pytest.mark.slow
 def test_emoji_beats_logistic_regression_as_it_comes(shared_data, shared_cache):
     folder = featuretl.load_image_folder(shared_data / "emoji" / "google")
     X = featuretl.ImageEmbedder(cache=shared_cache).transform(folder.data)

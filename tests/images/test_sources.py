@@ -434,3 +434,27 @@ def test_errors_escape_hostile_names_inside_folders_and_manifests(
         with pytest.raises(InputError) as caught:
             find_images([tmp_path / "m.csv"], **options)
         assert_one_printable_sentence(caught.value)
+
+
+def test_tags_of_a_manifest(tmp_path):
+    manifest = tmp_path / "m.csv"
+    rows = ["1.jpg,ant; bee ;,1,1.0", "2.jpg,,0,False", "3.jpg,bee,0,true"]
+    manifest.write_text("\n".join(["path,tags,ant,bee", *rows]))
+    expected = [["ant", "bee"], [], ["bee"]]
+    columns = find_images([manifest], label_column=["ant", "bee"])
+    split = find_images([manifest], label_column="tags", label_separator=";")
+    assert (columns.tags, columns.labels) == (split.tags, split.labels) == (expected, None)
+    (tmp_path / "x.jpg").touch()
+    both = find_images([manifest, tmp_path / "x.jpg"], label_column=["bee", "ant"])
+    assert both.tags == [["bee", "ant"], [], ["bee"], None]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [(["ant", "wasp"], "no column 'wasp'"), (["tags", "ant"], r"0 or 1 in every row.*got ant\\n")],
+)
+def test_columns_of_tags_hold_0_and_1(columns, message, tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text('path,tags,ant\n1.jpg,"ant\nbee",1\n')
+    with pytest.raises(InputError, match=message):
+        find_images([manifest], label_column=columns)

@@ -62,7 +62,7 @@ class Store(RuleBasedStateMachine):
             if second:  # a commit of nothing does not look
                 assert {*first, *second} == found_in(two, [*first, *second])
             with pytest.raises(StoreError, match="in use"):
-                collect(self.users[0], max_bytes=0)
+                collect(self.users[0], max_size=0)
         self._commits([*numbers, *others])
 
     @rule(user=USERS, numbers=NUMBERS)
@@ -81,7 +81,7 @@ class Store(RuleBasedStateMachine):
     @rule(user=USERS)
     def collect_garbage(self, user):
         if self.folder.joinpath("index.sqlite").exists():
-            collect(self.users[user], max_bytes=0)
+            collect(self.users[user], max_size=0)
             self.kept, self.possible = set(), set()
 
     @rule(user=USERS)

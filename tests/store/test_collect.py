@@ -44,7 +44,7 @@ def store(tmp_path):
 
 
 def test_an_empty_store_has_nothing_to_free(store):
-    freed = collect(store, max_bytes=0)
+    freed = collect(store, max_size=0)
     assert (freed.spaces, freed.views, freed.bytes) == ([], 0, 0)
     assert not store.path.exists()
 
@@ -76,10 +76,10 @@ def test_views_go_first_then_the_least_recently_used_until_it_fits(store):
         fill(store, name, age=100 * (age + 1))
     view = store.view("ab" * 32, (5, 4), iter([ROWS]))
     one = store.info()[0].bytes
-    freed = collect(store, max_bytes=3 * one)
+    freed = collect(store, max_size=3 * one)
     assert (freed.spaces, freed.views) == ([], 1)
     np.testing.assert_array_equal(view, ROWS)  # a reader's map outlives the file
-    freed = collect(store, max_bytes=one)
+    freed = collect(store, max_size=one)
     assert [info.recipe["backbone"]["name"] for info in freed.spaces] == ["oldest", "middle"]
     assert names(store) == {"newest"}
 
@@ -88,7 +88,7 @@ def test_a_reader_keeps_its_rows_and_what_is_freed_can_be_made_again(store):
     fill(store, "a")
     reader = store.find_space(recipe_of("a"))
     found = reader.find(keys_array(KEYS))
-    collect(store, max_bytes=0)
+    collect(store, max_size=0)
     np.testing.assert_array_equal(reader.segment_rows(0), ROWS)
     assert (found != MISSING).all()
     again = fill(store, "a")
@@ -97,7 +97,7 @@ def test_a_reader_keeps_its_rows_and_what_is_freed_can_be_made_again(store):
 
 def test_nothing_is_freed_beside_an_extraction(store):
     with fill(store, "a"), pytest.raises(StoreError, match="in use by an extraction; try again"):
-        collect(EmbeddingStore(store.path), max_bytes=0)
+        collect(EmbeddingStore(store.path), max_size=0)
     assert names(store) == {"a"}
 
 
@@ -108,13 +108,13 @@ def test_nothing_is_freed_where_there_are_no_locks(store, monkeypatch):
     monkeypatch.setattr(store_module.fcntl, "flock", refuse)
     fill(store, "a")
     with pytest.raises(StoreError, match="No locks available"):
-        collect(store, max_bytes=0)
+        collect(store, max_size=0)
     assert names(store) == {"a"}
 
 
 def test_an_extraction_that_began_before_says_so(store):
     space = store.open_space(recipe_of("a"), np.ones(4, np.float32), {})
-    collect(store, max_bytes=0, older_than=-1)
+    collect(store, max_size=0, older_than=-1)
     with pytest.raises(StoreError, match="was cleared while this extraction began"), space:
         pass
     fill(store, "a")  # and the lock is free

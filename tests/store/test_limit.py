@@ -40,7 +40,7 @@ def test_what_was_used_longest_ago_goes_when_an_extraction_ends(images, cache):
         embed(images, pooling, EmbeddingStore(cache))
     embed(images, POOLINGS[0], EmbeddingStore(cache))  # used: younger than the other
     one = EmbeddingStore(cache).info()[0].bytes
-    limited = EmbeddingStore(cache, max_bytes=3 * one)
+    limited = EmbeddingStore(cache, max_size=3 * one)
     third = embed(images, POOLINGS[2], limited)  # twice as wide as the others
     assert poolings(limited) == {POOLINGS[0], POOLINGS[2]}
     assert third.to_numpy().shape == (3, 192)
@@ -49,12 +49,12 @@ def test_what_was_used_longest_ago_goes_when_an_extraction_ends(images, cache):
 
 def test_within_the_limit_nothing_goes(images, cache):
     for pooling in POOLINGS:
-        embed(images, pooling, EmbeddingStore(cache, max_bytes=10**6))
+        embed(images, pooling, EmbeddingStore(cache, max_size=10**6))
     assert poolings(EmbeddingStore(cache)) == set(POOLINGS)
 
 
 def test_views_count_and_the_recipe_just_extracted_stays_whatever_it_takes(images, cache):
-    store = EmbeddingStore(cache, max_bytes=0)
+    store = EmbeddingStore(cache, max_size=0)
     extraction = embed(images, "auto", store)
     view = extraction.memmap()
     again = embed(images, "auto", store)
@@ -76,10 +76,10 @@ def test_beside_another_extraction_the_limit_waits(images, cache):
     embed(images, "max", EmbeddingStore(cache))
     other = EmbeddingStore(cache)
     other.lock_shared()
-    embed(images, "auto", EmbeddingStore(cache, max_bytes=0))
+    embed(images, "auto", EmbeddingStore(cache, max_size=0))
     assert poolings(other) == {"auto", "max"}
     other.unlock()
-    embed(images, "auto", EmbeddingStore(cache, max_bytes=0))
+    embed(images, "auto", EmbeddingStore(cache, max_size=0))
     assert poolings(other) == {"auto"}
 
 
@@ -92,7 +92,7 @@ def test_another_ones_limit_at_the_opening_of_a_space_costs_time_only(
 
     def free():
         try:
-            collect_module.collect(EmbeddingStore(cache), max_bytes=0)
+            collect_module.collect(EmbeddingStore(cache), max_size=0)
         except StoreError as error:
             refused.append(str(error))
 
@@ -117,7 +117,7 @@ def test_a_limit_between_planning_and_opening_costs_time_only(images, cache, mon
     held = Source.held
 
     def after_a_collection(source):
-        collect_module.collect(EmbeddingStore(cache), max_bytes=0)
+        collect_module.collect(EmbeddingStore(cache), max_size=0)
         return held(source)
 
     monkeypatch.setattr(Source, "held", after_a_collection)
@@ -132,7 +132,7 @@ def test_a_space_that_is_freed_while_it_is_looked_for_is_not_there(images, cache
 
     def too_late(path):
         monkeypatch.setattr(store_module, "read_record", read)
-        collect_module.collect(EmbeddingStore(cache), max_bytes=0)
+        collect_module.collect(EmbeddingStore(cache), max_size=0)
         return read(path)
 
     monkeypatch.setattr(store_module, "read_record", too_late)
@@ -146,26 +146,26 @@ def test_a_store_that_cannot_be_collected_does_not_fail_an_extraction(images, ca
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(collect_module, "remove_space_folder", refused)
-    assert embed(images, "auto", EmbeddingStore(cache, max_bytes=0)).statistics.embedded == 3
+    assert embed(images, "auto", EmbeddingStore(cache, max_size=0)).statistics.embedded == 3
 
 
 def test_bad_images_do_not_keep_the_limit_from_being_kept(images, cache):
     embed(images, "max", EmbeddingStore(cache))
     with pytest.raises(ImageError):
-        embed([*images, b"no image"], "auto", EmbeddingStore(cache, max_bytes=0))
+        embed([*images, b"no image"], "auto", EmbeddingStore(cache, max_size=0))
     assert poolings(EmbeddingStore(cache)) == {"auto"}
 
 
 def test_the_environment_sets_the_limit(images, cache, monkeypatch):
-    assert EmbeddingStore().max_bytes is None
+    assert EmbeddingStore().max_size is None
     monkeypatch.setenv("FEATURETL_CACHE_MAX_SIZE", "1.5 kb")
-    assert EmbeddingStore().max_bytes == 1500
-    assert EmbeddingStore(max_bytes=7).max_bytes == 7
+    assert EmbeddingStore().max_size == 1500
+    assert EmbeddingStore(max_size=7).max_size == 7
     for pooling in POOLINGS[:2]:
         embed(images, pooling, EmbeddingStore())
     assert poolings(EmbeddingStore()) == {POOLINGS[1]}
     monkeypatch.setenv("FEATURETL_CACHE_MAX_SIZE", "")
-    assert EmbeddingStore().max_bytes is None
+    assert EmbeddingStore().max_size is None
 
 
 @pytest.mark.parametrize("size", ["20", "GB", "-1GB", "20XB", "unlimited"])
@@ -184,17 +184,17 @@ def test_a_limit_that_is_no_size_is_one_sentence(monkeypatch, size):
 
 @pytest.mark.parametrize("value", [-1, 1.5, "20GB", True])
 def test_a_parameter_that_is_no_number_of_bytes_is_refused(value):
-    with pytest.raises(ParameterError, match="'max_bytes' parameter of EmbeddingStore"):
-        EmbeddingStore(max_bytes=value)
+    with pytest.raises(ParameterError, match="'max_size' parameter of EmbeddingStore"):
+        EmbeddingStore(max_size=value)
 
 
 def test_a_store_travels_with_its_limit(cache, monkeypatch):
-    for store in (EmbeddingStore(cache), EmbeddingStore(cache, max_bytes=0)):
+    for store in (EmbeddingStore(cache), EmbeddingStore(cache, max_size=0)):
         for other in (pickle.loads(pickle.dumps(store)), copy.deepcopy(store), eval(repr(store))):
-            assert (other.path, other.max_bytes) == (store.path, store.max_bytes)
-        assert clone(ImageEmbedder(cache=store)).cache.max_bytes == store.max_bytes
+            assert (other.path, other.max_size) == (store.path, store.max_size)
+        assert clone(ImageEmbedder(cache=store)).cache.max_size == store.max_size
     assert repr(EmbeddingStore(cache)) == f"EmbeddingStore({str(cache)!r})"
     monkeypatch.setenv("FEATURETL_CACHE_MAX_SIZE", "1kB")
     data = pickle.dumps(EmbeddingStore(cache))
     monkeypatch.delenv("FEATURETL_CACHE_MAX_SIZE")
-    assert pickle.loads(data).max_bytes == 1000
+    assert pickle.loads(data).max_size == 1000

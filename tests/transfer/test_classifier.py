@@ -9,7 +9,9 @@ import pytest
 from rich.console import Console
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import f1_score
 from sklearn.model_selection import KFold, cross_val_score
+from sklearn.preprocessing import MultiLabelBinarizer
 
 from featuretl import FineTuneClassifier, TransferClassifier
 from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
@@ -17,6 +19,7 @@ from featuretl.finetune.loop import Trainer
 from featuretl.transfer import search
 from featuretl.transfer.problem import Problem
 from featuretl.transfer.search import Search
+from featuretl.transfer.tasks import classes_or_tags
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
@@ -267,3 +270,48 @@ def test_a_splitter_makes_the_inner_folds(chooser, photos, labels):
     model = chooser("linear", cv=KFold(4, shuffle=True, random_state=0)).fit(photos, labels)
     assert model.decision_.folds == "4 folds."
     assert model.decision_.candidates["images"].tolist() == [24]
+
+
+def kinds_and_halves(photos, as_numbers=False):
+    """Tags of the crops: what they show, and whether they are of the upper half."""
+    tags = [[path.split("/")[-2]] + ["upper"] * (i % 12 < 6) for i, path in enumerate(photos)]
+    tags[0] = []
+    names = ["flower", "temple", "upper"]
+    return [[names.index(tag) for tag in row] for row in tags] if as_numbers else tags
+
+
+@pytest.mark.parametrize("form", ["lists", "indicator", "numbers"])
+def test_several_labels_per_image(form, photos, shared_cache):
+    tags = kinds_and_halves(photos, as_numbers=form == "numbers")
+    indicator = MultiLabelBinarizer().fit_transform(tags)
+    model = TransferClassifier(
+        "linear", backbone="test_resnet", weights="random", cache=shared_cache, cv=3, test_size=0.5,
+        random_state=0,
+    ).fit(photos, indicator if form == "indicator" else tags)  # fmt: skip
+    assert model.classes_.tolist() == {"lists": ["flower", "temple", "upper"]}.get(form, [0, 1, 2])
+    assert model.predict(photos).shape == (24, 3)
+    outer, text = model.decision_.outer, model.decision_.explain()
+    assert (model.decision_.score_name, outer.images) == ("f1_samples", 12)
+    assert 0 <= outer.low < outer.score < outer.high
+    assert "fine-tuning" not in text
+
+
+def test_the_score_of_labels_is_scikit_learns(photos):
+    tags = kinds_and_halves(photos)
+    indicator = MultiLabelBinarizer().fit_transform(tags)
+    X = np.random.default_rng(0).normal(size=(24, 5)) + indicator @ np.ones((3, 5))
+    task = classes_or_tags(TransferClassifier("linear"), tags, 24)
+    rows = np.arange(0, 24, 2)
+    for train in (np.arange(1, 24, 2), np.arange(12)):  # the second without a temple
+        head = task.head("linear", len(train), True, True, 0).fit(X[train], task.y[train])
+        predicted = np.zeros((12, 3), int)
+        predicted[:, [["flower", "temple", "upper"].index(tag) for tag in head.classes_]] = (
+            head.predict(X[rows])
+        )
+        expected = f1_score(indicator[rows], predicted, average="samples", zero_division=1)
+        assert task.judge(head, X[rows], rows, True)[0].mean() == pytest.approx(expected)
+
+
+def test_several_labels_per_image_have_one_strategy(photos):
+    with pytest.raises(InputError, match="several labels per image; give strategy='linear'"):
+        TransferClassifier(cache=None).fit(photos, kinds_and_halves(photos))

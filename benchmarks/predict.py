@@ -1,0 +1,65 @@
+"""Memory and time of predictions for more and more images, with a model file, into a Parquet file.
+
+    python benchmarks/predict.py [--images 2000 --images 20000 --images 200000] [--json]
+
+A pipeline on the default backbone, its predictions for rows of the same 1,797 digits (8 x 8), over and
+over, in a process of its own for each number; all embeddings are in the store. "peak MiB" is of the whole
+process, "list MiB" what the paths alone take in it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from typing import Any
+
+import click
+from finetune import in_own_process, peak_mib
+from heads import show
+
+
+def train(folder: str) -> list[str]:
+    """Write the digits and a model of them; return the paths."""
+    from sklearn.pipeline import make_pipeline
+
+    from featuretl import ImageEmbedder, LinearProbeClassifier, load_image_folder, save_model
+    from featuretl.demo import write_digits
+
+    photos = load_image_folder(write_digits(f"{folder}/digits") / "train")
+    model = make_pipeline(ImageEmbedder(cache=f"{folder}/store"), LinearProbeClassifier())
+    save_model(model.fit(photos.data, photos.target), f"{folder}/model.featuretl")
+    return list(photos.data)
+
+
+def predict(folder: str, paths: list[str], n: int) -> dict[str, float]:
+    """Predict n rows; return what it took."""
+    from featuretl import load_model, predict_to_file
+    from featuretl.prediction import use_machine
+
+    model = load_model(f"{folder}/model.featuretl")
+    use_machine(model, cache=f"{folder}/store")
+    # Strings of their own, as from a manifest.
+    images = [f"{folder}/./{paths[i % len(paths)][len(folder) + 1 :]}" for i in range(n)]
+    began = time.perf_counter()
+    predict_to_file(model, images, f"{folder}/{n}.parquet")
+    seconds = time.perf_counter() - began
+    of_list = (sys.getsizeof(images) + sum(map(sys.getsizeof, images))) / 2**20
+    return {"s": seconds, "list MiB": of_list, "peak MiB": peak_mib()}
+
+
+@click.command(help=__doc__)
+@click.option("--images", default=[2_000, 20_000, 200_000], multiple=True, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def main(images: tuple[int, ...], as_json: bool) -> None:
+    """Run the benchmark and print it."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = in_own_process(train, folder)
+        table: list[dict[str, Any]] = [
+            {"images": n, **in_own_process(predict, folder, paths, n)} for n in images
+        ]
+    show(table, as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""``featuretl export``: a model file as one ONNX graph."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import json_option, model_argument, weights_option
+
+if TYPE_CHECKING:
+    from featuretl.export.export import Exported
+
+_PHOTOS = "PHOTOS"
+
+
+@click.command()
+@model_argument
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), required=True, metavar="OUT.onnx",
+    help="Write backbone, scaling and head as one graph.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["float32", "int8"]), default="float32", show_default=True,
+    help="int8 is smaller, and predicts otherwise: how much, --evaluate measures.",
+)  # fmt: skip
+@click.option(
+    "--check", multiple=True, metavar=_PHOTOS,
+    help="Images on which it must agree with Python, besides featuretl's own; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--calibrate", multiple=True, metavar=_PHOTOS,
+    help="int8: images that show the range of activations.  [default: scikit-learn's two]",
+)  # fmt: skip
+@click.option(
+    "--evaluate", multiple=True, metavar=_PHOTOS,
+    help="int8: labelled images on which the loss is measured, which MODEL has not learnt from.",
+)  # fmt: skip
+@click.option("--label-column", help="Column of the manifest of --evaluate that holds the classes.")
+@weights_option
+@json_option
+def export(
+    model: str,
+    output: str,
+    precision: str,
+    check: tuple[str, ...],
+    calibrate: tuple[str, ...],
+    evaluate: tuple[str, ...],
+    label_column: str | None,
+    weights: str | None,
+    as_json: bool,
+) -> None:
+    """Write MODEL as an ONNX graph for servers without featuretl and PyTorch.
+
+    Its metadata say how to prepare images, and name the classes. It is written only if it agrees
+    with MODEL in Python to 1e-4.
+    """
+    from featuretl.export.export import export_model
+    from featuretl.images.sources import find_images
+    from featuretl.models.persistence import load_model, read_card
+    from featuretl.outputs import check_output
+
+    from .labels import labels_of
+
+    check_output(output, (".onnx",))
+    if label_column and not evaluate:
+        raise click.UsageError("--label-column is for --evaluate.")
+    loaded = load_model(model, weights=weights)
+    labelled = find_images(evaluate, label_column=label_column) if evaluate else None
+    exported = export_model(
+        loaded,
+        output,
+        precision=precision,
+        check=find_images(check).paths if check else (),
+        calibrate=find_images(calibrate).paths if calibrate else None,
+        evaluate=labelled.paths if labelled else None,
+        y=labels_of(labelled, numbers=not hasattr(loaded, "classes_")) if labelled else None,
+        card=read_card(model),
+    )
+    if as_json:
+        click.echo(json.dumps(_facts(exported), allow_nan=False))
+        return
+    _show(exported)
+
+
+def _facts(exported: Exported) -> dict[str, Any]:
+    facts = dataclasses.asdict(exported)
+    if exported.loss and math.isnan(exported.loss.standard_error):
+        facts["loss"]["standard_error"] = None
+    return facts
+
+
+def _show(exported: Exported) -> None:
+    from featuretl._validation import printable
+
+    megabytes = exported.bytes / 1e6
+    click.echo(f"Wrote {printable(exported.path)}: {exported.precision}, {megabytes:.1f} MB")
+    click.echo(f"Outputs: {', '.join(exported.outputs)}")
+    click.echo(
+        f"In float32 it agrees with Python on {exported.checked} images to {exported.difference:.0e}"
+    )
+    loss = exported.loss
+    if loss is None:
+        return
+    click.echo(
+        f"{loss.score_name} in int8 {loss.int8:.3f}, in float32 {loss.float32:.3f}, on "
+        f"{loss.images:,} images"
+    )
+    if loss.score_name == "accuracy":
+        click.echo(
+            f"Difference {100 * (loss.int8 - loss.float32):+.1f} +- {100 * loss.standard_error:.1f} "
+            f"points; {loss.changed:,} predictions changed"
+        )

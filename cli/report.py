@@ -1,0 +1,182 @@
+"""``featuretl report``: one page on how good a model is, where it fails and what ails its data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .labels import groups_of, labels_of
+from .options import cache_options, json_option, resolve_cache
+
+if TYPE_CHECKING:
+    from featuretl.images.sources import ImageList
+
+_COUNTED = {
+    "mistakes": "mistakes",
+    "label_errors": "probable label errors",
+    "near_duplicates": "pairs of near-duplicates",
+    "leaks": "pairs of an image and one of training",
+}
+
+
+@click.command()
+@click.argument("source", metavar="MODEL|EMBEDDINGS", type=click.Path(dir_okay=False))
+@click.argument("photos", nargs=-1)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), required=True, metavar="OUT.html",
+    help="Write the page: one file that loads nothing from anywhere.",
+)  # fmt: skip
+@click.option(
+    "--train", multiple=True, metavar="PHOTOS",
+    help="What MODEL was trained on: shows leaks, and learns the learning curve from it.",
+)  # fmt: skip
+@click.option(
+    "--task", type=click.Choice(["auto", "classification", "regression"]),
+    default="auto", show_default=True, help="Of EMBEDDINGS; regression: the labels are numbers.",
+)  # fmt: skip
+@click.option("--path-column", help="Column of a manifest that holds the paths.")
+@click.option("--label-column", help="Column of a manifest that holds the classes, or numbers.")
+@click.option(
+    "--groups", metavar="COLUMN",
+    help="Column of a manifest; images of one group are held out together.",
+)  # fmt: skip
+@click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help="Folds of the linear probe.")  # fmt: skip
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1, min_open=True), default=0.9, show_default=True,
+    help="From which similarity on two images are near-duplicates.",
+)  # fmt: skip
+@click.option(
+    "--n-bootstrap", type=click.IntRange(min=0), default=200, show_default=True,
+    help="Resamples of the images for the intervals.",
+)  # fmt: skip
+@click.option(
+    "--explain/--no-explain", default=True, show_default=True,
+    help="Show where the evidence for mistakes lies.",
+)  # fmt: skip
+@click.option("--title", help="Of the page.")
+@click.option(
+    "--weights", type=click.Path(dir_okay=False), metavar="FILE",
+    help="The backbone's weights, where the model was trained on a local file of them.",
+)  # fmt: skip
+@click.option("--random-state", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Draws folds and the map.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="A torch device.")
+@click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
+@cache_options
+@json_option
+def report(
+    source: str,
+    photos: tuple[str, ...],
+    output: str,
+    train: tuple[str, ...],
+    path_column: str | None,
+    label_column: str | None,
+    groups: str | None,
+    weights: str | None,
+    device: str,
+    n_jobs: int | None,
+    title: str | None,
+    cache: str | None,
+    no_cache: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write a page on MODEL and labelled PHOTOS that had no part in training.
+
+    Instead of a model, the EMBEDDINGS that "featuretl extract -o" wrote: the page is about a linear
+    probe's out-of-fold predictions then. Their file has paths and labels; PHOTOS, if given, are those of
+    its images to report on.
+    """
+    from featuretl._validation import printable
+    from featuretl.images.sources import find_images
+    from featuretl.outputs import check_output
+    from featuretl.report.page import write_report
+
+    check_output(output, (".html",))
+    columns = {"path_column": path_column, "label_column": label_column}
+    images = find_images(photos, **columns, group_column=groups) if photos else None
+    store = resolve_cache(cache, no_cache)
+    title = title or f"{Path(source).name}: a report"
+    if source.endswith(".featuretl"):
+        if images is None:
+            raise click.UsageError("MODEL needs PHOTOS to report on.")
+        subject, card = _model(source, weights, cache=store, device=device, n_jobs=n_jobs)
+        numbers = not hasattr(subject, "classes_")
+        learnt = find_images(train, **columns) if train else None
+        options["train"] = learnt and (learnt.paths, labels_of(learnt, numbers))
+        options |= {"card": card, "cache": store}
+    else:
+        if train:
+            raise click.UsageError("--train belongs to a MODEL; embeddings are divided into folds.")
+        numbers = options["task"] == "regression"
+        subject, images = _embeddings(source, images)
+    found = _with_status(
+        write_report, subject, images.paths, labels_of(images, numbers), output,
+        groups=groups_of(images), title=title, **options,
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps({**found, "output": output}, allow_nan=False))
+        return
+    _show(found)
+    click.echo(f"Report: {printable(output)}")
+
+
+def _model(path: str, weights: str | None, **machine: Any) -> tuple[Any, Any]:
+    from featuretl.models.persistence import load_model, read_card
+    from featuretl.prediction import use_machine
+
+    model = load_model(path, weights=weights)
+    use_machine(model, **machine)
+    return model, read_card(path)
+
+
+def _embeddings(path: str, images: ImageList | None) -> tuple[Any, ImageList]:
+    """Return the embeddings of a file, and their images, or those of `images`."""
+    from featuretl._validation import printable
+    from featuretl.exceptions import InputError
+    from featuretl.images.sources import ImageList
+    from featuretl.outputs import load_embeddings
+
+    stored = load_embeddings(path)
+    if images is None:
+        return stored.embeddings, ImageList(stored.paths, stored.labels)
+    row = {name: i for i, name in enumerate(stored.paths)}
+    missing = [name for name in images.paths if name not in row]
+    if missing:
+        raise InputError(
+            f"{printable(path)!r} holds no embedding of {len(missing):,} of {len(images):,} images, such "
+            f"as {printable(missing[0])!r}; name PHOTOS as they were named to featuretl extract."
+        )
+    return stored.embeddings[[row[name] for name in images.paths]], images
+
+
+def _with_status(call: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call with `progress`, which shows what is being done on stderr."""
+    from rich.console import Console
+
+    console = Console(stderr=True, markup=False)
+    with console.status("Reading") as status:
+        return call(*args, **kwargs, progress=status.update)
+
+
+def _show(found: dict[str, Any]) -> None:
+    from featuretl._engine import Failure
+    from featuretl._validation import printable
+
+    from .tables import print_failures
+
+    failures = [Failure(i, f["path"], f["error"]) for i, f in enumerate(found["failures"])]
+    print_failures(failures, "images that are not in it")
+    for warning in found["warnings"]:
+        click.echo(f"Warning: {printable(warning)}", err=True)
+    score = "accuracy" if found["task"] == "classification" else "r2"
+    value, interval = found["scores"][score], found["intervals"].get(score, [None])
+    if None not in (value, *interval):
+        low, high = interval
+        value = f"{value:.3f} (95% interval {low:.3f} to {high:.3f})"
+    click.echo(f"{score}: {value} on {found['scored']:,} images")
+    for kind, words in _COUNTED.items():
+        if found[kind] is not None and (kind != "mistakes" or score == "accuracy"):
+            click.echo(f"{words}: {len(found[kind]):,}")

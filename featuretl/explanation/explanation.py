@@ -1,0 +1,137 @@
+"""Explanation: evidence for one value of one image, and pictures of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from featuretl._validation import import_pyplot, parameter_error
+from featuretl.images.inputs import read
+
+_FOR, _AGAINST = np.array([[255, 40, 0], [0, 90, 255]], np.float32)
+_UNSEEN = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where in an image the evidence for a value lies; made by `explain`.
+
+    Attributes
+    ----------
+    image : path, bytes, PIL image or uint8 array
+        As it was given.
+    target : object
+        The class, or label; the number of the output where a model predicts several numbers, None
+        where one.
+    score : float
+        The model's decision value for `target`, or the number that it predicts.
+    heat : ndarray of shape (h, w), float32
+        Evidence in the cells of a grid over `box`, in units of the score: > 0 speaks for `target`,
+        < 0 against it. Of "gradient attention rollout": >= 0, without a unit.
+    box : tuple of 4 float
+        What the network sees of the picture: left, top, right, bottom, in its pixels (after EXIF).
+    method : {"class activation map", "HiResCAM", "gradient attention rollout"}
+        See `explain`.
+    bias : float or None
+        For a class activation map, ``score - heat.mean()``: what the model adds whatever it sees.
+    """
+
+    image: Any = field(repr=False)
+    target: Any
+    score: float
+    heat: np.ndarray = field(repr=False)
+    box: tuple[float, float, float, float]
+    method: str
+    bias: float | None = None
+
+    def overlay(self, alpha: float = 0.6) -> Image.Image:
+        """Return the picture in grey with the evidence on it: red is for the target, blue against.
+
+        What the network does not see is darkened.
+
+        Parameters
+        ----------
+        alpha : float in [0, 1], default=0.6
+            Opacity of the strongest evidence, on either side; that of none is 0.
+
+        Returns
+        -------
+        PIL.Image.Image
+            RGB, of the picture's size.
+
+        Raises
+        ------
+        ImageError
+            If the image cannot be read any more.
+        """
+        if not 0 <= alpha <= 1:
+            raise parameter_error("overlay", "alpha", "a number in [0, 1]", alpha)
+        pixels = read(self.image).pixels()
+        height, width = pixels.shape[:2]
+        left, right = _within(self.box[0], self.box[2], width)
+        top, bottom = _within(self.box[1], self.box[3], height)
+        strength = self._strength(left, top, right, bottom)[..., None]
+        colour = np.where(strength > 0, _FOR, _AGAINST)
+        opacity = alpha * np.abs(strength)
+        grey = np.asarray(Image.fromarray(pixels).convert("L").convert("RGB"))
+        drawn = (grey * _UNSEEN).astype(np.uint8)
+        seen = grey[top:bottom, left:right]
+        drawn[top:bottom, left:right] = np.rint(seen * (1 - opacity) + colour * opacity)
+        return Image.fromarray(drawn)
+
+    def plot(self, ax: Any = None, alpha: float = 0.6) -> Any:
+        """Draw the overlay with matplotlib, under the target and its score.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default a new figure.
+        alpha : float in [0, 1], default=0.6
+            See `overlay`.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        FeatureTLError
+            If matplotlib is not installed.
+        """
+        plt = import_pyplot()
+        ax = plt.subplots()[1] if ax is None else ax
+        ax.imshow(self.overlay(alpha))
+        ax.set_title(self.caption, parse_math=False)
+        ax.set_axis_off()
+        return ax
+
+    def _strength(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+        """Return the heat of a part of the picture, float32 in [-1, 1], a number per pixel."""
+        heat = Image.fromarray(self.heat / (float(np.abs(self.heat).max()) or 1.0))
+        x0, y0, x1, y1 = self.box
+
+        def cell(pixel: int, begin: float, end: float, cells: int) -> float:
+            return min(max(0.0, (pixel - begin) / (end - begin) * cells), float(cells))
+
+        part = (
+            cell(left, x0, x1, heat.width),
+            cell(top, y0, y1, heat.height),
+            cell(right, x0, x1, heat.width),
+            cell(bottom, y0, y1, heat.height),
+        )
+        size = right - left, bottom - top
+        return np.asarray(heat.resize(size, Image.Resampling.BILINEAR, part)).clip(-1, 1)
+
+    @property
+    def caption(self) -> str:
+        """The target and its score."""
+        return f"{self.score:.2f}" if self.target is None else f"{self.target}: {self.score:.2f}"
+
+
+def _within(begin: float, end: float, size: int) -> tuple[int, int]:
+    """Return the pixels of [begin, end] that lie in [0, size]; at least one."""
+    first = min(max(0, round(begin)), size - 1)
+    return first, max(first + 1, min(size, round(end)))

@@ -1,0 +1,125 @@
+"""The ONNX graph of a network: backbone and head in one, with what a server needs to know."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+import featuretl
+from featuretl.backbones.exported import export_any_number
+from featuretl.models.card import Card
+from featuretl.networks.heads import Head
+from featuretl.networks.network import Network
+
+Array = np.ndarray[Any, Any]
+
+INPUT, _EMBEDDING = "images", "embedding"
+_OF_CARD = ("model", "created", "versions", "strategy", "decision", "metrics", "data")
+
+
+class Outputs(nn.Module):
+    """What the graph gives for embeddings (n, d).
+
+    Parameters
+    ----------
+    head : Head
+
+    Attributes
+    ----------
+    names : list of str
+        "prediction"; or "decision", "probabilities" (where there are any) and "label".
+    """
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+        probabilities = ["probabilities"] if head.has_probabilities else []
+        classes = ["decision", *probabilities, "label"]
+        self.names = ["prediction"] if head.classes is None else classes
+
+    def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the tensors named by `names`, of the shapes that the model gives in Python."""
+        head, values = self.head, self.head(embedding)
+        if head.classes is None:
+            return (values[:, 0] if head.flat else values,)
+        is_binary = len(head.classes) == 2 and head.link != "labels"
+        decision = values[:, 0] if is_binary else values
+        probabilities = [head.probabilities(values)] if head.has_probabilities else []
+        return (decision, *probabilities, head.chosen(values))
+
+
+def parts_of(network: Network) -> tuple[bytes, bytes, list[str]]:
+    """Return the ONNX models of the backbone and of the head, and the names of the outputs."""
+    outputs = Outputs(network.head)
+    size = network.backbone.preprocessing.input_size
+    backbone = export_any_number(network.embedding, size, [INPUT], [_EMBEDDING])
+    with torch.no_grad():
+        d = network.embedding(torch.zeros((1, *size))).shape[1]
+    return backbone, export_any_number(outputs, (d,), [_EMBEDDING], outputs.names), outputs.names
+
+
+def joined(backbone: bytes, head: bytes, metadata: dict[str, str]) -> bytes:
+    """Return the ONNX model that computes `head` of what `backbone` gives."""
+    import onnx
+
+    first, second = onnx.load_from_string(backbone), onnx.load_from_string(head)
+    # The quantizer writes them anew; there is nothing between the versions that matters here.
+    second.ir_version = first.ir_version
+    prefixed = onnx.compose.add_prefix(
+        second, "head/", rename_inputs=False, rename_outputs=False, inplace=True
+    )
+    whole = onnx.compose.merge_models(first, prefixed, io_map=[(_EMBEDDING, _EMBEDDING)])
+    onnx.helper.set_model_props(whole, metadata)
+    onnx.checker.check_model(whole)
+    return whole.SerializeToString()
+
+
+def metadata_of(network: Network, card: Card, precision: str) -> dict[str, str]:
+    """Return what the file says of itself; everything but plain words is JSON."""
+    head, backbone = network.head, network.backbone
+    size = {k: v for k, v in backbone.preprocessing.recipe().items() if k != "implementation"}
+    task = "multilabel" if head.link == "labels" else "classification"
+    recipe = backbone.recipe["backbone"]
+    return {
+        "featuretl_version": featuretl.__version__,
+        "task": "regression" if head.classes is None else task,
+        "classes": json.dumps(head.classes or []),
+        "preprocessing": json.dumps(size),
+        "precision": precision,
+        "backbone": recipe["name"],
+        "weights": recipe["tensors"],
+        "card": json.dumps({name: card[name] for name in _OF_CARD if name in card}),
+    }
+
+
+class Session:
+    """The graph in ONNX Runtime, on the CPU.
+
+    Parameters
+    ----------
+    model : bytes
+        An ONNX model.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        import onnxruntime  # type: ignore[import-untyped]
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"]
+        )
+        self._names = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, batches: Iterator[torch.Tensor]) -> dict[str, Array]:
+        """Return the outputs of all batches, float32 (n, 3, height, width), in a row."""
+        found = [self._session.run(None, {INPUT: b.contiguous().numpy()}) for b in batches]
+        columns = zip(*found, strict=True)
+        return {
+            name: np.concatenate(parts) for name, parts in zip(self._names, columns, strict=True)
+        }

@@ -1,0 +1,85 @@
+"""What kinds alone do not say of an object in a model file: whether its arrays fit together."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+# Those that take no parameters of their own.
+_METRICS = ("minkowski", "euclidean", "l2", "manhattan", "l1", "cityblock", "chebyshev", "cosine")
+
+
+def check_svm(svm: Any) -> None:
+    """Raise ValueError unless the arrays of an SVC or SVR fit together, as LIBSVM takes them to."""
+    s, classes = len(svm.support_), len(svm._n_support)
+    rows, columns = (int(size) for size in svm.shape_fit_)
+    is_classifier = type(svm).__name__ == "SVC"
+    machines = classes * (classes - 1) // 2 if is_classifier else 1
+    has_rows = svm.kernel != "precomputed"
+    fits = (
+        isinstance(svm.kernel, str)
+        and columns == svm.n_features_in_
+        and (has_rows or rows == columns)
+        and not svm._sparse
+        and classes >= 2
+        and svm.support_vectors_.shape == ((s, columns) if has_rows else (0, 0))
+        and ((svm.support_ >= 0) & (svm.support_ < rows)).all()
+        and (svm._n_support >= 0).all()
+        and (not is_classifier or svm._n_support.astype(np.int64).sum() == s)
+        and svm._dual_coef_.shape == (classes - 1 if is_classifier else 1, s)
+        and len(svm._intercept_) == machines
+        and len(svm._probA) in (0, machines)
+        and all(a.dtype == np.float64 for a in (svm._dual_coef_, svm._intercept_, svm._probA))
+    )
+    if not fits:
+        raise ValueError(f"the arrays of its {type(svm).__name__} do not fit together")
+
+
+def check_tuned(tuned: Any) -> None:
+    """Raise ValueError unless a tuned head is as wide as its tensors: it is built before they are."""
+    head = tuned._head
+    if head not in ("probe", "linear") and not (
+        isinstance(head, (list, tuple))
+        and len(head) == 2
+        and head[0] == "mlp"
+        and head[1] == len(tuned.state["head.0.weight"])
+    ):
+        raise ValueError("the head of its tuned network does not fit its tensors")
+
+
+def check_layers(mlp: Any) -> None:
+    """Raise ValueError unless the layers of an MLP follow each other."""
+    coefs, intercepts = list(mlp.coefs_), list(mlp.intercepts_)
+    are_arrays = all(
+        isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in coefs + intercepts
+    )
+    fits = (
+        are_arrays
+        and all(coef.ndim == 2 for coef in coefs)
+        and mlp.n_layers_ == len(coefs) + 1
+        and [len(coefs[0]), coefs[-1].shape[1]] == [mlp.n_features_in_, mlp.n_outputs_]
+        and [coef.shape[1:] for coef in coefs] == [intercept.shape for intercept in intercepts]
+        and all(one.shape[1] == len(two) for one, two in pairwise(coefs))
+    )
+    if not fits:
+        raise ValueError(f"the layers of its {type(mlp).__name__} do not fit together")
+
+
+def check_neighbors(model: Any) -> None:
+    """Raise ValueError if distances are of a kind that takes parameters, or another matrix."""
+    if model.metric not in _METRICS or model.metric_params:
+        raise ValueError(f"the metric of its {type(model).__name__} is none of {_METRICS}")
+
+
+def index_neighbors(model: Any) -> None:
+    """Let scikit-learn check the rows that a k-NN model keeps, and build its tree anew.
+
+    A tree from a file would be believed by C code: who forged one could read any memory.
+    """
+    names = vars(model).pop("feature_names_in_", None)
+    y = model.classes_[model._y] if hasattr(model, "classes_") else model._y
+    model.fit(model._fit_X, y)
+    if names is not None:
+        model.feature_names_in_ = names

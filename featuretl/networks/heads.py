@@ -1,0 +1,286 @@
+"""Fitted heads, and the steps before them, as layers of PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from featuretl.exceptions import ModelError
+from featuretl.networks.layers import RBF, Affine, Nearness, Normalise, Votes, fused
+
+Array = np.ndarray[Any, Any]
+Layers = list[nn.Module]
+
+
+class Head(nn.Module):
+    """What a model does with embeddings, float32 (n, d).
+
+    Attributes
+    ----------
+    layers : torch.nn.Sequential
+        To values (n, k): a column per class, per label, per number; one for two classes. They are
+        the model's decision values, or its numbers.
+    link : {"softmax", "logistic", "labels", "votes", "none", "number"}
+        How probabilities come from values: of classes, of two classes, of each label; "votes" (of
+        a one-vs-one machine) and "none" have none.
+    classes : list or None
+        Names of the classes, or labels; None for numbers.
+    temperature : float
+        What the values are divided by before they become probabilities.
+    flat : bool
+        Whether numbers are (n,) rather than (n, k).
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        link: str,
+        classes: Array | None = None,
+        temperature: float = 1.0,
+        flat: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layers = fused(layers)
+        self.link, self.temperature, self.flat = link, float(temperature), flat
+        self.classes = None if classes is None else classes.tolist()
+
+    @property
+    def is_affine(self) -> bool:
+        """Whether the values are one matrix times the embedding, plus an intercept."""
+        return all(isinstance(layer, (Affine, nn.Linear)) for layer in self.layers)
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether there are probabilities."""
+        return self.link in ("softmax", "logistic", "labels")
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """Return values (n, k)."""
+        return self.layers(embedding)
+
+    def probabilities(self, values: torch.Tensor) -> torch.Tensor:
+        """Return probabilities (n, n_classes), or (n, n_labels), of values."""
+        logits = values / self.temperature
+        if self.link == "softmax":
+            return logits.softmax(1)
+        of_second = logits.sigmoid()
+        # 1 - p loses what is left of a small probability in float32.
+        return (
+            of_second if self.link == "labels" else torch.cat([(-logits).sigmoid(), of_second], 1)
+        )
+
+    def chosen(self, values: torch.Tensor) -> torch.Tensor:
+        """Return positions in `classes` (n,), or 0 and 1 (n, n_labels), int64, of values."""
+        if self.link == "labels":
+            return (values > 0).to(torch.int64)
+        if values.shape[1] == 1:
+            return (values[:, 0] > 0).to(torch.int64)
+        # Of equally many votes LIBSVM takes the first, whatever breaks ties in the values.
+        return (values.round() if self.link == "votes" else values).argmax(1)
+
+
+def head_of(steps: list[Any]) -> Head:
+    """Return the head that fitted steps make: transformers, then a classifier or regressor.
+
+    Raises
+    ------
+    ModelError
+        If there is no such form of one of them.
+    """
+    *before, last = [step for step in steps if step not in (None, "passthrough")]
+    name = type(last).__name__
+    if name not in _HEADS:
+        raise _unknown(last)
+    layers = [layer for step in before for layer in _layers_of(step)]
+    own, *rest = _HEADS[name](last)
+    return Head(layers + own, *rest)
+
+
+def tuned_head(model: Any, network: nn.Module) -> Head:
+    """Return the head of a fine-tuned model, which is `network`, from embeddings to outputs."""
+    inner = list(network) if isinstance(network, nn.Sequential) else [network]
+    layers = [
+        Affine(layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer
+        for layer in inner
+    ]
+    if not hasattr(model, "classes_"):
+        centre, scale = model._scaling
+        return Head([*layers, Affine(scale, centre)], "number", flat=model._flat)
+    if model._multilabel:
+        return Head(layers, "labels", model.classes_)
+    if len(model.classes_) == 2:
+        return Head([*layers, _difference()], "logistic", model.classes_)
+    return Head(layers, "softmax", model.classes_)
+
+
+def _difference() -> Affine:
+    """Return the layer that makes one value of two: the second less the first."""
+    return Affine([[-1.0, 1.0]], [0.0])
+
+
+def _unknown(step: Any) -> ModelError:
+    return ModelError(
+        f"A {type(step).__name__} has no form as a network, which explain and export_model need; "
+        "use a head of featuretl, LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "
+        "StandardScaler, Normalizer, PCA or Nystroem."
+    )
+
+
+def _refused(step: Any, why: str) -> ModelError:
+    return ModelError(
+        f"A {type(step).__name__} {why} has no form as a network, which explain and export_model "
+        "need."
+    )
+
+
+def _layers_of(step: Any) -> Layers:
+    """Return the layers of a transformer."""
+    make = _TRANSFORMERS.get(type(step).__name__)
+    if make is None:
+        raise _unknown(step)
+    return make(step)
+
+
+def _standard_scaler(step: Any) -> Layers:
+    d = step.n_features_in_
+    scale = np.ones(d) if step.scale_ is None or not step.with_std else step.scale_
+    mean = np.zeros(d) if step.mean_ is None or not step.with_mean else step.mean_
+    return [Affine(1 / scale, -mean / scale)]
+
+
+def _pca(step: Any) -> Layers:
+    components = step.components_
+    if step.whiten:
+        deviation = np.sqrt(step.explained_variance_)
+        least = np.finfo(deviation.dtype).eps
+        components = components / np.maximum(deviation, least)[:, None]
+    return [Affine(components, -components @ step.mean_)]
+
+
+def _nystroem(step: Any) -> Layers:
+    if step.kernel != "rbf":
+        raise _refused(step, f"with kernel={step.kernel!r}")
+    d = step.components_.shape[1]
+    normalization = step.normalization_
+    gamma = 1 / d if step.gamma is None else step.gamma
+    return [RBF(step.components_, gamma), Affine(normalization, np.zeros(len(normalization)))]
+
+
+def _linear_probe(head: Any) -> tuple[Any, ...]:
+    temperature = head.calibration_.temperature if head.calibrate else 1.0
+    link = "labels" if head._multilabel else "softmax" if head._multinomial else "logistic"
+    return [Affine(head.coef_, head.intercept_)], link, head.classes_, temperature
+
+
+def _logistic_regression(head: Any) -> tuple[Any, ...]:
+    link = "logistic" if len(head.coef_) == 1 else "softmax"
+    return [Affine(head.coef_, head.intercept_)], link, head.classes_
+
+
+def _linear_svc(head: Any) -> tuple[Any, ...]:
+    return [Affine(head.coef_, head.intercept_)], "none", head.classes_
+
+
+def _svm_probe(head: Any) -> tuple[Any, ...]:
+    if head.kernel == "linear":
+        layers: Layers = [Affine(head.coef_, head.intercept_)]
+    else:
+        machine = head._machine
+        layers = [Affine(1 / machine._scale, -machine._mean / machine._scale)]
+        if head.approximated_:
+            layers += [*_nystroem(machine._map), Affine(machine.coef, machine.intercept)]
+        else:
+            support = machine._rows[machine._svc.support_]
+            layers += [RBF(support, machine.gamma), *_decisions(machine._svc)]
+    if not head.calibrate:
+        return layers, "none", head.classes_
+    link = "logistic" if len(head.classes_) == 2 else "softmax"
+    return layers, link, head.classes_, head.calibration_.temperature
+
+
+def _nearest_mean(head: Any) -> tuple[Any, ...]:
+    layers = [
+        Affine(np.ones_like(head.center_), -head.center_),
+        Normalise(),
+        Nearness(head.means_, head.class_weight_ > 0),
+    ]
+    if len(head.classes_) == 2:
+        return [*layers, _difference()], "logistic", head.classes_
+    return layers, "softmax", head.classes_
+
+
+def _svc(head: Any) -> tuple[Any, ...]:
+    if getattr(head, "probability", False) is True or head.break_ties:
+        raise _refused(head, "with probability=True or break_ties=True")
+    if len(head.classes_) > 2 and head.decision_function_shape != "ovr":
+        raise _refused(head, "with decision_function_shape='ovo'")
+    return [*_kernel(head), *_decisions(head)], "votes", head.classes_
+
+
+def _svr(head: Any) -> tuple[Any, ...]:
+    return [*_kernel(head), Affine(head.dual_coef_, head.intercept_)], "number", None, 1.0, True
+
+
+def _kernel(machine: Any) -> Layers:
+    support = machine.support_vectors_
+    if machine.kernel == "rbf":
+        return [RBF(support, machine._gamma)]
+    if machine.kernel == "linear":
+        return [Affine(support, np.zeros(len(support)))]
+    raise _refused(machine, f"with kernel={machine.kernel!r}")
+
+
+def _decisions(svc: Any) -> Layers:
+    """Return the layers from a kernel with the support vectors (n, s) to decision values."""
+    classes = len(svc._n_support)
+    if classes == 2:
+        return [Affine(svc.dual_coef_, svc.intercept_)]
+    ends = np.cumsum(svc._n_support)
+    of_class = [np.arange(e - k, e) for e, k in zip(ends, svc._n_support, strict=True)]
+    weight = np.zeros((len(svc.intercept_), len(svc.support_)))
+    for pair, (i, j) in enumerate(combinations(range(classes), 2)):
+        weight[pair, of_class[i]] = svc.dual_coef_[j - 1, of_class[i]]
+        weight[pair, of_class[j]] = svc.dual_coef_[i, of_class[j]]
+    return [Affine(weight, svc.intercept_), Votes(classes)]
+
+
+def _ridge(head: Any) -> tuple[Any, ...]:
+    coef = np.atleast_2d(head.coef_)
+    intercept = np.broadcast_to(head.intercept_, len(coef))
+    return [Affine(coef, intercept)], "number", None, 1.0, head.coef_.ndim == 1
+
+
+def _transformed_target(head: Any) -> tuple[Any, ...]:
+    scaler, inner = head.transformer_, head.regressor_
+    if type(scaler).__name__ != "StandardScaler":
+        raise _refused(head, "whose transformer is no StandardScaler")
+    found = head_of([step for _, step in inner.steps] if hasattr(inner, "steps") else [inner])
+    (undo,) = _standard_scaler(scaler)
+    assert isinstance(undo, Affine)  # nosec B101
+    back = Affine(1 / undo.weight, -undo.bias / undo.weight)
+    return [*found.layers.double(), back], "number", None, 1.0, head._training_dim == 1
+
+
+_TRANSFORMERS: dict[str, Callable[[Any], Layers]] = {
+    "StandardScaler": _standard_scaler,
+    "Normalizer": lambda step: [Normalise(step.norm)],
+    "PCA": _pca,
+    "Nystroem": _nystroem,
+}
+_HEADS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
+    "LinearProbeClassifier": _linear_probe,
+    "LinearProbeRegressor": _ridge,
+    "SVMProbeClassifier": _svm_probe,
+    "NearestMeanClassifier": _nearest_mean,
+    "LogisticRegression": _logistic_regression,
+    "LinearSVC": _linear_svc,
+    "SVC": _svc,
+    "SVR": _svr,
+    "Ridge": _ridge,
+    "TransformedTargetRegressor": _transformed_target,
+}

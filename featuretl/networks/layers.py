@@ -1,0 +1,140 @@
+"""The layers that fitted heads and steps are made of: rows (n, d) in, rows out."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+_ORDERS = {"l1": 1, "l2": 2, "max": torch.inf}
+
+
+class Affine(nn.Module):
+    """``x @ weight.T + bias``, or ``x * weight + bias`` where `weight` is a row.
+
+    Parameters
+    ----------
+    weight : array-like of shape (k, d) or (d,)
+    bias : array-like of shape (k,) or (d,)
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, weight: Any, bias: Any) -> None:
+        super().__init__()
+        self.register_buffer("weight", float64(weight))
+        self.register_buffer("bias", float64(bias))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return rows (n, k), or (n, d)."""
+        if self.weight.ndim == 1:
+            return x * self.weight + self.bias
+        return nn.functional.linear(x, self.weight, self.bias)
+
+    def then(self, after: Affine) -> Affine:
+        """Return the one layer that does what this one and then `after` do."""
+        if after.weight.ndim == 1:
+            weight = after.weight.reshape(-1, *[1] * (self.weight.ndim - 1)) * self.weight
+            return Affine(weight, after.weight * self.bias + after.bias)
+        weight = after.weight * self.weight if self.weight.ndim == 1 else after.weight @ self.weight
+        return Affine(weight, after.weight @ self.bias + after.bias)
+
+
+class Normalise(nn.Module):
+    """Rows of length 1 by the norm "l1", "l2" or "max"; a row of zeros stays."""
+
+    def __init__(self, norm: str = "l2") -> None:
+        super().__init__()
+        self._order = _ORDERS[norm]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return rows (n, d)."""
+        length = torch.linalg.vector_norm(x, self._order, dim=1, keepdim=True)
+        return x / torch.where(length > 0, length, torch.ones_like(length))
+
+
+class Nearness(nn.Module):
+    """Minus the squared distance to each of `means` (k, d); minus infinity where not `seen` (k,)."""
+
+    means: torch.Tensor
+    lengths: torch.Tensor
+
+    def __init__(self, means: Any, seen: Any) -> None:
+        super().__init__()
+        means = np.where(np.asarray(seen)[:, None], means, 0)
+        self.register_buffer("means", float64(means))
+        self.register_buffer(
+            "lengths", float64(np.where(seen, np.square(means).sum(axis=1), np.inf))
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return rows (n, k)."""
+        return 2 * x @ self.means.T - self.lengths - x.square().sum(1, keepdim=True)
+
+
+class RBF(nn.Module):
+    """``exp(-gamma ||x - r||^2)`` for each of `rows` (m, d)."""
+
+    rows: torch.Tensor
+    lengths: torch.Tensor
+
+    def __init__(self, rows: Any, gamma: float) -> None:
+        super().__init__()
+        self._gamma = float(gamma)
+        self.register_buffer("rows", float64(rows))
+        self.register_buffer("lengths", float64(np.square(np.asarray(rows, float)).sum(axis=1)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return rows (n, m)."""
+        distance = x.square().sum(1, keepdim=True) + self.lengths - 2 * x @ self.rows.T
+        return torch.exp(-self._gamma * distance.clamp(min=0))
+
+
+class Votes(nn.Module):
+    """From decisions between pairs of classes to a value per class, as scikit-learn's SVC does.
+
+    Each pair votes for one of its classes; the sums of the decisions, squashed into (-1/3, 1/3),
+    break ties.
+
+    Parameters
+    ----------
+    n_classes : int
+    """
+
+    first: torch.Tensor
+    second: torch.Tensor
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        pairs = np.array(list(combinations(range(n_classes), 2)))
+        for name, column in (("first", 0), ("second", 1)):
+            self.register_buffer(name, float64(pairs[:, [column]] == np.arange(n_classes)))
+
+    def forward(self, decisions: torch.Tensor) -> torch.Tensor:
+        """Return values (n, n_classes) of decisions (n, pairs)."""
+        for_first = (decisions >= 0).to(decisions.dtype)
+        votes = for_first @ self.first + (1 - for_first) @ self.second
+        total = decisions @ (self.first - self.second)
+        return votes + total / (3 * (total.abs() + 1))
+
+
+def fused(layers: list[nn.Module]) -> nn.Sequential:
+    """Return `layers` in a row, neighbouring affine ones as one, in float32."""
+    kept: list[nn.Module] = []
+    for layer in layers:
+        if kept and isinstance(layer, Affine) and isinstance(before := kept[-1], Affine):
+            kept[-1] = before.then(layer)
+        else:
+            kept.append(layer)
+    return nn.Sequential(*kept).float().requires_grad_(False).eval()
+
+
+def float64(values: Any) -> torch.Tensor:
+    """Return a tensor of its own; sums of layers are taken before float32 rounds."""
+    if isinstance(values, torch.Tensor):
+        return values.detach().cpu().to(torch.float64)
+    return torch.from_numpy(np.array(values, np.float64))

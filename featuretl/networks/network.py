@@ -1,0 +1,86 @@
+"""From a fitted model that takes images to one network: backbone, embedding and head."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.embedding import Embedding
+from featuretl.exceptions import ModelError
+from featuretl.images.inputs import read
+from featuretl.networks.heads import Head, head_of, tuned_head
+from featuretl.prediction import check_takes_images, inner_of
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A fitted model as a network in float32.
+
+    Attributes
+    ----------
+    backbone : Backbone
+        Prepares images; its tensors are those before fine-tuning.
+    embedding : Embedding
+        From the network's input, float32 (n, 3, height, width), to embeddings (n, d).
+    head : Head
+        From there to values, probabilities and classes.
+    """
+
+    backbone: Backbone
+    embedding: Embedding
+    head: Head
+
+    def values(self, batch: torch.Tensor) -> Array:
+        """Return the values, float32 (n, k), of the network's input; see `Head`."""
+        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+            return self.head(self.embedding(batch)).cpu().numpy()
+
+    def batch(self, images: Sequence[Any]) -> torch.Tensor:
+        """Return the network's input, float32 (n, 3, height, width), of images. Raises ImageError."""
+        return self.backbone.batch([self.backbone.prepare(read(i).pixels()) for i in images])
+
+
+def network_of(model: Any, device: str = "auto") -> Network:
+    """Return a fitted model as a network.
+
+    Parameters
+    ----------
+    model : estimator
+        A pipeline that begins with `ImageEmbedder`, or an estimator of featuretl that takes images.
+    device : str, default="auto"
+        A torch device.
+
+    Raises
+    ------
+    InputError
+        If the model takes no images.
+    ModelError
+        If a step has no form as a network.
+    BackboneError
+        If the backbone cannot be loaded.
+    """
+    check_takes_images(model)
+    model = inner_of(model)
+    if hasattr(model, "_tuned"):
+        backbone, tuned, layers = model._tuned.whole(device)
+        embedding = Embedding(tuned, [None], "auto", False)
+        return Network(backbone, embedding, tuned_head(model, layers).to(backbone.device))
+    check_is_fitted(model.steps[-1][1])
+    embedder, head = model.steps[0][1], head_of([step for _, step in model.steps[1:]])
+    spec = embedder._spec()
+    if spec.precision != "float32":
+        raise ModelError(
+            f"The model was trained on embeddings in {spec.precision}; explain and export_model "
+            "take networks in float32: train it with precision='float32'."
+        )
+    backbone = spec.load(device)
+    return Network(backbone, copy.deepcopy(backbone.embedding), head.to(backbone.device))

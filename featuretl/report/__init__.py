@@ -1,0 +1,1 @@
+"""What is right and wrong with a model and its images: findings, figures, one page."""

@@ -1,0 +1,318 @@
+"""Figures in scikit-learn's style, of what scikit-learn has none: map, images, scores of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from featuretl._validation import import_pyplot, printable
+from featuretl.exceptions import ImageError
+from featuretl.images.inputs import as_images, name_of, read
+from featuretl.report.findings import (
+    class_scores,
+    confident_mistakes,
+    label_errors,
+    near_duplicates,
+)
+
+Array = np.ndarray[Any, Any]
+
+# What is left of the embeddings before t-SNE; van der Maaten and Hinton (2008) took 30.
+_COMPONENTS = 50
+_PERPLEXITY = 30
+
+
+def map_of(X: Any, *, random_state: Any = 0) -> Array:
+    """Return where each of n embeddings lies on a map: PCA to 50 components, then t-SNE.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+    random_state : int, RandomState or None, default=0
+
+    Returns
+    -------
+    ndarray of shape (n, 2), float32
+        In [0, 1]; neighbours are near each other, distances between clusters mean little. Of fewer
+        than 10 embeddings the first two principal components.
+
+    References
+    ----------
+    van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 9, 2008.
+    """
+    X = np.asarray(X, np.float32)
+    places = np.zeros((len(X), 2), np.float32)
+    components = min(_COMPONENTS, *X.shape) if len(X) else 0
+    if components and X.std(axis=0).any():
+        reduced = PCA(components, random_state=random_state).fit_transform(X)
+        if len(X) < 10:
+            places[:, : min(2, components)] = reduced[:, :2]
+        else:
+            perplexity = min(_PERPLEXITY, (len(X) - 1) / 3)
+            places = TSNE(perplexity=perplexity, random_state=random_state).fit_transform(reduced)
+    spread = np.ptp(places, axis=0).max() if len(places) else 0
+    middle = (places.min(axis=0) + places.max(axis=0)) / 2 if len(places) else 0
+    return (places - middle) / (spread or 1) + np.float32(0.5)
+
+
+class EmbeddingMapDisplay:
+    """A map of embeddings, a colour per class; see `from_embeddings`.
+
+    Parameters
+    ----------
+    places : ndarray of shape (n, 2)
+    y : array-like of shape (n,), optional
+        Classes, or numbers with a fraction.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+    scatters_ : list of PathCollection
+
+    See Also
+    --------
+    write_report : The same, with the photographs.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from featuretl import EmbeddingMapDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> display = EmbeddingMapDisplay.from_embeddings(X, y)
+    >>> display.places.shape, len(display.scatters_)
+    ((150, 2), 3)
+    """
+
+    def __init__(self, places: Array, y: Any = None) -> None:
+        self.places = places
+        self.y = y
+
+    @classmethod
+    def from_embeddings(
+        cls, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None, **kwargs: Any
+    ) -> Self:
+        """Draw the map of embeddings (n, d): PCA to 50 components, then t-SNE.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        y : array-like of shape (n,), default=None
+        random_state : int, RandomState or None, default=0
+        ax : matplotlib Axes, default=None
+        **kwargs
+            Of `matplotlib.axes.Axes.scatter`.
+        """
+        import_pyplot()
+        return cls(map_of(X, random_state=random_state), y).plot(ax=ax, **kwargs)
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None,
+        **kwargs: Any,
+    ) -> Self:  # fmt: skip
+        """Draw the map of what a transformer, such as `ImageEmbedder`, makes of images `X`."""
+        embeddings = estimator.transform(X)
+        return cls.from_embeddings(embeddings, y, random_state=random_state, ax=ax, **kwargs)
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Self:
+        """Draw into `ax`, or a new figure."""
+        plt = import_pyplot()
+        ax = plt.subplots()[1] if ax is None else ax
+        style = {"s": 12, "alpha": 0.8, **kwargs}
+        x, y = self.places.T
+        labels = None if self.y is None else np.asarray(self.y)
+        if labels is None or labels.dtype.kind == "f":
+            self.scatters_ = [ax.scatter(x, y, c=labels, **style)]
+        else:
+            self.scatters_ = [
+                ax.scatter(x[labels == name], y[labels == name], label=printable(name), **style)
+                for name in np.unique(labels)
+            ]
+            ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        ax.set(xticks=[], yticks=[], aspect="equal")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+class ClassScoresDisplay:
+    """Precision, recall or F1 of every class with its interval; see `from_predictions`.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        As `class_scores` returns it.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+    errorbar_ : matplotlib ErrorbarContainer
+
+    Examples
+    --------
+    >>> from featuretl import ClassScoresDisplay
+    >>> display = ClassScoresDisplay.from_predictions(["a", "a", "b"], ["a", "b", "b"])
+    >>> display.ax_.get_xlabel()
+    'recall'
+    """
+
+    def __init__(self, scores: pd.DataFrame) -> None:
+        self.scores = scores
+
+    @classmethod
+    def from_predictions(
+        cls, y: Any, y_pred: Any, *, labels: Any = None, groups: Any = None,
+        score: str = "recall", ax: Any = None, **kwargs: Any,
+    ) -> Self:  # fmt: skip
+        """Draw the scores of predictions; see `plot`, and `class_scores` for the intervals."""
+        frame = class_scores(y, y_pred, labels, groups=groups)
+        return cls(frame).plot(score=score, ax=ax, **kwargs)
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, X: Any, y: Any, **kwargs: Any) -> Self:
+        """Draw the scores of what a fitted classifier predicts for `X`; see `from_predictions`."""
+        return cls.from_predictions(y, estimator.predict(X), **kwargs)
+
+    def plot(self, score: str = "recall", ax: Any = None, **kwargs: Any) -> Self:
+        """Draw one score.
+
+        Parameters
+        ----------
+        score : {"precision", "recall", "f1"}, default="recall"
+        ax : matplotlib Axes, default=None
+        **kwargs
+            Of `matplotlib.axes.Axes.errorbar`.
+        """
+        plt = import_pyplot()
+        ax = plt.subplots()[1] if ax is None else ax
+        names = [score, f"{score}_low", f"{score}_high"]
+        value, low, high = self.scores[names].to_numpy(np.float64).T
+        around = [np.maximum(value - low, 0), np.maximum(high - value, 0)]
+        rows = np.arange(len(value))
+        style = {"fmt": "o", "capsize": 3, **kwargs}
+        self.errorbar_ = ax.errorbar(value, rows, xerr=around, **style)
+        ax.set_yticks(rows, [printable(name) for name in self.scores["class"]], parse_math=False)
+        ax.invert_yaxis()
+        ax.set(xlabel=score, xlim=(-0.02, 1.02))
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+class ImageGridDisplay:
+    """Images with a line below each: mistakes, probable label errors, near-duplicates.
+
+    Parameters
+    ----------
+    images : sequence of images
+        Paths, bytes, PIL images or uint8 arrays.
+    titles : list of str
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes, (rows, columns)
+    ax_, figure_ : matplotlib Axes and Figure
+        The first of the axes, and the figure.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from featuretl import ImageGridDisplay
+    >>> photos = load_sample_images().images
+    >>> proba = [[0.3, 0.7], [0.2, 0.8]]
+    >>> display = ImageGridDisplay.from_predictions(
+    ...     photos, ["temple", "flower"], proba, classes=["flower", "temple"]
+    ... )
+    >>> display.titles
+    ['flower, predicted temple (0.80)']
+    """
+
+    def __init__(self, images: Sequence[Any], titles: list[str]) -> None:
+        self.images = images
+        self.titles = titles
+
+    @classmethod
+    def from_predictions(
+        cls, images: Any, y: Any, proba: Any, *, classes: Any, limit: int = 12, **kwargs: Any
+    ) -> Self:
+        """Show the most confident mistakes.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        y : array-like of shape (n,)
+            The truth.
+        proba : array-like of shape (n, n_classes)
+        classes : array-like of shape (n_classes,)
+            What the columns of `proba` mean.
+        limit : int, default=12
+            How many to show at most.
+        **kwargs
+            Of `plot`.
+        """
+        found = confident_mistakes(y, proba, classes)[:limit]
+        titles = [
+            f"{row.label}, predicted {row.prediction} ({row.confidence:.2f})"
+            for row in found.itertuples()
+        ]
+        return cls._of(images, found["index"], titles, **kwargs)
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, images: Any, y: Any, *, limit: int = 12, **kwargs: Any
+    ) -> Self:
+        """Show the most confident mistakes of a fitted classifier that takes images."""
+        proba, classes = estimator.predict_proba(images), estimator.classes_
+        return cls.from_predictions(images, y, proba, classes=classes, limit=limit, **kwargs)
+
+    @classmethod
+    def from_label_errors(
+        cls, images: Any, y: Any, proba: Any, *, classes: Any, limit: int = 12, **kwargs: Any
+    ) -> Self:
+        """Show probable label errors; parameters as in `label_errors`: `proba` is out-of-fold."""
+        found = label_errors(y, proba, classes)[:limit]
+        titles = [f"{row.label}, or rather {row.suggestion}?" for row in found.itertuples()]
+        return cls._of(images, found["index"], titles, **kwargs)
+
+    @classmethod
+    def from_near_duplicates(
+        cls, images: Any, X: Any, *, threshold: float = 0.9, limit: int = 12, **kwargs: Any
+    ) -> Self:
+        """Show pairs of near-duplicates, side by side; `X` (n, d) are the images' embeddings."""
+        found = near_duplicates(X, threshold=threshold)[: limit // 2]
+        rows = found[["first", "second"]].to_numpy().ravel()
+        titles = [f"similarity {value:.3f}" for value in found["similarity"].repeat(2)]
+        return cls._of(images, rows, titles, **kwargs)
+
+    @classmethod
+    def _of(cls, images: Any, rows: Any, titles: list[str], **kwargs: Any) -> Self:
+        images = as_images(images, cls.__name__)
+        return cls([images[int(i)] for i in rows], titles).plot(**kwargs)
+
+    def plot(self, ax: Any = None, *, n_columns: int = 4) -> Self:
+        """Draw the images in a grid: in the place of `ax`, or a new figure."""
+        plt = import_pyplot()
+        n_rows = max(1, -(-len(self.images) // n_columns))
+        if ax is None:
+            size = (2.4 * n_columns, 2.6 * n_rows)
+            axes = plt.subplots(n_rows, n_columns, squeeze=False, figsize=size)[1]
+        else:
+            ax.axis("off")
+            grid = ax.get_subplotspec().subgridspec(n_rows, n_columns)
+            axes = grid.subplots(squeeze=False)
+        for panel in axes.flat:
+            panel.axis("off")
+        for i, (panel, image, title) in enumerate(
+            zip(axes.flat, self.images, self.titles, strict=False)
+        ):
+            try:
+                panel.imshow(read(image).pixels())
+            except ImageError as error:
+                panel.text(0.5, 0.5, str(error), ha="center", wrap=True, parse_math=False)
+                title = f"{name_of(image, i)}: {title}"
+            panel.set_title(printable(title), fontsize=8, parse_math=False)
+        self.axes_, self.ax_, self.figure_ = axes, axes[0, 0], axes[0, 0].figure
+        return self

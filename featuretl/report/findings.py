@@ -1,0 +1,264 @@
+"""What arrays tell of labelled images: probable label errors, near-duplicates, scores of classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+
+from featuretl._uncertainty import interval_of_share, margin, standard_error
+from featuretl._validation import check_share
+from featuretl.exceptions import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = np.ndarray[Any, Any]
+
+# Of one image; more copies than these are in one set with it all the same.
+_NEIGHBOURS = 5
+
+
+def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
+    """Return the images that are probably labelled wrongly, the most suspicious first.
+
+    An image is suspected if, among the classes that it is given at least their usual probability
+    (the mean over the images labelled so), the most probable one is not its label: the confident
+    joint of Northcutt et al. (2021).
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+        The labels.
+    proba : array-like of shape (n, n_classes), in [0, 1]
+        Probabilities by models that did not see the image: out-of-fold, as
+        ``cross_val_predict(head, X, y, method="predict_proba")`` gives them. Rows of NaN are left out.
+    classes : array-like of shape (n_classes,)
+        What the columns of `proba` mean.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per suspect: `index`, its position; `label`; `suggestion`, the more probable class;
+        `probability` of the label and `suggested_probability`; ordered by their difference.
+
+    Raises
+    ------
+    InputError
+        If shapes differ or `y` holds a class that `classes` lacks.
+
+    References
+    ----------
+    Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels,
+    JAIR 70, 2021.
+
+    Examples
+    --------
+    >>> y = ["cat", "cat", "cat", "dog", "dog"]
+    >>> proba = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]
+    >>> label_errors(y, proba, ["cat", "dog"])
+       index label suggestion  probability  suggested_probability
+    0      2   cat        dog          0.1                    0.9
+    """
+    import pandas as pd
+
+    y, proba, classes = np.asarray(y), np.asarray(proba, np.float64), np.asarray(classes)
+    codes = _codes(y, proba, classes)
+    rows = np.flatnonzero(~np.isnan(proba).any(axis=1))
+    codes, proba = codes[rows], proba[rows]
+    own = proba[np.arange(len(rows)), codes]
+    counts = np.bincount(codes, minlength=len(classes))
+    usual = np.bincount(codes, own, minlength=len(classes)) / np.maximum(counts, 1)
+    # A class without images has no usual probability: it is not suggested.
+    confident = np.where((proba >= usual) & (counts > 0), proba, -1.0)
+    best = confident.argmax(axis=1)
+    suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (best != codes))
+    order = suspects[np.argsort(own[suspects] - proba[suspects, best[suspects]], kind="stable")]
+    return pd.DataFrame(
+        {
+            "index": rows[order],
+            "label": classes[codes[order]],
+            "suggestion": classes[best[order]],
+            "probability": own[order],
+            "suggested_probability": proba[order, best[order]],
+        }
+    )
+
+
+def confident_mistakes(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
+    """Return the images whose most probable class is not the true one, the most confident first.
+
+    Parameters
+    ----------
+    y : array-like of shape (n,)
+    proba : array-like of shape (n, n_classes), in [0, 1]
+        Rows of NaN are left out.
+    classes : array-like of shape (n_classes,)
+        What the columns of `proba` mean.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `index`, `label`, `prediction` and `confidence`, its probability.
+    """
+    import pandas as pd
+
+    y, proba, classes = np.asarray(y), np.asarray(proba, np.float64), np.asarray(classes)
+    codes = _codes(y, proba, classes)
+    best = np.nan_to_num(proba).argmax(axis=1)
+    wrong = np.flatnonzero((best != codes) & ~np.isnan(proba).any(axis=1))
+    order = wrong[np.argsort(-proba[wrong, best[wrong]], kind="stable")]
+    return pd.DataFrame(
+        {
+            "index": order,
+            "label": classes[codes[order]],
+            "prediction": classes[best[order]],
+            "confidence": proba[order, best[order]],
+        }
+    )
+
+
+def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.DataFrame:
+    """Return pairs of images that look nearly the same to the network, the most similar first.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        Embeddings.
+    Y : array-like of shape (m, d), default=None
+        Other embeddings, such as those of the training images: pairs of one image in `X` and one in
+        `Y` are sought, which are leaks. None seeks pairs within `X`.
+    threshold : float in (0, 1], default=0.9
+        The least similarity of a pair: the cosine of the angle between the embeddings once the mean of
+        all is subtracted, without which all images of a narrow domain are similar.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per pair: `first`, a position in `X`; `second`, in `Y`, or in `X` (then `first` < `second`);
+        `similarity`. Of an image at most its five most similar partners are compared.
+
+    Raises
+    ------
+    ParameterError
+        If `threshold` is not in (0, 1].
+
+    Notes
+    -----
+    Memory grows with n, not with its square. What a copy is depends on the network: a stronger crop or
+    a smaller copy of an image may well be less similar than 0.9.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(50, 16))
+    >>> X[7] = X[3] + 0.01
+    >>> near_duplicates(X)[["first", "second"]].values.tolist()
+    [[3, 7]]
+    """
+    import pandas as pd
+
+    check_share("near_duplicates", "threshold", threshold)
+    X = np.asarray(X, np.float32)
+    both = X if Y is None else np.concatenate([X, np.asarray(Y, np.float32)])
+    Z = normalize(both - both.mean(axis=0)) if len(both) else both
+    among, n_own = (Z, 1) if Y is None else (Z[len(X) :], 0)
+    n_neighbors = min(_NEIGHBOURS, len(among) - n_own)
+    pairs = np.zeros((0, 2), int)
+    if len(X) and n_neighbors > 0:
+        search = NearestNeighbors(n_neighbors=n_neighbors, algorithm="brute").fit(among)
+        distance, second = search.kneighbors(None if Y is None else Z[: len(X)])
+        close = 1 - np.square(distance) / 2 >= threshold - 1e-6
+        first = np.repeat(np.arange(len(X)), n_neighbors).reshape(second.shape)
+        pairs = np.column_stack([first[close], second[close]])
+        pairs = np.unique(np.sort(pairs, axis=1) if Y is None else pairs, axis=0)
+    similarity = np.einsum("ij,ij->i", Z[: len(X)][pairs[:, 0]], among[pairs[:, 1]])
+    order = np.argsort(-similarity, kind="stable")
+    return pd.DataFrame(
+        {
+            "first": pairs[order, 0],
+            "second": pairs[order, 1],
+            "similarity": np.minimum(similarity[order], 1.0),
+        }
+    )
+
+
+def class_scores(
+    y: Any, y_pred: Any, labels: Any = None, *, groups: Any = None, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Return precision, recall and F1 of every class, with intervals.
+
+    Parameters
+    ----------
+    y, y_pred : array-like of shape (n,)
+        Classes: the truth, and what was predicted.
+    labels : array-like of shape (n_classes,), default=None
+        The classes, in order; the sorted ones of `y` and `y_pred` where absent.
+    groups : array-like of shape (n,), default=None
+        Images of one group count as one draw.
+    confidence : float in (0, 1), default=0.95
+        Of the intervals, which are Wilson's with the standard error of the ratio.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per class: `class`; `precision`, `recall` and `f1`, each with `_low` and `_high`; `images`.
+        NaN where nothing was predicted, or there are no images, of a class.
+
+    Examples
+    --------
+    >>> class_scores(["a", "a", "b"], ["a", "b", "b"])[["class", "precision", "recall", "images"]]
+      class  precision  recall  images
+    0     a        1.0     0.5       2
+    1     b        0.5     1.0       1
+    """
+    import pandas as pd
+
+    y, y_pred = np.asarray(y), np.asarray(y_pred)
+    names = np.unique(np.concatenate([y, y_pred])) if labels is None else np.asarray(labels)
+    rows = []
+    for name in names.tolist():
+        true, said = (y == name).astype(float), (y_pred == name).astype(float)
+        row = {"class": name}
+        for score, of in {"precision": said, "recall": true, "f1": (true + said) / 2}.items():
+            share = share_with_interval(true * said, of, groups, confidence)
+            row |= dict(zip((score, f"{score}_low", f"{score}_high"), share, strict=True))
+        rows.append({**row, "images": int(true.sum())})
+    return pd.DataFrame(rows)
+
+
+def share_with_interval(
+    hits: Array, of: Array, groups: Any = None, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return sum(hits) / sum(of) with its interval, low and high; NaN where nothing is counted.
+
+    `hits` and `of` (n,) are what each image counts; images of one of `groups` (n,) count as one draw.
+    """
+    counted = of > 0
+    if not counted.any():
+        return np.nan, np.nan, np.nan
+    units = np.arange(len(of)) if groups is None else np.asarray(groups)
+    units = np.unique(units[counted], return_inverse=True)[1]
+    total = of.sum()
+    share = float(hits.sum() / total)
+    error = standard_error((hits - share * of)[counted] / total, units)
+    # One draw has no spread; Wilson's interval of one draw is wide all the same.
+    error = 0.0 if len(units) == 1 else error
+    low, high = interval_of_share(share, error, margin(confidence, units), int(units.max()) + 1)
+    return share, max(low, 0.0), min(high, 1.0)
+
+
+def _codes(y: Array, proba: Array, classes: Array) -> Array:
+    """Return the positions of `y` in `classes`; raises InputError."""
+    if y.ndim != 1 or proba.shape != (len(y), len(classes)):
+        raise InputError(
+            f"proba must have a row per label and a column per class, {(len(y), len(classes))}; got "
+            f"{proba.shape}."
+        )
+    position = {name: i for i, name in enumerate(classes.tolist())}
+    unknown = [name for name in y.tolist() if name not in position]
+    if unknown:
+        raise InputError(f"y must hold only classes of `classes`; got {unknown[0]!r} too.")
+    return np.array([position[name] for name in y.tolist()], int)

@@ -1,0 +1,188 @@
+"""A linear probe's held-out predictions of labelled embeddings, and its learning curve."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import r2_score
+
+from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._folds import fold_of_rows
+from featuretl.heads._targets import Targets
+from featuretl.heads.linear import LinearProbeClassifier
+from featuretl.heads.ridge import LinearProbeRegressor
+
+Array = np.ndarray[Any, Any]
+
+_OWNER = "write_report"
+_LADDER = [step * 10**power for power in range(6) for step in (1, 2, 5)]
+# Numbers are not learnt from a handful.
+_FEWEST_NUMBERS = 10
+_DRAWS = 5
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Predictions of n images by probes that did not see them.
+
+    Attributes
+    ----------
+    predicted : ndarray of shape (n,)
+        Classes or numbers; where `ok`.
+    proba : ndarray of shape (n, n_classes), float64, or None
+        NaN where not `ok`; None for numbers.
+    ok : ndarray of shape (n,), bool
+        Which images were held out at all.
+    fold : ndarray of shape (n,), int
+        In which fold; -1 for never.
+    how : str
+        In words.
+    """
+
+    predicted: Array
+    proba: Array | None
+    ok: Array
+    fold: Array
+    how: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores against training images: `sizes` (m,), `train` and `test` (m, repeats)."""
+
+    sizes: Array
+    train: Array
+    test: Array
+    score_name: str
+    how: str
+
+
+def out_of_fold(
+    X: Array, y: Array, classes: Array | None, groups: Array | None, cv: int, seed: int
+) -> HeldOut:
+    """Return out-of-fold predictions of a linear probe; `classes` are None for numbers.
+
+    Raises
+    ------
+    InputError
+        If no two folds can be made.
+    """
+    fold, how = _folds(y, classes, groups, cv, seed)
+    ok = fold >= 0
+    if classes is None:
+        predicted: Array = np.full(len(y), np.nan)
+        for train, test in _splits(fold):
+            predicted[test] = LinearProbeRegressor().fit(X[train], y[train]).predict(X[test])
+        return HeldOut(predicted, None, ok, fold, how)
+    proba = np.full((len(y), len(classes)), np.nan)
+    for train, test in _splits(fold):
+        proba[test] = _proba(X[train], y[train], X[test], classes)
+    best = np.where(ok, np.nan_to_num(proba).argmax(axis=1), 0)
+    return HeldOut(classes[best], proba, ok, fold, how)
+
+
+def learning_curve(X: Array, y: Array, classes: Array | None, fold: Array, seed: int) -> Curve:
+    """Return the scores of linear probes that learn from ever more images, on each held-out fold.
+
+    `fold` (n,) says where a row is held out; -1 never.
+    """
+    splits = list(_splits(fold))
+    how = f"the other images, over {len(splits)} folds"
+    return _curve(X, y, classes, splits, how, seed)
+
+
+def learning_curve_on(
+    X: Array, y: Array, test_X: Array, test_y: Array, classes: Array | None, seed: int
+) -> Curve:
+    """Return the same for training images of their own: `_DRAWS` draws, all scored on the test's."""
+    n = len(X)
+    rows = np.arange(n + len(test_X))
+    splits = [(rows[:n], rows[n:])] * _DRAWS
+    how = f"these images, over {_DRAWS} draws of training images"
+    return _curve(
+        np.concatenate([X, test_X]), np.concatenate([y, test_y]), classes, splits, how, seed
+    )
+
+
+def _curve(
+    X: Array,
+    y: Array,
+    classes: Array | None,
+    splits: list[tuple[Array, Array]],
+    how: str,
+    seed: int,
+) -> Curve:
+    rng = np.random.default_rng(seed)
+    orders = [rng.permutation(train) for train, _ in splits]
+    ranks = [_rank(y[order], classes) for order in orders]
+    largest = int(min(_usual(rank, y[o], classes) for rank, o in zip(ranks, orders, strict=True)))
+    least = 1 if classes is not None else _FEWEST_NUMBERS
+    sizes = [size for size in _LADDER if least <= size < 0.8 * largest] + [largest]
+    scores = np.empty((2, len(sizes), len(splits)))
+    for j, (order, rank, (_, test)) in enumerate(zip(orders, ranks, splits, strict=True)):
+        for i, size in enumerate(sizes):
+            rows = order if size == largest else order[rank < size]
+            scores[:, i, j] = _score(X, y, classes, rows, [rows, test])
+    name = "R2" if classes is None else "accuracy"
+    return Curve(np.array(sizes), scores[0], scores[1], name, how)
+
+
+def _rank(y: Array, classes: Array | None) -> Array:
+    """Return the number of rows of the same class before each row; of all rows for numbers."""
+    rank = np.arange(len(y))
+    for name in () if classes is None else classes:
+        same = y == name
+        rank[same] = np.arange(same.sum())
+    return rank
+
+
+def _usual(rank: Array, y: Array, classes: Array | None) -> float:
+    """Return the median number of images of a class; of all images for numbers."""
+    return len(y) if classes is None else float(np.median(np.unique(y, return_counts=True)[1]))
+
+
+def _score(X: Array, y: Array, classes: Array | None, rows: Array, on: list[Array]) -> list[float]:
+    if classes is None:
+        head = LinearProbeRegressor().fit(X[rows], y[rows])
+        return [r2_score(y[part], head.predict(X[part])) for part in on]
+    if len(np.unique(y[rows])) < 2:
+        return [np.nan for _ in on]
+    head = LinearProbeClassifier().fit(X[rows], y[rows])
+    return [float((head.predict(X[part]) == y[part]).mean()) for part in on]
+
+
+def _proba(X: Array, y: Array, test_X: Array, classes: Array) -> Array:
+    """Return probabilities (k, n_classes); 0 for a class that has no training row."""
+    proba = np.zeros((len(test_X), len(classes)))
+    known = np.unique(y)
+    if len(known) < 2:
+        proba[:, classes == known[0]] = 1
+        return proba
+    head = LinearProbeClassifier().fit(X, y)
+    proba[:, np.searchsorted(classes, head.classes_)] = head.predict_proba(test_X)
+    return proba
+
+
+def _splits(fold: Array) -> Iterator[tuple[Array, Array]]:
+    for k in range(fold.max() + 1):
+        yield np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+
+
+def _folds(
+    y: Array, classes: Array | None, groups: Array | None, cv: int, seed: int
+) -> tuple[Array, str]:
+    """Return the fold of each row, and how they were made, in words."""
+    strata = np.zeros(len(y), int) if classes is None else y
+    targets = Targets(*np.unique(strata, return_inverse=True))  # a class may have no image here
+    if classes is not None and len(targets.classes) < 2:
+        raise InputError("Images of two classes at least are needed to hold any out; got one.")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FeatureTLWarning)
+        fold, n_folds = fold_of_rows(_OWNER, targets, groups, cv, seed)
+    why = [str(w.message) for w in caught if issubclass(w.category, FeatureTLWarning)]
+    kept = ", no group in two of them" if groups is not None else ""
+    return fold, " ".join([f"{n_folds} folds{kept}.", *why])

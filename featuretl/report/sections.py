@@ -1,0 +1,290 @@
+"""The sections of a page that hold words, tables and figures."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sklearn.calibration import CalibrationDisplay
+from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, confusion_matrix
+from sklearn.model_selection import LearningCurveDisplay
+
+from featuretl._validation import printable
+from featuretl.models.card import Card
+from featuretl.report.examination import Examination
+from featuretl.report.figures import ACCENT, svg
+from featuretl.report.subject import Subject
+
+Array = np.ndarray[Any, Any]
+
+_TILES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "log_loss": "log-loss",
+    "roc_auc": "ROC AUC",
+    "calibration_error": "calibration error",
+    "r2": "R2",
+    "mean_absolute_error": "mean absolute error",
+    "root_mean_squared_error": "root mean squared error",
+}
+# Above, a matrix has no numbers, and above the second no names.
+_MOST_NUMBERS, _MOST_NAMES = 16, 40
+_CONFUSIONS, _CLASSES = 10, 60
+_BINS = 10
+# Names under each other's columns would touch.
+_LONG = 4
+
+
+def tiles(found: Examination) -> list[dict[str, str]]:
+    """Return the scores, and what they are of."""
+    shown = []
+    subject = found.subject
+    of_training = "training " if subject.trained_on == len(subject) else ""
+    for score, name in _TILES.items():
+        value = found.metrics.scores.get(score, math.nan)
+        if math.isnan(value):
+            continue
+        low, high = found.metrics.intervals.get(score, (math.nan, math.nan))
+        more = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+        shown.append({"name": of_training + name, "value": f"{value:.3f}", "more": more})
+    of = f"of {len(subject):,}" if found.metrics.n < len(subject) else ""
+    shown.append({"name": "images scored", "value": f"{found.metrics.n:,}", "more": of})
+    return shown
+
+
+def decision(subject: Subject, card: Card) -> dict[str, Any] | None:
+    """Return what a model of featuretl chose and why; its card's words where it has no more."""
+    made: Any = getattr(subject.model, "decision_", None)
+    if not hasattr(made, "candidates"):
+        text = made if isinstance(made, str) else card.get("decision")
+        lines = [printable(line) for line in str(text).splitlines()] if text else []
+        return {"lines": lines, "rows": [], "columns": []} if lines else None
+    rows = [
+        [
+            printable(row.strategy),
+            printable(row.backbone),
+            f"{row.score:.3f} ({row.low:.3f} to {row.high:.3f})" if row.images else "",
+            f"{row.images:,}" if row.images else "",
+            printable(row.verdict),
+        ]
+        for row in made.candidates.itertuples()
+    ]
+    columns = ["strategy", "backbone", printable(made.score_name), "images", "verdict"]
+    return {
+        "lines": [printable(line) for line in made.explain().splitlines()],
+        "rows": rows if len(rows) > 1 else [],
+        "columns": columns,
+    }
+
+
+def class_section(found: Examination) -> dict[str, Any] | None:
+    """Return the confusion matrix and the scores of the classes."""
+    subject = found.subject
+    if subject.classes is None or found.per_class is None or found.confusions is None:
+        return None
+    scored = found.per_class[found.per_class["images"] > 0]
+    absent = found.per_class[found.per_class["images"] == 0]["class"].tolist()
+    table = scored.sort_values("recall", kind="stable")[:_CLASSES]
+    left_out = []
+    if len(scored) > _CLASSES:
+        left_out.append(f"{_CLASSES} of {len(scored):,} classes are shown.")
+    if absent:
+        names = printable(", ".join(map(str, absent[:20])))
+        left_out.append(f"No image is scored of: {names}{', ..' if len(absent) > 20 else ''}.")
+    return {
+        "matrix": _matrix(found),
+        "matrix_width": min(850, 22 * _n_shown(found)),
+        "matrix_words": "Rows are true classes, columns predicted ones. The stronger the colour, the larger "
+        "the share of the true class"
+        + ("; numbers are images." if _n_shown(found) <= _MOST_NUMBERS else "."),
+        "confusions": _named(found.confusions[:_CONFUSIONS], "label", "prediction"),
+        "rows": _named(table, "class"),
+        "grouped": "; images of one group count as one draw" if subject.groups is not None else "",
+        "left_out": " ".join(left_out),
+        "least": _least(table),
+    }
+
+
+def _least(table: Any) -> float:
+    """Return where the bars of the intervals begin: at a tenth, so that they are wide enough."""
+    lows = table[["recall_low", "precision_low", "f1_low"]].to_numpy()
+    return float(np.clip(np.floor(10 * np.nanmin(lows, initial=0.9)) / 10, 0, 0.9))
+
+
+def curves(found: Examination) -> list[dict[str, Any]]:
+    """Return the calibration and the learning curve, as far as they are known."""
+    made = []
+    subject = found.subject
+    if subject.classes is not None and subject.proba is not None:
+        error = found.metrics.scores.get("calibration_error", math.nan)
+        rows = np.flatnonzero(subject.scored)
+        made.append(
+            {
+                "name": "Calibration",
+                "words": "Of predictions made with about this confidence, so many are right; bars are how "
+                f"many there are. Expected calibration error {error:.3f}.",
+                "figure": _calibration(subject, rows),
+            }
+        )
+    if found.curve is not None and len(found.curve.sizes) > 1:
+        of = "images of each class" if subject.classes is not None else "images"
+        made.append(
+            {
+                "name": "Learning curve",
+                "words": f"A linear probe on the backbone's embeddings that learns from so many {of}; "
+                f"{found.curve.score_name} on {found.curve.how}, and its standard deviation.",
+                "figure": _learning_curve(found, of),
+            }
+        )
+    return made
+
+
+def residuals(found: Examination) -> list[str] | None:
+    """Return the figures of a regression."""
+    subject = found.subject
+    if subject.classes is not None:
+        return None
+    rows = subject.scored
+    display = PredictionErrorDisplay(y_true=subject.y[rows], y_pred=subject.predicted[rows])
+    style = {"scatter_kwargs": {"s": 14, "alpha": 0.7, "color": ACCENT}}
+    style["line_kwargs"] = {"color": "#e0803a"}
+    return [
+        svg(partial(display.plot, kind=kind, **style), kind.replace("_", " "), (5, 4.4))
+        for kind in ("actual_vs_predicted", "residual_vs_predicted")
+    ]
+
+
+def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
+    """Return what the card says, unchecked as it is, and what was computed how."""
+    facts: list[tuple[str, Any]] = [
+        (name, card.get(name)) for name in ("model", "strategy", "backbone", "weights", "created")
+    ]
+    data, metrics = card.get("data"), card.get("metrics")
+    if isinstance(data, dict):
+        facts.append(("trained on", f"{data.get('images')} images, sha256 {data.get('sha256')}"))
+    if isinstance(metrics, dict):
+        shown = [f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}"
+                 for key, value in metrics.items()]  # fmt: skip
+        facts.append(("held out at training", ", ".join(shown)))
+    if isinstance(card.get("versions"), dict):
+        facts.append(("versions", ", ".join(f"{k} {v}" for k, v in card["versions"].items())))
+    if subject.held_out is not None:
+        facts.append(("folds of the linear probe", subject.held_out.how))
+    facts.append(("near-duplicates", "cosine similarity of embeddings whose mean is subtracted"))
+    facts.append(
+        (
+            "intervals",
+            "95%: Wilson's for accuracy and the classes; of resampled images for other scores",
+        )
+    )
+    return [(name, printable(value)) for name, value in facts if value]
+
+
+def _n_shown(found: Examination) -> int:
+    return len(_shown_classes(found))
+
+
+def _shown_classes(found: Examination) -> Array:
+    """Return the classes that occur, as truth or as prediction, in the order of the model's."""
+    subject = found.subject
+    rows = subject.scored
+    classes = np.asarray(subject.classes)
+    occur = set(subject.y[rows].tolist()) | set(subject.predicted[rows].tolist())
+    return classes[[name in occur for name in classes.tolist()]]
+
+
+def _matrix(found: Examination) -> str:
+    subject, classes = found.subject, _shown_classes(found)
+    rows = subject.scored
+    counts = confusion_matrix(subject.y[rows], subject.predicted[rows], labels=classes)
+    names = [_cut(name) for name in classes]
+    side = float(np.clip(1.6 + 0.42 * len(classes), 3.6, 8.5))
+    return svg(partial(_draw_matrix, counts, names), "Confusion matrix", (side, side))
+
+
+def _draw_matrix(counts: Array, names: list[str], ax: Any) -> None:
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+
+    # From nothing to the accent: the page shows through, light or dark.
+    colours = LinearSegmentedColormap.from_list("share", [ACCENT + "00", ACCENT + "cc"])
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    n = len(counts)
+    display = ConfusionMatrixDisplay(share, display_labels=names if n <= _MOST_NAMES else None)
+    display.plot(
+        ax=ax,
+        cmap=colours,
+        colorbar=False,
+        include_values=n <= _MOST_NUMBERS,
+        # A few mistakes are to be seen, too.
+        im_kw={"norm": PowerNorm(0.6, 0, 1), "interpolation": "nearest"},
+        text_kw={"color": ax.xaxis.label.get_color()},
+        xticks_rotation="vertical" if max(map(len, names)) > _LONG else "horizontal",
+    )
+    if display.text_ is not None:
+        for text, count in zip(display.text_.flat, counts.flat, strict=True):
+            text.set_text(f"{count:,}" if count else "")
+    if n > _MOST_NAMES:
+        ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    ax.set(xlabel="predicted", ylabel="true")
+
+
+def _calibration(subject: Subject, rows: Array) -> str:
+    assert subject.proba is not None  # nosec B101
+    proba = subject.proba[rows]
+    right = (subject.predicted[rows] == subject.y[rows]).astype(int)
+    confidence = proba.max(axis=1).clip(0, 1)
+
+    def draw(ax: Any) -> None:
+        counts = ax.twinx()
+        counts.hist(confidence, bins=np.linspace(0, 1, _BINS + 1), color=ACCENT, alpha=0.18)
+        counts.set(yticks=[])
+        counts.spines[:].set_visible(False)
+        display = CalibrationDisplay.from_predictions(
+            right, confidence, n_bins=_BINS, pos_label=1, ax=ax, ref_line=False, name="these images"
+        )
+        ax.plot([0, 1], [0, 1], ":", color=ax.xaxis.label.get_color(), label="perfect")
+        display.ax_.set(
+            xlabel="confidence", ylabel="share that is right", xlim=(0, 1.01), ylim=(0, 1.03)
+        )
+        ax.legend(loc="upper left")
+
+    return svg(draw, "Calibration curve", (6, 4.2))
+
+
+def _learning_curve(found: Examination, of: str) -> str:
+    curve = found.curve
+    assert curve is not None  # nosec B101
+    display = LearningCurveDisplay(
+        train_sizes=curve.sizes,
+        train_scores=curve.train,
+        test_scores=curve.test,
+        score_name=curve.score_name,
+    )
+
+    def draw(ax: Any) -> None:
+        display.plot(ax=ax, score_type="test", line_kw={"marker": "o", "markersize": 4})
+        ax.set(xscale="log", xlabel=of, ylabel=curve.score_name)
+        ax.minorticks_off()
+        ax.set_xticks(curve.sizes, [f"{size:,}" for size in curve.sizes])
+        if ax.get_legend():
+            ax.get_legend().remove()
+
+    return svg(draw, "Learning curve", (6, 4.2))
+
+
+def _named(frame: Any, *columns: str) -> list[dict[str, Any]]:
+    """Return rows with names that may be shown, None for NaN."""
+    rows = []
+    for row in frame.to_dict("records"):
+        clean = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+        rows.append({**clean, **{column: printable(row[column]) for column in columns}})
+    return rows
+
+
+def _cut(name: Any, length: int = 24) -> str:
+    text = printable(name)
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,256 @@
+"""What a report is about: images, truth, predictions and embeddings, and how far they are held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from featuretl._engine import Failure
+from featuretl.embedder import ImageEmbedder
+from featuretl.exceptions import InputError
+from featuretl.images.inputs import as_images, name_of
+from featuretl.prediction import (
+    Progress,
+    check_takes_images,
+    in_batches,
+    inner_of,
+    is_multilabel,
+    known_labels,
+)
+from featuretl.report.probe import HeldOut, out_of_fold
+
+Array = np.ndarray[Any, Any]
+
+# From the sha256 of images (n,) to which of them were trained on (n,); None where it is not known.
+Seen = Callable[[Array], Array | None]
+
+_OWNER = "write_report"
+
+
+@dataclass
+class Subject:
+    """n labelled images that could be read, and what is known of them.
+
+    Attributes
+    ----------
+    images, names : list
+        To be opened, and to be shown.
+    y : ndarray of shape (n,)
+        Classes or numbers.
+    classes : ndarray or None
+        None for numbers.
+    groups : ndarray of shape (n,), or None
+    X : ndarray of shape (n, d)
+        Embeddings of the frozen backbone.
+    shown_X : ndarray of shape (n, d)
+        What the map is drawn from: of a fine-tuned model its own embeddings.
+    predicted, proba : ndarray
+        What the scores are of; `proba` (n, n_classes) or None.
+    scored : ndarray of shape (n,), bool
+        Which images the scores are of.
+    held_out : HeldOut or None
+        Out-of-fold predictions of a linear probe; None where no folds could be made.
+    label_proba : ndarray of shape (n, n_classes), or None
+        Probabilities by models that did not see the image.
+    label_source : str
+        Whose these are.
+    scores_are : str
+        In words, what the scores are of.
+    warnings : list of str
+        What the reader must know to believe them.
+    failures : list of Failure
+        Images that could not be read.
+    """
+
+    images: list[Any]
+    names: list[str]
+    y: Array
+    classes: Array | None
+    groups: Array | None
+    X: Array
+    shown_X: Array
+    predicted: Array
+    proba: Array | None
+    scored: Array
+    held_out: HeldOut | None
+    label_proba: Array | None
+    label_source: str
+    scores_are: str
+    title: str
+    warnings: list[str] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    model: Any = None
+    trained_on: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def subject_of_embeddings(
+    X: Array, images: Any, y: Any, groups: Any, is_regression: bool, cv: int, seed: int
+) -> Subject:
+    """Return what the out-of-fold predictions of a linear probe tell of embeddings (n, d)."""
+    images = as_images(images, _OWNER)
+    X = np.asarray(X)
+    _check_lengths(len(X), images=images, y=y, groups=groups)
+    ok = np.isfinite(X).all(axis=1)
+    if not ok.any():
+        raise InputError(f"None of {len(X)} images has an embedding; there is nothing to report.")
+    rows = np.flatnonzero(ok).tolist()
+    target = np.asarray(y, np.float64 if is_regression else None)[rows]
+    classes = None if is_regression else np.unique(target)
+    kept = None if groups is None else np.asarray(groups)[rows]
+    held = out_of_fold(X[rows], target, classes, kept, cv, seed)
+    failures = [
+        Failure(i, name_of(images[i], i), "it has no embedding")
+        for i in np.flatnonzero(~ok).tolist()
+    ]
+    return Subject(
+        images=[images[i] for i in rows],
+        names=[name_of(images[i], i) for i in rows],
+        y=target,
+        classes=classes,
+        groups=kept,
+        X=X[rows],
+        shown_X=X[rows],
+        predicted=held.predicted,
+        proba=held.proba,
+        scored=held.ok,
+        held_out=held,
+        label_proba=held.proba,
+        label_source="the linear probe's out-of-fold probabilities",
+        scores_are=f"out-of-fold predictions of a linear probe on the embeddings: {held.how}",
+        title="Linear probe",
+        failures=failures,
+    )
+
+
+def subject_of_model(
+    model: Any,
+    images: Any,
+    y: Any,
+    groups: Any,
+    seen: Seen,
+    cache: Any,
+    cv: int,
+    seed: int,
+    progress: Progress | None,
+) -> Subject:
+    """Return what a fitted model says of images; `seen` tells which of them it was trained on."""
+    check_takes_images(model)
+    if is_multilabel(model):
+        raise InputError(
+            "A report is of one class per image, or of numbers; this model gives several labels per "
+            "image: use featuretl evaluate, or evaluate_model."
+        )
+    images = as_images(images, _OWNER)
+    y = known_labels(model, y)
+    _check_lengths(len(images), y=y, groups=groups)
+    parts = list(in_batches(model, images, progress))
+    ok = np.concatenate([part.ok for part in parts] or [np.zeros(0, bool)])
+    rows = np.flatnonzero(ok).tolist()
+    if not rows:
+        raise InputError(f"None of {len(images)} images could be read; there is nothing to report.")
+    readable = [images[i] for i in rows]
+    has_proba = parts[0].proba is not None
+    extraction = embedder_of(model, cache).extract(readable)
+    subject = Subject(
+        images=readable,
+        names=[name_of(images[i], i) for i in rows],
+        y=y[rows],
+        classes=getattr(model, "classes_", None),
+        groups=None if groups is None else np.asarray(groups)[rows],
+        X=extraction.to_numpy(),
+        shown_X=_shown_embeddings(model, readable, extraction),
+        predicted=np.concatenate([part.predicted for part in parts if part.ok.any()]),
+        proba=np.concatenate([part.proba for part in parts]) if has_proba else None,
+        scored=np.ones(len(rows), bool),
+        held_out=None,
+        label_proba=None,
+        label_source="",
+        scores_are="predictions of the model",
+        title=type(model).__name__,
+        failures=[failure for part in parts for failure in part.failures],
+        model=model,
+    )
+    _say_what_was_trained_on(subject, seen(extraction.keys))
+    _add_out_of_fold(subject, cv, seed)
+    return subject
+
+
+def embedder_of(model: Any, cache: Any) -> ImageEmbedder:
+    """Return what embeds images as a model's frozen backbone does."""
+    inner = inner_of(model)
+    first = inner.steps[0][1] if hasattr(inner, "steps") else inner
+    if isinstance(first, ImageEmbedder):
+        return first
+    return ImageEmbedder(
+        first.backbone,
+        weights=first.weights,
+        device=first.device,
+        n_jobs=first.n_jobs,
+        cache=cache,
+    )
+
+
+def _shown_embeddings(model: Any, images: Sequence[Any], extraction: Any) -> Array:
+    inner = inner_of(model)
+    first = inner.steps[0][1] if hasattr(inner, "steps") else inner
+    if isinstance(first, ImageEmbedder):
+        shown: Array = extraction.to_numpy()
+        return shown
+    tuned: Array = first.transform(images)
+    return tuned
+
+
+def _say_what_was_trained_on(subject: Subject, seen: Array | None) -> None:
+    """Score the images that the model was not trained on, and say what the scores are worth."""
+    n = len(subject)
+    if seen is None:
+        subject.warnings.append(
+            "The model does not say which images it was trained on: the scores are held out only if "
+            "none of these was."
+        )
+        return
+    subject.trained_on = int(seen.sum())
+    if not seen.any():
+        subject.scores_are += f"; none of the {n:,} images was trained on"
+    elif seen.all():
+        subject.warnings.append(
+            f"The model was trained on all of these {n:,} images: the scores below are those of "
+            "training, and flatter it. Report on images that had no part in training."
+        )
+    else:
+        subject.scored = ~seen
+        subject.warnings.append(
+            f"The model was trained on {seen.sum():,} of these {n:,} images: they are left out of the "
+            f"scores, the matrix and the mistakes, which are of the other {n - seen.sum():,}."
+        )
+
+
+def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
+    """Add what judges labels and learns: out-of-fold predictions, where folds can be made."""
+    try:
+        subject.held_out = out_of_fold(
+            subject.X, subject.y, subject.classes, subject.groups, cv, seed
+        )
+    except InputError as error:
+        subject.warnings.append(f"No folds could be made: {error}")
+    if subject.trained_on == 0 and subject.proba is not None:
+        subject.label_proba = subject.proba
+        subject.label_source = "the model's probabilities, which never saw these images"
+    elif subject.held_out is not None:
+        subject.label_proba = subject.held_out.proba
+        subject.label_source = (
+            "out-of-fold probabilities of a linear probe on the backbone's embeddings: "
+            + subject.held_out.how
+        )
+
+
+def _check_lengths(n: int, **others: Any) -> None:
+    for name, value in others.items():
+        if value is not None and len(value) != n:
+            raise InputError(f"{name} must have one entry per image; got {len(value)} for {n}.")

@@ -1,0 +1,61 @@
+"""The words of the command line are those of Python: an option is the parameter that it sets."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+from featuretl_cli.main import cli
+
+from featuretl import (
+    EmbeddingStore,
+    TransferClassifier,
+    evaluate_model,
+    explain,
+    export_model,
+    extract,
+    load_model,
+    predict_to_file,
+    rank_backbones,
+    write_report,
+)
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.demo import write_digits
+from featuretl.explanation.pictures import save_overlays
+from featuretl.images.sources import find_images
+from featuretl.prediction import use_machine
+from featuretl.store.collect import collect
+
+# What a shell needs besides: files, what is printed, and what Python says with None.
+SHELL = {"photos", "output", "as_json", "no_cache", "cache", "help", "model"}
+CALLED = {
+    "train": [TransferClassifier, TransferClassifier.fit, find_images],
+    "evaluate": [load_model, find_images, evaluate_model, use_machine],
+    "predict": [load_model, find_images, predict_to_file, use_machine],
+    "extract": [extract, BackboneSpec, find_images],
+    "rank": [rank_backbones, find_images],
+    "explain": [explain, load_model, find_images, save_overlays],
+    "export": [export_model, load_model, find_images],
+    "report": [write_report, load_model, find_images],
+    "demo": [write_digits],
+    "gc": [collect, EmbeddingStore],
+}
+OWN = {
+    "train": {"target"},  # the column of y, of TransferRegressor
+    "extract": {"profile"},  # prints Extraction.statistics.costs
+}
+OF_THE_MACHINE = {"device", "n_jobs"}  # use_machine takes them as a fitted model has them
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_options_are_parameters(name: str) -> None:
+    commands: dict[str, Any] = {**cli.commands["cache"].commands, **cli.commands}
+    words: set[str] = set()
+    for function in CALLED[name]:
+        words |= set(inspect.signature(function).parameters)
+    options = {parameter.name for parameter in commands[name].params}
+    assert options - SHELL - OF_THE_MACHINE <= words | OWN.get(name, set())
+    assert all(
+        "_" not in option for p in commands[name].params for option in p.opts if "--" in option
+    )
