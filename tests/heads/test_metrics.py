@@ -37,6 +37,17 @@ def test_classification_scores_are_scikit_learns():
     assert low < report.scores["accuracy"] < high
 
 
+@pytest.mark.parametrize("decimals", [1, 8])
+def test_ties_and_absent_classes_count_in_the_roc_as_in_scikit_learn(decimals):
+    y, y_pred, proba = classification(classes=3)
+    proba = np.round(np.column_stack([proba, np.zeros(len(y))]), decimals)
+    proba /= proba.sum(axis=1, keepdims=True)
+    y, y_pred = np.unique(y, return_inverse=True)[1], proba.argmax(axis=1)
+    report = metrics_report(y, y_pred, proba, labels=range(4), n_bootstrap=0)
+    each = [metrics.roc_auc_score(y == code, proba[:, code]) for code in range(3)]
+    assert report.scores["roc_auc"] == pytest.approx(np.mean(each), abs=1e-12)
+
+
 def test_the_probability_of_the_second_of_two_classes_suffices():
     y, y_pred, proba = classification(classes=2)
     short = metrics_report(y, y_pred, proba[:, 1], n_bootstrap=5)
