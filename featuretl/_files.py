@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import IO, Any
 
 from featuretl._validation import printable
@@ -18,6 +19,11 @@ def is_url(path: str) -> bool:
     (True, False)
     """
     return "://" in path
+
+
+def absolute(path: str) -> str:
+    """Return a path that means the same file in a process that stands elsewhere; URLs as they are."""
+    return path if is_url(path) else str(Path.cwd() / path)
 
 
 def file_system(url: str) -> tuple[Any, str]:

@@ -85,6 +85,13 @@ class LinearProblem:
         The fold in which a row is held out; -1 for none.
     n_folds : int
         Folds; 1 with `fold` all -1 fits all rows.
+
+    Attributes
+    ----------
+    shape : (-1, int, int)
+        Of the parameters: problems, columns of one problem, d + 1, the intercept last.
+    total : ndarray of shape (problems,), float64
+        Sums of the weights in the loss.
     """
 
     def __init__(
@@ -99,16 +106,15 @@ class LinearProblem:
     ) -> None:
         self.rows, self.target, self.weight, self.fold = rows, target, weight, fold
         self.n_folds, self.n_columns, self._loss = n_folds, n_columns, loss
-        # Parameters are (problems, columns of one problem, d + 1), the intercept last.
         self._binary = target.ndim == 2
         per_fold = n_columns if self._binary else 1
         self._fold_of, self._label_of = np.divmod(np.arange(n_folds * per_fold), per_fold)
-        self._shape = (-1, n_columns // per_fold, rows.d + 1)
-        self._mean, self._scale, self._total = self._moments()
+        self.shape = (-1, n_columns // per_fold, rows.d + 1)
+        self._mean, self._scale, self.total = self._moments()
 
     def start(self) -> Array:
         """Return parameters of zeros (problems, size)."""
-        return np.zeros((len(self._fold_of), self._shape[1] * self._shape[2]))
+        return np.zeros((len(self._fold_of), self.shape[1] * self.shape[2]))
 
     def start_from_sample(self, C: float, spectrum: Spectrum, tol: float, max_iter: int) -> Array:
         """Return where to start with many rows: the solution at `C` on every 16th, at random."""
@@ -125,10 +131,10 @@ class LinearProblem:
             self.fold[chosen],
             self.n_folds,
         )
-        if not (sample._total > 0).all():
+        if not (sample.total > 0).all():
             return self.start()
         # With the penalty of all rows, relative to the loss.
-        C = C * float((self._total / sample._total).mean())
+        C = C * float((self.total / sample.total).mean())
         tol = max(tol, _SAMPLE_TOL)
         return sample.solve(C, sample.start(), spectrum, tol, max_iter).x
 
@@ -136,20 +142,25 @@ class LinearProblem:
         self, C: float, start: Array, spectrum: Spectrum, tol: float, max_iter: int
     ) -> Solution:
         """Minimise at `C` from `start` (problems, size)."""
-        l2 = 1 / (C * self._total)
+        l2 = 1 / (C * self.total)
+
+        def evaluate(x: Array, which: Array) -> tuple[Array, Array, Array]:
+            return self.evaluate(x, which, l2[which])
+
+        return minimise(evaluate, self.preconditioner(spectrum, l2), start, tol, max_iter)
+
+    def preconditioner(self, spectrum: Spectrum, l2: Array) -> Callable[..., Array]:
+        """Return what `minimise` preconditions by, given the penalties (problems,)."""
 
         def precondition(q: Array, curvature: Array, which: Array) -> Array:
-            q = q.reshape(self._shape)
+            q = q.reshape(self.shape)
             out = np.empty_like(q)
             strength = np.broadcast_to(l2[which, None], curvature.shape)
             out[..., :-1] = spectrum.solve(q[..., :-1], curvature, strength)
             out[..., -1] = q[..., -1] / curvature
             return out.reshape(len(q), -1)
 
-        def evaluate(x: Array, which: Array) -> tuple[Array, Array, Array]:
-            return self.evaluate(x, which, l2[which])
-
-        return minimise(evaluate, precondition, start, tol, max_iter)
+        return precondition
 
     def evaluate(self, x: Array, which: Array, l2: Array) -> tuple[Array, Array, Array]:
         """Return value (p,), gradient (p, size), curvature (p, columns) of the problems `which`.
@@ -158,7 +169,7 @@ class LinearProblem:
         """
         coef, intercept = self._in_rows(x, which)
         # Binary problems lie side by side as columns, multinomial ones as folds.
-        shape = (len(which), self._shape[1])
+        shape = (len(which), self.shape[1])
         layout = shape[::-1] if self._binary else shape
 
         def visit(where: slice, Z: Array) -> list[Array]:
@@ -181,11 +192,11 @@ class LinearProblem:
             ]
 
         loss, slope, level, curvature = self.rows.sweep(visit, len(coef))
-        fold, total = self._fold_of[which], self._total[which]
+        fold, total = self._fold_of[which], self.total[which]
         slope, level = slope.reshape(*shape, -1), level.reshape(shape)
         slope -= level[:, :, None] * self._mean[fold]
-        coef = x.reshape(self._shape)[..., :-1]
-        gradient = np.empty((*shape, self._shape[2]))
+        coef = x.reshape(self.shape)[..., :-1]
+        gradient = np.empty((*shape, self.shape[2]))
         gradient[..., :-1] = slope / self._scale[fold] / total[:, None, None]
         gradient[..., :-1] += l2[:, None, None] * coef
         gradient[..., -1] = level / total[:, None]
@@ -214,7 +225,7 @@ class LinearProblem:
     def _in_rows(self, x: Array, which: Any = slice(None)) -> tuple[Array, Array]:
         """Return coef (p * columns, d) and intercept (p * columns,) for the rows."""
         fold = self._fold_of[which]
-        x = x.reshape(self._shape)
+        x = x.reshape(self.shape)
         coef = x[..., :-1] / self._scale[fold]
         intercept = x[..., -1] - (coef * self._mean[fold]).sum(axis=2)
         coef = coef.reshape(-1, self.rows.d).astype(self.rows.dtype)

@@ -82,6 +82,57 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     return Targets(classes, codes)
 
 
+def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
+    """Return the classes announced in the first `partial_fit`, and the codes of `y` among them.
+
+    Raises
+    ------
+    InputError
+        If there is no or another announcement, or `y` is of another length or kind, or not of it.
+    """
+    owner, known = type(estimator).__name__, getattr(estimator, "classes_", None)
+    if known is None and classes is None:
+        raise InputError(
+            f"The first partial_fit of {owner} needs classes, all that will come; got None."
+        )
+    found = np.asarray(known) if classes is None else np.unique(classes)
+    if known is not None and not np.array_equal(found, known):
+        raise InputError(
+            f"classes={classes!r} is not the same as on last call to partial_fit of {owner}, "
+            f"{known.tolist()}."
+        )
+    if len(found) < 2:
+        raise InputError(f"{owner} needs at least 2 classes; got {found.tolist()}.")
+    if not isinstance(y, (list, tuple)) and not hasattr(y, "shape"):
+        y = np.asarray(y)
+    check_length(n, "y", y.shape[0] if hasattr(y, "shape") and y.shape else len(y))
+    if is_label_lists(y):
+        _check_announced(owner, list({label for labels in y for label in labels}), found)
+        return Targets(found, MultiLabelBinarizer(classes=found).fit_transform(y))
+    if type_of_target(y, input_name="y", raise_unknown=True) == "multilabel-indicator":
+        dense = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+        if dense.shape[1] != len(found):
+            raise InputError(
+                f"y of {owner} must have a column for each of the {len(found)} classes; got "
+                f"{dense.shape[1]}."
+            )
+        return Targets(found, dense.astype(np.uint8))
+    check_classification_targets(y)
+    y = column_or_1d(y, warn=True)
+    _check_announced(owner, y, found)
+    codes: Array = np.searchsorted(found, y)
+    return Targets(found, codes)
+
+
+def _check_announced(owner: str, labels: Any, classes: Array) -> None:
+    unseen: Array = np.setdiff1d(labels, classes)
+    if len(labels) and len(unseen):
+        raise InputError(
+            f"y of {owner} must be among the classes {classes.tolist()}; got {unseen.tolist()}: "
+            "announce every class in the first partial_fit."
+        )
+
+
 def is_label_lists(y: Any) -> bool:
     """Return whether `y` holds lists or sets of labels (equally long lists of 0 and 1 do not)."""
     if isinstance(y, np.ndarray) and y.dtype != object:
@@ -117,12 +168,17 @@ def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
     return weight
 
 
-def loss_weight(estimator: Any, class_weight: Any, targets: Targets, weight: Array) -> Array:
-    """Return sample weights times class weights, (n, 1); for labels (n, labels)."""
+def loss_weight(
+    estimator: Any, class_weight: Any, targets: Targets, weight: Array, portion: bool = False
+) -> Array:
+    """Return sample weights times class weights, (n, 1); for labels (n, labels).
+
+    A `portion` of the rows may be of a single class.
+    """
     if targets.multilabel:
         return _label_weight(estimator, class_weight, targets, weight)
     size = np.bincount(targets.codes, weight, minlength=len(targets.classes))
-    if np.count_nonzero(size) < 2:
+    if np.count_nonzero(size) < 2 and not portion:
         raise InputError(
             f"y must have at least 2 classes with a positive sample_weight for "
             f"{type(estimator).__name__}; got one class."

@@ -10,9 +10,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import Bunch
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_bool, check_int, check_option, parameter_error
+from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._calibration import (
     best_temperature,
     calibration_of,
@@ -20,15 +22,18 @@ from featuretl.heads._calibration import (
     probabilities,
 )
 from featuretl.heads._folds import check_folds, fold_of_rows
-from featuretl.heads._linear import LinearProblem, Spectrum
+from featuretl.heads._lbfgs import Solution
+from featuretl.heads._linear import LinearProblem, Loss, Spectrum
 from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl.heads._path import check_grid, fold_means, search
 from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
+from featuretl.heads._stream import Portion, Stream
 from featuretl.heads._targets import (
     Targets,
     is_label_lists,
     is_positive,
     loss_weight,
+    read_announced,
     read_matrix,
     read_targets,
     read_weight,
@@ -38,6 +43,10 @@ Array = np.ndarray[Any, Any]
 
 # Scores of neighbouring C differ by little.
 _SEARCH_TOL = 1e-6
+
+
+def _is_streamable(head: LinearProbeClassifier) -> bool:
+    return not head.calibrate and head.class_weight != "balanced"
 
 
 class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
@@ -142,6 +151,8 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
     (3, 4)
     """
 
+    _stream: Stream
+
     def __init__(
         self,
         C: float | str = 0.03,
@@ -197,36 +208,90 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
             If X has NaN, `y` a single class, or lengths differ.
         """
         self._check_parameters()
-        for name in ("path_", "calibration_"):  # an earlier fit's
+        for name in ("path_", "calibration_", "_stream"):  # an earlier fit's
             self.__dict__.pop(name, None)
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight)
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
-        target, columns = _as_columns(targets)
+        target, columns, loss = _as_columns(targets)
         self._multinomial = target.ndim == 1
-        loss = softmax_cross_entropy if self._multinomial else binary_cross_entropy
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
             spectrum = Spectrum.of(rows)
-            self.C_ = self.C
-            if self.C == "cv" or self.calibrate:
-                fold, n_folds = fold_of_rows(
-                    type(self).__name__, targets, groups, self.cv, self.random_state
-                )
-                folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
-                self._cross_validate(folds, spectrum)
+            self._choose(rows, spectrum, targets, in_loss, groups)
             everything = LinearProblem(rows, target, loss, columns, in_loss, np.full(len(X), -1), 1)
             start = everything.start_from_sample(float(self.C_), spectrum, self.tol, self.max_iter)
             solution = everything.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
             coef, intercept = everything.unscaled(solution.x)
-        if not solution.converged.all():
-            message = f"{type(self).__name__} did not converge in max_iter={self.max_iter} passes."
-            warnings.warn(message, ConvergenceWarning, stacklevel=2)
-        self.coef_, self.intercept_ = coef.astype(rows.dtype), intercept.astype(rows.dtype)
-        self.n_iter_ = solution.n_iter
-        return self
+        return self._set(solution, coef, intercept, rows.dtype)
+
+    @available_if(_is_streamable)
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> LinearProbeClassifier:
+        """Go on with more rows; those of earlier calls need not be kept.
+
+        One pass over portions comes close to what `fit` makes of all rows at once: the loss of
+        earlier rows is kept as its expansion to second order, (d + 1)^2 numbers
+        (`featuretl.heads._stream`). Best are portions of at least as many rows as columns, of all
+        classes. ``C="cv"`` chooses C on the first one. There is no `partial_fit` with
+        ``calibrate=True`` or ``class_weight="balanced"``, which need all rows at once.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite.
+        y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
+            Classes, or labels, among `classes`.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will come; the first call needs them.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the rows, also in the standardisation.
+
+        Returns
+        -------
+        LinearProbeClassifier
+            The estimator.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If X has NaN, `y` holds a class that was not announced, or lengths differ.
+
+        Warns
+        -----
+        FeatureTLWarning
+            If the estimator comes from `fit` or a file: its rows count no longer.
+        """
+        self._check_parameters()
+        if hasattr(self, "classes_") and not hasattr(self, "_stream"):
+            message = (
+                f"partial_fit of {type(self).__name__} begins anew: fit and model files keep nothing "
+                "of the rows to go on with."
+            )
+            warnings.warn(message, FeatureTLWarning, stacklevel=2)
+        first = not hasattr(self, "_stream")
+        X = read_matrix(self, X, reset=not hasattr(self, "classes_"))
+        targets = read_announced(self, y, len(X), classes)
+        weight = read_weight(self, sample_weight, len(X))
+        in_loss = loss_weight(self, self.class_weight, targets, weight, portion=True)
+        target, columns, loss = _as_columns(targets)
+        self._multilabel, self._multinomial = targets.multilabel, target.ndim == 1
+        portion = Portion(X, target, weight, in_loss)
+        with one_thread_pool() as workers:
+            if first:
+                rows = Rows(X, weight, workers, self.scaling)
+                self._choose(rows, Spectrum.of(rows), targets, in_loss, None)
+                stream = Stream(rows, (1, columns) if self._multinomial else (columns, 1))
+            else:
+                stream = self._stream
+            solution = stream.take(portion, loss, float(self.C_), self.tol, self.max_iter, workers)
+        self.classes_, self._stream = targets.classes, stream
+        return self._set(solution, *stream.unscaled(), stream.dtype)
 
     def decision_function(self, X: Any) -> Array:
         """Return ``X @ coef_.T + intercept_``: (n, n_classes), (n,) for two classes, (n, n_labels).
@@ -300,6 +365,29 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
             y = MultiLabelBinarizer(classes=self.classes_).fit_transform(y)
         return float(super().score(X, y, sample_weight))
 
+    def _set(
+        self, solution: Solution, coef: Array, intercept: Array, dtype: Any
+    ) -> LinearProbeClassifier:
+        if not solution.converged.all():
+            message = f"{type(self).__name__} did not converge in max_iter={self.max_iter} passes."
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        self.coef_, self.intercept_ = coef.astype(dtype), intercept.astype(dtype)
+        self.n_iter_ = solution.n_iter
+        return self
+
+    def _choose(
+        self, rows: Rows, spectrum: Spectrum, targets: Targets, in_loss: Array, groups: Any
+    ) -> None:
+        """Set `C_`; if asked for, choose it and the temperature on folds of the rows."""
+        self.C_ = self.C
+        if self.C != "cv" and not self.calibrate:
+            return
+        target, columns, loss = _as_columns(targets)
+        owner = type(self).__name__
+        fold, n_folds = fold_of_rows(owner, targets, groups, self.cv, self.random_state)
+        folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
+        self._cross_validate(folds, spectrum)
+
     def _check_parameters(self) -> None:
         owner = type(self).__name__
         if self.C != "cv" and not is_positive(self.C):
@@ -367,10 +455,10 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
 
-def _as_columns(targets: Targets) -> tuple[Array, int]:
-    """Return the target of `LinearProblem` and its columns: two classes are one 0/1 column."""
+def _as_columns(targets: Targets) -> tuple[Array, int, Loss]:
+    """Return the target of `LinearProblem`, its columns and loss: two classes are one 0/1 column."""
     if targets.multilabel:
-        return targets.codes, targets.codes.shape[1]
+        return targets.codes, targets.codes.shape[1], binary_cross_entropy
     if len(targets.classes) == 2:
-        return targets.codes[:, None], 1
-    return targets.codes, len(targets.classes)
+        return targets.codes[:, None], 1, binary_cross_entropy
+    return targets.codes, len(targets.classes), softmax_cross_entropy

@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import parameter_error
 from featuretl.exceptions import InputError
 from featuretl.heads._rows import blocks, in_blocks
-from featuretl.heads._targets import check_length, read_matrix, read_targets, read_weight
+from featuretl.heads._targets import (
+    Targets,
+    read_announced,
+    read_matrix,
+    read_targets,
+    read_weight,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -91,8 +96,7 @@ class NearestMeanClassifier(ClassifierMixin, BaseEstimator):
         """
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
-        if targets.multilabel:
-            raise InputError("NearestMeanClassifier needs one class per row; got multi-label y.")
+        _refuse_labels(targets)
         weight = read_weight(self, sample_weight, len(X))
         self._start(X, weight, targets.classes)
         return self._add(X, targets.codes, weight)
@@ -125,29 +129,12 @@ class NearestMeanClassifier(ClassifierMixin, BaseEstimator):
         """
         first = not hasattr(self, "means_")
         X = read_matrix(self, X, reset=first)
+        targets = read_announced(self, y, len(X), classes)
+        _refuse_labels(targets)
         weight = read_weight(self, sample_weight, len(X))
-        check_classification_targets(y)
-        y = column_or_1d(y, warn=True)
-        check_length(len(X), "y", len(y))
         if first:
-            if classes is None:
-                raise InputError(
-                    "The first partial_fit of NearestMeanClassifier needs classes, all that will "
-                    "come; got None."
-                )
-            self._start(X, weight, np.unique(classes))
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise InputError(
-                f"classes={classes!r} is not the same as on last call to partial_fit of "
-                f"NearestMeanClassifier, {self.classes_.tolist()}."
-            )
-        unseen = np.setdiff1d(y, self.classes_)
-        if len(unseen):
-            raise InputError(
-                f"y of NearestMeanClassifier must be among the classes {self.classes_.tolist()}; "
-                f"got {unseen.tolist()}: announce every class in the first partial_fit."
-            )
-        return self._add(X, np.searchsorted(self.classes_, y), weight)
+            self._start(X, weight, targets.classes)
+        return self._add(X, targets.codes, weight)
 
     def decision_function(self, X: Any) -> Array:
         """Return minus the squared distance to each mean; for two classes their difference (n,).
@@ -240,3 +227,8 @@ class NearestMeanClassifier(ClassifierMixin, BaseEstimator):
             return 2 * Z @ means.T - lengths - np.square(Z).sum(axis=1)[:, None]
 
         return in_blocks(X, compute, len(means))
+
+
+def _refuse_labels(targets: Targets) -> None:
+    if targets.multilabel:
+        raise InputError("NearestMeanClassifier needs one class per row; got multi-label y.")

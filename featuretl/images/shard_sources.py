@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from featuretl._files import cannot_be_read, file_system, is_url, open_file
+from featuretl._files import absolute, cannot_be_read, file_system, is_url, open_file
 from featuretl._validation import check_int, printable
 from featuretl.exceptions import InputError
 from featuretl.images.decode import is_image_name
@@ -105,7 +105,7 @@ def _items(
         if isinstance(source, bytes):
             yield source
         elif isinstance(source, (str, os.PathLike)):
-            for path in _counted(os.fspath(source)):
+            for path in _counted(absolute(os.fspath(source))):
                 for file in _files(path):
                     yield from _of_file(file, path_column, label_column)
         else:

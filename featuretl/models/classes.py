@@ -52,6 +52,7 @@ CLASSES: dict[str, Kept] = {
             "path_?": "Bunch",
             "calibration_?": "Bunch",
         },
+        left_out=("_stream",),
     ),
     "LinearProbeRegressor": Kept(
         "featuretl.heads.ridge",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from featuretl._files import contents, file_system, is_local
+from featuretl._files import absolute, contents, file_system, is_local
 from featuretl._validation import printable
 from featuretl.exceptions import FeatureTLError, UnusableStoreError
 from featuretl.store.format import fsync_folder, write_durably
@@ -32,7 +32,7 @@ class SharedFolder:
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        self.url = os.fspath(url)
+        self.url = absolute(os.fspath(url))
         self._fs, self._root = file_system(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from featuretl.exceptions import (
     ParameterError,
     StoreError,
 )
+from featuretl.scaleout import extraction as extraction_module
 from featuretl.scaleout import worker as worker_module
 from featuretl.store.shared import SharedStore
 
@@ -139,6 +141,28 @@ def test_one_bad_shard_does_not_keep_the_others_from_being_embedded(photos, tiny
     assert found.statistics.cached == 8
     assert [(failure.index, failure.name) for failure in found.failures] == [(-1, str(tar))]
     assert column(found, "path") == photos[:8]
+
+
+def test_relative_paths_mean_the_same_to_workers_that_stand_elsewhere(
+    photos, tiny, tmp_path, monkeypatch, forwards
+):
+    (tmp_path / "images").mkdir()
+    for number, path in enumerate(photos[:3]):
+        (tmp_path / "images" / f"{number}.jpg").write_bytes(Path(path).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    options = {**OPTIONS, "on_error": "nan"}
+    real = extraction_module.embed_shard
+
+    def elsewhere(*args):
+        with contextlib.chdir("/"):
+            return real(*args)
+
+    monkeypatch.setattr(extraction_module, "embed_shard", elsewhere)
+    found = extract_shards("images", tiny, store="store", **options)
+    assert (found.statistics.failed, len(forwards)) == (0, 3)
+    monkeypatch.chdir("images")
+    again = extract_shards(".", tiny, store="../store", **options)
+    assert again.statistics.cached == 3
 
 
 def test_long_shards_pass_in_pieces(photos, embedded, tiny, tmp_path, monkeypatch):
