@@ -58,8 +58,7 @@ def test_bad_images_and_shards_are_told(photos, tmp_path):
     command = [photos[0], bad, tmp_path / "broken.tar", *TINY, "--engine", "loky", "--workers", 1]
     code, output = run(*command, "-o", tmp_path / "out.parquet")
     assert code == 1
-    assert "bad.jpg" in output
-    assert "broken.tar" in output
+    assert "2 images or shards without an embedding" in output
     assert not (tmp_path / "out.parquet").exists()
     code, output = run(*command, "-o", tmp_path / "out.parquet", "--on-error", "skip", "--json")
     assert code == 0
