@@ -1,6 +1,7 @@
 """Heads on embeddings: quality on real images, and speed and memory beside scikit-learn.
 
     python benchmarks/heads.py quality            heads x data sets (needs ../shared/data)
+    python benchmarks/heads.py portions           partial_fit beside fit (needs ../shared/data)
     python benchmarks/heads.py fit                one fit, 50,000 x 1,280, beside LogisticRegression
     python benchmarks/heads.py path               10 values of C x 5 folds, beside scikit-learn's
     python benchmarks/heads.py memory             2,000,000 x 1,280 float16 as a memory map
@@ -65,6 +66,29 @@ def quality(as_json: bool) -> None:
         {"data": name, "head": label, **_cross_validated(head, X, y, groups, splits)}
         for name, X, y, groups, splits in _real_data()
         for label, head in heads.items()
+    ]
+    show(table, as_json)
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def portions(as_json: bool) -> None:
+    """What one pass over portions loses: scores of held-out rows, means over the splits."""
+    ways = {
+        "fit": (1, False),
+        "5 portions": (5, False),
+        "20 portions": (20, False),
+        "10 portions, class by class": (10, True),
+    }
+    table = [
+        {
+            "data": name,
+            "rows": len(splits[0][0]),
+            "learnt": label,
+            **_in_portions(X, y, splits, *way),
+        }
+        for name, X, y, _, splits in _real_data()
+        for label, way in ways.items()
     ]
     show(table, as_json)
 
@@ -217,6 +241,25 @@ def _cross_validated(head: Any, X: Any, y: Any, groups: Any, splits: Any) -> dic
         )
     means = {key: float(np.mean([row[key] for row in rows])) for key in rows[0]}
     return means | {"peak MiB": _allocated_mib(lambda: head.fit(X[train], y[train], **extra))}
+
+
+def _in_portions(X: Any, y: Any, splits: Any, n: int, by_class: bool) -> dict[str, float]:
+    """Return the scores of a head that saw the training rows in `n` portions; 1 is `fit`."""
+    found = []
+    for train, test in splits:
+        train = np.random.default_rng(0).permutation(train)
+        if by_class:
+            train = train[np.argsort(y[train], kind="stable")]
+        head = LinearProbeClassifier()
+        if n == 1:
+            head.fit(X[train], y[train])
+        else:
+            for rows in np.array_split(train, n):
+                head.partial_fit(X[rows], y[rows], np.unique(y))
+        proba = head.predict_proba(X[test])
+        scores = metrics_report(y[test], head.predict(X[test]), proba, n_bootstrap=0).scores
+        found.append((scores["accuracy"], scores["log_loss"]))
+    return dict(zip(("accuracy", "log-loss"), np.mean(found, axis=0).tolist(), strict=True))
 
 
 def _real_data() -> Iterator[tuple[str, Any, Any, Any, Any]]:

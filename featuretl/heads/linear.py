@@ -236,7 +236,8 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         One pass over portions comes close to what `fit` makes of all rows at once: the loss of
         earlier rows is kept as its expansion to second order, (d + 1)^2 numbers
         (`featuretl.heads._stream`). Best are portions of at least as many rows as columns, of all
-        classes. ``C="cv"`` chooses C on the first one. There is no `partial_fit` with
+        classes: shuffled ones, as rows that come class by class cost points. ``C="cv"`` chooses C on
+        the first one. There is no `partial_fit` with
         ``calibrate=True`` or ``class_weight="balanced"``, which need all rows at once.
 
         Parameters

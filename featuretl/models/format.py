@@ -136,9 +136,12 @@ class _Opened:
             if not stat.S_ISREG(Path(path).stat().st_mode):
                 raise unreadable(path, "not a regular file")
             self._file = safe_open(path, framework="numpy")
+        except (FileNotFoundError, PermissionError) as error:
+            reason = "No such file" if isinstance(error, FileNotFoundError) else error.strerror
+            name = printable(os.fspath(path))
+            raise ModelError(f"The model file {name!r} cannot be read: {reason}.") from error
         except (OSError, SafetensorError) as error:
-            reason = error.strerror if isinstance(error, OSError) else None
-            raise unreadable(path, reason or error) from error
+            raise unreadable(path, getattr(error, "strerror", None) or error) from error
         self._metadata = self._file.metadata() or {}
 
     def __enter__(self) -> _Opened:

@@ -78,7 +78,6 @@ def nested(path):
         lambda path: path.write_text("<html>404</html>"),
         lambda path: path.mkdir(),
         lambda path: os.mkfifo(path),
-        lambda path: None,
     ],
 )
 def test_other_files_are_refused(write, tmp_path, monkeypatch):
@@ -89,6 +88,12 @@ def test_other_files_are_refused(write, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="cannot be loaded as a model"):
         read_card(path)
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_file_that_is_not_there_is_not_called_damaged(tmp_path):
+    for read in (load_model, read_card):
+        with pytest.raises(ModelError, match=r"none\.featuretl' cannot be read: No such file\.$"):
+            read(tmp_path / "none.featuretl")
 
 
 def test_a_safetensors_file_of_something_else_is_refused(tmp_path):
