@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "Backbone": "featuretl.backbones.backbone",
     "ClassScoresDisplay": "featuretl.report.displays",
+    "DomainAdapter": "featuretl.adaptation.adapter",
     "EmbeddingMapDisplay": "featuretl.report.displays",
     "EmbeddingStore": "featuretl.store.store",
     "Explanation": "featuretl.explanation.explanation",
@@ -34,6 +35,7 @@ _HOME_OF = {
     "TransferRegressor": "featuretl.transfer.regressor",
     "class_scores": "featuretl.report.findings",
     "confident_mistakes": "featuretl.report.findings",
+    "domain_gap": "featuretl.adaptation.gap",
     "evaluate_model": "featuretl.prediction",
     "explain": "featuretl.explanation.explain",
     "export_model": "featuretl.export.export",
@@ -52,6 +54,7 @@ _HOME_OF = {
     "predict_to_file": "featuretl.prediction_files",
     "rank_backbones": "featuretl.ranking.rank",
     "read_card": "featuretl.models.persistence",
+    "reestimate_batch_norm": "featuretl.networks.batch_norm",
     "save_model": "featuretl.models.persistence",
     "save_shards": "featuretl.scaleout.output",
     "time_backbone": "featuretl.timing",

@@ -83,6 +83,7 @@ BELOW = {
         "finetune",
     },
     "_uncertainty": set(),
+    "adaptation": {"exceptions", "_validation", "_uncertainty", "heads"},
     "ranking": {
         "exceptions",
         "_validation",
@@ -135,7 +136,7 @@ BELOW = {
     },
     "prediction_parts": {"exceptions", "_validation", "outputs"},
     "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
-    "networks": {"exceptions", "images", "backbones", "prediction"},
+    "networks": {"exceptions", "_validation", "images", "backbones", "prediction"},
     "explanation": {
         "exceptions",
         "_validation",

@@ -1,0 +1,256 @@
+"""Labels from one domain, images from another: what adaptation gains, and what `auto` makes of it.
+
+    python benchmarks/adaptation.py embeddings [--seeds 5]      (both need ../shared/data)
+    python benchmarks/adaptation.py batch-norm                  one seed: every image passes twice
+
+Emoji of one vendor and of another; photographs of ants and bees, and their edges and negatives;
+photographs of hands, and blurred and darkened ones. Each seed cuts the photographs (of hands: the
+signers) in three: labelled rows of the source, unlabelled rows of the target, and the target's rows
+that are counted; no photograph is in two of them. The oracle learnt from the target's own labels.
+`few bees` and `few digits`: the same domain and another one, with an eighth of half of the classes.
+
+Subspace alignment (Fernando et al. 2013) and importance weighting are here to be compared with.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+import numpy as np
+from heads import DATA, show, signers
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+import featuretl
+from featuretl import DomainAdapter, LinearProbeClassifier
+
+_COMPONENTS = 64
+_KEPT_OF_FEW = 0.125
+
+
+class Domain(NamedTuple):
+    """Embeddings, classes, the photograph (or signer) that each row comes from, and the images."""
+
+    X: Any
+    y: Any
+    groups: Any
+    images: Any
+
+
+class Pair(NamedTuple):
+    """A source, a target, and whether half of the target's classes are rare."""
+
+    source: str
+    target: str
+    few: bool = False
+
+
+PAIRS = [
+    Pair("emoji google", "emoji twitter"),
+    Pair("emoji twitter", "emoji google"),
+    Pair("ants and bees", "their edges"),
+    Pair("their edges", "ants and bees"),
+    Pair("ants and bees", "their negatives"),
+    Pair("their negatives", "ants and bees"),
+    Pair("hands", "blurred hands"),
+    Pair("blurred hands", "hands"),
+    Pair("hands", "dark hands"),
+    Pair("dark hands", "hands"),
+]
+WITH_OTHER_SHARES = [
+    Pair("ants and bees", "ants and bees", few=True),
+    Pair("hands", "hands", few=True),
+    Pair("ants and bees", "their edges", few=True),
+    Pair("hands", "dark hands", few=True),
+    Pair("emoji google", "emoji twitter", few=True),
+]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Choose a study."""
+
+
+@main.command()
+@click.option("--seeds", default=5, show_default=True)
+@json_option
+def embeddings(seeds: int, as_json: bool) -> None:
+    """Maps of embeddings: accuracies on the target, means over the seeds."""
+    domains = dict(_domains())
+    table = []
+    for pair in PAIRS + WITH_OTHER_SHARES:
+        rows = [_compared(domains, pair, seed) for seed in range(seeds)]
+        chosen = [row.pop("auto chose") for row in rows]
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        target = f"{pair.target}{', few of half of the classes' if pair.few else ''}"
+        gain = f"{100 * (means['auto'] - means['none']):+.1f}"
+        taken = f"moments {chosen.count('moments')} of {seeds}"
+        found = {"source": pair.source, "target": target, **means, "gain of auto": gain}
+        table.append(found | {"auto chose": taken})
+        click.echo(f"{pair.source} -> {target}: {gain} points", err=True)
+    show(table, as_json)
+
+
+@main.command(name="batch-norm")
+@json_option
+def batch_norm(as_json: bool) -> None:
+    """Statistics of batch norm from images of each domain: accuracies on the target."""
+    domains = dict(_domains())
+    table = []
+    for pair in PAIRS:
+        source, target = domains[pair.source], domains[pair.target]
+        labelled, unlabelled, counted = _thirds(source.groups, 0)
+        S, T, test = source.X[labelled], target.X[unlabelled], target.X[counted]
+        own_S = _with_statistics_of(source, labelled, labelled)
+        own = _with_statistics_of(target, unlabelled, np.r_[unlabelled, counted])
+        own_T, own_test = own[: len(unlabelled)], own[len(unlabelled) :]
+        y, truth = source.y[labelled], target.y[counted]
+        found = {
+            "none": _accuracy("none", S, y, T, test, truth),
+            "moments": _accuracy("moments", S, y, T, test, truth),
+            "batch norm": _accuracy("none", own_S, y, own_T, own_test, truth),
+            "batch norm, moments": _accuracy("moments", own_S, y, own_T, own_test, truth),
+        }
+        table.append({"source": pair.source, "target": pair.target, **found})
+        click.echo(str(table[-1]), err=True)
+    show(table, as_json)
+
+
+def _with_statistics_of(domain: Domain, rows: Any, embedded: Any) -> Any:
+    """Return embeddings of some images by a backbone with the statistics of others."""
+    images = domain.images
+    with tempfile.TemporaryDirectory() as folder:
+        file = featuretl.reestimate_batch_norm(
+            [images[i] for i in rows], f"{folder}/statistics.safetensors"
+        )
+        embedder = featuretl.ImageEmbedder(weights=str(file), runtime="torch", cache=None)
+        return embedder.transform([images[i] for i in embedded])
+
+
+def _accuracy(method: str, S: Any, y: Any, T: Any, test: Any, truth: Any) -> float:
+    adapter = DomainAdapter(method)
+    head = LinearProbeClassifier().fit(adapter.fit_transform(S, y, X_target=T), y)
+    return head.score(adapter.transform(test), truth)
+
+
+def _compared(domains: dict[str, Domain], pair: Pair, seed: int) -> dict[str, Any]:
+    """Return the accuracy of every method on rows of the target that nothing was learnt from."""
+    source, target = domains[pair.source], domains[pair.target]
+    labelled, unlabelled, counted = _thirds(source.groups, seed)
+    if pair.few:
+        rng = np.random.default_rng(seed)
+        unlabelled, counted = (_without_most(target.y, rows, rng) for rows in (unlabelled, counted))
+    S, y, groups = (part[labelled] for part in source[:3])
+    T, test, truth = target.X[unlabelled], target.X[counted], target.y[counted]
+    plain = LinearProbeClassifier().fit(S, y)
+    found: dict[str, Any] = {"none": plain.score(test, truth)}
+    for method in ("moments", "coral", "auto"):
+        adapter = DomainAdapter(method, random_state=seed)
+        rows = adapter.fit_transform(S, y, X_target=T, groups=groups)
+        head = LinearProbeClassifier().fit(rows, y)
+        found[method] = head.score(adapter.transform(test), truth)
+    found["subspace"] = _subspace(S, y, T, test, truth)
+    found["importance"] = _importance(S, y, T).score(test, truth)
+    oracle = LinearProbeClassifier().fit(target.X[labelled], target.y[labelled])
+    found["oracle"] = oracle.score(test, truth)
+    found["auto chose"] = adapter.method_
+    return found
+
+
+def _subspace(S: Any, y: Any, T: Any, test: Any, truth: Any) -> float:
+    """Align the leading components of the source with those of the target."""
+    scale = StandardScaler(with_mean=False).fit(S)
+    S, T, test = (scale.transform(rows) for rows in (S, T, test))
+    k = min(_COMPONENTS, len(S) - 1, len(T) - 1)
+    of_source, of_target = (PCA(k, random_state=0).fit(rows) for rows in (S, T))
+    turn = of_source.components_ @ of_target.components_.T
+    head = LinearProbeClassifier().fit(of_source.transform(S) @ turn, y)
+    return head.score(of_target.transform(test), truth)
+
+
+def _importance(S: Any, y: Any, T: Any) -> LinearProbeClassifier:
+    """Weight the source's rows by how much they look like the target's."""
+    X = StandardScaler().fit_transform(np.vstack([S, T]))
+    is_target = np.repeat([0, 1], [len(S), len(T)])
+    proba = LogisticRegression(C=1e-3, max_iter=1000).fit(X, is_target).predict_proba(X[: len(S)])
+    weight = np.clip(proba[:, 1] / proba[:, 0] * len(S) / len(T), 0.05, 20)
+    return LinearProbeClassifier().fit(S, y, sample_weight=weight / weight.mean())
+
+
+def _thirds(groups: Any, seed: int) -> list[Any]:
+    """Return rows: half of the groups, a quarter, and a quarter."""
+    names = np.random.default_rng(seed).permutation(np.unique(groups))
+    parts = np.split(names, [len(names) // 2, 3 * len(names) // 4])
+    return [np.flatnonzero(np.isin(groups, part)) for part in parts]
+
+
+def _without_most(y: Any, rows: Any, rng: np.random.Generator) -> Any:
+    """Return the rows without seven eighths of those of the first half of the classes."""
+    classes = np.unique(y)
+    rare = np.isin(y[rows], classes[: len(classes) // 2])
+    return rows[~rare | (rng.random(len(rows)) < _KEPT_OF_FEW)]
+
+
+def _domains() -> Iterator[tuple[str, Domain]]:
+    """Yield the names and embeddings of all domains."""
+    if not DATA.exists():
+        raise click.ClickException(f"the images are not there: {DATA}")
+    for vendor in ("google", "twitter"):
+        emoji = featuretl.load_image_folder(DATA / "emoji" / vendor)
+        drawn = np.array([Path(path).stem for path in emoji.data])
+        yield f"emoji {vendor}", _embedded(emoji.data, emoji.target, drawn)
+    parts = [featuretl.load_image_folder(DATA / "hymenoptera" / part) for part in ("train", "val")]
+    paths = [path for part in parts for path in part.data]
+    y = np.concatenate([part.target for part in parts])
+    changed: dict[str, Callable[[Image.Image], Image.Image]]
+    changed = {"ants and bees": _same, "their edges": _edges, "their negatives": ImageOps.invert}
+    yield from _copies(paths, y, np.arange(len(paths)), changed)
+    signs = featuretl.load_image_folder(DATA / "sign-digits")
+    changed = {"hands": _same, "blurred hands": _blurred, "dark hands": _dark}
+    yield from _copies(signs.data, signs.target, signers(signs.data, signs.target), changed)
+
+
+def _copies(
+    paths: Any, y: Any, groups: Any, changed: dict[str, Callable[[Image.Image], Image.Image]]
+) -> Iterator[tuple[str, Domain]]:
+    for name, change in changed.items():
+        images = paths if change is _same else [_changed(path, change) for path in paths]
+        yield name, _embedded(images, y, groups)
+
+
+def _changed(path: str, change: Callable[[Image.Image], Image.Image]) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(change(ImageOps.exif_transpose(image).convert("RGB")))
+
+
+def _embedded(images: Any, y: Any, groups: Any) -> Domain:
+    return Domain(featuretl.ImageEmbedder(verbose=1).transform(images), y, groups, images)
+
+
+def _same(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _edges(image: Image.Image) -> Image.Image:
+    return ImageOps.invert(image.convert("L").filter(ImageFilter.FIND_EDGES)).convert("RGB")
+
+
+def _blurred(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(image.width / 40))
+
+
+def _dark(image: Image.Image) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(0.3)
+
+
+if __name__ == "__main__":
+    main()

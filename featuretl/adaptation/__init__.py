@@ -1,0 +1,1 @@
+"""When the images to predict look different from those that were labelled."""

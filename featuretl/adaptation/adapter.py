@@ -1,0 +1,298 @@
+"""DomainAdapter: embeddings of two domains brought together, where that helps."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from featuretl._uncertainty import Gain, gain_of
+from featuretl._validation import check_option
+from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
+from featuretl.adaptation.maps import METHODS, align, mapped
+from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._targets import Targets
+from featuretl.heads.linear import LinearProbeClassifier
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = np.ndarray[Any, Any]
+
+# Each must beat the one chosen before it.
+_TRIED = ("none", "moments")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What `DomainAdapter(method="auto")` chose, and on what evidence; printed it is `explain()`.
+
+    Attributes
+    ----------
+    method : str
+    gap : DomainGap
+    right : dict of str to ndarray of shape (k,)
+        For each method that was tried, whether reverse validation was right about each row.
+    gain : Gain
+        Of the last method that was tried over the one before.
+    folds : int
+    """
+
+    method: str
+    gap: DomainGap
+    right: dict[str, Array]
+    gain: Gain | None
+    folds: int
+
+    @property
+    def candidates(self) -> pd.DataFrame:
+        """A row per method that was tried: `method` and `reverse_score`."""
+        import pandas as pd
+
+        scores = [float(right.mean()) for right in self.right.values()]
+        return pd.DataFrame({"method": list(self.right), "reverse_score": scores})
+
+    def explain(self) -> str:
+        """Return what was decided and why, in plain sentences."""
+        lines = [self.gap.explain()]
+        if self.gain is None:
+            return "\n".join([*lines, "So nothing was changed."])
+        scores = ", ".join(f"{name} {right.mean():.3f}" for name, right in self.right.items())
+        gained = f"{100 * self.gain.mean:+.1f} +- {100 * self.gain.error:.1f} points"
+        verdict = "which is clear" if self.gain.is_clear else "less than one standard error"
+        lines.append(
+            f"Reverse validation, {self.folds} folds, {self.gain.images:,} rows of the source: {scores}; "
+            f"a difference of {gained}, {verdict}. Chosen: {self.method}."
+        )
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.explain()
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{escape(line)}</p>" for line in self.explain().splitlines())
+
+
+class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Bring embeddings of labelled and of unlabelled images together, where these look different.
+
+    The target's images (photographs of another camera, sketches, another drawer) have no labels.
+    `fit_transform` returns the source's rows, for a head to learn from; `transform` takes rows of
+    the target, for the head to predict from.
+
+    Parameters
+    ----------
+    method : {"auto", "moments", "coral", "none"}, default="auto"
+        - "moments": each feature gets the mean and the standard deviation that it has in the source;
+        - "coral": the source gets the covariance of the target;
+        - "none": nothing is changed;
+        - "auto": "moments" or "none", whichever the evidence speaks for; see Notes.
+    estimator : classifier, default=None
+        What "auto" compares the methods with; a `LinearProbeClassifier` with balanced classes.
+    cv : int or splitter, default=3
+        Folds of "auto".
+    random_state : int, RandomState or None, default=None
+        Draws the folds, and 5,000 rows of each domain for "auto" where there are more.
+
+    Attributes
+    ----------
+    method_ : str
+        What is done.
+    decision_ : Adaptation
+        With "auto": the evidence; `decision_.explain()`, and `decision_.gap`, a `DomainGap`.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (d,)
+        Names of the columns, where X has names.
+
+    Notes
+    -----
+    No label of the target is looked at, so nobody can tell for sure; two things are asked. First,
+    whether source and target can be told apart once the classes have the same shares in both
+    (`domain_gap`): if not, they differ in the shares at most, and aligning would do harm. Second,
+    reverse validation (Zhong et al. 2010, doi:10.1007/978-3-642-15939-8_35): a head that learnt from
+    the source names the target, a second one learns from these names, and must know the labels of
+    held-out source rows. "moments" is chosen if that gain exceeds one standard error.
+
+    "moments" takes the shares of the classes to be the same in both domains. Where they differ and
+    the images look different, too, `decision_.gap.prior_shift` is large, and no method here is safe.
+
+    Subspace alignment and importance weighting were measured and left out, see
+    ``benchmarks/adaptation.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from featuretl import DomainAdapter, LinearProbeClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> y = rng.integers(2, size=400)
+    >>> X = rng.normal(size=(400, 8)) + 2 * y[:, None]
+    >>> source, target = X[:200], 3 * X[200:] + 10  # another camera
+    >>> adapter = DomainAdapter(random_state=0)
+    >>> head = LinearProbeClassifier().fit(
+    ...     adapter.fit_transform(source, y[:200], X_target=target), y[:200])
+    >>> adapter.method_, head.score(target, y[200:]), head.score(adapter.transform(target), y[200:])
+    ('moments', 0.55, 1.0)
+
+    In a pipeline, the rows of the target are metadata::
+
+        sklearn.set_config(enable_metadata_routing=True)
+        adapter = DomainAdapter().set_fit_request(X_target=True)
+        make_pipeline(adapter, LinearProbeClassifier()).fit(X, y, X_target=X_target)
+    """
+
+    def __init__(
+        self,
+        method: str = "auto",
+        *,
+        estimator: Any = None,
+        cv: Any = 3,
+        random_state: Any = None,
+    ) -> None:
+        self.method = method
+        self.estimator = estimator
+        self.cv = cv
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None, X_target: Any = None, groups: Any = None) -> Self:
+        """Learn how source and target differ.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings of the source; finite.
+        y : array-like of shape (n,), default=None
+            Classes of the source; "auto" needs them.
+        X_target : array-like of shape (m, d), default=None
+            Embeddings of the target. Without them nothing is changed, with a warning.
+        groups : array-like of shape (n,), default=None
+            Rows of one group are held out together by "auto".
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If widths or lengths differ, there are NaN, or "auto" has no classes.
+
+        Warns
+        -----
+        FeatureTLWarning
+            If there is no target.
+        """
+        self._fit(X, y, X_target, groups)
+        return self
+
+    def fit_transform(
+        self, X: Any, y: Any = None, X_target: Any = None, groups: Any = None
+    ) -> Array:
+        """Learn how source and target differ, and return the rows of the source, to learn from.
+
+        Parameters
+        ----------
+        X, y, X_target, groups :
+            As for `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, d)
+            `X` itself, but with "coral". ``fit(..).transform(X)`` is something else: it takes rows
+            of the target.
+        """
+        source = self._fit(X, y, X_target, groups)
+        return mapped(self._alignment.source, source)
+
+    def transform(self, X: Any) -> Array:
+        """Return rows of the target as the head that learnt from the source expects them.
+
+        Parameters
+        ----------
+        X : array-like of shape (m, d)
+            Embeddings of images of the target.
+
+        Returns
+        -------
+        ndarray of shape (m, d), float32 or float64
+        """
+        check_is_fitted(self)
+        return mapped(self._alignment.target, self._read(X, reset=False))
+
+    def _fit(self, X: Any, y: Any, X_target: Any, groups: Any) -> Array:
+        """Learn; return X as an array."""
+        check_option(type(self).__name__, "method", self.method, ("auto", *METHODS))
+        check_folds(type(self).__name__, self.cv)
+        self.__dict__.pop("decision_", None)
+        source = self._read(X, reset=True)
+        if X_target is None:
+            if self.method != "none":
+                message = "DomainAdapter got no X_target, images of the target: nothing is changed."
+                warnings.warn(message, FeatureTLWarning, stacklevel=3)
+            self.method_, target = "none", source
+        else:
+            source, target = read_domains(source, X_target)
+            self.method_ = self.method
+            if self.method == "auto":
+                self.decision_ = self._decide(source, y, target, groups)
+                self.method_ = self.decision_.method
+        self._alignment = align(self.method_, source, target)
+        return source
+
+    def _read(self, X: Any, reset: bool) -> Array:
+        found: Array = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
+        return found
+
+    def _decide(self, source: Array, y: Any, target: Array, groups: Any) -> Adaptation:
+        if y is None:
+            raise InputError("DomainAdapter(method='auto') needs y, the classes of the source.")
+        check_classification_targets(y)
+        y = column_or_1d(y, warn=True)
+        rng = check_random_state(self.random_state)
+        gap = domain_gap(source, target, y, groups=groups, random_state=rng)
+        if not gap.is_clear:
+            return Adaptation("none", gap, {}, None, 0)
+        some = sampled(len(source), rng)
+        source, y, target = source[some], y[some], target[sampled(len(target), rng)]
+        groups = None if groups is None else np.asarray(groups)[some]
+        classes, codes = np.unique(y, return_inverse=True)
+        owner = type(self).__name__
+        fold, n_folds = fold_of_rows(owner, Targets(classes, codes), groups, self.cv, rng)
+        right = {name: self._reversed(name, source, codes, target, fold) for name in _TRIED}
+        chosen, challenger = _TRIED
+        gain = gain_of(right[challenger], right[chosen], groups)
+        return Adaptation(challenger if gain.is_clear else chosen, gap, right, gain, n_folds)
+
+    def _reversed(
+        self, method: str, source: Array, codes: Array, target: Array, fold: Array
+    ) -> Array:
+        """Return 1 for each row that reverse validation was right about; NaN if never held out."""
+        right = np.full(len(codes), np.nan)
+        for k in range(fold.max() + 1):
+            train, held_out = fold != k, fold == k
+            named = self._named(method, source[train], codes[train], target, target)
+            right[held_out] = 0.0
+            if len(np.unique(named)) > 1:
+                back = self._named(method, target, named, source[train], source[held_out])
+                right[held_out] = back == codes[held_out]
+        return right
+
+    def _named(self, method: str, X: Array, codes: Array, other: Array, rows: Array) -> Array:
+        """Return what a head that learnt from X says of `rows` of the other domain."""
+        alignment = align(method, X, other)
+        head = LinearProbeClassifier(class_weight="balanced")
+        head = head if self.estimator is None else clone(self.estimator)
+        head.fit(mapped(alignment.source, X), codes)
+        found: Array = np.asarray(head.predict(mapped(alignment.target, rows)))
+        return found
