@@ -24,6 +24,7 @@ from .extract import extract
 from .predict import predict
 from .rank import rank
 from .report import report
+from .suggest import suggest
 from .train import train
 
 DEBUG_VARIABLE = "FEATURETL_DEBUG"
@@ -67,6 +68,7 @@ for command in (
     export,
     extract,
     rank,
+    suggest,
     backbones,
     cache,
     demo,

@@ -57,6 +57,7 @@ _HOME_OF = {
     "reestimate_batch_norm": "featuretl.networks.batch_norm",
     "save_model": "featuretl.models.persistence",
     "save_shards": "featuretl.scaleout.output",
+    "suggest_labels": "featuretl.labelling.suggest",
     "time_backbone": "featuretl.timing",
     "transrate": "featuretl.ranking.scores",
     "write_report": "featuretl.report.page",

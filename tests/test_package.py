@@ -83,6 +83,7 @@ BELOW = {
         "finetune",
     },
     "_uncertainty": set(),
+    "labelling": {"exceptions", "_validation", "heads"},
     "adaptation": {"exceptions", "_validation", "_uncertainty", "heads"},
     "ranking": {
         "exceptions",

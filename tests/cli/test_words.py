@@ -15,9 +15,12 @@ from featuretl import (
     explain,
     export_model,
     extract,
+    extract_shards,
     load_model,
     predict_to_file,
     rank_backbones,
+    save_shards,
+    suggest_labels,
     write_report,
 )
 from featuretl.backbones.spec import BackboneSpec
@@ -25,6 +28,7 @@ from featuretl.demo import write_digits
 from featuretl.explanation.pictures import save_overlays
 from featuretl.images.sources import find_images
 from featuretl.prediction import use_machine
+from featuretl.scaleout.cluster import dask_workers
 from featuretl.store.collect import collect
 
 # What a shell needs besides: files, what is printed, and what Python says with None.
@@ -33,8 +37,9 @@ CALLED = {
     "train": [TransferClassifier, TransferClassifier.fit, find_images],
     "evaluate": [load_model, find_images, evaluate_model, use_machine],
     "predict": [load_model, find_images, predict_to_file, use_machine],
-    "extract": [extract, BackboneSpec, find_images],
+    "extract": [extract, extract_shards, save_shards, dask_workers, BackboneSpec, find_images],
     "rank": [rank_backbones, find_images],
+    "suggest": [suggest_labels, extract, BackboneSpec, find_images],
     "explain": [explain, load_model, find_images, save_overlays],
     "export": [export_model, load_model, find_images],
     "report": [write_report, load_model, find_images],
@@ -43,7 +48,8 @@ CALLED = {
 }
 OWN = {
     "train": {"target"},  # the column of y, of TransferRegressor
-    "extract": {"profile"},  # prints Extraction.statistics.costs
+    # Prints Extraction.statistics.costs; which of extract and extract_shards is meant.
+    "extract": {"profile", "engine"},
 }
 OF_THE_MACHINE = {"device", "n_jobs"}  # use_machine takes them as a fitted model has them
 

@@ -1,0 +1,134 @@
+"""``featuretl suggest``: which images to label next."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import (
+    cache_options,
+    devices_option,
+    json_option,
+    resolve_cache,
+    runtime_option,
+)
+
+if TYPE_CHECKING:
+    from featuretl.extraction import Extraction
+
+
+@click.command()
+@click.argument("photos", nargs=-1, required=True)
+@click.option(
+    "-n", "n", type=click.IntRange(min=1), default=50, show_default=True, help="How many."
+)
+@click.option(
+    "--strategy", type=click.Choice(["auto", "typiclust", "uncertainty", "coreset", "random"]),
+    default="auto", show_default=True,
+    help="auto: typical images first, uncertain ones from five labels per class on.",
+)  # fmt: skip
+@click.option(
+    "--backbone", default="tf_efficientnet_lite0", show_default=True, help="A timm model."
+)
+@click.option("--path-column", help="Column of a manifest that holds the paths.")
+@click.option("--label-column", help="Column of a manifest that holds the labels.")
+@click.option("--random-state", type=int, default=0, show_default=True, help="Starts the clusters.")
+@devices_option
+@runtime_option
+@click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False), metavar="OUT.csv",
+    help="Write paths and an empty column of labels, to fill in and to name the next time.",
+)  # fmt: skip
+@cache_options
+@json_option
+def suggest(
+    photos: tuple[str, ...],
+    n: int,
+    strategy: str,
+    backbone: str,
+    path_column: str | None,
+    label_column: str | None,
+    random_state: int,
+    output: str | None,
+    cache: str | None,
+    no_cache: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Name the images of PHOTOS that are worth labelling next, the most useful first.
+
+    PHOTOS are as in "featuretl extract". Images in class folders, or with a label in a manifest, are
+    labelled already; the others are chosen from, each content once:
+
+      featuretl suggest photos/ -n 50 -o labels.csv
+
+      featuretl suggest labels.csv photos/ -n 50 -o more.csv
+    """
+    from featuretl._progress import progress_bar
+    from featuretl._validation import printable
+    from featuretl.extraction import extract
+    from featuretl.images.sources import find_images
+    from featuretl.labelling.suggest import suggest_labels
+    from featuretl.outputs import check_output
+
+    from .tables import print_failures
+
+    target = None if output is None else check_output(output, (".csv",))
+    images = find_images(photos, path_column=path_column, label_column=label_column)
+    with progress_bar(len(images)) as progress:
+        extraction = extract(
+            images.paths,
+            backbone,
+            store=resolve_cache(cache, no_cache),
+            on_error="nan",
+            progress=progress,
+            **options,
+        )
+    print_failures(extraction.failures, "images that cannot be read")
+    labels = images.labels or [None] * len(images)
+    rows, labelled = _rows_of(extraction, labels)
+    y = [labels[rows[i]] for i in labelled]
+    found = suggest_labels(
+        extraction.to_numpy()[rows], n, strategy,
+        labelled=labelled, y=y, random_state=random_state,
+    )  # fmt: skip
+    paths = [str(Path(images.paths[rows[i]]).absolute()) for i in found]
+    if target is not None:
+        _write(target, paths)
+    if as_json:
+        facts = {"labelled": len(labelled), "unlabelled": len(rows) - len(labelled)}
+        click.echo(json.dumps({**facts, "suggested": paths, "output": output}))
+        return
+    for path in paths if target is None else []:
+        click.echo(printable(path))
+    where = "" if target is None else f", written to {printable(target)}"
+    click.echo(
+        f"{len(paths):,} of {len(rows) - len(labelled):,} images without a label{where}", err=True
+    )
+
+
+def _rows_of(extraction: Extraction, labels: list[Any]) -> tuple[list[int], list[int]]:
+    """Return the rows to look at, of each content one, and which of these have a label."""
+    failed = {failure.index for failure in extraction.failures}
+    first: dict[bytes, int] = {}
+    # Of an image that is there twice the row with the label counts.
+    for row in sorted(range(len(labels)), key=lambda row: labels[row] is None):
+        if row not in failed:
+            first.setdefault(bytes(extraction.keys[row]), row)
+    rows = sorted(first.values())
+    return rows, [place for place, row in enumerate(rows) if labels[row] is not None]
+
+
+def _write(target: Path, paths: list[str]) -> None:
+    from featuretl.outputs import replace_file
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            csv.writer(file).writerows([("path", "label"), *((path, "") for path in paths)])
+
+    replace_file(target, write)

@@ -1,0 +1,1 @@
+"""When labels are few: which images to label next."""

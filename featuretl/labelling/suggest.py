@@ -1,0 +1,216 @@
+"""Which images to label next: typical ones first, uncertain ones once there are labels."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import pairwise_distances_chunked
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+from sklearn.utils import check_random_state
+
+from featuretl._validation import check_int, check_option, parameter_error
+from featuretl.exceptions import InputError
+from featuretl.heads._rows import check_finite
+from featuretl.heads.linear import LinearProbeClassifier
+
+Array = np.ndarray[Any, Any]
+
+STRATEGIES = ("auto", "typiclust", "uncertainty", "coreset", "random")
+
+# Labels per class from which uncertainty says more than typicality.
+_FEW = 5
+_NEIGHBOURS = 20
+# More clusters than this make typical images of noise, and take long.
+_MOST_CLUSTERS = 500
+_ROWS_FOR_ALL = 20_000
+# Of uncertain images so many times those asked for are looked at, and spread.
+_SPREAD = 10
+
+
+def suggest_labels(
+    X: Any,
+    n: int,
+    strategy: str = "auto",
+    *,
+    labelled: Any = None,
+    y: Any = None,
+    random_state: Any = None,
+) -> Array:
+    """Return which images to label next, the most useful first.
+
+    Parameters
+    ----------
+    X : array-like of shape (m, d)
+        Embeddings of all images, labelled or not; finite.
+    n : int >= 1
+        How many to suggest; fewer where fewer are left.
+    strategy : {"auto", "typiclust", "uncertainty", "coreset", "random"}, default="auto"
+        - "typiclust": the most typical image of each of the largest clusters that hold no label yet
+          (Hacohen, Dekel and Weinshall 2022, arXiv:2202.02794);
+        - "uncertainty": those whose two most probable classes are closest, spread over clusters
+          (Citovsky et al. 2021, arXiv:2107.14263); needs `y`;
+        - "coreset": those farthest from all that are labelled or suggested (Sener and Savarese 2018,
+          arXiv:1708.00489);
+        - "random": to compare with;
+        - "auto": "typiclust" until there are five labels per class, then "uncertainty".
+    labelled : array-like of int, shape (l,), default=None
+        The rows of X that have a label.
+    y : array-like of shape (l,), default=None
+        Their labels.
+    random_state : int, RandomState or None, default=None
+        Starts the clusters, and draws.
+
+    Returns
+    -------
+    rows : ndarray of int, shape (min(n, m - l),)
+        Rows of X, none of `labelled`.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter has a value that is not accepted.
+    InputError
+        If X has NaN, lengths differ, or "uncertainty" has no labels of two classes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> rows = suggest_labels(X, 10, random_state=0)
+    >>> len(set(y[rows]))  # of ten digits
+    9
+    >>> suggest_labels(X, 3, labelled=rows, y=y[rows], random_state=0).shape
+    (3,)
+    """
+    owner = "suggest_labels"
+    check_int(owner, "n", n, 1)
+    check_option(owner, "strategy", strategy, STRATEGIES)
+    X = np.asarray(X)
+    if X.ndim != 2 or not len(X):
+        raise InputError(f"X of {owner} must be a matrix with rows; got shape {X.shape}.")
+    X = X if X.dtype.kind == "f" else X.astype(np.float64)
+    check_finite(X)
+    known = _rows_of(labelled, len(X))
+    if y is not None and len(y) != len(known):
+        raise InputError(f"y must have one entry per labelled row; got {len(y)} for {len(known)}.")
+    left = np.setdiff1d(np.arange(len(X)), known)
+    n = min(n, len(left))
+    if not n:
+        return left
+    rng = check_random_state(random_state)
+    if strategy == "auto":
+        strategy = "typiclust" if _are_few(y) else "uncertainty"
+    if strategy == "random":
+        drawn: Array = rng.permutation(left)[:n]
+        return drawn
+    if strategy == "uncertainty":
+        return _uncertain(X, n, known, y, left, rng)
+    Z = normalize(X - X.mean(axis=0))
+    return (_typical if strategy == "typiclust" else _covering)(Z, n, known, left, rng)
+
+
+def _rows_of(labelled: Any, m: int) -> Array:
+    rows = np.unique(np.asarray([] if labelled is None else labelled, int).ravel())
+    given = 0 if labelled is None else np.size(labelled)
+    if len(rows) != given or (len(rows) and not 0 <= rows[0] <= rows[-1] < m):
+        expected = f"different rows of X, 0 to {m - 1}"
+        raise parameter_error("suggest_labels", "labelled", expected, labelled)
+    found: Array = np.asarray([] if labelled is None else labelled, int).ravel()
+    return found
+
+
+def _are_few(y: Any) -> bool:
+    if y is None or not len(y):
+        return True
+    counts = np.unique(np.asarray(y), return_counts=True)[1]
+    return bool(len(counts) < 2 or np.median(counts) < _FEW)
+
+
+def _uncertain(
+    X: Array, n: int, known: Array, y: Any, left: Array, rng: np.random.RandomState
+) -> Array:
+    """Return rows of small margins, one for each cluster of the least certain ones."""
+    if y is None or len(np.unique(np.asarray(y))) < 2:
+        raise InputError(
+            "strategy='uncertainty' needs labels of two classes; pass labelled and y, or begin with "
+            "'typiclust'."
+        )
+    proba = LinearProbeClassifier().fit(X[known], np.asarray(y)).predict_proba(X[left])
+    proba.sort(axis=1)
+    margin = proba[:, -1] - proba[:, -2]
+    least = np.argsort(margin, kind="stable")[: _SPREAD * n]
+    if len(least) <= n:
+        return left[least]
+    cluster = _clusters(normalize(X[left[least]] - X.mean(axis=0)), n, rng)
+    first = np.sort(np.unique(cluster, return_index=True)[1])
+    rest = np.setdiff1d(np.arange(len(least)), first)  # where a cluster came out empty
+    chosen = np.concatenate([first, rest])[:n]
+    return left[least[chosen]]
+
+
+def _typical(Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomState) -> Array:
+    """Return the most typical row of each cluster: those with the fewest labels, then the largest."""
+    cluster = _clusters(Z, min(len(known) + n, _MOST_CLUSTERS, len(Z)), rng)
+    is_left = np.zeros(len(Z), bool)
+    is_left[left] = True
+    taken = np.bincount(cluster[known], minlength=cluster.max() + 1)
+    size = np.bincount(cluster)
+    waiting = []
+    for number in range(len(size)):
+        ordered = _by_typicality(Z, np.flatnonzero(cluster == number))
+        waiting.append(ordered[is_left[ordered]].tolist())
+    chosen: list[int] = []
+    while len(chosen) < n:
+        open_ = [number for number, rows in enumerate(waiting) if rows]
+        best = min(open_, key=lambda number: (taken[number], -size[number]))
+        chosen.append(waiting[best].pop(0))
+        taken[best] += 1
+    return np.array(chosen)
+
+
+def _by_typicality(Z: Array, rows: Array) -> Array:
+    """Return rows by their mean distance to their nearest neighbours among them."""
+    if len(rows) < 3:
+        return rows
+    k = min(_NEIGHBOURS, len(rows) - 1)
+    distance, _ = NearestNeighbors(n_neighbors=k).fit(Z[rows]).kneighbors()
+    ordered: Array = rows[np.argsort(distance.mean(axis=1), kind="stable")]
+    return ordered
+
+
+def _covering(Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomState) -> Array:
+    """Return rows farthest first."""
+    chosen: list[int] = []
+    if len(known):
+        nearest = _nearest(Z, Z[known])
+    else:
+        chosen.append(int(np.argmin(np.square(Z - Z.mean(axis=0)).sum(axis=1))))
+        nearest = _nearest(Z, Z[chosen])
+    nearest[np.setdiff1d(np.arange(len(Z)), left)] = -1.0
+    nearest[chosen] = -1.0
+    while len(chosen) < n:
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.square(Z - Z[chosen[-1]]).sum(axis=1))
+        nearest[chosen[-1]] = -1.0
+    return np.array(chosen)
+
+
+def _nearest(Z: Array, to: Array) -> Array:
+    """Return the squared distance of each row to the nearest of `to`."""
+    chunks = pairwise_distances_chunked(
+        Z, to, metric="sqeuclidean", reduce_func=lambda block, start: block.min(axis=1)
+    )
+    return np.concatenate(list(chunks)).astype(np.float64)
+
+
+def _clusters(Z: Array, k: int, rng: np.random.RandomState) -> Array:
+    kind = KMeans if len(Z) <= _ROWS_FOR_ALL else MiniBatchKMeans
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
+        found: Array = kind(k, n_init=1, random_state=rng.randint(2**31)).fit_predict(Z)
+    return found
