@@ -156,6 +156,10 @@ def extract(
     BackboneError, ParameterError, InputError, StoreError
         If something cannot be used as it is.
 
+    See Also
+    --------
+    extract_shards : The same in processes, by `joblib.parallel_config`: loky's here, Dask's anywhere.
+
     Notes
     -----
     However it ends, by an error, Ctrl-C or a signal that raises, what is embedded by then is
