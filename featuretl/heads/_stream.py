@@ -47,7 +47,7 @@ class Stream:
     def __init__(self, rows: Rows, shape: tuple[int, int]) -> None:
         self.dtype, self._scaling = rows.dtype, rows.scaling
         self._mean, self._scale = rows.mean_, rows.scale_
-        self._size, self._sum, self._squares = 0.0, np.zeros(rows.d), np.zeros(rows.d)
+        self._moments: tuple[Any, Any, Any] = 0.0, np.zeros(rows.d), np.zeros(rows.d)
         # The loss of all rows so far at `_at`, its derivatives, and the rows' weights in it.
         self._at = np.zeros((*shape, rows.d + 1))
         self._loss, self._slope = np.zeros(shape[0]), np.zeros_like(self._at)
@@ -57,12 +57,13 @@ class Stream:
     def take(
         self, portion: Portion, loss: Loss, C: float, tol: float, max_iter: int, workers: Workers
     ) -> Solution:
-        """Add a portion. Raises InputError if a row holds NaN or an infinity."""
+        """Add a portion, or nothing if it raises: InputError if a row holds NaN or an infinity."""
         rows = self._standardised(portion, workers)
         none = np.full(rows.n, -1)
         n_columns = self._spread.size
         problem = LinearProblem(rows, portion.target, loss, n_columns, portion.in_loss, none, 1)
-        penalty = self._scales(rows) ** 2 / C
+        moments = self._moments_with(rows)
+        penalty = self._scales(*moments) ** 2 / C
         total = self._total + problem.total
 
         def evaluate(x: Array, which: Array) -> tuple[Array, Array, Array]:
@@ -77,7 +78,7 @@ class Stream:
         start = self._at.reshape(len(total), -1)
         solution = minimise(evaluate, precondition, start, tol, max_iter)
         self._move(problem, portion, loss, solution.x)
-        self._total = total
+        self._total, self._moments = total, moments
         return solution
 
     def unscaled(self) -> tuple[Array, Array]:
@@ -93,17 +94,21 @@ class Stream:
             check_finite(portion.X)
         return Rows(Z, portion.weight, workers, scaling=None)
 
-    def _scales(self, rows: Rows) -> Array:
-        """Add `rows` to the moments; return by what all rows so far would be divided (d,)."""
+    def _moments_with(self, rows: Rows) -> tuple[Any, Any, Any]:
+        """Return sum of weights, weighted sum and sum of squares (d,) of all rows, these included."""
 
         def visit(where: slice, Z: Array) -> list[Array]:
             weight = rows.weight[where]
             return [weight.sum(), weight @ Z, weight @ np.square(Z)]
 
-        size, total, squares = rows.sweep(visit)
-        self._size, self._sum = self._size + size, self._sum + total
-        self._squares = self._squares + squares
-        variance = self._squares / self._size - (self._sum / self._size) ** 2
+        size, total, squares = (
+            own + before for own, before in zip(rows.sweep(visit), self._moments, strict=True)
+        )
+        return size, total, squares
+
+    def _scales(self, size: Any, total: Array, squares: Array) -> Array:
+        """Return by what rows of these moments would be divided (d,)."""
+        variance = squares / size - (total / size) ** 2
         return scale_of(np.where(variance > 1e-6, variance, 0.0), self._scaling)
 
     def _evaluate(
@@ -126,7 +131,7 @@ class Stream:
 
     def _move(self, problem: LinearProblem, portion: Portion, loss: Loss, x: Array) -> None:
         """Expand the loss of all rows, those of `problem` included, at `x` (problems, size)."""
-        self._loss, self._slope, _ = self._evaluate(problem, x, np.arange(len(x)))
+        at_x = self._evaluate(problem, x, np.arange(len(x)))
         logits = problem.held_out_logits(x)  # of the only fold, which holds out none
         least = _LEAST_UNCERTAINTY / max(self._spread.size, 2)
 
@@ -138,6 +143,7 @@ class Stream:
             return [(Z * uncertainty[:, None]).T @ Z, uncertainty.sum(), curvature.sum(axis=0)]
 
         gram, weight, spread = problem.rows.sweep(visit)
+        self._loss, self._slope, _ = at_x
         self._gram, self._gram_weight = self._gram + gram, self._gram_weight + float(weight)
         self._spread = self._spread + spread.reshape(self._spread.shape)
         self._at = x.reshape(self._at.shape)

@@ -290,6 +290,8 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
                 stream = Stream(rows, (1, columns) if self._multinomial else (columns, 1))
             else:
                 stream = self._stream
+                if self.C != "cv":
+                    self.C_ = self.C
             solution = stream.take(portion, loss, float(self.C_), self.tol, self.max_iter, workers)
         self.classes_, self._stream = targets.classes, stream
         return self._set(solution, *stream.unscaled(), stream.dtype)

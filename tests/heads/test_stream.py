@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss
 
 from featuretl import LinearProbeClassifier, load_model, save_model
 from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._linear import LinearProblem
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,30 @@ def test_after_fit_and_files_it_begins_anew_and_says_so(digits, tmp_path):
             one.partial_fit(X[:500], y[:500])
         np.testing.assert_array_equal(one.coef_, head.coef_)
         one.partial_fit(X[500:], y[500:])  # and goes on from there
+
+
+def test_another_C_counts_from_the_next_portion_on(digits):
+    X, y, _, _ = digits
+    head = streamed(LinearProbeClassifier(1e-5), X[:700], y[:700], 1, np.arange(10))
+    small = np.abs(head.coef_).sum()
+    head.set_params(C=1.0).partial_fit(X[700:], y[700:])
+    assert head.C_ == 1.0
+    assert np.abs(head.coef_).sum() > 3 * small
+
+
+def test_an_interrupted_portion_can_come_again(digits, monkeypatch):
+    X, y, _, _ = digits
+    whole = streamed(LinearProbeClassifier(), X, y, 2, np.arange(10))
+    head = streamed(LinearProbeClassifier(), X[:700], y[:700], 1, np.arange(10))
+
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LinearProblem, "held_out_logits", interrupt)
+        head.partial_fit(X[700:], y[700:])
+    head.partial_fit(X[700:], y[700:])
+    np.testing.assert_array_equal(head.coef_, whole.coef_)
 
 
 def test_C_is_chosen_on_the_first_portion(digits):
