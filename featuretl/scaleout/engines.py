@@ -54,28 +54,47 @@ class Engine:
     def stop(self, executor: Executor) -> None:
         """End what is under way: the run was interrupted."""
 
+    def close(self) -> None:
+        """End the processes that were started for this engine alone."""
+
     def error_of(self, error: BaseException) -> BaseException:
         """Return `error`, or `WorkerLostError` where it says that."""
         return error
 
 
 class _LokyEngine(Engine):
+    """Processes of its own: loky's reusable ones are joblib's, which expects to have made them."""
+
     name = "loky"
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
+        self._executor: Any = None
 
     def start(self) -> Executor:
-        from joblib.externals.loky import get_reusable_executor
+        from joblib.externals.loky import ProcessPoolExecutor
 
-        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        return get_reusable_executor(self._workers, env=one_thread)
+        if self._executor is not None:
+            try:
+                self._executor.submit(int)
+            except RuntimeError:  # broken, or ended
+                self.close()
+        if self._executor is None:
+            one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            self._executor = ProcessPoolExecutor(self._workers, env=one_thread)
+        found: Executor = self._executor
+        return found
 
     def n_workers(self) -> int:
         return self._workers
 
     def stop(self, executor: Executor) -> None:
-        executor.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
+        self.close()
+
+    def close(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, kill_workers=True)
+            self._executor = None
 
     def error_of(self, error: BaseException) -> BaseException:
         from concurrent.futures import BrokenExecutor

@@ -181,6 +181,7 @@ def extract_shards(
         run = _Run(shared, engine, job, progress)
         run.go(shards)
     finally:
+        engine.close()
         release()
     if run.failures and on_error == "raise":
         raise run.error()

@@ -20,6 +20,7 @@ from featuretl.exceptions import (
     ParameterError,
     StoreError,
 )
+from featuretl.scaleout import engines as engines_module
 from featuretl.scaleout import extraction as extraction_module
 from featuretl.scaleout import worker as worker_module
 from featuretl.store.shared import SharedStore
@@ -193,20 +194,28 @@ def test_a_worker_with_another_network_is_refused(photos, tiny, tmp_path):
 @pytest.mark.parametrize(
     "is_killed", [False, pytest.param(True, marks=pytest.mark.slow_reliability)]
 )
-def test_loky_gives_the_same_and_survives_a_kill(is_killed, photos, embedded, tiny, tmp_path):
-    killed = []
+def test_loky_gives_the_same_and_survives_a_kill(
+    is_killed, photos, embedded, tiny, tmp_path, monkeypatch
+):
+    started, killed = [], []
+    start = engines_module._LokyEngine.start
+
+    def noted(self):
+        started.append(start(self))
+        return started[-1]
 
     def kill(statistics):
         if is_killed and not killed:
-            from joblib.externals.loky import reusable_executor
+            killed.extend(list(started[-1]._processes)[:1])
+            os.kill(killed[0], 9)
 
-            (pid, *_) = reusable_executor._executor._processes
-            killed.append(pid)
-            os.kill(pid, 9)
-
+    monkeypatch.setattr(engines_module._LokyEngine, "start", noted)
     options = {**OPTIONS, "store": tmp_path, "images_per_shard": 8}
     with joblib.parallel_config(n_jobs=2):
         found = extract_shards(photos, tiny, progress=kill, **options)
+        # The processes were not those that joblib keeps for itself.
+        assert joblib.Parallel()(joblib.delayed(abs)(i) for i in (-1, -2)) == [1, 2]
+    assert len({id(executor) for executor in started}) == 1 + is_killed
     assert len(killed) == is_killed
     assert not found.failures
     np.testing.assert_allclose(rows_of(found), embedded, rtol=1e-5, atol=1e-6)
