@@ -37,7 +37,8 @@ def reestimate_batch_norm(
     other weights are another recipe, so the store keeps both kinds of embeddings apart.
 
     A head should learn from embeddings of the labelled images made with statistics of these, and
-    predict from those of the new images made with theirs: each domain has a file of its own.
+    predict from those of the new images made with theirs: each domain has a file of its own. Try
+    `DomainAdapter` first, which costs nothing and gained more (benchmarks/README.md).
 
     Parameters
     ----------
