@@ -12,6 +12,7 @@ import click
 
 from .options import (
     AutoOrInt,
+    IntOrText,
     cache_options,
     devices_option,
     json_option,
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
     "--precision", type=click.Choice(["auto", "float32", "bfloat16", "int8"]),
     default="auto", show_default=True,
     help="Of the computation; auto is float32, bfloat16 and int8 give other embeddings.",
+)  # fmt: skip
+@click.option(
+    "--views", type=IntOrText(), default=1, show_default=True, metavar="N|flip|ten-crop|RxC",
+    help="Views of each image, side by side: with its mirror image, N - 2 random crops, four corners, "
+    "or tiles of large images.",
 )  # fmt: skip
 @click.option(
     "-o", "--output", metavar="OUT.npy|.npz|.parquet",
@@ -138,7 +144,7 @@ def _resolve_backbone(options: dict[str, Any]) -> dict[str, Any]:
     from featuretl.backbones.spec import BackboneSpec
 
     rest = dict(options)
-    names = ("weights", "layers", "pooling", "normalize", "precision")
+    names = ("weights", "layers", "pooling", "normalize", "precision", "views")
     output = {name: rest.pop(name) for name in names}
     layers = output["layers"]
     named = [layers] if isinstance(layers, str) else layers

@@ -61,6 +61,18 @@ class AutoOrInt(click.ParamType):
         return click.IntRange(min=1).convert(value, param, ctx)
 
 
+class IntOrText(click.ParamType):
+    """An int, or text."""
+
+    name = "text"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """Return what `value` means."""
+        return int(value) if str(value).isdecimal() else value
+
+
 def one_or_list(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> str | list[str] | None:

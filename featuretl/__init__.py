@@ -33,6 +33,8 @@ _HOME_OF = {
     "SharedStore": "featuretl.store.shared",
     "TransferClassifier": "featuretl.transfer.classifier",
     "TransferRegressor": "featuretl.transfer.regressor",
+    "ViewPooling": "featuretl.heads.views",
+    "ViewsClassifier": "featuretl.heads.views",
     "class_scores": "featuretl.report.findings",
     "confident_mistakes": "featuretl.report.findings",
     "domain_gap": "featuretl.adaptation.gap",

@@ -16,6 +16,7 @@ import numpy as np
 
 from featuretl._runtime import RuntimeChoice, agreement, model_file, versions
 from featuretl.backbones.spec import BackboneSpec
+from featuretl.backbones.views import split_views
 from featuretl.exceptions import BackboneError, UnusableStoreError
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
 from featuretl.store.keys import Recipe, canonical_json
@@ -70,7 +71,7 @@ class Source:
     @property
     def largest_batch(self) -> int:
         """How many images at most are worth one forward pass; a processor's cache is soon full."""
-        return 32 if self.backbone.device.type == "cpu" else 1024
+        return self._workers[0].largest_batch
 
     @cached_property
     def _workers(self) -> list[_Worker]:
@@ -219,15 +220,25 @@ class _Worker:
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
         from featuretl.backbones.devices import own_stream
 
+        rows = []
+        views = split_views(inputs)
+        size = max(len(inputs), self.largest_batch)
         with own_stream(self.backbone.device):
-            with stage("normalise"):
-                batch = self.backbone.batch(inputs)
-            with stage("forward"):
-                return self.runtime(batch)
+            for start in range(0, len(views), size):
+                with stage("normalise"):
+                    batch = self.backbone.batch(views[start : start + size])
+                with stage("forward"):
+                    rows.append(self.runtime(batch))
+        return np.concatenate(rows).reshape(len(inputs), -1)
+
+    @property
+    def largest_batch(self) -> int:
+        """How many inputs at most are worth one forward pass; a processor's cache is soon full."""
+        return 32 if self.backbone.device.type == "cpu" else 1024
 
     def golden(self) -> np.ndarray:
         """Return the golden image's embedding (1, d)."""
-        return self.runtime(self.backbone.batch([self.backbone.prepare(golden_pixels())]))
+        return self.embed([self.backbone.prepare(golden_pixels())], nullcontext)
 
 
 def _is_int8(backbone: Any) -> bool:

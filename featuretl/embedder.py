@@ -50,6 +50,10 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
     precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
         Of the computation; "auto" is "float32", the others give other embeddings, see
         `load_backbone`.
+    views : int, "flip", "ten-crop" or a grid such as "3x3", default=1
+        Views of each image, embedded side by side, the image itself first: its mirror image, random
+        crops, or tiles of images much larger than the network's input; see `load_backbone`. What a
+        head learns from them is for `ViewsClassifier` and `ViewPooling` to say.
     device : str, torch.device or list of these, default="auto"
         "auto" is every GPU that there is, else the CPU; "cuda" every GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
@@ -110,6 +114,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         pooling: str = "auto",
         normalize: bool = False,
         precision: str = "auto",
+        views: int | str = 1,
         device: Any = "auto",
         runtime: str = "auto",
         batch_size: int | str = "auto",
@@ -125,6 +130,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         self.pooling = pooling
         self.normalize = normalize
         self.precision = precision
+        self.views = views
         self.device = device
         self.runtime = runtime
         self.batch_size = batch_size
@@ -240,6 +246,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             pooling=self.pooling,
             normalize=self.normalize,
             precision=self.precision,
+            views=self.views,
         )
 
     def __sklearn_tags__(self) -> Tags:

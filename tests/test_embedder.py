@@ -20,9 +20,25 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from featuretl import EmbeddingStore, ImageEmbedder, extract, load_image_folder
+from featuretl import (
+    EmbeddingStore,
+    ImageEmbedder,
+    NearestMeanClassifier,
+    ViewPooling,
+    explain,
+    extract,
+    load_image_folder,
+    load_model,
+    save_model,
+)
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import FeatureTLWarning, ImageError, InputError, ParameterError
+from featuretl.exceptions import (
+    FeatureTLWarning,
+    ImageError,
+    InputError,
+    ModelError,
+    ParameterError,
+)
 
 
 def tiny(**parameters):
@@ -201,3 +217,38 @@ def test_a_progress_bar_goes_to_stderr(data, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "24/24" in captured.err
+
+
+def test_views_stand_side_by_side_and_are_cached(data, tmp_path):
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in data.data[:3]]
+    plain = tiny(cache=None).transform(images)
+    d = plain.shape[1]
+    two = tiny(views="flip", cache=tmp_path)
+    rows = two.transform(images)
+    assert rows.shape == (3, 2 * d)
+    assert len(two.fit(images).get_feature_names_out()) == 2 * d
+    np.testing.assert_allclose(rows[:, :d], plain, rtol=1e-3, atol=1e-5)
+    mirrored = tiny(cache=None).transform([image[:, ::-1] for image in images])
+    np.testing.assert_allclose(rows[:, d:], mirrored, rtol=1e-3, atol=1e-5)
+    again = tiny(views=2, cache=tmp_path).extract(images)  # the same recipe
+    assert (again.statistics.cached, again.shape) == (3, (3, 2 * d))
+    np.testing.assert_array_equal(again.to_numpy(), rows)
+    assert "views" not in tiny().recipe()["preprocess"]
+
+
+@pytest.mark.parametrize("views", [4, "ten-crop", "3x4"])
+def test_views_do_not_depend_on_the_batch(data, views):
+    one = tiny(views=views, cache=None, batch_size=1, n_jobs=1).transform(data.data)
+    many = tiny(views=views, cache=None, batch_size=16).transform(data.data)
+    np.testing.assert_allclose(one, many, rtol=1e-3, atol=1e-4)
+    assert len(np.unique(one.reshape(len(one), -1, tiny()._n_features_out), axis=1)[0]) > 1
+
+
+def test_models_of_views_are_kept_and_predict_and_are_not_explained(data, tmp_path):
+    pipe = make_pipeline(tiny(views="2x2", cache=None), ViewPooling(5), NearestMeanClassifier())
+    pipe.fit(data.data, data.target)
+    save_model(pipe, tmp_path / "views.featuretl")
+    loaded = load_model(tmp_path / "views.featuretl", weights=None)
+    assert loaded.predict(data.data).tolist() == pipe.predict(data.data).tolist()
+    with pytest.raises(ModelError, match=r"5 views of each image; .* train it with views=1"):
+        explain(pipe, data.data[:1])

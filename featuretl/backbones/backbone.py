@@ -20,6 +20,7 @@ from featuretl.backbones.pooling import has_class_token
 from featuretl.backbones.preprocess import Preprocessing
 from featuretl.backbones.runtimes import Runtime, TorchRuntime
 from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
+from featuretl.backbones.views import n_views, split_views, views_of, views_recipe
 from featuretl.backbones.weights import load_network
 from featuretl.exceptions import BackboneError
 
@@ -32,6 +33,7 @@ def load_backbone(
     pooling: str = "auto",
     normalize: bool = False,
     precision: str = "auto",
+    views: int | str = 1,
     device: str = "auto",
 ) -> Backbone:
     """Load a pretrained backbone.
@@ -60,6 +62,12 @@ def load_backbone(
         embeddings (another recipe), and have to be asked for. "bfloat16" is meant for processors
         and GPUs that have it and is much slower on others; its gain is not measured. "int8" runs in
         ONNX Runtime on the CPU, calibrated on photographs that come with scikit-learn.
+    views : int, "flip", "ten-crop" or a grid such as "3x3", default=1
+        Views of each image, embedded side by side, the image itself first: "flip" adds its mirror
+        image; an int n that, and n - 2 light random crops, drawn by the image's content; "ten-crop"
+        the four corners and their mirror images, as AlexNet was tested (Krizhevsky et al., 2012);
+        a grid of rows x columns squares that cover the image, for images much larger than the
+        network's input. See `featuretl.ViewsClassifier` and `featuretl.ViewPooling`.
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
 
@@ -93,6 +101,7 @@ def load_backbone(
         pooling=pooling,
         normalize=normalize,
         precision=precision,
+        views=views,
     )
     return spec.load(device)
 
@@ -139,7 +148,13 @@ class Backbone:
     def n_features(self) -> int:
         """Size of an embedding."""
         blank = np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8)
-        return TorchRuntime(self.embedding)(self.batch([self.prepare(blank)])).shape[1]
+        size = TorchRuntime(self.embedding)(self.batch([self.preprocessing(blank)])).shape[1]
+        return size * self.n_views
+
+    @property
+    def n_views(self) -> int:
+        """How many inputs of the network an image becomes."""
+        return n_views(self.spec.views)
 
     @property
     def layer_names(self) -> list[str]:
@@ -180,9 +195,10 @@ class Backbone:
         """The backbone's part of a recipe (JSON); see `featuretl.store.keys`."""
         names = self.layer_names if set(self._indices) != {None} else []
         layers = [PRE_LOGITS if index is None else names[index] for index in self._indices]
+        views = {} if self.n_views == 1 else {"views": views_recipe(self.spec.views)}
         return {
             "backbone": {"name": self.spec.name.split(".")[0], "tensors": self._network.tensors},
-            "preprocess": self.preprocessing.recipe(),
+            "preprocess": {**self.preprocessing.recipe(), **views},
             "output": {
                 "layers": layers,
                 "pooling": self.spec.pooling,
@@ -204,12 +220,20 @@ class Backbone:
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
         """Return what the network sees, uint8 (3, height, width), of pixels (h, w, 3), uint8.
 
-        Raises ImageError for an image too long and thin to be resized.
+        Of several views, uint8 (views, 3, height, width). Raises ImageError for an image too long
+        and thin to be resized.
         """
-        return self.preprocessing(pixels)
+        if self.n_views == 1:
+            return self.preprocessing(pixels)
+        views = views_of(self.spec.views, pixels)
+        return torch.stack([view(pixels, self.preprocessing) for view in views])
 
     def batch(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the network's input, float32 (n, 3, height, width), on its device, of prepared images."""
+        """Return the network's input, float32 (n, 3, height, width), on its device, of prepared images.
+
+        Of several views of each, (n x views, 3, height, width), view by view.
+        """
+        inputs = split_views(inputs)
         batch = torch.stack([x.permute(1, 2, 0) for x in inputs]).permute(0, 3, 1, 2)
         if self.device.type == "cuda":
             batch = batch.pin_memory().to(self.device, non_blocking=True)
@@ -219,7 +243,7 @@ class Backbone:
 
     def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
         """Return the embeddings, float32 (n, n_features), of prepared images."""
-        return self.forward(self.batch(inputs))
+        return self.forward(self.batch(inputs)).reshape(len(inputs), -1)
 
     @cached_property
     def forward(self) -> Runtime:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featuretl._validation import check_bool, check_option, parameter_error
+from featuretl.backbones.views import check_views
 
 if TYPE_CHECKING:
     from featuretl.backbones.backbone import Backbone
@@ -33,6 +34,7 @@ class BackboneSpec:
     pooling: str
     normalize: bool
     precision: str
+    views: int | str = 1
 
     @classmethod
     def of(
@@ -45,6 +47,7 @@ class BackboneSpec:
         pooling: str = "auto",
         normalize: bool = False,
         precision: str = "auto",
+        views: int | str = 1,
     ) -> BackboneSpec:
         """Check the parameters, as those of `owner`, and resolve them. Raises ParameterError."""
         if not isinstance(name, str) or not name:
@@ -69,7 +72,8 @@ class BackboneSpec:
         check_option(owner, "precision", precision, PRECISIONS)
         if precision == "auto":
             precision = "float32"  # nothing lower gives the same embeddings to cosine 0.9999
-        return cls(name, str(weights), several, pooling, normalize, precision)
+        views = check_views(owner, views)
+        return cls(name, str(weights), several, pooling, normalize, precision, views)
 
     def load(self, device: Any = "auto") -> Backbone:
         """Load it; the last two networks stay in memory."""

@@ -21,9 +21,9 @@ from torch import nn
 
 from featuretl._validation import printable
 from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.views import Strength, View, draw
 from featuretl.exceptions import ImageError
 from featuretl.extraction import Extraction
-from featuretl.finetune.augment import Strength, View, draw
 from featuretl.finetune.trunk import from_rows, run
 from featuretl.images.inputs import name_of, read
 
@@ -41,7 +41,7 @@ class CachedActivations:
     shape : tuple of int
         Of one activation.
     noise : float
-        See `featuretl.finetune.augment.Strength`.
+        See `featuretl.backbones.views.Strength`.
     device : torch.device
     """
 

@@ -16,9 +16,9 @@ from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl.backbones.spec import BackboneSpec
+from featuretl.backbones.views import STRENGTHS
 from featuretl.finetune import history
 from featuretl.finetune.activations import FreshActivations, divided
-from featuretl.finetune.augment import STRENGTHS
 from featuretl.finetune.finder import find_rate
 from featuretl.finetune.fitting import Fitting
 from featuretl.finetune.loop import outputs_of

@@ -21,9 +21,9 @@ from sklearn.utils import check_random_state
 
 from featuretl._progress import step_bar
 from featuretl.backbones.spec import BackboneSpec
+from featuretl.backbones.views import Strength
 from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
 from featuretl.finetune.activations import Activations, FreshActivations, divided
-from featuretl.finetune.augment import Strength
 from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
 from featuretl.finetune.loop import Record, Task, Trainer, Training, judge, outputs_of
 from featuretl.finetune.network import Split, Tuned, TunedNetwork, new_head, set_head, split

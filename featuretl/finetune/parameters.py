@@ -7,8 +7,8 @@ import os
 from typing import Any
 
 from featuretl._validation import check_int, check_option, parameter_error
+from featuretl.backbones.views import STRENGTHS
 from featuretl.extraction import check_parameters as check_extraction
-from featuretl.finetune.augment import STRENGTHS
 from featuretl.finetune.loop import AVERAGES, OPTIMIZERS
 from featuretl.finetune.schedules import SCHEDULES
 

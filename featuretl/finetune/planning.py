@@ -15,6 +15,7 @@ import torch
 from featuretl._progress import progress_bar
 from featuretl._source import Source
 from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.views import STRENGTHS, Strength
 from featuretl.exceptions import ImageError
 from featuretl.extraction import describe_failures, extract
 from featuretl.finetune.activations import (
@@ -23,7 +24,6 @@ from featuretl.finetune.activations import (
     Parts,
     ahead,
 )
-from featuretl.finetune.augment import STRENGTHS, Strength
 from featuretl.finetune.network import Split
 from featuretl.finetune.trunk import Trunk, from_rows
 from featuretl.images.inputs import name_of, read

@@ -11,8 +11,8 @@ import torch
 
 from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.runtimes import TorchRuntime
+from featuretl.backbones.views import Strength, cached_view, view_recipe
 from featuretl.exceptions import BackboneError
-from featuretl.finetune.augment import Strength, cached_view, view_recipe
 
 
 class Trunk:
@@ -28,7 +28,7 @@ class Trunk:
         The lower part of ``backbone.cut(n_blocks)``.
     n_blocks : int
     view : int
-        Which view of an image; see `featuretl.finetune.augment.cached_view`.
+        Which view of an image; see `featuretl.backbones.views.cached_view`.
     strength : Strength
     """
 

@@ -83,3 +83,18 @@ def index_neighbors(model: Any) -> None:
     model.fit(model._fit_X, y)
     if names is not None:
         model.feature_names_in_ = names
+
+
+def check_views(model: Any) -> None:
+    """Raise ValueError unless the head of a `ViewsClassifier` is one, of a view's columns."""
+    head, n_views = model.estimator_, model.n_views
+    fits = (
+        isinstance(n_views, int)
+        and n_views >= 1
+        and hasattr(head, "predict")
+        and type(head) is not type(model)
+        and getattr(head, "n_features_in_", None) == model.n_features_in_ / n_views
+        and np.array_equal(getattr(head, "classes_", []), model.classes_)
+    )
+    if not fits:
+        raise ValueError("the head of its ViewsClassifier does not fit its views")

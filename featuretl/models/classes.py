@@ -6,7 +6,7 @@ they are plain values, and checked by their owners when they are used.
 
 from __future__ import annotations
 
-from featuretl.models.checks import check_tuned
+from featuretl.models.checks import check_tuned, check_views
 from featuretl.models.kept import COLUMNS, LINEAR, Kept
 from featuretl.models.steps import STEPS
 
@@ -63,6 +63,12 @@ CLASSES: dict[str, Kept] = {
             "alpha_": "float",
             "path_?": "Bunch",
         },
+    ),
+    "ViewPooling": Kept("featuretl.heads.views", COLUMNS),
+    "ViewsClassifier": Kept(
+        "featuretl.heads.views",
+        {**COLUMNS, "classes_": "labels[c]", "estimator_": "plain"},
+        check=check_views,
     ),
     "NearestMeanClassifier": Kept(
         "featuretl.heads.nearest_mean",
@@ -133,6 +139,7 @@ CLASSES: dict[str, Kept] = {
             "pooling": "str",
             "normalize": "bool",
             "precision": "str",
+            "views?": "int|str",
         },
     ),
     "Plan": Kept(

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.embedding import Embedding
+from featuretl.backbones.views import n_views
 from featuretl.exceptions import ModelError
 from featuretl.images.inputs import read
 from featuretl.networks.heads import Head, head_of, tuned_head
@@ -75,8 +76,13 @@ def network_of(model: Any, device: str = "auto") -> Network:
         embedding = Embedding(tuned, [None], "auto", False)
         return Network(backbone, embedding, tuned_head(model, layers).to(backbone.device))
     check_is_fitted(model.steps[-1][1])
-    embedder, head = model.steps[0][1], head_of([step for _, step in model.steps[1:]])
-    spec = embedder._spec()
+    spec = model.steps[0][1]._spec()
+    if spec.views != 1:
+        raise ModelError(
+            f"The model was trained on {n_views(spec.views)} views of each image; explain and "
+            "export_model take networks that see an image once: train it with views=1."
+        )
+    head = head_of([step for _, step in model.steps[1:]])
     if spec.precision != "float32":
         raise ModelError(
             f"The model was trained on embeddings in {spec.precision}; explain and export_model "

@@ -1,23 +1,32 @@
-"""Augmentation: what happens to an image before it is preprocessed, drawn from a seeded generator."""
+"""Views of an image: itself, its mirror image, crops and tiles; each becomes an input of the network."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageEnhance
 
+from featuretl._validation import parameter_error
 from featuretl.backbones.preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    import torch
+
+MOST_VIEWS = 1024
+
+_CORNER = 0.875  # side of a corner's crop, as a share of the image's short side
 
 
 @dataclass(frozen=True)
 class Strength:
-    """How far augmentation goes.
+    """How far augmentation by random views goes.
 
     Attributes
     ----------
@@ -116,3 +125,90 @@ def view_recipe(number: int, strength: Strength) -> dict[str, Any]:
         return {"number": number}
     crop = {"area": list(strength.area), "ratio": strength.ratio, "colour": strength.colour}
     return {"number": number, **crop, "version": 1}
+
+
+def check_views(owner: str, views: int | str) -> int | str:
+    """Return `views` of `owner` in its plainest form. Raises ParameterError.
+
+    >>> check_views("ImageEmbedder", "flip"), check_views("ImageEmbedder", "2x3")
+    (2, '2x3')
+    """
+    if views == "flip":
+        return 2
+    if isinstance(views, np.integer):
+        views = int(views)
+    is_int = isinstance(views, int) and not isinstance(views, bool)
+    known = is_int or views == "ten-crop" or _grid(views) is not None
+    if not known or not 1 <= n_views(views) <= MOST_VIEWS:
+        expected = f"'flip', 'ten-crop', a grid of tiles such as '3x3', or an int, of 1 to {MOST_VIEWS} views"
+        raise parameter_error(owner, "views", expected, views)
+    return views
+
+
+def n_views(views: int | str) -> int:
+    """Return how many views of each image there are.
+
+    >>> [n_views(views) for views in (1, "flip", "ten-crop", "3x3")]
+    [1, 2, 10, 10]
+    """
+    if isinstance(views, int):
+        return views
+    grid = _grid(views)
+    return {"flip": 2, "ten-crop": 10}[views] if grid is None else 1 + grid[0] * grid[1]
+
+
+def views_of(views: int | str, pixels: np.ndarray) -> list[View]:
+    """Return the views of an image of pixels (h, w, 3), uint8; the first is the image itself."""
+    if isinstance(views, int):
+        return [cached_view(number, STRENGTHS["light"], pixels) for number in range(views)]
+    height, width = pixels.shape[:2]
+    grid = _grid(views)
+    if grid is not None:
+        return [View(), *(View(box) for box in _tiles(*grid, height, width))]
+    side = _CORNER * min(height, width)
+    corners = [View(box) for box in _squares(2, 2, side, height, width)]
+    mirrored = [dataclasses.replace(view, mirrored=True) for view in corners]
+    return [View(), View(mirrored=True), *corners, *mirrored]
+
+
+def split_views(prepared: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the inputs of a network, (3, height, width) each, of images with or without views."""
+    return [view for image in prepared for view in (image if image.ndim == 4 else (image,))]
+
+
+def views_recipe(views: int | str) -> dict[str, Any]:
+    """Return the part of a recipe that `views_of` is (JSON)."""
+    if isinstance(views, int):
+        return {"n": views, "last": view_recipe(views - 1, STRENGTHS["light"])}
+    return {"n": n_views(views), "scheme": views, "version": 1}
+
+
+def _grid(views: Any) -> tuple[int, int] | None:
+    found = (
+        re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", views) if isinstance(views, str) else None
+    )
+    return None if found is None else (int(found[1]), int(found[2]))
+
+
+def _tiles(
+    rows: int, columns: int, height: int, width: int
+) -> list[tuple[float, float, float, float]]:
+    """Return squares that cover the image, as far as so many can, and overlap where they must."""
+    side = min(max(height / rows, width / columns), height, width)
+    return _squares(rows, columns, side, height, width)
+
+
+def _squares(
+    rows: int, columns: int, side: float, height: int, width: int
+) -> list[tuple[float, float, float, float]]:
+    """Return the boxes of evenly spaced squares, from corner to corner, row by row."""
+    share_x, share_y = side / width, side / height
+    return [
+        (left, top, left + share_x, top + share_y)
+        for top in _spaced(rows, share_y)
+        for left in _spaced(columns, share_x)
+    ]
+
+
+def _spaced(n: int, share: float) -> list[float]:
+    return np.linspace(0, 1 - share, n).tolist() if n > 1 else [(1 - share) / 2]

@@ -1,0 +1,282 @@
+"""Heads for embeddings of several views of each image: pooled, or all trained on and averaged."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MetaEstimatorMixin,
+    TransformerMixin,
+    clone,
+)
+from sklearn.utils import Tags, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import (
+    check_is_fitted,
+    has_fit_parameter,
+    validate_data,
+)
+
+from featuretl._validation import check_int, check_option
+from featuretl.exceptions import InputError
+from featuretl.heads._targets import read_targets, read_weight
+from featuretl.heads.linear import LinearProbeClassifier
+
+Array = np.ndarray[Any, Any]
+
+POOLINGS = ("mean", "max", "mean+max")
+_DTYPES = (np.float32, np.float64)
+
+
+class ViewPooling(TransformerMixin, BaseEstimator):
+    """Pool the embeddings of an image's views into one: what to do with tiles, and with numbers.
+
+    Parameters
+    ----------
+    n_views : int >= 1
+        Embeddings side by side in a row: of ``ImageEmbedder(views=..)`` the int itself, 2 for
+        "flip", 10 for "ten-crop", 1 + r c for a grid of r rows and c columns.
+    pooling : {"mean", "max", "mean+max"}, default="mean"
+        Feature by feature; "mean+max" has both, side by side. "max" finds what only one tile shows.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Columns of X.
+
+    See Also
+    --------
+    ViewsClassifier : Trains on every view, and averages predictions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rows = np.array([[1.0, 5.0, 3.0, 1.0]])  # two views of two features
+    >>> ViewPooling(2).fit_transform(rows).tolist()
+    [[2.0, 3.0]]
+    >>> ViewPooling(2, pooling="max").fit_transform(rows).tolist()
+    [[3.0, 5.0]]
+    """
+
+    def __init__(self, n_views: int = 1, *, pooling: str = "mean") -> None:
+        self.n_views = n_views
+        self.pooling = pooling
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and the number of columns; nothing is learnt.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            Row i has the embeddings of image i, view by view.
+        y : ignored
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If the columns do not divide into so many views.
+        """
+        check_option(type(self).__name__, "pooling", self.pooling, POOLINGS)
+        _by_view(self, X, self.n_views, reset=True)
+        return self
+
+    def transform(self, X: Any) -> Array:
+        """Return one embedding of each image: (n, d), (n, 2 d) for "mean+max".
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            As in `fit`.
+        """
+        check_is_fitted(self)
+        views = _by_view(self, X, self.n_views, reset=False)
+        parts = self.pooling.split("+")
+        return np.hstack([views.mean(1) if part == "mean" else views.max(1) for part in parts])
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Return names such as "mean0": object (n_features_out,)."""
+        check_is_fitted(self)
+        d = self.n_features_in_ // self.n_views
+        names = [f"{name}{i}" for name in self.pooling.split("+") for i in range(d)]
+        return np.array(names, dtype=object)
+
+
+def _head_has(method: str) -> Any:
+    """Return a check that the head, fitted or not, has a method."""
+
+    def check(self: ViewsClassifier) -> bool:
+        getattr(getattr(self, "estimator_", self._head()), method)
+        return True
+
+    return check
+
+
+class ViewsClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+    """A head that is trained on every view of each image, and averages its predictions over them.
+
+    Training on views is data augmentation that costs forward passes once: they are cached.
+    Averaging over views is test-time augmentation. All views of an image are in its row, so that no
+    split can part them; heads that split by themselves are given groups.
+
+    Parameters
+    ----------
+    n_views : int >= 1
+        Embeddings side by side in a row: of ``ImageEmbedder(views=..)`` the int itself, 2 for
+        "flip", 10 for "ten-crop".
+    estimator : classifier, default=None
+        The head; None is `LinearProbeClassifier()`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    estimator_ : classifier
+        The fitted head, of d columns.
+    n_features_in_ : int
+        Columns of X.
+
+    See Also
+    --------
+    ViewPooling : One embedding of each image, for tiles, regressors and several labels per image.
+
+    Notes
+    -----
+    A view weighs ``1 / n_views`` where the head takes `sample_weight`, so that C means what it does
+    without views. What it gains and costs is in ``benchmarks/README.md``.
+
+    References
+    ----------
+    Krizhevsky, Sutskever and Hinton, ImageNet Classification with Deep Convolutional Neural
+    Networks, 2012 (averaging predictions over crops).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from featuretl import ImageEmbedder
+    >>> images = load_sample_images().images
+    >>> pipe = make_pipeline(ImageEmbedder(views="flip", cache=None), ViewsClassifier(2))
+    >>> pipe.fit(images, ["temple", "flower"]).predict(images).tolist()
+    ['temple', 'flower']
+    """
+
+    def __init__(self, n_views: int = 1, estimator: Any = None) -> None:
+        self.n_views = n_views
+        self.estimator = estimator
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Fit the head on the views of all images.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            Row i has the embeddings of image i, view by view.
+        y : array-like of shape (n,)
+            Classes of the images.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the images, for heads that take them.
+        groups : array-like of shape (n,), default=None
+            For heads that take them; by default each image is a group.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If the columns do not divide into so many views, or an image has several labels.
+        """
+        views = _by_view(self, X, self.n_views, reset=True)
+        targets = read_targets(self, y, len(views))
+        if targets.multilabel:
+            raise InputError(
+                "ViewsClassifier takes one label per image; for several use ViewPooling before a head."
+            )
+        head = self._head()
+        extra: dict[str, Any] = {}
+        if has_fit_parameter(head, "sample_weight"):
+            weight = read_weight(self, sample_weight, len(views)) / self.n_views
+            extra["sample_weight"] = np.repeat(weight, self.n_views)
+        elif sample_weight is not None:
+            raise InputError(f"{type(head).__name__} takes no sample_weight; leave it out.")
+        if has_fit_parameter(head, "groups"):
+            groups = np.arange(len(views)) if groups is None else np.asarray(groups)
+            extra["groups"] = np.repeat(groups, self.n_views)
+        labels = np.repeat(targets.classes[targets.codes], self.n_views)
+        self.estimator_ = head.fit(_stacked(views), labels, **extra)
+        self.classes_ = self.estimator_.classes_
+        return self
+
+    @available_if(_head_has("predict_proba"))
+    def predict_proba(self, X: Any) -> Array:
+        """Return the mean over views of the head's probabilities: (n, n_classes).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            As in `fit`.
+        """
+        return self._averaged("predict_proba", X)
+
+    @available_if(_head_has("decision_function"))
+    def decision_function(self, X: Any) -> Array:
+        """Return the mean over views of the head's decisions: (n, n_classes), (n,) for two classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            As in `fit`.
+        """
+        return self._averaged("decision_function", X)
+
+    def predict(self, X: Any) -> Array:
+        """Return the class of the greatest mean probability (or decision) of each image: (n,).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            As in `fit`.
+        """
+        check_is_fitted(self)
+        has_probabilities = hasattr(self.estimator_, "predict_proba")
+        scores = self._averaged("predict_proba" if has_probabilities else "decision_function", X)
+        if scores.ndim == 1:
+            return self.classes_[(scores > 0).astype(int)]
+        return self.classes_[scores.argmax(axis=1)]
+
+    def _averaged(self, method: str, X: Any) -> Array:
+        check_is_fitted(self)
+        views = _by_view(self, X, self.n_views, reset=False)
+        scores = getattr(self.estimator_, method)(_stacked(views))
+        averaged: Array = scores.reshape(len(views), self.n_views, *scores.shape[1:]).mean(axis=1)
+        return averaged
+
+    def _head(self) -> Any:
+        return LinearProbeClassifier() if self.estimator is None else clone(self.estimator)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        head = get_tags(self._head())
+        tags.classifier_tags.multi_class = head.classifier_tags.multi_class
+        return tags
+
+
+def _by_view(estimator: Any, X: Any, n_views: int, reset: bool) -> Array:
+    """Return rows (n, n_views x d) as (n, n_views, d)."""
+    owner = type(estimator).__name__
+    check_int(owner, "n_views", n_views, 1)
+    X = validate_data(estimator, X, dtype=_DTYPES, reset=reset)
+    if X.shape[1] % n_views:
+        raise InputError(
+            f"{owner} must have a multiple of n_views = {n_views} columns; got {X.shape[1]}: take "
+            "n_views from the views of ImageEmbedder."
+        )
+    return X.reshape(len(X), n_views, -1)
+
+
+def _stacked(views: Array) -> Array:
+    return views.reshape(-1, views.shape[2])
