@@ -60,6 +60,7 @@ _HOME_OF = {
     "save_model": "featuretl.models.persistence",
     "save_shards": "featuretl.scaleout.output",
     "suggest_labels": "featuretl.labelling.suggest",
+    "task_models": "featuretl.prediction",
     "time_backbone": "featuretl.timing",
     "transrate": "featuretl.ranking.scores",
     "write_report": "featuretl.report.page",

@@ -55,8 +55,10 @@ def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
                 f"or (n, n_tasks); got shape {values.shape}: y.reshape(-1, 1) where there is one."
             )
         table, doubled = {str(k): values[:, k] for k in range(values.shape[1])}, False
-    if not table or doubled:
-        raise InputError(f"y of {owner} must have at least one column, and no name twice.")
+    if not table or doubled or "" in table:
+        raise InputError(
+            f"y of {owner} must have at least one column, and no empty name, and none twice."
+        )
     for name, column in table.items():
         check_length(n, f"Column {printable(name)!r} of y", len(column))
     return table

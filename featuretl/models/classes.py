@@ -6,7 +6,7 @@ they are plain values, and checked by their owners when they are used.
 
 from __future__ import annotations
 
-from featuretl.models.checks import check_tuned
+from featuretl.models.checks import check_tasks, check_tuned
 from featuretl.models.kept import COLUMNS, LINEAR, Kept
 from featuretl.models.steps import STEPS
 
@@ -63,6 +63,17 @@ CLASSES: dict[str, Kept] = {
             "alpha_": "float",
             "path_?": "Bunch",
         },
+    ),
+    "MultiTaskHead": Kept(
+        "featuretl.heads.multi_task",
+        {
+            **COLUMNS,
+            "tasks_": "plain",
+            "estimators_": "plain",
+            "decision_": "str",
+            "ranges_": "plain",
+        },
+        check=check_tasks,
     ),
     "NearestMeanClassifier": Kept(
         "featuretl.heads.nearest_mean",
@@ -144,6 +155,16 @@ CLASSES: dict[str, Kept] = {
     ),
     "TransferRegressor": Kept(
         "featuretl.transfer.regressor", {**_CHOSEN, "estimator_": "Pipeline|FineTuneRegressor"}
+    ),
+    "TransferMultiTask": Kept(
+        "featuretl.transfer.multi_task",
+        {
+            **_CHOSEN,
+            "decision_": "str",
+            "decisions_": "plain",
+            "tasks_": "plain",
+            "estimator_": "Pipeline",
+        },
     ),
     "Decision": Kept(
         "featuretl.transfer.decision",

@@ -36,6 +36,7 @@ class BaseTransfer(BaseEstimator):
 
     _task: ClassVar[Callable[..., Task]]
     _strategies: ClassVar[tuple[str, ...]]
+    decision_: Any
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import parameter_error
+from featuretl._validation import parameter_error, printable
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._columns import KINDS, Column, in_column, read_column, table_of
@@ -282,4 +282,6 @@ def _line(name: str, column: Column, decision: Decision) -> str:
         if outer.images
         else f"no outer score ({outer.how})"
     )
-    return f"{name}: {column.kind} ({column.why}) of {decision.n_images:,} images; {score}."
+    return (
+        f"{printable(name)}: {column.kind} ({column.why}) of {decision.n_images:,} images; {score}."
+    )

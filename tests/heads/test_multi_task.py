@@ -166,7 +166,7 @@ def test_mistakes(digits):
         ({"empty": [None] * 300}, "'empty' of y has no label in any row; leave it out"),
         ({"mixed": ["a", 1] * 150}, "'mixed' of y must hold text, True and False, or numbers; got int and str"),
         ({"one": ["a"] * 300}, "In column 'one' of y: y must have at least 2 classes"),
-        ({1: table["digit"], "1": table["digit"]}, "no name twice"),
+        ({1: table["digit"], "1": table["digit"]}, "no empty name, and none twice"),
         ([["a"], ["b", "c"]] * 150, "equally many values in every row"),
     ]:  # fmt: skip
         with pytest.raises(InputError, match=message):
