@@ -41,7 +41,10 @@ def _try(model: Any, X: Any) -> None:
     last = model.steps[-1][1] if hasattr(model, "steps") else model
     if hasattr(last, "tasks_"):  # MultiTaskHead
         for head in last.estimators_:
-            _try(head, np.zeros((1, last.n_features_in_), np.float32))
+            row = np.zeros((1, last.n_features_in_), np.float32)
+            _try(head, row)
+            if head.predict(row).shape != (1,):
+                raise ValueError("it gives several values for one task")
         return
     if not hasattr(model, "classes_"):
         return
