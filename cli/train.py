@@ -143,8 +143,8 @@ def _tasks(
     label_column: Any, label_separator: str | None, target: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return the columns of several tasks, each with its kind where it was said; {} for one task."""
-    columns = label_column if isinstance(label_column, tuple) else (label_column,)
-    columns = [column for column in columns if column]
+    named = label_column if isinstance(label_column, tuple) else (label_column,)
+    columns = [column for column in named if column]
     if len(columns) + len(target) < 2:
         return {}
     if label_separator or any(isinstance(column, list) for column in columns):

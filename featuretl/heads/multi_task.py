@@ -61,8 +61,8 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    Nothing but the embedding is shared: a head of a task with gaps standardises by other rows than
-    its neighbour, and to extract an image costs as much as to fit some hundred rows.
+    Nothing but the embedding is shared. A head of a task with gaps standardises by other rows than
+    its neighbour, and to fit the heads is little beside embedding (``benchmarks/tasks.py``).
 
     Examples
     --------

@@ -319,7 +319,10 @@ def _part(
 ) -> tuple[dict[str, Any], list[str]]:
     """Return what the page shows of a task, and what it leaves out."""
     subject = found.subject
-    made = source if not name else getattr(source, "decisions_", {}).get(name)
+    if name:
+        decided = decision(getattr(source, "decisions_", {}).get(name), {})
+    else:
+        decided = decision(getattr(subject.model, "decision_", None), card)
     shown, left_out = galleries(found, subject.model if explain else None, pairs=is_main)
     part = {
         "name": printable(name),
@@ -327,9 +330,7 @@ def _part(
         "warnings": [printable(warning) for warning in subject.warnings],
         "tiles": tiles(found),
         "scores_are": printable(subject.scores_are.rstrip(".")),
-        "decision": decision(
-            made if name else getattr(made, "decision_", None), {} if name else card
-        ),
+        "decision": decided,
         "residuals": residuals(found),
         "classes": class_section(found),
         "curves": curves(found),

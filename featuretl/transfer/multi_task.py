@@ -90,11 +90,11 @@ class TransferMultiTask(BaseTransfer):
     >>> china, flower = load_sample_images().images
     >>> images = [p[i : i + 200, i : i + 200] for i in range(0, 180, 30) for p in (china, flower)]
     >>> y = {"what": ["temple", "flower"] * 6, "light": [image.mean() for image in images]}
-    >>> model = TransferMultiTask(random_state=0, cache=None).fit(images, y)
+    >>> model = TransferMultiTask(test_size=0.5, random_state=0, cache=None).fit(images, y)
     >>> model.tasks_
     {'what': 'classification', 'light': 'regression'}
     >>> model.predict(images[:1])[0, 0], model.decisions_["what"].outer.images
-    ('temple', 12)
+    ('temple', 6)
     """
 
     _strategies = ("auto", "linear")
