@@ -27,6 +27,11 @@ def run(*args, code=0):
     return result
 
 
+def _rows(manifest):
+    with manifest.open() as file:
+        return list(csv.DictReader(file))
+
+
 @pytest.fixture(scope="module")
 def place(photos, shared_cache, tmp_path_factory):
     """A folder with a manifest of the crops, what is on them and how light they are, and a model."""
@@ -78,7 +83,7 @@ def test_train_says_what_the_tasks_are(manifest, photos, shared_cache, forwards)
 
 def test_each_task_is_what_the_command_makes_of_it_alone(manifest, photos, model, shared_cache):
     loaded = load_model(model)
-    rows = list(csv.DictReader(manifest.open()))
+    rows = _rows(manifest)
     common = {"backbone": "test_resnet", "weights": "random", "test_size": 0.5, "random_state": 0}
     for kind, name in [(TransferClassifier, "kind"), (TransferRegressor, "light")]:
         y = [row[name] if name == "kind" else row[name] and float(row[name]) for row in rows]
@@ -97,6 +102,13 @@ def test_numbers_are_recognised_or_said(manifest, shared_cache):
     result = run(*args, "kind", "--label-column", "code", "--label-column", "walk")
     assert re.search(r"^code: classification \(2 different whole numbers\)", result.stdout, re.M)
     assert re.search(r"^walk: classification \(8 different whole numbers\)", result.stdout, re.M)
+    # Gaps make fractions of whole numbers, in pandas and what writes its tables.
+    gaps = ["path,code", *(f"{row['path']},{row['code']}.0" for row in _rows(manifest)[1:])]
+    Path("gaps.csv").write_text("\n".join([*gaps, f"{_rows(manifest)[0]['path']},"]))
+    few = ["--label-column", "code", "--n-bootstrap", 0, "--json"]
+    found = json.loads(run("evaluate", "m.featuretl", "gaps.csv", *shared, *few).stdout)
+    assert list(found["tasks"]["code"]["per_class"]) == ["0", "1"]
+    assert found["tasks"]["code"]["n"] == 23
     result = run(*args, "kind", "--target", "walk", "--target", "light", "--groups", "walk")
     assert re.search(r"^walk: regression \(as asked\) of 24 images; r2 ", result.stdout, re.M)
     assert load_model("m.featuretl").tasks_ == {
