@@ -27,7 +27,7 @@ def evaluate(
     device: str,
     n_jobs: int | None,
     path_column: str | None,
-    label_column: str | list[str] | None,
+    label_column: str | list[str] | tuple[str, ...] | None,
     label_separator: str | None,
     n_bootstrap: int,
     cache: str | None,
@@ -36,24 +36,27 @@ def evaluate(
 ) -> None:
     """Score MODEL on PHOTOS whose classes, or numbers, are known, with 95% intervals.
 
-    Images that cannot be read are named, and not scored.
+    Images that cannot be read are named, and not scored. Of a model of several tasks each is scored on
+    the images that have its label: all tasks, by their columns, or those of --label-column.
     """
     from featuretl._progress import image_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
-    from featuretl.prediction import evaluate_model, use_machine
+    from featuretl.prediction import evaluate_model, task_models, use_machine
 
-    from .labels import labels_of
+    from .labels import task_columns, truth_of
     from .tables import print_failures
 
+    loaded = load_model(model, weights=weights)
+    tasks = task_columns(task_models(loaded), label_column, label_separator)
     images = find_images(
         photos,
         path_column=path_column,
-        label_column=label_column,
+        label_column=None if tasks else label_column,
         label_separator=label_separator,
+        task_columns=tasks,
     )
-    loaded = load_model(model, weights=weights)
-    y = labels_of(images, numbers=not hasattr(loaded, "classes_"))
+    y = truth_of(images, numbers=not hasattr(loaded, "classes_"))
     store = resolve_cache(cache, no_cache)
     use_machine(loaded, cache=store, device=device, n_jobs=n_jobs)
     with image_bar("Predicting", len(images)) as progress:
@@ -78,6 +81,16 @@ def _facts(report: Any) -> dict[str, Any]:
 
 
 def _show(report: Any) -> None:
+    from featuretl._validation import printable
+
+    if report.task != "several":
+        _show_scores(report, f"{report.n:,} images")
+        return
+    for name, own in report.tasks.items():
+        _show_scores(own, f"{printable(name)}: {own.n:,} images")
+
+
+def _show_scores(report: Any, title: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -85,7 +98,7 @@ def _show(report: Any) -> None:
 
     from .tables import print_table
 
-    table = Table("score", "value", "95% interval", title=f"{report.n:,} images")
+    table = Table("score", "value", "95% interval", title=Text(title))
     for name, value in report.scores.items():
         low, high = report.intervals.get(name, (math.nan, math.nan))
         interval = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"

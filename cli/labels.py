@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+
+import click
 
 if TYPE_CHECKING:
     from featuretl.images.sources import ImageList
+
+# 007 is a name.
+_NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 
 
 def labels_of(images: ImageList, numbers: bool) -> list[Any]:
@@ -30,6 +36,39 @@ def labels_of(images: ImageList, numbers: bool) -> list[Any]:
         raise InputError(f"The column of numbers holds something else: {error}.") from error
 
 
+def typed_table(images: ImageList) -> dict[str, list[Any]]:
+    """Return the columns of several tasks; those in which all labels are numbers, as numbers."""
+    return {name: _typed(values) for name, values in (images.tasks or {}).items()}
+
+
+def truth_of(images: ImageList, numbers: bool) -> Any:
+    """Return what a model is judged by: `labels_of`, or the columns of several tasks, as text."""
+    return images.tasks if images.tasks is not None else labels_of(images, numbers)
+
+
+def task_columns(
+    tasks: Any, label_column: Any, label_separator: str | None = None
+) -> tuple[str, ...]:
+    """Return the columns of the tasks that are to be scored; () for a model of one task."""
+    if tasks is None:
+        if isinstance(label_column, tuple):
+            raise click.UsageError("The model has one task; give --label-column once.")
+        return ()
+    if label_separator or isinstance(label_column, list):
+        raise click.UsageError(
+            "The model has several tasks: give --label-column once for each, without commas, and no "
+            "--label-separator."
+        )
+    asked = (label_column,) if isinstance(label_column, str) else label_column
+    return asked or tuple(tasks)
+
+
+def _typed(values: list[str | None]) -> list[Any]:
+    if not all(value is None or _NUMBER.fullmatch(value) for value in values):
+        return values
+    return [None if value is None else float(value) for value in values]
+
+
 def _tags_of(images: ImageList, numbers: bool) -> list[Any]:
     """Return the labels of every image, which may have several, or none."""
     from featuretl.exceptions import InputError
@@ -47,7 +86,7 @@ def _tags_of(images: ImageList, numbers: bool) -> list[Any]:
     return tags
 
 
-def check_columns(y: list[Any], label_column: str | list[str] | None) -> None:
+def check_columns(y: list[Any], label_column: Any) -> None:
     """Raise InputError if one of several label columns is 0 for all images: nothing to learn."""
     from featuretl._validation import printable
     from featuretl.exceptions import InputError

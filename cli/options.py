@@ -119,14 +119,31 @@ def model_options(command: F) -> F:
     return command
 
 
+def one_or_tasks(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> str | list[str] | tuple[str, ...] | None:
+    """Return what --label-column was given: a column, a list of 0/1 columns, or a tuple of tasks."""
+    if len(values) < 2:
+        return one_or_list(ctx, param, values[0] if values else None)
+    if any("," in value for value in values) or len(set(values)) < len(values):
+        raise click.BadParameter(
+            "given several times, each is one column, a task of its own, and no column twice.",
+            ctx,
+            param,
+        )
+    return values
+
+
 def label_options(command: F) -> F:
     """Add --label-column and --label-separator."""
     columns = click.option(
         "--label-column",
         metavar="COLUMN,..",
-        callback=one_or_list,
+        multiple=True,
+        callback=one_or_tasks,
         help="Column of a manifest that holds the labels; several columns of 0 and 1, with commas, "
-        "are labels that an image may have together.",
+        "are labels that an image may have together. Given several times, each column is a task of "
+        "its own, of classes or of numbers, and may have gaps.",
     )
     separator = click.option(
         "--label-separator",

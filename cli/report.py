@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .labels import groups_of, labels_of
-from .options import cache_options, json_option, resolve_cache
+from .labels import groups_of, task_columns, truth_of
+from .options import cache_options, json_option, one_or_tasks, resolve_cache
 
 if TYPE_CHECKING:
     from featuretl.images.sources import ImageList
@@ -38,7 +38,11 @@ _COUNTED = {
     default="auto", show_default=True, help="Of EMBEDDINGS; regression: the labels are numbers.",
 )  # fmt: skip
 @click.option("--path-column", help="Column of a manifest that holds the paths.")
-@click.option("--label-column", help="Column of a manifest that holds the classes, or numbers.")
+@click.option(
+    "--label-column", multiple=True, callback=one_or_tasks,
+    help="Column of a manifest that holds the classes, or numbers; of a MODEL of several tasks those "
+    "to report on.  [default: of each task the column of its name]",
+)  # fmt: skip
 @click.option(
     "--groups", metavar="COLUMN",
     help="Column of a manifest; images of one group are held out together.",
@@ -72,7 +76,7 @@ def report(
     output: str,
     train: tuple[str, ...],
     path_column: str | None,
-    label_column: str | None,
+    label_column: str | list[str] | tuple[str, ...] | None,
     groups: str | None,
     weights: str | None,
     device: str,
@@ -92,28 +96,38 @@ def report(
     from featuretl._validation import printable
     from featuretl.images.sources import find_images
     from featuretl.outputs import check_output
+    from featuretl.prediction import task_models
     from featuretl.report.page import write_report
 
     check_output(output, (".html",))
-    columns = {"path_column": path_column, "label_column": label_column}
-    images = find_images(photos, **columns, group_column=groups) if photos else None
     store = resolve_cache(cache, no_cache)
     title = title or f"{Path(source).name}: a report"
-    if source.endswith(".featuretl"):
-        if images is None:
-            raise click.UsageError("MODEL needs PHOTOS to report on.")
+    is_model = source.endswith(".featuretl")
+    if is_model and not photos:
+        raise click.UsageError("MODEL needs PHOTOS to report on.")
+    if train and not is_model:
+        raise click.UsageError("--train belongs to a MODEL; embeddings are divided into folds.")
+    subject: Any = None
+    if is_model:
         subject, card = _model(source, weights, cache=store, device=device, n_jobs=n_jobs)
+        options |= {"card": card, "cache": store}
+    tasks = task_columns(task_models(subject) if is_model else None, label_column)
+    columns: dict[str, Any] = {
+        "path_column": path_column,
+        "label_column": None if tasks else label_column,
+        "task_columns": tasks,
+    }
+    images = find_images(photos, **columns, group_column=groups) if photos else None
+    numbers = options["task"] == "regression"
+    if is_model:
         numbers = not hasattr(subject, "classes_")
         learnt = find_images(train, **columns) if train else None
-        options["train"] = learnt and (learnt.paths, labels_of(learnt, numbers))
-        options |= {"card": card, "cache": store}
+        options["train"] = learnt and (learnt.paths, truth_of(learnt, numbers))
     else:
-        if train:
-            raise click.UsageError("--train belongs to a MODEL; embeddings are divided into folds.")
-        numbers = options["task"] == "regression"
         subject, images = _embeddings(source, images)
+    assert images is not None  # nosec B101
     found = _with_status(
-        write_report, subject, images.paths, labels_of(images, numbers), output,
+        write_report, subject, images.paths, truth_of(images, numbers), output,
         groups=groups_of(images), title=title, **options,
     )  # fmt: skip
     if as_json:
@@ -169,14 +183,24 @@ def _show(found: dict[str, Any]) -> None:
 
     failures = [Failure(i, f["path"], f["error"]) for i, f in enumerate(found["failures"])]
     print_failures(failures, "images that are not in it")
+    if found["task"] != "several":
+        _show_found(found)
+        return
+    for name, own in found["tasks"].items():
+        _show_found(own, f"{printable(name)}: ")
+
+
+def _show_found(found: dict[str, Any], of: str = "") -> None:
+    from featuretl._validation import printable
+
     for warning in found["warnings"]:
-        click.echo(f"Warning: {printable(warning)}", err=True)
+        click.echo(f"Warning: {of}{printable(warning)}", err=True)
     score = "accuracy" if found["task"] == "classification" else "r2"
     value, interval = found["scores"][score], found["intervals"].get(score, [None])
     if None not in (value, *interval):
         low, high = interval
         value = f"{value:.3f} (95% interval {low:.3f} to {high:.3f})"
-    click.echo(f"{score}: {value} on {found['scored']:,} images")
+    click.echo(f"{of}{score}: {value} on {found['scored']:,} images")
     for kind, words in _COUNTED.items():
         if found[kind] is not None and (kind != "mistakes" or score == "accuracy"):
-            click.echo(f"{words}: {len(found[kind]):,}")
+            click.echo(f"{of}{words}: {len(found[kind]):,}")

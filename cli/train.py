@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 
 import click
 
-from .labels import check_columns, groups_of, labels_of
+from .labels import check_columns, groups_of, labels_of, typed_table
 from .options import cache_options, json_option, label_options, one_or_list, resolve_cache
 
 
@@ -48,7 +49,11 @@ class AutoNoneOrShare(click.ParamType):
 )  # fmt: skip
 @click.option("--path-column", help="Column of a manifest that holds the paths.")
 @label_options
-@click.option("--target", metavar="COLUMN", help="Column of a manifest of numbers: regression.")
+@click.option(
+    "--target", metavar="COLUMN", multiple=True,
+    help="Column of a manifest of numbers: regression; given several times, or beside "
+    "--label-column, a task of its own.",
+)  # fmt: skip
 @click.option(
     "--groups", metavar="COLUMN",
     help="Column of a manifest; images of one group stay on one side of every split.",
@@ -73,9 +78,9 @@ def train(
     photos: tuple[str, ...],
     output: str,
     path_column: str | None,
-    label_column: str | list[str] | None,
+    label_column: str | list[str] | tuple[str, ...] | None,
     label_separator: str | None,
-    target: str | None,
+    target: tuple[str, ...],
     groups: str | None,
     cache: str | None,
     no_cache: bool,
@@ -86,7 +91,9 @@ def train(
 
     PHOTOS are class folders, or .csv or .parquet manifests. The strategy is chosen on inner
     splits; the score is that of images that had no part in it. Images with several labels each take
-    "--strategy linear", and --label-separator or several columns in --label-column.
+    "--strategy linear", and --label-separator or several columns in --label-column. Several tasks on
+    the same images, each with its --label-column or --target, are one model of linear probes. A column
+    of numbers with a fraction, or of more than 20 different ones, is a regression without --target, too.
     """
     from featuretl._validation import printable
     from featuretl.images.sources import find_images
@@ -94,28 +101,35 @@ def train(
     from featuretl.models.format import check_target
     from featuretl.models.persistence import save_model
     from featuretl.transfer.classifier import TransferClassifier
+    from featuretl.transfer.multi_task import TransferMultiTask
     from featuretl.transfer.regressor import TransferRegressor
 
     check_target(output)
-    if target and label_column:
-        raise click.UsageError("--target and --label-column exclude each other.")
+    tasks = _tasks(label_column, label_separator, target)
     images = find_images(
         photos,
         path_column=path_column,
-        label_column=target or label_column,
+        label_column=None if tasks else target[0] if target else label_column,
         label_separator=label_separator,
         group_column=groups,
+        task_columns=tuple(tasks),
     )
-    y = labels_of(images, numbers=target is not None)
-    check_columns(y, label_column)
-    store = resolve_cache(cache, no_cache)
     kind: Any = TransferRegressor if target else TransferClassifier
+    if tasks:
+        given = {name: task for name, task in tasks.items() if task}
+        kind = functools.partial(TransferMultiTask, tasks=given)
+        y: Any = typed_table(images)
+        rows: list[Any] = [dict(zip(y, row, strict=True)) for row in zip(*y.values(), strict=True)]
+    else:
+        y = rows = labels_of(images, numbers=bool(target))
+        check_columns(y, label_column)
+    store = resolve_cache(cache, no_cache)
     model = kind(
         **options,
         cache=store,
         verbose=1,
     ).fit(images.paths, y, groups=groups_of(images))
-    data = data_of(images.paths, y, store)
+    data = data_of(images.paths, rows, store)
     card = {"data": data, "command": shlex.join(["featuretl", *sys.argv[1:]])}
     save_model(model, output, card=card)
     if as_json:
@@ -125,24 +139,53 @@ def train(
     click.echo(f"Model: {printable(output)}")
 
 
+def _tasks(
+    label_column: Any, label_separator: str | None, target: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the columns of several tasks, each with its kind where it was said; {} for one task."""
+    named = label_column if isinstance(label_column, tuple) else (label_column,)
+    columns = [column for column in named if column]
+    if len(columns) + len(target) < 2:
+        return {}
+    if label_separator or any(isinstance(column, list) for column in columns):
+        raise click.UsageError(
+            "Several labels per image are no one of several tasks: --label-separator, commas in "
+            "--label-column and several tasks exclude each other."
+        )
+    if len({*columns, *target}) < len(columns) + len(target):
+        raise click.UsageError("Each task is another column; one is named twice.")
+    return {**dict.fromkeys(columns), **dict.fromkeys(target, "regression")}
+
+
 def _show(model: Any) -> None:
-    """Print the decision: the table and why."""
+    """Print the decision: the table and why; of several tasks a line each."""
     from rich.console import Console
 
     from .tables import print_table
 
+    console = Console()
+    if hasattr(model, "decisions_"):
+        console.print(model.decision_, soft_wrap=not console.is_terminal, markup=False)
+        return
     parts = model.decision_.__rich__().renderables
     print_table(parts[0])
-    console = Console()
     console.print(parts[1], soft_wrap=not console.is_terminal)
 
 
 def _facts(model: Any, output: str) -> dict[str, Any]:
-    decision = model.decision_
+    if hasattr(model, "decisions_"):
+        tasks = {
+            name: {"task": model.tasks_[name], **_decided(decision)}
+            for name, decision in model.decisions_.items()
+        }
+        return {"output": output, "backbone": model.backbone_, "tasks": tasks}
+    return {"output": output, **_decided(model.decision_)}
+
+
+def _decided(decision: Any) -> dict[str, Any]:
     candidates = json.loads(decision.candidates.to_json(orient="records"))
     outer = {k: v if v == v else None for k, v in vars(decision.outer).items()}
     return {
-        "output": output,
         "strategy": decision.strategy,
         "backbone": decision.backbone,
         "images": decision.n_images,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
 from featuretl._engine import Failure
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError, InputError
+from featuretl.heads._columns import in_column, read_column, table_of
 from featuretl.heads._targets import is_label_lists
 from featuretl.heads.metrics import metrics_report
+from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images, name_of
 
 Array = np.ndarray[Any, Any]
@@ -40,12 +44,18 @@ class Predictions:
         probable one.
     failures : list of Failure
         The others, with their positions in the batch.
+
+    Of a model of several tasks `predicted` and `proba` are dicts of these, by task.
     """
 
     ok: Array
-    predicted: Array
-    proba: Array | None
+    predicted: Any
+    proba: Any
     failures: list[Failure]
+
+    def of_task(self, name: str) -> Predictions:
+        """Return those of one of several tasks."""
+        return Predictions(self.ok, self.predicted[name], self.proba[name], self.failures)
 
 
 def predict_images(model: Any, images: Sequence[Any]) -> Predictions:
@@ -63,8 +73,14 @@ def predict_images(model: Any, images: Sequence[Any]) -> Predictions:
         return _by_halves(model, images)
     extraction = steps[0][1].extract(images)
     ok = extraction.ok
-    rest, X = model[1:], extraction.to_numpy()[ok]
-    return Predictions(ok, *_outputs(rest, X), extraction.failures)
+    X = extraction.to_numpy()[ok]
+    tasks = task_models(model)
+    if tasks is None:
+        return Predictions(ok, *_outputs(model[1:], X), extraction.failures)
+    outputs = {name: _outputs(one[1:], X) for name, one in tasks.items()}
+    predicted = {name: output[0] for name, output in outputs.items()}
+    proba = {name: output[1] for name, output in outputs.items()}
+    return Predictions(ok, predicted, proba, extraction.failures)
 
 
 def evaluate_model(
@@ -86,7 +102,9 @@ def evaluate_model(
     images : sequence of n images
     y : array-like of shape (n,), (n, n_labels) or (n, n_outputs)
         Classes, of the type of the model's or as text; n lists of labels, or an indicator of 0 and
-        1, for a model of several labels per image; or numbers.
+        1, for a model of several labels per image; or numbers. For a model of several tasks a
+        DataFrame, or a dict, with a column for each that is to be scored; None, NaN and empty text
+        are missing labels.
     n_bootstrap : int >= 0, default=200
         Resamples of the images; 0 gives no intervals.
     confidence : float in (0, 1), default=0.95
@@ -99,37 +117,118 @@ def evaluate_model(
     Returns
     -------
     Bunch
-        As `metrics_report`, over the images that could be read; and `failures`, the others.
+        As `metrics_report`, over the images that could be read; and `failures`, the others. Of
+        several tasks `task` is "several", `n` the images, and `tasks` has such a Bunch for each, over
+        the images that have its label.
 
     Raises
     ------
     InputError
-        If lengths differ, `y` holds a class that the model does not know, or no image can be read.
+        If lengths differ, `y` holds a class or a task that the model does not know, or no image can
+        be read.
     """
     check_takes_images(model)
     images = as_images(images, "evaluate_model")
-    y = known_labels(model, y)
-    if len(y) != len(images):
-        raise InputError(f"y must have one entry per image; got {len(y)} for {len(images)}.")
+    options = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": random_state}
+    tasks = task_models(model)
+    truth: Any = known_labels(model, y) if tasks is None else known_tasks(tasks, y, len(images))
+    if tasks is None and len(truth) != len(images):
+        raise InputError(f"y must have one entry per image; got {len(truth)} for {len(images)}.")
     parts = list(in_batches(model, images, progress))
     failures = [failure for part in parts for failure in part.failures]
-    ok = np.concatenate([part.ok for part in parts]) if parts else np.zeros(0, bool)
-    if not ok.any():
+    if not any(part.ok.any() for part in parts):
         raise InputError(f"None of {len(images)} images could be read; there is nothing to score.")
+    if tasks is None:
+        every = np.arange(len(images))
+        return Bunch(**_scores(model, every, truth, parts, options), failures=failures)
+    reports = {}
+    for name, (rows, y_of_task) in truth.items():
+        of_task = [part.of_task(name) for part in parts]
+        with in_column(name):
+            reports[name] = _scores(tasks[name], rows, y_of_task, of_task, options)
+    n = sum(int(part.ok.sum()) for part in parts)
+    return Bunch(task="several", n=n, tasks=reports, failures=failures)
+
+
+def task_models(model: Any) -> dict[str, Any] | None:
+    """Return for each task of a model of several a model of this task alone; None for one task.
+
+    Parameters
+    ----------
+    model : estimator
+        Fitted: a pipeline that ends with `MultiTaskHead`, or `TransferMultiTask`.
+
+    Returns
+    -------
+    dict of str to Pipeline, or None
+        They share the steps before the heads, and do all that other models do: `explain`,
+        `export_model`, `save_model`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from featuretl import ImageEmbedder, MultiTaskHead
+    >>> images = load_sample_images().images
+    >>> model = make_pipeline(ImageEmbedder(cache=None), MultiTaskHead())
+    >>> y = {"what": ["temple", "flower"], "light": [0.3, 0.4]}
+    >>> task_models(model.fit(images, y))["what"].predict(images).tolist()
+    ['temple', 'flower']
+    """
+    model = inner_of(model)
+    head = _ends_of(model)[1]
+    if not isinstance(head, MultiTaskHead):
+        return None
+    before = getattr(model, "steps", [])[:-1]
+    return {
+        name: Pipeline([*before, ("head", one)])
+        for name, one in zip(head.tasks_, head.estimators_, strict=True)
+    }
+
+
+def known_tasks(tasks: dict[str, Any], y: Any, n: int) -> dict[str, tuple[Array, Array]]:
+    """Return for each task in `y` which of n rows have a label, and these as the model knows them."""
+    table = table_of("evaluate_model", y, n)
+    unknown = [name for name in table if name not in tasks]
+    if unknown:
+        raise InputError(
+            f"y has a column {printable(unknown[0])!r}, which is no task of the model; it has "
+            f"{printable(', '.join(tasks))}."
+        )
+    known = {}
+    for name, values in table.items():
+        classes = getattr(tasks[name], "classes_", None)
+        column = read_column(name, values, "regression" if classes is None else "classification")
+        labels = column.y
+        if classes is not None and classes.dtype.kind == "i" and labels.dtype.kind == "U":
+            with contextlib.suppress(ValueError):  # "3.0" as 3
+                labels = read_column(name, labels.astype(np.float64), "classification").y
+        with in_column(name):
+            known[name] = column.rows, known_labels(tasks[name], labels)
+    return known
+
+
+def _scores(
+    model: Any, rows: Array, y: Array, parts: list[Predictions], options: dict[str, Any]
+) -> Bunch:
+    """Return the scores of predictions of images, of which `rows` have a truth, `y`."""
+    ok = np.concatenate([part.ok for part in parts])
+    readable = ok[rows]
+    if not readable.any():
+        raise InputError("no image that has a label could be read; there is nothing to score.")
+    place = (np.cumsum(ok) - 1)[rows[readable]]
+    predicted = np.concatenate([part.predicted for part in parts if part.ok.any()])
     proba = None
     if parts[0].proba is not None:
-        proba = np.concatenate([part.proba for part in parts if part.proba is not None])
-    report = metrics_report(
-        y[ok],
-        np.concatenate([part.predicted for part in parts if part.ok.any()]),
+        proba = np.concatenate([part.proba for part in parts if part.proba is not None])[place]
+    return metrics_report(
+        y[readable],
+        predicted[place],
         proba,
         task=_task_of(model),
         labels=getattr(model, "classes_", None),
-        n_bootstrap=n_bootstrap,
-        confidence=confidence,
-        random_state=random_state,
+        **options,
     )
-    return Bunch(**report, failures=failures)
 
 
 def inner_of(model: Any) -> Any:

@@ -4,6 +4,8 @@ Columns, the same in all three: ``path``; ``prediction``, empty for an image tha
 where the model abstains; for classes with probabilities ``label_1``, ``probability_1``, .., the most
 probable first; ``error``, why an image could not be read. Of a model that gives several labels per
 image the prediction is these, divided by ``;``, and there is a column ``probability_LABEL`` for each.
+Of a model of several tasks there are these columns for each, with ``_TASK`` after their names:
+``prediction_species``, ``label_1_species``, ``probability_1_species``, ``prediction_age``, ..
 
 While they are made, predictions lie in the folder ``OUT.partial``, a Parquet file per batch, which one
 process at a time may fill. After a kill the same call makes the batches that are missing, and those
@@ -18,7 +20,7 @@ import json
 import numbers
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from featuretl.prediction import (
     inner_of,
     is_multilabel,
     predict_batch,
+    task_models,
 )
 from featuretl.prediction_parts import Parts
 
@@ -62,7 +65,7 @@ class Written:
     failed : int
         Images that cannot be read.
     abstained : int
-        Images of which nothing is as probable as the threshold.
+        Images of which nothing is as probable as the threshold; of several tasks, in one at least.
     """
 
     images: int
@@ -94,7 +97,8 @@ def predict_to_file(
         the columns are is told in `featuretl.prediction_files`.
     top : int >= 1, default=1
         How many classes to name with their probabilities, at most all. A model of several labels
-        per image names all.
+        per image names all. Of several tasks it holds for those with probabilities, as does
+        `threshold`.
     threshold : float in [0, 1], optional
         What is less probable is not predicted. By default 0, and 0.5 for each of several labels.
         Where nothing is as probable the model abstains: its prediction is empty.
@@ -118,7 +122,7 @@ def predict_to_file(
     target = check_output(path, ENDINGS)
     images = as_images(images, "predict_to_file")
     check_takes_images(model)
-    columns = _Columns.of(model, top, threshold)
+    columns = _Table.of(model, top, threshold)
     identity = _identity(model, images, top, columns.threshold)
     resumed = 0
     try:
@@ -133,7 +137,7 @@ def predict_to_file(
                     parts.add(columns.table(names, begin, predict_batch(model, images, begin)))
                 if progress:
                     progress(begin + len(batch))
-            failed, abstained = _join(parts, target, columns.schema)
+            failed, abstained = _join(parts, target, columns)
         return Written(len(images), resumed, failed, abstained)
     except OSError as error:
         raise StoreError(
@@ -151,14 +155,11 @@ class _Columns:
     threshold: float
     is_number: bool
     multilabel: bool
+    # Of one of several tasks "_" and its name.
+    ending: str = ""
 
     @classmethod
     def of(cls, model: Any, top: int, threshold: float | None) -> _Columns:
-        check_int("predict_to_file", "top", top, 1)
-        if threshold is not None and not (
-            isinstance(threshold, numbers.Real) and 0 <= float(threshold) <= 1
-        ):
-            raise parameter_error("predict_to_file", "threshold", "a number in [0, 1]", threshold)
         multilabel = is_multilabel(model)
         if hasattr(inner_of(model), "predict_proba"):
             classes = [as_utf8(str(name)) for name in model.classes_]
@@ -178,43 +179,37 @@ class _Columns:
         return cls(tags, 0, 0.0, not hasattr(model, "classes_"), multilabel)
 
     @property
-    def schema(self) -> pa.Schema:
-        """What the file holds."""
-        fields = [("path", pa.string())]
-        fields.append(("prediction", pa.float64() if self.is_number else pa.string()))
+    def fields(self) -> list[tuple[str, pa.DataType]]:
+        """Names and types."""
+        fields = [("prediction", pa.float64() if self.is_number else pa.string())]
         if self.multilabel and self.top:
             fields += [(f"probability_{name}", pa.float64()) for name in self.classes or ()]
         else:
             for rank in range(1, self.top + 1):
                 fields += [(f"label_{rank}", pa.string()), (f"probability_{rank}", pa.float64())]
-        return pa.schema([*fields, ("error", pa.string())])
+        return [(name + self.ending, kind) for name, kind in fields]
 
-    def table(self, names: list[str], begin: int, predictions: Predictions) -> pa.Table:
-        """Return the rows of the batch that begins at image `begin`."""
-        n, rows = len(names), np.flatnonzero(predictions.ok)
-        columns: dict[str, list[Any]] = {name: [None] * n for name in self.schema.names}
-        columns["path"] = [as_utf8(name) for name in names]
-        for failure in predictions.failures:
-            columns["error"][failure.index - begin] = as_utf8(failure.message)
-        fill = self._fill_tags if self.multilabel else self._fill
-        fill(columns, rows, predictions)
-        return pa.table(columns, schema=self.schema)
+    def fill(self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions) -> None:
+        """Enter the predictions of `rows`."""
+        (self._fill_tags if self.multilabel else self._fill)(columns, rows, predictions)
 
     def _fill(self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions) -> None:
         """Enter one class, or number, for each of `rows`."""
         if predictions.predicted.ndim > 1:
             raise InputError("The model gives several numbers per image; use its predict.")
         for row, value in zip(rows, predictions.predicted.tolist(), strict=True):
-            columns["prediction"][row] = value if self.is_number else as_utf8(str(value))
+            columns[f"prediction{self.ending}"][row] = (
+                value if self.is_number else as_utf8(str(value))
+            )
         if self.classes is None or predictions.proba is None:
             return
         order = np.argsort(-predictions.proba, axis=1, kind="stable")[:, : self.top]
         for row, chosen, proba in zip(rows, order, predictions.proba, strict=True):
             for rank, code in enumerate(chosen, 1):
-                columns[f"label_{rank}"][row] = self.classes[code]
-                columns[f"probability_{rank}"][row] = float(proba[code])
+                columns[f"label_{rank}{self.ending}"][row] = self.classes[code]
+                columns[f"probability_{rank}{self.ending}"][row] = float(proba[code])
             if proba[chosen[0]] < self.threshold:
-                columns["prediction"][row] = None
+                columns[f"prediction{self.ending}"][row] = None
 
     def _fill_tags(
         self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions
@@ -224,25 +219,79 @@ class _Columns:
         chosen = predictions.predicted > 0 if proba is None else proba >= self.threshold
         for i, row in enumerate(rows):
             tags = TAG_SEPARATOR.join(names[code] for code in np.flatnonzero(chosen[i]))
-            columns["prediction"][row] = tags or None
+            columns[f"prediction{self.ending}"][row] = tags or None
             if proba is not None:
                 for name, value in zip(names, proba[i].tolist(), strict=True):
-                    columns[f"probability_{name}"][row] = value
+                    columns[f"probability_{name}{self.ending}"][row] = value
 
 
-def _join(parts: Parts, target: Path, schema: pa.Schema) -> tuple[int, int]:
-    """Write all rows to one file; return how many failed and how many have no prediction."""
+@dataclass(frozen=True)
+class _Table:
+    """The columns of a file: those of a model, or of each of its tasks, by name."""
+
+    tasks: dict[str | None, _Columns]
+
+    @classmethod
+    def of(cls, model: Any, top: int, threshold: float | None) -> _Table:
+        check_int("predict_to_file", "top", top, 1)
+        if threshold is not None and not (
+            isinstance(threshold, numbers.Real) and 0 <= float(threshold) <= 1
+        ):
+            raise parameter_error("predict_to_file", "threshold", "a number in [0, 1]", threshold)
+        tasks = task_models(model)
+        if tasks is None:
+            return cls({None: _Columns.of(model, top, threshold)})
+        certain = [name for name, one in tasks.items() if not hasattr(one, "predict_proba")]
+        columns: dict[str | None, _Columns] = {}
+        for name, one in tasks.items():
+            # Where no task gives probabilities the first says so.
+            asked = (1, None) if name in certain and len(certain) < len(tasks) else (top, threshold)
+            columns[name] = replace(_Columns.of(one, *asked), ending=f"_{as_utf8(name)}")
+        return cls(columns)
+
+    @property
+    def threshold(self) -> Any:
+        """The threshold, or that of each task."""
+        used = [columns.threshold for columns in self.tasks.values()]
+        return used[0] if None in self.tasks else used
+
+    @property
+    def predictions(self) -> list[str]:
+        """Names of the columns that hold a prediction."""
+        return [f"prediction{columns.ending}" for columns in self.tasks.values()]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """What the file holds."""
+        fields = [field for columns in self.tasks.values() for field in columns.fields]
+        return pa.schema([("path", pa.string()), *fields, ("error", pa.string())])
+
+    def table(self, names: list[str], begin: int, predictions: Predictions) -> pa.Table:
+        """Return the rows of the batch that begins at image `begin`."""
+        n, rows = len(names), np.flatnonzero(predictions.ok)
+        columns: dict[str, list[Any]] = {name: [None] * n for name in self.schema.names}
+        columns["path"] = [as_utf8(name) for name in names]
+        for failure in predictions.failures:
+            columns["error"][failure.index - begin] = as_utf8(failure.message)
+        for task, own in self.tasks.items():
+            own.fill(columns, rows, predictions if task is None else predictions.of_task(task))
+        return pa.table(columns, schema=self.schema)
+
+
+def _join(parts: Parts, target: Path, columns: _Table) -> tuple[int, int]:
+    """Write all rows to one file; return how many failed and how many lack a prediction."""
     counts = np.zeros(2, int)
 
     def tables() -> Iterator[pa.Table]:
         for table in parts.tables():
             failed = table.num_rows - table["error"].null_count
-            counts[:] += failed, table["prediction"].null_count - failed
+            empty = [table[name].is_null().to_numpy() for name in columns.predictions]
+            counts[:] += failed, np.any(empty, axis=0).sum() - failed
             yield table
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
-            _WRITERS[target.suffix](file, schema, tables())
+            _WRITERS[target.suffix](file, columns.schema, tables())
             file.flush()
             os.fsync(file.fileno())
 
@@ -256,7 +305,7 @@ def _path_of(image: Any, index: int) -> str:
     return os.fsdecode(image) if is_path else name_of(image, index)
 
 
-def _identity(model: Any, images: Any, top: int, threshold: float) -> dict[str, Any]:
+def _identity(model: Any, images: Any, top: int, threshold: Any) -> dict[str, Any]:
     names = hashlib.sha256()
     for number, image in enumerate(images):
         names.update(f"{name_of(image, number)}\n".encode())

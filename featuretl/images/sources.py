@@ -30,6 +30,7 @@ class Columns(NamedTuple):
     path: str | None = None
     label: str | Sequence[str] | None = None
     group: str | None = None
+    tasks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,15 @@ class ImageList:
         One per path; None where no column of groups was named.
     tags : list of (list of str or None), or None
         One list per path where an image may have several labels: `labels` is None then.
+    tasks : dict of str to list of (str or None), or None
+        Where columns of several tasks were named, the value in each, one per path; `labels` is None.
     """
 
     paths: list[str]
     labels: list[str | None] | None = None
     groups: list[str | None] | None = None
     tags: list[list[str] | None] | None = None
+    tasks: dict[str, list[str | None]] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -127,6 +131,7 @@ def find_images(
     label_column: str | Sequence[str] | None = None,
     label_separator: str | None = None,
     group_column: str | None = None,
+    task_columns: Sequence[str] = (),
 ) -> ImageList:
     """Resolve what a user names on the command line into ordered images.
 
@@ -143,6 +148,8 @@ def find_images(
         What divides the tags of an image in its label, such as ";"; an empty label has no tags.
     group_column : str, optional
         Column of a manifest that says which images belong together.
+    task_columns : sequence of str, default=()
+        Columns of a manifest each of which is a task of its own, in the place of a label column.
 
     Raises
     ------
@@ -150,7 +157,7 @@ def find_images(
         If a source is missing, names no image, lacks the column, or a column of tags holds others
         than 0 and 1.
     """
-    columns = Columns(path_column, label_column, group_column)
+    columns = Columns(path_column, label_column, group_column, task_columns)
     parts = [_from_source(os.fspath(source), columns) for source in sources]
     if not parts:
         raise InputError("No images were named; give a folder, a glob, files or a manifest.")
@@ -160,6 +167,13 @@ def find_images(
         _joined([part.groups for part in parts], parts),
         _joined([part.tags for part in parts], parts),
     )
+    if task_columns:
+        by_part = [part.tasks or {} for part in parts]
+        tasks = {
+            name: _joined([own.get(name) for own in by_part], parts) or [None] * len(images)
+            for name in task_columns
+        }
+        return replace(images, labels=None, tasks=tasks)
     if not label_separator or images.labels is None:
         return images
     tags = [_split(label or "", label_separator) for label in images.labels]
@@ -284,8 +298,11 @@ def _from_table(table: pyarrow.Table, manifest: Path, columns: Columns) -> Image
             f"Column {printable(path_name)!r} of the manifest {printable(manifest)!r} must hold a "
             f"path in every row; it holds {len(values)} rows, {sum(not v for v in values)} of them empty."
         )
-    tags, label_name = None, None
-    if isinstance(columns.label, str) or columns.label is None:
+    tags, label_name, tasks = None, None, None
+    if columns.tasks:
+        names = [_column(table, manifest, name, ()) or name for name in columns.tasks]
+        tasks = {name: [v or None for v in _strings(table, name)] for name in names}
+    elif isinstance(columns.label, str) or columns.label is None:
         label_name = _column(table, manifest, columns.label, LABEL_COLUMNS)
     else:
         tags = _tags(table, manifest, columns.label)
@@ -295,7 +312,7 @@ def _from_table(table: pyarrow.Table, manifest: Path, columns: Columns) -> Image
         for name in (label_name, group_name)
     )
     paths = [str(manifest.parent / value) for value in values if value]
-    return ImageList(paths, labels, groups, tags)
+    return ImageList(paths, labels, groups, tags, tasks)
 
 
 def _tags(table: pyarrow.Table, manifest: Path, names: Sequence[str]) -> list[Any]:

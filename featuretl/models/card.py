@@ -36,7 +36,9 @@ def card_of(model: Any) -> Card:
     dict
         `model`, its class; `created`, UTC; `versions`; where they are known `backbone`, `weights`
         (sha256 of its tensors), `strategy`, `classes` (as text), `decision` (sentences) and
-        `metrics`: `name`, `score`, `low` and `high` (the 95% interval) and `images`, held out.
+        `metrics`: `name`, `score`, `low` and `high` (the 95% interval) and `images`, held out. Of
+        several tasks `tasks` has a dict of each, by name: `task`, its `classes` or the `range` of its
+        numbers in training, and `metrics`.
     """
     libraries = versions(("torch", "timm", "pillow", "scikit-learn", "numpy"))
     card: Card = {
@@ -55,7 +57,10 @@ def card_of(model: Any) -> Card:
     if hasattr(embedder, "recipe"):
         backbone = embedder.recipe()["backbone"]
         card |= {"backbone": backbone["name"], "weights": backbone["tensors"]}
-    if hasattr(model, "classes_"):
+    last = inner.steps[-1][1] if hasattr(inner, "steps") else inner
+    if hasattr(last, "tasks_"):
+        card |= {"decision": str(decision or last.decision_), "tasks": _tasks(model, last)}
+    elif hasattr(model, "classes_"):
         card["classes"] = [str(name) for name in model.classes_]
     return card
 
@@ -126,6 +131,21 @@ def _keys(images: Sequence[Any], store: EmbeddingStore | None) -> list[bytes | N
         for i, key in zip(files, store.memo.digests(paths), strict=True):
             keys[i] = key
     return keys
+
+
+def _tasks(model: Any, head: Any) -> Card:
+    """Return what each task of a `MultiTaskHead` is, and how good where that was measured."""
+    classes, decisions = head.classes_, getattr(model, "decisions_", {})
+    tasks: Card = {}
+    for name, kind in head.tasks_.items():
+        tasks[name] = {"task": kind}
+        if name in classes:
+            tasks[name]["classes"] = [str(label) for label in classes[name]]
+        else:
+            tasks[name]["range"] = list(head.ranges_[name])
+        if name in decisions:
+            tasks[name]["metrics"] = _metrics(decisions[name])
+    return tasks
 
 
 def _metrics(decision: Any) -> Card | None:

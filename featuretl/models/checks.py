@@ -98,3 +98,34 @@ def check_views(model: Any) -> None:
     )
     if not fits:
         raise ValueError("the head of its ViewsClassifier does not fit its views")
+
+
+def check_tasks(head: Any) -> None:
+    """Raise ValueError unless the tasks of a `MultiTaskHead` and its heads fit together."""
+    tasks, heads, ranges = head.tasks_, head.estimators_, head.ranges_
+    fits = (
+        isinstance(tasks, dict)
+        and isinstance(heads, list)
+        and isinstance(ranges, dict)
+        and len(tasks) == len(heads) > 0
+        and all(isinstance(name, str) for name in tasks)
+        and all(
+            hasattr(one, "predict")
+            and not hasattr(one, "tasks_")
+            and getattr(one, "n_features_in_", None) == head.n_features_in_
+            and kind == ("classification" if hasattr(one, "classes_") else "regression")
+            for kind, one in zip(tasks.values(), heads, strict=True)
+        )
+        and list(ranges) == [name for name, kind in tasks.items() if kind == "regression"]
+        and all(_is_range(value) for value in ranges.values())
+    )
+    if not fits:
+        raise ValueError("the tasks of its MultiTaskHead do not fit together")
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(number, float) for number in value)
+    )

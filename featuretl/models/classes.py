@@ -6,7 +6,7 @@ they are plain values, and checked by their owners when they are used.
 
 from __future__ import annotations
 
-from featuretl.models.checks import check_tuned, check_views
+from featuretl.models.checks import check_tasks, check_tuned, check_views
 from featuretl.models.kept import COLUMNS, LINEAR, Kept
 from featuretl.models.steps import STEPS
 
@@ -69,6 +69,17 @@ CLASSES: dict[str, Kept] = {
         "featuretl.heads.views",
         {**COLUMNS, "classes_": "labels[c]", "estimator_": "plain"},
         check=check_views,
+    ),
+    "MultiTaskHead": Kept(
+        "featuretl.heads.multi_task",
+        {
+            **COLUMNS,
+            "tasks_": "plain",
+            "estimators_": "plain",
+            "decision_": "str",
+            "ranges_": "plain",
+        },
+        check=check_tasks,
     ),
     "NearestMeanClassifier": Kept(
         "featuretl.heads.nearest_mean",
@@ -151,6 +162,16 @@ CLASSES: dict[str, Kept] = {
     ),
     "TransferRegressor": Kept(
         "featuretl.transfer.regressor", {**_CHOSEN, "estimator_": "Pipeline|FineTuneRegressor"}
+    ),
+    "TransferMultiTask": Kept(
+        "featuretl.transfer.multi_task",
+        {
+            **_CHOSEN,
+            "decision_": "str",
+            "decisions_": "plain",
+            "tasks_": "plain",
+            "estimator_": "Pipeline",
+        },
     ),
     "Decision": Kept(
         "featuretl.transfer.decision",

@@ -36,8 +36,8 @@ _FROM_FILE = "file"
 def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = None) -> None:
     """Write a fitted model to one file, without pickle.
 
-    Kept are the heads, `ImageEmbedder`, `FineTuneClassifier`, `TransferClassifier` and their
-    regressors, and pipelines of these with scikit-learn's StandardScaler, Normalizer, PCA,
+    Kept are the heads, `ImageEmbedder`, `FineTuneClassifier`, `TransferClassifier`, their
+    regressors and `TransferMultiTask`, and pipelines of these with scikit-learn's StandardScaler, Normalizer, PCA,
     LogisticRegression, LinearSVC, SVC, Ridge, SVR, Nystroem, KNeighborsClassifier and -Regressor
     (of the rows that they hold the index is made anew), MLPClassifier and -Regressor,
     SelfTrainingClassifier and TransformedTargetRegressor. For other steps there is

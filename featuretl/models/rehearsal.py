@@ -38,6 +38,14 @@ def _try(model: Any, X: Any) -> None:
         model.transform(X)
         return
     model.predict(X)
+    last = model.steps[-1][1] if hasattr(model, "steps") else model
+    if hasattr(last, "tasks_"):  # MultiTaskHead
+        for head in last.estimators_:
+            row = np.zeros((1, last.n_features_in_), np.float32)
+            _try(head, row)
+            if head.predict(row).shape != (1,):
+                raise ValueError("it gives several values for one task")
+        return
     if not hasattr(model, "classes_"):
         return
     classes = len(model.classes_)

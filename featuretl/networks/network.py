@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._validation import printable
 from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.views import n_views
 from featuretl.exceptions import ModelError
 from featuretl.images.inputs import read
 from featuretl.networks.heads import Head, head_of, tuned_head
-from featuretl.prediction import check_takes_images, inner_of
+from featuretl.prediction import check_takes_images, inner_of, task_models
 
 Array = np.ndarray[Any, Any]
 
@@ -65,11 +66,17 @@ def network_of(model: Any, device: str = "auto") -> Network:
     InputError
         If the model takes no images.
     ModelError
-        If a step has no form as a network.
+        If a step has no form as a network, or the model has several tasks.
     BackboneError
         If the backbone cannot be loaded.
     """
     check_takes_images(model)
+    tasks = task_models(model)
+    if tasks is not None:
+        raise ModelError(
+            f"The model has several tasks ({printable(', '.join(tasks))}); explain and export_model "
+            "take one: task_models(model)[NAME] is a model of its own, which save_model keeps, too."
+        )
     model = inner_of(model)
     if hasattr(model, "_tuned"):
         backbone, tuned, layers = model._tuned.whole(device)

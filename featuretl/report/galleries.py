@@ -21,13 +21,19 @@ _SHOWN, _SHOWN_PAIRS = 24, 12
 _SIDE, _QUALITY = 240, 72
 
 
-def galleries(found: Examination, model: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the sections, with evidence for mistakes unless `model` is None, and what they leave out."""
+def galleries(
+    found: Examination, model: Any, pairs: bool = True
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the sections, with evidence for mistakes unless `model` is None, and what they leave out.
+
+    Without `pairs` there are no near-duplicates and leaks.
+    """
     made = [_mistakes(found, model)]
     if found.label_errors is not None:
         made.append(_label_errors(found))
-    made.append(_duplicates(found))
-    if found.leaks is not None:
+    if pairs:
+        made.append(_duplicates(found))
+    if pairs and found.leaks is not None:
         made.append(_leaks(found))
     left_out = [
         f"{gallery['short']}: {len(gallery['shots']):,} of {gallery['n']:,} are shown; "

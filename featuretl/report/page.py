@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from sklearn.utils.validation import check_random_state
 
 import featuretl
+from featuretl._engine import Failure
 from featuretl._validation import (
     as_utf8,
     check_int,
@@ -25,10 +26,11 @@ from featuretl._validation import (
     printable,
 )
 from featuretl.exceptions import FeatureTLError, StoreError
+from featuretl.heads._columns import in_column
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
 from featuretl.outputs import check_output, replace_file
-from featuretl.prediction import check_takes_images, known_labels
+from featuretl.prediction import check_takes_images, known_labels, known_tasks, task_models
 from featuretl.report.embedding_map import map_section
 from featuretl.report.examination import Examination, Training, examine, facts_of
 from featuretl.report.galleries import galleries
@@ -80,7 +82,9 @@ def write_report(
     images : sequence of n images
         Paths, bytes, PIL images or uint8 arrays.
     y : array-like of shape (n,)
-        Their classes, of the type of the model's or as text; or numbers.
+        Their classes, of the type of the model's or as text; or numbers. With a model of several tasks a
+        DataFrame, or a dict, with a column for each task to report on; None, NaN and empty text are
+        missing labels. The page has the scores and sections of each then, and one map.
     path : path
         Ending in ``.html``; replaced at once when all is written.
     groups : array-like of shape (n,), default=None
@@ -115,7 +119,7 @@ def write_report(
     dict (JSON)
         All that was found: `scores`, `intervals`, `per_class`, `confusions`, `mistakes`, `label_errors`,
         `near_duplicates`, `leaks`, `learning_curve`, `failures`, `left_out` and more; names of images are
-        in full there, and shortened in the page.
+        in full there, and shortened in the page. Of several tasks `tasks` has such a dict for each.
 
     Raises
     ------
@@ -151,13 +155,10 @@ def write_report(
     check_option(_OWNER, "task", task, ("auto", "classification", "regression"))
     check_random_state(random_state)
     say = progress or (lambda words: None)
-    training = None
-    is_model = hasattr(source, "predict")
-    if is_model:
+    if hasattr(source, "predict"):
         count = lambda done: say(f"Predicted {done:,} of {len(images):,} images")  # noqa: E731
-        training = None if train is None else _training(source, train, cache)
-        seen = partial(_seen, card or {}, training)
-        subject = subject_of_model(source, images, y, groups, seen, cache, cv, random_state, count)
+        options = (card or {}, cache, cv, random_state, count)
+        tasks = list(_tasks_of_model(source, images, y, groups, train, *options))
     else:
         if train is not None:
             raise parameter_error(
@@ -166,12 +167,15 @@ def write_report(
         say("Predicting out of fold")
         is_regression = task == "regression"
         subject = subject_of_embeddings(source, images, y, groups, is_regression, cv, random_state)
-    found = examine(subject, training, random_state, threshold, n_bootstrap, say)
-    context, left_out = _context(
-        found, card or {}, source if explain and is_model else None, random_state, say
-    )
-    name = title or f"{subject.title} on {len(subject):,} images"
-    page = template.render(title=printable(name), **context)
+        tasks = [("", subject, None)]
+    parts = {
+        name: examine(subject, training, random_state, threshold, n_bootstrap, say)
+        for name, subject, training in tasks
+    }
+    context, left_out = _context(parts, card or {}, source, explain, random_state, say)
+    main = _main_of(parts).subject
+    kind = main.title if "" in parts else type(source).__name__
+    page = template.render(title=printable(title or f"{kind} on {len(main):,} images"), **context)
 
     def write(partial: Path) -> None:
         partial.write_text(as_utf8(page), encoding="utf-8")
@@ -183,7 +187,50 @@ def write_report(
             f"The report {printable(target)!r} cannot be written ({error.strerror or error}); choose "
             "another place."
         ) from error
-    return {**facts_of(found), "left_out": left_out}
+    if "" in parts:
+        return {**facts_of(parts[""]), "left_out": left_out}
+    facts = {name: facts_of(found) for name, found in parts.items()}
+    failures = [{"path": f.name, "error": f.message} for f in _failures(parts)]
+    return {"task": "several", "tasks": facts, "failures": failures, "left_out": left_out}
+
+
+def _tasks_of_model(
+    model: Any, images: Any, y: Any, groups: Any, train: Any, card: Card, *options: Any
+) -> Iterator[tuple[str, Subject, Training | None]]:
+    """Yield name, subject and training images of each task of a model; "" of the only one."""
+    check_takes_images(model)
+    tasks = task_models(model)
+    cache = options[0]
+    if tasks is None:
+        training = None if train is None else _training(model, train, cache)
+        seen = partial(_seen, card, training)
+        yield "", subject_of_model(model, images, y, groups, seen, *options), training
+        return
+    images = as_images(images, _OWNER)
+    known = known_tasks(tasks, y, len(images))
+    learnt = {} if train is None else known_tasks(tasks, train[1], len(train[0]))
+    for name, (rows, labels) in known.items():
+        training = None
+        if name in learnt:
+            of_task = [train[0][i] for i in learnt[name][0]], learnt[name][1]
+            training = _training(tasks[name], of_task, cache)
+        seen = partial(_seen, card, training)
+        own = [images[i] for i in rows]
+        kept = None if groups is None else np.asarray(groups)[rows]
+        with in_column(name):
+            subject = subject_of_model(tasks[name], own, labels, kept, seen, *options)
+        yield name, subject, training
+
+
+def _main_of(parts: dict[str, Examination]) -> Examination:
+    """Return the task of which most images have a label: what is shown once is of it."""
+    return max(parts.values(), key=lambda found: len(found.subject))
+
+
+def _failures(parts: dict[str, Examination]) -> list[Failure]:
+    """Return the images that could not be read, each once."""
+    found = {f.name: f for part in parts.values() for f in part.subject.failures}
+    return list(found.values())
 
 
 def _template() -> Any:
@@ -227,63 +274,97 @@ def _seen(card: Card, training: Training | None, keys: Array) -> Array | None:
 
 
 def _context(
-    found: Examination, card: Card, model: Any, seed: int, say: Callable[[str], Any]
+    parts: dict[str, Examination],
+    card: Card,
+    source: Any,
+    explain: bool,
+    seed: int,
+    say: Callable[[str], Any],
 ) -> tuple[dict[str, Any], list[str]]:
     """Return what the template shows, and what it leaves out."""
     from markupsafe import Markup
 
     script = (_HERE / "map.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    subject = found.subject
+    main = _main_of(parts)
     say("Drawing the map")
-    embedding_map, left_out = map_section(found, seed)
+    embedding_map, left_out = map_section(main, seed)
     say("Drawing")
-    shown, more_left_out = galleries(found, model)
+    shown = []
+    for number, (name, found) in enumerate(parts.items()):
+        part, more_left_out = _part(name, found, card, source, explain, found is main)
+        shown.append({**part, "ending": f"-{number + 1}" if name else ""})
+        left_out += [f"{part['heading']}{line}" for line in more_left_out]
+    if "" not in parts:
+        name = next(printable(name) for name, found in parts.items() if found is main)
+        embedding_map["words"] += f" Colours, and mistakes, are those of {name}."
     context = {
-        "subtitle": _subtitle(subject, card),
-        "warnings": [printable(warning) for warning in subject.warnings],
-        "tiles": tiles(found),
-        "scores_are": printable(subject.scores_are.rstrip(".")),
-        "decision": decision(subject, card),
+        "subtitle": _subtitle(parts, card),
+        "parts": shown,
         "map": embedding_map,
-        "residuals": residuals(found),
-        "classes": class_section(found),
-        "curves": curves(found),
-        "galleries": shown,
-        "about": about(subject, card),
-        "failures": subject.failures,
-        "left_out": left_out + more_left_out,
+        "about": about(main.subject, card),
+        "failures": _failures(parts),
+        "left_out": left_out,
         "version": featuretl.__version__,
         # Both are files of this package, and hold no text from outside.
         "style": Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # nosec B704
         "script": Markup(script),  # nosec B704
         "script_hash": f"sha256-{digest}",
     }
-    return {**context, "sections": _sections(context)}, left_out + more_left_out
+    return {**context, "sections": _sections(shown)}, left_out
 
 
-def _subtitle(subject: Subject, card: Card) -> str:
-    parts = [f"{len(subject):,} images"]
-    if subject.classes is not None:
-        parts.append(f"{len(subject.classes):,} classes")
-    if card.get("backbone"):
-        parts.append(printable(card["backbone"]))
-    parts.append(time.strftime("%d %B %Y", time.gmtime()).lstrip("0"))
-    return " · ".join(parts)
-
-
-def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the anchors and names of the sections that there are."""
-    optional = {
-        "decision": "Decision",
-        "map": "Map",
-        "residuals": "Numbers",
-        "classes": "Classes",
-        "curves": "Curves",
+def _part(
+    name: str, found: Examination, card: Card, source: Any, explain: bool, is_main: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what the page shows of a task, and what it leaves out."""
+    subject = found.subject
+    if name:
+        decided = decision(getattr(source, "decisions_", {}).get(name), {})
+    else:
+        decided = decision(getattr(subject.model, "decision_", None), card)
+    shown, left_out = galleries(found, subject.model if explain else None, pairs=is_main)
+    part = {
+        "name": printable(name),
+        "heading": f"{printable(name)}: " if name else "",
+        "warnings": [printable(warning) for warning in subject.warnings],
+        "tiles": tiles(found),
+        "scores_are": printable(subject.scores_are.rstrip(".")),
+        "decision": decided,
+        "residuals": residuals(found),
+        "classes": class_section(found),
+        "curves": curves(found),
+        "galleries": shown,
     }
+    return part, left_out
+
+
+def _subtitle(parts: dict[str, Examination], card: Card) -> str:
+    subject = _main_of(parts).subject
+    words = [f"{len(subject):,} images"]
+    if "" not in parts:
+        words.append(f"{len(parts)} tasks")
+    elif subject.classes is not None:
+        words.append(f"{len(subject.classes):,} classes")
+    if card.get("backbone"):
+        words.append(printable(card["backbone"]))
+    words.append(time.strftime("%d %B %Y", time.gmtime()).lstrip("0"))
+    return " · ".join(words)
+
+
+def _sections(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return the anchors and names of the sections that there are; of several tasks the tasks."""
+    if parts[0]["name"]:
+        of_tasks = [(f"task{part['ending']}", part["name"]) for part in parts]
+        return [("summary", "Summary"), ("map", "Map"), *of_tasks, ("about", "About")]
+    (part,) = parts
+    first = [("decision", "Decision")] if part["decision"] else []
+    optional = {"residuals": "Numbers", "classes": "Classes", "curves": "Curves"}
     return [
         ("summary", "Summary"),
-        *((anchor, name) for anchor, name in optional.items() if context[anchor]),
-        *((gallery["anchor"], gallery["short"]) for gallery in context["galleries"]),
+        *first,
+        ("map", "Map"),
+        *((anchor, name) for anchor, name in optional.items() if part[anchor]),
+        *((gallery["anchor"], gallery["short"]) for gallery in part["galleries"]),
         ("about", "About"),
     ]

@@ -54,9 +54,8 @@ def tiles(found: Examination) -> list[dict[str, str]]:
     return shown
 
 
-def decision(subject: Subject, card: Card) -> dict[str, Any] | None:
-    """Return what a model of featuretl chose and why; its card's words where it has no more."""
-    made: Any = getattr(subject.model, "decision_", None)
+def decision(made: Any, card: Card) -> dict[str, Any] | None:
+    """Return what was chosen and why, `decision_` of a model; its card's words where it has none."""
     if not hasattr(made, "candidates"):
         text = made if isinstance(made, str) else card.get("decision")
         lines = [printable(line) for line in str(text).splitlines()] if text else []

@@ -17,7 +17,7 @@ from featuretl._validation import check_option, parameter_error
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._folds import check_folds
-from featuretl.transfer.decision import Decision, Outer
+from featuretl.transfer.decision import Outer, decision_of
 from featuretl.transfer.problem import Problem
 from featuretl.transfer.search import MANY, MANY_NUMBERS, Search, Trial
 from featuretl.transfer.tasks import Task
@@ -36,6 +36,7 @@ class BaseTransfer(BaseEstimator):
 
     _task: ClassVar[Callable[..., Task]]
     _strategies: ClassVar[tuple[str, ...]]
+    decision_: Any
 
     def __init__(
         self,
@@ -97,19 +98,7 @@ class BaseTransfer(BaseEstimator):
         search, winner, outer = self._chosen(problem)
         self.estimator_ = self._fitted(problem, winner, np.arange(problem.n), last=True)
         self.strategy_, self.backbone_ = winner.strategy, winner.backbone
-        self.decision_ = Decision(
-            strategy=winner.strategy,
-            backbone=winner.backbone,
-            outer=outer,
-            seconds=time.monotonic() - began,
-            trials=search.trials,
-            n_images=problem.n,
-            per_class=problem.task.per_class,
-            folds=search.folds,
-            score_name=problem.task.score_name,
-            proportion=problem.task.proportion,
-            groups=problem.groups,
-        )
+        self.decision_ = decision_of(problem, search, winner, outer, time.monotonic() - began)
         return self
 
     def predict(self, X: Any) -> Array:

@@ -15,6 +15,9 @@ from featuretl.transfer.tasks import Tags
 if TYPE_CHECKING:
     import pandas as pd
 
+    from featuretl.transfer.problem import Problem
+    from featuretl.transfer.search import Search
+
 Array = np.ndarray[Any, Any]
 
 
@@ -206,3 +209,22 @@ class Decision:
         if not self.per_class and self.n_images < MANY_NUMBERS:
             return [f"With {MANY_NUMBERS} images fine-tuning could be tried."]
         return []
+
+
+def decision_of(
+    problem: Problem, search: Search, winner: Trial, outer: Outer, seconds: float
+) -> Decision:
+    """Return what a search decided about a problem."""
+    return Decision(
+        strategy=winner.strategy,
+        backbone=winner.backbone,
+        outer=outer,
+        seconds=seconds,
+        trials=search.trials,
+        n_images=problem.n,
+        per_class=problem.task.per_class,
+        folds=search.folds,
+        score_name=problem.task.score_name,
+        proportion=problem.task.proportion,
+        groups=problem.groups,
+    )

@@ -41,10 +41,18 @@ class Problem:
     seed : int
     budget : float
         Seconds that the whole fit may take.
+
+    Embeddings (n, d) that are there already are taken, by the names of their backbones.
     """
 
     def __init__(
-        self, estimator: Any, X: Any, groups: Any, task: Callable[..., Task], y: Any
+        self,
+        estimator: Any,
+        X: Any,
+        groups: Any,
+        task: Callable[..., Task],
+        y: Any,
+        embeddings: dict[str, Array] | None = None,
     ) -> None:
         self.owner = type(estimator).__name__
         self._p = estimator
@@ -56,7 +64,7 @@ class Problem:
         if self.groups is not None:
             check_length(len(self.images), "groups", len(self.groups))
         self.seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
-        self._embeddings: dict[str, Array] = {}
+        self._embeddings: dict[str, Array] = embeddings or {}
 
     @property
     def n(self) -> int:
@@ -81,16 +89,20 @@ class Problem:
 
     def head(self, strategy: str, rows: Array, backbone: str, last: bool = False) -> Any:
         """Return a head fitted to `rows`; `last` if it is the one that will predict."""
+        head = self.new_head(strategy, rows, last)
+        options = {}
+        if self.groups is not None and has_fit_parameter(head, "groups"):
+            options["groups"] = self.groups[rows]
+        return head.fit(self.embeddings(backbone)[rows], self.task.y[rows], **options)
+
+    def new_head(self, strategy: str, rows: Array, last: bool = False) -> Any:
+        """Return the head that is right for `rows`, unfitted."""
         try:
             self.folds(rows, 2)
             foldable = True
         except InputError:
             foldable = False
-        head = self.task.head(strategy, len(rows), foldable, last, self.seed)
-        options = {}
-        if self.groups is not None and has_fit_parameter(head, "groups"):
-            options["groups"] = self.groups[rows]
-        return head.fit(self.embeddings(backbone)[rows], self.task.y[rows], **options)
+        return self.task.head(strategy, len(rows), foldable, last, self.seed)
 
     def judge(self, model: Any, strategy: str, rows: Array, backbone: str) -> tuple[Array, Array]:
         """Return the score and the loss of each of `rows`, (k,) each, by a fitted candidate."""

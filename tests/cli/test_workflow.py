@@ -137,7 +137,7 @@ def test_several_labels_per_image(photo_folder, photos, shared_cache, tmp_path):
     for options, named in [
         (["--label-column", "flower,none"], "No image has 1 in column 'none'; leave it out"),
         (["--label-column", "flower,path"], "must hold 0 or 1"),
-        ([*columns, "--target", "none"], "exclude each other"),
+        ([*columns, "--target", "none"], "exclude each other"),  # several labels, and a task
         ([*separator, "--strategy", "svm"], "several labels per image; give strategy='linear'"),
     ]:
         failed = run("train", "m.csv", "-o", "x.featuretl", *QUICK, *options, *shared)
@@ -221,8 +221,6 @@ def test_mistakes_in_training(photo_folder, manifest, tmp_path):
     assert_one_line_error(missing, "does not exist; create it first")
     kinds = run("train", manifest, "-o", "m.featuretl", "--target", "kind")
     assert_one_line_error(kinds, "The column of numbers holds something else")
-    both = run("train", manifest, "-o", "m.featuretl", "--target", "a", "--label-column", "b")
-    assert_one_line_error(both, "exclude each other", 2)
     groups = run("train", manifest, "-o", "m.featuretl", "--groups", "herd")
     assert_one_line_error(groups, "has no column 'herd'")
     size = run("train", photo_folder, "-o", "m.featuretl", "--test-size", "0.9")

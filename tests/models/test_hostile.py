@@ -1,5 +1,6 @@
 """Files that are hostile, damaged, newer or something else: one sentence, and nothing is executed."""
 
+import copy
 import functools
 import json
 import os
@@ -22,6 +23,7 @@ from featuretl import (
     FineTuneClassifier,
     ImageEmbedder,
     LinearProbeClassifier,
+    MultiTaskHead,
     load_model,
     read_card,
     save_model,
@@ -419,3 +421,31 @@ def test_forged_values_are_refused_or_the_model_predicts(make, data, forge, mode
         assert "\n" not in str(error)
         return
     assert len(twin.predict(iris[0])) == 150
+
+
+def _of_state(name, value):
+    return lambda model, tensors: model["state"].__setitem__(name, value)
+
+
+def _of_head(name, value):
+    return lambda model, tensors: model["state"]["estimators_"][1]["state"].__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _of_state("tasks_", {"dict": [["a", "regression"]]}),
+        _of_state("tasks_", {"dict": [["a", "regression"], ["b", "classification"]]}),
+        _of_state("tasks_", ["a", "b"]),
+        _of_state("ranges_", {"dict": []}),
+        _of_state("ranges_", {"dict": [["b", {"tuple": ["<script>", 1.0]}]]}),
+        _of_state("estimators_", [1, 2]),
+        lambda model, tensors: model["state"]["estimators_"].__setitem__(0, copy.deepcopy(model)),
+        _of_head("n_features_in_", 10**6),
+        _of_head("coef_", {"array": "0"}),
+    ],
+)
+def test_forged_tasks_are_refused(change, iris, forge, model_file):
+    y = {"a": iris[1], "b": iris[0][:, 1]}
+    save_model(MultiTaskHead().fit(iris[0], y), model_file)
+    assert_refused(forge(change))

@@ -25,6 +25,7 @@ from featuretl import (
     ImageEmbedder,
     LinearProbeClassifier,
     LinearProbeRegressor,
+    MultiTaskHead,
     NearestMeanClassifier,
     SVMProbeClassifier,
     TransferClassifier,
@@ -360,3 +361,27 @@ def test_the_digest_is_of_the_model(iris, tmp_path):
     model = LinearProbeClassifier().fit(X, y)
     assert model_digest(model) == model_digest(through_file(model, tmp_path))
     assert model_digest(model) != model_digest(LinearProbeClassifier(1.0).fit(X, y))
+
+
+def test_several_tasks_predict_the_same_bits(iris, tmp_path):
+    X, y = iris
+    table = pd.DataFrame({"species": y, "petal": X[:, 3], "long": X[:, 2] > 3}).astype(object)
+    table.loc[:20, "species"] = None
+    machine = make_pipeline(StandardScaler(), SVR())
+    model = MultiTaskHead({"petal": machine}).fit(X[:, :3], table)
+    twin = through_file(model, tmp_path)
+    for name in model.tasks_:
+        assert_same(model.named_estimators_[name], twin.named_estimators_[name], X[:, :3])
+    assert twin.predict(X[:, :3]).tolist() == model.predict(X[:, :3]).tolist()
+    assert (twin.tasks_, twin.ranges_, twin.decision_) == (
+        model.tasks_,
+        model.ranges_,
+        model.decision_,
+    )
+    card = read_card(tmp_path / "model.featuretl")
+    assert card["tasks"]["species"] == {
+        "task": "classification",
+        "classes": ["setosa", "versicolor", "virginica"],
+    }
+    assert card["tasks"]["petal"]["range"] == list(model.ranges_["petal"])
+    assert "petal: Pipeline on 150 of 150 rows (as given)." in card["decision"]

@@ -1,0 +1,274 @@
+"""Several tasks on one embedding: a head per column of labels, classes and numbers together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
+from sklearn.utils import Bunch, Tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
+
+from featuretl._validation import parameter_error, printable
+from featuretl.exceptions import InputError
+from featuretl.heads._columns import Column, in_column, read_column, table_of
+from featuretl.heads._targets import check_length, read_matrix
+from featuretl.heads.linear import LinearProbeClassifier
+from featuretl.heads.ridge import LinearProbeRegressor
+
+Array = np.ndarray[Any, Any]
+
+
+def _gives_probabilities(head: MultiTaskHead) -> bool:
+    heads = head.estimators_ if hasattr(head, "estimators_") else (head.heads or {}).values()
+    return not heads or any(hasattr(one, "predict_proba") for one in heads)
+
+
+class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
+    """Several tasks on one embedding: a head for each column of `y`, classes and numbers together.
+
+    Each task learns from the rows that have its label, by a head of its own, as it would alone; what
+    they share is the embedding, and the file. (`sklearn.multioutput.MultiOutputClassifier` takes one
+    kind of task, and no gaps.)
+
+    Parameters
+    ----------
+    heads : dict of column to estimator, or None, default=None
+        The heads that are chosen by hand, classifiers or regressors. A column without one gets
+        `LinearProbeClassifier` where it holds text, True and False, categories, or at most 20
+        different whole numbers; and `LinearProbeRegressor` where it holds other numbers.
+
+    Attributes
+    ----------
+    tasks_ : dict of str to {"classification", "regression"}
+        The tasks in the order of their columns; those of an array are called "0", "1", ..
+    estimators_ : list of estimator
+        The fitted heads, in this order; `named_estimators_` has them by name.
+    decision_ : str
+        A line for each task: its head, how its kind was known, and how many rows it learnt from.
+    ranges_ : dict of str to (float, float)
+        The least and the largest number of each regression in training.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (d,)
+        Names of the columns, where X has names.
+
+    See Also
+    --------
+    LinearProbeClassifier : Alone, it takes any number of labels of one kind per row.
+    TransferMultiTask : From images to this, with scores of images that had no part in it.
+
+    Notes
+    -----
+    Nothing but the embedding is shared. A head of a task with gaps standardises by other rows than
+    its neighbour, and to fit the heads is little beside embedding (``benchmarks/tasks.py``).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from featuretl import MultiTaskHead
+    >>> X, y = load_iris(return_X_y=True)
+    >>> tasks = {"species": [None, *y[1:]], "petal": X[:, 3]}
+    >>> head = MultiTaskHead().fit(X[:, :3], tasks)
+    >>> head.tasks_
+    {'species': 'classification', 'petal': 'regression'}
+    >>> print(head.decision_)
+    species: LinearProbeClassifier on 149 of 150 rows (3 different whole numbers).
+    petal: LinearProbeRegressor on 150 of 150 rows (numbers with a fraction).
+    >>> head.predict(X[:2, :3]).round(1)
+    array([[0. , 0.2],
+           [0. , 0.1]])
+    """
+
+    def __init__(self, heads: Any = None) -> None:
+        self.heads = heads
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> MultiTaskHead:
+        """Fit a head for each task.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. May be a read-only memory map.
+        y : DataFrame of n rows, dict of n values each, or array-like of shape (n, n_tasks)
+            A column for each task. None, NaN and empty text are missing labels.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the rows, for the heads that take any.
+        groups : array-like of shape (n,), default=None
+            Rows of one group are held out together by the heads that hold any out.
+
+        Returns
+        -------
+        MultiTaskHead
+            The fitted estimator.
+
+        Raises
+        ------
+        ParameterError
+            If `heads` names no column, or something that is neither classifier nor regressor.
+        InputError
+            If X has NaN, lengths differ, or a column cannot be learnt; it is named.
+        """
+        owner = type(self).__name__
+        X = read_matrix(self, X)
+        table = table_of(owner, y, len(X))
+        by_hand = self._heads(table)
+        columns = {
+            name: read_column(name, values, _kind_of(by_hand.get(name)))
+            for name, values in table.items()
+        }
+        options = {"sample_weight": sample_weight, "groups": groups}
+        given = {k: np.asarray(v) for k, v in options.items() if v is not None}
+        for option, values in given.items():
+            check_length(len(X), option, len(values) if values.ndim else 0)
+        self.estimators_ = []
+        for name, column in columns.items():
+            head = clone(by_hand[name]) if name in by_hand else _automatic(column)
+            with in_column(name):
+                self.estimators_.append(_fitted(head, X, column, given))
+        self.tasks_ = {name: column.kind for name, column in columns.items()}
+        self.ranges_ = {
+            name: (float(column.y.min()), float(column.y.max()))
+            for name, column in columns.items()
+            if column.kind == "regression"
+        }
+        lines = zip(columns.items(), self.estimators_, strict=True)
+        self.decision_ = "\n".join(
+            f"{printable(name)}: {type(head).__name__} on {len(column.rows):,} of {len(X):,} rows "
+            f"({'as given' if name in by_hand else column.why})."
+            for (name, column), head in lines
+        )
+        return self
+
+    def predict(self, X: Any) -> Array:
+        """Return what each head predicts: a column per task, in the order of `tasks_`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite.
+
+        Returns
+        -------
+        ndarray of shape (n, n_tasks)
+            float64 where all tasks give numbers, else of objects.
+        """
+        columns = [head.predict(X) for head in self._fitted_heads(X)]
+        if all(column.dtype.kind in "iuf" for column in columns):
+            return np.column_stack([column.astype(np.float64) for column in columns])
+        predicted = np.empty((len(columns[0]), len(columns)), object)
+        for k, column in enumerate(columns):
+            predicted[:, k] = column.tolist()
+        return predicted
+
+    @available_if(_gives_probabilities)
+    def predict_proba(self, X: Any) -> dict[str, Array]:
+        """Return the probabilities of the classifications, in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite.
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n, n_classes)
+            By task; without those whose head gives none.
+        """
+        heads = self._fitted_heads(X)
+        return {
+            name: head.predict_proba(X)
+            for name, head in zip(self.tasks_, heads, strict=True)
+            if hasattr(head, "predict_proba")
+        }
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the mean of the tasks' own scores: accuracy of classes, R2 of numbers.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings.
+        y : DataFrame of n rows, dict of n values each, or array-like of shape (n, n_tasks)
+            The truth; each task is scored on the rows that have its label.
+
+        Returns
+        -------
+        float
+            At most 1; `featuretl.metrics_report` says more of each task.
+        """
+        heads = self._fitted_heads(X)
+        X = read_matrix(self, X, reset=False)
+        table = table_of(type(self).__name__, y, len(X))
+        missing = [name for name in self.tasks_ if name not in table]
+        if missing:
+            raise InputError(
+                f"y must have a column {printable(missing[0])!r}; it has "
+                f"{printable(', '.join(table))}."
+            )
+        scores = []
+        for (name, kind), head in zip(self.tasks_.items(), heads, strict=True):
+            column = read_column(name, table[name], kind)
+            scores.append(head.score(X[column.rows], column.y))
+        return float(np.mean(scores))
+
+    @property
+    def classes_(self) -> dict[str, Array]:
+        """The classes of each classification: dict of str to ndarray of shape (n_classes,)."""
+        check_is_fitted(self, "estimators_")
+        heads = zip(self.tasks_.items(), self.estimators_, strict=True)
+        return {name: head.classes_ for (name, kind), head in heads if kind == "classification"}
+
+    @property
+    def named_estimators_(self) -> Bunch:
+        """The fitted heads by the names of their tasks."""
+        check_is_fitted(self, "estimators_")
+        return Bunch(**dict(zip(self.tasks_, self.estimators_, strict=True)))
+
+    def _fitted_heads(self, X: Any) -> list[Any]:
+        check_is_fitted(self, "estimators_")
+        read_matrix(self, X, reset=False)
+        heads: list[Any] = self.estimators_
+        return heads
+
+    def _heads(self, table: dict[str, Any]) -> dict[str, Any]:
+        """Return the heads that were given, by the names of their columns."""
+        owner = type(self).__name__
+        if self.heads is not None and not isinstance(self.heads, dict):
+            raise parameter_error(owner, "heads", "None or a dict of column to head", self.heads)
+        heads = {str(name): head for name, head in (self.heads or {}).items()}
+        for name, head in heads.items():
+            if name not in table:
+                raise parameter_error(owner, "heads", f"of the columns {', '.join(table)}", name)
+            if _kind_of(head) is None or isinstance(head, type):
+                raise parameter_error(owner, "heads", "of classifiers and regressors", head)
+        return heads
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        return tags
+
+
+def _kind_of(head: Any) -> str | None:
+    """Return what kind of task a head is for, None for what is none."""
+    if head is None or isinstance(head, type) or not hasattr(head, "__sklearn_tags__"):
+        return None
+    if is_classifier(head):
+        return "classification"
+    return "regression" if is_regressor(head) else None
+
+
+def _automatic(column: Column) -> Any:
+    is_class = column.kind == "classification"
+    return LinearProbeClassifier() if is_class else LinearProbeRegressor()
+
+
+def _fitted(head: Any, X: Any, column: Column, given: dict[str, Array]) -> Any:
+    """Return `head`, fitted to the rows that have a label."""
+    known = {k: v[column.rows] for k, v in given.items() if has_fit_parameter(head, k)}
+    rows = X if len(column.rows) == len(X) else X[column.rows]
+    return head.fit(rows, column.y, **known)

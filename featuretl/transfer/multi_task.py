@@ -1,0 +1,287 @@
+"""TransferMultiTask: from images and a table of labels to one model, each task scored on images apart."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl._validation import parameter_error, printable
+from featuretl.embedder import ImageEmbedder
+from featuretl.exceptions import FeatureTLWarning
+from featuretl.heads._columns import KINDS, Column, in_column, read_column, table_of
+from featuretl.heads._targets import check_length
+from featuretl.heads.multi_task import MultiTaskHead
+from featuretl.images.inputs import as_images
+from featuretl.transfer.base import Array, BaseTransfer
+from featuretl.transfer.classifier import TransferClassifier
+from featuretl.transfer.decision import Decision, decision_of
+from featuretl.transfer.problem import Problem
+from featuretl.transfer.regressor import TransferRegressor
+
+
+def _gives_probabilities(model: TransferMultiTask) -> bool:
+    return not hasattr(model, "estimator_") or hasattr(model.estimator_, "predict_proba")
+
+
+class TransferMultiTask(BaseTransfer):
+    """Several tasks on the same images: one extraction, one model, a score of each task.
+
+    Each task gets the linear probe that `TransferClassifier` or `TransferRegressor` would give it
+    with ``strategy="linear"``, and the score that they would give on images that had no part in it.
+
+    Parameters
+    ----------
+    strategy : {"auto", "linear"}, default="auto"
+        Both are the cross-validated linear probe; nothing else serves several tasks at once.
+    tasks : dict of column to {"classification", "regression"}, or None, default=None
+        The kind of the tasks for which it shall not be recognised; how it is, see `MultiTaskHead`.
+    backbone : str, default="tf_efficientnet_lite0"
+        Any timm model name.
+    weights : {"auto", "random"} or path, default="auto"
+        See `load_backbone`.
+    cv : int >= 2 or splitter, default=5
+        Folds in which each probe is judged.
+    test_size : "auto", float in (0, 0.5] or None, default="auto"
+        What is held out for the scores of the tasks; see `TransferClassifier`.
+    time_budget : float > 0 or None, default=None
+        Without effect here: embedding and probes take what they take.
+    device : str, default="auto"
+        A torch device; "auto" is CUDA where available, else the CPU.
+    n_jobs : int, optional
+        Threads that read, decode and embed; None or -1 is one per usable core.
+    cache : "auto", path, EmbeddingStore or None, default="auto"
+        Where embeddings are kept; see `ImageEmbedder`. Images are embedded once even without one.
+    random_state : int, RandomState or None, default=None
+        Draws the splits.
+    verbose : int, default=0
+        1 shows progress.
+
+    Attributes
+    ----------
+    tasks_ : dict of str to {"classification", "regression"}
+        The tasks, in the order of their columns.
+    decisions_ : dict of str to Decision
+        Of each task what `decision_` is of `TransferClassifier`; `outer` is the score of images that
+        had no part in it.
+    decision_ : str
+        How each task was understood, and its score.
+    estimator_ : Pipeline
+        `ImageEmbedder` and a fitted `MultiTaskHead`.
+    strategy_, backbone_ : str
+        "linear", and what embeds.
+    n_features_in_ : int
+        1: images are one column.
+
+    See Also
+    --------
+    MultiTaskHead : The head alone, with any estimators for its tasks.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from featuretl import TransferMultiTask
+    >>> china, flower = load_sample_images().images
+    >>> images = [p[i : i + 200, i : i + 200] for i in range(0, 180, 30) for p in (china, flower)]
+    >>> y = {"what": ["temple", "flower"] * 6, "light": [image.mean() for image in images]}
+    >>> model = TransferMultiTask(test_size=0.5, random_state=0, cache=None).fit(images, y)
+    >>> model.tasks_
+    {'what': 'classification', 'light': 'regression'}
+    >>> model.predict(images[:1])[0, 0], model.decisions_["what"].outer.images
+    ('temple', 6)
+    """
+
+    _strategies = ("auto", "linear")
+
+    def __init__(
+        self,
+        strategy: str = "auto",
+        *,
+        tasks: Any = None,
+        backbone: Any = "tf_efficientnet_lite0",
+        weights: Any = "auto",
+        cv: Any = 5,
+        test_size: Any = "auto",
+        time_budget: Any = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        cache: Any = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            strategy,
+            backbone=backbone,
+            weights=weights,
+            cv=cv,
+            test_size=test_size,
+            time_budget=time_budget,
+            device=device,
+            n_jobs=n_jobs,
+            cache=cache,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.tasks = tasks
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> TransferMultiTask:
+        """Embed the images, score a probe of each task on images apart, and fit it to all.
+
+        Parameters
+        ----------
+        X : sequence of n images
+            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+        y : DataFrame of n rows, dict of n values each, or array-like of shape (n, n_tasks)
+            A column for each task; None, NaN and empty text are missing labels.
+        groups : array-like of shape (n,), default=None
+            Images of one group stay on one side of every split.
+
+        Returns
+        -------
+        TransferMultiTask
+            The fitted estimator.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If a column cannot be learnt, which is named, or lengths differ; ImageError if an image
+            cannot be read.
+        BackboneError
+            If the backbone cannot be loaded.
+        """
+        self._check_parameters()
+        owner = type(self).__name__
+        images = as_images(X, owner)
+        table = table_of(owner, y, len(images))
+        kinds = self._kinds(table)
+        columns = {name: read_column(name, v, kinds.get(name)) for name, v in table.items()}
+        if groups is not None:
+            groups = np.asarray(groups)
+            check_length(len(images), "groups", len(groups))
+        embedder = self._embedder()
+        embeddings = embedder.transform(images)
+        self.decisions_: dict[str, Decision] = {}
+        heads = {}
+        for name, column in columns.items():
+            with in_column(name):
+                heads[name], self.decisions_[name] = self._probe(images, column, groups, embeddings)
+        with warnings.catch_warnings():  # said when the head was judged
+            warnings.simplefilter("ignore", FeatureTLWarning)
+            head = MultiTaskHead(heads).fit(embeddings, table, groups=groups)
+        self.n_features_in_ = 1
+        self.estimator_ = make_pipeline(embedder, head)
+        self.tasks_ = dict(head.tasks_)
+        self.strategy_, self.backbone_ = "linear", self.backbone
+        self.decision_ = "\n".join(
+            _line(name, column, self.decisions_[name]) for name, column in columns.items()
+        )
+        return self
+
+    @available_if(_gives_probabilities)
+    def predict_proba(self, X: Any) -> dict[str, Array]:
+        """Return the probabilities (n, n_classes) of each classification.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        """
+        check_is_fitted(self)
+        proba: dict[str, Array] = self.estimator_.predict_proba(X)
+        return proba
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the mean of the tasks' own scores: accuracy of classes, R2 of numbers.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        y : table as for `fit`
+        """
+        check_is_fitted(self)
+        return float(self.estimator_.score(X, y))
+
+    @property
+    def classes_(self) -> dict[str, Array]:
+        """The classes of each classification: dict of str to ndarray of shape (n_classes,)."""
+        check_is_fitted(self, "estimator_")
+        classes: dict[str, Array] = self.estimator_[-1].classes_
+        return classes
+
+    def _probe(
+        self, images: Any, column: Column, groups: Any, embeddings: Array
+    ) -> tuple[Any, Decision]:
+        """Return the unfitted head of a task, and what a search found about it."""
+        began = time.monotonic()
+        parameters = self.get_params() | {"strategy": "linear"}
+        del parameters["tasks"]
+        is_class = column.kind == "classification"
+        single = (TransferClassifier if is_class else TransferRegressor)(**parameters)
+        rows = column.rows
+        problem = Problem(
+            single,
+            [images[i] for i in rows],
+            None if groups is None else groups[rows],
+            single._task,
+            column.y,
+            {self.backbone: embeddings[rows]},
+        )
+        search, winner, outer = single._chosen(problem)
+        head = problem.new_head("linear", np.arange(problem.n), last=True)
+        return head, decision_of(problem, search, winner, outer, time.monotonic() - began)
+
+    def _embedder(self) -> ImageEmbedder:
+        return ImageEmbedder(
+            self.backbone,
+            weights=self.weights,
+            device=self.device,
+            n_jobs=self.n_jobs,
+            cache=self.cache,
+            verbose=self.verbose,
+        )
+
+    def _kinds(self, table: dict[str, Any]) -> dict[str, str]:
+        """Return the kinds that were given, by the names of their columns."""
+        owner = type(self).__name__
+        if self.tasks is not None and not isinstance(self.tasks, dict):
+            raise parameter_error(owner, "tasks", "None or a dict of column to kind", self.tasks)
+        kinds = {str(name): kind for name, kind in (self.tasks or {}).items()}
+        for name, kind in kinds.items():
+            if name not in table:
+                raise parameter_error(owner, "tasks", f"of the columns {', '.join(table)}", name)
+            if kind not in KINDS:
+                raise parameter_error(owner, "tasks", f"of kinds among {', '.join(KINDS)}", kind)
+        return kinds
+
+    def _check_parameters(self) -> None:
+        super()._check_parameters()
+        if not isinstance(self.backbone, str) or self.backbone == "auto":
+            expected = "a name: several tasks have one backbone, which rank_backbones finds"
+            raise parameter_error(type(self).__name__, "backbone", expected, self.backbone)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        return tags
+
+
+def _line(name: str, column: Column, decision: Decision) -> str:
+    outer = decision.outer
+    score = (
+        f"{decision.score_name} {outer.score:.3f} (95% interval {outer.low:.3f} to "
+        f"{outer.high:.3f}) on {outer.images:,} images that had no part in it"
+        if outer.images
+        else f"no outer score ({outer.how})"
+    )
+    return (
+        f"{printable(name)}: {column.kind} ({column.why}) of {decision.n_images:,} images; {score}."
+    )
