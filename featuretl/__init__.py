@@ -28,6 +28,7 @@ _HOME_OF = {
     "LinearProbeClassifier": "featuretl.heads.linear",
     "LinearProbeRegressor": "featuretl.heads.ridge",
     "NearestMeanClassifier": "featuretl.heads.nearest_mean",
+    "NoveltyDetector": "featuretl.novelty.detector",
     "SVMProbeClassifier": "featuretl.heads.svm",
     "ShardedMatrix": "featuretl.heads.sharded",
     "SharedStore": "featuretl.store.shared",

@@ -2,7 +2,8 @@
 
 Columns, the same in all three: ``path``; ``prediction``, empty for an image that cannot be read and
 where the model abstains; for classes with probabilities ``label_1``, ``probability_1``, .., the most
-probable first; ``error``, why an image could not be read. Of a model that gives several labels per
+probable first; ``novelty``, where asked for, in [0, 1): the share of images like the training ones that
+are less unlike these; ``error``, why an image could not be read. Of a model that gives several labels per
 image the prediction is these, divided by ``;``, and there is a column ``probability_LABEL`` for each.
 
 While they are made, predictions lie in the folder ``OUT.partial``, a Parquet file per batch, which one
@@ -26,10 +27,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from featuretl._validation import as_utf8, check_int, parameter_error, printable
+from featuretl._validation import as_utf8, check_bool, check_int, parameter_error, printable
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.persistence import model_digest
+from featuretl.novelty.drift import Drift
 from featuretl.outputs import check_output, replace_file
 from featuretl.prediction import (
     BATCH,
@@ -37,6 +39,7 @@ from featuretl.prediction import (
     Predictions,
     Progress,
     check_takes_images,
+    detector_of,
     inner_of,
     is_multilabel,
     predict_batch,
@@ -63,12 +66,16 @@ class Written:
         Images that cannot be read.
     abstained : int
         Images of which nothing is as probable as the threshold.
+    drift : Drift or None
+        With `novelty`: how many images are unlike the training ones, and whether these are more than
+        chance explains.
     """
 
     images: int
     resumed: int
     failed: int
     abstained: int
+    drift: Drift | None = None
 
 
 def predict_to_file(
@@ -78,6 +85,7 @@ def predict_to_file(
     *,
     top: int = 1,
     threshold: float | None = None,
+    novelty: bool = False,
     progress: Progress | None = None,
 ) -> Written:
     """Predict any number of images, in bounded memory, into a file.
@@ -98,6 +106,9 @@ def predict_to_file(
     threshold : float in [0, 1], optional
         What is less probable is not predicted. By default 0, and 0.5 for each of several labels.
         Where nothing is as probable the model abstains: its prediction is empty.
+    novelty : bool, default=False
+        Say how unlike the training images each image is; what reaches 0.95 is so at a level of 5%. Of a
+        fine-tuned model this takes a pass of the backbone as it was before.
     progress : callable, optional
         Called with the number of images that are done.
 
@@ -110,7 +121,7 @@ def predict_to_file(
     ParameterError
         If a parameter has a value that is not accepted, or the model gives no probabilities.
     InputError
-        If the model does not take images, ``OUT.partial`` belongs to another call, or another
+        If the model does not take images or knows of no novelty, ``OUT.partial`` belongs to another call, or another
         process is filling it.
     StoreError
         If the file cannot be written.
@@ -118,8 +129,8 @@ def predict_to_file(
     target = check_output(path, ENDINGS)
     images = as_images(images, "predict_to_file")
     check_takes_images(model)
-    columns = _Columns.of(model, top, threshold)
-    identity = _identity(model, images, top, columns.threshold)
+    columns = _Columns.of(model, top, threshold, novelty)
+    identity = _identity(model, images, top, columns.threshold, novelty)
     resumed = 0
     try:
         with Parts(target, json.dumps(identity)) as parts:
@@ -130,11 +141,14 @@ def predict_to_file(
                     resumed += len(batch)
                 else:
                     names = [_path_of(image, begin + i) for i, image in enumerate(batch)]
-                    parts.add(columns.table(names, begin, predict_batch(model, images, begin)))
+                    found = predict_batch(model, images, begin, novelty=novelty)
+                    parts.add(columns.table(names, begin, found))
                 if progress:
                     progress(begin + len(batch))
-            failed, abstained = _join(parts, target, columns.schema)
-        return Written(len(images), resumed, failed, abstained)
+            detector = detector_of(model)[-1] if novelty else None
+            failed, abstained, novel = _join(parts, target, columns.schema, detector)
+        drift = detector.drift_of(len(images) - failed, novel) if detector else None
+        return Written(len(images), resumed, failed, abstained, drift)
     except OSError as error:
         raise StoreError(
             f"The predictions {printable(target)!r} cannot be written ({error.strerror or error}); "
@@ -151,9 +165,13 @@ class _Columns:
     threshold: float
     is_number: bool
     multilabel: bool
+    novelty: bool
 
     @classmethod
-    def of(cls, model: Any, top: int, threshold: float | None) -> _Columns:
+    def of(cls, model: Any, top: int, threshold: float | None, novelty: bool) -> _Columns:
+        check_bool("predict_to_file", "novelty", novelty)
+        if novelty:
+            detector_of(model)
         check_int("predict_to_file", "top", top, 1)
         if threshold is not None and not (
             isinstance(threshold, numbers.Real) and 0 <= float(threshold) <= 1
@@ -168,14 +186,14 @@ class _Columns:
                     "all its labels anyway."
                 )
             least = (TAG_THRESHOLD if multilabel else 0.0) if threshold is None else threshold
-            return cls(classes, min(top, len(classes)), float(least), False, multilabel)
+            return cls(classes, min(top, len(classes)), float(least), False, multilabel, novelty)
         if top > 1 or threshold:
             raise ParameterError(
                 f"top and threshold need probabilities, which a {type(model).__name__} of this kind "
                 "does not give; leave them out."
             )
         tags = [as_utf8(str(name)) for name in model.classes_] if multilabel else None
-        return cls(tags, 0, 0.0, not hasattr(model, "classes_"), multilabel)
+        return cls(tags, 0, 0.0, not hasattr(model, "classes_"), multilabel, novelty)
 
     @property
     def schema(self) -> pa.Schema:
@@ -187,6 +205,8 @@ class _Columns:
         else:
             for rank in range(1, self.top + 1):
                 fields += [(f"label_{rank}", pa.string()), (f"probability_{rank}", pa.float64())]
+        if self.novelty:
+            fields.append(("novelty", pa.float64()))
         return pa.schema([*fields, ("error", pa.string())])
 
     def table(self, names: list[str], begin: int, predictions: Predictions) -> pa.Table:
@@ -198,6 +218,9 @@ class _Columns:
             columns["error"][failure.index - begin] = as_utf8(failure.message)
         fill = self._fill_tags if self.multilabel else self._fill
         fill(columns, rows, predictions)
+        if predictions.novelty is not None:
+            for row, value in zip(rows, predictions.novelty.tolist(), strict=True):
+                columns["novelty"][row] = value
         return pa.table(columns, schema=self.schema)
 
     def _fill(self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions) -> None:
@@ -230,14 +253,17 @@ class _Columns:
                     columns[f"probability_{name}"][row] = value
 
 
-def _join(parts: Parts, target: Path, schema: pa.Schema) -> tuple[int, int]:
-    """Write all rows to one file; return how many failed and how many have no prediction."""
-    counts = np.zeros(2, int)
+def _join(parts: Parts, target: Path, schema: pa.Schema, detector: Any) -> tuple[int, int, int]:
+    """Write all rows to one file; return how many failed, have no prediction, and are novel."""
+    counts = np.zeros(3, int)
 
     def tables() -> Iterator[pa.Table]:
         for table in parts.tables():
             failed = table.num_rows - table["error"].null_count
-            counts[:] += failed, table["prediction"].null_count - failed
+            novel = 0
+            if detector is not None:
+                novel = detector.is_novel(table["novelty"].drop_null().to_numpy()).sum()
+            counts[:] += failed, table["prediction"].null_count - failed, novel
             yield table
 
     def write(partial: Path) -> None:
@@ -248,7 +274,7 @@ def _join(parts: Parts, target: Path, schema: pa.Schema) -> tuple[int, int]:
 
     replace_file(target, write)
     parts.remove()
-    return int(counts[0]), int(counts[1])
+    return int(counts[0]), int(counts[1]), int(counts[2])
 
 
 def _path_of(image: Any, index: int) -> str:
@@ -256,7 +282,7 @@ def _path_of(image: Any, index: int) -> str:
     return os.fsdecode(image) if is_path else name_of(image, index)
 
 
-def _identity(model: Any, images: Any, top: int, threshold: float) -> dict[str, Any]:
+def _identity(model: Any, images: Any, top: int, threshold: float, novelty: bool) -> dict[str, Any]:
     names = hashlib.sha256()
     for number, image in enumerate(images):
         names.update(f"{name_of(image, number)}\n".encode())
@@ -266,6 +292,7 @@ def _identity(model: Any, images: Any, top: int, threshold: float) -> dict[str, 
         "batch": BATCH,
         "top": top,
         "threshold": threshold,
+        "novelty": novelty,
     }
 
 

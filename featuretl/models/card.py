@@ -35,7 +35,8 @@ def card_of(model: Any) -> Card:
     -------
     dict
         `model`, its class; `created`, UTC; `versions`; where they are known `backbone`, `weights`
-        (sha256 of its tensors), `strategy`, `classes` (as text), `decision` (sentences) and
+        (sha256 of its tensors), `strategy`, `classes` (as text), `decision` (sentences),
+        `novelty`: `references`, of how many training images it holds the embeddings; and
         `metrics`: `name`, `score`, `low` and `high` (the 95% interval) and `images`, held out.
     """
     libraries = versions(("torch", "timm", "pillow", "scikit-learn", "numpy"))
@@ -55,6 +56,8 @@ def card_of(model: Any) -> Card:
     if hasattr(embedder, "recipe"):
         backbone = embedder.recipe()["backbone"]
         card |= {"backbone": backbone["name"], "weights": backbone["tensors"]}
+    if hasattr(model, "novelty_"):
+        card["novelty"] = {"references": len(model.novelty_[-1].references_)}
     if hasattr(model, "classes_"):
         card["classes"] = [str(name) for name in model.classes_]
     return card
