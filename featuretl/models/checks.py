@@ -50,11 +50,15 @@ def check_tuned(tuned: Any) -> None:
 
 
 def check_novelty(detector: Any) -> None:
-    """Raise ValueError unless a detector's scores are ascending numbers, of as many images as it says."""
+    """Raise ValueError unless a detector's scores ascend and its parameters are what `fit` takes."""
     scores, references = detector.calibration_, detector.references_
+    k, level = detector.n_neighbors, detector.level
     fits = (
-        len(scores) > 0
-        and len(references) >= detector.n_neighbors
+        isinstance(k, int)
+        and 1 <= k <= len(references)
+        and isinstance(level, float)
+        and 0 < level <= 0.5
+        and len(scores) > 0
         and np.isfinite(references).all()
         and np.isfinite(scores).all()
         and (np.diff(scores) >= 0).all()

@@ -63,8 +63,8 @@ class Drift:
         """Return what was found, in a sentence."""
         if not self.expected and self.images:
             return (
-                f"The training images are too few to tell which images are novel at the "
-                f"{self.level:.3g} level."
+                "The training images are too few to tell which images are novel at the "
+                f"{100 * self.level:.3g}% level."
             )
         found = (
             f"{self.novel:,} of {self.images:,} images are unlike the training images at the "
