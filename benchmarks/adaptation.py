@@ -85,7 +85,7 @@ def main() -> None:
 @json_option
 def embeddings(seeds: int, as_json: bool) -> None:
     """Maps of embeddings: accuracies on the target, means over the seeds."""
-    domains = dict(_domains())
+    domains = dict(all_domains())
     table = []
     for pair in PAIRS + WITH_OTHER_SHARES:
         rows = [_compared(domains, pair, seed) for seed in range(seeds)]
@@ -104,7 +104,7 @@ def embeddings(seeds: int, as_json: bool) -> None:
 @json_option
 def batch_norm(as_json: bool) -> None:
     """Statistics of batch norm from images of each domain: accuracies on the target."""
-    domains = dict(_domains())
+    domains = dict(all_domains())
     table = []
     for pair in PAIRS:
         source, target = domains[pair.source], domains[pair.target]
@@ -200,7 +200,7 @@ def _without_most(y: Any, rows: Any, rng: np.random.Generator) -> Any:
     return rows[~rare | (rng.random(len(rows)) < _KEPT_OF_FEW)]
 
 
-def _domains() -> Iterator[tuple[str, Domain]]:
+def all_domains() -> Iterator[tuple[str, Domain]]:
     """Yield the names and embeddings of all domains."""
     if not DATA.exists():
         raise click.ClickException(f"the images are not there: {DATA}")

@@ -24,6 +24,10 @@ from .options import cache_options, json_option, model_options, resolve_cache
     "--threshold", type=click.FloatRange(0, 1), metavar="PROBABILITY",
     help="Predict nothing that is less probable.  [default: 0, and 0.5 for each of several labels]",
 )  # fmt: skip
+@click.option(
+    "--novelty", is_flag=True,
+    help="Say how unlike the training images each is, in [0, 1): 0.95 is novel at a level of 5%.",
+)  # fmt: skip
 @cache_options
 @json_option
 def predict(
@@ -36,6 +40,7 @@ def predict(
     output: str,
     top: int,
     threshold: float | None,
+    novelty: bool,
     cache: str | None,
     no_cache: bool,
     as_json: bool,
@@ -61,7 +66,13 @@ def predict(
     try:
         with image_bar("Predicting", len(images)) as progress:
             written = predict_to_file(
-                loaded, images.paths, output, top=top, threshold=threshold, progress=progress
+                loaded,
+                images.paths,
+                output,
+                top=top,
+                threshold=threshold,
+                novelty=novelty,
+                progress=progress,
             )
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the command again to go on.", err=True)
@@ -75,3 +86,5 @@ def predict(
         click.echo(f"{written.failed:,} images cannot be read: see the column error")
     if threshold or written.abstained:
         click.echo(f"Abstained from {written.abstained:,}: nothing is as probable as the threshold")
+    if written.drift is not None:
+        click.echo(written.drift.explain())

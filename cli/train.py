@@ -70,6 +70,10 @@ class AutoNoneOrShare(click.ParamType):
     "--random-state", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
     help="Draws the splits, and all that is random in training.",
 )  # fmt: skip
+@click.option(
+    "--novelty/--no-novelty", default=True, show_default=True,
+    help="Keep embeddings of up to 2,000 training images, for predict --novelty.",
+)  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="A torch device.")
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
 @cache_options
@@ -116,6 +120,8 @@ def train(
     )
     kind: Any = TransferRegressor if target else TransferClassifier
     if tasks:
+        if options.pop("time_budget") is not None:
+            raise click.UsageError("--time-budget has no use for several tasks; leave it out.")
         given = {name: task for name, task in tasks.items() if task}
         kind = functools.partial(TransferMultiTask, tasks=given)
         y: Any = typed_table(images)

@@ -29,6 +29,7 @@ _HOME_OF = {
     "LinearProbeRegressor": "featuretl.heads.ridge",
     "MultiTaskHead": "featuretl.heads.multi_task",
     "NearestMeanClassifier": "featuretl.heads.nearest_mean",
+    "NoveltyDetector": "featuretl.novelty.detector",
     "SVMProbeClassifier": "featuretl.heads.svm",
     "ShardedMatrix": "featuretl.heads.sharded",
     "SharedStore": "featuretl.store.shared",

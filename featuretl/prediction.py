@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class Predictions:
         probable one.
     failures : list of Failure
         The others, with their positions in the batch.
+    novelty : ndarray of shape (k,), float64, or None
+        Where it was asked for; see `NoveltyDetector.novelty`.
 
     Of a model of several tasks `predicted` and `proba` are dicts of these, by task.
     """
@@ -52,13 +54,14 @@ class Predictions:
     predicted: Any
     proba: Any
     failures: list[Failure]
+    novelty: Array | None = None
 
     def of_task(self, name: str) -> Predictions:
         """Return those of one of several tasks."""
-        return Predictions(self.ok, self.predicted[name], self.proba[name], self.failures)
+        return replace(self, predicted=self.predicted[name], proba=self.proba[name])
 
 
-def predict_images(model: Any, images: Sequence[Any]) -> Predictions:
+def predict_images(model: Any, images: Sequence[Any], *, novelty: bool = False) -> Predictions:
     """Return what a fitted model says of images, the bad ones named.
 
     Parameters
@@ -66,21 +69,37 @@ def predict_images(model: Any, images: Sequence[Any]) -> Predictions:
     model : estimator
         Takes images: a pipeline that begins with `ImageEmbedder`, or an estimator of featuretl.
     images : sequence of n images
+    novelty : bool, default=False
+        Whether to say how unlike the training images they are, too.
+
+    Raises
+    ------
+    InputError
+        If the model cannot say that.
     """
+    detector = detector_of(model) if novelty else None
     model = inner_of(model)
     steps = getattr(model, "steps", [])
     if not steps or not hasattr(steps[0][1], "extract"):
-        return _by_halves(model, images)
+        found = _by_halves(model, images)
+        return replace(found, novelty=_novelty(detector, images, found.ok))
     extraction = steps[0][1].extract(images)
     ok = extraction.ok
     X = extraction.to_numpy()[ok]
+    found = Predictions(ok, *_of_tasks(model, X), extraction.failures)
+    if detector is not None and detector[0].recipe() == steps[0][1].recipe():
+        return replace(found, novelty=detector[-1].novelty(X) if len(X) else np.zeros(0))
+    return replace(found, novelty=_novelty(detector, images, ok))
+
+
+def _of_tasks(model: Any, X: Array) -> tuple[Any, Any]:
+    """Return predictions and probabilities from embeddings; of several tasks dicts by task."""
     tasks = task_models(model)
     if tasks is None:
-        return Predictions(ok, *_outputs(model[1:], X), extraction.failures)
+        return _outputs(model[1:], X)
     outputs = {name: _outputs(one[1:], X) for name, one in tasks.items()}
     predicted = {name: output[0] for name, output in outputs.items()}
-    proba = {name: output[1] for name, output in outputs.items()}
-    return Predictions(ok, predicted, proba, extraction.failures)
+    return predicted, {name: output[1] for name, output in outputs.items()}
 
 
 def evaluate_model(
@@ -236,9 +255,20 @@ def inner_of(model: Any) -> Any:
     return getattr(model, "estimator_", model)
 
 
+def detector_of(model: Any) -> Any:
+    """Return the pipeline by which a model tells novel images; raises InputError."""
+    detector = getattr(model, "novelty_", None)
+    if detector is None:
+        raise InputError(
+            "The model does not know which images are unlike the training ones; train it again, with "
+            "novelty, by featuretl train, TransferClassifier or TransferRegressor."
+        )
+    return detector
+
+
 def use_machine(model: Any, **parameters: Any) -> None:
     """Set `cache`, `device` or `n_jobs` of a fitted model, and of all in it that have it."""
-    for part in (model, inner_of(model)):
+    for part in (model, inner_of(model), getattr(model, "novelty_", model)):
         names = {name: name.split("__")[-1] for name in part.get_params()}
         known = {name: parameters[last] for name, last in names.items() if last in parameters}
         part.set_params(**known)
@@ -254,11 +284,13 @@ def is_multilabel(model: Any) -> bool:
     return bool(last.predict(np.zeros((1, last.n_features_in_), np.float32)).ndim == 2)
 
 
-def predict_batch(model: Any, images: Sequence[Any], begin: int) -> Predictions:
+def predict_batch(
+    model: Any, images: Sequence[Any], begin: int, *, novelty: bool = False
+) -> Predictions:
     """Return the predictions of the batch that begins at an image; failures count from the first."""
-    part = predict_images(model, images[begin : begin + BATCH])
+    part = predict_images(model, images[begin : begin + BATCH], novelty=novelty)
     failures = [Failure(begin + f.index, f.name, f.message) for f in part.failures]
-    return Predictions(part.ok, part.predicted, part.proba, failures)
+    return replace(part, failures=failures)
 
 
 def check_takes_images(model: Any) -> None:
@@ -356,6 +388,14 @@ def _outputs(model: Any, X: Any) -> tuple[Array, Array | None]:
     if is_multilabel(model):
         return (proba > TAG_THRESHOLD).astype(int), proba
     return model.classes_[proba.argmax(axis=1)], proba
+
+
+def _novelty(detector: Any, images: Sequence[Any], ok: Array) -> Array | None:
+    """Return the novelty of the images that could be read; None without a detector."""
+    if detector is None:
+        return None
+    readable = [images[i] for i in np.flatnonzero(ok).tolist()]
+    return detector[-1].novelty(detector[0].transform(readable)) if readable else np.zeros(0)
 
 
 def _by_halves(model: Any, images: Sequence[Any]) -> Predictions:

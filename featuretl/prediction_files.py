@@ -2,7 +2,8 @@
 
 Columns, the same in all three: ``path``; ``prediction``, empty for an image that cannot be read and
 where the model abstains; for classes with probabilities ``label_1``, ``probability_1``, .., the most
-probable first; ``error``, why an image could not be read. Of a model that gives several labels per
+probable first; ``novelty``, where asked for, in [0, 1): the share of images like the training ones that
+are less unlike these; ``error``, why an image could not be read. Of a model that gives several labels per
 image the prediction is these, divided by ``;``, and there is a column ``probability_LABEL`` for each.
 Of a model of several tasks there are these columns for each, with ``_TASK`` after their names:
 ``prediction_species``, ``label_1_species``, ``probability_1_species``, ``prediction_age``, ..
@@ -28,10 +29,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from featuretl._validation import as_utf8, check_int, parameter_error, printable
+from featuretl._validation import as_utf8, check_bool, check_int, parameter_error, printable
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.persistence import model_digest
+from featuretl.novelty.drift import Drift
 from featuretl.outputs import check_output, replace_file
 from featuretl.prediction import (
     BATCH,
@@ -39,6 +41,7 @@ from featuretl.prediction import (
     Predictions,
     Progress,
     check_takes_images,
+    detector_of,
     inner_of,
     is_multilabel,
     predict_batch,
@@ -66,12 +69,16 @@ class Written:
         Images that cannot be read.
     abstained : int
         Images of which nothing is as probable as the threshold; of several tasks, in one at least.
+    drift : Drift or None
+        With `novelty`: how many images are unlike the training ones, and whether these are more than
+        chance explains.
     """
 
     images: int
     resumed: int
     failed: int
     abstained: int
+    drift: Drift | None = None
 
 
 def predict_to_file(
@@ -81,6 +88,7 @@ def predict_to_file(
     *,
     top: int = 1,
     threshold: float | None = None,
+    novelty: bool = False,
     progress: Progress | None = None,
 ) -> Written:
     """Predict any number of images, in bounded memory, into a file.
@@ -102,6 +110,9 @@ def predict_to_file(
     threshold : float in [0, 1], optional
         What is less probable is not predicted. By default 0, and 0.5 for each of several labels.
         Where nothing is as probable the model abstains: its prediction is empty.
+    novelty : bool, default=False
+        Say how unlike the training images each image is; what reaches 0.95 is so at a level of 5%. Of a
+        fine-tuned model this takes a pass of the backbone as it was before.
     progress : callable, optional
         Called with the number of images that are done.
 
@@ -114,7 +125,7 @@ def predict_to_file(
     ParameterError
         If a parameter has a value that is not accepted, or the model gives no probabilities.
     InputError
-        If the model does not take images, ``OUT.partial`` belongs to another call, or another
+        If the model does not take images or knows of no novelty, ``OUT.partial`` belongs to another call, or another
         process is filling it.
     StoreError
         If the file cannot be written.
@@ -122,8 +133,8 @@ def predict_to_file(
     target = check_output(path, ENDINGS)
     images = as_images(images, "predict_to_file")
     check_takes_images(model)
-    columns = _Table.of(model, top, threshold)
-    identity = _identity(model, images, top, columns.threshold)
+    columns = _Table.of(model, top, threshold, novelty)
+    identity = _identity(model, images, top, columns.threshold, novelty)
     resumed = 0
     try:
         with Parts(target, json.dumps(identity)) as parts:
@@ -134,11 +145,14 @@ def predict_to_file(
                     resumed += len(batch)
                 else:
                     names = [_path_of(image, begin + i) for i, image in enumerate(batch)]
-                    parts.add(columns.table(names, begin, predict_batch(model, images, begin)))
+                    found = predict_batch(model, images, begin, novelty=novelty)
+                    parts.add(columns.table(names, begin, found))
                 if progress:
                     progress(begin + len(batch))
-            failed, abstained = _join(parts, target, columns)
-        return Written(len(images), resumed, failed, abstained)
+            detector = detector_of(model)[-1] if novelty else None
+            failed, abstained, novel = _join(parts, target, columns, detector)
+        drift = detector.drift_of(len(images) - failed, novel) if detector else None
+        return Written(len(images), resumed, failed, abstained, drift)
     except OSError as error:
         raise StoreError(
             f"The predictions {printable(target)!r} cannot be written ({error.strerror or error}); "
@@ -230,9 +244,13 @@ class _Table:
     """The columns of a file: those of a model, or of each of its tasks, by name."""
 
     tasks: dict[str | None, _Columns]
+    novelty: bool
 
     @classmethod
-    def of(cls, model: Any, top: int, threshold: float | None) -> _Table:
+    def of(cls, model: Any, top: int, threshold: float | None, novelty: bool) -> _Table:
+        check_bool("predict_to_file", "novelty", novelty)
+        if novelty:
+            detector_of(model)
         check_int("predict_to_file", "top", top, 1)
         if threshold is not None and not (
             isinstance(threshold, numbers.Real) and 0 <= float(threshold) <= 1
@@ -240,14 +258,14 @@ class _Table:
             raise parameter_error("predict_to_file", "threshold", "a number in [0, 1]", threshold)
         tasks = task_models(model)
         if tasks is None:
-            return cls({None: _Columns.of(model, top, threshold)})
+            return cls({None: _Columns.of(model, top, threshold)}, novelty)
         certain = [name for name, one in tasks.items() if not hasattr(one, "predict_proba")]
         columns: dict[str | None, _Columns] = {}
         for name, one in tasks.items():
             # Where no task gives probabilities the first says so.
             asked = (1, None) if name in certain and len(certain) < len(tasks) else (top, threshold)
             columns[name] = replace(_Columns.of(one, *asked), ending=f"_{as_utf8(name)}")
-        return cls(columns)
+        return cls(columns, novelty)
 
     @property
     def threshold(self) -> Any:
@@ -264,6 +282,8 @@ class _Table:
     def schema(self) -> pa.Schema:
         """What the file holds."""
         fields = [field for columns in self.tasks.values() for field in columns.fields]
+        if self.novelty:
+            fields.append(("novelty", pa.float64()))
         return pa.schema([("path", pa.string()), *fields, ("error", pa.string())])
 
     def table(self, names: list[str], begin: int, predictions: Predictions) -> pa.Table:
@@ -275,18 +295,24 @@ class _Table:
             columns["error"][failure.index - begin] = as_utf8(failure.message)
         for task, own in self.tasks.items():
             own.fill(columns, rows, predictions if task is None else predictions.of_task(task))
+        if predictions.novelty is not None:
+            for row, value in zip(rows, predictions.novelty.tolist(), strict=True):
+                columns["novelty"][row] = value
         return pa.table(columns, schema=self.schema)
 
 
-def _join(parts: Parts, target: Path, columns: _Table) -> tuple[int, int]:
-    """Write all rows to one file; return how many failed and how many lack a prediction."""
-    counts = np.zeros(2, int)
+def _join(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[int, int, int]:
+    """Write all rows to one file; return how many failed, lack a prediction, and are novel."""
+    counts = np.zeros(3, int)
 
     def tables() -> Iterator[pa.Table]:
         for table in parts.tables():
             failed = table.num_rows - table["error"].null_count
             empty = [table[name].is_null().to_numpy() for name in columns.predictions]
-            counts[:] += failed, np.any(empty, axis=0).sum() - failed
+            novel = 0
+            if detector is not None:
+                novel = detector.is_novel(table["novelty"].drop_null().to_numpy()).sum()
+            counts[:] += failed, np.any(empty, axis=0).sum() - failed, novel
             yield table
 
     def write(partial: Path) -> None:
@@ -297,7 +323,7 @@ def _join(parts: Parts, target: Path, columns: _Table) -> tuple[int, int]:
 
     replace_file(target, write)
     parts.remove()
-    return int(counts[0]), int(counts[1])
+    return int(counts[0]), int(counts[1]), int(counts[2])
 
 
 def _path_of(image: Any, index: int) -> str:
@@ -305,7 +331,7 @@ def _path_of(image: Any, index: int) -> str:
     return os.fsdecode(image) if is_path else name_of(image, index)
 
 
-def _identity(model: Any, images: Any, top: int, threshold: Any) -> dict[str, Any]:
+def _identity(model: Any, images: Any, top: int, threshold: Any, novelty: bool) -> dict[str, Any]:
     names = hashlib.sha256()
     for number, image in enumerate(images):
         names.update(f"{name_of(image, number)}\n".encode())
@@ -315,6 +341,7 @@ def _identity(model: Any, images: Any, top: int, threshold: Any) -> dict[str, An
         "batch": BATCH,
         "top": top,
         "threshold": threshold,
+        "novelty": novelty,
     }
 
 

@@ -81,8 +81,10 @@ BELOW = {
         "embedder",
         "heads",
         "finetune",
+        "novelty",
     },
     "_uncertainty": set(),
+    "novelty": {"exceptions", "_validation", "_uncertainty", "heads"},
     "labelling": {"exceptions", "_validation", "heads"},
     "adaptation": {"exceptions", "_validation", "_uncertainty", "heads"},
     "ranking": {
@@ -105,6 +107,7 @@ BELOW = {
         "images",
         "outputs",
         "models",
+        "novelty",
         "prediction",
         "prediction_parts",
     },

@@ -165,11 +165,11 @@ def test_a_killed_run_goes_on(ending, tiny, photos, tmp_path, monkeypatch, small
     predicted = []
     predict = prediction_module.predict_images
 
-    def until_killed(model, images):
+    def until_killed(model, images, **options):
         if len(predicted) == 3:
             raise KeyboardInterrupt
         predicted.append(len(images))
-        return predict(model, images)
+        return predict(model, images, **options)
 
     monkeypatch.setattr(prediction_module, "predict_images", until_killed)
     with pytest.raises(KeyboardInterrupt):
@@ -189,11 +189,11 @@ KILLED_IN_THE_THIRD_BATCH = """if True:
     from featuretl import load_model, predict_to_file, prediction, prediction_files
     prediction.BATCH = prediction_files.BATCH = 5
     predict, calls = prediction.predict_images, []
-    def until_killed(model, images):
+    def until_killed(model, images, **options):
         calls.append(len(images))
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        return predict(model, images)
+        return predict(model, images, **options)
     prediction.predict_images = until_killed
     predict_to_file(load_model(sys.argv[1]), sys.argv[3:], sys.argv[2])
 """
@@ -230,11 +230,11 @@ def test_a_second_run_into_the_same_file_is_refused(tiny, photos, tmp_path, monk
     path, refused = tmp_path / "out.csv", []
     predict = prediction_module.predict_images
 
-    def beside_another(model, images):
+    def beside_another(model, images, **options):
         with pytest.raises(InputError) as caught:
             predict_to_file(tiny, photos, path)
         refused.append(str(caught.value))
-        return predict(model, images)
+        return predict(model, images, **options)
 
     monkeypatch.setattr(prediction_module, "predict_images", beside_another)
     predict_to_file(tiny, photos, path)

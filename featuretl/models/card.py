@@ -35,7 +35,8 @@ def card_of(model: Any) -> Card:
     -------
     dict
         `model`, its class; `created`, UTC; `versions`; where they are known `backbone`, `weights`
-        (sha256 of its tensors), `strategy`, `classes` (as text), `decision` (sentences) and
+        (sha256 of its tensors), `strategy`, `classes` (as text), `decision` (sentences),
+        `novelty`: `references`, of how many training images it holds the embeddings; and
         `metrics`: `name`, `score`, `low` and `high` (the 95% interval) and `images`, held out. Of
         several tasks `tasks` has a dict of each, by name: `task`, its `classes` or the `range` of its
         numbers in training, and `metrics`.
@@ -57,6 +58,8 @@ def card_of(model: Any) -> Card:
     if hasattr(embedder, "recipe"):
         backbone = embedder.recipe()["backbone"]
         card |= {"backbone": backbone["name"], "weights": backbone["tensors"]}
+    if hasattr(model, "novelty_"):
+        card["novelty"] = {"references": len(model.novelty_[-1].references_)}
     last = inner.steps[-1][1] if hasattr(inner, "steps") else inner
     if hasattr(last, "tasks_"):
         card |= {"decision": str(decision or last.decision_), "tasks": _tasks(model, last)}

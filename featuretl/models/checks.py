@@ -49,6 +49,26 @@ def check_tuned(tuned: Any) -> None:
         raise ValueError("the head of its tuned network does not fit its tensors")
 
 
+def check_novelty(detector: Any) -> None:
+    """Raise ValueError unless a detector's scores ascend and its parameters are what `fit` takes."""
+    scores, references = detector.calibration_, detector.references_
+    k, level = detector.n_neighbors, detector.level
+    fits = (
+        isinstance(k, int)
+        and 1 <= k <= len(references)
+        and isinstance(level, float)
+        and 0 < level <= 0.5
+        and len(scores) > 0
+        and np.isfinite(references).all()
+        and np.isfinite(scores).all()
+        and (np.diff(scores) >= 0).all()
+        and 1 <= detector.calibration_worth_ <= len(scores)
+        and not np.isnan(detector.offset_)
+    )
+    if not fits:
+        raise ValueError("the arrays of its NoveltyDetector do not fit together")
+
+
 def check_layers(mlp: Any) -> None:
     """Raise ValueError unless the layers of an MLP follow each other."""
     coefs, intercepts = list(mlp.coefs_), list(mlp.intercepts_)

@@ -6,7 +6,7 @@ they are plain values, and checked by their owners when they are used.
 
 from __future__ import annotations
 
-from featuretl.models.checks import check_tasks, check_tuned, check_views
+from featuretl.models.checks import check_novelty, check_tasks, check_tuned, check_views
 from featuretl.models.kept import COLUMNS, LINEAR, Kept
 from featuretl.models.steps import STEPS
 
@@ -29,6 +29,7 @@ _CHOSEN = {
     "decision_": "Decision",
     "strategy_": "str",
     "backbone_": "str",
+    "novelty_?": "Pipeline",
 }
 _MACHINE = {"_tol": "float", "gamma": "float", "_mean": "float[d]", "_scale": "float[d]"}
 
@@ -123,6 +124,17 @@ CLASSES: dict[str, Kept] = {
         },
     ),
     "Exact": Kept("featuretl.heads._machines", {**_MACHINE, "_svc": "SVC", "_rows": "float[n,d]"}),
+    "NoveltyDetector": Kept(
+        "featuretl.novelty.detector",
+        {
+            **COLUMNS,
+            "references_": "float[m,d]",
+            "calibration_": "float[c]",
+            "calibration_worth_": "float",
+            "offset_": "float",
+        },
+        check=check_novelty,
+    ),
     "FineTuneClassifier": Kept(
         "featuretl.finetune.classifier", {**_TUNED, "classes_": "labels[c]", "_multilabel": "bool"}
     ),

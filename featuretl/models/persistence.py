@@ -36,8 +36,9 @@ _FROM_FILE = "file"
 def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = None) -> None:
     """Write a fitted model to one file, without pickle.
 
-    Kept are the heads, `ImageEmbedder`, `FineTuneClassifier`, `TransferClassifier`, their
-    regressors and `TransferMultiTask`, and pipelines of these with scikit-learn's StandardScaler, Normalizer, PCA,
+    Kept are the heads, `ImageEmbedder`, `NoveltyDetector`, `FineTuneClassifier`,
+    `TransferClassifier`, their regressors and `TransferMultiTask`, and pipelines of these with
+    scikit-learn's StandardScaler, Normalizer, PCA,
     LogisticRegression, LinearSVC, SVC, Ridge, SVR, Nystroem, KNeighborsClassifier and -Regressor
     (of the rows that they hold the index is made anew), MLPClassifier and -Regressor,
     SelfTrainingClassifier and TransformedTargetRegressor. For other steps there is
@@ -64,7 +65,8 @@ def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = 
 
     Notes
     -----
-    A fine-tuned model holds the tensors of the blocks above its trunk. Pretrained weights are not
+    A fine-tuned model holds the tensors of the blocks above its trunk, and the chooser's
+    `NoveltyDetector` embeddings of training images (``novelty=False`` leaves it out). Pretrained weights are not
     in the file: the sha256 of their tensors is, and `load_model` compares it. What belongs to the
     machine (`cache`, `checkpoint`, `device`, `n_jobs`, `memory`, `verbose`) is left out.
 

@@ -18,6 +18,10 @@ def rehearse(model: Any) -> None:
     ValueError
         If it gives another number of outputs than it has classes; or whatever predicting raises.
     """
+    if hasattr(model, "novelty_"):
+        if not hasattr(model.novelty_[-1], "novelty"):
+            raise ValueError("what it tells novel images by is no NoveltyDetector")
+        rehearse(model.novelty_)
     if hasattr(model, "strategy_"):  # TransferClassifier or -Regressor
         model = model.estimator_
     with warnings.catch_warnings(), np.errstate(all="ignore"):

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_option, parameter_error
+from featuretl._validation import check_bool, check_option, parameter_error
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._folds import check_folds
@@ -50,6 +50,7 @@ class BaseTransfer(BaseEstimator):
         device: str = "auto",
         n_jobs: int | None = None,
         cache: Any = "auto",
+        novelty: bool = True,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -62,6 +63,7 @@ class BaseTransfer(BaseEstimator):
         self.device = device
         self.n_jobs = n_jobs
         self.cache = cache
+        self.novelty = novelty
         self.random_state = random_state
         self.verbose = verbose
 
@@ -98,6 +100,9 @@ class BaseTransfer(BaseEstimator):
         search, winner, outer = self._chosen(problem)
         self.estimator_ = self._fitted(problem, winner, np.arange(problem.n), last=True)
         self.strategy_, self.backbone_ = winner.strategy, winner.backbone
+        self.__dict__.pop("novelty_", None)
+        if self.novelty and problem.has_different_groups:
+            self.novelty_ = problem.novelty(winner.backbone)
         self.decision_ = decision_of(problem, search, winner, outer, time.monotonic() - began)
         return self
 
@@ -185,6 +190,7 @@ class BaseTransfer(BaseEstimator):
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
+        check_bool(owner, "novelty", self.novelty)
         check_option(owner, "strategy", self.strategy, self._strategies)
         names = [self.backbone] if isinstance(self.backbone, str) else self.backbone
         if not _is_names(names):

@@ -49,6 +49,9 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         Threads that read, decode and embed; None or -1 is one per usable core.
     cache : "auto", path, EmbeddingStore or None, default="auto"
         Where embeddings and activations are kept; see `ImageEmbedder`.
+    novelty : bool, default=True
+        Fit a `NoveltyDetector` too, on embeddings of the backbone as it was before any fine-tuning.
+        It keeps those of 2,000 training images at most, some 5 MB of a model file.
     random_state : int, RandomState or None, default=None
         Seeds the splits and all training. With a number and no `time_budget` the result is the same
         every time.
@@ -66,6 +69,9 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
         What was chosen.
     estimator_ : Pipeline or FineTuneClassifier
         The winner, fitted to all images: images in, classes out.
+    novelty_ : Pipeline
+        With `novelty`, and two images of different groups: images in, -1 for those unlike the
+        training images and 1 for the others; `novelty_[-1]` is the `NoveltyDetector`.
     n_features_in_ : int
         1: images are one column.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.pipeline import make_pipeline
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -19,6 +19,7 @@ from featuretl.heads._columns import KINDS, Column, in_column, read_column, tabl
 from featuretl.heads._targets import check_length
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images
+from featuretl.novelty.detector import NoveltyDetector
 from featuretl.transfer.base import Array, BaseTransfer
 from featuretl.transfer.classifier import TransferClassifier
 from featuretl.transfer.decision import Decision, decision_of
@@ -50,14 +51,14 @@ class TransferMultiTask(BaseTransfer):
         Folds in which each probe is judged.
     test_size : "auto", float in (0, 0.5] or None, default="auto"
         What is held out for the scores of the tasks; see `TransferClassifier`.
-    time_budget : float > 0 or None, default=None
-        Without effect here: embedding and probes take what they take.
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
     n_jobs : int, optional
         Threads that read, decode and embed; None or -1 is one per usable core.
     cache : "auto", path, EmbeddingStore or None, default="auto"
         Where embeddings are kept; see `ImageEmbedder`. Images are embedded once even without one.
+    novelty : bool, default=True
+        Fit a `NoveltyDetector` too; see `TransferClassifier`.
     random_state : int, RandomState or None, default=None
         Draws the splits.
     verbose : int, default=0
@@ -76,6 +77,8 @@ class TransferMultiTask(BaseTransfer):
         `ImageEmbedder` and a fitted `MultiTaskHead`.
     strategy_, backbone_ : str
         "linear", and what embeds.
+    novelty_ : Pipeline
+        With `novelty`, and two images of different groups; see `TransferClassifier`.
     n_features_in_ : int
         1: images are one column.
 
@@ -108,10 +111,10 @@ class TransferMultiTask(BaseTransfer):
         weights: Any = "auto",
         cv: Any = 5,
         test_size: Any = "auto",
-        time_budget: Any = None,
         device: str = "auto",
         n_jobs: int | None = None,
         cache: Any = "auto",
+        novelty: bool = True,
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
@@ -121,7 +124,7 @@ class TransferMultiTask(BaseTransfer):
             weights=weights,
             cv=cv,
             test_size=test_size,
-            time_budget=time_budget,
+            novelty=novelty,
             device=device,
             n_jobs=n_jobs,
             cache=cache,
@@ -178,6 +181,11 @@ class TransferMultiTask(BaseTransfer):
             head = MultiTaskHead(heads).fit(embeddings, table, groups=groups)
         self.n_features_in_ = 1
         self.estimator_ = make_pipeline(embedder, head)
+        self.__dict__.pop("novelty_", None)
+        if self.novelty and len(images) > 1 and (groups is None or len(np.unique(groups)) > 1):
+            seed = int(check_random_state(self.random_state).randint(2**31))
+            detector = NoveltyDetector(random_state=seed).fit(embeddings, groups=groups)
+            self.novelty_ = make_pipeline(embedder, detector)
         self.tasks_ = dict(head.tasks_)
         self.strategy_, self.backbone_ = "linear", self.backbone
         self.decision_ = "\n".join(

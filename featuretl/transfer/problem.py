@@ -19,6 +19,7 @@ from featuretl.extraction import extract
 from featuretl.heads._folds import fold_of_rows
 from featuretl.heads._targets import Targets, check_length
 from featuretl.images.inputs import as_images
+from featuretl.novelty.detector import NoveltyDetector
 from featuretl.transfer.tasks import Task
 
 Array = np.ndarray[Any, Any]
@@ -131,6 +132,17 @@ class Problem:
     def pipeline(self, backbone: str, head: Any) -> Any:
         """Return images -> embeddings -> a fitted head."""
         return make_pipeline(self.embedder(backbone), head)
+
+    @property
+    def has_different_groups(self) -> bool:
+        """Whether any image can be held out from another."""
+        return self.n > 1 if self.groups is None else len(np.unique(self.groups)) > 1
+
+    def novelty(self, backbone: str) -> Any:
+        """Return images -> embeddings -> a fitted `NoveltyDetector`."""
+        detector = NoveltyDetector(random_state=self.seed)
+        detector.fit(self.embeddings(backbone), groups=self.groups)
+        return make_pipeline(self.embedder(backbone), detector)
 
     def folds(self, rows: Array, cv: Any) -> tuple[Array, str]:
         """Return the fold that holds out each of `rows`, -1 for none, and a clause on how many.

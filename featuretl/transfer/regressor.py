@@ -36,6 +36,8 @@ class TransferRegressor(RegressorMixin, BaseTransfer):
         Threads that read, decode and embed; None or -1 is one per usable core.
     cache : "auto", path, EmbeddingStore or None, default="auto"
         See `ImageEmbedder`.
+    novelty : bool, default=True
+        As in `TransferClassifier`.
     random_state : int, RandomState or None, default=None
         Seeds the splits and all training.
     verbose : int, default=0
@@ -49,6 +51,8 @@ class TransferRegressor(RegressorMixin, BaseTransfer):
         What was chosen.
     estimator_ : Pipeline or FineTuneRegressor
         The winner, fitted to all images.
+    novelty_ : Pipeline
+        See `TransferClassifier`.
     n_features_in_ : int
         1: images are one column.
 

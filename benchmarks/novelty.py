@@ -1,0 +1,194 @@
+"""Images unlike the training ones: which score tells them, and how often it is wrong about others.
+
+    python benchmarks/novelty.py scores [--seeds 5]         (both need ../shared/data)
+    python benchmarks/novelty.py calibration [--seeds 20]
+
+Each seed learns from a half of the photographs (of hands: of the signers; of emoji: of the drawings); the
+other half is what is like them. What is not: images of another set; the same photographs, of the
+other half, as edges, negatives, blurred or darkened; and classes that were left out of training, each in
+turn. AUROC: how often an unlike image gets a lower score than a like one. FPR: the share of like
+images that are called novel where 95% of the unlike ones are.
+
+`calibration`: how many of the like images `NoveltyDetector` calls novel at 5% and at 1%, and in how
+many of the seeds it says of 100 of them, and of 100 unlike ones, that the images have changed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+import numpy as np
+from adaptation import Domain, all_domains
+from heads import show
+from scipy.special import logsumexp
+from sklearn.covariance import ledoit_wolf
+from sklearn.ensemble import IsolationForest
+from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.neighbors import LocalOutlierFactor
+from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.svm import OneClassSVM
+
+from featuretl import LinearProbeClassifier, NoveltyDetector
+
+FAR = {
+    "ants and bees": ["emoji google", "hands", "their edges", "their negatives"],
+    "hands": ["emoji google", "ants and bees", "blurred hands", "dark hands"],
+    "emoji google": ["ants and bees", "hands", "emoji twitter"],
+}
+WITH_CLASSES = ("hands", "emoji google")
+# Their rows show the same photographs or drawings.
+SAME = [
+    {"ants and bees", "their edges", "their negatives"},
+    {"hands", "blurred hands", "dark hands"},
+    {"emoji google", "emoji twitter"},
+]
+_DRAWN = 100
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Choose a study."""
+
+
+@main.command()
+@click.option("--seeds", default=5, show_default=True)
+@json_option
+def scores(seeds: int, as_json: bool) -> None:
+    """AUROC and FPR at 95% TPR of every score, means over the seeds."""
+    domains = dict(all_domains())
+    found: dict[str, Any] = defaultdict(lambda: defaultdict(list))
+    for seed in range(seeds):
+        for task, is_new, by_method in _tasks(domains, seed):
+            for method, score in by_method.items():
+                false, true, _ = roc_curve(is_new, -score)
+                rate = false[np.argmax(true >= 0.95)]
+                found[task][method].append((roc_auc_score(is_new, -score), rate))
+        click.echo(f"seed {seed} done", err=True)
+    for number, name in enumerate(("AUROC", "FPR at 95% TPR")):
+        table = []
+        for method in next(iter(found.values())):
+            means = {
+                task: float(np.mean([pair[number] for pair in of_task[method]]))
+                for task, of_task in found.items()
+            }
+            row = {name: method, **means, "mean": float(np.mean(list(means.values())))}
+            table.append(row)
+        show(table, as_json)
+
+
+@main.command()
+@click.option("--seeds", default=20, show_default=True)
+@json_option
+def calibration(seeds: int, as_json: bool) -> None:
+    """False alarms of NoveltyDetector, with groups and without."""
+    domains = dict(all_domains())
+    table = []
+    for like, unlike, grouped in (
+        ("ants and bees", "their edges", False),
+        ("emoji google", "emoji twitter", False),
+        ("hands", "dark hands", False),
+        ("hands", "dark hands", True),
+    ):
+        rows = [_alarms(domains[like], domains[unlike], grouped, seed) for seed in range(seeds)]
+        means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        note = f"{like}{', groups=signers' if grouped else ''}"
+        table.append({"trained on": note, **means, "unlike": unlike})
+    show(table, as_json)
+
+
+def _alarms(like: Domain, unlike: Domain, grouped: bool, seed: int) -> dict[str, float]:
+    known = _half(like.groups, seed)
+    groups = like.groups[known] if grouped else None
+    detector = NoveltyDetector(random_state=seed).fit(like.X[known], groups=groups)
+    rng = np.random.default_rng(seed)
+    novelty = detector.novelty(like.X[~known])
+    same, other = (
+        rng.permutation(domain.X[~_half(domain.groups, seed)])[:_DRAWN] for domain in (like, unlike)
+    )
+    return {
+        "novel at 5%": (novelty >= 0.95).mean(),
+        "novel at 1%": (novelty >= 0.99).mean(),
+        "called changed": float(detector.drift(same).is_clear),
+        "unlike called changed": float(detector.drift(other).is_clear),
+    }
+
+
+def _tasks(domains: dict[str, Domain], seed: int) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """Yield what was to be told apart, which rows are novel, and the scores by method."""
+    for name, others in FAR.items():
+        known = _half(domains[name].groups, seed)
+        X, y, _, _ = domains[name]
+        rows = [X[~known]]
+        for other in others:
+            shared = any({name, other} <= same for same in SAME)
+            new = ~_half(domains[other].groups, seed) if shared else slice(None)
+            rows.append(domains[other].X[new])
+        begin = np.cumsum([0, *map(len, rows)])
+        by_method = _scores(X[known], y[known], np.vstack(rows), seed)
+        for i, other in enumerate(others, 1):
+            which = np.r_[: begin[1], begin[i] : begin[i + 1]]
+            is_new = np.arange(len(which)) >= begin[1]
+            yield f"{name} / {other}", is_new, {m: s[which] for m, s in by_method.items()}
+    for name in WITH_CLASSES:
+        known = _half(domains[name].groups, seed)
+        X, y, _, _ = domains[name]
+        for left_out in np.unique(y):
+            seen = known & (y != left_out)
+            by_method = _scores(X[seen], y[seen], X[~known], seed)
+            yield f"{name} / a class left out", y[~known] == left_out, by_method
+
+
+def _scores(X: Any, y: Any, rows: Any, seed: int) -> dict[str, Any]:
+    """Return a score of every method for each of `rows`; higher is more normal."""
+    found = _of_probe(X, y, rows)
+    Z, new = normalize(X.astype(np.float64)), normalize(rows.astype(np.float64))
+    for k in (1, 5, 50):
+        found[f"k-NN, k={k}"] = NoveltyDetector(k, random_state=seed).fit(X).score_samples(rows)
+    one = np.zeros(len(X), int)
+    found["Mahalanobis, of classes"] = _mahalanobis(Z, y, new)
+    found["Mahalanobis, of all"] = _mahalanobis(Z, one, new)
+    found["relative Mahalanobis"] = found["Mahalanobis, of classes"] - found["Mahalanobis, of all"]
+    outlier_detectors: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+        "LocalOutlierFactor": (LocalOutlierFactor(novelty=True), normalize),
+        "IsolationForest": (IsolationForest(random_state=seed), np.asarray),
+        "OneClassSVM": (OneClassSVM(nu=0.05), StandardScaler().fit(X).transform),
+    }
+    for name, (detector, scaled) in outlier_detectors.items():
+        found[name] = detector.fit(scaled(X)).score_samples(scaled(rows))
+    return found
+
+
+def _of_probe(X: Any, y: Any, rows: Any) -> dict[str, Any]:
+    head = LinearProbeClassifier().fit(X, y)
+    values = head.decision_function(rows)
+    logits = np.stack([-values / 2, values / 2], axis=1) if values.ndim == 1 else values
+    return {
+        "probe, max softmax": head.predict_proba(rows).max(axis=1),
+        "probe, max logit": logits.max(axis=1),
+        "probe, energy": logsumexp(logits, axis=1),
+    }
+
+
+def _mahalanobis(X: Any, y: Any, rows: Any) -> Any:
+    """Return minus the squared distance to the nearest class mean; one covariance, shrunk."""
+    classes, codes = np.unique(y, return_inverse=True)
+    means = np.array([X[codes == code].mean(axis=0) for code in range(len(classes))])
+    covariance, _ = ledoit_wolf(X - means[codes], assume_centered=True)
+    white = np.linalg.cholesky(np.linalg.inv(covariance))
+    at, to = rows @ white, means @ white
+    return -np.min([np.square(at - mean).sum(axis=1) for mean in to], axis=0)
+
+
+def _half(groups: Any, seed: int) -> Any:
+    """Return which rows are of one half of the groups."""
+    names = np.random.default_rng(seed).permutation(np.unique(groups))
+    return np.isin(groups, names[: len(names) // 2])
+
+
+if __name__ == "__main__":
+    main()

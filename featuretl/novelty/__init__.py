@@ -1,0 +1,1 @@
+"""Images unlike the training ones: which they are, and whether they are too many."""

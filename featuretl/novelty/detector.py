@@ -1,0 +1,280 @@
+"""NoveltyDetector: how unlike the training images an image is, as a calibrated number."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import normalize
+from sklearn.utils import Tags, check_random_state, gen_batches
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+from featuretl._uncertainty import standard_error
+from featuretl._validation import check_int, parameter_error
+from featuretl.exceptions import InputError
+from featuretl.heads._targets import check_length
+from featuretl.novelty.drift import Drift
+
+Array = np.ndarray[Any, Any]
+
+# More tell shares of 0.01 no better.
+_MOST_CALIBRATED = 10_000
+# Rows whose similarities are in memory at a time.
+_BLOCK = 2048
+
+
+class NoveltyDetector(BaseEstimator):
+    """Tell images that are unlike the training ones by their embeddings.
+
+    The score is the cosine similarity to the most similar training image (k-NN out-of-distribution
+    detection, Sun et al. 2022, arXiv:2204.06507). It is calibrated on the training images: each is
+    scored as if it, or all of its group, had not been among them (leave-one-out).
+
+    Parameters
+    ----------
+    n_neighbors : int >= 1, default=1
+        The similarity to the k-th most similar training image counts. More are for training images
+        among which there are odd ones.
+    level : float in (0, 0.5], default=0.05
+        The share of images like the training ones that `predict` calls novel. It takes 1 / level - 1
+        training images for any to be: 19 for 0.05, 99 for 0.01.
+    max_references : int >= 2, default=2000
+        Of more training images so many, drawn at random, are kept, in float16: 2 bytes times `d`
+        each, some 5 MB of 1,280 features.
+    random_state : int, RandomState or None, default=None
+        Draws them, and 10,000 that calibrate where there are more.
+
+    Attributes
+    ----------
+    references_ : ndarray of shape (m, d), float16
+        Embeddings of length 1.
+    calibration_ : ndarray of shape (c,), float64
+        Scores of held-out training images, ascending.
+    calibration_worth_ : float
+        How many independent images these are worth at `level`: `c`, and fewer with groups.
+    offset_ : float
+        The score from which on an image is not novel; -inf where the training images are too few.
+    n_features_in_ : int
+        Columns of X.
+    feature_names_in_ : ndarray of shape (d,)
+        Names of the columns, where X has names.
+
+    See Also
+    --------
+    sklearn.neighbors.LocalOutlierFactor : Density relative to that of the neighbours.
+    DomainAdapter : What to do about images that look different.
+
+    Notes
+    -----
+    1 - `novelty` is a conformal p-value (Bates et al. 2023, arXiv:2104.08279): of images like the
+    training ones at most a share of `level` are called novel, as far as these were drawn alike. Where
+    several training images are of one patient, signer or series, pass `groups`; else images of new
+    ones will be called novel too often.
+
+    Mahalanobis distances, the local outlier factor and others were measured and left out, see
+    ``benchmarks/novelty.py``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from featuretl import NoveltyDetector
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(400, 8)) + 3
+    >>> detector = NoveltyDetector(random_state=0).fit(X[:300])
+    >>> detector.predict(X[300:]).tolist().count(-1)  # of 100
+    4
+    >>> detector.novelty(-X[:2]).round(3)
+    array([0.997, 0.997])
+    >>> print(detector.drift(X[300:]))
+    4 of 100 images are unlike the training images at the 5% level, where 5.0 are expected: no clear \
+sign that the images have changed.
+    """
+
+    def __init__(
+        self,
+        n_neighbors: int = 1,
+        *,
+        level: float = 0.05,
+        max_references: int = 2000,
+        random_state: Any = None,
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.level = level
+        self.max_references = max_references
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
+        """Keep training images, and learn how similar images like them are.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings of the training images; finite.
+        y : ignored
+        groups : array-like of shape (n,), default=None
+            Images of one group are no evidence of how similar an image of another group is.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If lengths differ, or too few images are of other groups.
+        """
+        self._check_parameters()
+        X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+        group = np.arange(len(X)) if groups is None else _numbered(groups, len(X))
+        order = check_random_state(self.random_state).permutation(len(X))
+        kept, held_out = order[: self.max_references], order[-_MOST_CALIBRATED:]
+        others = len(kept) - np.bincount(group[kept]).max()
+        if others < self.n_neighbors:
+            raise InputError(
+                f"NoveltyDetector(n_neighbors={self.n_neighbors}) needs as many training images "
+                f"besides those of any one group; got {others}."
+            )
+        self.references_ = normalize(X[kept]).astype(np.float16)
+        scores = self._similarity(X[held_out], group[held_out], group[kept])
+        self.calibration_ = np.sort(scores)
+        rank = self._rank()
+        self.offset_ = float(self.calibration_[rank - 1]) if rank else -np.inf
+        self.calibration_worth_ = float(len(scores))
+        if groups is not None:
+            self.calibration_worth_ = _worth(scores <= self.offset_, group[held_out])
+        return self
+
+    def score_samples(self, X: Any) -> Array:
+        """Return the cosine similarity to the k-th most similar training image, (n,).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings of new images: a training image is most similar to itself.
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            Higher is more normal; in [-1, 1], but for the rounding of float16.
+        """
+        check_is_fitted(self)
+        return self._similarity(validate_data(self, X, reset=False, dtype=(np.float64, np.float32)))
+
+    def decision_function(self, X: Any) -> Array:
+        """Return the scores less `offset_`, (n,): below 0 an image is novel.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        """
+        found: Array = self.score_samples(X) - self.offset_
+        return found
+
+    def predict(self, X: Any) -> Array:
+        """Return -1 for each novel image and 1 for the others, (n,).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def novelty(self, X: Any) -> Array:
+        """Return the share of images like the training ones that are less novel than each image.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+
+        Returns
+        -------
+        ndarray of shape (n,), float64
+            In [0, 1): novel at a level of 0.05 is what reaches 0.95. At most c / (c + 1), with `c`
+            training images to calibrate on.
+        """
+        as_low = np.searchsorted(self.calibration_, self.score_samples(X), side="right")
+        found: Array = 1 - (1 + as_low) / (len(self.calibration_) + 1)
+        return found
+
+    def drift(self, X: Any) -> Drift:
+        """Return whether more of some images are novel than chance explains.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d)
+            Embeddings of independent images.
+        """
+        novelty = self.novelty(X)
+        return self.drift_of(len(novelty), int(self.is_novel(novelty).sum()))
+
+    def is_novel(self, novelty: Array) -> Array:
+        """Return which values of `novelty` are of novel images, (n,) bool.
+
+        Parameters
+        ----------
+        novelty : ndarray of shape (n,)
+        """
+        found: Array = novelty >= 1 - self.level
+        return found
+
+    def drift_of(self, images: int, novel: int) -> Drift:
+        """Return whether so many of so many images are more than chance explains.
+
+        Parameters
+        ----------
+        images, novel : int
+        """
+        n = len(self.calibration_)
+        return Drift.of(images, novel, self.level, self._rank(), n, self.calibration_worth_)
+
+    def __sklearn_tags__(self) -> Tags:
+        # No OutlierMixin: its fit_predict would find every training image most similar to itself.
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "outlier_detector"
+        return tags
+
+    def _rank(self) -> int:
+        """Return which of the ascending scores is the lowest that is not novel, from 1; 0: none."""
+        n = len(self.calibration_)
+        return int(np.count_nonzero(np.arange(1, n + 1) / (n + 1) <= self.level))
+
+    def _similarity(self, X: Array, group: Any = None, of_reference: Any = None) -> Array:
+        """Return the k-th largest cosine; rows of one group do not count as similar."""
+        references = self.references_.astype(np.float64)
+        k = self.n_neighbors
+        found = np.empty(len(X))
+        for rows in gen_batches(len(X), _BLOCK):
+            cosine = normalize(X[rows].astype(np.float64)) @ references.T
+            if group is not None:
+                cosine[group[rows, None] == of_reference] = -np.inf
+            found[rows] = cosine.max(axis=1) if k == 1 else np.partition(cosine, -k, axis=1)[:, -k]
+        return found
+
+    def _check_parameters(self) -> None:
+        owner = type(self).__name__
+        check_int(owner, "n_neighbors", self.n_neighbors, 1)
+        check_int(owner, "max_references", self.max_references, 2)
+        level = self.level
+        is_number = isinstance(level, numbers.Real) and not isinstance(level, bool)
+        if not is_number or not 0 < level <= 0.5:
+            raise parameter_error(owner, "level", "a number in (0, 0.5]", level)
+
+
+def _numbered(groups: Any, n: int) -> Array:
+    names = column_or_1d(groups)
+    check_length(n, "groups", len(names))
+    return np.unique(names, return_inverse=True)[1]
+
+
+def _worth(is_low: Array, group: Array) -> float:
+    """Return how many independent draws would give a share the standard error that it has."""
+    share, n = is_low.mean(), len(is_low)
+    numbers_of = np.unique(group, return_inverse=True)[1]
+    error = standard_error((is_low - share) / n, numbers_of)
+    if not 0 < share < 1 or not error > 0:
+        return float(numbers_of.max() + 1)
+    return float(np.clip(share * (1 - share) / error**2, 1, n))

@@ -1,0 +1,82 @@
+"""Drift: whether more images are novel than chance explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scipy.stats import betabinom
+
+# Of so many folders of images like the training ones, one is called changed.
+_FALSE_ALARMS = 0.001
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How many of some images are novel, and how many are expected if nothing has changed.
+
+    Attributes
+    ----------
+    images : int
+    novel : int
+        Those whose novelty reaches 1 - `level`.
+    expected : float
+        Of images like the training ones; 0 where these were too few for any to be novel.
+    level : float
+    pvalue : float in [0, 1]
+        How often as many or more would be novel by chance.
+    """
+
+    images: int
+    novel: int
+    expected: float
+    level: float
+    pvalue: float
+
+    @classmethod
+    def of(cls, images: int, novel: int, level: float, rank: int, n: int, worth: float) -> Drift:
+        """Return the evidence.
+
+        Parameters
+        ----------
+        images, novel : int
+        level : float
+        rank : int
+            Of `n` held-out training images so many, less one, score below the threshold: the number
+            of novel images is then beta-binomial, which allows for a threshold that is itself
+            estimated, where a binomial would not.
+        n : int
+        worth : float
+            How many independent images the `n` are worth.
+        """
+        share, size = rank / (n + 1), (n + 1) * worth / n
+        pvalue = 1.0
+        if rank:
+            pvalue = float(betabinom.sf(novel - 1, images, size * share, size * (1 - share)))
+        return cls(images, novel, images * share, level, min(max(pvalue, 0.0), 1.0))
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether chance would do this to one in 1,000 folders at most."""
+        return self.pvalue < _FALSE_ALARMS
+
+    def explain(self) -> str:
+        """Return what was found, in a sentence."""
+        if not self.expected and self.images:
+            return (
+                "The training images are too few to tell which images are novel at the "
+                f"{100 * self.level:.3g}% level."
+            )
+        found = (
+            f"{self.novel:,} of {self.images:,} images are unlike the training images at the "
+            f"{100 * self.level:.3g}% level, where {self.expected:,.1f} are expected"
+        )
+        if not self.is_clear:
+            return f"{found}: no clear sign that the images have changed."
+        chance = f"p = {self.pvalue:.1g}" if self.pvalue >= 1e-6 else "p < 1e-6"
+        return (
+            f"{found}: the images may have changed ({chance}, if they are independent; "
+            "ones of a series, or of one person, prove less)."
+        )
+
+    def __str__(self) -> str:
+        return self.explain()

@@ -1,0 +1,202 @@
+"""NoveltyDetector and Drift: calibrated on held-out rows, exact, and slow to cry wolf."""
+
+import numpy as np
+import pytest
+from scipy.stats import betabinom, binomtest
+from sklearn.base import is_outlier_detector
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from featuretl import NoveltyDetector, load_model, save_model
+from featuretl.exceptions import InputError, ModelError, ParameterError
+from featuretl.novelty.drift import Drift
+
+OF_TRAINING = {"check_outliers_train": "a training image is most similar to itself"}
+
+
+@parametrize_with_checks(
+    [NoveltyDetector(), NoveltyDetector(3)],
+    expected_failed_checks=lambda e: OF_TRAINING if e.n_neighbors == 1 else {},
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def rows(n, seed, d=6):
+    """Rows around one direction, so that cosines differ."""
+    return np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32) + 2
+
+
+def in_series(n_series, seed, each=10):
+    """Rows of series: those of one are alike."""
+    rng = np.random.default_rng(seed)
+    centres = np.repeat(rng.normal(size=(n_series, 30)), each, axis=0)
+    X = 2 * centres + rng.normal(size=centres.shape) + 1
+    return X, np.repeat(np.arange(n_series), each)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_scores_are_those_of_leave_one_out(k, grouped):
+    X = rows(60, 0)
+    groups = np.arange(60) // 5 if grouped else None
+    detector = NoveltyDetector(k, random_state=0).fit(X, groups=groups)
+    group = np.arange(60) if groups is None else groups
+    left_out = []
+    for i in range(60):
+        others = NoveltyDetector(k).fit(X[group != group[i]])
+        left_out.append(others.score_samples(X[i : i + 1])[0])
+    np.testing.assert_allclose(detector.calibration_, np.sort(left_out), rtol=0, atol=2e-3)
+    new = rows(7, 1)
+    unit = new / np.linalg.norm(new, axis=1, keepdims=True)
+    expected = np.sort(unit @ detector.references_.T.astype(float), axis=1)[:, -k]
+    np.testing.assert_allclose(detector.score_samples(new), expected, atol=1e-6)
+
+
+def test_novelty_is_the_share_of_training_images_that_are_less_novel():
+    detector = NoveltyDetector(random_state=0).fit(rows(100, 0))
+    new = np.vstack([rows(300, 1), -rows(5, 2)])
+    scores = detector.score_samples(new)
+    as_low = (detector.calibration_[None] <= scores[:, None]).sum(axis=1)
+    novelty = detector.novelty(new)
+    np.testing.assert_array_equal(novelty, 1 - (1 + as_low) / 101)
+    assert (novelty[-5:] == 1 - 1 / 101).all()
+    np.testing.assert_array_equal(detector.predict(new) == -1, detector.is_novel(novelty))
+    np.testing.assert_array_equal(detector.predict(new) == -1, detector.decision_function(new) < 0)
+    assert is_outlier_detector(detector)
+    assert not hasattr(detector, "fit_predict")
+
+
+@pytest.mark.parametrize("level", [0.01, 0.05, 0.2])
+def test_of_images_like_the_training_ones_the_level_is_novel(level):
+    shares = [
+        (NoveltyDetector(level=level, random_state=s).fit(rows(300, s)).predict(rows(500, s + 100)) < 0).mean()
+        for s in range(20)
+    ]  # fmt: skip
+    assert np.mean(shares) == pytest.approx(level, abs=0.2 * level + 0.003)
+
+
+def test_of_many_rows_some_are_kept_and_calibrate_as_well():
+    detector = NoveltyDetector(max_references=50, random_state=0).fit(rows(3000, 0))
+    assert detector.references_.shape == (50, 6)
+    assert detector.references_.dtype == np.float16
+    assert len(detector.calibration_) == 3000
+    assert (detector.predict(rows(3000, 1)) < 0).mean() == pytest.approx(0.05, abs=0.012)
+    again = NoveltyDetector(max_references=50, random_state=0).fit(rows(3000, 0))
+    np.testing.assert_array_equal(detector.references_, again.references_)
+
+
+def test_new_series_are_novel_too_often_unless_groups_are_told():
+    shares = {}
+    for told in (False, True):
+        of_seeds = []
+        for seed in range(8):
+            X, groups = in_series(40, seed)
+            detector = NoveltyDetector(random_state=0).fit(X, groups=groups if told else None)
+            of_seeds.append((detector.predict(in_series(40, seed + 100)[0]) < 0).mean())
+        shares[told] = np.mean(of_seeds)
+    assert shares[False] > 0.3
+    assert shares[True] < 0.1
+    assert 1 <= detector.calibration_worth_ < 200  # of 400 rows, ten of a series
+
+
+def test_too_few_training_images_call_nothing_novel():
+    detector = NoveltyDetector().fit(rows(18, 0))
+    assert detector.offset_ == -np.inf
+    assert (detector.predict(-rows(9, 1)) == 1).all()
+    drift = detector.drift(-rows(9, 1))
+    assert (drift.novel, drift.pvalue, drift.is_clear) == (0, 1.0, False)
+    assert "too few to tell which images are novel at the 5% level" in str(drift)
+    assert (NoveltyDetector().fit(rows(19, 0)).predict(-rows(9, 1)) == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"n_neighbors": 0}, "'n_neighbors' .* int >= 1; got 0"),
+        ({"level": 0}, r"'level' .* number in \(0, 0.5\]; got 0"),
+        ({"level": 0.6}, "got 0.6"),
+        ({"max_references": 1}, "'max_references' .* int >= 2; got 1"),
+    ],
+)
+def test_parameters_are_checked(parameters, named):
+    with pytest.raises(ParameterError, match=named):
+        NoveltyDetector(**parameters).fit(rows(20, 0))
+
+
+def test_what_leaves_nothing_to_compare_with_is_refused():
+    with pytest.raises(InputError, match="besides those of any one group; got 0"):
+        NoveltyDetector().fit(rows(20, 0), groups=["a"] * 20)
+    with pytest.raises(InputError, match=r"n_neighbors=20\).*got 19"):
+        NoveltyDetector(20).fit(rows(20, 0))
+    with pytest.raises(InputError, match="groups must have one entry per row"):
+        NoveltyDetector().fit(rows(20, 0), groups=[1, 2])
+
+
+def test_a_change_is_seen():
+    detector = NoveltyDetector(random_state=0).fit(rows(300, 0))
+    drift = detector.drift(rows(100, 1) - 2)
+    assert drift.is_clear
+    assert drift.novel > 20
+    assert "the images may have changed (p" in drift.explain()
+    same = detector.drift(rows(100, 2))
+    assert not same.is_clear
+    assert "no clear sign" in str(same)
+    assert same.expected == pytest.approx(5, abs=0.3)
+
+
+def test_chance_is_that_of_an_estimated_threshold():
+    """With few training images a binomial test would find changes where there are none."""
+    drift = Drift.of(1000, 90, 0.05, rank=3, n=59, worth=59)
+    assert drift.expected == 50
+    assert drift.pvalue == pytest.approx(betabinom.sf(89, 1000, 3, 57))
+    assert drift.pvalue > 0.05 > binomtest(90, 1000, 0.05).pvalue
+    fewer = Drift.of(1000, 90, 0.05, rank=3, n=59, worth=20)
+    assert fewer.pvalue > drift.pvalue
+    assert fewer.expected == pytest.approx(50)
+    assert Drift.of(0, 0, 0.05, rank=3, n=59, worth=59).pvalue == 1
+
+
+def test_false_alarms_are_rare():
+    """100 images like 60 training ones, 100 times: a clear change is found in none, or one."""
+    alarms = 0
+    for seed in range(100):
+        detector = NoveltyDetector(random_state=0).fit(rows(60, seed))
+        alarms += detector.drift(rows(100, seed + 1000)).is_clear
+    assert alarms <= 1
+
+
+def test_a_file_keeps_the_same_bits(tmp_path):
+    detector = NoveltyDetector(random_state=0).fit(rows(80, 0), groups=np.arange(80) // 4)
+    save_model(detector, tmp_path / "n.featuretl")
+    twin = load_model(tmp_path / "n.featuretl")
+    new = rows(30, 1)
+    np.testing.assert_array_equal(twin.novelty(new), detector.novelty(new))
+    np.testing.assert_array_equal(twin.predict(new), detector.predict(new))
+    assert twin.drift(new) == detector.drift(new)
+    few = NoveltyDetector().fit(rows(5, 0))
+    save_model(few, tmp_path / "n.featuretl")
+    assert load_model(tmp_path / "n.featuretl").offset_ == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("calibration_", np.arange(80.0)[::-1].copy()),
+        ("calibration_", np.full(80, np.nan)),
+        ("calibration_", np.zeros(0)),
+        ("calibration_worth_", 0.0),
+        ("calibration_worth_", 81.0),
+        ("references_", np.full((80, 6), np.nan)),
+        ("references_", np.zeros((80, 5))),
+        ("offset_", float("nan")),
+        ("n_neighbors", 81),
+        ("n_neighbors", "1"),
+        ("level", "0.05"),
+        ("level", 2.0),
+    ],
+)
+def test_what_a_detector_cannot_be_is_not_kept(attribute, value, tmp_path):
+    detector = NoveltyDetector(random_state=0).fit(rows(80, 0))
+    setattr(detector, attribute, value)
+    with pytest.raises(ModelError):
+        save_model(detector, tmp_path / "n.featuretl")
