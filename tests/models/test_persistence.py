@@ -26,6 +26,7 @@ from featuretl import (
     LinearProbeClassifier,
     LinearProbeRegressor,
     NearestMeanClassifier,
+    SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
     TransferClassifier,
     TransferRegressor,
@@ -62,6 +63,7 @@ def through_file(model, tmp_path):
 HEADS = {
     "linear": LinearProbeClassifier("cv", calibrate=True, random_state=0),
     "nearest mean": NearestMeanClassifier(),
+    "semi-supervised": SemiSupervisedProbeClassifier(),
     "svm": SVMProbeClassifier(),
     "rbf svm": SVMProbeClassifier(kernel="rbf"),
     "uncalibrated svm": SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", calibrate=False),
