@@ -112,7 +112,7 @@ def suggest(
     if as_json:
         facts: dict[str, Any] = {"suggested": paths, "output": output}
         counts = {"labelled": len(labelled), "unlabelled": len(rows) - len(labelled)}
-        if forecast is not None:
+        if forecast is not None and target_accuracy is not None:
             facts["forecast"] = _facts(forecast, target_accuracy)
         click.echo(json.dumps({**counts, **facts}))
         return
@@ -122,7 +122,7 @@ def suggest(
     click.echo(
         f"{len(paths):,} of {len(rows) - len(labelled):,} images without a label{where}", err=True
     )
-    if forecast is not None:
+    if forecast is not None and target_accuracy is not None:
         click.echo(forecast.sentence(target_accuracy), err=True)
 
 

@@ -86,7 +86,8 @@ class SemiSupervisedProbeClassifier(ClassifierMixin, BaseEstimator):
     Notes
     -----
     scikit-learn's `LabelSpreading` uses a graph that is not symmetric, in which all neighbours count
-    the same; `benchmarks/labelling.py unlabelled` has both, and what else was tried.
+    the same; `benchmarks/labelling.py unlabelled` has both, and what else was tried. It is for one to
+    ten labels per class; with more, self-training around a probe can gain more.
 
     References
     ----------

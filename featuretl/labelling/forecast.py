@@ -180,7 +180,8 @@ def forecast_accuracy(
     -----
     The interval is of the mean accuracy over all images like these. It comes from groups (rows,
     without groups) and orders drawn anew, 500 times, to each of which the law is fitted by least
-    squares, weighted by the inverse variances of the sizes, with a, c >= 0 and b from 0.1 to 2.
+    squares, weighted by the inverse variances of the sizes, with a, c >= 0 and b from 0.1 to 2. How many of its
+    intervals held what came true: `benchmarks/labelling.py forecast`.
 
     References
     ----------
