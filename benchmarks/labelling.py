@@ -1,41 +1,79 @@
-"""Which images to label: accuracy on other signers after so many labels, strategy by strategy.
+"""When labels are few: which images to label, what the others are worth, how many more are needed.
 
-    python benchmarks/labelling.py [--seeds 5] [--json]      (needs ../shared/data)
+    python benchmarks/labelling.py suggest        which images to label
+    python benchmarks/labelling.py unlabelled     what learns from images without a label
+    python benchmarks/labelling.py forecast       learning curves, beside what came true
 
-Sign-digits. Each seed holds out a fifth of the signers; of the others' photographs, batches are chosen
+All need the data sets in ../shared/data; `--seeds`, `--json`. On sign-digits the images held out are
+of other signers.
+
+"suggest": each seed holds out a fifth of the signers; of the others' photographs, batches are chosen
 by `suggest_labels` and labelled, from 10 to 500 in all (1 to 50 per digit). After each batch a
 `LinearProbeClassifier()` and a `NearestMeanClassifier()` learn from what is labelled; what counts is
 the better of the two on average: nearest mean up to 50 labels, the probe from then on. "area" is the
 mean accuracy over the logarithm of the number of labels.
+
+"unlabelled": each seed holds out a fifth of the images and draws so many labels per class from the
+others, whose rest has none. Accuracy on the images held out, and the gain over the linear probe of
+the labelled images alone, with its standard error over the seeds.
+
+"forecast": each seed holds out two fifths of the images, and draws so many labels per class from the
+others. `forecast_accuracy` sees these alone, and says what 1, 2, 5 and 10 times as many would give; then
+a probe learns from so many, where there are, and is scored on the images held out. "bias" and "rmse" are
+of the forecast less that score, "covered" is the share of its 95% intervals that hold the score,
+"width" their mean width. The score itself is of some 160 to 830 images.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import click
 import numpy as np
 from heads import DATA, show, signers
-from sklearn.model_selection import GroupShuffleSplit
+from scipy.special import entr
+from sklearn.base import clone
+from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, cross_val_predict
+from sklearn.preprocessing import normalize
+from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
 import featuretl
-from featuretl import LinearProbeClassifier, NearestMeanClassifier, suggest_labels
+from featuretl import (
+    LinearProbeClassifier,
+    NearestMeanClassifier,
+    SemiSupervisedProbeClassifier,
+    forecast_accuracy,
+    suggest_labels,
+)
 
 TOTALS = (10, 20, 50, 100, 200, 350, 500)
 STRATEGIES = ("random", "typiclust", "coreset", "uncertainty", "auto")
 _MEANS_TO = 50
+PER_CLASS = (1, 2, 5, 10, 20, 50)
+TIMES = (1, 2, 5, 10)
+DATA_SETS = ("sign-digits", "emoji", "hymenoptera")
 
 
-@click.command(help=__doc__)
-@click.option("--seeds", default=5, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def main(seeds: int, as_json: bool) -> None:
-    """Run the study and print accuracies, means over the seeds."""
+seeds_option = click.option("--seeds", default=5, show_default=True)
+data_option = click.option("--data", type=click.Choice(DATA_SETS), multiple=True, default=DATA_SETS)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    """Choose a study."""
     if not DATA.exists():
         raise click.ClickException(f"the images are not there: {DATA}")
-    signs = featuretl.load_image_folder(DATA / "sign-digits")
-    X, y = featuretl.ImageEmbedder().transform(signs.data), np.asarray(signs.target)
-    groups = signers(signs.data, signs.target)
+    warnings.simplefilter("ignore")
+
+
+@main.command()
+@seeds_option
+@json_option
+def suggest(seeds: int, as_json: bool) -> None:
+    """Accuracy after so many labels, strategy by strategy; means over the seeds."""
+    X, y, groups = _embedded("sign-digits")
     table, of_random = [], None
     for strategy in STRATEGIES:
         curves = [_curve(X, y, groups, strategy, seed) for seed in range(seeds)]
@@ -48,6 +86,195 @@ def main(seeds: int, as_json: bool) -> None:
         table.append(row | {"its error": error})
         click.echo(f"{strategy}: area {areas.mean():.4f}", err=True)
     show(table, as_json)
+
+
+@main.command()
+@seeds_option
+@data_option
+@click.option("--per-class", type=int, multiple=True, default=PER_CLASS, show_default=True)
+@json_option
+def unlabelled(
+    seeds: int, data: tuple[str, ...], per_class: tuple[int, ...], as_json: bool
+) -> None:
+    """Accuracy with so many labels per class, and images without one."""
+    table = []
+    for name in data:
+        X, y, groups = _embedded(name)
+        for labels in per_class:
+            cells = [_accuracies(X, y, groups, labels, seed) for seed in range(seeds)]
+            row: dict[str, Any] = {"data": name, "per class": labels}
+            for learner in cells[0]:
+                scores = np.array([cell[learner] for cell in cells])
+                gain = scores - [cell["probe"] for cell in cells]
+                error = gain.std(ddof=1) / np.sqrt(seeds)
+                row[learner] = f"{scores.mean():.3f} ({gain.mean():+.3f} +- {error:.3f})"
+            table.append(row)
+            click.echo(row, err=True)
+    show(table, as_json)
+
+
+@main.command()
+@seeds_option
+@data_option
+@click.option("--per-class", type=int, multiple=True, default=(5, 10, 20), show_default=True)
+@json_option
+def forecast(seeds: int, data: tuple[str, ...], per_class: tuple[int, ...], as_json: bool) -> None:
+    """What so many labels per class say of more, and what more of them gave."""
+    table = []
+    for name in data:
+        X, y, groups = _embedded(name)
+        for labels in per_class:
+            draws = [_forecasts(X, y, groups, labels, seed) for seed in range(seeds)]
+            for times in TIMES:
+                found = np.array([draw[times] for draw in draws if times in draw])
+                if not len(found):
+                    continue
+                value, low, high, truth = found.T
+                row = {"data": name, "per class": labels, "times": times, "accuracy": truth.mean()}
+                row |= {
+                    "bias": (value - truth).mean(),
+                    "rmse": np.sqrt(((value - truth) ** 2).mean()),
+                }
+                row["covered"] = f"{((low <= truth) & (truth <= high)).sum()} of {len(found)}"
+                table.append(row | {"width": (high - low).mean()})
+                click.echo(table[-1], err=True)
+    show(table, as_json)
+
+
+def _forecasts(X: Any, y: Any, groups: Any, per_class: int, seed: int) -> dict[int, Any]:
+    """Return forecast, interval and what came true, by how many times the labels."""
+    pool, test = _held_out(y, groups, 0.4, seed)
+    rank = _rank_in_class(y[pool], seed)
+    known = pool[rank < per_class]
+    found = forecast_accuracy(X[known], y[known], groups[known], random_state=seed)
+    draws = {}
+    for times in TIMES:
+        rows = pool[rank < times * per_class]
+        if len(rows) >= 0.9 * times * len(known):
+            truth = LinearProbeClassifier().fit(X[rows], y[rows]).score(X[test], y[test])
+            draws[times] = (*found.accuracy_at(len(rows)), truth)
+    return draws
+
+
+def _embedded(name: str) -> tuple[Any, Any, Any]:
+    """Return embeddings, classes and groups; without signers, each image is one."""
+    parts = {"sign-digits": [""], "emoji": ["google"], "hymenoptera": ["train", "val"]}[name]
+    photos = [featuretl.load_image_folder(DATA / name / part) for part in parts]
+    paths = [path for part in photos for path in part.data]
+    y = np.concatenate([part.target for part in photos])
+    groups = signers(paths, y) if name == "sign-digits" else np.arange(len(y))
+    return featuretl.ImageEmbedder().transform(paths), y, groups
+
+
+def _held_out(y: Any, groups: Any, share: float, seed: int) -> Any:
+    """Return rows to draw labels from and rows held out, in the given shares."""
+    kind = StratifiedShuffleSplit if len(np.unique(groups)) == len(y) else GroupShuffleSplit
+    return next(kind(1, test_size=share, random_state=seed).split(y, y, groups))
+
+
+def _rank_in_class(y: Any, seed: int) -> Any:
+    """Return a random place (n,) of each row among those of its class."""
+    rng, rank = np.random.default_rng(seed), np.empty(len(y), int)
+    for label in np.unique(y):
+        rows = np.flatnonzero(y == label)
+        rank[rng.permutation(rows)] = np.arange(len(rows))
+    return rank
+
+
+def _accuracies(X: Any, y: Any, groups: Any, per_class: int, seed: int) -> dict[str, float]:
+    pool, test = _held_out(y, groups, 0.2, seed)
+    is_known = _rank_in_class(y[pool], seed) < per_class
+    known = np.where(is_known, y[pool], -1)
+    return {
+        name: float((learn(X[pool], known, X[test]) == y[test]).mean())
+        for name, learn in LEARNERS.items()
+    }
+
+
+def _on_known(head: Any) -> Any:
+    """Return how a head of the labelled rows alone predicts."""
+    return lambda X, y, test: clone(head).fit(X[y >= 0], y[y >= 0]).predict(test)
+
+
+def _on_all(head: Any) -> Any:
+    return lambda X, y, test: clone(head).fit(X, y).predict(test)
+
+
+def _spread_then_probe(balanced: bool) -> Any:
+    """Return a probe of scikit-learn's spread labels, weighted by how certain they are."""
+
+    def learn(X: Any, y: Any, test: Any) -> Any:
+        Z = normalize(X - X.mean(axis=0))
+        soft = np.nan_to_num(_spreading().fit(Z, y).label_distributions_) + 1e-9
+        if balanced:
+            soft *= np.bincount(y[y >= 0]) / soft.sum(axis=0)
+        soft /= soft.sum(axis=1, keepdims=True)
+        weight = 1 - entr(soft).sum(axis=1) / np.log(soft.shape[1])
+        labels = np.where(y >= 0, y, soft.argmax(axis=1))
+        weight = np.where(y >= 0, 1, np.clip(weight, 0, 1))
+        return _probe().fit(X, labels, sample_weight=weight).predict(test)
+
+    return learn
+
+
+def _balanced_self_training(X: Any, y: Any, test: Any, precision: float = 0.9) -> Any:
+    """Return the predictions of a probe that five times adds equal shares of the surest per class.
+
+    They are as sure as out-of-fold predictions of the labelled rows that are right in `precision`.
+    """
+    known = np.flatnonzero(y >= 0)
+    per_class = int(np.bincount(y[known]).min())
+    surest = 0.9
+    if per_class > 1:
+        folds = min(5, per_class)
+        proba = cross_val_predict(_probe(), X[known], y[known], cv=folds, method="predict_proba")
+        order = np.argsort(-proba.max(axis=1))
+        right = (proba.argmax(axis=1) == y[known])[order]
+        good = np.flatnonzero(np.cumsum(right) / np.arange(1, len(right) + 1) >= precision)
+        surest = proba.max(axis=1)[order][good[-1]] if len(good) else 2.0
+    head = _probe().fit(X[known], y[known])
+    for _ in range(5):
+        proba = head.predict_proba(X)
+        labels, sure = proba.argmax(axis=1), proba.max(axis=1)
+        found = [np.flatnonzero((labels == c) & (sure >= surest)) for c in head.classes_]
+        share = (
+            3 * max(1, min(len(rows) for rows in found if len(rows))) if any(map(len, found)) else 0
+        )
+        added = [rows[np.argsort(-sure[rows])][:share] for rows in found]
+        rows = np.union1d(known, np.concatenate(added))
+        head = _probe().fit(X[rows], np.where(y >= 0, y, labels)[rows])
+    return head.predict(test)
+
+
+def _probe() -> Any:
+    return LinearProbeClassifier(tol=1e-3)
+
+
+def _spreading() -> Any:
+    return LabelSpreading(kernel="knn", n_neighbors=10, alpha=0.9, max_iter=200)
+
+
+def _spread_only(X: Any, y: Any, test: Any) -> Any:
+    mean = X.mean(axis=0)
+    return _spreading().fit(normalize(X - mean), y).predict(normalize(test - mean))
+
+
+def _k_best(X: Any, y: Any, test: Any) -> Any:
+    head = SelfTrainingClassifier(_probe(), criterion="k_best", k_best=len(X) // 10)
+    return head.fit(X, y).predict(test)
+
+
+LEARNERS = {
+    "probe": _on_known(LinearProbeClassifier()),
+    "nearest mean": _on_known(NearestMeanClassifier()),
+    "self-training": _on_all(SelfTrainingClassifier(_probe())),
+    "self-training, k best": _k_best,
+    "self-training, balanced": _balanced_self_training,
+    "LabelSpreading": _spread_only,
+    "LabelSpreading, probe": _spread_then_probe(balanced=False),
+    "LabelSpreading, masses, probe": _spread_then_probe(balanced=True),
+    "semi-supervised": _on_all(SemiSupervisedProbeClassifier(random_state=0)),
+}
 
 
 def _curve(X: Any, y: Any, groups: Any, strategy: str, seed: int) -> list[float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from featuretl.extraction import Extraction
+    from featuretl.labelling.forecast import AccuracyForecast
 
 
 @click.command()
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     "--strategy", type=click.Choice(["auto", "typiclust", "uncertainty", "coreset", "random"]),
     default="auto", show_default=True,
     help="auto: typical images first, uncertain ones from five labels per class on.",
+)  # fmt: skip
+@click.option(
+    "--target-accuracy", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Say, too, how many labels this accuracy needs, by the learning curve of those there are.",
 )  # fmt: skip
 @click.option(
     "--backbone", default="tf_efficientnet_lite0", show_default=True, help="A timm model."
@@ -50,6 +56,7 @@ def suggest(
     photos: tuple[str, ...],
     n: int,
     strategy: str,
+    target_accuracy: float | None,
     backbone: str,
     path_column: str | None,
     label_column: str | None,
@@ -67,12 +74,13 @@ def suggest(
 
       featuretl suggest photos/ -n 50 -o labels.csv
 
-      featuretl suggest labels.csv photos/ -n 50 -o more.csv
+      featuretl suggest labels.csv photos/ -n 50 -o more.csv --target-accuracy 0.95
     """
     from featuretl._progress import progress_bar
     from featuretl._validation import printable
     from featuretl.extraction import extract
     from featuretl.images.sources import find_images
+    from featuretl.labelling.forecast import forecast_accuracy
     from featuretl.labelling.suggest import suggest_labels
     from featuretl.outputs import check_output
 
@@ -93,16 +101,20 @@ def suggest(
     labels = images.labels or [None] * len(images)
     rows, labelled = _rows_of(extraction, labels)
     y = [labels[rows[i]] for i in labelled]
-    found = suggest_labels(
-        extraction.to_numpy()[rows], n, strategy,
-        labelled=labelled, y=y, random_state=random_state,
-    )  # fmt: skip
+    X = extraction.to_numpy()[rows]
+    found = suggest_labels(X, n, strategy, labelled=labelled, y=y, random_state=random_state)
+    forecast = None
+    if target_accuracy is not None:
+        forecast = forecast_accuracy(X[labelled], y, random_state=random_state)
     paths = [str(Path(images.paths[rows[i]]).absolute()) for i in found]
     if target is not None:
         _write(target, paths)
     if as_json:
-        facts = {"labelled": len(labelled), "unlabelled": len(rows) - len(labelled)}
-        click.echo(json.dumps({**facts, "suggested": paths, "output": output}))
+        facts: dict[str, Any] = {"suggested": paths, "output": output}
+        counts = {"labelled": len(labelled), "unlabelled": len(rows) - len(labelled)}
+        if forecast is not None and target_accuracy is not None:
+            facts["forecast"] = _facts(forecast, target_accuracy)
+        click.echo(json.dumps({**counts, **facts}))
         return
     for path in paths if target is None else []:
         click.echo(printable(path))
@@ -110,6 +122,21 @@ def suggest(
     click.echo(
         f"{len(paths):,} of {len(rows) - len(labelled):,} images without a label{where}", err=True
     )
+    if forecast is not None and target_accuracy is not None:
+        click.echo(forecast.sentence(target_accuracy), err=True)
+
+
+def _facts(forecast: AccuracyForecast, target_accuracy: float) -> dict[str, Any]:
+    """Return what is forecast; null for more labels than can be told."""
+    needed = forecast.labels_needed(target_accuracy)
+    now = forecast.accuracy_at(forecast.n_labels)
+    return {
+        "accuracy": now._asdict(),
+        "target_accuracy": target_accuracy,
+        "labels_needed": {
+            k: int(v) if math.isfinite(v) else None for k, v in needed._asdict().items()
+        },
+    }
 
 
 def _rows_of(extraction: Extraction, labels: list[Any]) -> tuple[list[int], list[int]]:

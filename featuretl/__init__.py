@@ -12,6 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME_OF = {
+    "AccuracyForecast": "featuretl.labelling.forecast",
     "Backbone": "featuretl.backbones.backbone",
     "ClassScoresDisplay": "featuretl.report.displays",
     "DomainAdapter": "featuretl.adaptation.adapter",
@@ -31,6 +32,7 @@ _HOME_OF = {
     "NearestMeanClassifier": "featuretl.heads.nearest_mean",
     "NoveltyDetector": "featuretl.novelty.detector",
     "SVMProbeClassifier": "featuretl.heads.svm",
+    "SemiSupervisedProbeClassifier": "featuretl.heads.semi_supervised",
     "ShardedMatrix": "featuretl.heads.sharded",
     "SharedStore": "featuretl.store.shared",
     "TransferClassifier": "featuretl.transfer.classifier",
@@ -46,6 +48,7 @@ _HOME_OF = {
     "export_model": "featuretl.export.export",
     "extract": "featuretl.extraction",
     "extract_shards": "featuretl.scaleout.extraction",
+    "forecast_accuracy": "featuretl.labelling.forecast",
     "h_score": "featuretl.ranking.scores",
     "label_errors": "featuretl.report.findings",
     "list_backbones": "featuretl.backbones.catalog",

@@ -214,18 +214,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         targets = read_targets(self, y, len(X))
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight)
-        self._multilabel, self.classes_ = targets.multilabel, targets.classes
-        target, columns, loss = _as_columns(targets)
-        self._multinomial = target.ndim == 1
-        with one_thread_pool() as workers:
-            rows = Rows(X, weight, workers, self.scaling)
-            spectrum = Spectrum.of(rows)
-            self._choose(rows, spectrum, targets, in_loss, groups)
-            everything = LinearProblem(rows, target, loss, columns, in_loss, np.full(len(X), -1), 1)
-            start = everything.start_from_sample(float(self.C_), spectrum, self.tol, self.max_iter)
-            solution = everything.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
-            coef, intercept = everything.unscaled(solution.x)
-        return self._set(solution, coef, intercept, rows.dtype)
+        return self._learn(X, targets, weight, in_loss, groups)
 
     @available_if(_is_streamable)
     def partial_fit(
@@ -367,6 +356,23 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         if is_label_lists(y):
             y = MultiLabelBinarizer(classes=self.classes_).fit_transform(y)
         return float(super().score(X, y, sample_weight))
+
+    def _learn(
+        self, X: Array, targets: Targets, weight: Array, in_loss: Array, groups: Any = None
+    ) -> LinearProbeClassifier:
+        """Fit to rows that weigh `weight` (n,) in the standardisation, `in_loss` (n, 1) in the loss."""
+        self._multilabel, self.classes_ = targets.multilabel, targets.classes
+        target, columns, loss = _as_columns(targets)
+        self._multinomial = target.ndim == 1
+        with one_thread_pool() as workers:
+            rows = Rows(X, weight, workers, self.scaling)
+            spectrum = Spectrum.of(rows)
+            self._choose(rows, spectrum, targets, in_loss, groups)
+            everything = LinearProblem(rows, target, loss, columns, in_loss, np.full(len(X), -1), 1)
+            start = everything.start_from_sample(float(self.C_), spectrum, self.tol, self.max_iter)
+            solution = everything.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
+            coef, intercept = everything.unscaled(solution.x)
+        return self._set(solution, coef, intercept, rows.dtype)
 
     def _set(
         self, solution: Solution, coef: Array, intercept: Array, dtype: Any

@@ -1,1 +1,1 @@
-"""When labels are few: which images to label next."""
+"""When labels are few: which images to label next, and what accuracy more labels would give."""

@@ -93,6 +93,16 @@ CLASSES: dict[str, Kept] = {
             "center_": "float[d]",
         },
     ),
+    "SemiSupervisedProbeClassifier": Kept(
+        "featuretl.heads.semi_supervised",
+        {
+            **COLUMNS,
+            "classes_": "labels[c]",
+            "probe_": "LinearProbeClassifier",
+            "decision_": "str",
+        },
+        left_out=("transduction_",),
+    ),
     "SVMProbeClassifier": Kept(
         "featuretl.heads.svm",
         {

@@ -56,3 +56,18 @@ def test_what_cannot_be_suggested_is_one_sentence(mixed, tmp_path):
     assert "needs labels of two classes" in uncertain.stderr
     assert run(mixed, "-o", "labels.txt").exit_code == 1
     assert "Traceback" not in uncertain.output
+
+
+def test_how_many_labels_an_accuracy_needs(mixed, tmp_path):
+    with (tmp_path / "labels.csv").open("w") as file:
+        file.write("path,label\n")
+        for number in range(20):
+            file.write(f"{mixed / f'{number:02d}.jpg'},{'ant' if number % 2 else 'bee'}\n")
+    run_with = ("--target-accuracy", 0.9, "-n", 2)
+    found = json.loads(run(tmp_path / "labels.csv", mixed, *run_with, "--json").stdout)["forecast"]
+    assert found["target_accuracy"] == 0.9
+    assert 0 <= found["accuracy"]["low"] <= found["accuracy"]["value"] <= found["accuracy"]["high"]
+    assert set(found["labels_needed"]) == {"value", "low", "high"}
+    said = run(tmp_path / "labels.csv", mixed, *run_with)
+    assert "20 labels give an accuracy of" in said.stderr
+    assert len(said.stdout.splitlines()) == 2

@@ -9,6 +9,7 @@ import pytest
 from featuretl_cli.main import cli
 
 from featuretl import (
+    AccuracyForecast,
     EmbeddingStore,
     TransferClassifier,
     evaluate_model,
@@ -39,7 +40,7 @@ CALLED = {
     "predict": [load_model, find_images, predict_to_file, use_machine],
     "extract": [extract, extract_shards, save_shards, dask_workers, BackboneSpec, find_images],
     "rank": [rank_backbones, find_images],
-    "suggest": [suggest_labels, extract, BackboneSpec, find_images],
+    "suggest": [suggest_labels, AccuracyForecast.labels_needed, extract, BackboneSpec, find_images],
     "explain": [explain, load_model, find_images, save_overlays],
     "export": [export_model, load_model, find_images],
     "report": [write_report, load_model, find_images],

@@ -27,6 +27,7 @@ from featuretl import (
     LinearProbeRegressor,
     MultiTaskHead,
     NearestMeanClassifier,
+    SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
     TransferClassifier,
     TransferRegressor,
@@ -63,6 +64,7 @@ def through_file(model, tmp_path):
 HEADS = {
     "linear": LinearProbeClassifier("cv", calibrate=True, random_state=0),
     "nearest mean": NearestMeanClassifier(),
+    "semi-supervised": SemiSupervisedProbeClassifier(),
     "svm": SVMProbeClassifier(),
     "rbf svm": SVMProbeClassifier(kernel="rbf"),
     "uncalibrated svm": SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", calibrate=False),

@@ -17,6 +17,7 @@ from featuretl import (
     LinearProbeClassifier,
     LinearProbeRegressor,
     NearestMeanClassifier,
+    SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
 )
 from featuretl.exceptions import ModelError
@@ -31,6 +32,7 @@ CLASSIFIERS = {
     "RBF SVM": [SVMProbeClassifier(C=1.0, **RBF)],
     "approximate SVM": [SVMProbeClassifier(C=1.0, approximate=True, n_components=20, **RBF)],
     "nearest mean": [NearestMeanClassifier()],
+    "semi-supervised": [SemiSupervisedProbeClassifier()],
     "scaled regression": [StandardScaler(), LogisticRegression(max_iter=500)],
     "whitened regression": [PCA(8, whiten=True), LogisticRegression(max_iter=500)],
     "unit length": [None, Normalizer(), LinearSVC()],

@@ -1,0 +1,310 @@
+"""What accuracy more labels would give: the learning curve of those there are, and its power law."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+
+from featuretl._validation import check_int, parameter_error
+from featuretl.exceptions import InputError
+from featuretl.heads._rows import check_finite
+from featuretl.heads._targets import check_length
+from featuretl.heads.linear import LinearProbeClassifier
+
+Array = np.ndarray[Any, Any]
+
+_OWNER = "forecast_accuracy"
+_FEWEST = 20
+_SIZES = 7
+# The largest part is learnt from, and the rest says how well.
+_LARGEST = 0.8
+_EXPONENTS = np.geomspace(0.1, 2, 40)
+_DRAWS = 500
+_TAILS = (2.5, 97.5)
+# So many times the labels that there are, and no further.
+_HORIZON = 10
+
+
+class Estimate(NamedTuple):
+    """A number, and the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class AccuracyForecast:
+    """A learning curve ``1 - accuracy = a (n / n_labels)^-b + c``, from `forecast_accuracy`.
+
+    Attributes
+    ----------
+    n_labels : int
+        Labels that there are.
+    sizes : ndarray of shape (m,), int
+        Labels learnt from.
+    accuracies : ndarray of shape (m,), float64
+        Mean accuracy on the other labelled rows.
+    errors : ndarray of shape (m,), float64
+        Their standard errors.
+    law : ndarray of shape (3,), float64
+        a, b and c.
+    draws : ndarray of shape (500, 3), float64
+        The same, of labels and splits drawn anew.
+    """
+
+    n_labels: int
+    sizes: Array
+    accuracies: Array
+    errors: Array
+    law: Array
+    draws: Array
+
+    def accuracy_at(self, n: int) -> Estimate:
+        """Return the accuracy to expect with `n` labels, and its 95% interval.
+
+        Raises
+        ------
+        ParameterError
+            Unless `n` is an int from 1 to ten times `n_labels`.
+        """
+        most = _HORIZON * self.n_labels
+        if not isinstance(n, numbers.Integral) or isinstance(n, bool) or not 1 <= n <= most:
+            expected = f"an int from 1 to {most}, ten times the labels that there are"
+            raise parameter_error("accuracy_at", "n", expected, n)
+        low, high = np.percentile(self._accuracies(self.draws, float(n)), _TAILS)
+        return Estimate(float(self._accuracies(self.law, float(n))), float(low), float(high))
+
+    def labels_needed(self, target_accuracy: float) -> Estimate:
+        """Return how many labels, of the same kind, the accuracy needs in all, and its 95% interval.
+
+        Infinity stands for more than ten times the labels that there are, or never.
+
+        Parameters
+        ----------
+        target_accuracy : float in (0, 1)
+            On images like the labelled ones.
+
+        Raises
+        ------
+        ParameterError
+            If it is not in (0, 1).
+        """
+        if not isinstance(target_accuracy, numbers.Real) or not 0 < float(target_accuracy) < 1:
+            expected = "a number between 0 and 1"
+            raise parameter_error("labels_needed", "target_accuracy", expected, target_accuracy)
+        target = float(target_accuracy)
+        many = np.sort(self._sizes(self.draws, target))
+        low, high = np.percentile(many, _TAILS, method="higher")
+        return Estimate(float(self._sizes(self.law[None], target)[0]), float(low), float(high))
+
+    def sentence(self, target_accuracy: float) -> str:
+        """Return what `labels_needed` says, in words."""
+        value, low, high = self.labels_needed(target_accuracy)
+        most = f"{_HORIZON * self.n_labels:,}"
+        now = self.accuracy_at(self.n_labels)
+        start = (
+            f"{self.n_labels:,} labels give an accuracy of {now.value:.3f} "
+            f"({now.low:.3f} to {now.high:.3f}); {target_accuracy:g} "
+        )
+        if math.isinf(low):
+            return f"{start}is not reached with {most} labels, as far as these can tell."
+        between = f"at least {low:,.0f}" if math.isinf(high) else f"{low:,.0f} to {high:,.0f}"
+        if math.isinf(value):
+            return f"{start}needs more than {most} labels ({between})."
+        return f"{start}needs {value:,.0f} labels in all ({between})."
+
+    def _accuracies(self, law: Array, n: float) -> Array:
+        accuracy: Array = 1 - law[..., 0] * (n / self.n_labels) ** -law[..., 1] - law[..., 2]
+        return np.clip(accuracy, 0, 1)
+
+    def _sizes(self, laws: Array, target: float) -> Array:
+        """Return the labels (k,) that laws (k, 3) need; infinity beyond the horizon."""
+        a, b, c = laws.T
+        left = 1 - target - c
+        with np.errstate(divide="ignore", over="ignore"):
+            needed = self.n_labels * (a / np.maximum(left, 1e-300)) ** (1 / b)
+        needed = np.where(left > 0, np.maximum(np.ceil(needed), 1), np.inf)
+        return np.where(needed <= _HORIZON * self.n_labels, needed, np.inf)
+
+
+def forecast_accuracy(
+    X: Any,
+    y: Any,
+    groups: Any = None,
+    *,
+    estimator: Any = None,
+    n_repeats: int = 10,
+    random_state: Any = None,
+) -> AccuracyForecast:
+    """Forecast the accuracy that more labels would give, from the learning curve of those there are.
+
+    Heads learn from parts of the labelled rows, and are scored on the others; a power law is fitted
+    to their errors. It knows images like the labelled ones only: labels that were chosen (by
+    `suggest_labels`, say) are easier or harder than images at random.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        Embeddings of the labelled images; finite, 20 at least.
+    y : array-like of shape (n,)
+        Their classes.
+    groups : array-like of shape (n,), default=None
+        Rows of one group (a patient, a signer) are learnt from or scored, never both.
+    estimator : classifier, default=None
+        What learns; None is `LinearProbeClassifier()`.
+    n_repeats : int >= 2, default=10
+        Orders in which rows are learnt.
+    random_state : int, RandomState or None, default=None
+        Draws the orders, and the labels of the interval.
+
+    Returns
+    -------
+    AccuracyForecast
+        `accuracy_at(n)`, `labels_needed(target_accuracy)`, and the curve itself.
+
+    Raises
+    ------
+    ParameterError
+        If a parameter has a value that is not accepted.
+    InputError
+        If X has NaN, lengths differ, or there are too few labels, groups or classes for a curve.
+
+    Notes
+    -----
+    The interval is of the mean accuracy over all images like these. It comes from groups (rows,
+    without groups) and orders drawn anew, 500 times, to each of which the law is fitted by least
+    squares, weighted by the inverse variances of the sizes, with a, c >= 0 and b from 0.1 to 2. How many of its
+    intervals held what came true: `benchmarks/labelling.py forecast`.
+
+    References
+    ----------
+    Cortes, Jackel, Solla, Vapnik and Denker, Learning Curves: Asymptotic Values and Rate of
+    Convergence, 1993.
+    Figueroa, Zeng-Treitler, Kandula and Ngo, Predicting Sample Size Required for Classification
+    Performance, 2012, doi:10.1186/1472-6947-12-8.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from featuretl import NearestMeanClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> found = forecast_accuracy(
+    ...     X[::12], y[::12], estimator=NearestMeanClassifier(), n_repeats=5, random_state=0
+    ... )
+    >>> round(found.accuracy_at(1500).value, 2)
+    0.94
+    >>> print(found.sentence(0.95))  # doctest: +NORMALIZE_WHITESPACE
+    150 labels give an accuracy of 0.901 (0.838 to 0.951); 0.95 needs more than 1,500 labels
+    (at least 148).
+    """
+    check_int(_OWNER, "n_repeats", n_repeats, 2)
+    X, y = np.asarray(X), np.asarray(y)
+    group = _checked(X, y, groups)
+    rng = check_random_state(random_state)
+    head = LinearProbeClassifier() if estimator is None else estimator
+    sizes = _sizes(len(y), len(np.unique(y)))
+    wrong, seen = _measure(X, y, group, sizes, head, n_repeats, rng)
+    rate = wrong.sum(axis=(1, 2)) / seen.sum(axis=(1, 2))
+    drawn = _drawn_anew(wrong, seen, rng)
+    weight = 1 / np.maximum(drawn.var(axis=0), (0.1 / len(y)) ** 2)
+    relative = sizes / len(y)
+    law = _power_laws(relative, rate[None], weight)[0]
+    draws = _power_laws(relative, drawn, weight)
+    return AccuracyForecast(len(y), sizes, 1 - rate, drawn.std(axis=0), law, draws)
+
+
+def _checked(X: Array, y: Array, groups: Any) -> Array:
+    """Return the number of the group of each row, or raise InputError."""
+    if X.ndim != 2 or y.ndim != 1:
+        got = f"shapes {X.shape} and {y.shape}"
+        raise InputError(f"{_OWNER} takes X (n, d) and y (n,); got {got}.")
+    check_length(len(X), "y", len(y))
+    group = np.arange(len(y))
+    if groups is not None:
+        check_length(len(X), "groups", len(groups))
+        group = np.unique(np.asarray(groups), return_inverse=True)[1]
+    n_classes, n_groups = len(np.unique(y)), int(group.max(initial=-1)) + 1
+    if len(y) < max(_FEWEST, 4 * n_classes) or n_classes < 2 or n_groups < 5:
+        raise InputError(
+            f"{_OWNER} needs {_FEWEST} labels, four per class, two classes and five groups at least; "
+            f"got {len(y)} labels of {n_classes} classes in {n_groups} groups."
+        )
+    check_finite(X if X.dtype.kind == "f" else X.astype(np.float64))
+    return group
+
+
+def _sizes(n: int, n_classes: int) -> Array:
+    most = int(_LARGEST * n)
+    least = min(max(2 * n_classes, n // 16), most // 2)
+    return np.unique(np.geomspace(least, most, _SIZES).astype(int))
+
+
+def _measure(
+    X: Array, y: Array, group: Array, sizes: Array, head: Any, n_repeats: int, rng: Any
+) -> tuple[Array, Array]:
+    """Return how many rows of each group were wrong and scored (sizes, repeats, groups)."""
+    n_groups = group.max() + 1
+    wrong, seen = np.zeros((2, len(sizes), n_repeats, n_groups))
+    for repeat in range(n_repeats):
+        order = _order(y, group, rng)
+        for i, size in enumerate(sizes):
+            rows = order[:size]
+            rest = np.flatnonzero(~np.isin(group, group[rows]))
+            if len(rest) and len(np.unique(y[rows])) > 1:
+                bad = clone(head).fit(X[rows], y[rows]).predict(X[rest]) != y[rest]
+                wrong[i, repeat] = np.bincount(group[rest], bad, minlength=n_groups)
+                seen[i, repeat] = np.bincount(group[rest], minlength=n_groups)
+    if not seen.any(axis=(1, 2)).all():
+        raise InputError(f"groups of {_OWNER} leave no rows to score: they are too large.")
+    return wrong, seen
+
+
+def _order(y: Array, group: Array, rng: Any) -> Array:
+    """Return rows (n,) group after group, as far as each class keeps its share in every part."""
+    places = rng.permutation(group.max() + 1)[group]
+    order = np.lexsort((rng.uniform(size=len(y)), places))
+    share = np.empty(len(y))
+    for label in np.unique(y):
+        rows = order[y[order] == label]
+        share[rows] = (np.arange(len(rows)) + rng.uniform()) / len(rows)
+    return np.argsort(share, kind="stable")
+
+
+def _drawn_anew(wrong: Array, seen: Array, rng: Any) -> Array:
+    """Return error rates (draws, sizes) of groups and repeats drawn anew."""
+    _, n_repeats, n_groups = wrong.shape
+    groups = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=_DRAWS)
+    repeats = rng.multinomial(n_repeats, np.full(n_repeats, 1 / n_repeats), size=_DRAWS)
+
+    def total(counts: Array) -> Array:
+        per_repeat = np.tensordot(groups, counts, axes=(1, 2))
+        return np.einsum("ksr,kr->ks", per_repeat, repeats)
+
+    return total(wrong) / np.maximum(total(seen), 1e-9)
+
+
+def _power_laws(n: Array, errors: Array, weight: Array) -> Array:
+    """Return a, b, c (k, 3) of least squares for errors (k, m) at sizes n (m,).
+
+    For each exponent the best a, c >= 0 are known in closed form; the best of 40 exponents counts.
+    """
+    best, laws = np.full(len(errors), np.inf), np.zeros((len(errors), 3))
+    mean = errors @ weight / weight.sum()
+    for b in _EXPONENTS:
+        f = n**-b
+        centred = f - weight @ f / weight.sum()
+        a = np.maximum(errors @ (weight * centred) / (weight @ centred**2), 0)
+        c = mean - a * (weight @ f) / weight.sum()
+        a = np.where(c < 0, errors @ (weight * f) / (weight @ f**2), a)
+        c = np.maximum(c, 0)
+        loss = np.square(a[:, None] * f + c[:, None] - errors) @ weight
+        laws = np.where((loss < best)[:, None], np.column_stack([a, np.full(len(a), b), c]), laws)
+        best = np.minimum(best, loss)
+    return laws
