@@ -158,7 +158,7 @@ def _pair(item: Any) -> tuple[np.ndarray, int]:
     samples, rate = item
     if samples.dtype.kind not in "fi":
         raise ItemError(f"samples of dtype {samples.dtype}; expected floats or signed integers")
-    samples = samples.reshape(len(samples), -1).astype(np.float32)
+    samples = (samples if samples.ndim == 2 else samples[:, None]).astype(np.float32)
     return samples, _check_form(rate, samples.shape[1], len(samples))
 
 

@@ -69,9 +69,13 @@ class MediumSource(Source):
     def prepare(self, content: Any, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
         """Return what `forward` takes of one item. Raises ItemError."""
         with stage("decode"):
-            ready = _of_item(self._medium.prepare, content.item)
+            ready = self._prepared(content.item)
         if content.seen is not None and not _same(content.seen, self._state(content.item)):
             raise ItemError("it changed while it was read; try again when it is settled")
+        return ready
+
+    def _prepared(self, item: Any) -> Any:
+        ready = _of_item(self._medium.prepare, item)
         if ready is None:
             raise InputError(f"'prepare' of {self._name} must return something; got None.")
         return ready
@@ -106,7 +110,7 @@ class MediumSource(Source):
     @cached_property
     def golden(self) -> np.ndarray:
         """The golden item's embedding (d,)."""
-        return self.embed([self._medium.prepare(self._medium.golden)], _no_clock)[0]
+        return self.embed([self._prepared(self._medium.golden)], _no_clock)[0]
 
     def _recipe(self) -> Recipe:
         return self._with_width(len(self.golden))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import threading
 from collections.abc import Sequence
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import parameter_error
+from featuretl._validation import parameter_error, printable
 from featuretl.exceptions import BackboneError, FeatureTLError, ItemError
-from featuretl.store.keys import Recipe
+from featuretl.images.decode import describe
+from featuretl.store.keys import Recipe, canonical_json
 
 WEIGHTS = "model.safetensors"
 
@@ -79,7 +81,7 @@ class Text:
     @property
     def recipe(self) -> Recipe:
         """What makes the embeddings (JSON)."""
-        files = _digests(self._folder)
+        files = self._files
         name = self.model if self.model in PACKAGED else "sentence encoder"
         return {
             "backbone": {"name": name, "tensors": files[WEIGHTS]},
@@ -101,12 +103,16 @@ class Text:
         """Return the embeddings of texts."""
         import torch
 
-        encoder = _load(self._folder)
+        encoder = _load(self._folder, canonical_json(self._files))
         with _tokenizer:
             tokens = encoder.preprocess(list(inputs))
         with torch.inference_mode():
             tokens = {name: _to(value, encoder.device) for name, value in tokens.items()}
             return encoder(tokens)["sentence_embedding"].float().cpu().numpy()
+
+    @property
+    def _files(self) -> dict[str, str]:
+        return _digests(self._folder)
 
     @property
     def _folder(self) -> Path:
@@ -136,7 +142,7 @@ def _installed(name: str) -> Path:
 def _digests(folder: Path) -> dict[str, str]:
     """Return the sha256 of each of the encoder's files, by its path in the folder.
 
-    Raises BackboneError for a folder without weights, or with files that may hold code.
+    Raises BackboneError for a folder without weights, or one that may have code run.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     states = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
@@ -153,25 +159,47 @@ def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[s
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
         elif path.suffix not in _PROSE and path.name not in _PROSE:
             raise BackboneError(
-                f"The sentence encoder {folder!r} holds {path.name!r}; expected only files of the kinds "
+                f"The sentence encoder {printable(folder)!r} holds {printable(path.name)!r}; expected only files of the kinds "
                 f"{', '.join(_KINDS)}: save it anew with sentence-transformers."
             )
-    if WEIGHTS not in found:
-        raise BackboneError(f"The sentence encoder {folder!r} has no {WEIGHTS!r}.")
+    for needed in (WEIGHTS, "modules.json"):
+        if needed not in found:
+            raise BackboneError(f"The sentence encoder {printable(folder)!r} has no {needed!r}.")
+    _check_modules(Path(folder, "modules.json"))
     return found
 
 
+def _check_modules(path: Path) -> None:
+    """Raise BackboneError unless all the classes that it names are sentence-transformers' own."""
+    try:
+        kinds = [module["type"] for module in json.loads(path.read_text("utf-8"))]
+        own = all(kind.startswith("sentence_transformers.") for kind in kinds)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        own = False
+    if not own:
+        raise BackboneError(
+            f"The sentence encoder's {printable(path)!r} must list modules of sentence_transformers only."
+        )
+
+
 @lru_cache(maxsize=2)
-def _load(folder: Path) -> Any:
+def _load(folder: Path, files: str) -> Any:
+    """Load the encoder in a folder; `files` is what is in there."""
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise FeatureTLError(
             "Texts need sentence-transformers; install it with pip install 'featuretl[text]'."
         ) from error
-    return SentenceTransformer(
-        str(folder), local_files_only=True, model_kwargs={"use_safetensors": True}
-    ).eval()
+    try:
+        return SentenceTransformer(
+            str(folder), local_files_only=True, model_kwargs={"use_safetensors": True}
+        ).eval()
+    except Exception as error:  # whatever a damaged folder leads to
+        raise BackboneError(
+            f"The sentence encoder {printable(folder)!r} cannot be loaded "
+            f"({printable(describe(error))[:200]})."
+        ) from error
 
 
 def _to(value: Any, device: Any) -> Any:

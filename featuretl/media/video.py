@@ -24,7 +24,7 @@ CONTAINERS = "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf,gif,apng"
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 
 _JUMP_SECONDS = 4.0  # further ahead than this, seek; nearer, decode on
-_MISSING_SECONDS = 1.0  # that a file may end before the length that it claims
+_MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.1  # that may lack of the length that a file claims
 _DECODE_VERSION = 1
 
 
@@ -124,8 +124,10 @@ def sampled(file: BufferedIOBase, n: int, see: Callable[[np.ndarray], Any]) -> l
             _check_size(stream.codec_context)
             frames = _Frames(container, stream)
             start, end = _span(container, stream)
-            pixels = frames.at(start, end, n) if end > start else _spread(frames, n)
-            seen = [see(_pixels(frame)) for frame in pixels]
+            if end > start:
+                seen = [see(_pixels(frame)) for frame in frames.at(start, end, n)]
+            else:
+                seen = _spread(frames, n, lambda frame: see(_pixels(frame)))
     except ItemError:
         raise
     except Exception as error:  # FFmpeg's errors, and whatever a hostile file leads to
@@ -155,28 +157,32 @@ class _Frames:
             yield frame
 
     def at(self, start: float, end: float, n: int) -> Iterator[Any]:
-        """Yield the first frame from the middle of each of n equal parts on."""
-        now = start
+        """Yield the frames that are shown in the middle of each of n equal parts."""
+        now = start  # until when the last frame is shown
         for part in range(n):
             wanted = start + (end - start) * (part + 0.5) / n
             if wanted - now > _JUMP_SECONDS:
                 self._seek(wanted)
-            last = None
-            for last in self:
-                now = wanted if last.time is None else last.time
-                if now >= wanted - 1e-6:
-                    yield last
+            for frame in self:
+                now = _shown_until(frame, wanted)
+                if now > wanted:
+                    yield frame
                     break
-            else:
-                if wanted - now > _MISSING_SECONDS:
+            else:  # sound may be longer than its pictures, but not by much
+                if end - now > max(_MISSING_SECONDS, _MISSING_SHARE * (end - start)):
                     raise ItemError(f"it ends after {now:.1f} s of the {end:.1f} s that it claims")
-                if last is not None:
-                    yield last
                 return
 
     def _seek(self, seconds: float) -> None:
         self._container.seek(int(seconds / self._stream.time_base), stream=self._stream)
         self._decoded = self._container.decode(self._stream)
+
+
+def _shown_until(frame: Any, wanted: float) -> float:
+    """Return when the next frame follows, in seconds; of a frame without a time, after `wanted`."""
+    if frame.time is None:
+        return wanted + 1
+    return float(frame.time) + max(float((frame.duration or 0) * frame.time_base), 1e-6)
 
 
 def _span(container: Any, stream: Any) -> tuple[float, float]:
@@ -189,13 +195,16 @@ def _span(container: Any, stream: Any) -> tuple[float, float]:
     return start, start + length
 
 
-def _spread(frames: _Frames, n: int) -> list[Any]:
-    """Return n frames, evenly spread, of a stream of unknown length; at most 2 n are in memory."""
+def _spread(frames: _Frames, n: int, see: Callable[[Any], Any]) -> list[Any]:
+    """Return what is seen of n frames, evenly spread, of a stream of unknown length.
+
+    At most 2 n are in memory.
+    """
     kept: list[Any] = []
     step = 1
     for index, frame in enumerate(frames):
         if index % step == 0:
-            kept.append(frame)
+            kept.append(see(frame))
         if len(kept) > 2 * n:
             kept, step = kept[::2], 2 * step
     return [kept[i] for i in _middles(len(kept), n)]
