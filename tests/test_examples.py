@@ -95,6 +95,21 @@ def test_other_steps(scores):
     assert fitted == loaded > 0.6
 
 
+def test_sound(scores):
+    held_out, guess = scores("sound_samples")
+    assert held_out > guess + 0.2
+
+
+def test_video(scores):
+    one_frame, pooled = scores("video_clips")
+    assert pooled > one_frame > 0.3  # of four classes
+
+
+def test_text(scores):
+    encoder, words, guess = scores("text_summaries")
+    assert min(encoder, words) > guess + 0.3  # that the encoder gains something is not claimed
+
+
 def test_explain_photographs(scores, place, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["explain_photographs.py", str(place / "explain.png")])
     scores("explain_photographs")

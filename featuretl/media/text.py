@@ -187,10 +187,13 @@ def _load(folder: Path, files: str) -> Any:
     """Load the encoder in a folder; `files` is what is in there."""
     try:
         from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
     except ImportError as error:
         raise FeatureTLError(
             "Texts need sentence-transformers; install it with pip install 'featuretl[text]'."
         ) from error
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # nobody asked for one
     try:
         return SentenceTransformer(
             str(folder), local_files_only=True, model_kwargs={"use_safetensors": True}
@@ -200,6 +203,9 @@ def _load(folder: Path, files: str) -> Any:
             f"The sentence encoder {printable(folder)!r} cannot be loaded "
             f"({printable(describe(error))[:200]})."
         ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _to(value: Any, device: Any) -> Any:
