@@ -29,10 +29,12 @@ def _loaded(spec: BackboneSpec) -> Any:
     return spec.load()
 
 
-def recipe_of(backbone: Any, pooling: str, **facts: Any) -> Recipe:
-    """Return the recipe of pictures through a backbone, pooled over time, and of other facts."""
+def recipe_of(backbone: Any, pooling: str, what: str, **facts: Any) -> Recipe:
+    """Return the recipe of pictures through a backbone, pooled over `what`, and of other facts."""
     recipe = backbone.recipe
-    return {**recipe, **facts, "output": {**recipe["output"], "over_time": pooling}}
+    output = recipe["output"]
+    pooled = f"{output['pooling']}, {pooling} of {what}"
+    return {**recipe, **facts, "output": {**output, "pooling": pooled}}
 
 
 def embed(backbone: Any, items: Sequence[Sequence[Any]], pooling: str) -> np.ndarray:

@@ -78,6 +78,7 @@ class Sound:
         return pictures.recipe_of(
             self._backbone,
             self.pooling,
+            "windows",
             preprocess=self._preprocessing.recipe(),
             medium={"name": "sound", **facts},
         )

@@ -78,7 +78,7 @@ class Video:
     def recipe(self) -> Recipe:
         """What makes the embeddings (JSON)."""
         facts = {"name": "video", "version": _DECODE_VERSION, "frames": self.frames}
-        return pictures.recipe_of(self._backbone, self.pooling, medium=facts)
+        return pictures.recipe_of(self._backbone, self.pooling, "frames", medium=facts)
 
     @property
     def golden(self) -> np.ndarray:
