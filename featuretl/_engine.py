@@ -23,8 +23,8 @@ from featuretl._batch_size import BatchSize
 from featuretl._costs import Costs
 from featuretl._source import Source
 from featuretl._validation import printable
-from featuretl.exceptions import ImageError
-from featuretl.images.inputs import Decoder, name_of, read
+from featuretl.exceptions import ItemError
+from featuretl.images.inputs import Decoder
 from featuretl.store.keys import Recipe
 from featuretl.store.lookup import MISSING, keys_array
 from featuretl.store.space import Space
@@ -286,8 +286,8 @@ class Run:
             if not prepared.taken:
                 return prepared
         try:
-            content = read(self.images[index], self._stage)
-        except ImageError as error:
+            content = self._source.read(self.images[index], self._stage)
+        except ItemError as error:
             self.space.give_up(known)
             return _Prepared(index, error=printable(error))
         if content.key != known:
@@ -296,11 +296,8 @@ class Run:
             prepared.taken = self.space.take(content.key, force)
         try:
             if prepared.taken:
-                with self._stage("decode"):
-                    pixels = content.pixels(self._decoder)
-                with self._stage("resize"):
-                    prepared.input = self._source.backbone.prepare(pixels)
-        except ImageError as error:
+                prepared.input = self._source.prepare(content, self._decoder, self._stage)
+        except ItemError as error:
             self.space.give_up(prepared.key)
             prepared.error = printable(error)
         return prepared
@@ -311,8 +308,8 @@ class Run:
 
     def _hash_one(self, index: int) -> _Prepared:
         try:
-            content = read(self.images[index], self._stage)
-        except ImageError as error:
+            content = self._source.read(self.images[index], self._stage)
+        except ItemError as error:
             return _Prepared(index, error=printable(error))
         return _Prepared(index, content.key, content.state)
 
@@ -345,7 +342,7 @@ class Run:
         paths = [
             (index, os.fspath(image))
             for index, image in enumerate(self.images)
-            if isinstance(image, (str, os.PathLike))
+            if self._source.is_file(image)
         ]
         if self._source.store is not None:
             digests = self._source.store.memo.digests([path for _, path in paths])
@@ -361,7 +358,11 @@ class Run:
     def _finish(self) -> list[Failure]:
         self.locations = self.space.find(self.keys)
         failures = [
-            Failure(index, name_of(self.images[index], index), self._error(index) or _CHANGING)
+            Failure(
+                index,
+                self._source.name_of(self.images[index], index),
+                self._error(index) or _CHANGING,
+            )
             for index in np.flatnonzero(self.locations == MISSING).tolist()
         ]
         self.statistics.failed = len(failures)

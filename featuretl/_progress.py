@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def progress_bar(n_images: int, shown: bool = True) -> Iterator[Progress | None]:
+def progress_bar(
+    n_images: int, shown: bool = True, what: str = "images"
+) -> Iterator[Progress | None]:
     """Show a bar while the context lasts; yield what to call with the statistics so far."""
     if not shown:
         yield None
@@ -37,7 +39,7 @@ def progress_bar(n_images: int, shown: bool = True) -> Iterator[Progress | None]
         task = bar.add_task("Embedding", total=n_images, rate="")
 
         def update(statistics: Statistics) -> None:
-            rate = f"{statistics.images_per_second:,.0f} images/s"
+            rate = f"{statistics.images_per_second:,.0f} {what}/s"
             bar.update(task, total=statistics.images, completed=statistics.done, rate=rate)
 
         yield update

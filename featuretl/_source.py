@@ -19,6 +19,7 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import split_views
 from featuretl.exceptions import BackboneError, UnusableStoreError
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
+from featuretl.images.inputs import Content, Decoder, is_file, name_of, read
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.memo import file_state
 from featuretl.store.space import MemorySpace, Space
@@ -118,6 +119,25 @@ class Source:
                 self.store.do_without(error)
         return MemorySpace(recipe["output"]["n_features"]), recipe
 
+    def read(self, image: Any, stage: Callable[[str], Any]) -> Any:
+        """Read one image and find out its key. Raises ImageError."""
+        return read(image, stage)
+
+    def prepare(self, content: Content, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
+        """Return what the network sees of an image. Raises ImageError."""
+        with stage("decode"):
+            pixels = content.pixels(decoder)
+        with stage("resize"):
+            return self.backbone.prepare(pixels)
+
+    def is_file(self, image: Any) -> bool:
+        """Whether it is a path, of a file whose sha256 is its key."""
+        return is_file(image)
+
+    def name_of(self, image: Any, index: int) -> str:
+        """Return what to call it in a message; safe to print."""
+        return name_of(image, index)
+
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
         """Return the embeddings (n, d) of prepared images, by the calling thread's device.
 
@@ -216,6 +236,25 @@ class _Worker:
 
     backbone: Any
     runtime: Any
+
+    def read(self, image: Any, stage: Callable[[str], Any]) -> Any:
+        """Read one image and find out its key. Raises ImageError."""
+        return read(image, stage)
+
+    def prepare(self, content: Content, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
+        """Return what the network sees of an image. Raises ImageError."""
+        with stage("decode"):
+            pixels = content.pixels(decoder)
+        with stage("resize"):
+            return self.backbone.prepare(pixels)
+
+    def is_file(self, image: Any) -> bool:
+        """Whether it is a path, of a file whose sha256 is its key."""
+        return is_file(image)
+
+    def name_of(self, image: Any, index: int) -> str:
+        """Return what to call it in a message; safe to print."""
+        return name_of(image, index)
 
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
         from featuretl.backbones.devices import own_stream

@@ -26,7 +26,26 @@ from featuretl.store.keys import Recipe
 from featuretl.store.store import EmbeddingStore, resolve_store
 
 
-class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What the transformers share: they are stateless, and what they take is one column."""
+
+    def _note_columns(self, X: Any) -> None:
+        self.n_features_in_ = 1
+        if hasattr(X, "columns"):
+            self.feature_names_in_ = np.asarray(X.columns, dtype=object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = False
+        return tags
+
+
+class ImageEmbedder(Embedder):
     """Turn images into embeddings of a pretrained network, each computed once.
 
     Stateless: `transform` needs no `fit`. Embeddings are kept in a store on disk, keyed by the
@@ -155,11 +174,7 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
         """
         self._spec()
         as_images(X, type(self).__name__)
-        self.n_features_in_ = 1
-        if hasattr(X, "columns"):
-            self.feature_names_in_ = np.asarray(X.columns, dtype=object)
-        elif hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
+        self._note_columns(X)
         return self
 
     def transform(self, X: Any) -> np.ndarray:
@@ -248,11 +263,3 @@ class ImageEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstim
             precision=self.precision,
             views=self.views,
         )
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.requires_fit = False
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        tags.input_tags.allow_nan = False
-        return tags

@@ -15,7 +15,11 @@ class InputError(FeatureTLError, ValueError):
     """The data handed over (images, arrays, labels, manifests) cannot be used as they are."""
 
 
-class ImageError(InputError):
+class ItemError(InputError):
+    """An item (an image, a sound, a video, a text) cannot be read or decoded."""
+
+
+class ImageError(ItemError):
     """An image cannot be read or decoded."""
 
 

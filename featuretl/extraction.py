@@ -17,10 +17,13 @@ from featuretl._runtime import RUNTIMES, versions
 from featuretl._source import Source
 from featuretl._validation import check_int, check_option, check_seconds, parameter_error
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import ImageError
+from featuretl.exceptions import ImageError, ItemError
 from featuretl.images.decode import decode
 from featuretl.images.inputs import as_images
 from featuretl.images.isolated import IsolatedDecoder
+from featuretl.media.items import as_items
+from featuretl.media.medium import is_medium
+from featuretl.media.source import MediumSource
 from featuretl.store.collect import keep_limit
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
@@ -109,14 +112,17 @@ def extract(
     decode_timeout: float | None = None,
     progress: Progress | None = None,
 ) -> Extraction:
-    """Embed images, each at most once; `featuretl.extract_shards` does so in many processes.
+    """Embed images, or items of another medium, each at most once.
 
     Parameters
     ----------
     images : sequence of n images
-        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`.
-    backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
-        For more than a name: what `load_backbone` returns.
+        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. Of another
+        medium, its items.
+    backbone : str, BackboneSpec, Backbone or Medium, default="tf_efficientnet_lite0"
+        For more than a name: what `load_backbone` returns. Of a medium (`Sound`, `Video`, `Text`, or
+        `featuretl.media.medium.Medium`), which itself says what computes where, `device`, `runtime` and
+        `decode_timeout` have to stay as they are.
     store : EmbeddingStore, optional
         Where embeddings are kept and found again; None keeps nothing.
     device : str, torch.device or list of these, default="auto"
@@ -152,7 +158,7 @@ def extract(
     Raises
     ------
     ImageError
-        With ``on_error="raise"``, naming the bad images.
+        With ``on_error="raise"``, naming the bad images; of another medium an ItemError.
     BackboneError, ParameterError, InputError, StoreError
         If something cannot be used as it is.
 
@@ -177,8 +183,10 @@ def extract(
     check_parameters("extract", batch_size, n_jobs, on_error, runtime, decode_timeout)
     if isinstance(backbone, str):
         backbone = BackboneSpec.of("extract", backbone)
-    images = as_images(images, "extract")
-    source = Source(backbone, store, device, runtime)
+    if of_medium := is_medium(backbone):
+        _check_unused(device=device, runtime=runtime, decode_timeout=decode_timeout)
+    images = (as_items if of_medium else as_images)(images, "extract")
+    source = _source(backbone, store, device, runtime)
     n_threads = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)
     with (
         nullcontext(decode)
@@ -190,6 +198,8 @@ def extract(
     if store is not None and isinstance(run.space, StoredSpace):
         keep_limit(store, run.space.id)
     if failures and on_error == "raise":
+        if of_medium:
+            raise ItemError(describe_failures(failures, len(run.images), what="items"))
         raise ImageError(describe_failures(failures, len(run.images)))
     return Extraction(
         run.images,
@@ -225,20 +235,36 @@ def check_parameters(
         check_seconds(owner, "decode_timeout", decode_timeout)
 
 
+def _check_unused(**given: Any) -> None:
+    for (name, value), default in zip(given.items(), ("auto", "auto", None), strict=True):
+        if value != default:
+            expected = f"{default!r} with a medium, which itself says what computes where"
+            raise parameter_error("extract", name, expected, value)
+
+
 def describe_failures(
     failures: Sequence[Failure],
     n_images: int,
     remedy: str = "mend or leave out these, or give them rows of NaN with on_error='nan'.",
+    what: str = "images",
 ) -> str:
-    """Return one sentence that names the first few images without an embedding."""
+    """Return one sentence that names the first few images, or items, without an embedding."""
     named = "; ".join(f"{failure.name}: {failure.message}" for failure in failures[:5])
     more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
     return (
-        f"{len(failures)} of {n_images} images have no embedding ({named}{more}); the others are "
+        f"{len(failures)} of {n_images} {what} have no embedding ({named}{more}); the others are "
         f"embedded: {remedy}"
     )
 
 
-def recipe_of(spec: BackboneSpec, store: EmbeddingStore | None) -> Recipe:
-    """Return what makes the embeddings of a backbone; it is loaded only if the store has none."""
-    return Source(spec, store, "auto").recipe()
+def recipe_of(backbone: Any, store: EmbeddingStore | None) -> Recipe:
+    """Return what makes the embeddings of a BackboneSpec or a medium; loaded only if need be."""
+    return _source(backbone, store).recipe()
+
+
+def _source(
+    backbone: Any, store: EmbeddingStore | None, device: Any = "auto", runtime: str = "torch"
+) -> Source:
+    if is_medium(backbone):
+        return MediumSource(backbone, store)
+    return Source(backbone, store, device, runtime)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import runpy
 import sys
@@ -35,6 +36,13 @@ def scores(place, monkeypatch, capsys):
         return [float(number) for number in re.findall(r": (-?\d+\.\d{3})$", out, re.MULTILINE)]
 
     return run
+
+
+def needs(*modules: str) -> None:
+    """Skip where a package of the extra `test` is missing; nothing is imported."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"needs {module}: pip install 'featuretl[test]'")
 
 
 def test_every_example_is_run():
@@ -93,6 +101,24 @@ def test_semi_supervised(scores):
 def test_other_steps(scores):
     fitted, loaded = scores("other_steps")
     assert fitted == loaded > 0.6
+
+
+def test_sound(scores):
+    needs("soundfile", "FoxDot")
+    held_out, guess = scores("sound_samples")
+    assert held_out > guess + 0.2
+
+
+def test_video(scores):
+    needs("av")
+    one_frame, pooled = scores("video_clips")
+    assert pooled > one_frame > 0.3  # of four classes
+
+
+def test_text(scores):
+    needs("sentence_transformers")
+    encoder, words, guess = scores("text_summaries")
+    assert min(encoder, words) > guess + 0.3  # that the encoder gains something is not claimed
 
 
 def test_explain_photographs(scores, place, monkeypatch):

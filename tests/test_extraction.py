@@ -95,7 +95,7 @@ def test_a_warm_run_reads_no_image_and_loads_no_network(photos, store, monkeypat
     def refuse(*args):
         raise AssertionError("touched")
 
-    monkeypatch.setattr("featuretl._engine.read", refuse)
+    monkeypatch.setattr("featuretl._source.read", refuse)
     monkeypatch.setattr(BackboneSpec, "load", refuse)
     np.testing.assert_array_equal(extract(photos, TINY, store=store).to_numpy(), expected)
 

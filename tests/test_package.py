@@ -25,6 +25,7 @@ BELOW = {
     "store": {"exceptions", "_validation", "_files"},
     "_runtime": {"exceptions", "images", "backbones", "store"},
     "_source": {"exceptions", "_runtime", "images", "backbones", "store"},
+    "media": {"exceptions", "_validation", "images", "backbones", "store", "_source"},
     "_batch_size": set(),
     "_costs": set(),
     "_engine": {
@@ -44,6 +45,7 @@ BELOW = {
         "store",
         "_runtime",
         "_source",
+        "media",
         "_engine",
     },
     "timing": {"images", "backbones", "store", "_runtime"},
@@ -55,6 +57,15 @@ BELOW = {
         "backbones",
         "store",
         "extraction",
+        "_progress",
+    },
+    "media_embedder": {
+        "exceptions",
+        "_validation",
+        "media",
+        "store",
+        "extraction",
+        "embedder",
         "_progress",
     },
     "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
@@ -162,7 +173,7 @@ BELOW = {
         "networks",
     },
 }
-TORCH_ROOMS = {"backbones", "finetune", "networks", "explanation", "export"}
+TORCH_ROOMS = {"backbones", "media", "finetune", "networks", "explanation", "export"}
 
 
 def imports(path: Path) -> set[str]:

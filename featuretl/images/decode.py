@@ -108,10 +108,11 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
         if isinstance(error, ImageError):
             raise
         raise ImageError(getattr(error, "strerror", None) or str(error)) from error
-    return data, after if _settled(before, after, len(data)) else None
+    return data, after if settled(before, after, len(data)) else None
 
 
-def _settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
+def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
+    """Return whether a file of `size` bytes, read between two states, may be known again by its state."""
     changed = [(state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in (before, after)]
     age = time.time_ns() - max(changed[1][1:])
     return changed[0] == changed[1] and after.st_size == size and age > _RACY_NS

@@ -80,9 +80,14 @@ def as_images(X: Any, owner: str) -> Sequence[Any]:
     )
 
 
+def is_file(image: Any) -> bool:
+    """Return whether it is a path."""
+    return isinstance(image, (str, os.PathLike))
+
+
 def name_of(image: Any, index: int) -> str:
     """Return what to call the image in a message: its path, or its position; safe to print."""
-    if isinstance(image, (str, os.PathLike)):
+    if is_file(image):
         return printable(os.fspath(image))
     return f"image {index} ({type(image).__name__})"
 

@@ -1,0 +1,75 @@
+"""What callers hand over as items; files among them opened and hashed with care."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Sequence
+from io import BufferedIOBase
+from typing import Any
+
+import numpy as np
+
+from featuretl.exceptions import InputError, ItemError
+
+
+def as_items(X: Any, owner: str) -> Sequence[Any]:
+    """Return the items of `X` as a sequence.
+
+    Parameters
+    ----------
+    X : list, tuple, 1-D array, Series, or one-column frame or array
+
+    Raises
+    ------
+    InputError
+        If `X` is no such collection. A single bad item is not noticed here but when it is read.
+    """
+    if hasattr(X, "to_numpy"):
+        X = X.to_numpy()
+    if isinstance(X, np.ndarray):
+        if X.ndim == 2 and X.shape[1] == 1:
+            X = X[:, 0]
+        if X.ndim == 1 and X.dtype.kind in "OUT":
+            return X.tolist()
+    elif isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
+        return X
+    got = type(X).__name__ + (f" of shape {X.shape}" if isinstance(X, np.ndarray) else "")
+    raise InputError(
+        f"X of {owner} must be a list, Series, 1-D array or one column of items; got {got}; wrap a "
+        "single item in a list."
+    )
+
+
+def open_item(item: Any) -> BufferedIOBase:
+    """Open a file, by its path, or bytes. Raises OSError, or ItemError for what is neither.
+
+    What is no regular file is refused without waiting for a writer.
+    """
+    if isinstance(item, bytes):
+        return io.BytesIO(item)
+    if not isinstance(item, (str, os.PathLike)):
+        raise ItemError(f"a {type(item).__name__}; expected a path or bytes")
+    file = os.fdopen(os.open(item, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise ItemError("not a regular file")
+    return file
+
+
+def digest_of(item: Any) -> bytes:
+    """Return the sha256 (32 bytes) of a file, by its path, or of bytes.
+
+    >>> digest_of(b"a").hex()[:8]
+    'ca978112'
+    """
+    with open_item(item) as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def digest_of_array(array: np.ndarray, *facts: Any) -> bytes:
+    """Return the sha256 (32 bytes) of an array's dtype, shape and values, and of facts beside it."""
+    header = repr((array.dtype.str, array.shape, *facts)).encode() + b"\n"
+    return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).digest()

@@ -1,0 +1,190 @@
+"""Sound: recordings as pictures of their spectrograms, through a backbone of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from featuretl._validation import check_int, check_option, check_seconds
+from featuretl.exceptions import FeatureTLError, ItemError
+from featuretl.images.decode import describe
+from featuretl.media import pictures
+from featuretl.media.items import digest_of, digest_of_array, open_item
+from featuretl.media.spectrogram import SPECTROGRAM, spectrogram
+from featuretl.store.keys import Recipe
+
+MAX_CHANNELS = 16
+RATES = 1_000, 192_000
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Sounds, as spectrograms through a backbone of images; a `Medium`.
+
+    A sound is cut into windows, each becomes the picture that `featuretl.media.spectrogram`
+    describes, the whole of it is what the network sees, and the embeddings of the windows are pooled.
+
+    Items are paths or bytes of files that libsndfile reads (WAV of any encoding, FLAC, Ogg, MP3, ..),
+    or pairs (samples, rate): an array of floats or signed integers, (n,) or (n, channels), and samples
+    per second. Channels are averaged. NaN, no samples, more than 16 channels or a rate outside
+    1,000..192,000 make a bad item. Of a file that is shorter than its header says, what is there counts.
+
+    Parameters
+    ----------
+    backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
+        For more than a name: what `load_backbone` returns.
+    seconds : float, default=5.0
+        Length of a window; about that of what is to be told apart. What is shorter is followed by
+        silence.
+    windows : int, default=12
+        At most so many windows, side by side; of a longer sound as many, evenly spread.
+    pooling : {"mean", "mean+std"}, default="mean"
+        Over the windows.
+
+    Notes
+    -----
+    Files need ``pip install 'featuretl[sound]'``. Weights are loaded when they are needed and never
+    pickled, unless `backbone` is a Backbone.
+
+    Examples
+    --------
+    >>> from featuretl import extract
+    >>> rate = 16_000
+    >>> t = np.arange(rate) / rate
+    >>> low, high = np.sin(2 * np.pi * 220 * t), np.sin(2 * np.pi * 880 * t)
+    >>> extract([(low, rate), (high, rate)], Sound(seconds=1)).shape
+    (2, 1280)
+    """
+
+    backbone: Any = "tf_efficientnet_lite0"
+    seconds: float = 5.0
+    windows: int = 12
+    pooling: str = "mean"
+
+    files = True
+
+    def __post_init__(self) -> None:
+        check_seconds("Sound", "seconds", self.seconds)
+        check_int("Sound", "windows", self.windows, 1)
+        check_option("Sound", "pooling", self.pooling, pictures.POOLINGS)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What makes the embeddings (JSON)."""
+        facts = {"spectrogram": SPECTROGRAM, "seconds": self.seconds, "windows": self.windows}
+        return pictures.recipe_of(
+            self._backbone,
+            self.pooling,
+            "windows",
+            preprocess=self._preprocessing.recipe(),
+            medium={"name": "sound", **facts},
+        )
+
+    @property
+    def golden(self) -> tuple[np.ndarray, int]:
+        """A tone that rises for a second."""
+        t = np.arange(16_000) / 16_000
+        return np.sin(2 * np.pi * (200 + 1_500 * t) * t), 16_000
+
+    def digest(self, item: Any) -> bytes:
+        """Return the sha256 of the file's bytes, or of the samples and their rate."""
+        if isinstance(item, (tuple, list)):
+            samples, rate = _pair(item)
+            return digest_of_array(samples, rate)
+        return digest_of(item)
+
+    def prepare(self, item: Any) -> list[Any]:
+        """Return what the network sees of each window. Raises ItemError."""
+        windows = self._of_samples(*_pair(item)) if isinstance(item, tuple | list) else None
+        seen = []
+        for samples, rate in windows or self._of_file(item):
+            _check(samples)
+            whole = np.zeros(self._length(rate), np.float32)
+            whole[: len(samples)] = samples.mean(axis=1)
+            seen.append(self._preprocessing(spectrogram(whole, rate)))
+        return seen
+
+    def forward(self, inputs: Sequence[Any]) -> np.ndarray:
+        """Return the embeddings of prepared sounds."""
+        return pictures.embed(self._backbone, inputs, self.pooling)
+
+    @property
+    def _backbone(self) -> Any:
+        return pictures.load("Sound", self.backbone)
+
+    @property
+    def _preprocessing(self) -> Any:
+        # A spectrogram has its ends and its lowest notes at its edges: nothing is cropped.
+        return replace(self._backbone.preprocessing, crop_pct=1.0, crop_mode="squash")
+
+    def _length(self, rate: int) -> int:
+        return max(1, round(self.seconds * rate))
+
+    def _starts(self, n_samples: int, rate: int) -> list[int]:
+        """Return where the windows begin, of a sound of so many samples."""
+        length = self._length(rate)
+        if n_samples <= length * self.windows:
+            return list(range(0, n_samples, length))
+        return np.linspace(0, n_samples - length, self.windows).astype(int).tolist()
+
+    def _of_samples(self, samples: np.ndarray, rate: int) -> Iterator[tuple[np.ndarray, int]]:
+        for start in self._starts(len(samples), rate):
+            yield samples[start : start + self._length(rate)], rate
+
+    def _of_file(self, item: Any) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield the windows of a file, (n, channels) each; no more than one is in memory."""
+        soundfile = _import_soundfile()
+        with open_item(item) as file:
+            try:
+                with soundfile.SoundFile(file) as sound:
+                    rate = _check_form(sound.samplerate, sound.channels, sound.frames)
+                    for start in self._starts(sound.frames, rate):
+                        sound.seek(start)
+                        yield sound.read(self._length(rate), "float32", always_2d=True), rate
+            except ItemError:
+                raise
+            except Exception as error:  # whatever a hostile header leads to
+                raise ItemError(getattr(error, "error_string", "") or describe(error)) from error
+
+
+def _pair(item: Any) -> tuple[np.ndarray, int]:
+    """Return samples (n, channels) and rate of an item in memory."""
+    if len(item) != 2 or not isinstance(item[0], np.ndarray) or item[0].ndim not in (1, 2):
+        raise ItemError(
+            "a tuple; expected (samples, rate), an array (n,) or (n, channels) and an int"
+        )
+    samples, rate = item
+    if samples.dtype.kind not in "fi":
+        raise ItemError(f"samples of dtype {samples.dtype}; expected floats or signed integers")
+    samples = (samples if samples.ndim == 2 else samples[:, None]).astype(np.float32)
+    return samples, _check_form(rate, samples.shape[1], len(samples))
+
+
+def _check_form(rate: Any, channels: int, n_samples: int) -> int:
+    if n_samples < 1 or channels < 1:
+        raise ItemError("it has no samples")
+    if channels > MAX_CHANNELS:
+        raise ItemError(f"{channels} channels, over the limit of {MAX_CHANNELS}")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ItemError(f"{rate} samples per second; expected {RATES[0]} to {RATES[1]}")
+    return int(rate)
+
+
+def _check(samples: np.ndarray) -> None:
+    if not len(samples):
+        raise ItemError("it ends before the length that its header claims")
+    if not np.isfinite(samples).all():
+        raise ItemError("NaN or infinity among its samples")
+
+
+def _import_soundfile() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: no libsndfile for this machine
+        raise FeatureTLError(
+            "Sound files need soundfile; install it with pip install 'featuretl[sound]'."
+        ) from error
+    return soundfile

