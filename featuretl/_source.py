@@ -237,25 +237,6 @@ class _Worker:
     backbone: Any
     runtime: Any
 
-    def read(self, image: Any, stage: Callable[[str], Any]) -> Any:
-        """Read one image and find out its key. Raises ImageError."""
-        return read(image, stage)
-
-    def prepare(self, content: Content, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
-        """Return what the network sees of an image. Raises ImageError."""
-        with stage("decode"):
-            pixels = content.pixels(decoder)
-        with stage("resize"):
-            return self.backbone.prepare(pixels)
-
-    def is_file(self, image: Any) -> bool:
-        """Whether it is a path, of a file whose sha256 is its key."""
-        return is_file(image)
-
-    def name_of(self, image: Any, index: int) -> str:
-        """Return what to call it in a message; safe to print."""
-        return name_of(image, index)
-
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
         from featuretl.backbones.devices import own_stream
 
