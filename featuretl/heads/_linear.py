@@ -248,7 +248,8 @@ class LinearProblem:
         total, square, size, loss_weight = self.rows.sweep(visit)
         mean = total / size[:, None]
         variance = square / size[:, None] - mean**2
-        scale = scale_of(np.where(variance > 1e-6, variance, 0.0), self.rows.scaling)
+        variance = np.where(variance > 1e-6, variance, 0.0) * self.rows.scale_**2.0
+        scale = scale_of(variance, self.rows.scaling) / self.rows.scale_
         mean = mean if self.rows.scaling else np.zeros_like(mean)
         return mean[:, None, :], scale[:, None, :], loss_weight
 

@@ -25,6 +25,8 @@ from featuretl.heads.sharded import ShardedMatrix
 
 Array = np.ndarray[Any, Any]
 
+SCALINGS = ("floored", "features", "common")
+
 _BLOCK_ELEMENTS = 2**20
 _COPY_BYTES = 2**30
 
@@ -62,7 +64,7 @@ class Rows:
         X: Array,
         weight: Array,
         workers: Workers,
-        scaling: str | None = "features",
+        scaling: str | None = "floored",
     ) -> None:
         self.n, self.d = X.shape
         self.dtype = _computed_in(X)
@@ -175,8 +177,9 @@ def scale_of(variance: Array, scaling: str | None) -> Array:
     """Return what to divide features (..., d) of `variance` by: 1 where that is 0."""
     if scaling is None:
         return np.ones_like(variance)
-    if scaling == "common":
-        variance = np.broadcast_to(variance.mean(axis=-1, keepdims=True), variance.shape)
+    if scaling != "features":
+        common = np.broadcast_to(variance.mean(axis=-1, keepdims=True), variance.shape)
+        variance = common if scaling == "common" else np.maximum(variance, common)
     return np.sqrt(np.where(variance > 0, variance, 1.0))
 
 

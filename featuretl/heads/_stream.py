@@ -109,7 +109,8 @@ class Stream:
     def _scales(self, size: Any, total: Array, squares: Array) -> Array:
         """Return by what rows of these moments would be divided (d,)."""
         variance = squares / size - (total / size) ** 2
-        return scale_of(np.where(variance > 1e-6, variance, 0.0), self._scaling)
+        variance = np.where(variance > 1e-6, variance, 0.0) * self._scale**2.0
+        return scale_of(variance, self._scaling) / self._scale
 
     def _evaluate(
         self, problem: LinearProblem, x: Array, which: Array

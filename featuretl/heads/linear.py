@@ -26,7 +26,7 @@ from featuretl.heads._lbfgs import Solution
 from featuretl.heads._linear import LinearProblem, Loss, Spectrum
 from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl.heads._path import check_grid, fold_means, search
-from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
+from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._stream import Portion, Stream
 from featuretl.heads._targets import (
     Targets,
@@ -54,8 +54,9 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
 
     The features are standardised, multinomial logistic regression (binary for two classes, one
     per label for multi-label `y`) is fitted with an L2 penalty, and the standardisation is then
-    folded into `coef_` and `intercept_`: the fitted head is one matrix on raw embeddings. The
-    objective is that of ``make_pipeline(StandardScaler(), LogisticRegression(C=C))``.
+    folded into `coef_` and `intercept_`: the fitted head is one matrix on raw embeddings. With
+    ``scaling="features"`` the objective is that of ``make_pipeline(StandardScaler(),
+    LogisticRegression(C=C))``.
 
     Parameters
     ----------
@@ -71,9 +72,11 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
     scoring : {"log_loss", "accuracy"}, default="log_loss"
         What ``C="cv"`` optimises, averaged over folds. The log-loss has no ties and gives the
         better probabilities; multi-label accuracy is the share of right rows x labels.
-    scaling : {"features", "common"}, default="features"
-        Divide each feature by its own standard deviation, or all features by one number (the root
-        of their mean variance), which lets features with more variance count more.
+    scaling : {"floored", "features", "common"}, default="floored"
+        What features are divided by: "features" is the standard deviation of each; "common" one
+        number for all, the root of their mean variance; "floored" the greater of both. Features that
+        hardly vary among the images are then not blown up to the size of the others, which costs
+        accuracy where labels are few, and breaks predictions for an image in which they do vary.
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes, as in scikit-learn; None or "balanced" for
         multi-label `y`.
@@ -160,7 +163,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         Cs: Any = "auto",
         cv: Any = 5,
         scoring: str = "log_loss",
-        scaling: str = "features",
+        scaling: str = "floored",
         class_weight: Any = None,
         calibrate: bool = False,
         tol: float = 1e-4,
@@ -404,7 +407,7 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         check_grid(owner, self.Cs)
         check_folds(owner, self.cv)
         check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
-        check_option(owner, "scaling", self.scaling, ("features", "common"))
+        check_option(owner, "scaling", self.scaling, SCALINGS)
         check_bool(owner, "calibrate", self.calibrate)
         if not is_positive(self.tol):
             raise parameter_error(owner, "tol", "a number > 0", self.tol)

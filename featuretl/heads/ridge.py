@@ -9,9 +9,9 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import Bunch, check_array
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import parameter_error
+from featuretl._validation import check_option, parameter_error
 from featuretl.exceptions import InputError
-from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
+from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._targets import check_length, is_positive, read_matrix, read_weight
 
 Array = np.ndarray[Any, Any]
@@ -30,6 +30,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     alphas : "auto" or array-like of float > 0, default="auto"
         What ``alpha="loo"`` compares: "auto" is 28 values from 1e-6 to 1e3 times the number of
         rows (the sum of the weights).
+    scaling : {"floored", "features", "common"}, default="floored"
+        What features are divided by; see `LinearProbeClassifier`.
 
     Attributes
     ----------
@@ -77,9 +79,12 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     0.52
     """
 
-    def __init__(self, alpha: float | str = "loo", *, alphas: Any = "auto") -> None:
+    def __init__(
+        self, alpha: float | str = "loo", *, alphas: Any = "auto", scaling: str = "floored"
+    ) -> None:
         self.alpha = alpha
         self.alphas = alphas
+        self.scaling = scaling
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearProbeRegressor:
         """Fit the head.
@@ -111,7 +116,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         weight = read_weight(self, sample_weight, len(X))
         center = np.average(Y, axis=0, weights=weight)
         with one_thread_pool() as workers:
-            rows = Rows(X, weight, workers)
+            rows = Rows(X, weight, workers, self.scaling)
             values, vectors = _decompose(rows)
             (image,) = rows.sweep(
                 lambda at, Z: [(Z @ vectors).T @ (weight[at, None] * (Y[at] - center))]
@@ -147,6 +152,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
+        check_option(owner, "scaling", self.scaling, SCALINGS)
         if self.alpha != "loo" and not is_positive(self.alpha):
             raise parameter_error(owner, "alpha", "a number > 0 or 'loo'", self.alpha)
         if isinstance(self.alphas, str) and self.alphas == "auto":

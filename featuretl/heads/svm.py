@@ -17,7 +17,7 @@ from featuretl.heads._calibration import best_temperature, calibration_of, proba
 from featuretl.heads._folds import check_folds, fold_of_rows
 from featuretl.heads._machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._path import check_grid
-from featuretl.heads._rows import Rows, in_blocks, one_thread_pool
+from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._targets import (
     is_positive,
     loss_weight,
@@ -56,6 +56,8 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
     cv : int >= 2, splitter or iterable of (train, test), default=5
         Folds; a number makes them stratified by class and, with `groups` in `fit`, never splits a
         group. Fewer, with a warning, where a class has fewer rows.
+    scaling : {"floored", "features", "common"}, default="floored"
+        What features are divided by; see `LinearProbeClassifier`.
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes, as in scikit-learn.
     calibrate : bool, default=True
@@ -124,6 +126,7 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
         approximate: bool | str = "auto",
         n_components: int = 1000,
         cv: Any = 5,
+        scaling: str = "floored",
         class_weight: Any = None,
         calibrate: bool = True,
         tol: float = 1e-4,
@@ -136,6 +139,7 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
         self.approximate = approximate
         self.n_components = n_components
         self.cv = cv
+        self.scaling = scaling
         self.class_weight = class_weight
         self.calibrate = calibrate
         self.tol = tol
@@ -190,7 +194,7 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
                 type(self).__name__, targets, groups, self.cv, self.random_state
             )
         with one_thread_pool() as workers:
-            rows = Rows(X, weight, workers)
+            rows = Rows(X, weight, workers, self.scaling)
             task = Task(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
             self._choose_and_fit(task)
         return self
@@ -249,6 +253,7 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
             raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
         if self.gamma not in ("cv", "scale") and not is_positive(self.gamma):
             raise parameter_error(owner, "gamma", "a number > 0, 'scale' or 'cv'", self.gamma)
+        check_option(owner, "scaling", self.scaling, SCALINGS)
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
         check_grid(owner, self.Cs)
         if self.approximate != "auto" and not isinstance(self.approximate, bool):

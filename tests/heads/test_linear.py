@@ -48,20 +48,23 @@ def reference(C, X, y, weight=None, **options):
 @pytest.mark.parametrize("C", [1e-3, 0.1, 10.0])
 def test_equals_logistic_regression_on_standardised_features(classes, C):
     X, y = data(classes=classes)
-    head = LinearProbeClassifier(C, tol=1e-14).fit(X, y)
+    head = LinearProbeClassifier(C, tol=1e-14, scaling="features").fit(X, y)
     np.testing.assert_allclose(head.predict_proba(X), reference(C, X, y)(X), atol=2e-6)
 
 
-def test_a_common_scale_keeps_the_proportions_of_the_features():
+@pytest.mark.parametrize("scaling", ["common", "floored"])
+def test_a_common_scale_keeps_the_proportions_of_the_features(scaling):
     X, y = data()
-    head = LinearProbeClassifier(0.1, tol=1e-14, scaling="common").fit(X, y)
-    Z = (X - X.mean(axis=0)) / np.sqrt(X.var(axis=0).mean())
+    X[:, 3:6] /= 50
+    head = LinearProbeClassifier(0.1, tol=1e-14, scaling=scaling).fit(X, y)
+    common = np.sqrt(X.var(axis=0).mean())
+    Z = (X - X.mean(axis=0)) / (common if scaling == "common" else np.maximum(X.std(0), common))
     model = LogisticRegression(C=0.1, solver="newton-cg", tol=1e-10).fit(Z, y)
     np.testing.assert_allclose(head.predict_proba(X), model.predict_proba(Z), atol=2e-6)
     folds = list(GroupKFold(3).split(X, y, np.arange(len(y)) // 7))
-    path = LinearProbeClassifier("cv", Cs=[0.1], cv=folds, tol=1e-12, scaling="common").fit(X, y)
+    path = LinearProbeClassifier("cv", Cs=[0.1], cv=folds, tol=1e-12, scaling=scaling).fit(X, y)
     for (train, test), loss in zip(folds, path.path_.log_loss[0], strict=True):
-        part = LinearProbeClassifier(0.1, tol=1e-12, scaling="common").fit(X[train], y[train])
+        part = LinearProbeClassifier(0.1, tol=1e-12, scaling=scaling).fit(X[train], y[train])
         assert loss == pytest.approx(log_loss(y[test], part.predict_proba(X[test])), rel=1e-4)
 
 
@@ -69,7 +72,7 @@ def test_a_common_scale_keeps_the_proportions_of_the_features():
 def test_weights_equal_those_of_logistic_regression(class_weight):
     X, y = data()
     weight = np.random.default_rng(1).uniform(0, 2, len(y))
-    head = LinearProbeClassifier(0.1, tol=1e-14, class_weight=class_weight)
+    head = LinearProbeClassifier(0.1, tol=1e-14, scaling="features", class_weight=class_weight)
     head.fit(X, y, sample_weight=weight if class_weight != "balanced" else None)
     given_weight = weight if class_weight != "balanced" else None
     expected = reference(0.1, X, y, given_weight, class_weight=class_weight)(X)
@@ -136,7 +139,7 @@ def test_path_scores_are_those_of_cross_val_score():
     X, y = data()
     Cs = [1e-3, 1e-2, 1e-1]
     folds = list(GroupKFold(4).split(X, y, np.arange(len(y)) // 7))
-    head = LinearProbeClassifier("cv", Cs=Cs, cv=folds, tol=1e-12).fit(X, y)
+    head = LinearProbeClassifier("cv", Cs=Cs, cv=folds, tol=1e-12, scaling="features").fit(X, y)
     for i, C in enumerate(Cs):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=C, tol=1e-8, max_iter=5000))
         for scoring, scores in (
@@ -191,7 +194,9 @@ def multilabel_data(n=200, labels=5):
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 def test_multilabel_is_one_vs_rest(class_weight):
     X, Y = multilabel_data()
-    head = LinearProbeClassifier(0.1, tol=1e-13, class_weight=class_weight).fit(X, Y)
+    head = LinearProbeClassifier(0.1, tol=1e-13, scaling="features", class_weight=class_weight).fit(
+        X, Y
+    )
     Z = StandardScaler().fit_transform(X)
     model = LogisticRegression(C=0.1, tol=1e-9, max_iter=5000, class_weight=class_weight)
     expected = OneVsRestClassifier(model).fit(Z, Y).predict_proba(Z)

@@ -33,10 +33,22 @@ def data(n=60, d=12, outputs=2, seed=0):
     return X, Y, rng.uniform(0.1, 2, n)
 
 
+def test_a_feature_that_hardly_varied_in_training_does_not_break_predictions():
+    X, Y, _ = data(60, 12)
+    X[:, 4] = 1e-4 * np.random.default_rng(1).standard_normal(60)
+    surprise = X.mean(axis=0)
+    surprise[4] = 1
+    spread = np.ptp(Y, axis=0)
+    away = abs(LinearProbeRegressor(1.0).fit(X, Y).predict([surprise])[0] - Y.mean(axis=0))
+    assert (away < spread).all()
+    each = LinearProbeRegressor(1.0, scaling="features").fit(X, Y).predict([surprise])[0]
+    assert (abs(each - Y.mean(axis=0)) > 10 * spread).any()
+
+
 @pytest.mark.parametrize(("n", "d"), [(60, 12), (20, 50)])
 def test_equals_ridge_on_standardised_features(n, d):
     X, Y, weight = data(n, d)
-    head = LinearProbeRegressor(3.0).fit(X, Y, sample_weight=weight)
+    head = LinearProbeRegressor(3.0, scaling="features").fit(X, Y, sample_weight=weight)
     scaler = StandardScaler().fit(X, sample_weight=weight)
     ridge = Ridge(3.0).fit(scaler.transform(X), Y, sample_weight=weight)
     np.testing.assert_allclose(head.predict(X), ridge.predict(scaler.transform(X)), rtol=1e-8)
@@ -49,7 +61,7 @@ def test_leave_one_out_equals_brute_force(n, d, weighted):
     X, Y, weight = data(n, d)
     weight = weight if weighted else np.ones(n)
     alphas = [0.1, 1.0, 10.0, 100.0]
-    head = LinearProbeRegressor(alphas=alphas).fit(X, Y, sample_weight=weight)
+    head = LinearProbeRegressor(alphas=alphas, scaling="features").fit(X, Y, sample_weight=weight)
     Z = StandardScaler().fit(X, sample_weight=weight).transform(X)
     error = np.zeros((len(alphas), 2))
     for a, alpha in enumerate(alphas):

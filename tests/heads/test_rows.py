@@ -20,7 +20,7 @@ def test_blocks_are_standardised_and_summed(monkeypatch, streamed, threads):
     X = X if streamed else X.astype(np.float64)
     weight = np.random.default_rng(1).uniform(size=100)
     with threadpool_limits(threads, user_api="blas"), one_thread_pool() as workers:
-        rows = Rows(X, weight, workers)
+        rows = Rows(X, weight, workers, "features")
         assert (rows._copy is None) == streamed
         total, square = rows.sweep(lambda at, Z: [weight[at] @ Z, weight[at] @ Z**2])
     np.testing.assert_allclose(total, 0, atol=1e-3)

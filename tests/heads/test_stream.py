@@ -33,7 +33,7 @@ def streamed(head: LinearProbeClassifier, X, y, portions: int, classes, **option
 
 
 @pytest.mark.parametrize("kind", ["classes", "two", "indicator", "lists"])
-@pytest.mark.parametrize("scaling", ["features", "common"])
+@pytest.mark.parametrize("scaling", ["floored", "features", "common"])
 def test_one_portion_is_a_fit(digits, kind, scaling):
     X, y = digits[0][:300], digits[1][:300]
     weight = np.random.default_rng(0).uniform(0.2, 2, len(y))
@@ -81,7 +81,7 @@ def test_rows_may_come_class_by_class(digits):
     X, y, X_test, y_test = digits
     order = np.argsort(y, kind="stable")  # the first portions are of a single class each
     passed = streamed(LinearProbeClassifier(), X[order], y[order], 10, np.arange(10))
-    assert passed.score(X_test, y_test) >= 0.9
+    assert passed.score(X_test, y_test) >= 0.88
 
 
 def test_a_large_offset_and_constant_features_do_no_harm(digits):

@@ -39,7 +39,7 @@ def data(n=200, classes=3, seed=0):
 
 def test_linear_minimises_the_squared_hinge():
     X, y = data(classes=2)
-    head = SVMProbeClassifier(0.1, calibrate=False, tol=1e-10).fit(X, y)
+    head = SVMProbeClassifier(0.1, scaling="features", calibrate=False, tol=1e-10).fit(X, y)
     Z = StandardScaler().fit_transform(X)
     t = 2 * y - 1
 
@@ -58,7 +58,9 @@ def test_linear_minimises_the_squared_hinge():
 @pytest.mark.parametrize("classes", [2, 3])
 def test_rbf_is_scikit_learns_svc(classes):
     X, y = data(classes=classes)
-    head = SVMProbeClassifier(10.0, kernel="rbf", gamma=0.2, calibrate=False).fit(X, y)
+    head = SVMProbeClassifier(
+        10.0, kernel="rbf", gamma=0.2, scaling="features", calibrate=False
+    ).fit(X, y)
     svc = make_pipeline(StandardScaler(), SVC(C=10.0, gamma=0.2)).fit(X, y)
     np.testing.assert_allclose(head.decision_function(X), svc.decision_function(X), atol=1e-2)
     assert (head.predict(X) == svc.predict(X)).mean() > 0.98
