@@ -101,6 +101,7 @@ class TransferMultiTask(BaseTransfer):
     """
 
     _strategies = ("auto", "linear")
+    time_budget = None  # embedding and probes take what they take
 
     def __init__(
         self,
@@ -118,20 +119,18 @@ class TransferMultiTask(BaseTransfer):
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        super().__init__(
-            strategy,
-            backbone=backbone,
-            weights=weights,
-            cv=cv,
-            test_size=test_size,
-            novelty=novelty,
-            device=device,
-            n_jobs=n_jobs,
-            cache=cache,
-            random_state=random_state,
-            verbose=verbose,
-        )
+        self.strategy = strategy
         self.tasks = tasks
+        self.backbone = backbone
+        self.weights = weights
+        self.cv = cv
+        self.test_size = test_size
+        self.device = device
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.novelty = novelty
+        self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> TransferMultiTask:
         """Embed the images, score a probe of each task on images apart, and fit it to all.
