@@ -2,6 +2,7 @@
 
     python benchmarks/heads.py quality            heads x data sets (needs ../shared/data)
     python benchmarks/heads.py portions           partial_fit beside fit (needs ../shared/data)
+    python benchmarks/heads.py scaling            what features are divided by (needs ../shared/data)
     python benchmarks/heads.py fit                one fit, 50,000 x 1,280, beside LogisticRegression
     python benchmarks/heads.py path               10 values of C x 5 folds, beside scikit-learn's
     python benchmarks/heads.py memory             2,000,000 x 1,280 float16 as a memory map
@@ -27,7 +28,7 @@ import click
 import numpy as np
 from PIL import Image
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, GroupShuffleSplit, StratifiedKFold
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
@@ -39,6 +40,7 @@ from featuretl.heads.metrics import metrics_report
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 ROWS, COLUMNS, CLASSES = 50_000, 1280, 10
+SCALINGS = ("features", "common", "floored")
 Table = list[dict[str, Any]]
 
 
@@ -94,6 +96,30 @@ def portions(as_json: bool) -> None:
 
 
 @main.command()
+@click.option("--draws", default=10, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def scaling(draws: int, as_json: bool) -> None:
+    """Accuracy after so many labels per class: ten draws of them, three tenths held out by group."""
+    heads = {scaling: LinearProbeClassifier(scaling=scaling) for scaling in SCALINGS}
+    heads["nearest mean"] = NearestMeanClassifier()
+    table = []
+    for name, X, y, groups, _ in _real_data():
+        groups = np.arange(len(y)) if groups is None else groups
+        for per_class in (2, 5, 10, 20, 50):
+            scores: dict[str, list[float]] = {label: [] for label in heads}
+            for draw in range(draws):
+                split = GroupShuffleSplit(1, test_size=0.3, random_state=draw)
+                train, test = next(split.split(X, y, groups))
+                rows = np.random.default_rng(draw).permutation(train)
+                rows = np.concatenate([rows[y[rows] == one][:per_class] for one in np.unique(y)])
+                for label, head in heads.items():
+                    scores[label].append(head.fit(X[rows], y[rows]).score(X[test], y[test]))
+            means = {label: float(np.mean(values)) for label, values in scores.items()}
+            table.append({"data": name, "labels per class": per_class, **means})
+    show(table, as_json)
+
+
+@main.command()
 @click.option("--data", type=click.Choice(["synthetic", "real"]), default="synthetic")
 @click.option("--c", "C", default=0.01, show_default=True, help="C of all contenders.")
 @click.option("--repeats", default=5, show_default=True)
@@ -104,10 +130,11 @@ def fit(data: str, C: float, repeats: int, as_json: bool) -> None:
     Z = StandardScaler().fit_transform(X)
 
     def ours() -> tuple[Any, Any]:
-        return _on_standardised(LinearProbeClassifier(C).fit(X, y), X)
+        return _on_standardised(LinearProbeClassifier(C, scaling="features").fit(X, y), X)
 
     def ours_tight() -> tuple[Any, Any]:
-        return _on_standardised(LinearProbeClassifier(C, tol=1e-6).fit(X, y), X)
+        head = LinearProbeClassifier(C, scaling="features", tol=1e-6).fit(X, y)
+        return _on_standardised(head, X)
 
     def plain() -> tuple[Any, Any]:
         head = LogisticRegression(C=C).fit(Z, y)
@@ -154,7 +181,8 @@ def path(data: str, rows: int, repeats: int, as_json: bool) -> None:
     folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(X, y))
 
     def ours() -> tuple[float, float]:
-        head = LinearProbeClassifier("cv", Cs=Cs, cv=folds, scoring="accuracy").fit(X, y)
+        ours = {"cv": folds, "scoring": "accuracy", "scaling": "features"}
+        head = LinearProbeClassifier("cv", Cs=Cs, **ours).fit(X, y)
         return head.C_, head.path_.accuracy.mean(axis=1).max()
 
     def logistic_cv() -> tuple[float, float]:

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _HOME_OF = {
     "AccuracyForecast": "featuretl.labelling.forecast",
+    "AttentionPoolingClassifier": "featuretl.heads.attention",
     "Backbone": "featuretl.backbones.backbone",
     "ClassScoresDisplay": "featuretl.report.displays",
     "DomainAdapter": "featuretl.adaptation.adapter",

@@ -50,6 +50,7 @@ class ViewPooling(TransformerMixin, BaseEstimator):
     See Also
     --------
     ViewsClassifier : Trains on every view, and averages predictions.
+    AttentionPoolingClassifier : Learns which views to look at.
 
     Examples
     --------
@@ -82,7 +83,7 @@ class ViewPooling(TransformerMixin, BaseEstimator):
             If the columns do not divide into so many views.
         """
         check_option(type(self).__name__, "pooling", self.pooling, POOLINGS)
-        _by_view(self, X, self.n_views, reset=True)
+        by_view(self, X, self.n_views, reset=True)
         return self
 
     def transform(self, X: Any) -> Array:
@@ -94,7 +95,7 @@ class ViewPooling(TransformerMixin, BaseEstimator):
             As in `fit`.
         """
         check_is_fitted(self)
-        views = _by_view(self, X, self.n_views, reset=False)
+        views = by_view(self, X, self.n_views, reset=False)
         parts = self.pooling.split("+")
         return np.hstack([views.mean(1) if part == "mean" else views.max(1) for part in parts])
 
@@ -190,7 +191,7 @@ class ViewsClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         InputError
             If the columns do not divide into so many views, or an image has several labels.
         """
-        views = _by_view(self, X, self.n_views, reset=True)
+        views = by_view(self, X, self.n_views, reset=True)
         targets = read_targets(self, y, len(views))
         if targets.multilabel:
             raise InputError(
@@ -250,7 +251,7 @@ class ViewsClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
 
     def _averaged(self, method: str, X: Any) -> Array:
         check_is_fitted(self)
-        views = _by_view(self, X, self.n_views, reset=False)
+        views = by_view(self, X, self.n_views, reset=False)
         scores = getattr(self.estimator_, method)(_stacked(views))
         averaged: Array = scores.reshape(len(views), self.n_views, *scores.shape[1:]).mean(axis=1)
         return averaged
@@ -265,7 +266,7 @@ class ViewsClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         return tags
 
 
-def _by_view(estimator: Any, X: Any, n_views: int, reset: bool) -> Array:
+def by_view(estimator: Any, X: Any, n_views: int, reset: bool) -> Array:
     """Return rows (n, n_views x d) as (n, n_views, d)."""
     owner = type(estimator).__name__
     check_int(owner, "n_views", n_views, 1)

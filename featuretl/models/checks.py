@@ -149,3 +149,10 @@ def _is_range(value: Any) -> bool:
         and len(value) == 2
         and all(isinstance(number, float) for number in value)
     )
+
+
+def check_attention(head: Any) -> None:
+    """Raise ValueError unless the views of an `AttentionPoolingClassifier` have its columns."""
+    fits = isinstance(head.n_views, int) and len(head.mean_) * head.n_views == head.n_features_in_
+    if not fits:
+        raise ValueError("its AttentionPoolingClassifier does not fit its views")

@@ -6,7 +6,13 @@ they are plain values, and checked by their owners when they are used.
 
 from __future__ import annotations
 
-from featuretl.models.checks import check_novelty, check_tasks, check_tuned, check_views
+from featuretl.models.checks import (
+    check_attention,
+    check_novelty,
+    check_tasks,
+    check_tuned,
+    check_views,
+)
 from featuretl.models.kept import COLUMNS, LINEAR, Kept
 from featuretl.models.steps import STEPS
 
@@ -64,6 +70,20 @@ CLASSES: dict[str, Kept] = {
             "alpha_": "float",
             "path_?": "Bunch",
         },
+    ),
+    "AttentionPoolingClassifier": Kept(
+        "featuretl.heads.attention",
+        {
+            **COLUMNS,
+            "classes_": "labels[c]",
+            "coef_": "float[c,e]",
+            "intercept_": "float[c]",
+            "attention_coef_": "float[e]",
+            "mean_": "float[e]",
+            "scale_": "float[e]",
+            "n_iter_": "int",
+        },
+        check=check_attention,
     ),
     "ViewPooling": Kept("featuretl.heads.views", COLUMNS),
     "ViewsClassifier": Kept(

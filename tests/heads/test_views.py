@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featuretl import (
+    AttentionPoolingClassifier,
     LinearProbeClassifier,
     NearestMeanClassifier,
     ViewPooling,
@@ -18,7 +20,13 @@ from featuretl import (
 from featuretl.exceptions import InputError, ModelError, ParameterError
 
 
-@parametrize_with_checks([ViewPooling(), ViewsClassifier(1, NearestMeanClassifier())])
+@parametrize_with_checks(
+    [
+        ViewPooling(),
+        ViewsClassifier(1, NearestMeanClassifier()),
+        AttentionPoolingClassifier(attention_C=0.1),
+    ]
+)
 def test_scikit_learn_accepts_them(estimator, check):
     check(estimator)
 
@@ -97,6 +105,31 @@ def test_pooling_by_hand(digits):
     assert (len(names), names[0], names[-1]) == (128, "mean0", "max63")
 
 
+def test_attention_finds_the_view_that_tells(digits):
+    """Of four pictures one is a 0 or a 1; the others are other digits."""
+    images, y = digits[0][:, :64], digits[1]
+    rng = np.random.default_rng(0)
+    others = images[y > 1]
+    of_class = np.concatenate([np.flatnonzero(y == one)[:120] for one in (0, 1)])
+    views = others[rng.integers(len(others), size=(240, 4))]
+    where = rng.integers(4, size=240)
+    views[np.arange(240), where] = images[of_class]
+    X, target = views.reshape(240, -1), y[of_class]
+    train = np.arange(240) % 2 == 0
+    head = AttentionPoolingClassifier(4, attention_C=0.1).fit(X[train], target[train])
+    pooled = make_pipeline(ViewPooling(4), LinearProbeClassifier()).fit(X[train], target[train])
+    assert head.score(X[~train], target[~train]) > pooled.score(X[~train], target[~train]) + 0.02
+    assert (head.attention(X[~train]).argmax(axis=1) == where[~train]).mean() > 0.6
+    np.testing.assert_allclose(head.attention(X).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_attention_to_one_view_is_logistic_regression(digits):
+    X, y = digits[0][:200, :64].astype(np.float64), digits[1][:200]
+    head = AttentionPoolingClassifier(C=0.03, max_iter=2000).fit(X, y)
+    expected = LinearProbeClassifier(0.03, tol=1e-10).fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(head.predict_proba(X), expected, atol=1e-3)
+
+
 def test_what_does_not_fit_is_said_in_one_sentence(digits):
     X, y = digits
     with pytest.raises(InputError, match=r"a multiple of n_views = 5 columns; got 192"):
@@ -117,6 +150,10 @@ def test_model_files_keep_them_and_refuse_others(digits, tmp_path):
     np.testing.assert_array_equal(
         load_model(tmp_path / "pooling.featuretl").transform(X), ViewPooling(3).fit_transform(X)
     )
+    attention = AttentionPoolingClassifier(3).fit(X, y)
+    save_model(attention, tmp_path / "attention.featuretl")
+    loaded = load_model(tmp_path / "attention.featuretl")
+    np.testing.assert_array_equal(loaded.predict_proba(X), attention.predict_proba(X))
     model.n_views = 2
     with pytest.raises((ModelError, ValueError), match="does not fit its views"):
         save_model(model, tmp_path / "other.featuretl")

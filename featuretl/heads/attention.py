@@ -1,0 +1,226 @@
+"""Attention pooling: a head that learns which views of an image, such as tiles, to look at."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Self
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl._validation import check_int, parameter_error
+from featuretl.exceptions import InputError
+from featuretl.heads._rows import scale_of
+from featuretl.heads._targets import is_positive, read_targets, read_weight
+from featuretl.heads.views import by_view
+
+Array = np.ndarray[Any, Any]
+
+
+class AttentionPoolingClassifier(ClassifierMixin, BaseEstimator):
+    """Logistic regression on a weighted mean of an image's views, the weights learnt with it.
+
+    A view with the standardised embedding ``z`` weighs ``exp(z @ u)``, divided by the sum over the
+    views of its image; the mean goes through multinomial logistic regression. Both parts are learnt
+    together, from the labels of the images alone. For tiles of which few show what the label says:
+    elsewhere `ViewPooling` and `ViewsClassifier` do as well and are faster.
+
+    Parameters
+    ----------
+    n_views : int >= 1
+        Embeddings side by side in a row: of ``ImageEmbedder(views=..)`` the int itself, 2 for
+        "flip", 10 for "ten-crop", 1 + r c for a grid of r rows and c columns.
+    C : float > 0, default=0.1
+        Inverse strength of the penalty on the coefficients; the loss is a sum over images.
+    attention_C : float > 0, default=0.01
+        The same for the penalty on ``u``; the smaller, the nearer is the pooling to the mean.
+    max_iter : int >= 1, default=300
+        Iterations of L-BFGS at most.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The classes.
+    coef_ : ndarray of shape (n_classes, d), float64
+        Of the pooled, standardised embedding.
+    intercept_ : ndarray of shape (n_classes,), float64
+        The same.
+    attention_coef_ : ndarray of shape (d,), float64
+        ``u``.
+    mean_, scale_ : ndarray of shape (d,), float64
+        The standardisation of a view; see ``scaling="floored"`` of `LinearProbeClassifier`.
+    n_features_in_ : int
+        Columns of X.
+
+    See Also
+    --------
+    ViewPooling : The mean or the maximum, before any head.
+
+    Notes
+    -----
+    The objective is not convex; it is minimised from ``u = 0``, where pooling is the mean.
+
+    References
+    ----------
+    Ilse, Tomczak and Welling, Attention-based Deep Multiple Instance Learning, 2018; here without
+    their hidden layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> views = rng.standard_normal((60, 4, 5))  # four views of five features
+    >>> y = np.arange(60) % 2
+    >>> shown = rng.integers(4, size=60)  # in one view alone
+    >>> views[np.arange(60), shown, :2] = np.c_[np.full(60, 4), 4 * y - 2]
+    >>> head = AttentionPoolingClassifier(4, attention_C=1).fit(views.reshape(60, -1), y)
+    >>> int((head.attention(views.reshape(60, -1)).argmax(axis=1) == shown).sum())
+    60
+    """
+
+    def __init__(
+        self, n_views: int = 1, *, C: float = 0.1, attention_C: float = 0.01, max_iter: int = 300
+    ) -> None:
+        self.n_views = n_views
+        self.C = C
+        self.attention_C = attention_C
+        self.max_iter = max_iter
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Learn which views to look at, and the classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            Row i has the embeddings of image i, view by view.
+        y : array-like of shape (n,)
+            Classes of the images.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the images.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If the columns do not divide into so many views, or an image has several labels.
+        """
+        owner = type(self).__name__
+        for name in ("C", "attention_C"):
+            if not is_positive(getattr(self, name)):
+                raise parameter_error(owner, name, "a number > 0", getattr(self, name))
+        check_int(owner, "max_iter", self.max_iter, 1)
+        views = by_view(self, X, self.n_views, reset=True)
+        targets = read_targets(self, y, len(views))
+        if targets.multilabel:
+            raise InputError(f"{owner} needs one class per row; got multi-label y.")
+        weight = read_weight(self, sample_weight, len(views))
+        self.classes_ = targets.classes
+        self.mean_ = np.average(views.mean(axis=1, dtype=np.float64), axis=0, weights=weight)
+        squares = np.square(views - self.mean_, dtype=np.float64).mean(axis=1)
+        self.scale_ = scale_of(np.average(squares, axis=0, weights=weight), "floored")
+        self._minimise(self._standardised(views), targets.codes, weight)
+        return self
+
+    def attention(self, X: Any) -> Array:
+        """Return the weights of the views of each image, rows summing to 1: (n, n_views).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            As in `fit`.
+        """
+        check_is_fitted(self)
+        views = by_view(self, X, self.n_views, reset=False)
+        return softmax(self._standardised(views) @ self.attention_coef_, axis=1)
+
+    def decision_function(self, X: Any) -> Array:
+        """Return the logits: (n, n_classes), (n,) for two classes, float64.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            As in `fit`.
+        """
+        logits = self._logits(X)
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities (n, n_classes), rows summing to 1.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            As in `fit`.
+        """
+        return softmax(self._logits(X), axis=1)
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable class of each image: (n,).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_views x d)
+            As in `fit`.
+        """
+        logits = self._logits(X)
+        return self.classes_[logits.argmax(axis=1)]
+
+    def _logits(self, X: Any) -> Array:
+        check_is_fitted(self)
+        Z = self._standardised(by_view(self, X, self.n_views, reset=False))
+        weights = softmax(Z @ self.attention_coef_, axis=1)
+        logits: Array = _pooled(weights, Z) @ self.coef_.T + self.intercept_
+        return logits
+
+    def _standardised(self, views: Array) -> Array:
+        Z = np.subtract(views, self.mean_, dtype=views.dtype)
+        Z /= self.scale_.astype(views.dtype)
+        return Z
+
+    def _minimise(self, Z: Array, codes: Array, weight: Array) -> None:
+        """Set the coefficients, of views `Z` (n, n_views, d)."""
+        d, c = Z.shape[2], len(self.classes_)
+        is_class = codes[:, None] == np.arange(c)
+
+        def objective(parameters: Array) -> tuple[float, Array]:
+            u, coef, intercept = _divided(parameters, d, c)
+            attention = softmax(Z @ u.astype(Z.dtype), axis=1)
+            pooled = _pooled(attention, Z).astype(np.float64)
+            log_proba = log_softmax(pooled @ coef.T + intercept, axis=1)
+            slope = weight[:, None] * (np.exp(log_proba) - is_class)
+            of_pooled = (slope @ coef).astype(Z.dtype)
+            of_weight = np.matmul(Z, of_pooled[:, :, None])[:, :, 0]
+            centred = of_weight - (attention * of_weight).sum(axis=1, keepdims=True)
+            of_u = np.einsum("nk,nkd->d", attention * centred, Z, optimize=True)
+            value = -(weight[:, None] * is_class * log_proba).sum()
+            value += np.square(coef).sum() / (2 * self.C) + u @ u / (2 * self.attention_C)
+            of_coef = slope.T @ pooled + coef / self.C
+            gradient = [of_u + u / self.attention_C, of_coef.ravel(), slope.sum(axis=0)]
+            return float(value), np.concatenate(gradient)
+
+        start = np.zeros(d + c * d + c)
+        options = {"maxiter": self.max_iter}
+        found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+        if found.nit >= self.max_iter and self.max_iter > 1:
+            message = (
+                f"{type(self).__name__} stopped after max_iter={self.max_iter} iterations; its "
+                "attention would still change a little."
+            )
+            warnings.warn(message, ConvergenceWarning, stacklevel=3)
+        self.n_iter_ = int(found.nit)
+        self.attention_coef_, self.coef_, self.intercept_ = _divided(found.x, d, c)
+
+
+def _pooled(weights: Array, Z: Array) -> Array:
+    """Return the weighted means over views: (n, d)."""
+    return np.matmul(weights[:, None, :].astype(Z.dtype), Z)[:, 0]
+
+
+def _divided(parameters: Array, d: int, c: int) -> tuple[Array, Array, Array]:
+    """Return u (d,), coefficients (c, d) and intercepts (c,)."""
+    return parameters[:d], parameters[d : d + c * d].reshape(c, d), parameters[d + c * d :]
