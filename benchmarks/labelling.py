@@ -34,7 +34,7 @@ import numpy as np
 from heads import DATA, show, signers
 from scipy.special import entr
 from sklearn.base import clone
-from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit, cross_val_predict
+from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit
 from sklearn.preprocessing import normalize
 from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 
@@ -42,6 +42,7 @@ import featuretl
 from featuretl import (
     LinearProbeClassifier,
     NearestMeanClassifier,
+    SelfTrainingProbeClassifier,
     SemiSupervisedProbeClassifier,
     forecast_accuracy,
     suggest_labels,
@@ -217,35 +218,6 @@ def _spread_then_probe(balanced: bool) -> Any:
     return learn
 
 
-def _balanced_self_training(X: Any, y: Any, test: Any, precision: float = 0.9) -> Any:
-    """Return the predictions of a probe that five times adds equal shares of the surest per class.
-
-    They are as sure as out-of-fold predictions of the labelled rows that are right in `precision`.
-    """
-    known = np.flatnonzero(y >= 0)
-    per_class = int(np.bincount(y[known]).min())
-    surest = 0.9
-    if per_class > 1:
-        folds = min(5, per_class)
-        proba = cross_val_predict(_probe(), X[known], y[known], cv=folds, method="predict_proba")
-        order = np.argsort(-proba.max(axis=1))
-        right = (proba.argmax(axis=1) == y[known])[order]
-        good = np.flatnonzero(np.cumsum(right) / np.arange(1, len(right) + 1) >= precision)
-        surest = proba.max(axis=1)[order][good[-1]] if len(good) else 2.0
-    head = _probe().fit(X[known], y[known])
-    for _ in range(5):
-        proba = head.predict_proba(X)
-        labels, sure = proba.argmax(axis=1), proba.max(axis=1)
-        found = [np.flatnonzero((labels == c) & (sure >= surest)) for c in head.classes_]
-        share = (
-            3 * max(1, min(len(rows) for rows in found if len(rows))) if any(map(len, found)) else 0
-        )
-        added = [rows[np.argsort(-sure[rows])][:share] for rows in found]
-        rows = np.union1d(known, np.concatenate(added))
-        head = _probe().fit(X[rows], np.where(y >= 0, y, labels)[rows])
-    return head.predict(test)
-
-
 def _probe() -> Any:
     return LinearProbeClassifier(tol=1e-3)
 
@@ -269,7 +241,7 @@ LEARNERS = {
     "nearest mean": _on_known(NearestMeanClassifier()),
     "self-training": _on_all(SelfTrainingClassifier(_probe())),
     "self-training, k best": _k_best,
-    "self-training, balanced": _balanced_self_training,
+    "self-training, balanced": _on_all(SelfTrainingProbeClassifier(random_state=0)),
     "LabelSpreading": _spread_only,
     "LabelSpreading, probe": _spread_then_probe(balanced=False),
     "LabelSpreading, masses, probe": _spread_then_probe(balanced=True),

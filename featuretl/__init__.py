@@ -34,6 +34,7 @@ _HOME_OF = {
     "NearestMeanClassifier": "featuretl.heads.nearest_mean",
     "NoveltyDetector": "featuretl.novelty.detector",
     "SVMProbeClassifier": "featuretl.heads.svm",
+    "SelfTrainingProbeClassifier": "featuretl.heads.self_training",
     "SemiSupervisedProbeClassifier": "featuretl.heads.semi_supervised",
     "ShardedMatrix": "featuretl.heads.sharded",
     "SharedStore": "featuretl.store.shared",

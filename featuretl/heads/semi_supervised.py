@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy.sparse import csr_array
 from scipy.special import entr
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
-from sklearn.utils import column_or_1d
-from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_int, parameter_error
-from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._folds import check_folds
 from featuretl.heads._rows import check_finite
+from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
 from featuretl.heads._targets import (
     Targets,
     check_length,
     is_positive,
     read_matrix,
-    read_targets,
 )
 from featuretl.heads.linear import LinearProbeClassifier
 
@@ -38,7 +33,7 @@ _TOL = 1e-4
 _LEAST = 1e-12
 
 
-class SemiSupervisedProbeClassifier(ClassifierMixin, BaseEstimator):
+class SemiSupervisedProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstimator):
     """A linear probe that learns from a few labelled rows and from many without a label.
 
     All rows standardise the features. Labels spread from row to row over a graph of neighbours
@@ -80,14 +75,14 @@ class SemiSupervisedProbeClassifier(ClassifierMixin, BaseEstimator):
     See Also
     --------
     sklearn.semi_supervised.LabelSpreading : Labels for the rows at hand, without a head.
-    sklearn.semi_supervised.SelfTrainingClassifier : Around any classifier.
+    SelfTrainingProbeClassifier : For five labels per class and more.
     suggest_labels : Which rows to label next.
 
     Notes
     -----
     scikit-learn's `LabelSpreading` uses a graph that is not symmetric, in which all neighbours count
-    the same; `benchmarks/labelling.py unlabelled` has both, and what else was tried. It is for one to
-    ten labels per class; with more, self-training around a probe can gain more.
+    the same; `benchmarks/labelling.py unlabelled` has both, and what else was tried. It is for one or
+    two labels per class; with more, `SelfTrainingProbeClassifier` gains more.
 
     References
     ----------
@@ -152,7 +147,7 @@ class SemiSupervisedProbeClassifier(ClassifierMixin, BaseEstimator):
         """
         self._check_parameters()
         X = read_matrix(self, X)
-        known, targets = _read_labels(self, y, len(X))
+        known, targets = read_labels(self, y, len(X))
         if groups is not None:
             groups = np.asarray(groups)
             check_length(len(X), "groups", len(groups))
@@ -170,55 +165,6 @@ class SemiSupervisedProbeClassifier(ClassifierMixin, BaseEstimator):
         self.transduction_ = self.classes_[codes]
         self.probe_ = self._probe(X, Targets(targets.classes, codes), weight)
         return self
-
-    def decision_function(self, X: Any) -> Array:
-        """Return the probe's logits (n, n_classes), or (n,) for two classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray, float32, or float64 for float64 X
-            Larger is more probable.
-        """
-        return self._checked().decision_function(read_matrix(self, X, reset=False))
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return the probe's probabilities (n, n_classes).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray of float64, in [0, 1]
-            Rows sum to 1.
-        """
-        return self._checked().predict_proba(read_matrix(self, X, reset=False))
-
-    def predict(self, X: Any) -> Array:
-        """Return the most probable class (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray
-            Of the type of `classes_`.
-        """
-        return self._checked().predict(read_matrix(self, X, reset=False))
-
-    def _checked(self) -> LinearProbeClassifier:
-        check_is_fitted(self)
-        return self.probe_
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -252,7 +198,7 @@ class SemiSupervisedProbeClassifier(ClassifierMixin, BaseEstimator):
         self, X: Array, graph: Any, known: Array, targets: Targets, groups: Array | None
     ) -> bool:
         """Compare spreading and the probe on labels held out; say what came out in `decision_`."""
-        fold = _folds(type(self).__name__, targets, groups, self.cv, self.random_state)
+        fold = folds_of_labels(type(self).__name__, targets, groups, self.cv, self.random_state)
         right = []
         for number in range(fold.max() + 1):
             train, test = fold != number, fold == number
@@ -273,36 +219,6 @@ class SemiSupervisedProbeClassifier(ClassifierMixin, BaseEstimator):
         worth = bool(by_spread >= by_probe)
         self.decision_ = f"Spread labels are {'learnt' if worth else 'not learnt'}: {found}."
         return worth
-
-
-def _read_labels(estimator: Any, y: Any, n: int) -> tuple[Array, Targets]:
-    """Return the rows (l,) that have a label, and their targets."""
-    if y is None:
-        read_targets(estimator, y, n)  # says what is missing
-    y = column_or_1d(y, warn=True)
-    check_length(n, "y", len(y))
-    missing = np.asarray(pd.isna(y))
-    if y.dtype.kind in "OUT":
-        missing |= np.array([isinstance(v, str) and v == "" for v in y.tolist()], bool)
-    if y.dtype.kind in "Oif":
-        missing |= np.asarray(y == -1, bool)
-    known = np.flatnonzero(~missing)
-    if not len(known):
-        raise InputError(f"y of {type(estimator).__name__} must have labels; got none.")
-    labels = y[known]
-    return known, read_targets(
-        estimator, labels.tolist() if y.dtype == object else labels, len(known)
-    )
-
-
-def _folds(owner: str, targets: Targets, groups: Array | None, cv: Any, seed: Any) -> Array:
-    """Return the fold of each labelled row; -1 for all where no two can be made."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FeatureTLWarning)  # few labels are what this is for
-        try:
-            return fold_of_rows(owner, targets, groups, cv, seed)[0]
-        except InputError:
-            return np.full(len(targets.codes), -1)
 
 
 def _graph(X: Array, n_neighbors: int) -> Any:

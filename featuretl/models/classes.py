@@ -113,6 +113,16 @@ CLASSES: dict[str, Kept] = {
             "center_": "float[d]",
         },
     ),
+    "SelfTrainingProbeClassifier": Kept(
+        "featuretl.heads.self_training",
+        {
+            **COLUMNS,
+            "classes_": "labels[c]",
+            "probe_": "LinearProbeClassifier",
+            "threshold_": "float",
+        },
+        left_out=("taken_",),
+    ),
     "SemiSupervisedProbeClassifier": Kept(
         "featuretl.heads.semi_supervised",
         {

@@ -27,6 +27,7 @@ from featuretl import (
     LinearProbeRegressor,
     MultiTaskHead,
     NearestMeanClassifier,
+    SelfTrainingProbeClassifier,
     SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
     TransferClassifier,
@@ -64,6 +65,7 @@ def through_file(model, tmp_path):
 HEADS = {
     "linear": LinearProbeClassifier("cv", calibrate=True, random_state=0),
     "nearest mean": NearestMeanClassifier(),
+    "self-training probe": SelfTrainingProbeClassifier(),
     "semi-supervised": SemiSupervisedProbeClassifier(),
     "svm": SVMProbeClassifier(),
     "rbf svm": SVMProbeClassifier(kernel="rbf"),

@@ -17,6 +17,7 @@ from featuretl import (
     LinearProbeClassifier,
     LinearProbeRegressor,
     NearestMeanClassifier,
+    SelfTrainingProbeClassifier,
     SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
 )
@@ -32,6 +33,7 @@ CLASSIFIERS = {
     "RBF SVM": [SVMProbeClassifier(C=1.0, **RBF)],
     "approximate SVM": [SVMProbeClassifier(C=1.0, approximate=True, n_components=20, **RBF)],
     "nearest mean": [NearestMeanClassifier()],
+    "self-training": [SelfTrainingProbeClassifier()],
     "semi-supervised": [SemiSupervisedProbeClassifier()],
     "scaled regression": [StandardScaler(), LogisticRegression(max_iter=500)],
     "whitened regression": [PCA(8, whiten=True), LogisticRegression(max_iter=500)],

@@ -1,0 +1,105 @@
+"""What heads share that learn from rows of which only some have a label."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import column_or_1d
+from sklearn.utils.validation import check_is_fitted
+
+from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._folds import fold_of_rows
+from featuretl.heads._targets import Targets, check_length, read_matrix, read_targets
+from featuretl.heads.linear import LinearProbeClassifier
+
+Array = np.ndarray[Any, Any]
+
+
+class PredictsByProbe:
+    """Predictions of `probe_`, a fitted `LinearProbeClassifier`."""
+
+    probe_: LinearProbeClassifier
+
+    def decision_function(self, X: Any) -> Array:
+        """Return the probe's logits (n, n_classes), or (n,) for two classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray, float32, or float64 for float64 X
+            Larger is more probable.
+        """
+        return self._checked().decision_function(read_matrix(self, X, reset=False))
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probe's probabilities (n, n_classes).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray of float64, in [0, 1]
+            Rows sum to 1.
+        """
+        return self._checked().predict_proba(read_matrix(self, X, reset=False))
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable class (n,).
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), float16, float32 or float64
+            Embeddings; finite. Processed in blocks.
+
+        Returns
+        -------
+        ndarray
+            Of the type of `classes_`.
+        """
+        return self._checked().predict(read_matrix(self, X, reset=False))
+
+    def _checked(self) -> LinearProbeClassifier:
+        check_is_fitted(self)
+        return self.probe_
+
+
+def read_labels(estimator: Any, y: Any, n: int) -> tuple[Array, Targets]:
+    """Return the rows (l,) that have a label, and their targets."""
+    if y is None:
+        read_targets(estimator, y, n)  # says what is missing
+    y = column_or_1d(y, warn=True)
+    check_length(n, "y", len(y))
+    missing = np.asarray(pd.isna(y))
+    if y.dtype.kind in "OUT":
+        missing |= np.array([isinstance(v, str) and v == "" for v in y.tolist()], bool)
+    if y.dtype.kind in "Oif":
+        missing |= np.asarray(y == -1, bool)
+    known = np.flatnonzero(~missing)
+    if not len(known):
+        raise InputError(f"y of {type(estimator).__name__} must have labels; got none.")
+    labels = y[known]
+    return known, read_targets(
+        estimator, labels.tolist() if y.dtype == object else labels, len(known)
+    )
+
+
+def folds_of_labels(
+    owner: str, targets: Targets, groups: Array | None, cv: Any, seed: Any
+) -> Array:
+    """Return the fold of each labelled row; -1 for all where no two can be made."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FeatureTLWarning)  # few labels are what this is for
+        try:
+            return fold_of_rows(owner, targets, groups, cv, seed)[0]
+        except InputError:
+            return np.full(len(targets.codes), -1)
