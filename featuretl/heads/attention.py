@@ -20,6 +20,8 @@ from featuretl.heads.views import by_view
 
 Array = np.ndarray[Any, Any]
 
+_TOL = 1e-6  # relative decrease of the objective in an iteration
+
 
 class AttentionPoolingClassifier(ClassifierMixin, BaseEstimator):
     """Logistic regression on a weighted mean of an image's views, the weights learnt with it.
@@ -38,7 +40,7 @@ class AttentionPoolingClassifier(ClassifierMixin, BaseEstimator):
         Inverse strength of the penalty on the coefficients; the loss is a sum over images.
     attention_C : float > 0, default=0.01
         The same for the penalty on ``u``; the smaller, the nearer is the pooling to the mean.
-    max_iter : int >= 1, default=300
+    max_iter : int >= 1, default=1000
         Iterations of L-BFGS at most.
 
     Attributes
@@ -83,7 +85,7 @@ class AttentionPoolingClassifier(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, n_views: int = 1, *, C: float = 0.1, attention_C: float = 0.01, max_iter: int = 300
+        self, n_views: int = 1, *, C: float = 0.1, attention_C: float = 0.01, max_iter: int = 1000
     ) -> None:
         self.n_views = n_views
         self.C = C
@@ -204,7 +206,7 @@ class AttentionPoolingClassifier(ClassifierMixin, BaseEstimator):
             return float(value), np.concatenate(gradient)
 
         start = np.zeros(d + c * d + c)
-        options = {"maxiter": self.max_iter}
+        options = {"maxiter": self.max_iter, "ftol": _TOL}
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
         if found.nit >= self.max_iter and self.max_iter > 1:
             message = (
