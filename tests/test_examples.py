@@ -84,7 +84,7 @@ def test_numbers(scores):
 
 def test_two_stages(scores):
     probe, tuned = scores("fine_tune")
-    assert tuned >= probe > 0.8
+    assert min(probe, tuned) > 0.9  # on 80 images that one gains on the other is not claimed
 
 
 def test_similarity_search(scores):
