@@ -148,8 +148,17 @@ class Backbone:
     def n_features(self) -> int:
         """Size of an embedding."""
         blank = np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8)
-        size = TorchRuntime(self.embedding)(self.batch([self.preprocessing(blank)])).shape[1]
-        return size * self.n_views
+        batch = self.batch([self.preprocessing(blank)])
+        try:
+            return TorchRuntime(self.embedding)(batch).shape[1] * self.n_views
+        except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+            if isinstance(error, BackboneError) or set(self._indices) == {None}:
+                raise
+            raise BackboneError(
+                f"The backbone {self.spec.name!r} cannot give layers={self.spec.layers!r} with "
+                f"pooling={self.spec.pooling!r} ({type(error).__name__} in timm's model); take one "
+                "layer at a time, or layers='pre_logits'."
+            ) from error
 
     @property
     def n_views(self) -> int:

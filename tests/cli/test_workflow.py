@@ -79,7 +79,7 @@ def test_train_for_machines(photo_folder):
 
 
 def test_several_backbones_are_compared(photo_folder, shared_cache, tmp_path):
-    names = "tf_efficientnet_lite0,mobilenetv2_100"
+    names = "tf_efficientnet_lite0,tf_efficientnet_lite1"
     result = run(
         "train", photo_folder, "-o", "m.featuretl", "--cache", shared_cache, "--json",
         "--strategy", "linear", "--test-size", "none", "--backbone", names, "--random-state", 7,
