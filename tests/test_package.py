@@ -69,7 +69,7 @@ BELOW = {
         "_progress",
     },
     "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
-    "heads": {"exceptions", "_validation"},
+    "heads": {"exceptions", "_validation", "_uncertainty"},
     "demo": set(),
     "finetune": {
         "exceptions",
@@ -96,7 +96,7 @@ BELOW = {
     },
     "_uncertainty": set(),
     "novelty": {"exceptions", "_validation", "_uncertainty", "heads"},
-    "labelling": {"exceptions", "_validation", "heads"},
+    "labelling": {"exceptions", "_validation", "_uncertainty", "heads"},
     "adaptation": {"exceptions", "_validation", "_uncertainty", "heads"},
     "ranking": {
         "exceptions",
@@ -111,7 +111,7 @@ BELOW = {
         "timing",
         "heads",
     },
-    "prediction": {"exceptions", "_validation", "images", "_engine", "heads"},
+    "prediction": {"_uncertainty", "exceptions", "_validation", "images", "_engine", "heads"},
     "prediction_files": {
         "exceptions",
         "_validation",

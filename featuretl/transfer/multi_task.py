@@ -12,6 +12,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._uncertainty import interval_in_words
 from featuretl._validation import parameter_error, printable
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning
@@ -284,8 +285,7 @@ class TransferMultiTask(BaseTransfer):
 def _line(name: str, column: Column, decision: Decision) -> str:
     outer = decision.outer
     score = (
-        f"{decision.score_name} {outer.score:.3f} (95% interval {outer.low:.3f} to "
-        f"{outer.high:.3f}) on {outer.images:,} images that had no part in it"
+        f"{decision.score_name} {outer.score:.3f} ({interval_in_words(outer.low, outer.high)}) on {outer.images:,} images that had no part in it"
         if outer.images
         else f"no outer score ({outer.how})"
     )
