@@ -119,10 +119,13 @@ def forecast(samples: int, as_json: bool) -> None:
 
 def _covered(intervals: Any, truth: Any) -> dict[str, Any]:
     low, high = intervals.T
-    is_there = ~np.isnan(low)
+    is_there = np.isfinite(high - low)
     held = ((low <= truth) & (truth <= high))[is_there]
     nominal = {"nominal": 0.95, "coverage": held.mean() if held.size else np.nan}
-    return nominal | {"none": 1 - is_there.mean(), "width": np.nanmedian(high - low)}
+    return nominal | {
+        "none": 1 - is_there.mean(),
+        "width": np.median((high - low)[is_there]) if held.size else np.nan,
+    }
 
 
 def _shifts(rng: Any, n: int, n_groups: int, width: int, spread: float) -> tuple[Any, Any]:

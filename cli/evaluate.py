@@ -110,7 +110,7 @@ def _show_scores(report: Any, title: str) -> None:
     table = Table("score", "value", "95% interval", title=Text(title))
     for name, value in report.scores.items():
         low, high = report.intervals.get(name, (math.nan, math.nan))
-        interval = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+        interval = f"{low:.3f} to {high:.3f}" if math.isfinite(high - low) else ""
         table.add_row(name.replace("_", " "), f"{value:.3f}", interval)
     print_table(table)
     if not report.per_class:

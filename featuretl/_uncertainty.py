@@ -139,9 +139,9 @@ def interval_of_ratio(
     n_bootstrap: int = RESAMPLES,
     random_state: Any = 0,
 ) -> tuple[float, float]:
-    """Return the interval of sum(values) / sum(of), a mean error of any size; NaN if none is honest.
+    """Return the interval of sum(values) / sum(of), a mean error of any size.
 
-    It is the bootstrap-t interval of the logarithm (Efron and Tibshirani 1993, chapter 12): units are
+    It is all of [0, inf) where so few units decide the sum that no interval is honest. Else it is the bootstrap-t interval of the logarithm (Efron and Tibshirani 1993, chapter 12): units are
     resampled, and each resample's difference is divided by its own standard error. It allows for
     the skewness of errors, where percentiles do not.
 
@@ -158,20 +158,18 @@ def interval_of_ratio(
     n = int(units.max()) + 1
     sums, sizes = np.bincount(units, values), np.bincount(units, of)
     if n == 1 or not sums.any():
-        return np.nan, np.nan
+        return 0.0, np.inf
     draws = np.random.default_rng(random_state).multinomial(n, np.full(n, 1 / n), n_bootstrap)
     (ratio,), (error,) = _log_ratios(np.ones((1, n)), sums, sizes)
     ratios, errors = _log_ratios(draws, sums, sizes)
     if not error <= _LARGEST_ERROR:
-        return np.nan, np.nan
+        return 0.0, np.inf
     with np.errstate(divide="ignore", invalid="ignore"):
         studentized = (ratios - ratio) / errors
-    studentized = studentized[np.isfinite(studentized)]
-    if not len(studentized):
-        return np.nan, np.nan
+    studentized = np.append(studentized[np.isfinite(studentized)], 0.0)
     tail = (1 - confidence) / 2
     high, low = np.quantile(studentized, (tail, 1 - tail))
-    return float(np.exp(ratio - low * error)), float(np.exp(ratio - high * error))
+    return float(np.exp(ratio - max(low, 0) * error)), float(np.exp(ratio - min(high, 0) * error))
 
 
 def _log_ratios(draws: Array, sums: Array, sizes: Array) -> tuple[Array, Array]:
@@ -224,8 +222,8 @@ def interval(scores: Array, groups: Array | None, proportion: bool) -> tuple[flo
 
 
 def interval_in_words(low: float | None, high: float | None) -> str:
-    """Return the 95% interval as text."""
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
+    """Return the 95% interval as text; None stands for what is not finite."""
+    if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
         return "no interval: too few images"
     return f"{CONFIDENCE:.0%} interval {low:.3f} to {high:.3f}"
 

@@ -20,6 +20,8 @@ Intervals = dict[str, tuple[float, float]]
 
 # The estimate is biased upwards by more than it varies: no interval is honest.
 _WITHOUT = {"calibration_error"}
+# A log-loss is mostly that of the mistakes: with fewer, a sample says little about it.
+_FEWEST_MISTAKES = 5
 _OF_PAIRS = {"roc_auc", "average_precision"}
 
 
@@ -111,7 +113,11 @@ def _errors(
     """Return the values whose sums' ratio an unbounded error is; of R2, what is not explained."""
     ones = np.ones(len(y))
     if task != "regression":
-        return {} if y_score is None else {"log_loss": (losses_of(y, y_score), ones)}
+        if y_score is None:
+            return {}
+        mistakes = (y != y_pred).reshape(len(y), -1).any(axis=1).sum()
+        losses = losses_of(y, y_score) if mistakes >= _FEWEST_MISTAKES else 0 * ones
+        return {"log_loss": (losses, ones)}  # without losses nothing is known
     y, y_pred = y.reshape(len(y), -1).astype(np.float64), y_pred.reshape(len(y), -1)
     squared, spread = np.square(y - y_pred), np.square(y - y.mean(axis=0))
     total = np.where(spread.any(axis=0), spread.sum(axis=0), 1.0)

@@ -76,8 +76,8 @@ def metrics_report(
           (_macro, _micro and _weighted), log_loss (mean over labels), roc_auc and
           average_precision (macro, over labels that occur), calibration_error. Regression: r2,
           mean_absolute_error, mean_squared_error, root_mean_squared_error.
-        - `intervals` : dict of (low, high); see Notes. NaN where too few rows decide an error, and
-          none for the calibration error, whose estimate is biased upwards by more than it varies.
+        - `intervals` : dict of (low, high); see Notes. [0, inf) (of R2, up to 1) where few rows
+          decide an error, or fewer than five mistakes a log-loss; none for the calibration error, whose estimate is biased upwards by more than it varies.
         - `per_class` : dict of class to precision, recall, f1 and support; not for regression.
         - `task` and `n`.
 

@@ -179,7 +179,9 @@ class Decision:
             + frame["high"].map("{:.3f}".format)
             + ")"
         )
-        shown[self.score_name] = (scores + between.where(frame["low"].notna(), "")).where(tried, "")
+        shown[self.score_name] = (scores + between.where(np.isfinite(frame["low"]), "")).where(
+            tried, ""
+        )
         shown["gain, points"] = [
             f"{100 * row.gain:+.1f} +- {100 * row.gain_error:.1f}"
             if row.images and row.strategy != "linear"
