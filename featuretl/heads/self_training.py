@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from featuretl._validation import check_int, parameter_error
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
 from featuretl.heads._targets import Targets, check_length, is_positive, read_matrix
@@ -123,6 +124,7 @@ class SelfTrainingProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstimato
             If X has NaN, the labels are of a single class, or lengths differ.
         """
         self._check_parameters()
+        forget(self)
         X = read_matrix(self, X)
         known, targets = read_labels(self, y, len(X))
         if groups is not None:

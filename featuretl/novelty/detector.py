@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from featuretl._uncertainty import standard_error
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._targets import check_length
 from featuretl.novelty.drift import Drift
 
@@ -128,6 +129,7 @@ sign that the images have changed.
             If lengths differ, or too few images are of other groups.
         """
         self._check_parameters()
+        forget(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         group = np.arange(len(X)) if groups is None else _numbered(groups, len(X))
         order = check_random_state(self.random_state).permutation(len(X))

@@ -17,6 +17,7 @@ from featuretl._validation import parameter_error, printable
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._columns import KINDS, Column, in_column, read_column, table_of
+from featuretl.heads._fitted import forget
 from featuretl.heads._targets import check_length
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images
@@ -161,6 +162,7 @@ class TransferMultiTask(BaseTransfer):
             If the backbone cannot be loaded.
         """
         self._check_parameters()
+        forget(self)
         owner = type(self).__name__
         images = as_images(X, owner)
         table = table_of(owner, y, len(images))
@@ -181,7 +183,6 @@ class TransferMultiTask(BaseTransfer):
             head = MultiTaskHead(heads).fit(embeddings, table, groups=groups)
         self.n_features_in_ = 1
         self.estimator_ = make_pipeline(embedder, head)
-        self.__dict__.pop("novelty_", None)
         if self.novelty and len(images) > 1 and (groups is None or len(np.unique(groups)) > 1):
             seed = int(check_random_state(self.random_state).randint(2**31))
             detector = NoveltyDetector(random_state=seed).fit(embeddings, groups=groups)
