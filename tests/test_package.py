@@ -74,6 +74,7 @@ BELOW = {
     "finetune": {
         "exceptions",
         "_validation",
+        "_uncertainty",
         "_progress",
         "images",
         "backbones",
