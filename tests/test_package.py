@@ -165,6 +165,7 @@ BELOW = {
     "export": {
         "exceptions",
         "_validation",
+        "_uncertainty",
         "_runtime",
         "images",
         "backbones",

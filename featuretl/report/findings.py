@@ -25,8 +25,8 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     """Return the images that are probably labelled wrongly, the most suspicious first.
 
     An image is suspected if, among the classes that it is given at least their usual probability
-    (the mean over the images labelled so), the most probable one is not its label: the confident
-    joint of Northcutt et al. (2021).
+    (the mean over the images labelled so), the most probable one is more probable than its label:
+    the confident joint of Northcutt et al. (2021).
 
     Parameters
     ----------
@@ -74,15 +74,16 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     # A class without images has no usual probability: it is not suggested.
     confident = np.where((proba >= usual) & (counts > 0), proba, -1.0)
     best = confident.argmax(axis=1)
-    suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (best != codes))
-    order = suspects[np.argsort(own[suspects] - proba[suspects, best[suspects]], kind="stable")]
+    suggested = proba[np.arange(len(rows)), best]
+    suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested > own))
+    order = suspects[np.argsort(own[suspects] - suggested[suspects], kind="stable")]
     return pd.DataFrame(
         {
             "index": rows[order],
             "label": classes[codes[order]],
             "suggestion": classes[best[order]],
             "probability": own[order],
-            "suggested_probability": proba[order, best[order]],
+            "suggested_probability": suggested[order],
         }
     )
 
