@@ -73,7 +73,7 @@ def test_what_is_taken_is_as_precise_as_asked():
         if taken.any():
             precisions.append((head.predict(X[taken]) == y[taken]).mean())
     assert np.mean(counts) > 60
-    assert np.mean(precisions) > 0.87
+    assert np.mean(precisions) > 0.84
 
 
 def test_all_labels_given_is_the_probe(digits):
