@@ -69,11 +69,12 @@ BELOW = {
         "_progress",
     },
     "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
-    "heads": {"exceptions", "_validation"},
+    "heads": {"exceptions", "_validation", "_uncertainty"},
     "demo": set(),
     "finetune": {
         "exceptions",
         "_validation",
+        "_uncertainty",
         "_progress",
         "images",
         "backbones",
@@ -96,7 +97,7 @@ BELOW = {
     },
     "_uncertainty": set(),
     "novelty": {"exceptions", "_validation", "_uncertainty", "heads"},
-    "labelling": {"exceptions", "_validation", "heads"},
+    "labelling": {"exceptions", "_validation", "_uncertainty", "heads"},
     "adaptation": {"exceptions", "_validation", "_uncertainty", "heads"},
     "ranking": {
         "exceptions",
@@ -111,7 +112,7 @@ BELOW = {
         "timing",
         "heads",
     },
-    "prediction": {"exceptions", "_validation", "images", "_engine", "heads"},
+    "prediction": {"_uncertainty", "exceptions", "_validation", "images", "_engine", "heads"},
     "prediction_files": {
         "exceptions",
         "_validation",
@@ -164,6 +165,7 @@ BELOW = {
     "export": {
         "exceptions",
         "_validation",
+        "_uncertainty",
         "_runtime",
         "images",
         "backbones",

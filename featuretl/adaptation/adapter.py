@@ -18,6 +18,7 @@ from featuretl._validation import check_option
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
 from featuretl.adaptation.maps import METHODS, align, mapped
 from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds, fold_of_rows
 from featuretl.heads._targets import Targets
 from featuretl.heads.linear import LinearProbeClassifier
@@ -234,7 +235,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Learn; return X as an array."""
         check_option(type(self).__name__, "method", self.method, ("auto", *METHODS))
         check_folds(type(self).__name__, self.cv)
-        self.__dict__.pop("decision_", None)
+        forget(self)
         source = self._read(X, reset=True)
         if X_target is None:
             if self.method != "none":

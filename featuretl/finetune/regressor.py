@@ -269,7 +269,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         self._flat = Y.ndim == 1
         Y = Y.reshape(n, -1)
         weight = read_weight(self, sample_weight, n)
-        centre, scale = known or (np.average(Y, axis=0, weights=weight), Y.std(axis=0))
+        centre, scale = known or _moments(Y, weight)
         if Y.shape[1] != len(centre):
             raise InputError(
                 f"y must have {len(centre)} columns, as in the first call; got {Y.shape[1]}."
@@ -291,3 +291,9 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _moments(Y: Array, weight: Array) -> tuple[Array, Array]:
+    """Return the weighted mean and standard deviation of each column."""
+    centre = np.average(Y, axis=0, weights=weight)
+    return centre, np.sqrt(np.average(np.square(Y - centre), axis=0, weights=weight))

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from featuretl._validation import parameter_error, printable
 from featuretl.exceptions import InputError
 from featuretl.heads._columns import Column, in_column, read_column, table_of
+from featuretl.heads._fitted import forget
 from featuretl.heads._targets import check_length, read_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
@@ -111,6 +112,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             If X has NaN, lengths differ, or a column cannot be learnt; it is named.
         """
         owner = type(self).__name__
+        forget(self)
         X = read_matrix(self, X)
         table = table_of(owner, y, len(X))
         by_hand = self._heads(table)

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_option, parameter_error
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._targets import check_length, is_positive, read_matrix, read_weight
 
@@ -111,6 +112,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             If X has NaN or lengths differ.
         """
         self._check_parameters()
+        forget(self)
         X = read_matrix(self, X, min_rows=2)
         Y, flat = self._read_outputs(y, len(X))
         weight = read_weight(self, sample_weight, len(X))

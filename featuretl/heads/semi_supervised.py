@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featuretl._validation import check_int, parameter_error
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds
 from featuretl.heads._rows import check_finite
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
@@ -147,6 +148,7 @@ class SemiSupervisedProbeClassifier(PredictsByProbe, BaseEstimator):
             If X has NaN, the labels are of a single class, or lengths differ.
         """
         self._check_parameters()
+        forget(self)
         X = read_matrix(self, X)
         known, targets = read_labels(self, y, len(X))
         if groups is not None:

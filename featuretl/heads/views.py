@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
 
 from featuretl._validation import check_int, check_option
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._targets import read_targets, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 
@@ -191,6 +192,7 @@ class ViewsClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         InputError
             If the columns do not divide into so many views, or an image has several labels.
         """
+        forget(self)
         views = by_view(self, X, self.n_views, reset=True)
         targets = read_targets(self, y, len(views))
         if targets.multilabel:

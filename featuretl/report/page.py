@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_random_state
 
 import featuretl
 from featuretl._engine import Failure
+from featuretl._uncertainty import RESAMPLES
 from featuretl._validation import (
     as_utf8,
     check_int,
@@ -60,7 +61,7 @@ def write_report(
     task: str = "auto",
     cv: int = 5,
     threshold: float = 0.9,
-    n_bootstrap: int = 200,
+    n_bootstrap: int = RESAMPLES,
     explain: bool = True,
     title: str | None = None,
     cache: Any = "auto",
@@ -88,7 +89,7 @@ def write_report(
     path : path
         Ending in ``.html``; replaced at once when all is written.
     groups : array-like of shape (n,), default=None
-        Images of one group are held out together, and count as one draw in the intervals of the classes.
+        Images of one group are held out together, and count as one draw in all intervals.
     train : (images, y), default=None
         With a model: what it was trained on. Its near-duplicates among `images` are shown as leaks, and the
         learning curve is that of ever more of these, scored on `images`.
@@ -101,8 +102,8 @@ def write_report(
         Folds of the linear probe; fewer where a class or `groups` allow no more.
     threshold : float in (0, 1], default=0.9
         From which similarity on two images are near-duplicates; see `near_duplicates`.
-    n_bootstrap : int >= 0, default=200
-        Resamples for the intervals of other scores than the accuracy and those of classes; 0 gives none.
+    n_bootstrap : int >= 0, default=1000
+        As in `metrics_report`; the intervals of classes are given with 0, too.
     explain : bool, default=True
         With a model: show beside each mistake where the evidence for the prediction lies; see `explain`.
     title : str, default=None

@@ -157,6 +157,17 @@ def test_evaluate_prints_scores_with_intervals(model, photo_folder, shared_cache
     assert set(facts["per_class"]) == {"flower", "temple"}
 
 
+def test_evaluate_counts_groups(model, photos, tmp_path):
+    rows = [f"{path},{Path(path).parent.name},{i % 3}" for i, path in enumerate(photos)]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,series", *rows]))
+    columns = ["m.csv", "--label-column", "label", "--json"]
+    alone, together = (
+        json.loads(run("evaluate", model, *columns, *more).stdout)["intervals"]["accuracy"]
+        for more in ([], ["--groups", "series"])
+    )
+    assert together[0] < alone[0] - 0.2
+
+
 def test_bad_images_are_named(model, photos, tmp_path):
     folder = tmp_path / "photos" / "flower"
     folder.mkdir(parents=True)

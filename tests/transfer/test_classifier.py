@@ -28,20 +28,20 @@ def verdicts(model):
     return model.decision_.candidates.set_index("strategy")["verdict"]
 
 
-def test_three_images_of_two_classes_are_told_by_their_means(chooser, few, photos, labels):
+def test_three_images_of_two_classes_are_not_compared(chooser, few, photos, labels):
     model = chooser().fit(*few)
-    assert model.strategy_ == "nearest-mean"
+    assert model.strategy_ == "linear"
     assert model.score(photos, labels) == 1.0
     told = model.decision_.explain()
-    assert "6 images, 3 in the median class: nearest mean on" in told
+    assert "6 images, 3 in the median class: the linear probe on" in told
     assert "With 5 images per class strategies could be compared, with 20 fine-tuning" in told
-    assert verdicts(model)["linear"].startswith("not compared")
+    assert verdicts(model)["nearest-mean"].startswith("not tried: with 3 images per class")
     assert verdicts(model)["fine-tune"].startswith("not tried: 3 images per class")
 
 
 def test_one_image_per_class_is_learnt_and_not_scored(chooser, photos):
     model = chooser().fit([photos[0], photos[-1]], ["a", "b"])
-    assert model.strategy_ == "nearest-mean"
+    assert model.strategy_ == "linear"
     assert model.decision_.outer.images == 0
     assert "It has no outer score" in model.decision_.explain()
     assert model.predict([photos[0], photos[-1]]).tolist() == ["a", "b"]
