@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BELOW = {
     "exceptions": set(),
     "_validation": {"exceptions"},
+    "_labels": {"exceptions", "_validation"},
     "_files": {"exceptions", "_validation"},
     "images": {"exceptions", "_validation", "_files"},
     "backbones": {"exceptions", "_validation"},
@@ -69,11 +70,12 @@ BELOW = {
         "_progress",
     },
     "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
-    "heads": {"exceptions", "_validation"},
+    "heads": {"exceptions", "_validation", "_labels"},
     "demo": set(),
     "finetune": {
         "exceptions",
         "_validation",
+        "_labels",
         "_progress",
         "images",
         "backbones",
@@ -85,6 +87,7 @@ BELOW = {
     "transfer": {
         "exceptions",
         "_validation",
+        "_labels",
         "_uncertainty",
         "images",
         "backbones",
@@ -96,11 +99,12 @@ BELOW = {
     },
     "_uncertainty": set(),
     "novelty": {"exceptions", "_validation", "_uncertainty", "heads"},
-    "labelling": {"exceptions", "_validation", "heads"},
-    "adaptation": {"exceptions", "_validation", "_uncertainty", "heads"},
+    "labelling": {"exceptions", "_validation", "_labels", "heads"},
+    "adaptation": {"exceptions", "_validation", "_labels", "_uncertainty", "heads"},
     "ranking": {
         "exceptions",
         "_validation",
+        "_labels",
         "_uncertainty",
         "_progress",
         "_runtime",
@@ -111,7 +115,7 @@ BELOW = {
         "timing",
         "heads",
     },
-    "prediction": {"exceptions", "_validation", "images", "_engine", "heads"},
+    "prediction": {"exceptions", "_validation", "_labels", "images", "_engine", "heads"},
     "prediction_files": {
         "exceptions",
         "_validation",
@@ -139,6 +143,7 @@ BELOW = {
     "report": {
         "exceptions",
         "_validation",
+        "_labels",
         "_uncertainty",
         "_engine",
         "images",

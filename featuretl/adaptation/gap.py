@@ -15,6 +15,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
+from featuretl._labels import one_label_each
 from featuretl._validation import check_int
 from featuretl.exceptions import InputError
 from featuretl.heads._rows import check_finite
@@ -133,7 +134,7 @@ def domain_gap(
     check_int("domain_gap", "cv", cv, 2)
     rng = check_random_state(random_state)
     S, T = read_domains(X, X_target)
-    y = None if y is None else np.asarray(y)
+    y = None if y is None else one_label_each("domain_gap", y)
     check_consistent_length(S, y, groups)
     check_consistent_length(T, groups_target)
     fold = _folds(len(S), len(T), groups, groups_target, cv, rng)

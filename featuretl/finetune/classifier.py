@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit, softmax
-from sklearn.base import ClassifierMixin
-from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import Tags
 
-from featuretl.exceptions import InputError
 from featuretl.finetune.base import BaseFineTune
 from featuretl.finetune.fitting import Problem
 from featuretl.heads._targets import (
+    ScoreMixin,
     Targets,
-    is_label_lists,
     loss_weight,
+    read_announced,
+    read_classes,
     read_targets,
     read_weight,
 )
@@ -30,7 +29,7 @@ _UNSEEN = 3.0
 _SOFTER = 0.02
 
 
-class FineTuneClassifier(ClassifierMixin, BaseFineTune):
+class FineTuneClassifier(ScoreMixin, BaseFineTune):
     """Train the last blocks of a pretrained backbone and a head on images, starting from the probe.
 
     By default this is LP-FT (Kumar et al. 2022): a linear probe is fitted to the pretrained
@@ -291,7 +290,8 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
             If `y` holds a class that the first call did not announce.
         """
         if not hasattr(self, "_tuned"):
-            announced = None if classes is None else np.unique(np.asarray(classes))
+            self.__dict__.pop("classes_", None)  # of a fit that did not end
+            announced = None if classes is None else read_classes(type(self).__name__, classes)
             return self._fit(X, y, sample_weight, None, announced)
         self._fit_more(X, y, sample_weight, self.classes_)
         return self
@@ -328,27 +328,14 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
             return (logits > 0).astype(int)
         return self.classes_[logits.argmax(axis=1)]
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy; for labels the share of images with every label right.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        y : array-like
-            As in `fit`.
-        sample_weight : array-like of shape (n,), default=None
-        """
-        if is_label_lists(y):
-            y = MultiLabelBinarizer(classes=self.classes_).fit_transform(y)
-        return float(super().score(X, y, sample_weight))
-
     def _problem(
         self, images: Sequence[Any], y: Any, sample_weight: Any, known: Array | None
     ) -> Problem:
         n = len(images)
-        targets = read_targets(self, y, n)
-        if known is not None:
-            targets = _counted_in(known, targets)
+        if known is None:
+            targets = read_targets(self, y, n)
+        else:
+            targets = read_announced(self, y, n, known)
         weight = read_weight(self, sample_weight, n)
         in_loss = loss_weight(self, self.class_weight, targets, weight)
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
@@ -383,24 +370,6 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _counted_in(known: Array, targets: Targets) -> Targets:
-    """Return the targets with `known` as their classes; raise InputError for any other."""
-    if targets.multilabel:
-        if targets.codes.shape[1] != len(known):
-            raise InputError(
-                f"y must have {len(known)} labels, as in the first call; got "
-                f"{targets.codes.shape[1]}."
-            )
-        return Targets(known, targets.codes)
-    unknown = np.setdiff1d(targets.classes, known)
-    if len(unknown):
-        raise InputError(
-            f"y has {len(unknown)} classes that the first partial_fit did not announce, such "
-            f"as {unknown.tolist()[0]!r}; pass all of them as classes in the first call."
-        )
-    return Targets(known, np.searchsorted(known, targets.classes)[targets.codes])
 
 
 def _as_outputs(head: LinearProbeClassifier, targets: Targets) -> tuple[Array, Array]:

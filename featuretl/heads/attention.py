@@ -8,14 +8,14 @@ from typing import Any, Self
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
 from featuretl.heads._rows import scale_of
-from featuretl.heads._targets import is_positive, read_targets, read_weight
+from featuretl.heads._targets import ScoreMixin, is_positive, read_targets, read_weight
 from featuretl.heads.views import by_view
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 _TOL = 1e-6  # relative decrease of the objective in an iteration
 
 
-class AttentionPoolingClassifier(ClassifierMixin, BaseEstimator):
+class AttentionPoolingClassifier(ScoreMixin, BaseEstimator):
     """Logistic regression on a weighted mean of an image's views, the weights learnt with it.
 
     A view with the standardised embedding ``z`` weighs ``exp(z @ u)``, divided by the sum over the

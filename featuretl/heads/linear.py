@@ -6,9 +6,8 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -29,8 +28,8 @@ from featuretl.heads._path import check_grid, fold_means, search
 from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._stream import Portion, Stream
 from featuretl.heads._targets import (
+    ScoreMixin,
     Targets,
-    is_label_lists,
     is_positive,
     loss_weight,
     read_announced,
@@ -49,7 +48,7 @@ def _is_streamable(head: LinearProbeClassifier) -> bool:
     return not head.calibrate and head.class_weight != "balanced"
 
 
-class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
+class LinearProbeClassifier(ScoreMixin, BaseEstimator):
     """Logistic regression on embeddings, with standardisation folded in and C chosen on request.
 
     The features are standardised, multinomial logistic regression (binary for two classes, one
@@ -338,27 +337,6 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         if self._is_binary():
             return self.classes_[(logits[:, 0] > 0).astype(int)]
         return self.classes_[logits.argmax(axis=1)]
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy; for labels the share of rows with every label right.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Embeddings.
-        y : array-like of shape (n,), indicator (n, n_labels), or n lists of labels
-            The truth.
-        sample_weight : array-like of shape (n,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            In [0, 1].
-        """
-        if is_label_lists(y):
-            y = MultiLabelBinarizer(classes=self.classes_).fit_transform(y)
-        return float(super().score(X, y, sample_weight))
 
     def _learn(
         self, X: Array, targets: Targets, weight: Array, in_loss: Array, groups: Any = None

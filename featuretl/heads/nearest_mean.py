@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import parameter_error
 from featuretl.exceptions import InputError
 from featuretl.heads._rows import blocks, in_blocks
 from featuretl.heads._targets import (
+    ScoreMixin,
     Targets,
     read_announced,
     read_matrix,
@@ -23,7 +24,7 @@ from featuretl.heads._targets import (
 Array = np.ndarray[Any, Any]
 
 
-class NearestMeanClassifier(ClassifierMixin, BaseEstimator):
+class NearestMeanClassifier(ScoreMixin, BaseEstimator):
     """Nearest class mean of centred, L2-normalised embeddings (SimpleShot, CL2N).
 
     Nothing is tuned, so it works from one image per class; each further image costs one addition.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 
 from featuretl._validation import check_int, parameter_error
 from featuretl.heads._folds import check_folds
-from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
-from featuretl.heads._targets import Targets, check_length, is_positive, read_matrix
+from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
+from featuretl.heads._targets import ScoreMixin, Targets, check_length, is_positive, read_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
@@ -19,7 +19,7 @@ _UNTESTED = 0.9  # how sure, where no label can be held out
 _GROWTH = 3
 
 
-class SelfTrainingProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstimator):
+class SelfTrainingProbeClassifier(PredictsByProbe, ScoreMixin, BaseEstimator):
     """Self-training with class balance and a calibrated threshold, around a linear probe.
 
     A `LinearProbeClassifier` of the labelled rows predicts the others. Of those that it is sure of
@@ -124,7 +124,7 @@ class SelfTrainingProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstimato
         """
         self._check_parameters()
         X = read_matrix(self, X)
-        known, targets = read_labels(self, y, len(X))
+        known, targets = read_some_targets(self, y, len(X))
         if groups is not None:
             groups = np.asarray(groups)
             check_length(len(X), "groups", len(groups))

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import entr
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featuretl._validation import check_int, parameter_error
 from featuretl.heads._folds import check_folds
 from featuretl.heads._rows import check_finite
-from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
+from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
 from featuretl.heads._targets import (
+    ScoreMixin,
     Targets,
     check_length,
     is_positive,
@@ -33,7 +34,7 @@ _TOL = 1e-4
 _LEAST = 1e-12
 
 
-class SemiSupervisedProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstimator):
+class SemiSupervisedProbeClassifier(PredictsByProbe, ScoreMixin, BaseEstimator):
     """A linear probe that learns from a few labelled rows and from many without a label.
 
     All rows standardise the features. Labels spread from row to row over a graph of neighbours
@@ -148,7 +149,7 @@ class SemiSupervisedProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstima
         """
         self._check_parameters()
         X = read_matrix(self, X)
-        known, targets = read_labels(self, y, len(X))
+        known, targets = read_some_targets(self, y, len(X))
         if groups is not None:
             groups = np.asarray(groups)
             check_length(len(X), "groups", len(groups))

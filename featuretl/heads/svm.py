@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -19,6 +19,7 @@ from featuretl.heads._machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._path import check_grid
 from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._targets import (
+    ScoreMixin,
     is_positive,
     loss_weight,
     read_matrix,
@@ -32,7 +33,7 @@ _MOST_EXACT_ROWS = 4000
 _AUTO_GAMMAS = (0.03, 0.1, 0.3, 1.0)
 
 
-class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
+class SVMProbeClassifier(ScoreMixin, BaseEstimator):
     """Support vector machine on standardised embeddings, with C and gamma chosen on request.
 
     Parameters
