@@ -118,6 +118,8 @@ def _read(y: Any, y_pred: Any, task: str, labels: Any) -> tuple[Array, Array, st
     """Return truth and predictions as numbers, the task, and its classes; codes stand for classes."""
     read = all_numbers if task == "regression" else all_labels
     y, y_pred = read(_OWNER, y), read(_OWNER, y_pred, "y_pred")
+    if y.ndim != y_pred.ndim and y.size == y_pred.size:  # one of them is a column
+        y, y_pred = y.ravel(), y_pred.ravel()
     if y.shape != y_pred.shape or not len(y):
         raise InputError(
             f"y and y_pred must have the same shape and rows; got {y.shape} and {y_pred.shape}."
