@@ -24,6 +24,8 @@ _SEVERAL = (list, tuple, set, frozenset)
 _NUMBERS = (numbers.Real, decimal.Decimal)
 _TO_PLAIN = ("tolist", "to_list", "as_py")
 _DOUBLED = -1
+# Of the text that numpy itself makes of whole numbers, and of floats such as NaN, beside text.
+_WIDTHS_OF_NUMBERS = [np.array(["", number]).dtype.itemsize for number in (1, 1.0)]
 # 1 and 1.0 are the same number; 007 is a name.
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
@@ -302,13 +304,19 @@ def _of_array(what: str, y: Array, minus_one: bool) -> Labels:
         values, known = _of_objects(what, y.tolist(), minus_one)
         # Text in an array of objects stays so, as scikit-learn's estimators keep it.
         return Labels(values.astype(object) if values.dtype.kind == "U" else values, known)
+    if kind not in "biufmMU":
+        raise InputError(f"{what} must hold text, True and False, or numbers; got {y.dtype}.")
     gaps = np.zeros(y.shape, bool)
-    if kind in "fc":
+    if kind == "f":
         gaps = np.isnan(y)
     elif kind in "mM":
         gaps = np.isnat(y)
     elif kind == "U":
         gaps = y == ""
+        if y.dtype.itemsize in _WIDTHS_OF_NUMBERS:
+            gaps |= y == "nan"
+            if minus_one and np.strings.isalpha(y).any():
+                gaps |= np.isin(y, ("-1", "-1.0"))
     if minus_one and kind in "if":
         gaps |= y == -1
     known = ~_in_row(gaps)
@@ -366,11 +374,14 @@ def _typed(what: str, values: list[Any]) -> Array:
         raise InputError(
             f"{what} must hold text, or True and False, or numbers, in all rows; got {names}."
         )
-    if all(issubclass(kind, numbers.Integral) for kind in kinds):
-        whole = np.array(values)
-        if whole.dtype.kind in "iu":
-            return whole
-    return np.array([float(value) for value in values])
+    is_whole = all(issubclass(kind, numbers.Integral) for kind in kinds)
+    try:
+        typed = np.array(values if is_whole else [float(value) for value in values])
+    except OverflowError:
+        typed = np.array(values, object)
+    if typed.dtype.kind not in ("iu" if is_whole else "f"):
+        raise InputError(f"{what} must hold numbers of 64 bits; got larger ones.")
+    return typed
 
 
 def _in_row(mask: Array) -> Array:

@@ -217,6 +217,15 @@ def test_minus_one_is_a_gap_where_it_is_asked_for():
         some_labels("X", ["a", 0, -1], minus_one=True)
 
 
+def test_gaps_of_which_numpy_made_text():
+    assert some_labels("X", np.array(["one", NAN])).known.tolist() == [True, False]
+    for y in (np.array(["one", -1]), np.array(["one", -1.0])):
+        assert some_labels("X", y, minus_one=True).known.tolist() == [True, False]
+        assert some_labels("X", y).known.all()
+    for names in (np.array(["nan", "no"]), np.array([-1, 1]).astype(str), np.array(["-1", "a"])):
+        assert some_labels("X", names, minus_one=True).known.all()
+
+
 LABEL = st.none() | st.just(NAN) | st.just("") | st.just(pd.NA)
 
 

@@ -98,10 +98,10 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
         if not len(binarizer.classes_):
             raise InputError(f"y of {owner} must hold labels; got empty lists only.")
         return Targets(np.asarray(binarizer.classes_), binarizer.transform(y))
-    if type_of_target(y, input_name="y", raise_unknown=True) == "multilabel-indicator":
-        return Targets(np.arange(y.shape[1]), _indicator(owner, y))
-    check_classification_targets(y)
-    classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+    y = _column_or_indicator(owner, y)
+    if y.ndim == 2:
+        return Targets(np.arange(y.shape[1]), y)
+    classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         only = classes.tolist()[0]
         raise InputError(
@@ -135,15 +135,15 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
     check_length(n, "y", len(y))
     if is_label_sets(y):
         return Targets(found, codes_of_sets(owner, y, found, unknown=NOT_ANNOUNCED))
-    if type_of_target(y, input_name="y", raise_unknown=True) == "multilabel-indicator":
-        if y.shape[1] != len(found):
-            raise InputError(
-                f"y of {owner} must have a column for each of the {len(found)} classes; got "
-                f"{y.shape[1]}."
-            )
-        return Targets(found, _indicator(owner, y))
-    check_classification_targets(y)
-    return Targets(found, codes_of(owner, column_or_1d(y, warn=True), found, unknown=NOT_ANNOUNCED))
+    y = _column_or_indicator(owner, y)
+    if y.ndim == 1:
+        return Targets(found, codes_of(owner, y, found, unknown=NOT_ANNOUNCED))
+    if y.shape[1] != len(found):
+        raise InputError(
+            f"y of {owner} must have a column for each of the {len(found)} classes; got "
+            f"{y.shape[1]}."
+        )
+    return Targets(found, y)
 
 
 def read_classes(owner: str, classes: Any) -> Array:
@@ -151,7 +151,17 @@ def read_classes(owner: str, classes: Any) -> Array:
     return np.unique(all_labels(owner, classes, "classes"))
 
 
-def _indicator(owner: str, y: Array) -> Array:
+def _column_or_indicator(owner: str, y: Array) -> Array:
+    """Return `y` as labels (n,), or as an indicator (n, labels), uint8."""
+    try:
+        kind = type_of_target(y, input_name="y", raise_unknown=True)
+        check_classification_targets(y)
+        if kind != "multilabel-indicator":
+            labels: Array = column_or_1d(y, warn=True)
+            return labels
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"y of {owner} must hold classes. {reason}") from error
     if not np.isin(y, (0, 1)).all():
         raise InputError(f"y of {owner} must hold 0 and 1 where a row may have several labels.")
     return y.astype(np.uint8)
