@@ -9,7 +9,8 @@ from __future__ import annotations
 import decimal
 import numbers
 import re
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from itertools import chain, compress
 from typing import Any, NamedTuple
 
@@ -20,10 +21,11 @@ from featuretl.exceptions import InputError
 
 Array = np.ndarray[Any, Any]
 
-_SEVERAL = (list, tuple, set, frozenset)
+_SETS = (set, frozenset)
+_SEVERAL = (list, tuple, *_SETS)
 _NUMBERS = (numbers.Real, decimal.Decimal)
+_FAMILIES = {"O": "text", "U": "text", "M": "dates", "m": "durations"}
 _TO_PLAIN = ("tolist", "to_list", "as_py")
-_DOUBLED = -1
 # Of the text that numpy itself makes of whole numbers, and of floats such as NaN, beside text.
 _WIDTHS_OF_NUMBERS = [np.array(["", number]).dtype.itemsize for number in (1, 1.0)]
 # 1 and 1.0 are the same number; 007 is a name.
@@ -48,7 +50,7 @@ def is_gap(value: Any) -> bool:
     >>> [is_gap(value) for value in (None, float("nan"), "", "nan", 0, False)]
     [True, True, True, False, False, False]
     """
-    if value is None or (isinstance(value, str) and not value):
+    if value is None or (isinstance(value, (str, bytes)) and not value):
         return True
     if type(value).__name__ in ("NAType", "NaTType"):
         return True
@@ -64,10 +66,12 @@ def label_text(value: Any) -> str | None:
     A number or a truth value reads as pandas writes it to CSV, so that a column gives the same
     classes from CSV, Parquet, JSON and data sets; text stays as it is.
 
-    >>> [label_text(value) for value in (1, 1.0, np.float32(0.1), True, "007", " a", None, "")]
-    ['1', '1.0', '0.1', 'True', '007', ' a', None, None]
+    >>> [label_text(value) for value in (1, 1.0, np.float32(0.1), True, "007", b"a", None, "")]
+    ['1', '1.0', '0.1', 'True', '007', 'a', None, None]
     """
-    return None if is_gap(value) else str(value)
+    if is_gap(value):
+        return None
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def some_labels(owner: str, y: Any, name: str = "y", *, minus_one: bool = False) -> Labels:
@@ -138,13 +142,7 @@ these rows.
 
 
 def one_label_each(owner: str, y: Any, name: str = "y") -> Array:
-    """Return the labels of all rows, (n,); see `all_labels`.
-
-    Raises
-    ------
-    InputError
-        If a row has no label, or may have several.
-    """
+    """Return the labels of all rows, (n,), or raise InputError; see `all_labels`."""
     labels = all_labels(owner, y, name)
     if is_label_sets(labels) or labels.size != len(labels):
         got = "lists of labels" if is_label_sets(labels) else f"shape {labels.shape}"
@@ -159,14 +157,6 @@ def all_numbers(owner: str, y: Any, name: str = "y") -> Array:
     ------
     InputError
         If `y` holds something else than numbers, or rows without a finite one, which are counted.
-
-    Examples
-    --------
-    >>> all_numbers("Head", [1, None, 3, float("inf")])
-    Traceback (most recent call last):
-    ...
-    featuretl.exceptions.InputError: y of Head must hold a finite number in every row; got none in 1 \
-and an infinite one in 1 of 4 rows: drop these rows.
     """
     values, known = some_labels(owner, y, name)
     if values.dtype.kind not in "buifOU" or values.ndim > 2:
@@ -190,7 +180,9 @@ and an infinite one in 1 of 4 rows: drop these rows.
 
 def is_label_sets(values: Array) -> bool:
     """Return whether what `some_labels` found are sets of labels."""
-    return values.dtype == object and values.ndim == 1 and isinstance(next(iter(values), 0), Set)
+    return (
+        values.dtype == object and values.ndim == 1 and isinstance(next(iter(values), 0), frozenset)
+    )
 
 
 def columns_of(y: Any) -> dict[str, Any] | None:
@@ -226,9 +218,15 @@ def codes_of(
     >>> codes_of("Head", np.array([1.0, 2.0, 1.0]), np.array(["1", "2"]))
     array([0, 1, 0])
     """
+    readings = []
+    for keys in zip(*map(_keys, classes.tolist()), strict=True):
+        count = Counter(keys)
+        readings.append({key: code for code, key in enumerate(keys) if count[key] == 1})
     found, position = np.unique(labels, return_inverse=True)
-    code_of = _reading(classes.tolist())
-    codes = [code_of(label) for label in found.tolist()]
+    codes = [
+        next((codes[key] for codes, key in zip(readings, _keys(label)) if key in codes), None)  # noqa: B905
+        for label in found.tolist()
+    ]
     lost = [label for label, code in zip(found.tolist(), codes, strict=True) if code is None]
     if lost:
         known = printable(", ".join(map(str, classes.tolist()[:20])))
@@ -246,22 +244,6 @@ def codes_of_sets(owner: str, sets: Array, classes: Array, **options: Any) -> Ar
     rows = np.repeat(np.arange(len(sets)), [len(labels) for labels in sets])
     codes[rows, codes_of(owner, flat, classes, **options)] = 1
     return codes
-
-
-def _reading(classes: list[Any]) -> Callable[[Any], int | None]:
-    """Return what gives the position of a label in `classes`, None where it is none of these."""
-    readings: list[dict[Any, int]] = [{}, {}, {}]
-    for code, name in enumerate(classes):
-        for reading, key in zip(readings, _keys(name), strict=True):
-            reading[key] = _DOUBLED if key in reading else code
-
-    def code_of(label: Any) -> int | None:
-        codes = (
-            reading.get(key, _DOUBLED) for reading, key in zip(readings, _keys(label), strict=True)
-        )
-        return next((code for code in codes if code != _DOUBLED), None)
-
-    return code_of
 
 
 def _keys(label: Any) -> tuple[Any, Any, Any]:
@@ -285,7 +267,7 @@ def _one_column(what: str, y: Any, minus_one: bool) -> Labels:
     elif hasattr(y, "__array__"):
         values = np.asarray(y)
         present = np.ones(len(values) if values.ndim else 0, bool)
-    elif isinstance(y, Iterable) and not isinstance(y, (str, bytes, Set, Mapping)):
+    elif isinstance(y, Iterable) and not isinstance(y, (str, bytes, Mapping, *_SETS)):
         return _of_objects(what, list(y), minus_one)
     else:
         raise InputError(f"{what} must hold a label for each row; got {type(y).__name__}.")
@@ -329,15 +311,17 @@ def _side_by_side(what: str, columns: list[Labels]) -> Labels:
         raise InputError(f"{what} must have at least one column.")
     known = np.logical_and.reduce([column.known for column in columns])
     parts = [column.values[known[column.known]] for column in columns]
-    if len({part.dtype.kind in "OU" for part in parts}) > 1:
-        raise InputError(f"{what} must hold one kind of label; got columns of text and of numbers.")
+    families = sorted({_FAMILIES.get(part.dtype.kind, "numbers") for part in parts})
+    if len(families) > 1:
+        got = " and ".join(families)
+        raise InputError(f"{what} must hold one kind of label; got columns of {got}.")
     return Labels(np.column_stack(parts), known)
 
 
 def _of_objects(what: str, rows: list[Any], minus_one: bool) -> Labels:
     if any(hasattr(kind, name) for kind in set(map(type, rows)) for name in _TO_PLAIN):
         rows = [_plain(row) for row in rows]
-    if any(isinstance(row, _SEVERAL) for row in rows):
+    if any(issubclass(kind, _SEVERAL) for kind in set(map(type, rows))):
         return _of_nested(what, rows, minus_one)
     known = np.array([not _is_gap(row, minus_one) for row in rows], bool)
     return Labels(_typed(what, list(compress(rows, known))), known)
@@ -353,7 +337,7 @@ def _of_nested(what: str, rows: list[Any], minus_one: bool) -> Labels:
     lists = list(compress(lists, known))
     flat = _typed(what, list(chain.from_iterable(lists)))
     is_matrix = len(flat) and flat.dtype.kind != "U" and len({len(row) for row in lists}) == 1
-    if is_matrix and not any(isinstance(row, Set) for row in kept):
+    if is_matrix and not any(isinstance(row, _SETS) for row in kept):
         return Labels(flat.reshape(len(lists), -1), known)
     values = np.empty(len(lists), object)
     values[:] = [frozenset(row) for row in lists]

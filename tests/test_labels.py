@@ -191,7 +191,7 @@ def test_frames_are_indicators(of):
     of = pytest.importorskip("polars").DataFrame if of == "polars" else of
     values, known = some_labels("X", of({"a": [1, 0, None], "b": [True, None, True]}))
     assert (values.tolist(), known.tolist()) == ([[1, 1]], [True, False, False])
-    with pytest.raises(InputError, match="columns of text and of numbers"):
+    with pytest.raises(InputError, match="columns of numbers and text"):
         some_labels("X", of({"a": ["x", "y"], "b": [1, 2]}))
 
 
