@@ -25,8 +25,8 @@ def labels_of(images: ImageList, numbers: bool) -> list[Any]:
     if None in labels:
         raise InputError(
             f"{labels.count(None):,} of {len(labels):,} images have no label, such as "
-            f"{printable(images.paths[labels.index(None)])!r}; put images into a folder per class, "
-            "or name a column of a manifest."
+            f"{printable(images.paths[labels.index(None)])!r}; label them or leave them out; labels come from folders "
+            "named by class, or a column of a manifest."
         )
     if not numbers:
         return labels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,11 +11,19 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
 from featuretl._engine import Failure
+from featuretl._labels import (
+    all_labels,
+    all_numbers,
+    codes_of,
+    codes_of_sets,
+    is_label_sets,
+    one_label_each,
+)
 from featuretl._uncertainty import RESAMPLES
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.heads._columns import in_column, read_column, table_of
-from featuretl.heads._targets import check_length, is_label_lists
+from featuretl.heads._targets import check_length
 from featuretl.heads.metrics import metrics_report
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images, name_of
@@ -122,7 +129,7 @@ def evaluate_model(
         See `predict_images`.
     images : sequence of n images
     y : array-like of shape (n,), (n, n_labels) or (n, n_outputs)
-        Classes, of the type of the model's or as text; n lists of labels, or an indicator of 0 and
+        Classes, of the type of the model's, as text or as numbers of the same value; n lists of labels, or an indicator of 0 and
         1, for a model of several labels per image; or numbers. For a model of several tasks a
         DataFrame, or a dict, with a column for each that is to be scored; None, NaN and empty text
         are missing labels.
@@ -147,13 +154,18 @@ def evaluate_model(
         be read.
     """
     check_takes_images(model)
-    images = as_images(images, "evaluate_model")
+    owner = "evaluate_model"
+    images = as_images(images, owner)
     if groups is not None:
         groups = np.asarray(groups)
         check_length(len(images), "groups", len(groups))
     options = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": random_state}
     tasks = task_models(model)
-    truth: Any = known_labels(model, y) if tasks is None else known_tasks(tasks, y, len(images))
+    truth: Any
+    if tasks is None:
+        truth = known_labels(model, y, owner)
+    else:
+        truth = known_tasks(tasks, y, len(images), owner)
     if tasks is None and len(truth) != len(images):
         raise InputError(f"y must have one entry per image; got {len(truth)} for {len(images)}.")
     parts = list(in_batches(model, images, progress))
@@ -208,9 +220,11 @@ def task_models(model: Any) -> dict[str, Any] | None:
     }
 
 
-def known_tasks(tasks: dict[str, Any], y: Any, n: int) -> dict[str, tuple[Array, Array]]:
+def known_tasks(
+    tasks: dict[str, Any], y: Any, n: int, owner: str
+) -> dict[str, tuple[Array, Array]]:
     """Return for each task in `y` which of n rows have a label, and these as the model knows them."""
-    table = table_of("evaluate_model", y, n)
+    table = table_of(owner, y, n)
     unknown = [name for name in table if name not in tasks]
     if unknown:
         raise InputError(
@@ -219,14 +233,10 @@ def known_tasks(tasks: dict[str, Any], y: Any, n: int) -> dict[str, tuple[Array,
         )
     known = {}
     for name, values in table.items():
-        classes = getattr(tasks[name], "classes_", None)
-        column = read_column(name, values, "regression" if classes is None else "classification")
-        labels = column.y
-        if classes is not None and classes.dtype.kind == "i" and labels.dtype.kind == "U":
-            with contextlib.suppress(ValueError):  # "3.0" as 3
-                labels = read_column(name, labels.astype(np.float64), "classification").y
+        is_class = hasattr(tasks[name], "classes_")
+        column = read_column(name, values, "classification" if is_class else "regression")
         with in_column(name):
-            known[name] = column.rows, known_labels(tasks[name], labels)
+            known[name] = column.rows, known_labels(tasks[name], column.y, owner)
     return known
 
 
@@ -317,50 +327,26 @@ def check_takes_images(model: Any) -> None:
         )
 
 
-def known_labels(model: Any, y: Any) -> Array:
-    """Return `y` as classes of the model, which may be given as text; numbers as they are."""
+def known_labels(model: Any, y: Any, owner: str) -> Array:
+    """Return `y` as classes of the model, which are found by `codes_of`; numbers as they are."""
     if not hasattr(model, "classes_"):
-        return np.asarray(y, np.float64)
-    if is_multilabel(model):
-        return _indicator(model, y)
-    if is_label_lists(y):
-        raise InputError("The model gives one class per image, but y has several labels per image.")
-    by_text = {str(name): name for name in model.classes_.tolist()}
-    labels = [str(label) for label in np.asarray(y, object).tolist()]
-    unknown = sorted({label for label in labels if label not in by_text})
-    if unknown:
-        raise _unknown_labels(unknown, list(by_text))
-    return np.array([by_text[label] for label in labels], model.classes_.dtype)
-
-
-def _indicator(model: Any, y: Any) -> Array:
-    """Return `y`, lists of labels or an indicator already, as 0 and 1: (n, n_labels)."""
-    names = [str(name) for name in model.classes_.tolist()]
-    if is_label_lists(y):
-        rows = [{str(label) for label in labels} for labels in y]
-        unknown = sorted(set().union(*rows) - set(names))
-        if unknown:
-            raise _unknown_labels(unknown, names)
-        return np.array([[name in row for name in names] for row in rows], int)
-    indicator = np.asarray(y)
-    if (
-        indicator.ndim != 2
-        or indicator.shape[1] != len(names)
-        or not np.isin(indicator, (0, 1)).all()
-    ):
+        return all_numbers(owner, y)
+    labels, classes = all_labels(owner, y), model.classes_
+    if not is_multilabel(model):
+        if is_label_sets(labels):
+            raise InputError(
+                "The model gives one class per image, but y has several labels per image."
+            )
+        return classes[codes_of(owner, one_label_each(owner, labels), classes)]
+    if is_label_sets(labels):
+        return codes_of_sets(owner, labels, classes).astype(int)
+    if labels.shape != (len(labels), len(classes)) or not np.isin(labels, (0, 1)).all():
         raise InputError(
             "The model gives several labels per image: y must be a list of labels for each image, "
-            f"or 0 and 1 for each image and label, (n, {len(names)}); got {type(y).__name__} of "
-            f"shape {indicator.shape}."
+            f"or 0 and 1 for each image and label, (n, {len(classes)}); got {type(y).__name__} of "
+            f"shape {labels.shape}."
         )
-    return indicator.astype(int)
-
-
-def _unknown_labels(unknown: list[str], names: list[str]) -> InputError:
-    return InputError(
-        f"y holds {len(unknown)} classes that the model does not know, such as "
-        f"{printable(unknown[0])!r}; it knows {printable(', '.join(names[:20]))}."
-    )
+    return labels.astype(int)
 
 
 def _task_of(model: Any) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featuretl._labels import one_label_each
 from featuretl._uncertainty import Gain, gain_of
 from featuretl._validation import check_option
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
@@ -258,8 +259,8 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _decide(self, source: Array, y: Any, target: Array, groups: Any) -> Adaptation:
         if y is None:
             raise InputError("DomainAdapter(method='auto') needs y, the classes of the source.")
+        y = one_label_each(type(self).__name__, y)
         check_classification_targets(y)
-        y = column_or_1d(y, warn=True)
         rng = check_random_state(self.random_state)
         gap = domain_gap(source, target, y, groups=groups, random_state=rng)
         if not gap.is_clear:

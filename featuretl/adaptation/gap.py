@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
+from featuretl._labels import one_label_each
 from featuretl._uncertainty import CONFIDENCE, interval_of_share, standard_error
 from featuretl._validation import check_int
 from featuretl.exceptions import InputError
@@ -138,7 +139,7 @@ def domain_gap(
     check_int("domain_gap", "cv", cv, 2)
     rng = check_random_state(random_state)
     S, T = read_domains(X, X_target)
-    y = None if y is None else np.asarray(y)
+    y = None if y is None else one_label_each("domain_gap", y)
     check_consistent_length(S, y, groups)
     check_consistent_length(T, groups_target)
     group = _group_numbers(len(S), len(T), groups, groups_target)

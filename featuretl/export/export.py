@@ -202,7 +202,7 @@ def _labelled(model: Any, images: Any, y: Any) -> tuple[Sequence[Any], Array]:
             "precision='int8' changes predictions: it needs labelled images on which the loss is "
             "measured, as evaluate and y, or --evaluate."
         )
-    images, y = as_images(images, "export_model"), known_labels(model, y)
+    images, y = as_images(images, "export_model"), known_labels(model, y, "export_model")
     if len(images) != len(y) or not len(y):
         raise InputError(f"y must have one entry per image; got {len(y)} for {len(images)}.")
     return images, y

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils import Tags, check_array
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._labels import all_numbers
 from featuretl.exceptions import InputError
 from featuretl.finetune.base import BaseFineTune
 from featuretl.finetune.fitting import Problem
@@ -261,10 +262,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         self, images: Sequence[Any], y: Any, sample_weight: Any, known: tuple[Array, Array] | None
     ) -> Problem:
         n = len(images)
-        if y is None:
-            owner = type(self).__name__
-            raise InputError(f"{owner} requires y to be passed, but the target y is None.")
-        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        Y = all_numbers(type(self).__name__, y)
         check_length(n, "y", len(Y))
         self._flat = Y.ndim == 1
         Y = Y.reshape(n, -1)

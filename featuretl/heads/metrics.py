@@ -17,6 +17,7 @@ from sklearn.metrics import (
 )
 from sklearn.utils import Bunch, check_random_state
 
+from featuretl._labels import all_labels, all_numbers, codes_of, one_label_each
 from featuretl._uncertainty import RESAMPLES
 from featuretl._validation import check_int, check_option
 from featuretl.exceptions import InputError
@@ -26,6 +27,7 @@ from featuretl.heads._intervals import Intervals, intervals_of, losses_of
 Array = np.ndarray[Any, Any]
 Score = Callable[[Array, Array, Any], float]
 
+_OWNER = "metrics_report"
 _TASKS = ("classification", "multilabel", "regression")
 
 
@@ -110,20 +112,11 @@ def metrics_report(
     >>> report.per_class[1]["recall"]
     0.6666666666666666
     """
-    check_option("metrics_report", "task", task, ("auto", *_TASKS))
-    check_int("metrics_report", "n_bootstrap", n_bootstrap, 0)
-    y, y_pred = np.asarray(y), np.asarray(y_pred)
-    if y.shape != y_pred.shape or not len(y):
-        raise InputError(
-            f"y and y_pred must have the same shape and rows; got {y.shape} and {y_pred.shape}."
-        )
-    task = _task_of(y) if task == "auto" else task
-    classes = None
-    if task != "regression":
-        classes = _classes(task, y, y_pred, labels)
+    check_option(_OWNER, "task", task, ("auto", *_TASKS))
+    check_int(_OWNER, "n_bootstrap", n_bootstrap, 0)
+    y, y_pred, task, classes = _read(y, y_pred, task, labels)
+    if classes is not None:
         y_score = _checked_score(task, y, y_score, classes)
-    if task == "classification":  # numbers are compared faster than names
-        y, y_pred = _codes(y, classes), _codes(y_pred, classes)
     score = _scorer(task, classes)
     scores = score(y, y_pred, y_score)
     intervals: Intervals = {}
@@ -142,6 +135,30 @@ def metrics_report(
     )
 
 
+def _read(y: Any, y_pred: Any, task: str, labels: Any) -> tuple[Array, Array, str, Array | None]:
+    """Return truth and predictions as numbers, the task, and its classes; codes stand for classes."""
+    read = all_numbers if task == "regression" else all_labels
+    y, y_pred = read(_OWNER, y), read(_OWNER, y_pred, "y_pred")
+    if y.ndim != y_pred.ndim and y.size == y_pred.size:  # one of them is a column
+        y, y_pred = y.ravel(), y_pred.ravel()
+    if y.shape != y_pred.shape or not len(y):
+        raise InputError(
+            f"y and y_pred must have the same shape and rows; got {y.shape} and {y_pred.shape}."
+        )
+    task = _task_of(y) if task == "auto" else task
+    if task == "regression":
+        return y, y_pred, task, None
+    if task == "multilabel":
+        if y.ndim != 2 or not (np.isin(y, (0, 1)).all() and np.isin(y_pred, (0, 1)).all()):
+            raise InputError("Multi-label y and y_pred must hold 0 and 1, (n, n_labels).")
+        names = np.arange(y.shape[1]) if labels is None else all_labels(_OWNER, labels, "labels")
+        return y.astype(int), y_pred.astype(int), task, names
+    classes = classes_of(_OWNER, y, y_pred, labels)
+    y = codes_of(_OWNER, y, classes, unknown="labels lacks")
+    y_pred = codes_of(_OWNER, y_pred, classes, "y_pred", "labels lacks")
+    return y, y_pred, task, classes
+
+
 def _task_of(y: Array) -> str:
     if y.dtype.kind == "f" and (y != np.round(y)).any():
         return "regression"
@@ -150,26 +167,17 @@ def _task_of(y: Array) -> str:
     return "classification"
 
 
-def _classes(task: str, y: Array, y_pred: Array, labels: Any) -> Array:
-    if task == "multilabel":
-        return np.arange(y.shape[1]) if labels is None else np.asarray(labels)
-    found = np.unique(np.concatenate([y, y_pred]))
-    if labels is None:
-        return found
-    unseen = np.setdiff1d(found, labels)
-    if len(unseen):
+def classes_of(owner: str, y: Array, y_pred: Array, labels: Any) -> Array:
+    """Return the classes that are scored: `labels`, or those of `y` and `y_pred`, (n,) each."""
+    if labels is not None:
+        return one_label_each(owner, labels, "labels")
+    y, y_pred = one_label_each(owner, y), one_label_each(owner, y_pred, "y_pred")
+    if len({labels.dtype.kind in "OU" for labels in (y, y_pred)}) > 1:
         raise InputError(
-            f"y and y_pred must hold only classes in labels, {list(labels)}; got "
-            f"{unseen.tolist()} too."
+            f"y and y_pred of {owner} must be of one type; got {y.dtype} and {y_pred.dtype}: pass "
+            "labels=estimator.classes_."
         )
-    return np.asarray(labels)
-
-
-def _codes(y: Array, classes: Any) -> Array:
-    """Return the place of each of `y` (n,) in `classes`: int (n,)."""
-    order = np.argsort(classes)
-    codes: Array = order[np.searchsorted(classes, y, sorter=order)]
-    return codes
+    return np.unique(np.concatenate([y, y_pred]))
 
 
 def _checked_score(task: str, y: Array, y_score: Any, classes: Array) -> Array | None:

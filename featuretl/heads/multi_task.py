@@ -92,7 +92,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
             Embeddings; finite. May be a read-only memory map.
-        y : DataFrame of n rows, dict of n values each, or array-like of shape (n, n_tasks)
+        y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task. None, NaN and empty text are missing labels.
         sample_weight : array-like of shape (n,), default=None
             Weights >= 0 of the rows, for the heads that take any.
@@ -192,7 +192,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n, d)
             Embeddings.
-        y : DataFrame of n rows, dict of n values each, or array-like of shape (n, n_tasks)
+        y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             The truth; each task is scored on the rows that have its label.
 
         Returns

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.utils import Bunch, check_array
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._labels import all_numbers
 from featuretl._validation import check_option, parameter_error
-from featuretl.exceptions import InputError
 from featuretl.heads._fitted import forget
 from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._targets import check_length, is_positive, read_matrix, read_weight
@@ -164,10 +164,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise parameter_error(owner, "alphas", "'auto' or numbers > 0", self.alphas)
 
     def _read_outputs(self, y: Any, n: int) -> tuple[Array, bool]:
-        if y is None:
-            owner = type(self).__name__
-            raise InputError(f"{owner} requires y to be passed, but the target y is None.")
-        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        Y = all_numbers(type(self).__name__, y)
         check_length(n, "y", len(Y))
         return Y.reshape(n, -1), Y.ndim == 1
 

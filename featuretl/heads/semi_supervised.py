@@ -15,7 +15,7 @@ from featuretl._validation import check_int, parameter_error
 from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds
 from featuretl.heads._rows import check_finite
-from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
+from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
 from featuretl.heads._targets import (
     Targets,
     check_length,
@@ -150,7 +150,7 @@ class SemiSupervisedProbeClassifier(PredictsByProbe, BaseEstimator):
         self._check_parameters()
         forget(self)
         X = read_matrix(self, X)
-        known, targets = read_labels(self, y, len(X))
+        known, targets = read_some_targets(self, y, len(X))
         if groups is not None:
             groups = np.asarray(groups)
             check_length(len(X), "groups", len(groups))

@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
-    ClassifierMixin,
     MetaEstimatorMixin,
     TransformerMixin,
     clone,
@@ -23,7 +22,7 @@ from sklearn.utils.validation import (
 from featuretl._validation import check_int, check_option
 from featuretl.exceptions import InputError
 from featuretl.heads._fitted import forget
-from featuretl.heads._targets import read_targets, read_weight
+from featuretl.heads._targets import ScoreMixin, read_targets, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
@@ -118,7 +117,7 @@ def _head_has(method: str) -> Any:
     return check
 
 
-class ViewsClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
     """A head that is trained on every view of each image, and averages its predictions over them.
 
     Training on views is data augmentation that costs forward passes once: they are cached.

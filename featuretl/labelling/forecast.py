@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
+from featuretl._labels import one_label_each
 from featuretl._uncertainty import CONFIDENCE, interval_of_share
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
@@ -220,7 +221,7 @@ def forecast_accuracy(
     (at least 140).
     """
     check_int(_OWNER, "n_repeats", n_repeats, 2)
-    X, y = np.asarray(X), np.asarray(y)
+    X, y = np.asarray(X), one_label_each(_OWNER, y)
     group = _checked(X, y, groups)
     rng = check_random_state(random_state)
     head = LinearProbeClassifier() if estimator is None else estimator
@@ -238,9 +239,8 @@ def forecast_accuracy(
 
 def _checked(X: Array, y: Array, groups: Any) -> Array:
     """Return the number of the group of each row, or raise InputError."""
-    if X.ndim != 2 or y.ndim != 1:
-        got = f"shapes {X.shape} and {y.shape}"
-        raise InputError(f"{_OWNER} takes X (n, d) and y (n,); got {got}.")
+    if X.ndim != 2:
+        raise InputError(f"X of {_OWNER} must have the shape (n, d); got {X.shape}.")
     check_length(len(X), "y", len(y))
     group = np.arange(len(y))
     if groups is not None:

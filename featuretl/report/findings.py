@@ -8,9 +8,11 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from featuretl._labels import codes_of, one_label_each
 from featuretl._uncertainty import share_with_interval
 from featuretl._validation import check_share
 from featuretl.exceptions import InputError
+from featuretl.heads.metrics import classes_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,8 +66,7 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    y, proba, classes = np.asarray(y), np.asarray(proba, np.float64), np.asarray(classes)
-    codes = _codes(y, proba, classes)
+    codes, proba, classes = _codes("label_errors", y, proba, classes)
     rows = np.flatnonzero(~np.isnan(proba).any(axis=1))
     codes, proba = codes[rows], proba[rows]
     own = proba[np.arange(len(rows)), codes]
@@ -106,8 +107,7 @@ def confident_mistakes(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    y, proba, classes = np.asarray(y), np.asarray(proba, np.float64), np.asarray(classes)
-    codes = _codes(y, proba, classes)
+    codes, proba, classes = _codes("confident_mistakes", y, proba, classes)
     best = np.nan_to_num(proba).argmax(axis=1)
     wrong = np.flatnonzero((best != codes) & ~np.isnan(proba).any(axis=1))
     order = wrong[np.argsort(-proba[wrong, best[wrong]], kind="stable")]
@@ -217,11 +217,14 @@ def class_scores(
     """
     import pandas as pd
 
-    y, y_pred = np.asarray(y), np.asarray(y_pred)
-    names = np.unique(np.concatenate([y, y_pred])) if labels is None else np.asarray(labels)
+    owner = "class_scores"
+    y, y_pred = one_label_each(owner, y), one_label_each(owner, y_pred, "y_pred")
+    names = classes_of(owner, y, y_pred, labels)
+    y = codes_of(owner, y, names, "y", "labels lacks")
+    y_pred = codes_of(owner, y_pred, names, "y_pred", "labels lacks")
     rows = []
-    for name in names.tolist():
-        true, said = (y == name).astype(float), (y_pred == name).astype(float)
+    for code, name in enumerate(names.tolist()):
+        true, said = (y == code).astype(float), (y_pred == code).astype(float)
         row = {"class": name}
         for score, of in {"precision": said, "recall": true, "f1": (true + said) / 2}.items():
             share = share_with_interval(true * said, of, groups, confidence)
@@ -230,15 +233,13 @@ def class_scores(
     return pd.DataFrame(rows)
 
 
-def _codes(y: Array, proba: Array, classes: Array) -> Array:
-    """Return the positions of `y` in `classes`; raises InputError."""
-    if y.ndim != 1 or proba.shape != (len(y), len(classes)):
+def _codes(owner: str, y: Any, proba: Any, classes: Any) -> tuple[Array, Array, Array]:
+    """Return the positions of `y` in `classes`, and both arrays; raises InputError."""
+    y, classes = one_label_each(owner, y), one_label_each(owner, classes, "classes")
+    proba = np.asarray(proba, np.float64)
+    if proba.shape != (len(y), len(classes)):
         raise InputError(
             f"proba must have a row per label and a column per class, {(len(y), len(classes))}; got "
             f"{proba.shape}."
         )
-    position = {name: i for i, name in enumerate(classes.tolist())}
-    unknown = [name for name in y.tolist() if name not in position]
-    if unknown:
-        raise InputError(f"y must hold only classes of `classes`; got {unknown[0]!r} too.")
-    return np.array([position[name] for name in y.tolist()], int)
+    return codes_of(owner, y, classes, unknown="classes lacks"), proba, classes

@@ -208,8 +208,8 @@ def _tasks_of_model(
         yield "", subject_of_model(model, images, y, groups, seen, *options), training
         return
     images = as_images(images, _OWNER)
-    known = known_tasks(tasks, y, len(images))
-    learnt = {} if train is None else known_tasks(tasks, train[1], len(train[0]))
+    known = known_tasks(tasks, y, len(images), _OWNER)
+    learnt = {} if train is None else known_tasks(tasks, train[1], len(train[0]), _OWNER)
     for name, (rows, labels) in known.items():
         training = None
         if name in learnt:
@@ -251,7 +251,7 @@ def _training(model: Any, train: tuple[Any, Any], cache: Any) -> Training:
     """Return the training images that can be read, embedded as the others are."""
     check_takes_images(model)
     images = as_images(train[0], _OWNER)
-    y = known_labels(model, train[1])
+    y = known_labels(model, train[1], _OWNER)
     if len(y) != len(images):
         raise parameter_error(_OWNER, "train", "images and as many labels", (len(images), len(y)))
     extraction = embedder_of(model, cache).extract(images)

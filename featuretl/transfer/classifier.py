@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl.heads._targets import ScoreMixin
 from featuretl.transfer.base import Array, BaseTransfer
 from featuretl.transfer.tasks import classes_or_tags
 
 
-class TransferClassifier(ClassifierMixin, BaseTransfer):
+class TransferClassifier(ScoreMixin, BaseTransfer):
     """Choose a strategy by the images at hand, with the linear probe to fall back on.
 
     Candidates are tried on the same inner folds and compared image by image. One replaces another

@@ -141,7 +141,7 @@ class TransferMultiTask(BaseTransfer):
         ----------
         X : sequence of n images
             Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
-        y : DataFrame of n rows, dict of n values each, or array-like of shape (n, n_tasks)
+        y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task; None, NaN and empty text are missing labels.
         groups : array-like of shape (n,), default=None
             Images of one group stay on one side of every split.

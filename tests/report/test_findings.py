@@ -63,7 +63,7 @@ def test_mistakes_come_by_confidence():
 def test_labels_and_probabilities_must_belong_together(function):
     with pytest.raises(InputError, match=r"row per label and a column per class, \(2, 2\)"):
         function(["a", "b"], [[1, 0]], ["a", "b"])
-    with pytest.raises(InputError, match="got 'c' too"):
+    with pytest.raises(InputError, match="1 classes that classes lacks, such as 'c'"):
         function(["a", "c"], [[1, 0], [0, 1]], ["a", "b"])
 
 
