@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 from sklearn.covariance import ledoit_wolf
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from featuretl._validation import check_int
 from featuretl.exceptions import InputError
+from featuretl.heads._folds import group_names, read_groups
 from featuretl.heads._rows import check_finite
 from featuretl.heads.linear import LinearProbeClassifier
 
@@ -134,8 +136,7 @@ def domain_gap(
     rng = check_random_state(random_state)
     S, T = read_domains(X, X_target)
     y = None if y is None else np.asarray(y)
-    check_consistent_length(S, y, groups)
-    check_consistent_length(T, groups_target)
+    check_consistent_length(S, y)
     fold = _folds(len(S), len(T), groups, groups_target, cv, rng)
     some, others = sampled(len(S), rng), sampled(len(T), rng)
     S, T, fold = S[some], T[others], (fold[0][some], fold[1][others])
@@ -178,14 +179,13 @@ def _folds(
     n: int, m: int, groups: Any, groups_target: Any, cv: int, rng: np.random.RandomState
 ) -> tuple[Array, Array]:
     """Return the fold of each row of both domains; rows without groups are groups of their own."""
-    own = [("source", row) for row in range(n)], [("target", row) for row in range(m)]
     names: list[Any] = []
-    for rows, of_rows in zip(own, (groups, groups_target), strict=True):
-        names += rows if of_rows is None else list(of_rows)
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    if len(number) < cv:
-        raise InputError(f"domain_gap needs at least cv={cv} groups; got {len(number)}.")
-    codes = np.array([number[name] for name in names])
+    for rows, of_rows in ((n, groups), (m, groups_target)):
+        read_groups("domain_gap", of_rows, rows)
+        names += [object() for _ in range(rows)] if of_rows is None else list(group_names(of_rows))
+    codes, distinct = pd.factorize(np.array(names, object))
+    if len(distinct) < cv:
+        raise InputError(f"domain_gap needs at least cv={cv} groups; got {len(distinct)}.")
     fold = np.empty(len(codes), int)
     seed = rng.randint(2**31)
     splits = GroupKFold(cv, shuffle=True, random_state=seed).split(codes, groups=codes)

@@ -8,9 +8,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from featuretl._validation import check_int, parameter_error
-from featuretl.heads._folds import check_folds
+from featuretl.heads._folds import check_folds, read_groups
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
-from featuretl.heads._targets import Targets, check_length, is_positive, read_matrix
+from featuretl.heads._targets import Targets, is_positive, read_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
@@ -125,10 +125,8 @@ class SelfTrainingProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstimato
         self._check_parameters()
         X = read_matrix(self, X)
         known, targets = read_labels(self, y, len(X))
-        if groups is not None:
-            groups = np.asarray(groups)
-            check_length(len(X), "groups", len(groups))
-            groups = groups[known]
+        groups = read_groups(type(self).__name__, groups, len(X))
+        groups = None if groups is None else groups[known]
         self.classes_ = targets.classes
         codes, is_known = np.zeros(len(X), int), np.zeros(len(X), bool)
         codes[known], is_known[known] = targets.codes, True
@@ -160,7 +158,7 @@ class SelfTrainingProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstimato
 
     def _threshold(self, X: Array, targets: Targets, groups: Array | None) -> float:
         """Return the least probability above which out-of-fold predictions are precise enough."""
-        fold = folds_of_labels(type(self).__name__, targets, groups, self.cv, self.random_state)
+        fold = folds_of_labels(type(self).__name__, X, targets, groups, self.cv, self.random_state)
         sure, right = [], []
         for number in range(fold.max() + 1):
             train, test = fold != number, fold == number

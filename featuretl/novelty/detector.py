@@ -9,12 +9,12 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags, check_random_state, gen_batches
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featuretl._uncertainty import standard_error
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
-from featuretl.heads._targets import check_length
+from featuretl.heads._folds import copies_of, joined, read_groups
 from featuretl.novelty.drift import Drift
 
 Array = np.ndarray[Any, Any]
@@ -114,7 +114,8 @@ sign that the images have changed.
             Embeddings of the training images; finite.
         y : ignored
         groups : array-like of shape (n,), default=None
-            Images of one group are no evidence of how similar an image of another group is.
+            Images of one group, and equal rows of X, are no evidence of how similar an image of
+            another group is.
 
         Returns
         -------
@@ -129,7 +130,8 @@ sign that the images have changed.
         """
         self._check_parameters()
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
-        group = np.arange(len(X)) if groups is None else _numbered(groups, len(X))
+        groups = joined(read_groups(type(self).__name__, groups, len(X)), copies_of(X))
+        group = np.arange(len(X)) if groups is None else groups
         order = check_random_state(self.random_state).permutation(len(X))
         kept, held_out = order[: self.max_references], order[-_MOST_CALIBRATED:]
         others = len(kept) - np.bincount(group[kept]).max()
@@ -262,12 +264,6 @@ sign that the images have changed.
         is_number = isinstance(level, numbers.Real) and not isinstance(level, bool)
         if not is_number or not 0 < level <= 0.5:
             raise parameter_error(owner, "level", "a number in (0, 0.5]", level)
-
-
-def _numbered(groups: Any, n: int) -> Array:
-    names = column_or_1d(groups)
-    check_length(n, "groups", len(names))
-    return np.unique(names, return_inverse=True)[1]
 
 
 def _worth(is_low: Array, group: Array) -> float:

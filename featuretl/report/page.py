@@ -27,6 +27,7 @@ from featuretl._validation import (
 )
 from featuretl.exceptions import FeatureTLError, StoreError
 from featuretl.heads._columns import in_column
+from featuretl.heads._folds import read_groups
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
 from featuretl.outputs import check_output, replace_file
@@ -207,6 +208,7 @@ def _tasks_of_model(
         yield "", subject_of_model(model, images, y, groups, seen, *options), training
         return
     images = as_images(images, _OWNER)
+    group = read_groups(_OWNER, groups, len(images))
     known = known_tasks(tasks, y, len(images))
     learnt = {} if train is None else known_tasks(tasks, train[1], len(train[0]))
     for name, (rows, labels) in known.items():
@@ -216,7 +218,7 @@ def _tasks_of_model(
             training = _training(tasks[name], of_task, cache)
         seen = partial(_seen, card, training)
         own = [images[i] for i in rows]
-        kept = None if groups is None else np.asarray(groups)[rows]
+        kept = None if group is None else group[rows]
         with in_column(name):
             subject = subject_of_model(tasks[name], own, labels, kept, seen, *options)
         yield name, subject, training

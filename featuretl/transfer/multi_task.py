@@ -16,7 +16,7 @@ from featuretl._validation import parameter_error, printable
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._columns import KINDS, Column, in_column, read_column, table_of
-from featuretl.heads._targets import check_length
+from featuretl.heads._folds import read_groups
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images
 from featuretl.novelty.detector import NoveltyDetector
@@ -165,9 +165,7 @@ class TransferMultiTask(BaseTransfer):
         table = table_of(owner, y, len(images))
         kinds = self._kinds(table)
         columns = {name: read_column(name, v, kinds.get(name)) for name, v in table.items()}
-        if groups is not None:
-            groups = np.asarray(groups)
-            check_length(len(images), "groups", len(groups))
+        groups = read_groups(owner, groups, len(images))
         embedder = self._embedder()
         embeddings = embedder.transform(images)
         self.decisions_: dict[str, Decision] = {}
