@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BELOW = {
     "exceptions": set(),
     "_validation": {"exceptions"},
+    "_labels": {"exceptions", "_validation"},
     "_files": {"exceptions", "_validation"},
     "images": {"exceptions", "_validation", "_files"},
     "backbones": {"exceptions", "_validation"},
@@ -69,7 +70,7 @@ BELOW = {
         "_progress",
     },
     "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
-    "heads": {"exceptions", "_validation"},
+    "heads": {"exceptions", "_validation", "_labels"},
     "demo": set(),
     "finetune": {
         "exceptions",

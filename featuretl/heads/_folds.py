@@ -86,9 +86,10 @@ def read_groups(owner: str, groups: Any, n: int) -> Array | None:
 
 def group_names(groups: Any) -> Array:
     """Return the names of groups as objects, (n, 1) as (n,), otherwise as they are."""
-    if np.ma.isMaskedArray(groups):
-        groups = groups.astype(object).filled(None)
     values = np.asarray(groups, dtype=object)
+    if isinstance(groups, np.ma.MaskedArray):
+        values = values.copy()
+        values[np.ma.getmaskarray(groups)] = None
     return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
 
 
@@ -151,9 +152,9 @@ def fold_of_rows(
     rows = np.arange(n) if weight is None else np.flatnonzero(weight > 0)
     kept = Targets(targets.classes, targets.codes[rows])
     if isinstance(cv, numbers.Integral):
-        together = (group, None if X is None else copies_of(X))
-        units = [None if codes is None else codes[rows] for codes in together]
-        found, said = _folds_of_units(owner, kept, *units, int(cv), random_state)
+        copies = None if X is None else copies_of(X)
+        together = _at(group, rows), _at(copies, rows)
+        found, said = _folds_of_units(owner, kept, together, int(cv), random_state)
     else:
         splits = _splits(owner, cv, targets, groups)
         found, said = _folds_of_splits(owner, kept, _fold_of_splits(owner, splits, n)[rows])
@@ -254,6 +255,10 @@ class _Units:
             fold[units[size[units].argmin()]] = -1
 
 
+def _at(codes: Array | None, rows: Array) -> Array | None:
+    return None if codes is None else codes[rows]
+
+
 def _values(targets: Targets) -> Any:
     """Return which class each row has, (n, classes), or which label it has or lacks, sparse."""
     codes = targets.codes
@@ -291,12 +296,12 @@ def _spread(counts: Any, n_folds: int, rng: np.random.RandomState) -> Array:
 def _folds_of_units(
     owner: str,
     targets: Targets,
-    group: Array | None,
-    copies: Array | None,
+    together: tuple[Array | None, Array | None],
     cv: int,
     random_state: Any,
 ) -> tuple[Array, list[str]]:
-    """Return the fold of each row, and what a warning must say."""
+    """Return the fold of each row, and what a warning must say; `together` are groups and copies."""
+    group, copies = together
     units = _Units(targets, joined(group, copies))
     said, noun = [], "rows" if group is None else "groups"
     if copies is not None:
@@ -339,16 +344,15 @@ def _possible_folds(units: _Units, targets: Targets, noun: str) -> tuple[int, st
 
 def _said_of_lone(owner: str, targets: Targets, lone: Array, noun: str) -> list[str]:
     """Return what to say of classes that are never held out: `lone` (values,) of `_values`."""
-    numbers_of = np.unique(np.flatnonzero(lone) % len(targets.classes))
-    if not len(numbers_of):
+    if targets.multilabel or not lone.any():  # of labels, many are rare
         return []
-    many, example = len(numbers_of), targets.classes[numbers_of].tolist()[0]
-    what = "labels" if targets.multilabel else "classes"
+    names = targets.classes[lone].tolist()
+    many, example = len(names), names[0]
     held = {
-        "rows": f"the only row of {many} {what} (such as {example!r})",
-        "different rows": f"{many} {what} whose rows are all equal (such as {example!r})",
-        "groups": f"{many} {what} that lie in a single group (such as {example!r}), with that group",
-        "splits": f"{many} {what} that lie in the test part of one split (such as {example!r})",
+        "rows": f"the only row of {many} classes (such as {example!r})",
+        "different rows": f"{many} classes whose rows are all equal (such as {example!r})",
+        "groups": f"{many} classes that lie in a single group (such as {example!r}), with that group",
+        "splits": f"{many} classes that lie in the test part of one split (such as {example!r})",
     }[noun]
     return [f"{owner} never holds out {held}: their scores cannot be cross-validated."]
 
@@ -385,7 +389,7 @@ def _fold_of_splits(owner: str, splits: list[tuple[Array, Array]], n: int) -> Ar
 def _folds_of_splits(owner: str, targets: Targets, fold: Array) -> tuple[Array, list[str]]:
     """Return `fold` (n,) without the rows of classes that a split leaves nothing of to train on."""
     row, value = _values(targets).tocoo().coords
-    lone = _in_one_fold(fold[row], value, 2 * len(targets.classes))
+    lone = _in_one_fold(fold[row], value, len(targets.classes) * (1 + targets.multilabel))
     if not targets.multilabel and len(targets.classes) > 1:
         for number in np.unique(fold[fold >= 0]):
             left = np.unique(targets.codes[fold != number])

@@ -119,7 +119,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             name: read_column(name, values, _kind_of(by_hand.get(name)))
             for name, values in table.items()
         }
-        given = {}
+        given: dict[str, Any] = {}
         if sample_weight is not None:
             given["sample_weight"] = read_weight(self, sample_weight, len(X))
         if groups is not None:
