@@ -12,65 +12,21 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._folds import fold_of_rows, judges
+from featuretl.heads._responses import Responses
 from featuretl.heads._targets import Targets, check_length, read_matrix, read_targets
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
 
 
-class PredictsByProbe:
+class PredictsByProbe(Responses):
     """Predictions of `probe_`, a fitted `LinearProbeClassifier`."""
 
     probe_: LinearProbeClassifier
 
-    def decision_function(self, X: Any) -> Array:
-        """Return the probe's logits (n, n_classes), or (n,) for two classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray, float32, or float64 for float64 X
-            Larger is more probable.
-        """
-        return self._checked().decision_function(read_matrix(self, X, reset=False))
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return the probe's probabilities (n, n_classes).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray of float64, in [0, 1]
-            Rows sum to 1.
-        """
-        return self._checked().predict_proba(read_matrix(self, X, reset=False))
-
-    def predict(self, X: Any) -> Array:
-        """Return the most probable class (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray
-            Of the type of `classes_`.
-        """
-        return self._checked().predict(read_matrix(self, X, reset=False))
-
-    def _checked(self) -> LinearProbeClassifier:
+    def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
-        return self.probe_
+        return self.probe_._logits(read_matrix(self, X, reset=False))
 
 
 def read_labels(estimator: Any, y: Any, n: int) -> tuple[Array, Targets]:

@@ -6,31 +6,25 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_bool, check_int, check_option, parameter_error
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.heads._calibration import (
-    best_temperature,
-    calibration_of,
-    log_loss_of_rows,
-    probabilities,
-)
+from featuretl.heads._calibration import best_temperature, calibration_of, log_loss_of_rows
 from featuretl.heads._folds import check_folds, fold_of_rows, judges
 from featuretl.heads._lbfgs import Solution
 from featuretl.heads._linear import LinearProblem, Loss, Spectrum
 from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl.heads._path import check_grid, fold_means, search
+from featuretl.heads._responses import Responses
 from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._stream import Portion, Stream
 from featuretl.heads._targets import (
     Targets,
-    is_label_lists,
     is_positive,
     loss_weight,
     read_announced,
@@ -51,7 +45,7 @@ def _is_streamable(head: LinearProbeClassifier) -> bool:
     return not head.calibrate and head.class_weight != "balanced"
 
 
-class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
+class LinearProbeClassifier(Responses, BaseEstimator):
     """Logistic regression on embeddings, with standardisation folded in and C chosen on request.
 
     The features are standardised, multinomial logistic regression (binary for two classes, one
@@ -293,78 +287,6 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         self.classes_, self._stream = targets.classes, stream
         return self._set(solution, *stream.unscaled(), stream.dtype)
 
-    def decision_function(self, X: Any) -> Array:
-        """Return ``X @ coef_.T + intercept_``: (n, n_classes), (n,) for two classes, (n, n_labels).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray, float32, or float64 for float64 X
-            Logits, before the temperature.
-        """
-        logits = self._logits(X)
-        return logits[:, 0] if self._is_binary() else logits
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities (n, n_classes), rows summing to 1; for labels (n, n_labels) each.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray of float64, in [0, 1]
-            Softmax (or logistic function) of the logits divided by the temperature.
-        """
-        return self._probabilities(self._logits(X) / self._temperature())
-
-    def predict(self, X: Any) -> Array:
-        """Return the most probable class (n,), or 0/1 for every label (n, n_labels).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray
-            Of the type of `classes_`, or int.
-        """
-        logits = self._logits(X)
-        if self._multilabel:
-            return (logits > 0).astype(int)
-        if self._is_binary():
-            return self.classes_[(logits[:, 0] > 0).astype(int)]
-        return self.classes_[logits.argmax(axis=1)]
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy; for labels the share of rows with every label right.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Embeddings.
-        y : array-like of shape (n,), indicator (n, n_labels), or n lists of labels
-            The truth.
-        sample_weight : array-like of shape (n,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            In [0, 1].
-        """
-        if is_label_lists(y):
-            y = MultiLabelBinarizer(classes=self.classes_).fit_transform(y)
-        return float(super().score(X, y, sample_weight))
-
     def _learn(
         self, X: Array, targets: Targets, weight: Array, in_loss: Array, groups: Any = None
     ) -> LinearProbeClassifier:
@@ -458,15 +380,8 @@ class LinearProbeClassifier(ClassifierMixin, BaseEstimator):
         X = read_matrix(self, X, reset=False)
         return in_blocks(X, lambda Z: Z @ self.coef_.T + self.intercept_, len(self.coef_))
 
-    def _probabilities(self, logits: Array) -> Array:
-        proba = probabilities(logits, self._multinomial)
-        return np.hstack([1 - proba, proba]) if self._is_binary() else proba
-
     def _temperature(self) -> float:
         return self.calibration_.temperature if self.calibrate else 1.0
-
-    def _is_binary(self) -> bool:
-        return not self._multilabel and not self._multinomial
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 
 from featuretl._validation import check_int, parameter_error
 from featuretl.heads._folds import check_folds, read_groups
@@ -19,7 +19,7 @@ _UNTESTED = 0.9  # how sure, where no label can be held out
 _GROWTH = 3
 
 
-class SelfTrainingProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstimator):
+class SelfTrainingProbeClassifier(PredictsByProbe, BaseEstimator):
     """Self-training with class balance and a calibrated threshold, around a linear probe.
 
     A `LinearProbeClassifier` of the labelled rows predicts the others. Of those that it is sure of

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import entr
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -28,7 +28,7 @@ _TOL = 1e-4
 _LEAST = 1e-12
 
 
-class SemiSupervisedProbeClassifier(PredictsByProbe, ClassifierMixin, BaseEstimator):
+class SemiSupervisedProbeClassifier(PredictsByProbe, BaseEstimator):
     """A linear probe that learns from a few labelled rows and from many without a label.
 
     All rows standardise the features. Labels spread from row to row over a graph of neighbours

@@ -6,17 +6,18 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_bool, check_int, check_option, parameter_error
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._calibration import best_temperature, calibration_of, probabilities
+from featuretl.heads._calibration import best_temperature, calibration_of
 from featuretl.heads._folds import check_folds, fold_of_rows, judges
 from featuretl.heads._machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._path import check_grid
+from featuretl.heads._responses import Responses
 from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._targets import (
     is_positive,
@@ -37,7 +38,7 @@ _UNTESTED_C = {"linear": 0.01, "rbf": 1.0}
 _EXPECTED_TEMPERATURE = 0.5
 
 
-class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
+class SVMProbeClassifier(Responses, BaseEstimator):
     """Support vector machine on standardised embeddings, with C and gamma chosen on request.
 
     Parameters
@@ -214,22 +215,6 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
             self._choose_and_fit(task, judges(targets, fold))
         return self
 
-    def decision_function(self, X: Any) -> Array:
-        """Return the decision values (n, n_classes), (n,) for two classes; larger is surer.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray, float32, or float64 for float64 X
-            For "linear", ``X @ coef_.T + intercept_``.
-        """
-        values = self._values(X)
-        return values[:, 0] if len(self.classes_) == 2 else values
-
     @available_if(lambda self: self.calibrate)
     def predict_proba(self, X: Any) -> Array:
         """Return probabilities (n, n_classes), rows summing to 1; needs ``calibrate=True``.
@@ -244,23 +229,7 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
         ndarray of float64, in [0, 1]
             Softmax (or logistic function) of the decision values divided by the temperature.
         """
-        return _two_columns(self._values(X) / self.calibration_.temperature)
-
-    def predict(self, X: Any) -> Array:
-        """Return the class with the largest decision value (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray
-            Of the type of `classes_`.
-        """
-        chosen = _codes(self._values(X))
-        return self.classes_[chosen]
+        return super().predict_proba(X)
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -322,7 +291,7 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
             temperature = _EXPECTED_TEMPERATURE * _usual_margin(logits, held_out)
             if judged:
                 temperature = best_temperature(logits, target, held_out, temperature)
-            proba = (_two_columns(logits), _two_columns(logits / temperature))
+            proba = (self._probabilities(logits), self._probabilities(logits / temperature))
             self.calibration_ = calibration_of(temperature, task.codes, *proba, held_out)
 
     def _machines(self, task: Task) -> list[Any]:
@@ -350,16 +319,14 @@ class SVMProbeClassifier(ClassifierMixin, BaseEstimator):
             warnings.warn(message, FeatureTLWarning, stacklevel=4)
         return n > _MOST_EXACT_ROWS
 
-    def _values(self, X: Any) -> Array:
+    def _temperature(self) -> float:
+        return float(self.calibration_.temperature)
+
+    def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
         X = read_matrix(self, X, reset=False)
         columns = 1 if len(self.classes_) == 2 else len(self.classes_)
         return in_blocks(X, self._machine.values, columns)
-
-
-def _codes(values: Array) -> Array:
-    """Return positions of the chosen classes (n,)."""
-    return (values[:, 0] > 0).astype(int) if values.shape[1] == 1 else values.argmax(axis=1)
 
 
 def _usual_margin(values: Array, weight: Array) -> float:
@@ -370,9 +337,3 @@ def _usual_margin(values: Array, weight: Array) -> float:
         margin = (first - second) / 2
     usual = float(np.average(margin, weights=weight))
     return usual if usual > 0 else 1.0
-
-
-def _two_columns(values: Array) -> Array:
-    """Return probabilities (n, n_classes) of values (n, n_classes), or (n, 1) for two classes."""
-    proba = probabilities(values, multinomial=values.shape[1] > 1)
-    return np.hstack([1 - proba, proba]) if values.shape[1] == 1 else proba
