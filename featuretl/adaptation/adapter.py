@@ -18,7 +18,8 @@ from featuretl._validation import check_option
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
 from featuretl.adaptation.maps import METHODS, align, mapped
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._folds import check_folds, fold_of_rows, read_groups
+from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._groups import read_groups
 from featuretl.heads._targets import Targets
 from featuretl.heads.linear import LinearProbeClassifier
 

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_consistent_length
 
 from featuretl._validation import check_int
 from featuretl.exceptions import InputError
-from featuretl.heads._folds import group_names, read_groups
+from featuretl.heads._groups import group_names, read_groups
 from featuretl.heads._rows import check_finite
 from featuretl.heads.linear import LinearProbeClassifier
 

@@ -38,7 +38,8 @@ from featuretl.finetune.search import (
     verdict_of,
 )
 from featuretl.finetune.trunk import activation_shape
-from featuretl.heads._folds import equal_ones, hold_out, joined, read_groups
+from featuretl.heads._folds import hold_out
+from featuretl.heads._groups import equal_ones, joined, read_groups
 from featuretl.images.inputs import contents_of
 from featuretl.store.store import resolve_store
 

@@ -1,4 +1,4 @@
-"""Which fold holds out which row. All groups are read here, and all folds made.
+"""Which fold holds out which row: all folds are made here.
 
 A unit is what no split may part: the rows of a group, and rows with the same content. A class that
 lies in one unit cannot be held out and learned: the unit is in every training part, and in no
@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import numbers
 import warnings
-from collections.abc import Iterable
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from scipy.sparse import coo_array, csr_array, hstack
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_array, hstack
 from sklearn.model_selection import (
-    GroupShuffleSplit,
     KFold,
     ShuffleSplit,
     StratifiedKFold,
@@ -27,11 +22,10 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import check_random_state
 
-from featuretl._labels import is_gap
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._rows import blocks
-from featuretl.heads._targets import Targets, check_length
+from featuretl.heads._groups import copies_of, group_names, joined, read_groups, taken
+from featuretl.heads._targets import Targets
 
 Array = np.ndarray[Any, Any]
 
@@ -43,82 +37,6 @@ def check_folds(owner: str, cv: Any) -> None:
     elif isinstance(cv, str) or not (hasattr(cv, "split") or hasattr(cv, "__iter__")):
         expected = "an int >= 2, a splitter or an iterable of (train, test) rows"
         raise parameter_error(owner, "cv", expected, cv)
-
-
-def read_groups(owner: str, groups: Any, n: int) -> Array | None:
-    """Return the number of the group of each row (n,), or None without groups.
-
-    Parameters
-    ----------
-    groups : array-like of shape (n,) or (n, 1), or None
-        List, array or column of pandas, polars or pyarrow, of any hashable values.
-
-    Raises
-    ------
-    InputError
-        If lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or empty text).
-    """
-    if groups is None:
-        return None
-    values = group_names(groups)
-    if values.ndim != 1:
-        raise InputError(
-            f"groups of {owner} must hold one value per row; got shape {values.shape}: join several "
-            "columns into one."
-        )
-    check_length(n, "groups", len(values))
-    try:
-        codes, names = pd.factorize(values)
-    except TypeError as error:
-        raise InputError(
-            f"groups of {owner} must hold numbers or text; got values that cannot be compared "
-            f"({error})."
-        ) from error
-    gaps = [code for code, name in enumerate(names) if is_gap(name)]
-    missing = int(((codes < 0) | np.isin(codes, gaps)).sum())
-    if missing:
-        raise InputError(
-            f"groups of {owner} must name a group in every row; {missing} of {n} rows have none: "
-            "give each of them a group of its own, or leave them out."
-        )
-    return codes
-
-
-def group_names(groups: Any) -> Array:
-    """Return the names of groups as objects, (n, 1) as (n,), otherwise as they are."""
-    values = np.asarray(groups, dtype=object)
-    if isinstance(groups, np.ma.MaskedArray):
-        values = values.copy()
-        values[np.ma.getmaskarray(groups)] = None
-    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
-
-
-def copies_of(X: Array) -> Array | None:
-    """Return a number (n,) that equal rows of X (n, d) share, or None if no two rows are equal."""
-    digests: list[bytes] = []
-    for _, block in blocks(X):
-        rows = np.add(block, 0, order="C")  # -0.0 becomes 0.0
-        digests += [blake2b(row, digest_size=16).digest() for row in rows]
-    return equal_ones(digests)
-
-
-def equal_ones(values: Iterable[bytes]) -> Array | None:
-    """Return a number (n,) that equal values share, or None if all differ."""
-    codes, distinct = pd.factorize(np.array(list(values), object))
-    return None if len(distinct) == len(codes) else codes
-
-
-def joined(groups: Array | None, contents: Array | None) -> Array | None:
-    """Return units (n,): rows of the same group or content share one, directly or through others."""
-    if groups is None or contents is None:
-        return contents if groups is None else groups
-    n, first = len(groups), groups.max(initial=-1) + 1
-    rows = np.tile(np.arange(n), 2)
-    nodes = n + np.concatenate([groups, first + contents])
-    shape = (n + first + contents.max(initial=-1) + 1,) * 2
-    graph = coo_array((np.ones(2 * n), (rows, nodes)), shape=shape)
-    unit: Array = connected_components(graph, directed=False)[1][:n]
-    return np.unique(unit, return_inverse=True)[1]
 
 
 def fold_of_rows(
@@ -153,7 +71,7 @@ def fold_of_rows(
     kept = Targets(targets.classes, targets.codes[rows])
     if isinstance(cv, numbers.Integral):
         copies = None if X is None else copies_of(X)
-        together = _at(group, rows), _at(copies, rows)
+        together = taken(group, rows), taken(copies, rows)
         found, said = _folds_of_units(owner, kept, together, int(cv), random_state)
     else:
         splits = _splits(owner, cv, targets, groups)
@@ -177,33 +95,46 @@ def judges(targets: Targets, fold: Array) -> bool:
 def hold_out(
     n: int, strata: Array | None, units: Array | None, fraction: float, seed: int
 ) -> tuple[Array, Array]:
-    """Return rows to train on and rows to judge by: a `fraction` of the rows, or of the units.
+    """Return rows to train on and rows to judge by: a `fraction` of n rows, about, where in units.
 
     A unit (number in `units`) stays on one side, and every class (number in `strata`) has a row to
-    train on. Classes are spread evenly where rows are units, and there are enough of each.
+    train on. Classes are spread evenly where there is enough of each.
 
     Raises
     ------
     ValueError
         If there is nothing to train on, or nothing to judge by.
     """
+    if units is not None and len(np.unique(units)) < n:
+        return _hold_out_units(
+            np.zeros(n, int) if strata is None else strata, units, fraction, seed
+        )
     options = {"test_size": fraction, "random_state": seed}
     splitter: Any = ShuffleSplit(1, **options)
-    if units is not None:
-        splitter = GroupShuffleSplit(1, **options)
-    elif strata is not None:
+    if strata is not None:
         sizes, judged = np.unique(strata, return_counts=True)[1], int(np.ceil(fraction * n))
         if sizes.min() >= 2 and min(judged, n - judged) >= len(sizes):
             splitter = StratifiedShuffleSplit(1, **options)
-    train, held_out = next(splitter.split(np.zeros(n), strata, units))
+    train, held_out = next(splitter.split(np.zeros(n), strata))
     if strata is not None:
         needed = held_out[~np.isin(strata[held_out], strata[train])]
-        if units is not None:
-            needed = held_out[np.isin(units[held_out], units[needed])]
         train, held_out = np.union1d(train, needed), np.setdiff1d(held_out, needed)
     if not len(held_out):
-        raise ValueError("each of the groups drawn holds all of a class")
+        raise ValueError("each of the images drawn is the only one of its class")
     return np.sort(train), np.sort(held_out)
+
+
+def _hold_out_units(strata: Array, unit: Array, fraction: float, seed: int) -> tuple[Array, Array]:
+    """Return the same by one of as many folds as the fraction makes: that of the most classes."""
+    targets = Targets(np.arange(strata.max() + 1), strata)
+    units = _Units(targets, unit)
+    n_folds = min(max(2, round(1 / fraction)), len(units.free))
+    if n_folds < 2:
+        raise ValueError(f"only {n_folds} groups can be held out, the others hold all of a class")
+    fold = units.spread(targets, n_folds, seed)[units.unit]
+    held = [np.flatnonzero(fold == number) for number in range(n_folds)]
+    held_out = max(held, key=lambda rows: len(np.unique(strata[rows])))
+    return np.setdiff1d(np.arange(len(strata)), held_out), held_out
 
 
 class _Units:
@@ -253,10 +184,6 @@ class _Units:
                 return fold
             units = held_by[values == stuck[0]]
             fold[units[size[units].argmin()]] = -1
-
-
-def _at(codes: Array | None, rows: Array) -> Array | None:
-    return None if codes is None else codes[rows]
 
 
 def _values(targets: Targets) -> Any:

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from featuretl._validation import parameter_error, printable
 from featuretl.exceptions import InputError
 from featuretl.heads._columns import Column, in_column, read_column, table_of
-from featuretl.heads._folds import read_groups
+from featuretl.heads._groups import read_groups
 from featuretl.heads._targets import read_matrix, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor

@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_option, parameter_error
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._folds import copies_of, fold_of_rows, read_groups
+from featuretl.heads._folds import fold_of_rows
+from featuretl.heads._groups import copies_of, read_groups
 from featuretl.heads._rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
 from featuretl.heads._targets import Targets, check_length, is_positive, read_matrix, read_weight
 

@@ -12,7 +12,8 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featuretl._validation import check_int, parameter_error
-from featuretl.heads._folds import check_folds, read_groups
+from featuretl.heads._folds import check_folds
+from featuretl.heads._groups import read_groups
 from featuretl.heads._rows import check_finite
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
 from featuretl.heads._targets import Targets, is_positive, read_matrix

@@ -22,7 +22,7 @@ from sklearn.utils.validation import (
 
 from featuretl._validation import check_int, check_option
 from featuretl.exceptions import InputError
-from featuretl.heads._folds import read_groups
+from featuretl.heads._groups import read_groups
 from featuretl.heads._targets import read_targets, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
-from featuretl.heads._folds import copies_of, joined, read_groups
+from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.heads._rows import check_finite
 from featuretl.heads._targets import check_length
 from featuretl.heads.linear import LinearProbeClassifier

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featuretl._uncertainty import standard_error
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
-from featuretl.heads._folds import copies_of, joined, read_groups
+from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.novelty.drift import Drift
 
 Array = np.ndarray[Any, Any]
@@ -130,7 +130,7 @@ sign that the images have changed.
         """
         self._check_parameters()
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
-        groups = joined(read_groups(type(self).__name__, groups, len(X)), copies_of(X))
+        groups = joined(_numbered(groups, len(X)), copies_of(X))
         group = np.arange(len(X)) if groups is None else groups
         order = check_random_state(self.random_state).permutation(len(X))
         kept, held_out = order[: self.max_references], order[-_MOST_CALIBRATED:]
@@ -264,6 +264,10 @@ sign that the images have changed.
         is_number = isinstance(level, numbers.Real) and not isinstance(level, bool)
         if not is_number or not 0 < level <= 0.5:
             raise parameter_error(owner, "level", "a number in (0, 0.5]", level)
+
+
+def _numbered(groups: Any, n: int) -> Array | None:
+    return read_groups("NoveltyDetector", groups, n)
 
 
 def _worth(is_low: Array, group: Array) -> float:

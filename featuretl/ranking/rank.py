@@ -22,7 +22,8 @@ from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError
 from featuretl.extraction import check_parameters, describe_failures, extract
-from featuretl.heads._folds import check_folds, equal_ones, fold_of_rows, joined, read_groups
+from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._groups import equal_ones, joined, read_groups
 from featuretl.heads._targets import Targets
 from featuretl.images.inputs import as_images, contents_of
 from featuretl.ranking.costs import Costs, costs_of

@@ -27,7 +27,7 @@ from featuretl._validation import (
 )
 from featuretl.exceptions import FeatureTLError, StoreError
 from featuretl.heads._columns import in_column
-from featuretl.heads._folds import read_groups
+from featuretl.heads._groups import read_groups
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
 from featuretl.outputs import check_output, replace_file

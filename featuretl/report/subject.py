@@ -11,7 +11,7 @@ import numpy as np
 from featuretl._engine import Failure
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import InputError
-from featuretl.heads._folds import copies_of, joined, read_groups
+from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.images.inputs import as_images, name_of
 from featuretl.prediction import (
     Progress,

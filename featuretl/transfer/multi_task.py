@@ -16,7 +16,7 @@ from featuretl._validation import parameter_error, printable
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._columns import KINDS, Column, in_column, read_column, table_of
-from featuretl.heads._folds import read_groups
+from featuretl.heads._groups import read_groups
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images
 from featuretl.novelty.detector import NoveltyDetector

@@ -16,7 +16,8 @@ from featuretl.backbones.backbone import load_backbone
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.extraction import extract
-from featuretl.heads._folds import copies_of, fold_of_rows, joined, judges, read_groups
+from featuretl.heads._folds import fold_of_rows, judges
+from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.heads._targets import Targets
 from featuretl.images.inputs import as_images
 from featuretl.novelty.detector import NoveltyDetector
