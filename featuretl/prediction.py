@@ -23,7 +23,7 @@ from featuretl._uncertainty import RESAMPLES
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.heads._columns import in_column, read_column, table_of
-from featuretl.heads._targets import check_length
+from featuretl.heads._groups import read_groups
 from featuretl.heads.metrics import metrics_report
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images, name_of
@@ -156,9 +156,7 @@ def evaluate_model(
     check_takes_images(model)
     owner = "evaluate_model"
     images = as_images(images, owner)
-    if groups is not None:
-        groups = np.asarray(groups)
-        check_length(len(images), "groups", len(groups))
+    groups = read_groups(owner, groups, len(images))
     options = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": random_state}
     tasks = task_models(model)
     truth: Any

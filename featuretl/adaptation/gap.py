@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 from sklearn.covariance import ledoit_wolf
@@ -19,6 +20,7 @@ from featuretl._labels import one_label_each
 from featuretl._uncertainty import CONFIDENCE, interval_of_share, standard_error
 from featuretl._validation import check_int
 from featuretl.exceptions import InputError
+from featuretl.heads._groups import group_names, read_groups
 from featuretl.heads._rows import check_finite
 from featuretl.heads.linear import LinearProbeClassifier
 
@@ -140,8 +142,7 @@ def domain_gap(
     rng = check_random_state(random_state)
     S, T = read_domains(X, X_target)
     y = None if y is None else one_label_each("domain_gap", y)
-    check_consistent_length(S, y, groups)
-    check_consistent_length(T, groups_target)
+    check_consistent_length(S, y)
     group = _group_numbers(len(S), len(T), groups, groups_target)
     fold = _folds(np.repeat([0, 1], [len(S), len(T)]), group, cv, rng)
     some, others = sampled(len(S), rng), sampled(len(T), rng)
@@ -184,12 +185,11 @@ def sampled(n: int, rng: np.random.RandomState) -> Array:
 
 def _group_numbers(n: int, m: int, groups: Any, groups_target: Any) -> Array:
     """Return the numbers (n + m,) of the groups of both domains; rows without are their own."""
-    own = [("source", row) for row in range(n)], [("target", row) for row in range(m)]
     names: list[Any] = []
-    for rows, of_rows in zip(own, (groups, groups_target), strict=True):
-        names += rows if of_rows is None else list(of_rows)
-    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    return np.array([number[name] for name in names])
+    for rows, of_rows in ((n, groups), (m, groups_target)):
+        read_groups("domain_gap", of_rows, rows)
+        names += [object() for _ in range(rows)] if of_rows is None else list(group_names(of_rows))
+    return pd.factorize(np.array(names, object))[0]
 
 
 def _folds(domain: Array, group: Array, cv: int, rng: np.random.RandomState) -> Array:

@@ -278,7 +278,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
 
         def probe(embeddings: Array, rows: Array, groups: Any, alpha: Any) -> Any:
             head = LinearProbeRegressor("loo" if alpha is None else alpha)
-            head.fit(embeddings[rows], standardised[rows], weight[rows])
+            head.fit(embeddings[rows], standardised[rows], weight[rows], groups)
             return head.coef_, head.intercept_, head.alpha_
 
         return Problem(

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._labels import some_labels
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._folds import fold_of_rows
+from featuretl.heads._folds import fold_of_rows, judges
 from featuretl.heads._responses import Responses
 from featuretl.heads._targets import Targets, check_length, read_matrix, read_targets
 from featuretl.heads.linear import LinearProbeClassifier
@@ -43,12 +43,13 @@ def read_some_targets(estimator: Any, y: Any, n: int) -> tuple[Array, Targets]:
 
 
 def folds_of_labels(
-    owner: str, targets: Targets, groups: Array | None, cv: Any, seed: Any
+    owner: str, X: Array, targets: Targets, groups: Array | None, cv: Any, seed: Any
 ) -> Array:
-    """Return the fold of each labelled row; -1 for all where no two can be made."""
+    """Return the fold of each labelled row; -1 for all where none can judge."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FeatureTLWarning)  # few labels are what this is for
         try:
-            return fold_of_rows(owner, targets, groups, cv, seed)[0]
+            fold = fold_of_rows(owner, targets, groups, cv, seed, X=X)[0]
         except InputError:
             return np.full(len(targets.codes), -1)
+    return fold if judges(targets, fold) else np.full_like(fold, -1)

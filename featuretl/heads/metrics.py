@@ -22,6 +22,7 @@ from featuretl._uncertainty import RESAMPLES
 from featuretl._validation import check_int, check_option
 from featuretl.exceptions import InputError
 from featuretl.heads._calibration import expected_calibration_error
+from featuretl.heads._groups import read_groups
 from featuretl.heads._intervals import Intervals, intervals_of, losses_of
 
 Array = np.ndarray[Any, Any]
@@ -121,7 +122,8 @@ def metrics_report(
     scores = score(y, y_pred, y_score)
     intervals: Intervals = {}
     if n_bootstrap:
-        numbers = _group_numbers(groups, len(y))
+        codes = read_groups(_OWNER, groups, len(y))
+        numbers = np.arange(len(y)) if codes is None else codes
         seed = check_random_state(random_state).randint(2**31)
         intervals = intervals_of(
             task, (y, y_pred, y_score), score, numbers, confidence, n_bootstrap, seed
@@ -297,15 +299,6 @@ def _of_both(y: Array) -> Array:
 
 def _one_hot(codes: Array, proba: Array) -> Array:
     return (codes[:, None] == np.arange(proba.shape[1])).astype(int)
-
-
-def _group_numbers(groups: Any, n: int) -> Array:
-    if groups is None:
-        return np.arange(n)
-    numbers: Array = np.unique(np.asarray(groups), return_inverse=True)[1].ravel()
-    if len(numbers) != n:
-        raise InputError(f"groups must have one entry per row of y, {n}; got {len(numbers)}.")
-    return numbers
 
 
 def _per_class(y: Array, y_pred: Array, classes: Array) -> dict[Any, dict[str, float]]:

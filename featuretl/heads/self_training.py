@@ -10,8 +10,9 @@ from sklearn.base import BaseEstimator
 from featuretl._validation import check_int, parameter_error
 from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds
+from featuretl.heads._groups import read_groups
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
-from featuretl.heads._targets import check_length, is_positive, read_matrix
+from featuretl.heads._targets import is_positive, read_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
@@ -128,16 +129,14 @@ class SelfTrainingProbeClassifier(PredictsByProbe, BaseEstimator):
         forget(self)
         X = read_matrix(self, X)
         known, targets = read_some_targets(self, y, len(X))
-        if groups is not None:
-            groups = np.asarray(groups)
-            check_length(len(X), "groups", len(groups))
-            groups = groups[known]
+        groups = read_groups(type(self).__name__, groups, len(X))
+        groups = None if groups is None else groups[known]
         self.classes_ = targets.classes
         codes, is_known = np.zeros(len(X), int), np.zeros(len(X), bool)
         codes[known], is_known[known] = targets.codes, True
         owner = type(self).__name__
         fold = np.full(len(X), -1)
-        fold[known] = folds_of_labels(owner, targets, groups, self.cv, self.random_state)
+        fold[known] = folds_of_labels(owner, X[known], targets, groups, self.cv, self.random_state)
         parts = [is_known, *(is_known & (fold != k) for k in range(fold.max() + 1))]
         learners = [
             _Learner(self.C, X, codes, part, len(targets.classes))

@@ -14,14 +14,10 @@ from sklearn.preprocessing import normalize
 from featuretl._validation import check_int, parameter_error
 from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds
+from featuretl.heads._groups import read_groups
 from featuretl.heads._rows import check_finite
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
-from featuretl.heads._targets import (
-    Targets,
-    check_length,
-    is_positive,
-    read_matrix,
-)
+from featuretl.heads._targets import Targets, is_positive, read_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
@@ -151,10 +147,8 @@ class SemiSupervisedProbeClassifier(PredictsByProbe, BaseEstimator):
         forget(self)
         X = read_matrix(self, X)
         known, targets = read_some_targets(self, y, len(X))
-        if groups is not None:
-            groups = np.asarray(groups)
-            check_length(len(X), "groups", len(groups))
-            groups = groups[known]
+        groups = read_groups(type(self).__name__, groups, len(X))
+        groups = None if groups is None else groups[known]
         self.classes_ = targets.classes
         codes, weight = np.zeros(len(X), int), np.zeros(len(X))
         codes[known], weight[known] = targets.codes, 1.0
@@ -201,7 +195,8 @@ class SemiSupervisedProbeClassifier(PredictsByProbe, BaseEstimator):
         self, X: Array, graph: Any, known: Array, targets: Targets, groups: Array | None
     ) -> bool:
         """Compare spreading and the probe on labels held out; say what came out in `decision_`."""
-        fold = folds_of_labels(type(self).__name__, targets, groups, self.cv, self.random_state)
+        owner = type(self).__name__
+        fold = folds_of_labels(owner, X[known], targets, groups, self.cv, self.random_state)
         right = []
         for number in range(fold.max() + 1):
             train, test = fold != number, fold == number

@@ -15,7 +15,7 @@ from featuretl._validation import check_bool, check_int, check_option, parameter
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._calibration import best_temperature, calibration_of
 from featuretl.heads._fitted import forget
-from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._folds import check_folds, fold_of_rows, judges
 from featuretl.heads._machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._path import check_grid
 from featuretl.heads._responses import Responses
@@ -32,6 +32,11 @@ Array = np.ndarray[Any, Any]
 
 _MOST_EXACT_ROWS = 4000
 _AUTO_GAMMAS = (0.03, 0.1, 0.3, 1.0)
+# Where no choice can be judged.
+_UNTESTED_C = {"linear": 0.01, "rbf": 1.0}
+# The squared hinge loss is least where the decision value is 2 p - 1 (Zhang 2004), which near 0 is the
+# logistic function of twice the value: so much for values of the usual size, 1.
+_EXPECTED_TEMPERATURE = 0.5
 
 
 class SVMProbeClassifier(Responses, BaseEstimator):
@@ -40,7 +45,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     Parameters
     ----------
     C : float > 0 or "cv", default="cv"
-        Weight of the loss against the penalty. "cv" chooses it by cross-validated accuracy.
+        Weight of the loss against the penalty. "cv" chooses it by cross-validated accuracy; of equal
+        ones the smallest counts, but none that always predicts the same class.
     kernel : {"linear", "rbf"}, default="linear"
         "linear": one-vs-rest squared hinge loss, solved in the primal, for any number of rows.
         "rbf": scikit-learn's `SVC` (hinge loss, one-vs-one) up to 4000 rows; above, Nystroem
@@ -56,14 +62,15 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     n_components : int >= 1, default=1000
         Nystroem features.
     cv : int >= 2, splitter or iterable of (train, test), default=5
-        Folds; a number makes them stratified by class and, with `groups` in `fit`, never splits a
-        group. Fewer, with a warning, where a class has fewer rows.
+        Folds; see `LinearProbeClassifier`. Where they leave one class to judge by, C is 0.01
+        ("linear") or 1 ("rbf"), and the temperature is not fitted.
     scaling : {"floored", "features", "common"}, default="floored"
         What features are divided by; see `LinearProbeClassifier`.
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes, as in scikit-learn.
     calibrate : bool, default=True
-        Provide `predict_proba`, by a temperature fitted on held-out decision values.
+        Provide `predict_proba`, by a temperature fitted on held-out decision values; with few rows it
+        stays near half their mean distance from the boundary.
     tol : float > 0, default=1e-4
         Precision of the objective, relative; of `SVC`'s optimality conditions, ten times that.
     random_state : int, RandomState or None, default=None
@@ -107,6 +114,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     References
     ----------
     Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017 (temperature).
+    Zhang, Statistical Behavior and Consistency of Classification Methods Based on Convex Risk
+    Minimization, 2004 (decision values and probabilities).
     Williams and Seeger, Using the Nystrom Method to Speed Up Kernel Machines, 2001.
 
     Examples
@@ -192,12 +201,18 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         fold, n_folds = np.full(len(X), -1), 1
         if self._needs_folds():
             fold, n_folds = fold_of_rows(
-                type(self).__name__, targets, groups, self.cv, self.random_state
+                type(self).__name__,
+                targets,
+                groups,
+                self.cv,
+                self.random_state,
+                X=X,
+                weight=in_loss,
             )
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
             task = Task(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
-            self._choose_and_fit(task)
+            self._choose_and_fit(task, judges(targets, fold))
         return self
 
     @available_if(lambda self: self.calibrate)
@@ -236,17 +251,21 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     def _needs_folds(self) -> bool:
         return self.C == "cv" or self.calibrate or (self.kernel == "rbf" and self.gamma == "cv")
 
-    def _choose_and_fit(self, task: Task) -> None:
-        """Search all machines on the folds where asked, and fit the best one on all rows."""
+    def _choose_and_fit(self, task: Task, judged: bool) -> None:
+        """Search machines on the folds where asked, if these can judge; fit the best on all rows."""
         self.approximated_ = self._is_approximated(task.rows.n)
         Cs = self.Cs if self.C == "cv" else [self.C]
         machines = self._machines(task)
+        if not judged:
+            Cs = [_UNTESTED_C[self.kernel]] if self.C == "cv" else Cs
+            machines = machines[-1:]
         best = 0
         if self._needs_folds():
             paths = [machine.search(task, Cs) for machine in machines]
-            best = int(np.argmax([path.accuracy.mean(axis=1).max() for path in paths]))
+            ranks = [path.rank for path in paths]
+            best = ranks.index(max(ranks))
             self.C_ = paths[best].best
-            self._report(task, machines, paths, best)
+            self._report(task, machines, paths, best, judged)
         else:
             self.C_ = self.C
         self._machine = machines[best].fit(task, self.C_)
@@ -255,7 +274,9 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         else:
             self.gamma_ = self._machine.gamma
 
-    def _report(self, task: Task, machines: list[Any], paths: list[Bunch], best: int) -> None:
+    def _report(
+        self, task: Task, machines: list[Any], paths: list[Bunch], best: int, judged: bool
+    ) -> None:
         """Set `path_` and `calibration_`, as asked."""
         if self.C == "cv" or len(paths) > 1:
             gammas = [np.full(len(p.C), m.gamma) for m, p in zip(machines, paths, strict=True)]
@@ -267,7 +288,9 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         if self.calibrate:
             logits, held_out = paths[best].logits, task.weight * (task.fold >= 0)
             target = task.codes[:, None] if logits.shape[1] == 1 else task.codes
-            temperature = best_temperature(logits, target, held_out)
+            temperature = _EXPECTED_TEMPERATURE * _usual_margin(logits, held_out)
+            if judged:
+                temperature = best_temperature(logits, target, held_out, temperature)
             proba = (self._probabilities(logits), self._probabilities(logits / temperature))
             self.calibration_ = calibration_of(temperature, task.codes, *proba, held_out)
 
@@ -304,3 +327,13 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         X = read_matrix(self, X, reset=False)
         columns = 1 if len(self.classes_) == 2 else len(self.classes_)
         return in_blocks(X, self._machine.values, columns)
+
+
+def _usual_margin(values: Array, weight: Array) -> float:
+    """Return the mean distance of decision values (n, columns) from the boundary; 1 if all are on it."""
+    margin = np.abs(values[:, 0])
+    if values.shape[1] > 1:
+        second, first = np.partition(values, -2, axis=1)[:, -2:].T
+        margin = (first - second) / 2
+    usual = float(np.average(margin, weights=weight))
+    return usual if usual > 0 else 1.0

@@ -17,6 +17,7 @@ from featuretl._labels import one_label_each
 from featuretl._uncertainty import CONFIDENCE, interval_of_share
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
+from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.heads._rows import check_finite
 from featuretl.heads._targets import check_length
 from featuretl.heads.linear import LinearProbeClassifier
@@ -171,7 +172,8 @@ def forecast_accuracy(
     y : array-like of shape (n,)
         Their classes.
     groups : array-like of shape (n,), default=None
-        Rows of one group (a patient, a signer) are learnt from or scored, never both.
+        Rows of one group (a patient, a signer) are learnt from or scored, never both; nor are equal
+        rows of X.
     estimator : classifier, default=None
         What learns; None is `LinearProbeClassifier()`.
     n_repeats : int >= 2, default=10
@@ -242,10 +244,8 @@ def _checked(X: Array, y: Array, groups: Any) -> Array:
     if X.ndim != 2:
         raise InputError(f"X of {_OWNER} must have the shape (n, d); got {X.shape}.")
     check_length(len(X), "y", len(y))
-    group = np.arange(len(y))
-    if groups is not None:
-        check_length(len(X), "groups", len(groups))
-        group = np.unique(np.asarray(groups), return_inverse=True)[1]
+    group = joined(read_groups(_OWNER, groups, len(X)), copies_of(X))
+    group = np.arange(len(y)) if group is None else np.unique(group, return_inverse=True)[1]
     n_classes, n_groups = len(np.unique(y)), int(group.max(initial=-1)) + 1
     if len(y) < max(_FEWEST, 4 * n_classes) or n_classes < 2 or n_groups < 5:
         raise InputError(

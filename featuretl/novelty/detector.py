@@ -10,13 +10,13 @@ from scipy.stats import chi2
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags, check_random_state, gen_batches
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featuretl._uncertainty import standard_error
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
 from featuretl.heads._fitted import forget
-from featuretl.heads._targets import check_length
+from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.novelty.drift import Drift
 
 Array = np.ndarray[Any, Any]
@@ -119,7 +119,8 @@ sign that the images have changed.
             Embeddings of the training images; finite.
         y : ignored
         groups : array-like of shape (n,), default=None
-            Images of one group are no evidence of how similar an image of another group is.
+            Images of one group, and equal rows of X, are no evidence of how similar an image of
+            another group is.
 
         Returns
         -------
@@ -135,7 +136,8 @@ sign that the images have changed.
         self._check_parameters()
         forget(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
-        group = np.arange(len(X)) if groups is None else _numbered(groups, len(X))
+        groups = joined(read_groups(type(self).__name__, groups, len(X)), copies_of(X))
+        group = np.arange(len(X)) if groups is None else groups
         order = check_random_state(self.random_state).permutation(len(X))
         kept, held_out = order[: self.max_references], order[-_MOST_CALIBRATED:]
         others = len(kept) - np.bincount(group[kept]).max()
@@ -217,7 +219,8 @@ sign that the images have changed.
             Images of one group are evidence of one draw; without groups each image is.
         """
         novel = self.is_novel(self.novelty(X))
-        draws = None if groups is None else int(_numbered(groups, len(novel)).max()) + 1
+        codes = read_groups(type(self).__name__, groups, len(novel))
+        draws = None if codes is None else int(codes.max()) + 1
         return self.drift_of(len(novel), int(novel.sum()), draws)
 
     def is_novel(self, novelty: Array) -> Array:
@@ -273,12 +276,6 @@ sign that the images have changed.
         is_number = isinstance(level, numbers.Real) and not isinstance(level, bool)
         if not is_number or not 0 < level <= 0.5:
             raise parameter_error(owner, "level", "a number in (0, 0.5]", level)
-
-
-def _numbered(groups: Any, n: int) -> Array:
-    names = column_or_1d(groups)
-    check_length(n, "groups", len(names))
-    return np.unique(names, return_inverse=True)[1]
 
 
 def _worth(is_low: Array, group: Array) -> float:

@@ -203,8 +203,8 @@ def _curve(subject: Subject, training: Training | None, seed: int) -> Curve | No
         return learning_curve_on(*own, subject.X[rows], subject.y[rows], subject.classes, seed)
     if subject.held_out is None:
         return None
-    fold = subject.held_out.fold
-    return learning_curve(subject.X, subject.y, subject.classes, fold, seed)
+    of = subject.X, subject.y, subject.classes, subject.groups
+    return learning_curve(*of, subject.held_out.fold, seed)
 
 
 def _records(frame: pd.DataFrame | None, **names: list[str]) -> list[dict[str, Any]] | None:

@@ -12,6 +12,7 @@ from featuretl._labels import codes_of, one_label_each
 from featuretl._uncertainty import share_with_interval
 from featuretl._validation import check_share
 from featuretl.exceptions import InputError
+from featuretl.heads._groups import read_groups
 from featuretl.heads.metrics import classes_of
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ def class_scores(
     names = classes_of(owner, y, y_pred, labels)
     y = codes_of(owner, y, names, "y", "labels lacks")
     y_pred = codes_of(owner, y_pred, names, "y_pred", "labels lacks")
+    groups = read_groups(owner, groups, len(y))
     rows = []
     for code, name in enumerate(names.tolist()):
         true, said = (y == code).astype(float), (y_pred == code).astype(float)

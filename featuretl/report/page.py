@@ -28,6 +28,7 @@ from featuretl._validation import (
 )
 from featuretl.exceptions import FeatureTLError, StoreError
 from featuretl.heads._columns import in_column
+from featuretl.heads._groups import read_groups
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
 from featuretl.outputs import check_output, replace_file
@@ -208,6 +209,7 @@ def _tasks_of_model(
         yield "", subject_of_model(model, images, y, groups, seen, *options), training
         return
     images = as_images(images, _OWNER)
+    group = read_groups(_OWNER, groups, len(images))
     known = known_tasks(tasks, y, len(images), _OWNER)
     learnt = {} if train is None else known_tasks(tasks, train[1], len(train[0]), _OWNER)
     for name, (rows, labels) in known.items():
@@ -217,7 +219,7 @@ def _tasks_of_model(
             training = _training(tasks[name], of_task, cache)
         seen = partial(_seen, card, training)
         own = [images[i] for i in rows]
-        kept = None if groups is None else np.asarray(groups)[rows]
+        kept = None if group is None else group[rows]
         with in_column(name):
             subject = subject_of_model(tasks[name], own, labels, kept, seen, *options)
         yield name, subject, training

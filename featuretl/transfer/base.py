@@ -129,6 +129,7 @@ class BaseTransfer(BaseEstimator):
         """Return the choice that counts, its winner and the outer score."""
         rows = np.arange(problem.n)
         backbones = self._backbones()
+        problem.keep_copies_together(backbones[0])
         if self.test_size is None:
             search = Search(problem, rows, backbones, self.strategy, self.cv)
             return search, search.run(), Outer(how="test_size=None")

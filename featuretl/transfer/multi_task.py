@@ -18,7 +18,7 @@ from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._columns import KINDS, Column, in_column, read_column, table_of
 from featuretl.heads._fitted import forget
-from featuretl.heads._targets import check_length
+from featuretl.heads._groups import read_groups
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images
 from featuretl.novelty.detector import NoveltyDetector
@@ -168,9 +168,7 @@ class TransferMultiTask(BaseTransfer):
         table = table_of(owner, y, len(images))
         kinds = self._kinds(table)
         columns = {name: read_column(name, v, kinds.get(name)) for name, v in table.items()}
-        if groups is not None:
-            groups = np.asarray(groups)
-            check_length(len(images), "groups", len(groups))
+        groups = read_groups(owner, groups, len(images))
         embedder = self._embedder()
         embeddings = embedder.transform(images)
         self.decisions_: dict[str, Decision] = {}

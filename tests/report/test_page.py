@@ -137,11 +137,13 @@ def test_embeddings_are_judged_out_of_fold(embeddings, photos, labels, path, qui
     assert found["learning_curve"]["sizes"] == [1, 2, 6]
     assert "out-of-fold" in Page(path).text
     twice = [*range(24), *range(24)]
-    found = report(embeddings[twice], [photos[i] for i in twice], labels[twice], path)
+    like = embeddings[twice] * np.repeat([1, 1.001], 24)[:, None]
+    found = report(like, [photos[i] for i in twice], labels[twice], path)
     assert found["near_duplicates_across_folds"] > 0
+    assert not found["warnings"]
     groups = np.tile(np.arange(24), 2)
     found = report(
-        embeddings[twice], [photos[i] for i in twice], labels[twice], path, groups=groups,
+        like, [photos[i] for i in twice], labels[twice], path, groups=groups,
         threshold=0.999,
     )  # fmt: skip
     assert len(found["near_duplicates"]) == 24
