@@ -165,4 +165,4 @@ def resolve_cache(cache: str | None, no_cache: bool) -> EmbeddingStore | None:
 
     if no_cache and cache is not None:
         raise click.UsageError("--cache and --no-cache exclude each other.")
-    return resolve_store(None if no_cache else cache or "auto", "featuretl")
+    return resolve_store(None if no_cache else "auto" if cache is None else cache, "featuretl")

@@ -34,7 +34,6 @@ from featuretl.extraction import Extraction
 from featuretl.images.sources import ImageList
 from featuretl.store.format import npy_header, write_matrix
 from featuretl.store.keys import Recipe
-from featuretl.store.lookup import MISSING
 from featuretl.store.space import gather_chunks
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
@@ -204,11 +203,8 @@ class _SpaceRows:
 
     def __init__(self, store: EmbeddingStore, info: SpaceInfo) -> None:
         self._space = store.space(info.id)
-        keys = self._space.keys()
-        locations = self._space.find(keys)
-        order = np.argsort(locations)[np.count_nonzero(locations == MISSING) :]
-        self._keys, self._locations = keys[order], locations[order]
-        self.shape = (len(order), self._space.d)
+        self._keys, self._locations = self._space.all_rows()
+        self.shape = (len(self._keys), self._space.d)
         self.metadata = {**metadata_of(self.shape, info.recipe), "space": info.id}
 
     def chunks(self) -> Iterator[np.ndarray]:

@@ -50,15 +50,14 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
         source = store.space(info.id)
         target = shared.open_space(record["recipe"], golden_of(record), record["versions"])
         finished = set(target.keys())
-        locations = source.find(keys := source.keys())
-        order = np.argsort(locations)[np.count_nonzero(locations == MISSING) :]
-        for start in range(0, len(order), SEGMENT_ROWS):
-            part = order[start : start + SEGMENT_ROWS]
+        keys, locations = source.all_rows()
+        for start in range(0, len(keys), SEGMENT_ROWS):
+            part = slice(start, start + SEGMENT_ROWS)
             digests = [bytes(key).ljust(32, b"\0") for key in keys[part]]
             name = hashlib.sha256(b"exported" + b"".join(digests)).hexdigest()
             if name in finished:
                 continue
-            n = len(part)
+            n = len(digests)
             table = metadata_table([key.hex() for key in digests], [None] * n, digests, range(n))
             target.put(name, "a local store", n, gather(source, locations[part]), table)
             copied += n

@@ -31,15 +31,13 @@ class KeyIndex:
         """Add keys (n,), S32, with their locations (n,), int64."""
         if not len(keys):
             return
-        self._runs.append(_sorted_unique(keys, locations))
-        while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
-            newer = self._runs.pop()
-            older = self._runs.pop()
-            self._runs.append(
-                _sorted_unique(
-                    np.concatenate([older[0], newer[0]]), np.concatenate([older[1], newer[1]])
-                )
+        runs, newer = self._runs.copy(), _sorted_unique(keys, locations)
+        while runs and len(runs[-1][0]) <= 2 * len(newer[0]):
+            older = runs.pop()
+            newer = _sorted_unique(
+                np.concatenate([older[0], newer[0]]), np.concatenate([older[1], newer[1]])
             )
+        self._runs = [*runs, newer]  # in one step: this process may fork in another thread
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the location of each key (n,), S32: int64 (n,), `MISSING` where there is none."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from featuretl.exceptions import StoreError
-from featuretl.store.format import FORMAT_VERSION, DamagedFileError
+from featuretl.store.format import FORMAT_VERSION, DamagedFileError, reading
 from featuretl.store.keys import Recipe, canonical_json, space_id
 
 GOLDEN_COSINE = 0.99999
@@ -35,11 +35,9 @@ def new_record(
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a ``space.json``. Raises DamagedFileError, or StoreError if its format is newer."""
-    try:
+    """Read a ``space.json``; see `reading`. Raises StoreError if its format is newer."""
+    with reading(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
     return parse_record(data, path)
 
 
