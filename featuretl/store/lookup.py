@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from featuretl.store.format import KEY_DTYPE
@@ -26,6 +28,14 @@ class KeyIndex:
     def keys(self) -> np.ndarray:
         """Return all keys, each once, sorted: (n,), S32."""
         return np.unique(np.concatenate([np.empty(0, KEY_DTYPE), *(run[0] for run in self._runs)]))
+
+    def where(self, keep: Callable[[np.ndarray], np.ndarray]) -> KeyIndex:
+        """Return the keys at those locations, int64 (n,), for which `keep` gives True."""
+        found = KeyIndex()
+        for keys, locations in self._runs:
+            kept = keep(locations)
+            found.add(keys[kept], locations[kept])
+        return found
 
     def add(self, keys: np.ndarray, locations: np.ndarray) -> None:
         """Add keys (n,), S32, with their locations (n,), int64."""

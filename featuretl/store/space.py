@@ -324,13 +324,15 @@ class StoredSpace:
         return not bad
 
     def _good_keys(self) -> KeyIndex:
-        index = KeyIndex()
-        for number, segment in enumerate(self._segments):
+        refused = list(self._refused)
+        index = self._index.where(lambda locations: ~np.isin(locations >> 32, refused))
+        for number, segment in enumerate(self._segments):  # a key may be in another one, too
             if number not in self._refused:
                 try:
                     index.add(read_keys_of(self.folder, segment), _locations(number, segment.n))
                 except (DamagedFileError, UnusableStoreError) as error:
-                    self._refuse(number, error)
+                    if number not in self._rows:  # what is mapped stays, even if it was deleted
+                        self._refuse(number, error)
         return index
 
     def _checked(self, numbers: list[int]) -> list[np.ndarray | Exception]:
