@@ -38,7 +38,9 @@ def compact(store: EmbeddingStore, space: str) -> int:
     folder = store.path / "spaces" / space
     replaced = 0
     for group in _groups([segment for _, segment in store.index.segments(space)]):
-        good, keys, rows = [], [], []
+        good: list[Segment] = []
+        keys: list[np.ndarray] = []
+        rows: list[np.ndarray] = []
         for segment in group:
             try:
                 keys_here = read_keys_of(folder, segment)

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from featuretl._validation import printable
-from featuretl.exceptions import ParameterError
+from featuretl.exceptions import ParameterError, StoreError
 from featuretl.store.format import KEY_DTYPE
 from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.record import golden_of
@@ -96,18 +96,25 @@ def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
     for source in sources:
         with store.open_space(source.recipe, source.golden, source.versions) as target:
             copied_keys = KeyIndex()  # not all of them are committed yet
-            for entry in source.entries(source.keys()):
-                if entry is None or not entry.rows:
+            keys = source.keys()
+            for key, entry in zip(keys, source.entries(keys), strict=True):
+                if entry is None:
+                    raise StoreError(
+                        f"The entry of a shard in the shared store {printable(shared.url)!r} is "
+                        f"damaged; remove spaces/{source.id}/shards/{key}.json there and embed the "
+                        "shard again, then import the rest."
+                    )
+                if not entry.rows:
                     continue
                 rows, table = source.load(entry)
                 digests = table.column("sha256").to_pylist()
-                keys = np.array(digests, KEY_DTYPE)
-                first = np.unique(keys, return_index=True)[1]
-                known = (target.find(keys[first]) != MISSING) | (
-                    copied_keys.find(keys[first]) != MISSING
+                images = np.array(digests, KEY_DTYPE)
+                first = np.unique(images, return_index=True)[1]
+                known = (target.find(images[first]) != MISSING) | (
+                    copied_keys.find(images[first]) != MISSING
                 )
                 new = first[~known]
-                copied_keys.add(keys[new], np.zeros(len(new), np.int64))
+                copied_keys.add(images[new], np.zeros(len(new), np.int64))
                 if len(new):
                     target.append([digests[i] for i in new], np.asarray(rows[new], np.float32))
                 copied += len(new)

@@ -33,7 +33,9 @@ class SharedFolder:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         if as_path(url) is None:
-            raise ParameterError(f"A shared folder needs a path or URL that can be one; got {url!r}.")
+            raise ParameterError(
+                f"A shared folder needs a path or URL that can be one; got {url!r}."
+            )
         self.url = absolute(os.fsdecode(url))
         self._fs, self._root = file_system(self.url)
 

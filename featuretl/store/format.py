@@ -32,11 +32,20 @@ renamed, and the folder fsynced. Only then the row is inserted into ``index.sqli
 committed when that transaction is. A published file is never changed, only unlinked, so a reader's
 memory map stays valid. If fsync fails the descriptor is given up: a retry would lie.
 
+**Compacting.** Under the exclusive lock, small segments (less than half of 16,384 rows and 128 MiB)
+are merged, in order, into ones of at most that size; of each key the first row is kept. The merged
+segment is written and published as any other; then one transaction inserts its row and deletes those
+of the segments it replaces; then their files are unlinked. A kill leaves files that no row names:
+`rebuild` lists them again, which only repeats rows. A reader that misses the file of a segment asks
+the index: if that lists the segment no more, its rows were freed, or are in a later segment.
+
 **Reading.** A segment counts only if it has a row in the index, both files have the recorded size,
 the header is that of a plain float array of the recorded shape, and both checksums hold (each
 checked once per process, before any row is served; those of views by `featuretl cache verify`
 only: they may be larger than memory). Where a key is in several segments the lowest
-sequence number wins. Object dtypes are refused before anything is read (no pickle).
+sequence number wins. Object dtypes are refused before anything is read (no pickle). An error of the
+system that is no fault of the file (no permission, too many open files, no memory) is not damage.
+Maps of segments keep no file descriptor open.
 
 **Capabilities.** Append by several processes at once, zero-copy reads, recovery of the index from
 the sidecars. **Limits.** 2**31 rows a segment, 2**31 segments a space.

@@ -162,14 +162,22 @@ class SegmentIndex:
                 raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> UnusableStoreError:
-        if isinstance(error, sqlite3.Error):
-            try:  # SQLite does not say why it cannot open a file
-                self.path.open("rb").close()
-            except OSError as reason:
-                error = reason
-        return unusable(
-            f"The index of the embedding store {str(self._folder)!r} cannot be used", error
-        )
+        what = f"The index of the embedding store {str(self._folder)!r} cannot be used"
+        return unusable(what, self._reason(error) if isinstance(error, sqlite3.Error) else error)
+
+    def _reason(self, error: Exception) -> Exception:
+        """Find out why SQLite cannot open a file, its journal or their folder: it does not say."""
+        at = self.path if os.path.lexists(self.path) else self._folder
+        opened: list[int] = []
+        try:
+            while len(opened) < 4:
+                opened.append(os.open(at, os.O_RDONLY))
+        except OSError as reason:
+            return reason
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+        return error
 
     def _db(self) -> sqlite3.Connection:
         if self._connection is None or not self._is_current():

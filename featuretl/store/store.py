@@ -8,11 +8,9 @@ torch, another kernel), a new generation of the space is started, so that rows n
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
-import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._forks import begin_again_after_fork
 from featuretl._validation import (
     SIZE_UNITS,
     as_path,
@@ -33,7 +30,6 @@ from featuretl.exceptions import (
     FeatureTLWarning,
     ParameterError,
     StoreError,
-    UnusableStoreError,
 )
 from featuretl.store.format import (
     DamagedFileError,
@@ -43,15 +39,11 @@ from featuretl.store.format import (
 )
 from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe, space_id
+from featuretl.store.local import LocalFolder
 from featuretl.store.memo import Memo
 from featuretl.store.record import agrees, new_record, read_record
 from featuretl.store.space import StoredSpace
-from featuretl.store.unusable import CACHE_VARIABLE, unusable
-
-try:
-    import fcntl
-except ImportError:  # Windows: deletion is not kept from running beside extraction there
-    fcntl = None  # type: ignore[assignment]
+from featuretl.store.unusable import CACHE_VARIABLE
 
 SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
 _SPACE_NAME = re.compile(r"[0-9a-f]{64}")
@@ -130,7 +122,7 @@ class SpaceInfo:
     used: float
 
 
-class EmbeddingStore:
+class EmbeddingStore(LocalFolder):
     """Embeddings on disk, keyed by image content and recipe.
 
     Parameters
@@ -173,23 +165,10 @@ class EmbeddingStore:
         found = default_cache() if path is None else as_path(path)
         if found is None:
             raise parameter_error("EmbeddingStore", "path", "the path of a folder", path)
-        self.path = found
+        super().__init__(found)
         self.max_size = default_max_size() if max_size is None else int(max_size)
         self.memo = Memo(self.path / "memo.sqlite")
         self.index = SegmentIndex(self.path)
-        self.optional = False
-        self.keeps = True
-        self._lock_files: list[int] = []
-        self.begin_in_child()
-        begin_again_after_fork(self)
-
-    def begin_in_child(self) -> None:
-        """Leave the lock to the parent; what this process adds is locked again."""
-        self._guard = threading.Lock()
-        self._lock_depth = 0
-        self._shared_lock: int | None = None
-        for descriptor in self._lock_files.copy():
-            self._close_lock(descriptor)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return EmbeddingStore, (str(self.path), self.max_size), {"optional": self.optional}
@@ -198,25 +177,6 @@ class EmbeddingStore:
         limit = "" if self.max_size is None else f", max_size={self.max_size}"
         return f"EmbeddingStore({str(self.path)!r}{limit})"
 
-    def make_folder(self) -> None:
-        """Create the store's folder. Raises StoreError if it cannot be written."""
-        try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise self.unwritable(error) from error
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise self.unwritable(PermissionError(errno.EACCES, ""))
-
-    def exists(self) -> bool:
-        """Return whether the store's folder is there. Raises StoreError if that cannot be known."""
-        try:
-            self.path.stat()
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise self._unreadable(error) from error
-        return True
-
     def space_names(self) -> list[str]:
         """Return the ids of all spaces that have a folder, sorted."""
         try:
@@ -224,7 +184,7 @@ class EmbeddingStore:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise self._unreadable(error) from error
+            raise self.unreadable(error) from error
         return sorted(filter(_SPACE_NAME.fullmatch, names))
 
     def find_space(self, recipe: Recipe) -> StoredSpace | None:
@@ -311,65 +271,6 @@ class EmbeddingStore:
         _touch(path)
         return matrix
 
-    def lock_shared(self) -> None:
-        """Keep others from deleting segments while rows are added; may be nested."""
-        with self._guard:
-            if self._lock_depth == 0 and fcntl is not None:
-                with self.optionally():
-                    self.make_folder()
-                    self._shared_lock = self._open_lock()
-                    with contextlib.suppress(OSError):  # a file system without locks
-                        fcntl.flock(self._shared_lock, fcntl.LOCK_SH)
-            self._lock_depth += 1
-
-    def unlock(self) -> None:
-        """Undo one `lock_shared`."""
-        with self._guard:
-            self._lock_depth = max(0, self._lock_depth - 1)  # a child has less to undo
-            if self._lock_depth == 0 and self._shared_lock is not None:
-                self._close_lock(self._shared_lock)
-                self._shared_lock = None
-
-    @contextlib.contextmanager
-    def locked_shared(self) -> Iterator[None]:
-        """`lock_shared`, and in the end `unlock`."""
-        self.lock_shared()
-        try:
-            yield
-        finally:
-            self.unlock()
-
-    @contextlib.contextmanager
-    def locked_exclusively(self) -> Iterator[None]:
-        """Keep rows from being added. Raises StoreError if some are being added now."""
-        descriptor = self._open_lock()
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError as error:
-            raise StoreError(
-                f"The embedding store {str(self.path)!r} is in use by an extraction; try again "
-                "when that has ended."
-            ) from error
-        except OSError as error:  # of the lock, or of what is done under it
-            raise self.unwritable(error) from error
-        finally:
-            self._close_lock(descriptor)
-
-    def _open_lock(self) -> int:
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._lock_files.append(os.open(self.path / "LOCK", flags, 0o600))
-        except OSError as error:
-            raise self.unwritable(error) from error
-        return self._lock_files[-1]
-
-    def _close_lock(self, descriptor: int) -> None:
-        if descriptor in self._lock_files:  # else it was the parent's
-            self._lock_files.remove(descriptor)
-            os.close(descriptor)
-
     def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
         generation = 0
         while record := self._find_record(space_id(recipe, generation)):
@@ -406,30 +307,6 @@ class EmbeddingStore:
 
     def _record_path(self, identity: str) -> Path:
         return self.path / "spaces" / identity / "space.json"
-
-    def do_without(self, error: StoreError) -> None:
-        """Keep nothing from now on, and say so once, by a warning; raise `error` unless `optional`."""
-        if not self.optional:
-            raise error
-        if self.keeps:
-            self.keeps = False
-            message = f"{error} Embeddings are made all the same, but not kept this time."
-            warnings.warn(message, FeatureTLWarning, stacklevel=3)
-
-    @contextlib.contextmanager
-    def optionally(self) -> Iterator[None]:
-        """Run what needs the store; if it is `optional` and cannot be used, `do_without`."""
-        try:
-            yield
-        except StoreError as error:
-            self.do_without(error)
-
-    def _unreadable(self, error: OSError) -> UnusableStoreError:
-        return unusable(f"The embedding store {str(self.path)!r} cannot be read", error)
-
-    def unwritable(self, error: Exception, lost: str = "") -> UnusableStoreError:
-        """Return the error that says that, and why, the store cannot be written."""
-        return unusable(f"The embedding store {str(self.path)!r} cannot be written", error, lost)
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ CACHE_VARIABLE = "FEATURETL_CACHE"
 _ELSEWHERE = f"choose another place (cache=, --cache, {CACHE_VARIABLE}) or none (cache=None)"
 _GONE = f"if it was deleted or moved meanwhile, run the command again, else {_ELSEWHERE}"
 _RIGHTS = f"change its permissions, or {_ELSEWHERE}"
-_ROOM = f"make room, or {_ELSEWHERE}"
+_ROOM = f"make room or {_ELSEWHERE}"
 _REMEDIES = {
     errno.EMFILE: "close files or raise this process's limit on them (ulimit -n), and try again",
     errno.ENFILE: "close other programs, whose open files reached the system's limit, and try again",
