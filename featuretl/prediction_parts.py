@@ -84,7 +84,7 @@ class Parts:
         for path in (self._folder / name for name in self._names):
             try:
                 yield parquet.read_table(pa.BufferReader(path.read_bytes()))
-            except pa.ArrowException as error:
+            except pa.ArrowInvalid as error:
                 raise InputError(
                     f"{printable(path)!r} is damaged ({printable(error)}); delete it, and run the "
                     "command again to predict its images again."

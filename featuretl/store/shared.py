@@ -281,6 +281,8 @@ class SharedSpace:
             table = _from_parquet(contents["parquet"] or b"")
             if len(table) != entry.rows:
                 raise DamagedFileError(Path(names["parquet"]), f"{len(table)} rows")
+        except MemoryError:  # Arrow's is an ArrowException
+            raise
         except (DamagedFileError, KeyError, pyarrow.ArrowException) as error:
             raise StoreError(
                 f"The shard {entry.source} in the shared store {printable(self._folder.url)!r} is "
