@@ -84,7 +84,7 @@ def as_path(value: Any) -> Path | None:
     try:
         path = Path(os.fsdecode(value)).expanduser().absolute()
         return path if value and b"\0" not in os.fsencode(path) else None
-    except (TypeError, ValueError, RuntimeError):  # no text; not encodable; no such user's home
+    except (TypeError, ValueError, RuntimeError, OSError):  # RuntimeError: no such user's home
         return None
 
 

@@ -32,6 +32,7 @@ from featuretl._validation import as_utf8, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction import Extraction
 from featuretl.images.sources import ImageList
+from featuretl.store.exchange import filled_spaces
 from featuretl.store.format import npy_header, write_matrix
 from featuretl.store.keys import Recipe
 from featuretl.store.space import gather_chunks
@@ -166,15 +167,9 @@ def check_output(path: str | os.PathLike[str], endings: tuple[str, ...] = ENDING
 
 
 def _one_space(store: EmbeddingStore, prefix: str) -> SpaceInfo:
-    infos = [info for info in store.info() if info.rows and info.id.startswith(prefix)]
+    infos = filled_spaces(store, prefix)
     if len(infos) == 1:
         return infos[0]
-    if not infos:
-        meant = f" of a recipe whose id starts with {printable(prefix)!r}" if prefix else ""
-        raise ParameterError(
-            f"The embedding store {printable(store.path)!r} holds no embeddings{meant}; "
-            "`featuretl cache info` shows what it holds."
-        )
     ids = ", ".join(f"{info.id[:12]} ({info.recipe['backbone']['name']})" for info in infos)
     raise ParameterError(
         f"{len(infos)} recipes have ids that start with {printable(prefix)!r}; say which one by the "

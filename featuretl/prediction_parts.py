@@ -84,10 +84,10 @@ class Parts:
         for path in (self._folder / name for name in self._names):
             try:
                 yield parquet.read_table(pa.BufferReader(path.read_bytes()))
-            except pa.ArrowInvalid as error:
+            except (pa.ArrowInvalid, OSError) as error:  # either says that it is damaged
                 raise InputError(
-                    f"{printable(path)!r} is damaged ({printable(error)}); delete it, and run the "
-                    "command again to predict its images again."
+                    f"{printable(path)!r} cannot be read ({printable(error)}); delete it, and run "
+                    "the command again to predict its images again."
                 ) from error
 
     def remove(self) -> None:

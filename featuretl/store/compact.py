@@ -10,8 +10,7 @@ import numpy as np
 from featuretl.store.format import (
     DamagedFileError,
     Segment,
-    check_rows,
-    open_rows,
+    open_checked_rows,
     read_keys_of,
     write_segment,
 )
@@ -44,8 +43,7 @@ def compact(store: EmbeddingStore, space: str) -> int:
         for segment in group:
             try:
                 keys_here = read_keys_of(folder, segment)
-                check_rows(folder, segment)
-                rows_here = open_rows(folder, segment)
+                rows_here = open_checked_rows(folder, segment)
             except DamagedFileError:
                 continue  # it stays, for `featuretl cache verify` to name
             if not rows or rows_here.dtype == rows[0].dtype:

@@ -13,7 +13,7 @@ from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.record import golden_of
 from featuretl.store.shared import SharedStore, metadata_table
 from featuretl.store.space import SEGMENT_ROWS, gather
-from featuretl.store.store import EmbeddingStore
+from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 
 def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -> int:
@@ -41,11 +41,8 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
     StoreError
         If one cannot be read or the other written.
     """
-    infos = [info for info in store.info() if info.id.startswith(space) and info.rows]
-    if not infos:
-        raise _nothing(str(store.path), space)
     copied = 0
-    for info in infos:
+    for info in filled_spaces(store, space):
         record = store.record(info.id)
         source = store.space(info.id)
         target = shared.open_space(record["recipe"], golden_of(record), record["versions"])
@@ -120,6 +117,14 @@ def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
                 copied += len(new)
             target.commit()
     return copied
+
+
+def filled_spaces(store: EmbeddingStore, space: str) -> list[SpaceInfo]:
+    """Return the recipes with embeddings whose ids begin with `space`; ParameterError if none."""
+    infos = [info for info in store.info() if info.rows and info.id.startswith(space)]
+    if not infos:
+        raise _nothing(str(store.path), space)
+    return infos
 
 
 def _nothing(place: str, space: str) -> ParameterError:

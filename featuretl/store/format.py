@@ -257,6 +257,13 @@ def check_rows(folder: Path, segment: Segment) -> None:
     _check(segment.path(folder), segment.crc)
 
 
+def open_checked_rows(folder: Path, segment: Segment) -> np.ndarray:
+    """Return a segment's embeddings as `open_rows` does, once `check_rows` has read them."""
+    rows = open_rows(folder, segment)
+    check_rows(folder, segment)
+    return rows
+
+
 def check_view(path: Path) -> None:
     """Read a view whole and compare its header, size and checksum."""
     open_view(path)

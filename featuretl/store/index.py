@@ -118,7 +118,7 @@ class SegmentIndex:
 
     def problem(self) -> str | None:
         """Return what is wrong with the index's file, or None; nothing is mended by asking."""
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return "it is missing"
         try:
             with SQLITE, contextlib.closing(self._open()) as db:

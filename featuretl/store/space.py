@@ -21,8 +21,7 @@ from featuretl.store.format import (
     KEY_DTYPE,
     DamagedFileError,
     Segment,
-    check_rows,
-    open_rows,
+    open_checked_rows,
     read_keys_of,
     write_segment,
 )
@@ -279,10 +278,8 @@ class StoredSpace:
         """Return the rows of segments, or what is wrong with them."""
 
         def check(number: int) -> np.ndarray | Exception:
-            segment = self._segments[number]
             try:
-                check_rows(self.folder, segment)
-                return open_rows(self.folder, segment)
+                return open_checked_rows(self.folder, self._segments[number])
             except (DamagedFileError, UnusableStoreError) as error:
                 return error
 

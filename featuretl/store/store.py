@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,6 @@ from featuretl._validation import (
     parse_quantity,
 )
 from featuretl.exceptions import (
-    FeatureTLWarning,
     ParameterError,
     StoreError,
 )
@@ -41,7 +39,7 @@ from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe, space_id
 from featuretl.store.local import LocalFolder
 from featuretl.store.memo import Memo
-from featuretl.store.record import agrees, new_record, read_record
+from featuretl.store.record import find_agreeing, new_record, read_record
 from featuretl.store.space import StoredSpace
 from featuretl.store.unusable import CACHE_VARIABLE
 
@@ -220,18 +218,10 @@ class EmbeddingStore(LocalFolder):
             older one did not agree is said by a warning.
         """
         generations = list(self._generations(recipe))
-        for record in reversed(generations):
-            if agrees(record, golden):
-                return self._stored_space(record)
-        if generations:
-            warnings.warn(
-                "The golden image no longer gives the embedding recorded in the cache (another "
-                f"version of a library, or another processor; then: {generations[-1]['versions']}, "
-                f"now: {versions}); embeddings are computed anew and kept apart from the old ones.",
-                FeatureTLWarning,
-                stacklevel=2,
-            )
-        return self._stored_space(self._create(recipe, len(generations), golden, versions))
+        record = find_agreeing(generations, golden, versions)
+        if record is None:
+            record = self._create(recipe, len(generations), golden, versions)
+        return self._stored_space(record)
 
     def info(self) -> list[SpaceInfo]:
         """Return what the store holds, one entry per space, largest first."""

@@ -16,9 +16,8 @@ from featuretl.store.collect import leftovers, remove_leftovers, remove_space_fo
 from featuretl.store.format import (
     DamagedFileError,
     Segment,
-    check_rows,
     check_view,
-    open_rows,
+    open_checked_rows,
     read_keys,
 )
 from featuretl.store.lookup import MISSING, KeyIndex
@@ -85,15 +84,15 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
     if not store.exists():
         return []
     if not repair:
-        return list(_findings(store))
+        try:
+            return list(_findings(store))
+        except OSError as error:
+            raise store.unreadable(error) from error
     with store.locked_exclusively():
         findings = list(_findings(store))
-        try:
-            for finding in findings:
-                _unlink(finding.path)
-            remove_leftovers(store.path)
-        except OSError as error:
-            raise store.unwritable(error) from error
+        for finding in findings:
+            _unlink(finding.path)
+        remove_leftovers(store.path)
         if findings:
             store.index.rebuild()
     return findings
@@ -111,10 +110,7 @@ def rebuild(store: EmbeddingStore) -> Rebuilt:
         return Rebuilt(0, 0)
     with store.locked_exclusively():
         store.index.rebuild()
-        try:
-            store.memo.clear()
-        except OSError as error:
-            raise store.unwritable(error) from error
+        store.memo.clear()
         sizes = store.index.sizes().values()
     return Rebuilt(sum(size[1] for size in sizes), sum(size[0] for size in sizes))
 
@@ -186,8 +182,7 @@ def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:
         segment, keys = read_keys(folder, uuid)
         if (segment.space, segment.d) != (folder.name, n_features):
             raise DamagedFileError(segment.keys_path(folder), "it is of another space")
-        open_rows(folder, segment)
-        check_rows(folder, segment)
+        open_checked_rows(folder, segment)
     except DamagedFileError as error:
         return error
     return segment, keys

@@ -17,7 +17,10 @@ from featuretl.exceptions import InputError
 from featuretl.prediction_parts import Parts
 from featuretl.store.collect import collect
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),  # from Python 3.12 on
+]
 
 
 def in_child(work: Callable[[], object], seconds: int = 20) -> int:

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from featuretl_cli.main import cli
 from known_rows import RECIPE, append, found_in, open_space, present, put, take
 from sklearn.base import clone
 
-from cli.main import cli
 from featuretl import EmbeddingStore, ImageEmbedder, SharedStore, _engine
 from featuretl.exceptions import (
     FeatureTLError,
