@@ -17,10 +17,8 @@ from pathlib import Path
 from uuid import uuid4
 
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
-from featuretl.store.compact import compact
+from featuretl.store.compact import YOUNG_SECONDS, compact
 from featuretl.store.store import EmbeddingStore, SpaceInfo
-
-_YOUNG = 3600.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,7 @@ def remove_space_folder(folder: Path) -> None:
 
 def leftovers(folder: Path) -> Iterator[Path]:
     """Yield what was left half written in a store; what is young may still be under way."""
-    young = time.time() - _YOUNG
+    young = time.time() - YOUNG_SECONDS
     for pattern in (
         "spaces/*.partial",
         "spaces/*/*.partial",

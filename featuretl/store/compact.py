@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
@@ -11,11 +14,16 @@ from featuretl.store.format import (
     DamagedFileError,
     Segment,
     open_checked_rows,
+    read_keys,
     read_keys_of,
+    unlink_segment,
     write_segment,
 )
+from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.space import SEGMENT_BYTES, SEGMENT_ROWS
 from featuretl.store.store import EmbeddingStore
+
+YOUNG_SECONDS = 3600.0  # what is younger may be under way where there are no locks
 
 
 def compact(store: EmbeddingStore, space: str) -> int:
@@ -35,8 +43,10 @@ def compact(store: EmbeddingStore, space: str) -> int:
         If something cannot be read or written, such as on a full disk; no row is lost.
     """
     folder = store.path / "spaces" / space
+    listed = [segment for _, segment in store.index.segments(space)]
+    _remove_replaced(folder, listed)
     replaced = 0
-    for group in _groups([segment for _, segment in store.index.segments(space)]):
+    for group in _groups(listed):
         good: list[Segment] = []
         keys: list[np.ndarray] = []
         rows: list[np.ndarray] = []
@@ -58,8 +68,7 @@ def compact(store: EmbeddingStore, space: str) -> int:
         new = write_segment(folder, uuid4().hex, space, all_keys[kept], merged)
         store.index.replace(good, new)
         for segment in good:
-            segment.path(folder).unlink(missing_ok=True)
-            segment.keys_path(folder).unlink(missing_ok=True)
+            unlink_segment(folder, segment.uuid)
         replaced += len(good)
     return replaced
 
@@ -77,3 +86,18 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
         group.append(segment)
         rows, size = rows + segment.n, size + segment.size
     yield group
+
+
+def _remove_replaced(folder: Path, listed: list[Segment]) -> None:
+    """Remove what a kill left of merged segments: old files of no row, with keys that others hold."""
+    young = time.time() - YOUNG_SECONDS
+    sidecars = {path.stem: path for path in folder.glob("*.keys") if path.stat().st_mtime <= young}
+    left = sidecars.keys() - {segment.uuid for segment in listed}
+    held = KeyIndex()
+    for segment in listed if left else []:
+        with contextlib.suppress(DamagedFileError):
+            held.add(read_keys_of(folder, segment), np.zeros(segment.n, np.int64))
+    for uuid in left:
+        with contextlib.suppress(DamagedFileError):
+            if (held.find(read_keys(folder, uuid)[1]) != MISSING).all():
+                unlink_segment(folder, uuid)

@@ -35,8 +35,8 @@ memory map stays valid. If fsync fails the descriptor is given up: a retry would
 **Compacting.** Under the exclusive lock, small segments (less than half of 16,384 rows and 128 MiB)
 are merged, in order, into ones of at most that size; of each key the first row is kept. The merged
 segment is written and published as any other; then one transaction inserts its row and deletes those
-of the segments it replaces; then their files are unlinked. A kill leaves files that no row names:
-`rebuild` lists them again, which only repeats rows. A reader that misses the file of a segment asks
+of the segments it replaces; then their files are unlinked. A kill leaves files that no row names: the next
+compaction removes them once they are an hour old, and `rebuild` only repeats their rows. A reader that misses the file of a segment asks
 the index: if that lists the segment no more, its rows were freed, or are in a later segment.
 
 **Reading.** A segment counts only if it has a row in the index, both files have the recorded size,
@@ -156,6 +156,12 @@ def write_segment(
             path.unlink(missing_ok=True)
         raise
     return Segment(uuid, space, n, d, size, crc)
+
+
+def unlink_segment(folder: Path, uuid: str) -> None:
+    """Unlink both files of a segment, as far as they are there."""
+    for suffix in (".npy", ".keys"):
+        (folder / f"{uuid}{suffix}").unlink(missing_ok=True)
 
 
 def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:

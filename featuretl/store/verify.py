@@ -19,6 +19,7 @@ from featuretl.store.format import (
     check_view,
     open_checked_rows,
     read_keys,
+    unlink_segment,
 )
 from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.record import read_record
@@ -217,5 +218,4 @@ def _unlink(path: Path) -> None:
         if path.parent.exists():
             remove_space_folder(path.parent)
     elif path.suffix in (".npy", ".keys"):
-        path.with_suffix(".npy").unlink(missing_ok=True)
-        path.with_suffix(".keys").unlink(missing_ok=True)
+        unlink_segment(path.parent, path.stem)

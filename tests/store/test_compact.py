@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from known_rows import RECIPE, append, found_in, key, open_space, present, put, row, take
@@ -10,6 +12,7 @@ from featuretl import EmbeddingStore
 from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store import compact as compact_module
 from featuretl.store.collect import collect
+from featuretl.store.format import write_segment
 from featuretl.store.lookup import keys_array
 from featuretl.store.space import gather
 from featuretl.store.verify import verify
@@ -106,3 +109,30 @@ def test_nothing_is_compacted_beside_an_extraction(scattered, cache):
     with open_space(scattered), pytest.raises(StoreError, match="in use by an extraction"):
         collect(EmbeddingStore(cache))
     assert len(files(scattered)) == N
+
+
+def test_what_a_kill_left_of_merged_segments_goes_when_it_is_old(scattered, cache, monkeypatch):
+    def unlink(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compact_module, "unlink_segment", unlink)
+        with pytest.raises(KeyboardInterrupt):
+            collect(scattered)
+    assert len(files(scattered)) == N + 1
+    uncommitted = scattered.find_space(RECIPE).folder / f"{'a' * 32}.keys"
+    write_segment(
+        uncommitted.parent,
+        uncommitted.stem,
+        uncommitted.parent.name,
+        keys_array([key(N)]),
+        row(N)[None],
+    )
+    assert collect(scattered).compacted == 0
+    assert len(files(scattered)) == N + 2  # they are young
+    for path in files(scattered, ".keys"):
+        os.utime(path, (1, 1))
+    collect(scattered)
+    assert len(files(scattered)) == len(files(scattered, ".keys")) == 2
+    assert uncommitted.exists()  # no other segment holds its row
+    assert present(EmbeddingStore(cache), range(N)) == {*range(N)}
