@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,14 +27,10 @@ class LocalFolder:
         self.optional = False
         self.keeps = True
         self._lock_files: list[int] = []
-        self.begin_in_child()
         begin_again_after_fork(self)
 
     def begin_in_child(self) -> None:
-        """Leave the lock to the parent; what this process adds is locked again."""
-        self._guard = threading.Lock()
-        self._lock_depth = 0
-        self._shared_lock: int | None = None
+        """Leave the locks to the parent; what this process adds is locked again."""
         for descriptor in self._lock_files.copy():
             self._close_lock(descriptor)
 
@@ -58,33 +53,18 @@ class LocalFolder:
             raise self.unreadable(error) from error
         return True
 
-    def lock_shared(self) -> None:
-        """Keep others from deleting segments while rows are added; may be nested."""
-        with self._guard:
-            if self._lock_depth == 0 and fcntl is not None:
-                with self.optionally():
-                    self.make_folder()
-                    self._shared_lock = self._open_lock()
-                    with contextlib.suppress(OSError):  # a file system without locks
-                        fcntl.flock(self._shared_lock, fcntl.LOCK_SH)
-            self._lock_depth += 1
-
-    def unlock(self) -> None:
-        """Undo one `lock_shared`."""
-        with self._guard:
-            self._lock_depth = max(0, self._lock_depth - 1)  # a child has less to undo
-            if self._lock_depth == 0 and self._shared_lock is not None:
-                self._close_lock(self._shared_lock)
-                self._shared_lock = None
-
     @contextlib.contextmanager
     def locked_shared(self) -> Iterator[None]:
-        """`lock_shared`, and in the end `unlock`."""
-        self.lock_shared()
-        try:
+        """Keep others from deleting segments while rows are added."""
+        with contextlib.ExitStack() as stack:
+            with self.optionally():
+                self.make_folder()
+                descriptor = self._open_lock()
+                stack.callback(self._close_lock, descriptor)
+                if fcntl is not None:
+                    with contextlib.suppress(OSError):  # a file system without locks
+                        fcntl.flock(descriptor, fcntl.LOCK_SH)
             yield
-        finally:
-            self.unlock()
 
     @contextlib.contextmanager
     def locked_exclusively(self) -> Iterator[None]:
@@ -117,22 +97,21 @@ class LocalFolder:
             self._lock_files.remove(descriptor)
             os.close(descriptor)
 
-    def do_without(self, error: StoreError) -> None:
-        """Keep nothing from now on, and say so once, by a warning; raise `error` unless `optional`."""
-        if not self.optional:
-            raise error
-        if self.keeps:
-            self.keeps = False
-            message = f"{error} Embeddings are made all the same, but not kept this time."
-            warnings.warn(message, FeatureTLWarning, stacklevel=3)
-
     @contextlib.contextmanager
     def optionally(self) -> Iterator[None]:
-        """Run what needs the store; if it is `optional` and cannot be used, `do_without`."""
+        """Run what needs the store; if it is `optional` and cannot be used, keep nothing from now on.
+
+        A warning says so once.
+        """
         try:
             yield
         except StoreError as error:
-            self.do_without(error)
+            if not self.optional:
+                raise
+            if self.keeps:
+                self.keeps = False
+                message = f"{error} Embeddings are made all the same, but not kept this time."
+                warnings.warn(message, FeatureTLWarning, stacklevel=4)
 
     def unreadable(self, error: OSError) -> UnusableStoreError:
         """Return the error that says that, and why, the store cannot be read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -73,17 +74,15 @@ class StoredSpace:
         self._claims.release()
 
     def __enter__(self) -> Self:
-        self._store.lock_shared()
-        try:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._store.locked_shared())
             with self._store.optionally():
                 if not os.path.lexists(self.folder):
                     raise StoreError(
                         f"The embedding store {str(self._store.path)!r} was cleared while this "
                         "extraction began; run it again."
                     )
-        except StoreError:
-            self._store.unlock()
-            raise
+            self._locked = stack.pop_all()
         self._committed_at = time.monotonic()
         return self
 
@@ -99,7 +98,7 @@ class StoredSpace:
             self._claims.release()
             self._taken.clear()
             self._pending.clear()
-            self._store.unlock()
+            self._locked.close()
 
     def all_rows(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the keys (n,), S32, of all committed rows and where they lie, in order of commit.

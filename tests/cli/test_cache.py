@@ -141,11 +141,9 @@ def test_rebuild_finds_what_is_there(few: Path, cache: Path) -> None:
 
 
 def test_nothing_is_changed_beside_an_extraction(segment: Path, cache: Path) -> None:
-    store = EmbeddingStore(cache)
-    store.lock_shared()
-    for args in (["verify", "--repair"], ["rebuild"]):
-        assert_one_line_error(run("cache", *args), "in use by an extraction")
-    store.unlock()
+    with EmbeddingStore(cache).locked_shared():
+        for args in (["verify", "--repair"], ["rebuild"]):
+            assert_one_line_error(run("cache", *args), "in use by an extraction")
     assert segment.exists()
 
 

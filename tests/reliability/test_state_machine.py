@@ -71,7 +71,7 @@ class Store(RuleBasedStateMachine):
         space = open_space(self.users[user]).__enter__()
         append(space, take(space, numbers))
         space._claims.release()
-        self.users[user].unlock()
+        space._locked.close()
         self.users[user] = EmbeddingStore(self.folder)
 
     @rule(user=USERS)
