@@ -22,7 +22,7 @@ BELOW = {
     "_files": {"exceptions", "_validation"},
     "_forks": set(),
     "images": {"exceptions", "_validation", "_files"},
-    "backbones": {"exceptions", "_validation"},
+    "backbones": {"exceptions", "_validation", "_forks"},
     "store": {"exceptions", "_validation", "_files", "_forks"},
     "_runtime": {"exceptions", "images", "backbones", "store"},
     "_source": {"exceptions", "_runtime", "images", "backbones", "store"},

@@ -9,10 +9,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import pytest
+import torch
 from known_rows import append, found_in, key, open_space, present, put, take
 
-from featuretl import EmbeddingStore
+from featuretl import EmbeddingStore, ImageEmbedder
 from featuretl.exceptions import InputError
 from featuretl.prediction_parts import Parts
 from featuretl.store.collect import collect
@@ -141,3 +143,21 @@ def test_a_child_does_not_hold_the_output_of_predictions(tmp_path):
                 pass
         with Parts(output, "{}"):
             pass
+
+
+def test_a_child_embeds_after_its_parent_did(store, pixels):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)  # which the child does not have
+    try:
+        embedder = ImageEmbedder(cache=store, runtime="torch", n_jobs=1)
+        images = [pixels[i : i + 64, :64].copy() for i in range(4)]
+        first = embedder.transform(images[:2])
+
+        def work() -> None:
+            np.testing.assert_array_equal(embedder.transform(images[:2]), first)
+            assert np.isfinite(embedder.transform(images)).all()
+
+        assert in_child(work, seconds=60) == 0
+        assert embedder.extract(images).statistics.embedded == 0
+    finally:
+        torch.set_num_threads(threads)
