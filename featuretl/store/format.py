@@ -65,6 +65,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 
 from featuretl.store.unusable import unusable
 
@@ -193,8 +194,6 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
     The map keeps no descriptor open, as `numpy.memmap` does: a process may map more segments than
     it may have open files.
     """
-    import pyarrow
-
     path = segment.path(folder)
     with reading(path):
         size = path.stat().st_size

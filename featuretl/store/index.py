@@ -7,6 +7,7 @@ Rollback journal and ``synchronous=EXTRA``, not WAL: WAL needs all processes on 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
 import warnings
@@ -170,6 +171,8 @@ class SegmentIndex:
         at = self.path if os.path.lexists(self.path) else self._folder
         opened: list[int] = []
         try:
+            if at.is_dir() and at == self.path:
+                return IsADirectoryError(errno.EISDIR, "")
             while len(opened) < 4:
                 opened.append(os.open(at, os.O_RDONLY))
         except OSError as reason:

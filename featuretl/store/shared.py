@@ -251,8 +251,7 @@ class SharedSpace:
         uuid, files = uuid4().hex, {}
         if len(rows):
             npy = npy_header(rows.shape, rows.dtype) + np.ascontiguousarray(rows).data.cast("B")
-            parquet = _as_parquet(table)
-            for name, data in (("npy", npy), ("parquet", parquet)):
+            for name, data in (("npy", npy), ("parquet", _as_parquet(table))):
                 self._folder.put(self._file_name(uuid, name), [data])
                 files[name] = (len(data), zlib.crc32(data))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import pickle
 import resource
@@ -105,6 +106,7 @@ WORK = {
 @contextmanager
 def only_free(n: int) -> Iterator[None]:
     """Let this process open n more files."""
+    gc.collect()  # or files of earlier tests are closed meanwhile
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     last = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (last + 64, hard))
