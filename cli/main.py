@@ -44,6 +44,11 @@ class _Group(click.Group):
             raise
         except FeatureTLError as error:
             raise click.ClickException(str(error)) from error
+        except (MemoryError, ImportError) as error:
+            raise click.ClickException(
+                f"Memory does not suffice, or a library is not whole ({error}); free memory or raise "
+                "the limit on it (ulimit -v), or install featuretl again."
+            ) from error
         except Exception as error:
             if os.environ.get(DEBUG_VARIABLE):
                 raise

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import os
 import re
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from featuretl.exceptions import FeatureTLError, ParameterError
@@ -71,6 +73,19 @@ def check_bool(owner: str, name: str, value: Any) -> None:
     """Raise ParameterError unless `value` is True or False."""
     if not isinstance(value, bool):
         raise parameter_error(owner, name, "True or False", value)
+
+
+def as_path(value: Any) -> Path | None:
+    r"""Return a path as an absolute one, or None if the system cannot have a file of that name.
+
+    >>> as_path("a\0b"), as_path("")
+    (None, None)
+    """
+    try:
+        path = Path(os.fsdecode(value)).expanduser().absolute()
+        return path if value and b"\0" not in os.fsencode(path) else None
+    except (TypeError, ValueError, RuntimeError, OSError):  # RuntimeError: no such user's home
+        return None
 
 
 def parse_quantity(text: str, units: dict[str, int], example: str) -> int:

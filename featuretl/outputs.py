@@ -32,9 +32,9 @@ from featuretl._validation import as_utf8, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction import Extraction
 from featuretl.images.sources import ImageList
+from featuretl.store.exchange import filled_spaces
 from featuretl.store.format import npy_header, write_matrix
 from featuretl.store.keys import Recipe
-from featuretl.store.lookup import MISSING
 from featuretl.store.space import gather_chunks
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
@@ -167,15 +167,9 @@ def check_output(path: str | os.PathLike[str], endings: tuple[str, ...] = ENDING
 
 
 def _one_space(store: EmbeddingStore, prefix: str) -> SpaceInfo:
-    infos = [info for info in store.info() if info.rows and info.id.startswith(prefix)]
+    infos = filled_spaces(store, prefix)
     if len(infos) == 1:
         return infos[0]
-    if not infos:
-        meant = f" of a recipe whose id starts with {printable(prefix)!r}" if prefix else ""
-        raise ParameterError(
-            f"The embedding store {printable(store.path)!r} holds no embeddings{meant}; "
-            "`featuretl cache info` shows what it holds."
-        )
     ids = ", ".join(f"{info.id[:12]} ({info.recipe['backbone']['name']})" for info in infos)
     raise ParameterError(
         f"{len(infos)} recipes have ids that start with {printable(prefix)!r}; say which one by the "
@@ -204,11 +198,8 @@ class _SpaceRows:
 
     def __init__(self, store: EmbeddingStore, info: SpaceInfo) -> None:
         self._space = store.space(info.id)
-        keys = self._space.keys()
-        locations = self._space.find(keys)
-        order = np.argsort(locations)[np.count_nonzero(locations == MISSING) :]
-        self._keys, self._locations = keys[order], locations[order]
-        self.shape = (len(order), self._space.d)
+        self._keys, self._locations = self._space.all_rows()
+        self.shape = (len(self._keys), self._space.d)
         self.metadata = {**metadata_of(self.shape, info.recipe), "space": info.id}
 
     def chunks(self) -> Iterator[np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import featuretl.backbones._threads  # noqa: F401  (for children that this process forks)
 from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.devices import usable_device

@@ -15,7 +15,7 @@ import numpy as np
 from featuretl._engine import Failure, Progress, Statistics
 from featuretl._validation import check_bool, printable
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import FeatureTLError, ImageError, InputError
+from featuretl.exceptions import FeatureTLError, ImageError, InputError, StoreError
 from featuretl.extraction import check_parameters
 from featuretl.images.shard_sources import IMAGES_PER_SHARD, find_shards
 from featuretl.images.shards import Shard
@@ -64,9 +64,18 @@ class ShardedExtraction:
         return self._space.d
 
     def entries(self) -> Iterator[ShardEntry]:
-        """Yield the entries of the finished shards, in order."""
+        """Yield the entries of the finished shards, in order. Raises StoreError if some are gone."""
         keys = [self.keys[i : i + 1].tobytes().hex() for i in range(len(self.keys))]
-        yield from filter(None, self._space.entries(keys))
+        rows, expected = 0, self.statistics.cached + self.statistics.embedded
+        for entry in filter(None, self._space.entries(keys)):
+            rows += entry.rows
+            yield entry
+        if rows < expected:
+            raise StoreError(
+                f"The shared store {printable(self.store.url)!r} holds {rows} of the {expected} "
+                "embeddings of this extraction; entries of shards were removed or damaged "
+                "meanwhile: run it again."
+            )
 
     def shards(self) -> Iterator[tuple[np.ndarray, Any, ShardEntry]]:
         """Yield, shard by shard in order, embeddings, float32 (n, d), their table, and the entry.
