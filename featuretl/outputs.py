@@ -1,15 +1,15 @@
 """Self-describing files of embeddings: ``.npy`` with a JSON sidecar, ``.npz`` and ``.parquet``.
 
 All three hold the embeddings, float32 (n, d), and for every row the image's path and, where known,
-its label and target (the label's index in ``class_names``, -1 for none), and the same metadata:
+its label, and the same metadata:
 ``backbone``, ``weights_sha256``, ``recipe`` (see `featuretl.store.keys`), ``class_names``,
 ``versions``, ``created``.
 
 - ``OUT.npy``: the matrix; everything else is in ``OUT.npy.json``.
-- ``OUT.npz``: arrays ``embeddings``, ``paths``, ``labels``, ``target``, ``class_names`` and
-  ``metadata`` (JSON text); no pickle. ``labels`` has "" where there is none.
-- ``OUT.parquet``: columns ``path``, ``label``, ``target``, ``embedding`` (fixed-size list), the
-  metadata under the key ``featuretl`` of the schema.
+- ``OUT.npz``: arrays ``embeddings``, ``paths``, ``labels``, ``class_names`` and ``metadata`` (JSON
+  text); no pickle. ``labels`` has "" where there is none.
+- ``OUT.parquet``: columns ``path``, ``label``, ``embedding`` (fixed-size list), the metadata under
+  the key ``featuretl`` of the schema.
 
 What `export_space` writes is the same, in the latter two formats, with ``sha256`` of each image's
 content, in hex, in the place of paths and labels, and the id of its ``space`` in the metadata.
@@ -232,10 +232,9 @@ class _ImageRows:
 
     def __init__(self, extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> None:
         kept = range(len(images)) if keep is None else np.flatnonzero(keep).tolist()
-        labels, target = images.labels, images.target
+        labels = images.labels
         self.paths = [images.paths[i] for i in kept]
         self.labels = None if labels is None else [labels[i] for i in kept]
-        self.target = None if target is None else target[list(kept)]
         self.class_names = images.class_names
         self.shape = (len(self.paths), extraction.shape[1])
         self.chunks = lambda: extraction.chunks(_ROWS, keep)
@@ -247,9 +246,8 @@ class _ImageRows:
 
     def arrays(self) -> dict[str, np.ndarray]:
         arrays = {"paths": np.array(self.paths, str)}
-        if self.labels is not None and self.target is not None:
+        if self.labels is not None:
             arrays["labels"] = np.array([label or "" for label in self.labels], str)
-            arrays["target"] = self.target
             arrays["class_names"] = np.array(self.class_names, str)
         return arrays
 
@@ -258,10 +256,9 @@ class _ImageRows:
 
         # Parquet's text is UTF-8; the bytes of a path need not be.
         columns = {"path": pa.array([as_utf8(name) for name in self.paths[part]], pa.string())}
-        if self.labels is not None and self.target is not None:
+        if self.labels is not None:
             labels = [label and as_utf8(label) for label in self.labels[part]]
             columns["label"] = pa.array(labels, pa.string())
-            columns["target"] = pa.array(self.target[part], pa.int64())
         return columns
 
 
@@ -292,7 +289,6 @@ def _write_npy(path: Path, rows: _ImageRows) -> None:
         **rows.metadata,
         "paths": rows.paths,
         "labels": rows.labels,
-        "target": None if rows.target is None else rows.target.tolist(),
     }
 
     def write(partial: Path) -> None:

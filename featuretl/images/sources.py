@@ -66,14 +66,6 @@ class ImageList:
             return None
         return sorted({label for label in self.labels if label is not None})
 
-    @property
-    def target(self) -> np.ndarray | None:
-        """Index of each label in `class_names`: int64 (n,), -1 for an image without one."""
-        if self.labels is None:
-            return None
-        index = {name: i for i, name in enumerate(self.class_names or ())}
-        return np.array([-1 if label is None else index[label] for label in self.labels], np.int64)
-
 
 def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     """List the images of a folder whose subfolders are the classes.
@@ -89,9 +81,10 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     Returns
     -------
     data : ~sklearn.utils.Bunch
-        ``data``: object array (n,) of paths (str), sorted; ``target``: int64 array (n,);
-        ``target_names``: list of class names, sorted. Without subfolders ``target`` is None and
-        ``target_names`` empty.
+        ``data``: object array (n,) of paths (str), sorted; ``target``: array (n,) of the class
+        names (str), which mean the same in every folder, whichever classes it lacks;
+        ``target_names``: list of the distinct class names, sorted. Without subfolders ``target``
+        is None and ``target_names`` empty.
 
     Raises
     ------
@@ -108,7 +101,7 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     ...         path.touch()
     ...     photos = load_image_folder(folder)
     >>> photos.target_names, photos.target
-    (['cat', 'dog'], array([0, 1]))
+    (['cat', 'dog'], array(['cat', 'dog'], dtype='<U3'))
     """
     from sklearn.utils import Bunch
 
@@ -121,7 +114,8 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
         )
     data = np.empty(len(images), dtype=object)
     data[:] = images.paths
-    return Bunch(data=data, target=images.target, target_names=images.class_names or [])
+    target = None if images.labels is None else np.array(images.labels, str)
+    return Bunch(data=data, target=target, target_names=images.class_names or [])
 
 
 def find_images(
