@@ -56,7 +56,8 @@ def evaluate(
         label_separator=label_separator,
         task_columns=tasks,
     )
-    y = truth_of(images, numbers=not hasattr(loaded, "classes_"))
+    column = label_column if isinstance(label_column, str) else None
+    y = truth_of(images, not hasattr(loaded, "classes_"), column)
     store = resolve_cache(cache, no_cache)
     use_machine(loaded, cache=store, device=device, n_jobs=n_jobs)
     with image_bar("Predicting", len(images)) as progress:

@@ -18,6 +18,7 @@ content, in hex, in the place of paths and labels, and the id of its ``space`` i
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import zipfile
@@ -28,10 +29,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 import featuretl
+from featuretl._files import open_local
 from featuretl._validation import as_utf8, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction import Extraction
 from featuretl.images.sources import ImageList
+from featuretl.images.tables import memory_limit, open_parquet, text_batches
 from featuretl.store.format import npy_header, write_matrix
 from featuretl.store.keys import Recipe
 from featuretl.store.lookup import MISSING
@@ -353,22 +356,40 @@ def _read_npy(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_local(path) as file, np.load(file, allow_pickle=False) as arrays:
+        _check_members(arrays.zip, memory_limit(file))
         labels = arrays["labels"].tolist() if "labels" in arrays else None
         metadata = json.loads(str(arrays["metadata"]))
         return arrays["embeddings"], arrays["paths"].tolist(), labels, metadata
 
 
-def _read_parquet(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
-    from pyarrow import parquet
+def _check_members(archive: zipfile.ZipFile, limit: int) -> None:
+    """Raise ValueError, before anything is allocated, for arrays that are larger than they can be."""
+    members = archive.infolist()
+    if sum(member.file_size for member in members) > limit:
+        raise ValueError(f"its arrays take over {limit:,} bytes, too many for the size of the file")
+    for member in members:
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0
+            read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"its array {printable(member.filename)!r} claims more than it holds")
 
-    with path.open("rb") as file:
-        table = parquet.read_table(file)
-    column = table.column("embedding").combine_chunks()
+
+def _read_parquet(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
+    with open_local(path) as file:
+        table, _ = open_parquet(file, ["embedding"])
+        column = table.read(["embedding"]).column("embedding").combine_chunks()
     X = column.flatten().to_numpy().reshape(len(column), -1)
-    labels = table.column("label").to_pylist() if "label" in table.column_names else None
-    metadata = json.loads(table.schema.metadata[b"featuretl"])
-    return X, table.column("path").to_pylist(), labels, metadata
+    names = [name for name in ("path", "label") if name in table.schema_arrow.names]
+    text: list[list[str | None]] = [[] for _ in names]
+    for batch in text_batches(os.fspath(path), names):
+        for values, more in zip(text, batch, strict=True):
+            values += more
+    paths, labels = [*text, None][:2]
+    return X, paths, labels, json.loads(table.schema_arrow.metadata[b"featuretl"])
 
 
 _READERS: dict[str, Callable[[Path], tuple[np.ndarray, Any, Any, Any]]] = {

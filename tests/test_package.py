@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 BELOW = {
     "exceptions": set(),
     "_validation": {"exceptions"},
+    "_labels": {"exceptions", "_validation"},
     "_files": {"exceptions", "_validation"},
-    "images": {"exceptions", "_validation", "_files"},
+    "images": {"exceptions", "_validation", "_files", "_labels"},
     "backbones": {"exceptions", "_validation"},
     "store": {"exceptions", "_validation", "_files"},
     "_runtime": {"exceptions", "images", "backbones", "store"},
@@ -68,7 +69,7 @@ BELOW = {
         "embedder",
         "_progress",
     },
-    "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
+    "outputs": {"exceptions", "_validation", "_files", "images", "store", "extraction"},
     "heads": {"exceptions", "_validation"},
     "demo": set(),
     "finetune": {

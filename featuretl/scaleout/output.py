@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featuretl._files import cannot_be_read, is_url
+from featuretl._files import is_url
 from featuretl._validation import check_option, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.heads.sharded import ShardedMatrix
+from featuretl.images.tables import text_batches
 from featuretl.outputs import check_output, metadata_of, replace_file
 from featuretl.scaleout.extraction import ShardedExtraction
 from featuretl.store.folder import SharedFolder
@@ -112,18 +113,11 @@ def load_shards(folder: str | os.PathLike[str]) -> Bunch:
 
 def _labels(tables: list[Path]) -> np.ndarray:
     """Return the label of every row, None for none: object (n,), equal ones being one object."""
-    import pyarrow
-    from pyarrow import parquet
-
     seen: dict[str | None, str | None] = {}
     parts = [np.empty(0, object)]
-    try:
-        for path in tables:
-            with path.open("rb") as file:
-                column = parquet.read_table(file, columns=["label"]).column("label").to_pylist()
+    for path in tables:
+        for (column,) in text_batches(str(path), ["label"]):
             parts.append(np.array([seen.setdefault(name, name) for name in column], object))
-    except (pyarrow.ArrowException, OSError, KeyError) as error:
-        raise cannot_be_read(printable(path), error) from error
     return np.concatenate(parts)
 
 

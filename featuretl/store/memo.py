@@ -14,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from featuretl._validation import parse_json
+
 _LOOK_UP = "SELECT path, size, mtime, ctime, inode, sha256 FROM file WHERE path IN ({})"
 _PATHS_AT_ONCE = 4096
 
@@ -47,7 +49,7 @@ class Memo:
         db = self._open()
         with contextlib.suppress(sqlite3.Error, ValueError):
             row = db and db.execute("SELECT value FROM fact WHERE key=?", (key,)).fetchone()
-            return json.loads(row[0]) if row else None
+            return parse_json(row[0]) if row else None
         return None
 
     def put(self, key: str, value: Any) -> None:
