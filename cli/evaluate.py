@@ -62,7 +62,8 @@ def evaluate(
         task_columns=tasks,
         group_column=groups,
     )
-    y = truth_of(images, numbers=not hasattr(loaded, "classes_"))
+    column = label_column if isinstance(label_column, str) else None
+    y = truth_of(images, not hasattr(loaded, "classes_"), column)
     store = resolve_cache(cache, no_cache)
     use_machine(loaded, cache=store, device=device, n_jobs=n_jobs)
     with image_bar("Predicting", len(images)) as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import numbers
 import os
 import re
@@ -125,6 +126,14 @@ def as_utf8(text: str) -> str:
     a\udcff
     """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON means. Raises ValueError if it is none, or nested too deep for Python."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deep") from error
 
 
 def import_pyplot() -> Any:

@@ -22,7 +22,7 @@ BELOW = {
     "_labels": {"exceptions", "_validation"},
     "_files": {"exceptions", "_validation"},
     "_forks": set(),
-    "images": {"exceptions", "_validation", "_files"},
+    "images": {"exceptions", "_validation", "_files", "_labels"},
     "backbones": {"exceptions", "_validation", "_forks"},
     "store": {"exceptions", "_validation", "_files", "_forks"},
     "_runtime": {"exceptions", "images", "backbones", "store"},
@@ -70,7 +70,7 @@ BELOW = {
         "embedder",
         "_progress",
     },
-    "outputs": {"exceptions", "_validation", "images", "store", "extraction"},
+    "outputs": {"exceptions", "_validation", "_files", "images", "store", "extraction"},
     "heads": {"exceptions", "_validation", "_labels", "_uncertainty"},
     "demo": set(),
     "finetune": {

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from featuretl._forks import SQLITE, begin_again_after_fork
+from featuretl._validation import parse_json
 from featuretl.store.index import is_damage
 
 _LOOK_UP = "SELECT path, size, mtime, ctime, inode, sha256 FROM file WHERE path IN ({})"
@@ -52,7 +53,7 @@ class Memo:
         """Return the JSON value remembered under `key`, or None."""
         with contextlib.suppress(ValueError):
             for (value,) in self._read("SELECT value FROM fact WHERE key IN ({})", [key]):
-                return json.loads(value)
+                return parse_json(value)
         return None
 
     def put(self, key: str, value: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
 import warnings
 import zlib
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._validation import parse_json
 from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store.format import FORMAT_VERSION, DamagedFileError, reading
 from featuretl.store.keys import Recipe, canonical_json, space_id
@@ -46,7 +46,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def parse_record(data: bytes, path: Path) -> dict[str, Any]:
     """Return the record that the file at `path` holds; see `read_record`."""
     try:
-        record = json.loads(data)
+        record = parse_json(data)
         checksum = record.pop("checksum", None)
         if record["format"] > FORMAT_VERSION:
             raise StoreError(

@@ -45,7 +45,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from featuretl._validation import printable
+from featuretl._validation import parse_json, printable
 from featuretl.exceptions import StoreError
 from featuretl.store.folder import SharedFolder
 from featuretl.store.format import DamagedFileError, npy_header, parse_matrix
@@ -100,7 +100,7 @@ class ShardEntry:
     def from_json(cls, data: bytes) -> ShardEntry:
         """Return the entry that a file holds. Raises ValueError unless it is whole."""
         try:
-            facts = json.loads(data)
+            facts = parse_json(data)
             if _checksum(facts) != facts.pop("checksum") or facts.pop("format") != 1:
                 raise ValueError("its checksum or format is another")
             failures = tuple((int(i), str(name), str(why)) for i, name, why in facts["failures"])
