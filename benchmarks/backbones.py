@@ -1,4 +1,4 @@
-"""Backbones on folders of images: speed, memory, accuracy, scores, and which are worth their time.
+"""Backbones on folders of images: speed, memory, accuracy, LogME, and which are worth their time.
 
     python benchmarks/backbones.py [FOLDER ..] [--backbones NAME,NAME] [--repeats 3]
                                    [--json] [--csv FILE] [--plot FILE]
@@ -10,7 +10,7 @@ starts, into one store: "images/s" is the median over the parts, with reading, h
 included. "once s" is what the first process of a backbone needs besides, to load, export and compare;
 "peak MiB" the most that one of its processes took. From that store come, each for all images, "probe"
 and "knn", accuracies over five folds with half their 95% interval (sign-digits grouped by signer), and
-LogME, H-score and TransRate. The second table is what ranking all backbones by one method took, beside
+LogME. The second table is what ranking all backbones by one method took, beside
 embedding. The plot draws the probe's accuracy against images per second, and the Pareto front: the
 backbones that no other beats in both. Weights that are not on this machine are never downloaded.
 """
@@ -35,7 +35,7 @@ from featuretl import EmbeddingStore, extract, load_image_folder, rank_backbones
 from featuretl.backbones.catalog import PACKAGED, describe_backbones
 from featuretl.exceptions import FeatureTLWarning
 
-METHODS = ("probe", "knn", "logme", "h-score", "transrate")
+METHODS = ("probe", "knn", "logme")
 SETS = (DATA / "sign-digits", DATA / "hymenoptera" / "train")
 Table = list[dict[str, Any]]
 
@@ -110,8 +110,6 @@ def _row(data: str, name: str, runs: Table, frames: dict[str, pd.DataFrame]) -> 
         "knn": float(knn["score"]),
         "knn +-": float(knn["high"] - knn["low"]) / 2,
         "LogME": float(frames["logme"]["score"][name]),
-        "H-score": float(frames["h-score"]["score"][name]),
-        "TransRate": float(frames["transrate"]["score"][name]),
     }
 
 

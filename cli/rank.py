@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     help="timm models; auto is the packaged ones that are installed.",
 )  # fmt: skip
 @click.option(
-    "--method", type=click.Choice(["probe", "knn", "logme", "h-score", "transrate"]),
+    "--method", type=click.Choice(["probe", "knn", "logme"]),
     default="probe", show_default=True,
-    help="Held-out accuracy (R2 for numbers) of a linear probe or of neighbours, or a score.",
+    help="Held-out accuracy (R2 for numbers) of a linear probe or of neighbours, or LogME.",
 )  # fmt: skip
 @click.option(
     "--task", type=click.Choice(["auto", "classification", "regression"]),

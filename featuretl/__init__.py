@@ -55,7 +55,6 @@ _HOME_OF = {
     "extract": "featuretl.extraction",
     "extract_shards": "featuretl.scaleout.extraction",
     "forecast_accuracy": "featuretl.labelling.forecast",
-    "h_score": "featuretl.ranking.scores",
     "label_errors": "featuretl.report.findings",
     "list_backbones": "featuretl.backbones.catalog",
     "load_backbone": "featuretl.backbones.backbone",
@@ -73,7 +72,6 @@ _HOME_OF = {
     "suggest_labels": "featuretl.labelling.suggest",
     "task_models": "featuretl.prediction",
     "time_backbone": "featuretl.timing",
-    "transrate": "featuretl.ranking.scores",
     "write_report": "featuretl.report.page",
 }
 

@@ -36,12 +36,10 @@ from featuretl import (
     ViewsClassifier,
     domain_gap,
     forecast_accuracy,
-    h_score,
     log_me,
     metrics_report,
     rank_backbones,
     suggest_labels,
-    transrate,
     write_report,
 )
 from featuretl._labels import all_labels, all_numbers, codes_of, is_gap, label_text, some_labels
@@ -418,8 +416,6 @@ def test_numbers_are_read_from_every_container():
 GAPPED = with_gaps([NAMES[k] for k in SPECIES])
 READERS = {
     "log_me": lambda y: log_me(X, y),
-    "h_score": lambda y: h_score(X, y),
-    "transrate": lambda y: transrate(X, y),
     "forecast_accuracy": lambda y: (
         forecast_accuracy(
             X, y, estimator=NearestMeanClassifier(), n_repeats=2, random_state=0

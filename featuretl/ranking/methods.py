@@ -14,17 +14,11 @@ from sklearn.utils.validation import has_fit_parameter
 from featuretl.heads._rows import one_thread_pool
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
-from featuretl.ranking.scores import (
-    Estimate,
-    estimate_h_score,
-    estimate_log_me,
-    estimate_transrate,
-)
+from featuretl.ranking.scores import Estimate, estimate_log_me
 
 Array = np.ndarray[Any, Any]
 
-METHODS = ("probe", "knn", "logme", "h-score", "transrate")
-FOR_NUMBERS = ("probe", "knn", "logme")
+METHODS = ("probe", "knn", "logme")
 
 _NEIGHBOURS = 5
 
@@ -65,13 +59,8 @@ def estimate(method: str, X: Array, task: Task) -> Estimate:
     if method in ("probe", "knn"):
         predicted = _held_out(method, X, task)
         return _r2(task, predicted) if task.is_regression else _accuracy(task, predicted)
-    score = {
-        "logme": estimate_log_me,
-        "h-score": estimate_h_score,
-        "transrate": estimate_transrate,
-    }[method]
     with one_thread_pool():  # several threads gain little here, and lose much beside other work
-        return score(X.astype(np.float64), task.y)
+        return estimate_log_me(X.astype(np.float64), task.y)
 
 
 def _held_out(method: str, X: Array, task: Task) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from featuretl._progress import progress_bar
-from featuretl._uncertainty import interval_of_share, margin, standard_error
+from featuretl._uncertainty import CONFIDENCE, interval_of_share, margin, standard_error
 from featuretl._validation import check_int, check_option, parameter_error
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.backbones.spec import BackboneSpec
@@ -27,7 +26,7 @@ from featuretl.heads._groups import equal_ones, joined, read_groups
 from featuretl.heads._targets import Targets
 from featuretl.images.inputs import as_images, contents_of
 from featuretl.ranking.costs import Costs, costs_of
-from featuretl.ranking.methods import FOR_NUMBERS, METHODS, Task, estimate
+from featuretl.ranking.methods import METHODS, Task, estimate
 from featuretl.ranking.scores import Estimate, read_labels
 from featuretl.store.store import EmbeddingStore, resolve_store
 
@@ -48,7 +47,6 @@ def rank_backbones(
     task: str = "auto",
     cv: Any = 5,
     finalists: int = 4,
-    confidence: float = 0.95,
     device: Any = "auto",
     runtime: str = "auto",
     n_jobs: int | None = None,
@@ -73,11 +71,11 @@ def rank_backbones(
         Names of timm models, or what `load_backbone` returns; the keys of a dict are what the result
         calls them, so that layers and poolings can be ranked, too. "auto" is every packaged
         backbone that is installed.
-    method : {"probe", "knn", "logme", "h-score", "transrate"}, default="probe"
+    method : {"probe", "knn", "logme"}, default="probe"
         What the score is. On images held out in turn: "probe" the accuracy of
         `LinearProbeClassifier` (R2 of `LinearProbeRegressor`), "knn" that of the 5 nearest
-        neighbours by cosine. On all images: `log_me`, `h_score` and `transrate`, the last two for
-        classes only. These are cheaper, and shortlists; there is no universal winner among them.
+        neighbours by cosine. On all images: "logme", which is `log_me`; it is cheaper, and serves
+        to make a shortlist.
     groups : array-like of shape (n,), default=None
         Images of one group are held out, sampled and counted together: for instance all of a patient.
     task : {"auto", "classification", "regression"}, default="auto"
@@ -87,8 +85,6 @@ def rank_backbones(
     finalists : int >= 1, default=4
         How many backbones at most are judged on all images; all are where there are fewer than 200.
         Samples have 100 images at least and the shares of the classes of `y`.
-    confidence : float in (0, 1), default=0.95
-        Of the intervals.
     device, runtime, n_jobs
         See `extract`.
     cache : "auto", path, EmbeddingStore or None, default="auto"
@@ -102,7 +98,7 @@ def rank_backbones(
     -------
     DataFrame of one row per backbone
         - `backbone` : its name.
-        - `score`, `low`, `high` : the score and its interval.
+        - `score`, `low`, `high` : the score and its 95% interval.
         - `behind` : how much less the score is than that of the best on the same images.
         - `tied` : whether the interval of this difference includes 0.
         - `round`, `images` : the round in which it was judged last, from 1 on, and on how many
@@ -131,13 +127,13 @@ def rank_backbones(
 
     See Also
     --------
-    log_me, h_score, transrate : The scores, on arrays.
+    log_me : The score, on arrays.
 
     Notes
     -----
     The intervals say what other images (or groups) drawn alike would change. The accuracy is a share
     of the images held out (the exact binomial interval at the effective number of images); the errors of R2
-    are its delta method's, those of `log_me`, `h_score` and `transrate` the jackknife's in closed form
+    are its delta method's, that of `log_me` is the jackknife's in closed form
     (compared once by hand with how far halves of 2,062 photographs differ: within a tenth). The luck
     of a head's training set is not in them. Differences are of the same images in the same folds: as
     a rule they are known better than the scores. Halving saves embedding; it may drop a backbone that
@@ -161,8 +157,6 @@ def rank_backbones(
     check_option(_OWNER, "method", method, METHODS)
     check_folds(_OWNER, cv)
     check_int(_OWNER, "finalists", finalists, 1)
-    if not (isinstance(confidence, numbers.Real) and 0 < confidence < 1):
-        raise parameter_error(_OWNER, "confidence", "a number in (0, 1)", confidence)
     images = as_images(X, _OWNER)
     candidates = _candidates(backbones)
     whole = _read_task(y, images, method, task, groups, cv, random_state)
@@ -174,10 +168,10 @@ def rank_backbones(
             name: costs_of(backbone, images, store, device=device, n_jobs=n_jobs)
             for name, backbone in candidates.items()
         }
-    frame = _frame(rounds, costs, len(images), method, confidence)
+    frame = _frame(rounds, costs, len(images), method)
     tied = frame[frame["tied"] & (frame["round"] == len(rounds))]
     if len(tied):
-        warnings.warn(_not_known(frame, tied, confidence), FeatureTLWarning, stacklevel=2)
+        warnings.warn(_not_known(frame, tied), FeatureTLWarning, stacklevel=2)
     return frame
 
 
@@ -230,8 +224,6 @@ def _read_task(
 ) -> Task:
     n = len(images)
     labels = read_labels(_OWNER, y, n, task)
-    if labels.ndim == 2:
-        check_option(f"{_OWNER} (for regression)", "method", method, FOR_NUMBERS)
     groups = joined(read_groups(_OWNER, groups, n), equal_ones(contents_of(images)))
     units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     # Numbers are folded as labels of several to an image are: without strata.
@@ -324,22 +316,20 @@ def _embed(
     return extraction.to_numpy()
 
 
-def _frame(
-    rounds: list[_Round], costs: Mapping[str, Costs], n: int, method: str, confidence: float
-) -> pd.DataFrame:
+def _frame(rounds: list[_Round], costs: Mapping[str, Costs], n: int, method: str) -> pd.DataFrame:
     """Return the result, best first."""
     table = []
     for number, one in reversed(list(enumerate(rounds, start=1))):
         groups, (best, *_) = one.task.groups, one.estimates.values()
         sizes = np.bincount(groups)
-        errors = margin(confidence, len(sizes))
+        errors = margin(CONFIDENCE, len(sizes))
         for name, found in one.estimates.items():
             if name in one.kept:
                 continue
             error = standard_error(found.influence, groups)
             interval = (found.score - errors * error, found.score + errors * error)
             if method in ("probe", "knn") and not one.task.is_regression:
-                interval = interval_of_share(found.score, error, confidence, sizes)
+                interval = interval_of_share(found.score, error, CONFIDENCE, sizes)
             behind = best.score - found.score
             chance = errors * standard_error(best.influence - found.influence, groups)
             table.append(
@@ -362,10 +352,10 @@ def _frame(
     return pd.DataFrame(table)
 
 
-def _not_known(frame: pd.DataFrame, tied: pd.DataFrame, confidence: float) -> str:
+def _not_known(frame: pd.DataFrame, tied: pd.DataFrame) -> str:
     others = ", ".join(map(repr, tied["backbone"]))
     return (
         f"It is not known which backbone is best: on these {frame['images'][0]:,} images, "
         f"{frame['backbone'][0]!r} is ahead of {others} by no more than chance may be at "
-        f"{confidence:.0%} confidence; take the fastest of them, or rank on more images."
+        f"{CONFIDENCE:.0%} confidence; take the fastest of them, or rank on more images."
     )
