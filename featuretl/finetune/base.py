@@ -19,7 +19,6 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import STRENGTHS
 from featuretl.finetune import history
 from featuretl.finetune.activations import FreshActivations, divided
-from featuretl.finetune.finder import find_rate
 from featuretl.finetune.fitting import Fitting
 from featuretl.finetune.loop import outputs_of
 from featuretl.finetune.parameters import check_parameters
@@ -78,27 +77,6 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         return history.plot(self._records, ax)
-
-    def find_learning_rate(self, X: Any, y: Any, *, steps: int = 100) -> Bunch:
-        """Raise the rate from batch to batch and watch the loss (Smith 2017, "range test").
-
-        Nothing is fitted: the network is put together as `fit` would, and thrown away.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        y : array-like
-            As in `fit`.
-        steps : int, default=100
-            Batches; the rate grows from 1e-6 to 1 in as many equal factors.
-
-        Returns
-        -------
-        Bunch
-            `rate` and `loss` (smoothed), ndarray (m,), m <= `steps`: it ends where the loss
-            explodes; `suggestion`, the rate at which the loss falls most steeply.
-        """
-        return find_rate(clone(self)._begin(X, y, None, None, None), steps)
 
     def search(self, X: Any, y: Any, *, groups: Any = None, held_out: Any = None) -> Bunch:
         """Try the rates, and the numbers of blocks, that ``learning_rate="auto"`` tries.

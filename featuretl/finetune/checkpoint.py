@@ -12,7 +12,7 @@ import torch
 from featuretl.exceptions import InputError
 from featuretl.finetune.loop import State, Trainer
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Checkpoint:

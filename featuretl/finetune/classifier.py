@@ -71,8 +71,6 @@ class FineTuneClassifier(Responses, BaseFineTune):
         Factor on all rates once the blocks have joined after `head_epochs`.
     batch_size : int, default=32
     weight_decay : float >= 0, default=1e-4
-    label_smoothing : float in [0, 1), default=0.0
-        Share of each target spread evenly over the classes.
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes; None or "balanced" for multi-label `y`.
     augment : {"auto", "none", "light", "strong"} or callable, default="auto"
@@ -89,9 +87,8 @@ class FineTuneClassifier(Responses, BaseFineTune):
         loss there, and keep the best epoch's weights.
     validation_fraction : float in (0, 1), default=0.2
         Share of the images, or groups, of the inner split.
-    average : {"none", "ema", "soup"}, default="none"
-        Use the exponential moving average of the weights (over about two epochs), or the mean of
-        the three best epochs' (of those that improve the held-out loss, where there is one).
+    average : {"none", "ema"}, default="none"
+        "ema": use the exponential moving average of the weights, over about two epochs.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the learning part in training. "auto" is bfloat16 on a GPU that has it, else float32.
     cache_trunk : bool or "auto", default="auto"
@@ -156,7 +153,7 @@ class FineTuneClassifier(Responses, BaseFineTune):
     References
     ----------
     Kumar, Raghunathan, Jones, Ma and Liang, Fine-Tuning can Distort Pretrained Features and
-    Underperform Out-of-Distribution, 2022 (LP-FT). Wortsman et al., Model soups, 2022.
+    Underperform Out-of-Distribution, 2022 (LP-FT).
 
     Examples
     --------
@@ -187,7 +184,6 @@ class FineTuneClassifier(Responses, BaseFineTune):
         unfrozen_rate: float = 1.0,
         batch_size: int = 32,
         weight_decay: float = 1e-4,
-        label_smoothing: float = 0.0,
         class_weight: Any = None,
         augment: Any = "auto",
         batch_norm: str = "frozen",
@@ -219,7 +215,6 @@ class FineTuneClassifier(Responses, BaseFineTune):
         self.unfrozen_rate = unfrozen_rate
         self.batch_size = batch_size
         self.weight_decay = weight_decay
-        self.label_smoothing = label_smoothing
         self.class_weight = class_weight
         self.augment = augment
         self.batch_norm = batch_norm

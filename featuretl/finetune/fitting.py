@@ -175,15 +175,6 @@ class Fitting:
         network = TunedNetwork(self.split.top, new_head(self._p.head, d, outputs, self.seed))
         return network.to(self.backbone.device)
 
-    def start_at_probe(self) -> TunedNetwork:
-        """Return the network that training starts from."""
-        network = self.start()
-        if self._p.head == "probe":
-            embeddings = self._embeddings(network)
-            strength = self._set_probe(network, embeddings, self.rows, None)
-            self._set_probe(network, embeddings, self.rows, self._problem.soften(strength))
-        return network
-
     @cached_property
     def _contents(self) -> list[bytes]:
         return contents_of(self._images)
@@ -241,10 +232,7 @@ class Fitting:
     def task(self, network: TunedNetwork, rows: np.ndarray, held_out: Any = None) -> Task:
         """Return the task of training `network` on `rows`."""
         problem = self._problem
-        smoothing = getattr(self._p, "label_smoothing", 0.0)
-        objective = Objective(
-            problem.kind, problem.target, problem.weight, smoothing, self.backbone.device
-        )
+        objective = Objective(problem.kind, problem.target, problem.weight, self.backbone.device)
         return Task(network, self.split.blocks, self.activations, objective, rows, held_out)
 
     def training(self, learning_rate: float) -> Training:

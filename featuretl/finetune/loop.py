@@ -20,9 +20,8 @@ from featuretl.finetune.objective import Objective
 from featuretl.finetune.schedules import rate_factor
 
 OPTIMIZERS = ("sgd", "adamw", "adam", "rmsprop")
-AVERAGES = ("none", "ema", "soup")
+AVERAGES = ("none", "ema")
 
-_SOUP = 3
 # A probe's gradient on features that it never saw move is rarely, but then much, longer.
 _LONGEST_GRADIENT = 5.0
 _EMA_EPOCHS = 2.0
@@ -89,7 +88,6 @@ class State:
     best_loss: float = np.inf
     best_epoch: int = 0
     best: dict[str, torch.Tensor] = field(default_factory=dict)
-    soup: list[tuple[float, dict[str, torch.Tensor]]] = field(default_factory=list)
 
 
 class Trainer:
@@ -214,9 +212,6 @@ class Trainer:
         """Keep the tensors that may be wanted at the end, and stop when nothing gets better."""
         state, training = self.state, self.training
         loss = record.get("validation_loss", -float(state.epoch))  # unjudged: the latest is best
-        if training.average == "soup":
-            state.soup.append((loss, snapshot(self.task.network)))
-            state.soup = sorted(state.soup, key=lambda item: item[0])[:_SOUP]
         if loss < state.best_loss:
             state.best_loss, state.best_epoch = loss, state.epoch
             if training.early_stopping is not None:
@@ -227,26 +222,11 @@ class Trainer:
 
     def _keep_the_best(self) -> None:
         network, state = self.task.network, self.state
-        if self.training.average == "soup" and state.soup:
-            network.load_state_dict(self._cooked())
-        elif state.best:
+        if state.best:
             network.load_state_dict(state.best)
         elif self.average is not None:
             network.load_state_dict(snapshot(self.average.module))
         network.eval()
-
-    def _cooked(self) -> dict[str, torch.Tensor]:
-        """Return the greedy soup (Wortsman et al. 2022): the mean of those that improve it."""
-        chosen = [self.state.soup[0][1]]
-        if self.task.held_out is None:
-            return _mean([tensors for _, tensors in self.state.soup])
-        best = self.state.soup[0][0]
-        for _, tensors in self.state.soup[1:]:
-            self.task.network.load_state_dict(_mean([*chosen, tensors]))
-            losses, _ = judge(self.task.network, self.task, self.task.held_out, self.training)
-            if losses.mean() <= best:
-                best, chosen = losses.mean(), [*chosen, tensors]
-        return _mean(chosen)
 
     def _is_out_of_time(self) -> bool:
         limit = self.training.seconds
@@ -300,16 +280,6 @@ def _optimizer(task: Task, training: Training) -> torch.optim.Optimizer:
     return kinds[training.optimizer](
         options, lr=training.learning_rate, weight_decay=training.weight_decay
     )
-
-
-def _mean(states: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Return the mean of tensors; of integers the first."""
-    return {
-        name: torch.stack([state[name] for state in states]).mean(dim=0)
-        if first.is_floating_point()
-        else first
-        for name, first in states[0].items()
-    }
 
 
 def _autocast(device: torch.device, bfloat16: bool) -> Any:

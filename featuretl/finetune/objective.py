@@ -18,9 +18,6 @@ class Objective:
         Class numbers (n,), labels of 0 and 1 (n, labels), or values (n, outputs).
     weight : ndarray of shape (n,) or (n, labels)
         Weights; scaled to a mean of 1.
-    label_smoothing : float in [0, 1)
-        Share of the target that is spread evenly over the classes (or both values of a label), in
-        training only.
     device : torch.device
     """
 
@@ -29,10 +26,9 @@ class Objective:
         kind: str,
         target: np.ndarray,
         weight: np.ndarray,
-        label_smoothing: float,
         device: torch.device,
     ) -> None:
-        self.kind, self._smoothing = kind, label_smoothing
+        self.kind = kind
         dtype = torch.int64 if kind == "softmax" else torch.float32
         self._target = torch.as_tensor(np.asarray(target), dtype=dtype).to(device)
         scaled = weight.reshape(len(target), -1) / weight.mean()
@@ -40,12 +36,12 @@ class Objective:
 
     def loss(self, outputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """Return the weighted mean loss of `rows`, to be minimised."""
-        losses = self._losses(outputs.float(), rows, self._smoothing)
+        losses = self._losses(outputs.float(), rows)
         return (losses * self._weight[rows]).mean()
 
     def held_out_losses(self, outputs: torch.Tensor, rows: np.ndarray) -> np.ndarray:
-        """Return the weighted loss of each of `rows`, without smoothing: float64 (k,)."""
-        losses = self._losses(outputs.float(), rows, 0.0) * self._weight[rows]
+        """Return the weighted loss of each of `rows`: float64 (k,)."""
+        losses = self._losses(outputs.float(), rows) * self._weight[rows]
         return losses.mean(dim=1).double().cpu().numpy()
 
     def weights(self, rows: np.ndarray) -> np.ndarray:
@@ -65,15 +61,11 @@ class Objective:
             right = -torch.square(outputs - target).mean(dim=1)
         return right.double().cpu().numpy()
 
-    def _losses(self, outputs: torch.Tensor, rows: np.ndarray, smoothing: float) -> torch.Tensor:
+    def _losses(self, outputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """Return losses (k, 1), or (k, labels)."""
         target = self._target[rows]
         if self.kind == "softmax":
-            loss = functional.cross_entropy(
-                outputs, target, reduction="none", label_smoothing=smoothing
-            )
-            return loss[:, None]
+            return functional.cross_entropy(outputs, target, reduction="none")[:, None]
         if self.kind == "binary":
-            target = target * (1 - smoothing) + smoothing / 2
             return functional.binary_cross_entropy_with_logits(outputs, target, reduction="none")
         return torch.square(outputs - target).mean(dim=1, keepdim=True)

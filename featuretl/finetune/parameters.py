@@ -47,8 +47,7 @@ def check_parameters(estimator: Any) -> None:
         )
     for name in ("weight_decay", "decay_rate", "unfrozen_rate"):
         _check_number(owner, name, getattr(p, name), 0)
-    for name in ("warmup", "label_smoothing"):
-        _check_number(owner, name, getattr(p, name, 0.0), 0, below=1)
+    _check_number(owner, "warmup", p.warmup, 0, below=1)
     _check_number(owner, "layer_decay", p.layer_decay, 0, at_most=1, open_below=True)
     _check_number(owner, "validation_fraction", p.validation_fraction, 0, below=1, open_below=True)
     if p.time_budget is not None:

@@ -73,9 +73,8 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         loss there, and keep the best epoch's weights.
     validation_fraction : float in (0, 1), default=0.2
         Share of the images, or groups, of the inner split.
-    average : {"none", "ema", "soup"}, default="none"
-        Use the exponential moving average of the weights (over about two epochs), or the mean of
-        the three best epochs' (of those that improve the held-out loss, where there is one).
+    average : {"none", "ema"}, default="none"
+        "ema": use the exponential moving average of the weights, over about two epochs.
     precision : {"auto", "float32", "bfloat16"}, default="auto"
         Of the learning part in training. "auto" is bfloat16 on a GPU that has it, else float32.
     cache_trunk : bool or "auto", default="auto"

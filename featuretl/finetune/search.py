@@ -144,7 +144,6 @@ def _short(training: Training, candidate: Candidate, epochs: int, deadline: floa
         epochs=epochs,
         seconds=seconds,
         early_stopping=None,
-        average="none" if training.average == "soup" else training.average,
     )
 
 

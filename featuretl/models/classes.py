@@ -176,7 +176,9 @@ CLASSES: dict[str, Kept] = {
         check=check_novelty,
     ),
     "FineTuneClassifier": Kept(
-        "featuretl.finetune.classifier", {**_TUNED, "classes_": "labels[c]", "_multilabel": "bool"}
+        "featuretl.finetune.classifier",
+        {**_TUNED, "classes_": "labels[c]", "_multilabel": "bool"},
+        former=("label_smoothing",),
     ),
     "FineTuneRegressor": Kept(
         "featuretl.finetune.regressor", {**_TUNED, "_scaling": "plain", "_flat": "bool"}

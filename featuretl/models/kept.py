@@ -30,6 +30,8 @@ class Kept:
         Attributes that are not kept, and what they are after loading.
     left_out : tuple of str
         Attributes that are neither kept nor there after loading.
+    former : tuple of str
+        Parameters of training that files of earlier versions hold; they are skipped.
     check : callable, optional
         Raises ValueError unless the attributes of a fitted object fit together; called before it is
         written and after it is made.
@@ -41,6 +43,7 @@ class Kept:
     attributes: dict[str, str]
     fresh: dict[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    former: tuple[str, ...] = ()
     check: Callable[[Any], None] | None = None
     finish: Callable[[Any], None] | None = None
 

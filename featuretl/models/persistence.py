@@ -227,6 +227,8 @@ class _Maker:
         kept = CLASSES[name]
         cls = kept.load(name)
         recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
+        for attribute in kept.former:
+            state.pop(attribute, None)
         is_fitted = _check_state(name, cls, kept, state)
         if kept.weights in state:
             state[kept.weights] = self._weights_of(state[kept.weights])

@@ -171,15 +171,6 @@ def test_partial_fit_takes_more_epochs_and_more_data(quick, photos, labels):
         model.partial_fit(photos[:2], ["flower", "palace"])
 
 
-def test_the_learning_rate_finder(quick, photos, labels):
-    model = quick()
-    found = model.find_learning_rate(photos, labels, steps=20)
-    assert len(found.rate) == len(found.loss) <= 20
-    assert found.rate[0] == pytest.approx(1e-6)
-    assert 1e-6 <= found.suggestion <= 1
-    assert not hasattr(model, "classes_")
-
-
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

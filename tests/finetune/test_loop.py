@@ -17,7 +17,10 @@ def begun(quick, photos, labels):
 
     def make(**parameters):
         fitting = quick(**parameters)._begin(photos, labels, None, None, None)
-        network = fitting.start_at_probe()
+        network = fitting.start()
+        if fitting._p.head == "probe":
+            embeddings = fitting._embeddings(network)
+            fitting._set_probe(network, embeddings, fitting.rows, fitting._problem.soften(1.0))
         return fitting.task(network, fitting.rows), fitting.training(0.003)
 
     return make
@@ -86,17 +89,12 @@ def test_every_optimizer_lowers_the_loss(begun, optimizer, schedule):
     assert records[-1]["loss"] < records[0]["loss"]
 
 
-@pytest.mark.parametrize("average", ["ema", "soup"])
-def test_averages_are_means_of_what_training_saw(begun, average):
+def test_the_moving_average_is_not_the_last_epoch(begun):
     task, training = begun()
     seen = []
-    how = dataclasses.replace(training, average=average, epochs=3)
+    how = dataclasses.replace(training, average="ema", epochs=3)
     Trainer(task, how, lambda trainer: seen.append(snapshot(task.network))).run()
-    kept = task.network.state_dict()["head.weight"]
-    assert not torch.equal(kept, seen[-1]["head.weight"])
-    if average == "soup":
-        mean = torch.stack([tensors["head.weight"] for tensors in seen]).mean(dim=0)
-        torch.testing.assert_close(kept, mean)
+    assert not torch.equal(task.network.state_dict()["head.weight"], seen[-1]["head.weight"])
 
 
 def test_early_stopping_keeps_the_best_epoch(begun):

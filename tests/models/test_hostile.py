@@ -336,6 +336,12 @@ def tuned(photos):
     return model.fit(photos[::4], ["a", "b"] * 3)
 
 
+def test_parameters_of_earlier_versions_are_skipped(tuned, forge, model_file):
+    save_model(tuned, model_file)
+    twin = load_model(forge(replace("label_smoothing", 0.1)))
+    assert twin.get_params().keys() == tuned.get_params().keys()
+
+
 def test_images_that_are_prepared_otherwise_are_warned_of(pipeline, forge, model_file):
     save_model(pipeline, model_file)
 
