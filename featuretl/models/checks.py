@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-
-# Those that take no parameters of their own.
-_METRICS = ("minkowski", "euclidean", "l2", "manhattan", "l1", "cityblock", "chebyshev", "cosine")
 
 
 def check_svm(svm: Any) -> None:
@@ -67,42 +63,6 @@ def check_novelty(detector: Any) -> None:
     )
     if not fits:
         raise ValueError("the arrays of its NoveltyDetector do not fit together")
-
-
-def check_layers(mlp: Any) -> None:
-    """Raise ValueError unless the layers of an MLP follow each other."""
-    coefs, intercepts = list(mlp.coefs_), list(mlp.intercepts_)
-    are_arrays = all(
-        isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in coefs + intercepts
-    )
-    fits = (
-        are_arrays
-        and all(coef.ndim == 2 for coef in coefs)
-        and mlp.n_layers_ == len(coefs) + 1
-        and [len(coefs[0]), coefs[-1].shape[1]] == [mlp.n_features_in_, mlp.n_outputs_]
-        and [coef.shape[1:] for coef in coefs] == [intercept.shape for intercept in intercepts]
-        and all(one.shape[1] == len(two) for one, two in pairwise(coefs))
-    )
-    if not fits:
-        raise ValueError(f"the layers of its {type(mlp).__name__} do not fit together")
-
-
-def check_neighbors(model: Any) -> None:
-    """Raise ValueError if distances are of a kind that takes parameters, or another matrix."""
-    if model.metric not in _METRICS or model.metric_params:
-        raise ValueError(f"the metric of its {type(model).__name__} is none of {_METRICS}")
-
-
-def index_neighbors(model: Any) -> None:
-    """Let scikit-learn check the rows that a k-NN model keeps, and build its tree anew.
-
-    A tree from a file would be believed by C code: who forged one could read any memory.
-    """
-    names = vars(model).pop("feature_names_in_", None)
-    y = model.classes_[model._y] if hasattr(model, "classes_") else model._y
-    model.fit(model._fit_X, y)
-    if names is not None:
-        model.feature_names_in_ = names
 
 
 def check_views(model: Any) -> None:

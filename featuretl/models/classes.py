@@ -266,7 +266,7 @@ CLASSES: dict[str, Kept] = {
 }
 
 INSTEAD = (
-    "use a head of featuretl, or LogisticRegression, LinearSVC, SVC, Ridge, SVR, KNeighbors.., MLP.. "
-    "or SelfTrainingClassifier, after StandardScaler, Normalizer or PCA; skops.io.dump keeps most "
-    "others, and asks on loading which types you trust"
+    "use a head of featuretl, or LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "
+    "StandardScaler, Normalizer or PCA; skops.io.dump keeps most others, and asks on loading which "
+    "types you trust"
 )

@@ -35,8 +35,6 @@ class Kept:
     check : callable, optional
         Raises ValueError unless the attributes of a fitted object fit together; called before it is
         written and after it is made.
-    finish : callable, optional
-        Makes what is left out of a fitted object that is loaded.
     """
 
     module: str
@@ -45,12 +43,6 @@ class Kept:
     left_out: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
     check: Callable[[Any], None] | None = None
-    finish: Callable[[Any], None] | None = None
-
-    @property
-    def weights(self) -> str:
-        """Name of the attribute that says where a backbone's weights are; those of k-NN are others."""
-        return "weights" if self.module.startswith("featuretl.") else ""
 
     def load(self, name: str) -> type:
         """Import the class."""

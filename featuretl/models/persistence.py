@@ -39,9 +39,8 @@ def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = 
     Kept are the heads, `ImageEmbedder`, `NoveltyDetector`, `FineTuneClassifier`,
     `TransferClassifier`, their regressors and `TransferMultiTask`, and pipelines of these with
     scikit-learn's StandardScaler, Normalizer, PCA,
-    LogisticRegression, LinearSVC, SVC, Ridge, SVR, Nystroem, KNeighborsClassifier and -Regressor
-    (of the rows that they hold the index is made anew), MLPClassifier and -Regressor,
-    SelfTrainingClassifier and TransformedTargetRegressor. For other steps there is
+    LogisticRegression, LinearSVC, SVC, Ridge, SVR, Nystroem and TransformedTargetRegressor. For
+    other steps, such as a KNeighborsClassifier or an MLPClassifier, there is
     ``skops.io.dump``, whose files are loaded with a list of the types that one trusts: see
     ``examples/other_steps.py``.
 
@@ -199,7 +198,7 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
             f"with: {error}."
         ) from error
     for attribute, content in contents.items():
-        if attribute == kept.weights and content not in ("auto", "random"):
+        if attribute == "weights" and content not in ("auto", "random"):
             content = _FROM_FILE
         try:
             state[attribute] = packer.pack(content)
@@ -230,8 +229,8 @@ class _Maker:
         for attribute in kept.former:
             state.pop(attribute, None)
         is_fitted = _check_state(name, cls, kept, state)
-        if kept.weights in state:
-            state[kept.weights] = self._weights_of(state[kept.weights])
+        if "weights" in state:
+            state["weights"] = self._weights_of(state["weights"])
         if name == "BackboneSpec":
             backbone = state.pop("name")
             return BackboneSpec.of("load_model", backbone, **state)
@@ -239,8 +238,6 @@ class _Maker:
         vars(made).update({**parameters(cls), **kept.fresh, **state})
         if is_fitted and kept.check:
             kept.check(made)
-        if is_fitted and kept.finish:
-            kept.finish(made)
         if name == "ImageEmbedder":
             _check_recipe(made, json.loads(recipe))
         return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from featuretl.models.checks import check_layers, check_neighbors, check_svm, index_neighbors
+from featuretl.models.checks import check_svm
 from featuretl.models.kept import COLUMNS, LINEAR, Kept
 
 # LIBSVM, in C, believes the numbers that it is given: `check_svm` looks at them, too.
@@ -28,34 +28,6 @@ _SVM = {
     "shape_fit_": "plain",
     "_num_iter": "int32[i]",
 }
-_LAYERS = {
-    **COLUMNS,
-    "loss?": "str",
-    "coefs_": "plain",
-    "intercepts_": "plain",
-    "n_layers_": "int",
-    "n_outputs_": "int",
-    "out_activation_": "str",
-    "n_iter_": "int",
-    "t_": "int",
-    "loss_": "float",
-    "loss_curve_?": "plain",
-    "best_loss_?": "none|float",
-    "validation_scores_?": "plain",
-    "best_validation_score_?": "none|float",
-    "_no_improvement_count?": "int",
-}
-# What training works with, and what early stopping goes back to.
-_WORK = (
-    "_random_state",
-    "_optimizer",
-    "_best_coefs",
-    "_best_intercepts",
-    "_coef_indptr",
-    "_intercept_indptr",
-)
-_INDEX = ("_tree", "_fit_method", "effective_metric_", "effective_metric_params_", "n_samples_fit_")
-
 STEPS: dict[str, Kept] = {
     "Pipeline": Kept("sklearn.pipeline", {"_sklearn_output_config?": "plain"}),
     "StandardScaler": Kept(
@@ -111,55 +83,6 @@ STEPS: dict[str, Kept] = {
         "sklearn.svm",
         {**_SVM, "support_vectors_": "float[s,d]", "n_iter_": "int"},
         check=check_svm,
-    ),
-    "KNeighborsClassifier": Kept(
-        "sklearn.neighbors",
-        {
-            **COLUMNS,
-            "radius?": "none",
-            "classes_": "labels[c]",
-            "outputs_2d_": "bool",
-            "_fit_X": "float[n,d]",
-            "_y": "int[n]",
-        },
-        left_out=_INDEX,
-        check=check_neighbors,
-        finish=index_neighbors,
-    ),
-    "KNeighborsRegressor": Kept(
-        "sklearn.neighbors",
-        {
-            **COLUMNS,
-            "radius?": "none",
-            "_fit_X": "float[n,d]",
-            "_y": "float[n]|float[n,k]|int[n]|int[n,k]",
-        },
-        left_out=_INDEX,
-        check=check_neighbors,
-        finish=index_neighbors,
-    ),
-    "MLPClassifier": Kept(
-        "sklearn.neural_network",
-        {**_LAYERS, "classes_": "labels[c]", "_label_binarizer": "LabelBinarizer"},
-        left_out=_WORK,
-        check=check_layers,
-    ),
-    "MLPRegressor": Kept("sklearn.neural_network", _LAYERS, left_out=_WORK, check=check_layers),
-    "LabelBinarizer": Kept(
-        "sklearn.preprocessing",
-        {"classes_": "labels[c]", "y_type_": "str", "sparse_input_": "bool"},
-    ),
-    "SelfTrainingClassifier": Kept(
-        "sklearn.semi_supervised",
-        {
-            **COLUMNS,
-            "classes_": "labels[c]",
-            "estimator_": "plain",
-            "transduction_": "labels[n]",
-            "labeled_iter_": "int[n]",
-            "n_iter_": "int",
-            "termination_condition_": "str",
-        },
     ),
     "Nystroem": Kept(
         "sklearn.kernel_approximation",

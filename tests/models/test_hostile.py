@@ -13,10 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_iris
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.semi_supervised import SelfTrainingClassifier
 from sklearn.svm import SVC
 
 from featuretl import (
@@ -207,66 +204,6 @@ def test_libsvm_is_not_given_what_it_would_believe(attribute, change, forge, mod
     assert_refused(forge(tensor(attribute, change)), "do not fit together|must be")
 
 
-def knn():
-    return KNeighborsClassifier(algorithm="kd_tree")
-
-
-def mlp():
-    return MLPClassifier((5,), solver="lbfgs", max_iter=500, random_state=0)
-
-
-def self_training():
-    return SelfTrainingClassifier(LinearProbeClassifier())
-
-
-def layer(change_array):
-    def change(model, tensors):
-        name = model["state"]["coefs_"][0]["array"]
-        tensors[name] = np.ascontiguousarray(change_array(tensors[name]))
-
-    return change
-
-
-STEP_CHANGES = {
-    "an index to believe": (knn, replace("_tree", "x"), "'_tree', which is not allowed"),
-    "a method to believe": (knn, replace("_fit_method", "kd_tree"), "'_fit_method', which is not"),
-    "a count to believe": (knn, replace("n_samples_fit_", 10**9), "'n_samples_fit_', which is not"),
-    "rows of NaN": (knn, tensor("_fit_X", lambda a: a * np.nan), "contains NaN"),
-    "rows of another width": (knn, tensor("_fit_X", lambda a: a[:, :3]), "_fit_X"),
-    "fewer rows": (knn, tensor("_fit_X", lambda a: a[:9]), "_y of its"),
-    "classes out of range": (knn, tensor("_y", lambda a: a + 10**6), "IndexError"),
-    "classes that are numbers": (knn, tensor("_y", lambda a: a + 0.5), "_y of its"),
-    "more neighbours than rows": (knn, replace("n_neighbors", 10**6), "n_neighbors"),
-    "a leaf of nothing": (knn, replace("leaf_size", 0), "leaf_size"),
-    "a leaf that overflows": (knn, replace("leaf_size", 2**70), "cannot be loaded"),
-    "a matrix of distances": (knn, replace("metric", "precomputed"), "the metric of its"),
-    "a metric with parameters": (knn, replace("metric_params", {"dict": [["w", 1]]}), "the metric"),
-    "another algorithm": (knn, replace("algorithm", "evil"), "algorithm"),
-    "layers that do not follow": (mlp, layer(lambda a: a[:, :4]), "layers of its MLPClassifier do"),
-    "a layer of another width": (mlp, layer(lambda a: a[:3]), "layers of its MLPClassifier do"),
-    "a layer of numbers": (mlp, layer(lambda a: a.astype(int)), "layers of its MLPClassifier do"),
-    "layers that are none": (mlp, replace("coefs_", 1), "cannot be loaded"),
-    "no layers": (mlp, replace("coefs_", []), "cannot be loaded"),
-    "a random state": (mlp, replace("_random_state", 1), "'_random_state', which is not allowed"),
-    "another activation": (mlp, replace("activation", "eval"), "cannot be loaded"),
-    "another output": (mlp, replace("out_activation_", "eval"), "cannot be loaded"),
-    "no binarizer": (mlp, replace("_label_binarizer", None), "_label_binarizer of its"),
-    "no estimator": (self_training, replace("estimator_", "x"), "cannot be loaded"),
-    "another estimator": (
-        self_training,
-        lambda m, t: m["state"].update(estimator_=m["state"]["estimator"]),
-        "is not fitted yet",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", STEP_CHANGES)
-def test_forged_steps_are_refused(name, forge, model_file):
-    make, change, message = STEP_CHANGES[name]
-    save_model(fitted_once(make), model_file)
-    assert_refused(forge(change), message)
-
-
 def descend(model, path):
     for step in path:
         model = model[step]
@@ -414,7 +351,7 @@ JSON = st.recursive(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
 )
-@pytest.mark.parametrize("make", [LinearProbeClassifier, knn, mlp, self_training])
+@pytest.mark.parametrize("make", [LinearProbeClassifier, SVC])
 @given(data=st.data())
 def test_forged_values_are_refused_or_the_model_predicts(make, data, forge, model_file, iris):
     save_model(fitted_once(make), model_file)

@@ -75,39 +75,14 @@ HEADS = {
     "linear svc": make_pipeline(Normalizer(), LinearSVC()),
     "svc": make_pipeline(StandardScaler(), SVC()),
     "pairwise svc": SVC(decision_function_shape="ovo"),
-    "neighbours": make_pipeline(StandardScaler(), KNeighborsClassifier(algorithm="kd_tree")),
-    "ball tree": KNeighborsClassifier(3, weights="distance", algorithm="ball_tree", leaf_size=9),
-    "cosine": make_pipeline(Normalizer(), KNeighborsClassifier(metric="cosine")),
-    "mlp": make_pipeline(StandardScaler(), MLPClassifier((9, 5), max_iter=30, random_state=0)),
-    "early mlp": MLPClassifier((9,), early_stopping=True, learning_rate_init=0.01, random_state=0),
-    "mlp of lbfgs": MLPClassifier((9,), solver="lbfgs", max_iter=300, random_state=0),
-    "self-training": SelfTrainingClassifier(LogisticRegression(max_iter=1000)),
 }
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_heads_predict_the_same_bits(name, iris, tmp_path):
     X, y = iris
-    if name == "self-training":  # a third without a label
-        y = np.where(np.arange(150) % 3, np.unique(y, return_inverse=True)[1], -1)
     model = HEADS[name].fit(X, y)
     assert_same(model, through_file(model, tmp_path), X)
-
-
-def test_a_hidden_layer_learns_on_after_loading(iris, tmp_path):
-    model = through_file(MLPClassifier((9,), max_iter=5, random_state=0).fit(*iris), tmp_path)
-    before = model.coefs_[0].copy()
-    assert (model.partial_fit(*iris).coefs_[0] != before).any()
-
-
-def test_neighbours_keep_rows_and_no_index(iris, tmp_path):
-    frame = pd.DataFrame(iris[0], columns=list("abcd"))
-    model = KNeighborsClassifier(algorithm="kd_tree").fit(frame, iris[1])
-    twin = through_file(model, tmp_path)
-    assert b'"_tree' not in (tmp_path / "model.featuretl").read_bytes()
-    assert twin.feature_names_in_.tolist() == list("abcd")
-    for one, two in zip(model.kneighbors(frame), twin.kneighbors(frame), strict=True):
-        np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("labels", ["text", "object", "int", "float", "bool", "labels"])
@@ -133,8 +108,6 @@ def test_classes_keep_their_type(labels, iris, tmp_path):
     [
         LinearProbeRegressor(),
         make_pipeline(StandardScaler(), Ridge()),
-        KNeighborsRegressor(weights="distance"),
-        MLPRegressor(hidden_layer_sizes=(9,), solver="lbfgs", random_state=0),
         TransformedTargetRegressor(make_pipeline(StandardScaler(), SVR()), transformer=StandardScaler()),
     ],
     ids=lambda model: type(model).__name__,
@@ -275,6 +248,7 @@ def test_what_only_mattered_in_training_is_left_out_with_a_warning(iris, tmp_pat
     assert_same(model, twin, iris[0])
 
 
+@pytest.mark.filterwarnings("ignore:y contains no unlabeled samples")
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -284,11 +258,14 @@ def test_what_only_mattered_in_training_is_left_out_with_a_warning(iris, tmp_pat
             make_pipeline(RandomForestClassifier(2)),
             r"as steps of Pipeline; .*skops\.io\.dump keeps",
         ),
+        (KNeighborsClassifier(), r"a KNeighborsClassifier; .*skops\.io\.dump keeps"),
+        (KNeighborsRegressor(), r"a KNeighborsRegressor; .*skops\.io\.dump keeps"),
+        (MLPClassifier((2,), solver="lbfgs"), r"a MLPClassifier; .*skops\.io\.dump keeps"),
         (
-            KNeighborsClassifier(metric="mahalanobis", metric_params={"VI": np.eye(4)}),
-            "the metric of",
+            MLPRegressor(hidden_layer_sizes=(2,), solver="lbfgs"),
+            r"a MLPRegressor; .*skops\.io\.dump keeps",
         ),
-        (KNeighborsClassifier(metric=np.ptp), "the metric of"),
+        (SelfTrainingClassifier(LogisticRegression()), r"SelfTraining.*skops\.io\.dump keeps"),
         (make_pipeline(FunctionTransformer(np.sqrt), Ridge()), "a FunctionTransformer as steps"),
         (
             TransformedTargetRegressor(
@@ -302,10 +279,8 @@ def test_what_only_mattered_in_training_is_left_out_with_a_warning(iris, tmp_pat
 )
 def test_what_cannot_be_kept_is_refused(model, message, iris, tmp_path):
     X, y = iris
-    if callable(getattr(model, "metric", None)):
-        model.set_params(metric=lambda a, b: np.abs(a - b).sum())
     if "not fitted" not in message:
-        model.fit(X, y if "Classifier" in repr(model) else X[:, 0])
+        model.fit(X, y.astype(object) if "Classifier" in repr(model) else X[:, 0])
     with pytest.raises(ModelError, match=message):
         save_model(model, tmp_path / "model.featuretl")
     assert not list(tmp_path.glob("model*"))
