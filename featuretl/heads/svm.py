@@ -11,7 +11,7 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_bool, check_int, check_option, parameter_error
+from featuretl._validation import check_bool, check_option, parameter_error
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._calibration import best_temperature, calibration_of
 from featuretl.heads._fitted import forget
@@ -31,6 +31,7 @@ from featuretl.heads._targets import (
 Array = np.ndarray[Any, Any]
 
 _MOST_EXACT_ROWS = 4000
+_N_COMPONENTS = 1000
 _AUTO_GAMMAS = (0.03, 0.1, 0.3, 1.0)
 # Where no choice can be judged.
 _UNTESTED_C = {"linear": 0.01, "rbf": 1.0}
@@ -49,7 +50,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         ones the smallest counts, but none that always predicts the same class.
     kernel : {"linear", "rbf"}, default="linear"
         "linear": one-vs-rest squared hinge loss, solved in the primal, for any number of rows.
-        "rbf": scikit-learn's `SVC` (hinge loss, one-vs-one) up to 4000 rows; above, Nystroem
+        "rbf": scikit-learn's `SVC` (hinge loss, one-vs-one) up to 4000 rows; above, 1000 Nystroem
         features under the linear machine, with a warning.
     gamma : float > 0, "scale" or "cv", default="cv"
         Width of the RBF kernel ``exp(-gamma ||z - z'||^2)`` on standardised features. "scale" is
@@ -57,10 +58,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     Cs : "auto" or array-like of float > 0, default="auto"
         What ``C="cv"`` tries: "auto" walks up the decades from 1e-5 to 10 and refines around the
         peak; for `SVC` it tries 0.1, 1, 10 and 100.
-    approximate : "auto" or bool, default="auto"
-        Whether "rbf" uses Nystroem features; "auto" does above 4000 rows, and says so.
-    n_components : int >= 1, default=1000
-        Nystroem features.
     cv : int >= 2, splitter or iterable of (train, test), default=5
         Folds; see `LinearProbeClassifier`. Where they leave one class to judge by, C is 0.01
         ("linear") or 1 ("rbf"), and the temperature is not fitted.
@@ -134,8 +131,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         kernel: str = "linear",
         gamma: float | str = "cv",
         Cs: Any = "auto",
-        approximate: bool | str = "auto",
-        n_components: int = 1000,
         cv: Any = 5,
         scaling: str = "floored",
         class_weight: Any = None,
@@ -147,8 +142,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         self.kernel = kernel
         self.gamma = gamma
         self.Cs = Cs
-        self.approximate = approximate
-        self.n_components = n_components
         self.cv = cv
         self.scaling = scaling
         self.class_weight = class_weight
@@ -240,9 +233,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         check_option(owner, "scaling", self.scaling, SCALINGS)
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
         check_grid(owner, self.Cs)
-        if self.approximate != "auto" and not isinstance(self.approximate, bool):
-            raise parameter_error(owner, "approximate", "'auto', True or False", self.approximate)
-        check_int(owner, "n_components", self.n_components, 1)
         check_folds(owner, self.cv)
         check_bool(owner, "calibrate", self.calibrate)
         if not is_positive(self.tol):
@@ -305,19 +295,18 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         if not self.approximated_:
             return [Exact(self.tol, gamma) for gamma in gammas]
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        return [Nystrom(self.tol, gamma, self.n_components, seed) for gamma in gammas]
+        return [Nystrom(self.tol, gamma, _N_COMPONENTS, seed) for gamma in gammas]
 
     def _is_approximated(self, n: int) -> bool:
-        if self.kernel == "linear" or self.approximate != "auto":
-            return self.kernel == "rbf" and self.approximate is True
-        if n > _MOST_EXACT_ROWS:
-            message = (
-                f"SVMProbeClassifier approximates the RBF kernel by {self.n_components} Nystroem "
-                f"features, because X has {n} rows, more than {_MOST_EXACT_ROWS}: set "
-                "approximate=True to agree, or False for the exact kernel (n x n numbers)."
-            )
-            warnings.warn(message, FeatureTLWarning, stacklevel=4)
-        return n > _MOST_EXACT_ROWS
+        if self.kernel == "linear" or n <= _MOST_EXACT_ROWS:
+            return False
+        message = (
+            f"SVMProbeClassifier approximates the RBF kernel by {_N_COMPONENTS} Nystroem features, "
+            f"because X has {n} rows, more than {_MOST_EXACT_ROWS}: for the exact kernel (n x n "
+            "numbers) use scikit-learn's SVC."
+        )
+        warnings.warn(message, FeatureTLWarning, stacklevel=4)
+        return True
 
     def _temperature(self) -> float:
         return float(self.calibration_.temperature)

@@ -147,6 +147,7 @@ CLASSES: dict[str, Kept] = {
             "calibration_?": "Bunch",
             "_machine": "Linear|Nystrom|Exact",
         },
+        former=("approximate", "n_components"),
     ),
     "Linear": Kept(
         "featuretl.heads._machines",

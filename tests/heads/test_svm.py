@@ -1,5 +1,3 @@
-import warnings
-
 import numpy as np
 import pytest
 from sklearn.kernel_approximation import Nystroem
@@ -13,7 +11,7 @@ from featuretl.heads.svm import SVMProbeClassifier
 
 
 def expected_failed_checks(estimator):
-    if estimator.kernel == "rbf" and estimator.approximate is not True:
+    if estimator.kernel == "rbf":
         reason = "libsvm's solution depends on the order and repetition of rows, as SVC's does"
         return {"check_sample_weight_equivalence_on_dense_data": reason}
     return {}
@@ -23,7 +21,6 @@ def expected_failed_checks(estimator):
     [
         SVMProbeClassifier(cv=2),
         SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", cv=2),
-        SVMProbeClassifier(0.1, kernel="rbf", gamma="scale", approximate=True, calibrate=False),
     ],
     expected_failed_checks=expected_failed_checks,
 )
@@ -67,11 +64,12 @@ def test_rbf_is_scikit_learns_svc(classes):
     assert not hasattr(head, "predict_proba")
 
 
-def test_all_landmarks_approximate_nothing():
+@pytest.mark.filterwarnings("ignore:SVMProbeClassifier approximates")
+def test_all_landmarks_approximate_nothing(monkeypatch):
+    monkeypatch.setattr("featuretl.heads.svm._MOST_EXACT_ROWS", 199)
     X, y = data()
-    head = SVMProbeClassifier(
-        1.0, kernel="rbf", gamma=0.2, approximate=True, n_components=200, calibrate=False
-    ).fit(X, y)
+    head = SVMProbeClassifier(1.0, kernel="rbf", gamma=0.2, calibrate=False).fit(X, y)
+    assert head.approximated_
     Z = StandardScaler().fit_transform(X)
     features = Nystroem(gamma=0.2, n_components=200, random_state=0).fit_transform(Z)
     other = SVMProbeClassifier(1.0, calibrate=False).fit(features, y)
@@ -90,13 +88,10 @@ def test_chooses_c_and_gamma_and_calibrates():
 
 def test_says_that_it_approximates():
     X, y = data(4100)
-    head = SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", n_components=50, calibrate=False)
-    with pytest.warns(FeatureTLWarning, match="50 Nystroem features, because X has 4100 rows"):
+    head = SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", calibrate=False)
+    with pytest.warns(FeatureTLWarning, match="1000 Nystroem features, because X has 4100 rows"):
         head.fit(X, y)
     assert head.approximated_
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        head.set_params(approximate=True).fit(X, y)
     assert head.score(X, y) > 0.8
 
 
@@ -119,8 +114,6 @@ def test_float16_memory_map_equals_float32(tmp_path, kernel):
         ({"kernel": "poly"}, "kernel"),
         ({"gamma": "auto"}, "gamma"),
         ({"Cs": [1, -1]}, "Cs"),
-        ({"approximate": 1}, "approximate"),
-        ({"n_components": 0}, "n_components"),
         ({"cv": 1}, "cv"),
         ({"cv": "loo"}, "cv"),
         ({"calibrate": 1}, "calibrate"),

@@ -21,6 +21,7 @@ from featuretl import (
     ImageEmbedder,
     LinearProbeClassifier,
     MultiTaskHead,
+    SVMProbeClassifier,
     load_model,
     read_card,
     save_model,
@@ -277,6 +278,14 @@ def test_parameters_of_earlier_versions_are_skipped(tuned, forge, model_file):
     save_model(tuned, model_file)
     twin = load_model(forge(replace("label_smoothing", 0.1)))
     assert twin.get_params().keys() == tuned.get_params().keys()
+    X, y = load_iris(return_X_y=True)
+    head = SVMProbeClassifier(kernel="rbf").fit(X, y)
+    save_model(head, model_file)
+    twin = load_model(
+        forge(lambda model, _: model["state"].update(approximate="auto", n_components=1000))
+    )
+    np.testing.assert_array_equal(twin.decision_function(X), head.decision_function(X))
+    assert twin.get_params() == head.get_params()
 
 
 def test_images_that_are_prepared_otherwise_are_warned_of(pipeline, forge, model_file):

@@ -70,7 +70,6 @@ HEADS = {
     "svm": SVMProbeClassifier(),
     "rbf svm": SVMProbeClassifier(kernel="rbf"),
     "uncalibrated svm": SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", calibrate=False),
-    "nystroem": SVMProbeClassifier(kernel="rbf", approximate=True, n_components=20),
     "logistic": make_pipeline(StandardScaler(), PCA(2), LogisticRegression()),
     "linear svc": make_pipeline(Normalizer(), LinearSVC()),
     "svc": make_pipeline(StandardScaler(), SVC()),
@@ -83,6 +82,14 @@ def test_heads_predict_the_same_bits(name, iris, tmp_path):
     X, y = iris
     model = HEADS[name].fit(X, y)
     assert_same(model, through_file(model, tmp_path), X)
+
+
+@pytest.mark.filterwarnings("ignore:SVMProbeClassifier approximates")
+def test_an_approximated_svm_predicts_the_same_bits(iris, tmp_path, monkeypatch):
+    monkeypatch.setattr("featuretl.heads.svm._MOST_EXACT_ROWS", 100)
+    model = SVMProbeClassifier(kernel="rbf").fit(*iris)
+    assert model.approximated_
+    assert_same(model, through_file(model, tmp_path), iris[0])
 
 
 @pytest.mark.parametrize("labels", ["text", "object", "int", "float", "bool", "labels"])

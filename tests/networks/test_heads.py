@@ -31,7 +31,7 @@ CLASSIFIERS = {
     "linear SVM": [SVMProbeClassifier(C=0.01, random_state=0)],
     "SVM without probabilities": [SVMProbeClassifier(C=0.01, calibrate=False)],
     "RBF SVM": [SVMProbeClassifier(C=1.0, **RBF)],
-    "approximate SVM": [SVMProbeClassifier(C=1.0, approximate=True, n_components=20, **RBF)],
+    "approximate SVM": [SVMProbeClassifier(C=1.0, **RBF)],
     "nearest mean": [NearestMeanClassifier()],
     "self-training": [SelfTrainingProbeClassifier()],
     "semi-supervised": [SemiSupervisedProbeClassifier()],
@@ -63,9 +63,13 @@ def fitted(steps, X, y):
     return make_pipeline(*steps).fit(X, y)
 
 
+@pytest.mark.filterwarnings("ignore:SVMProbeClassifier approximates")
 @pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_a_head_as_a_network_says_what_the_head_says(name, classes, digits):
+def test_a_head_as_a_network_says_what_the_head_says(name, classes, digits, monkeypatch):
+    if name == "approximate SVM":
+        monkeypatch.setattr("featuretl.heads.svm._MOST_EXACT_ROWS", 20)
+        monkeypatch.setattr("featuretl.heads.svm._N_COMPONENTS", 20)
     X, y = digits
     kept = y < classes
     X, y = X[kept], np.array(["zero", "one", "two", "three"])[y[kept]]
