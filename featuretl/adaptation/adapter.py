@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featuretl._labels import one_label_each
 from featuretl._uncertainty import Gain, gain_of
-from featuretl._validation import check_option
+from featuretl._validation import check_estimator_parameter, check_option, random_generator
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
 from featuretl.adaptation.maps import METHODS, align, mapped
 from featuretl.exceptions import FeatureTLWarning, InputError
@@ -262,7 +261,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise InputError("DomainAdapter(method='auto') needs y, the classes of the source.")
         y = one_label_each(type(self).__name__, y)
         check_classification_targets(y)
-        rng = check_random_state(self.random_state)
+        rng = random_generator(type(self).__name__, self.random_state)
         group = read_groups(type(self).__name__, groups, len(source))
         gap = domain_gap(source, target, y, groups=groups, random_state=rng)
         if not gap.is_clear:
@@ -297,6 +296,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Return what a head that learnt from X says of `rows` of the other domain."""
         alignment = align(method, X, other)
         head = LinearProbeClassifier(class_weight="balanced")
+        check_estimator_parameter(type(self).__name__, "estimator", self.estimator)
         head = head if self.estimator is None else clone(self.estimator)
         head.fit(mapped(alignment.source, X), codes)
         found: Array = np.asarray(head.predict(mapped(alignment.target, rows)))

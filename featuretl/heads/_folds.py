@@ -20,9 +20,8 @@ from sklearn.model_selection import (
     StratifiedShuffleSplit,
     check_cv,
 )
-from sklearn.utils import check_random_state
 
-from featuretl._validation import check_int, parameter_error
+from featuretl._validation import check_int, parameter_error, random_generator
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._groups import copies_of, group_names, joined, read_groups, taken
 from featuretl.heads._targets import Targets
@@ -66,7 +65,7 @@ def fold_of_rows(
         Once, if there are fewer folds than asked for, or a class cannot be held out and learned.
     """
     n = len(targets.codes)
-    group = read_groups(owner, groups, n)
+    group, random_state = read_groups(owner, groups, n), random_generator(owner, random_state)
     rows = np.arange(n) if weight is None else np.flatnonzero(weight > 0)
     kept = Targets(targets.classes, targets.codes[rows])
     if isinstance(cv, numbers.Integral):
@@ -171,7 +170,7 @@ class _Units:
                 fold[self.unit[rows[test]]] = number
         else:
             counts = self.counts.tocsr()[self.free]
-            fold[self.free] = _spread(counts, n_folds, check_random_state(random_state))
+            fold[self.free] = _spread(counts, n_folds, random_state)
         return self._released(fold)
 
     def _released(self, fold: Array) -> Array:

@@ -12,7 +12,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_bool, check_int, check_option, parameter_error
+from featuretl._validation import check_bool, check_int, check_option, is_word, parameter_error
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._calibration import best_temperature, calibration_of, log_loss_of_rows
 from featuretl.heads._fitted import forget
@@ -333,7 +333,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if self.C != "cv" and not is_positive(self.C):
+        if not is_word(self.C, "cv") and not is_positive(self.C):
             raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
         check_grid(owner, self.Cs)
         check_folds(owner, self.cv)

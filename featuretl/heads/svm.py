@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_bool, check_int, check_option, parameter_error
+from featuretl._validation import (
+    check_bool,
+    check_int,
+    check_option,
+    is_word,
+    parameter_error,
+    random_generator,
+)
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._calibration import best_temperature, calibration_of
 from featuretl.heads._fitted import forget
@@ -233,14 +240,14 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if self.C != "cv" and not is_positive(self.C):
+        if not is_word(self.C, "cv") and not is_positive(self.C):
             raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
-        if self.gamma not in ("cv", "scale") and not is_positive(self.gamma):
+        if not is_word(self.gamma, "cv", "scale") and not is_positive(self.gamma):
             raise parameter_error(owner, "gamma", "a number > 0, 'scale' or 'cv'", self.gamma)
         check_option(owner, "scaling", self.scaling, SCALINGS)
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
         check_grid(owner, self.Cs)
-        if self.approximate != "auto" and not isinstance(self.approximate, bool):
+        if not is_word(self.approximate, "auto") and not isinstance(self.approximate, bool):
             raise parameter_error(owner, "approximate", "'auto', True or False", self.approximate)
         check_int(owner, "n_components", self.n_components, 1)
         check_folds(owner, self.cv)
@@ -304,7 +311,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             gammas = [factor / d for factor in (_AUTO_GAMMAS if self.gamma == "cv" else (1.0,))]
         if not self.approximated_:
             return [Exact(self.tol, gamma) for gamma in gammas]
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        seed = random_generator(type(self).__name__, self.random_state).randint(2**31 - 1)
         return [Nystrom(self.tol, gamma, self.n_components, seed) for gamma in gammas]
 
     def _is_approximated(self, n: int) -> bool:

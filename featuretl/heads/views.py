@@ -19,7 +19,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from featuretl._validation import check_int, check_option
+from featuretl._validation import check_estimator_parameter, check_int, check_option
 from featuretl.exceptions import InputError
 from featuretl.heads._fitted import forget
 from featuretl.heads._groups import read_groups
@@ -260,6 +260,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         return averaged
 
     def _head(self) -> Any:
+        check_estimator_parameter(type(self).__name__, "estimator", self.estimator)
         return LinearProbeClassifier() if self.estimator is None else clone(self.estimator)
 
     def __sklearn_tags__(self) -> Tags:

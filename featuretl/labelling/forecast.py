@@ -11,11 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 
 from featuretl._labels import one_label_each
 from featuretl._uncertainty import CONFIDENCE, interval_of_share
-from featuretl._validation import check_int, parameter_error
+from featuretl._validation import (
+    check_estimator_parameter,
+    check_int,
+    parameter_error,
+    random_generator,
+)
 from featuretl.exceptions import InputError
 from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.heads._rows import check_finite
@@ -225,7 +229,8 @@ def forecast_accuracy(
     check_int(_OWNER, "n_repeats", n_repeats, 2)
     X, y = np.asarray(X), one_label_each(_OWNER, y)
     group = _checked(X, y, groups)
-    rng = check_random_state(random_state)
+    rng = random_generator(_OWNER, random_state)
+    check_estimator_parameter(_OWNER, "estimator", estimator)
     head = LinearProbeClassifier() if estimator is None else estimator
     sizes = _sizes(len(y), len(np.unique(y)))
     wrong, seen = _measure(X, y, group, sizes, head, n_repeats, rng)

@@ -9,11 +9,11 @@ import numpy as np
 from scipy.stats import chi2
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import normalize
-from sklearn.utils import Tags, check_random_state, gen_batches
+from sklearn.utils import Tags, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featuretl._uncertainty import standard_error
-from featuretl._validation import check_int, parameter_error
+from featuretl._validation import check_int, parameter_error, random_generator
 from featuretl.exceptions import InputError
 from featuretl.heads._fitted import forget
 from featuretl.heads._groups import copies_of, joined, read_groups
@@ -138,7 +138,7 @@ sign that the images have changed.
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         groups = joined(read_groups(type(self).__name__, groups, len(X)), copies_of(X))
         group = np.arange(len(X)) if groups is None else groups
-        order = check_random_state(self.random_state).permutation(len(X))
+        order = random_generator(type(self).__name__, self.random_state).permutation(len(X))
         kept, held_out = order[: self.max_references], order[-_MOST_CALIBRATED:]
         others = len(kept) - np.bincount(group[kept]).max()
         if others < self.n_neighbors:
