@@ -232,7 +232,7 @@ def codes_of(
         known = printable(", ".join(map(str, classes.tolist()[:20])))
         raise InputError(
             f"{name} of {owner} holds {len(lost)} classes that {unknown}, such as "
-            f"{printable(repr(lost[0]))}; known are {known}."
+            f"{printable(repr(lost[0]))}; it knows {known}."
         )
     return np.array(codes, int)[position]
 
