@@ -14,6 +14,7 @@ Subspace alignment (Fernando et al. 2013) and importance weighting are here to b
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,9 @@ from sklearn.preprocessing import StandardScaler
 
 import featuretl
 from featuretl import DomainAdapter, LinearProbeClassifier
+from featuretl.images.inputs import read
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
 
 _COMPONENTS = 64
 _KEPT_OF_FEW = 0.125
@@ -127,12 +131,13 @@ def batch_norm(as_json: bool) -> None:
 
 def _with_statistics_of(domain: Domain, rows: Any, embedded: Any) -> Any:
     """Return embeddings of some images by a backbone with the statistics of others."""
+    from batch_norm import reestimate
+
     images = domain.images
     with tempfile.TemporaryDirectory() as folder:
-        file = featuretl.reestimate_batch_norm(
-            [images[i] for i in rows], f"{folder}/statistics.safetensors"
-        )
-        embedder = featuretl.ImageEmbedder(weights=str(file), runtime="torch", cache=None)
+        pixels = [read(images[i]).pixels() for i in rows]
+        file = reestimate(pixels, f"{folder}/statistics.safetensors")
+        embedder = featuretl.ImageEmbedder(weights=file, runtime="torch", cache=None)
         return embedder.transform([images[i] for i in embedded])
 
 

@@ -68,7 +68,6 @@ _HOME_OF = {
     "predict_to_file": "featuretl.prediction_files",
     "rank_backbones": "featuretl.ranking.rank",
     "read_card": "featuretl.models.persistence",
-    "reestimate_batch_norm": "featuretl.networks.batch_norm",
     "save_model": "featuretl.models.persistence",
     "save_shards": "featuretl.scaleout.output",
     "suggest_labels": "featuretl.labelling.suggest",

@@ -19,9 +19,11 @@ from featuretl._labels import (
     is_label_sets,
     one_label_each,
 )
+from featuretl._uncertainty import RESAMPLES
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.heads._columns import in_column, read_column, table_of
+from featuretl.heads._groups import read_groups
 from featuretl.heads.metrics import metrics_report
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images, name_of
@@ -113,12 +115,13 @@ def evaluate_model(
     images: Any,
     y: Any,
     *,
-    n_bootstrap: int = 200,
+    groups: Any = None,
+    n_bootstrap: int = RESAMPLES,
     confidence: float = 0.95,
     random_state: Any = 0,
     progress: Progress | None = None,
 ) -> Bunch:
-    """Return the scores of a model on images whose truth is known, with bootstrap intervals.
+    """Return the scores of a model on images whose truth is known, with confidence intervals.
 
     Parameters
     ----------
@@ -130,12 +133,10 @@ def evaluate_model(
         1, for a model of several labels per image; or numbers. For a model of several tasks a
         DataFrame, or a dict, with a column for each that is to be scored; None, NaN and empty text
         are missing labels.
-    n_bootstrap : int >= 0, default=200
-        Resamples of the images; 0 gives no intervals.
-    confidence : float in (0, 1), default=0.95
-        Share of the resamples that an interval covers.
-    random_state : int, RandomState or None, default=0
-        Draws the resamples.
+    groups : array-like of shape (n,), default=None
+        Images of one group count as one draw in the intervals.
+    n_bootstrap, confidence, random_state
+        As in `metrics_report`.
     progress : callable, optional
         Called with the number of images that are done.
 
@@ -155,6 +156,7 @@ def evaluate_model(
     check_takes_images(model)
     owner = "evaluate_model"
     images = as_images(images, owner)
+    groups = read_groups(owner, groups, len(images))
     options = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": random_state}
     tasks = task_models(model)
     truth: Any
@@ -170,12 +172,12 @@ def evaluate_model(
         raise InputError(f"None of {len(images)} images could be read; there is nothing to score.")
     if tasks is None:
         every = np.arange(len(images))
-        return Bunch(**_scores(model, every, truth, parts, options), failures=failures)
+        return Bunch(**_scores(model, every, truth, groups, parts, options), failures=failures)
     reports = {}
     for name, (rows, y_of_task) in truth.items():
         of_task = [part.of_task(name) for part in parts]
         with in_column(name):
-            reports[name] = _scores(tasks[name], rows, y_of_task, of_task, options)
+            reports[name] = _scores(tasks[name], rows, y_of_task, groups, of_task, options)
     n = sum(int(part.ok.sum()) for part in parts)
     return Bunch(task="several", n=n, tasks=reports, failures=failures)
 
@@ -237,7 +239,12 @@ def known_tasks(
 
 
 def _scores(
-    model: Any, rows: Array, y: Array, parts: list[Predictions], options: dict[str, Any]
+    model: Any,
+    rows: Array,
+    y: Array,
+    groups: Array | None,
+    parts: list[Predictions],
+    options: dict[str, Any],
 ) -> Bunch:
     """Return the scores of predictions of images, of which `rows` have a truth, `y`."""
     ok = np.concatenate([part.ok for part in parts])
@@ -255,6 +262,7 @@ def _scores(
         proba,
         task=_task_of(model),
         labels=getattr(model, "classes_", None),
+        groups=None if groups is None else groups[rows[readable]],
         **options,
     )
 

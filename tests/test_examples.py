@@ -53,6 +53,11 @@ def test_every_example_is_run():
         assert len(path.read_text().splitlines()) <= 40
 
 
+def test_batch_norm(scores):
+    plain, own = scores("batch_norm")
+    assert own > plain + 0.1
+
+
 def test_pipeline(scores):
     folds, held_out = scores("pipeline")
     assert folds > 0.75

@@ -78,6 +78,28 @@ def test_scores_are_those_of_the_predictions(tiny, photos, labels):
     assert report.failures == []
 
 
+def test_groups_widen_the_intervals_of_every_task(tiny, photos, labels, with_bad, shared_cache):
+    y = [*labels[:20], *labels[:4]]  # four mistakes
+    series = ["a", "b", "c", "d"] * 6
+    alone = evaluate_model(tiny, photos, y).intervals["accuracy"]
+    together = evaluate_model(tiny, photos, y, groups=series).intervals["accuracy"]
+    assert together[1] - together[0] > 1.1 * (alone[1] - alone[0])
+    with pytest.raises(InputError, match="groups must have one entry"):
+        evaluate_model(tiny, photos, y, groups=series[:5])
+    # Images that cannot be read take their groups with them.
+    bad = [*labels[:3], "flower", *labels[3:19], "temple", *labels[19:]]
+    named = [*range(3), 99, *range(3, 19), 98, *range(19, 24)]
+    report = evaluate_model(tiny, with_bad, bad, groups=named)
+    assert report.intervals == evaluate_model(tiny, photos, labels).intervals
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    tasks = {"what": labels, "light": np.linspace(0, 1, 24)}
+    model = make_pipeline(embedder, MultiTaskHead()).fit(photos, tasks)
+    truth = {"what": [None, *y[1:]], "light": np.linspace(0, 1, 24) ** 2}
+    several = [evaluate_model(model, photos, truth, groups=of).tasks for of in (None, series)]
+    for task, score in (("what", "accuracy"), ("light", "mean_absolute_error")):
+        assert several[0][task].intervals[score] != several[1][task].intervals[score]
+
+
 def test_bad_images_are_named_and_not_scored(tiny, with_bad, labels, small_batches):
     y = [*labels[:3], "flower", *labels[3:19], "temple", *labels[19:]]
     done = []

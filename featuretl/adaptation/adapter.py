@@ -19,7 +19,9 @@ from featuretl._validation import check_option
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
 from featuretl.adaptation.maps import METHODS, align, mapped
 from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._groups import read_groups
 from featuretl.heads._targets import Targets
 from featuretl.heads.linear import LinearProbeClassifier
 
@@ -235,7 +237,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Learn; return X as an array."""
         check_option(type(self).__name__, "method", self.method, ("auto", *METHODS))
         check_folds(type(self).__name__, self.cv)
-        self.__dict__.pop("decision_", None)
+        forget(self)
         source = self._read(X, reset=True)
         if X_target is None:
             if self.method != "none":
@@ -261,18 +263,20 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         y = one_label_each(type(self).__name__, y)
         check_classification_targets(y)
         rng = check_random_state(self.random_state)
+        group = read_groups(type(self).__name__, groups, len(source))
         gap = domain_gap(source, target, y, groups=groups, random_state=rng)
         if not gap.is_clear:
             return Adaptation("none", gap, {}, None, 0)
         some = sampled(len(source), rng)
         source, y, target = source[some], y[some], target[sampled(len(target), rng)]
-        groups = None if groups is None else np.asarray(groups)[some]
+        group = None if group is None else group[some]
         classes, codes = np.unique(y, return_inverse=True)
         owner = type(self).__name__
-        fold, n_folds = fold_of_rows(owner, Targets(classes, codes), groups, self.cv, rng)
+        targets = Targets(classes, codes)
+        fold, n_folds = fold_of_rows(owner, targets, group, self.cv, rng, X=source)
         right = {name: self._reversed(name, source, codes, target, fold) for name in _TRIED}
         chosen, challenger = _TRIED
-        gain = gain_of(right[challenger], right[chosen], groups)
+        gain = gain_of(right[challenger], right[chosen], group)
         return Adaptation(challenger if gain.is_clear else chosen, gap, right, gain, n_folds)
 
     def _reversed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -45,9 +46,10 @@ class Embedding(nn.Module):
         batch = batch.to(next(model.parameters()).dtype)
         if not indices:
             return {None: model.forward_features(batch)}
-        has_cls = has_class_token(model)
+        takes = signature(model.forward_intermediates).parameters
+        tokens = has_class_token(model) and "return_prefix_tokens" in takes
         final, intermediates = model.forward_intermediates(
-            batch, indices=indices, **({"return_prefix_tokens": True} if has_cls else {})
+            batch, indices=indices, **({"return_prefix_tokens": True} if tokens else {})
         )
         outputs: dict[int | None, Any] = dict(zip(indices, intermediates, strict=True))
         return {None: final, **outputs} if None in self.indices else outputs
@@ -62,10 +64,13 @@ class Embedding(nn.Module):
         if index is None:
             return self._pool_final(output)
         x, prefix = output if isinstance(output, (tuple, list)) else (output, None)
-        pooling = usual_pooling(self.model) if self.pooling == "auto" else self.pooling
+        usual = "avg" if prefix is None else usual_pooling(self.model)
+        pooling = usual if self.pooling == "auto" else self.pooling
         return pool(Features.from_map(x, prefix, has_class_token(self.model)), pooling)
 
-    def _pool_final(self, x: torch.Tensor) -> torch.Tensor:
+    def _pool_final(self, x: Any) -> torch.Tensor:
         if self.pooling == "auto":
             return self.model.forward_head(x, pre_logits=True).flatten(1)
-        return pool(Features.from_model(x, self.model), self.pooling)
+        branches = x if isinstance(x, (tuple, list)) else [x]  # CoaT and CrossViT have several
+        parts = [pool(Features.from_model(branch, self.model), self.pooling) for branch in branches]
+        return torch.cat(parts, dim=1)

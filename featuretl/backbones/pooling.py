@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from featuretl.exceptions import BackboneError
+
 _GEM_P, _GEM_EPS = 3.0, 1e-6
 
 
@@ -33,8 +35,8 @@ class Features:
     @classmethod
     def from_model(cls, x: torch.Tensor, model: Any) -> Features:
         """Take what ``model.forward_features`` gives: its layout is read off the model."""
-        prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
         if x.ndim == 3:
+            prefix = _prefix_tokens(model)
             return cls(x[:, prefix:].transpose(1, 2), x[:, 0] if has_class_token(model) else None)
         if x.ndim == 4 and getattr(model, "output_fmt", "NCHW") == "NHWC":
             x = x.permute(0, 3, 1, 2)
@@ -43,13 +45,21 @@ class Features:
 
 def has_class_token(model: Any) -> bool:
     """Return whether the first prefix token is a class token (not a register token)."""
-    prefix = int(getattr(model, "num_prefix_tokens", 0) or 0)
-    return prefix > int(getattr(model, "num_reg_tokens", 0) or 0)
+    return _prefix_tokens(model) > int(getattr(model, "num_reg_tokens", 0) or 0)
 
 
 def usual_pooling(model: Any) -> str:
     """Return "cls" for a network that classifies by its class token, else "avg"."""
     return "cls" if has_class_token(model) and model.global_pool == "token" else "avg"
+
+
+def _prefix_tokens(model: Any) -> int:
+    """Return how many tokens come before the patch tokens; CoaT, PiT and VOLO do not say it."""
+    count = getattr(model, "num_prefix_tokens", None)
+    if count is None and getattr(model, "global_pool", None) == "token":
+        token = getattr(model, "cls_token", None)
+        count = 1 if token is None else token.shape[1]
+    return int(count or 0)
 
 
 def pool(features: Features, pooling: str) -> torch.Tensor:
@@ -72,9 +82,18 @@ def pool(features: Features, pooling: str) -> torch.Tensor:
 
 def _pool_one(features: Features, pooling: str) -> torch.Tensor:
     if pooling == "cls":
-        assert features.cls is not None  # checked when it was loaded  # nosec B101
+        if features.cls is None:
+            raise BackboneError(
+                "A layer of the backbone gives no class token, so pooling='cls' has nothing to "
+                "take; use 'auto', 'avg' or 'max' with layers."
+            )
         return features.cls
     x = features.positions
+    if not x.shape[2]:
+        raise BackboneError(
+            f"The backbone gives class tokens alone, so pooling={pooling!r} has nothing to take; "
+            "use 'auto' or 'cls'."
+        )
     if pooling == "avg":
         return x.mean(2)
     if pooling == "max":

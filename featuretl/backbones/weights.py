@@ -7,6 +7,7 @@ import os
 import socket
 import urllib.parse
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -86,6 +87,7 @@ def _load(name: str, weights: str, device: torch.device, file_state: object) -> 
             f"timm {timm.__version__} knows no model {printable(name)!r}"
             f"{did_you_mean(name, timm.list_models())}; `featuretl backbones PATTERN` lists them."
         )
+    _check_tag(name)
     file = packaged_file(name) if weights == "auto" else None
     if weights not in ("auto", "random"):
         file = Path(weights)
@@ -101,6 +103,20 @@ def _load(name: str, weights: str, device: torch.device, file_state: object) -> 
     tensors = tensors_digest(model)
     # Convolutions run about twice as fast; nothing changes for transformers.
     return Network(model.to(device, memory_format=torch.channels_last), file, tensors)
+
+
+def _check_tag(name: str) -> None:
+    """Raise BackboneError for a pretrained tag, such as ``.in1k``, that the model does not have."""
+    try:
+        timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        architecture, _, tag = name.partition(".")
+        known = timm.list_pretrained(f"{architecture}.*")
+        has = f"it has {', '.join(known)}" if known else "it has none: leave out the tag"
+        raise BackboneError(
+            f"timm {timm.__version__} knows no pretrained tag {printable(tag)!r} of "
+            f"{architecture!r}{did_you_mean(name, known)}; {has}."
+        ) from error
 
 
 def tensors_digest(model: Any) -> str:
@@ -176,6 +192,7 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
 
             state: Any = safetensors.torch.load_file(file)
         else:
+            _refuse_compressed(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # hostile or foreign files raise anything; nothing was executed
         raise BackboneError(
@@ -192,7 +209,30 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
         raise BackboneError(
             f"The weights file {printable(os.fspath(file))!r} holds no state dict (names to tensors)."
         )
+    odd = [str(key) for key, tensor in state.items() if not _is_plain(tensor)]
+    if odd:
+        raise BackboneError(
+            f"The weights file {printable(os.fspath(file))!r} must hold dense tensors of real numbers; "
+            f"got {len(odd)} others (sparse, meta, complex or quantised), such as "
+            f"{printable(odd[0])!r}."
+        )
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
+
+
+def _refuse_compressed(file: Path) -> None:
+    """Raise ValueError for an archive that could unpack to more than its size; torch compresses none."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its archive is compressed")
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and not (tensor.is_complex() or tensor.is_quantized or tensor.is_nested)
+    )
 
 
 def _check_fit(model: Any, name: str, file: Path, state: Mapping[str, torch.Tensor]) -> None:
@@ -201,6 +241,11 @@ def _check_fit(model: Any, name: str, file: Path, state: Mapping[str, torch.Tens
         "missing": [k for k in own if k not in state and not _is_classifier(k, model)],
         "unexpected": [k for k in state if k not in own],
         "of another shape": [k for k in state if k in own and state[k].shape != own[k].shape],
+        "with NaN or infinity": [
+            k
+            for k, tensor in state.items()
+            if k in own and tensor.shape == own[k].shape and not tensor.isfinite().all()
+        ],
     }
     if any(problems.values()):
         lists = "; ".join(

@@ -23,7 +23,7 @@ class Checkpoint:
     folder : path
         Created if it is not there.
     identity : dict (JSON)
-        What the training depends on: parameters, backbone, images and targets.
+        What the training depends on: parameters, backbone, images, targets and groups.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ class Checkpoint:
         if known != self._identity:
             raise InputError(
                 f"The checkpoint {str(self._file)!r} belongs to a fit with other parameters, "
-                "images or labels; delete it or choose another folder as checkpoint."
+                "images, labels or groups; delete it or choose another folder as checkpoint."
             )
         return content["training"]
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
 from sklearn.utils import Tags
 
 from featuretl.finetune.base import BaseFineTune
 from featuretl.finetune.fitting import Problem
+from featuretl.heads._responses import Responses
 from featuretl.heads._targets import (
-    ScoreMixin,
     Targets,
     loss_weight,
     read_announced,
@@ -29,7 +28,7 @@ _UNSEEN = 3.0
 _SOFTER = 0.02
 
 
-class FineTuneClassifier(ScoreMixin, BaseFineTune):
+class FineTuneClassifier(Responses, BaseFineTune):
     """Train the last blocks of a pretrained backbone and a head on images, starting from the probe.
 
     By default this is LP-FT (Kumar et al. 2022): a linear probe is fitted to the pretrained
@@ -296,37 +295,10 @@ class FineTuneClassifier(ScoreMixin, BaseFineTune):
         self._fit_more(X, y, sample_weight, self.classes_)
         return self
 
-    def decision_function(self, X: Any) -> Array:
-        """Return the logits: (n, n_classes), (n,) for two classes, (n, n_labels); float32.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
+    def _logits(self, X: Any) -> Array:
         logits = self._outputs(X, "whole")
-        return logits[:, 1] - logits[:, 0] if self._is_binary() else logits
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities (n, n_classes), rows summing to 1; for labels (n, n_labels) each.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
-        logits = self._outputs(X, "whole").astype(np.float64)
-        return expit(logits) if self._multilabel else softmax(logits, axis=1)
-
-    def predict(self, X: Any) -> Array:
-        """Return the most probable class (n,), or 0/1 for every label (n, n_labels).
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
-        logits = self._outputs(X, "whole")
-        if self._multilabel:
-            return (logits > 0).astype(int)
-        return self.classes_[logits.argmax(axis=1)]
+        is_pair = not self._multilabel and len(self.classes_) == 2
+        return logits[:, 1:] - logits[:, :1] if is_pair else logits
 
     def _problem(
         self, images: Sequence[Any], y: Any, sample_weight: Any, known: Array | None
@@ -362,9 +334,6 @@ class FineTuneClassifier(ScoreMixin, BaseFineTune):
             probe,
             lambda C: C * _SOFTER,
         )
-
-    def _is_binary(self) -> bool:
-        return not self._multilabel and len(self.classes_) == 2
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

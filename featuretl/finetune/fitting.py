@@ -16,7 +16,6 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from sklearn.model_selection import GroupShuffleSplit, ShuffleSplit, StratifiedShuffleSplit
 from sklearn.utils import check_random_state
 
 from featuretl._progress import step_bar
@@ -39,8 +38,9 @@ from featuretl.finetune.search import (
     verdict_of,
 )
 from featuretl.finetune.trunk import activation_shape
-from featuretl.heads._targets import check_length
-from featuretl.images.inputs import read
+from featuretl.heads._folds import hold_out
+from featuretl.heads._groups import equal_ones, joined, read_groups
+from featuretl.images.inputs import contents_of
 from featuretl.store.store import resolve_store
 
 _MOST_BLOCKS = 3
@@ -104,12 +104,10 @@ class Fitting:
     ) -> None:
         p = estimator
         self._p, self._images, self._problem = p, images, problem
-        self._groups = None if groups is None else np.asarray(groups)
         self._owner = type(p).__name__
+        self._groups = read_groups(self._owner, groups, len(images))
         self._began = time.monotonic()
         self.rows = np.arange(len(images))
-        if self._groups is not None:
-            check_length(len(images), "groups", len(self._groups))
         self.seed = int(check_random_state(p.random_state).randint(2**31 - 1))
         self._store = resolve_store(p.cache, self._owner)
         self._n_jobs = joblib.effective_n_jobs(-1 if p.n_jobs is None else p.n_jobs)
@@ -185,6 +183,15 @@ class Fitting:
             strength = self._set_probe(network, embeddings, self.rows, None)
             self._set_probe(network, embeddings, self.rows, self._problem.soften(strength))
         return network
+
+    @cached_property
+    def _contents(self) -> list[bytes]:
+        return contents_of(self._images)
+
+    @cached_property
+    def _units(self) -> np.ndarray | None:
+        """Numbers (n,) of images that no split may part: of a group, or with the same content."""
+        return joined(self._groups, equal_ones(self._contents))
 
     @cached_property
     def plan(self) -> Plan:
@@ -342,7 +349,7 @@ class Fitting:
         self, network: TunedNetwork, embeddings: np.ndarray, rows: np.ndarray, strength: Any
     ) -> Any:
         coef, intercept, strength = self._problem.probe(
-            embeddings, rows, None if self._groups is None else self._groups[rows], strength
+            embeddings, rows, None if self._units is None else self._units[rows], strength
         )
         set_head(network.head, coef, intercept)
         return strength
@@ -366,33 +373,15 @@ class Fitting:
         return [Candidate(rate, depth) for rate in rates for depth in depths]
 
     def _inner_split(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows to train on and rows to judge by; a group stays on one side."""
-        options = {"test_size": self._p.validation_fraction, "random_state": self.seed}
-        strata, n = self._problem.strata, len(self.rows)
-        splitter: Any = ShuffleSplit(1, **options)
-        if self._groups is not None:
-            splitter = GroupShuffleSplit(1, **options)
-        elif strata is not None and self._can_stratify(strata):
-            splitter = StratifiedShuffleSplit(1, **options)
+        """Return rows to train on and rows to judge by; groups and copies stay on one side."""
+        share, n = self._p.validation_fraction, len(self.rows)
         try:
-            train, held_out = next(splitter.split(np.zeros(n), strata, self._groups))
+            return hold_out(n, self._problem.strata, self._units, share, self.seed)
         except ValueError as error:
             raise InputError(
-                f"{self._owner} cannot hold out {self._p.validation_fraction:g} of {n} images to "
-                f"judge by ({error}); give a number as learning_rate and early_stopping=None, or "
-                "more data."
+                f"{self._owner} cannot hold out {share:g} of {n} images to judge by ({error}); give a "
+                "number as learning_rate and early_stopping=None, or more data."
             ) from error
-        if strata is not None and len(np.unique(strata[train])) < len(np.unique(strata)):
-            needed = held_out[~np.isin(strata[held_out], strata[train])]
-            if self._groups is not None:
-                needed = held_out[np.isin(self._groups[held_out], self._groups[needed])]
-            train, held_out = np.union1d(train, needed), np.setdiff1d(held_out, needed)
-        return np.sort(train), np.sort(held_out)
-
-    def _can_stratify(self, strata: np.ndarray) -> bool:
-        sizes, n = np.unique(strata, return_counts=True)[1], len(strata)
-        held_out = int(np.ceil(self._p.validation_fraction * n))
-        return bool(sizes.min() >= 2 and min(held_out, n - held_out) >= len(sizes))
 
     def _search_batches(self, candidates: int, rows: int) -> int:
         first, second = rungs(self._p.epochs)
@@ -419,8 +408,10 @@ class Fitting:
         parameters = self._p.get_params(deep=False)
         digest = hashlib.sha256(np.ascontiguousarray(self._problem.target).tobytes())
         digest.update(np.ascontiguousarray(self._problem.weight).tobytes())
-        for image in self._images:
-            digest.update(read(image).key)
+        for key in self._contents:
+            digest.update(key)
+        if self._units is not None:
+            digest.update(np.asarray(self._units, np.int64).tobytes())
         return {
             "parameters": {k: repr(v) for k, v in parameters.items() if k not in ignored},
             "backbone": self.backbone.recipe["backbone"],

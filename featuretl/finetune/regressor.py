@@ -267,7 +267,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         self._flat = Y.ndim == 1
         Y = Y.reshape(n, -1)
         weight = read_weight(self, sample_weight, n)
-        centre, scale = known or (np.average(Y, axis=0, weights=weight), Y.std(axis=0))
+        centre, scale = known or _moments(Y, weight)
         if Y.shape[1] != len(centre):
             raise InputError(
                 f"y must have {len(centre)} columns, as in the first call; got {Y.shape[1]}."
@@ -278,7 +278,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
 
         def probe(embeddings: Array, rows: Array, groups: Any, alpha: Any) -> Any:
             head = LinearProbeRegressor("loo" if alpha is None else alpha)
-            head.fit(embeddings[rows], standardised[rows], weight[rows])
+            head.fit(embeddings[rows], standardised[rows], weight[rows], groups)
             return head.coef_, head.intercept_, head.alpha_
 
         return Problem(
@@ -289,3 +289,9 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _moments(Y: Array, weight: Array) -> tuple[Array, Array]:
+    """Return the weighted mean and standard deviation of each column."""
+    centre = np.average(Y, axis=0, weights=weight)
+    return centre, np.sqrt(np.average(np.square(Y - centre), axis=0, weights=weight))

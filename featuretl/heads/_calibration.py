@@ -14,6 +14,8 @@ from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
 Array = np.ndarray[Any, Any]
 
 _BINS = 15
+# Of the logarithm of a temperature: two thirds lie between 0.6 and 1.6 of what is expected.
+_PRIOR_DEVIATION = 0.5
 
 
 def probabilities(logits: Array, multinomial: bool) -> Array:
@@ -28,18 +30,32 @@ def log_loss_of_rows(logits: Array, target: Array) -> Array:
     return loss(logits[:, None, :].astype(np.float64), target)[0].sum(axis=(1, 2))
 
 
-def best_temperature(logits: Array, target: Array, weight: Array) -> float:
+def best_temperature(logits: Array, target: Array, weight: Array, expected: float = 1.0) -> float:
     """Return the T > 0 that minimises the cross-entropy of ``logits / T`` (Guo et al. 2017).
 
+    Few rows say little, and may be best explained by T = 0 or infinity: so log T has a normal prior
+    around the logarithm of `expected`, with a standard deviation of 0.5, which counts as one term
+    beside those of the rows (a maximum a posteriori estimate, as Platt 1999 makes for his sigmoid).
+    The cross-entropy of the rows is never above that at `expected`.
+
     `logits` (n, columns) must come from models that did not see the rows; `target` as in
-    `log_loss_of_rows`; `weight` (n,).
+    `log_loss_of_rows`; `weight` (n,), a row of weight 2 counting as two rows.
 
     >>> logits = 10 * np.array([[1.0], [1.0], [1.0], [-1.0]])
-    >>> bool(best_temperature(logits, np.array([[1], [1], [0], [0]]), np.ones(4)) > 5)
-    True
+    >>> target = np.array([[1], [1], [0], [0]])
+    >>> round(best_temperature(logits, target, np.ones(4)), 1)
+    2.6
+    >>> round(best_temperature(np.tile(logits, (99, 1)), np.tile(target, (99, 1)), np.ones(396)), 1)
+    9.1
     """
-    objective = lambda log_t: weight @ log_loss_of_rows(logits / np.exp(log_t), target)  # noqa: E731
-    return float(np.exp(minimize_scalar(objective, bounds=(-3, 3), method="bounded").x))
+
+    def loss(shift: float) -> float:
+        scaled = logits / (expected * np.exp(shift))
+        fit = weight @ log_loss_of_rows(scaled, target)
+        return float(fit + shift**2 / (2 * _PRIOR_DEVIATION**2))
+
+    shift = minimize_scalar(loss, bounds=(-5, 5), method="bounded").x
+    return float(expected * np.exp(shift)) if loss(shift) <= loss(0.0) else expected
 
 
 def calibration_of(

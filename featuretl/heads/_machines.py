@@ -16,7 +16,7 @@ from sklearn.utils import Bunch
 
 from featuretl.heads._linear import LinearProblem, Spectrum
 from featuretl.heads._losses import squared_hinge
-from featuretl.heads._path import fold_means, search
+from featuretl.heads._path import fold_means, rank_of, search
 from featuretl.heads._rows import Rows
 
 Array = np.ndarray[Any, Any]
@@ -35,11 +35,16 @@ class Task(NamedTuple):
     fold: Array
     n_folds: int
 
-    def accuracy(self, values: Array) -> dict[str, Array]:
-        """Return the weighted accuracy (n_folds,) of held-out decision values (n, columns)."""
+    def scores(self, values: Array) -> dict[str, Array]:
+        """Return the weighted accuracy (n_folds,) of held-out decision values (n, columns).
+
+        Where accuracies are equal, a machine that always says the same counts less.
+        """
         chosen = values[:, 0] > 0 if values.shape[1] == 1 else values.argmax(axis=1)
-        right = chosen == self.codes
-        return {"accuracy": fold_means(right, self.fold, self.n_folds, self.weight)}
+        weight = self.weight * (self.fold >= 0)
+        accuracy = fold_means(chosen == self.codes, self.fold, self.n_folds, weight)
+        varies = len(np.unique(chosen[weight > 0])) > 1
+        return {"accuracy": accuracy, "varies": np.full(self.n_folds, float(varies))}
 
     def problem(self, rows: Rows, *, folds: bool) -> LinearProblem:
         """Return the squared hinge problem, one-vs-rest, on the folds or on all of `rows`."""
@@ -75,7 +80,7 @@ class Linear:
 
     def _search(self, task: Task, rows: Rows, Cs: Any) -> Bunch:
         problem, spectrum = task.problem(rows, folds=True), Spectrum.of(rows)
-        return search(problem, spectrum, Cs, task.accuracy, "accuracy", self._tol, _MAX_ITER)
+        return search(problem, spectrum, Cs, task.scores, "accuracy", self._tol, _MAX_ITER)
 
     def _fit(self, task: Task, rows: Rows, C: float) -> tuple[Array, Array]:
         problem, spectrum = task.problem(rows, folds=False), Spectrum.of(rows)
@@ -129,9 +134,12 @@ class Exact:
         kernel = rbf_kernel(Z, gamma=self.gamma).astype(np.float64)
         Cs = sorted(_EXACT_CS if isinstance(Cs, str) else Cs)
         values = [self._held_out(task, kernel, C) for C in Cs]
-        accuracy = np.array([task.accuracy(v)["accuracy"] for v in values])
-        best = int(accuracy.mean(axis=1).argmax())
-        return Bunch(C=np.array(Cs), accuracy=accuracy, best=Cs[best], logits=values[best])
+        scores = [task.scores(v) for v in values]
+        ranks = [rank_of(score, "accuracy") for score in scores]
+        best = ranks.index(max(ranks))
+        accuracy = np.array([score["accuracy"] for score in scores])
+        chosen = {"best": Cs[best], "logits": values[best], "rank": ranks[best]}
+        return Bunch(C=np.array(Cs), accuracy=accuracy, **chosen)
 
     def fit(self, task: Task, C: float) -> Exact:
         """Fit all rows, and keep those that support the decision."""

@@ -37,18 +37,19 @@ def search(
     Parameters
     ----------
     Cs : "auto" or array-like of float
-        "auto" walks up the decades from 1e-5 to 10 until the score has fallen twice, then tries
-        four values within a decade of the best one.
+        "auto" walks up the decades from 1e-5 to 10 until the score has fallen short of the best one
+        twice in a row (an equal one has not), then tries four values within a decade of the best.
     scores : callable
         Maps held-out logits (n, columns) to named scores (n_folds,), larger is better.
     criterion : str
-        The name of the score whose mean over the folds decides; the smaller C wins a tie.
+        The name of the score whose mean over the folds decides; after it the other scores, in their
+        order, and then the smaller C.
 
     Returns
     -------
     Bunch
         `C` (m,), ascending; an array (m, n_folds) for each score; `best` the C, `logits`
-        (n, columns) its held-out logits.
+        (n, columns) its held-out logits, `rank` its mean scores, to be compared.
     """
     walk = _Walk(problem, spectrum, scores, criterion, _LOOSER * tol, max_iter)
     if isinstance(Cs, str):
@@ -65,6 +66,15 @@ def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array
     """Return the weighted mean (n_folds,) of `values` (n,) over the rows that a fold holds out."""
     size = np.bincount(fold + 1, weight, n_folds + 1)[1:]
     return np.bincount(fold + 1, weight * values, n_folds + 1)[1:] / size
+
+
+def rank_of(scores: dict[str, Array], criterion: str) -> tuple[float, ...]:
+    """Return the means over folds of named scores (n_folds,), the criterion's first.
+
+    They are rounded to 12 places, so that equal accuracies are equal.
+    """
+    means = {name: round(float(score.mean()), 12) for name, score in scores.items()}
+    return means.pop(criterion), *means.values()
 
 
 def check_grid(owner: str, Cs: Any) -> None:
@@ -97,17 +107,18 @@ class _Walk:
 
     def up(self, Cs: Any, patience: int | None) -> None:
         """Try ascending `Cs`; stop after `patience` values in a row that fall short of the best."""
+        short = 0
         for C in Cs:
             below = [c for c in self._solutions if c < C]
             start = self._solutions[max(below)] if below else self._problem.start()
             x = self._solve(C, start)
             logits = self._problem.held_out_logits(x)
             self._scored[C] = self._scores(logits)
-            if np.isnan(self.best) or self._rank(C) > self._rank(self.best):
+            if np.isnan(self.best) or (self._rank(C), -C) > (self._rank(self.best), -self.best):
                 self.best, self._best_logits = C, logits
             self._remember(C, x)
-            later = [c for c in self._scored if c > self.best]
-            if patience is not None and len(later) >= patience:
+            short = short + 1 if self._rank(C)[0] < self._rank(self.best)[0] else 0
+            if short == patience:
                 break
 
     def result(self) -> Bunch:
@@ -115,10 +126,11 @@ class _Walk:
         Cs = sorted(self._scored)
         names = self._scored[Cs[0]]
         table = {name: np.array([self._scored[C][name] for C in Cs]) for name in names}
-        return Bunch(C=np.array(Cs), **table, best=self.best, logits=self._best_logits)
+        rank, logits = self._rank(self.best), self._best_logits
+        return Bunch(C=np.array(Cs), **table, best=self.best, logits=logits, rank=rank)
 
-    def _rank(self, C: float) -> tuple[float, float]:
-        return float(self._scored[C][self._criterion].mean()), -C
+    def _rank(self, C: float) -> tuple[float, ...]:
+        return rank_of(self._scored[C], self._criterion)
 
     def _remember(self, C: float, x: Array) -> None:
         """Keep the solutions from just below the best C on: those that a later C can start from."""

@@ -69,7 +69,7 @@ class Rows:
         self.n, self.d = X.shape
         self.dtype = _computed_in(X)
         self.weight, self.scaling = weight, scaling
-        self._source = X
+        self.source = X
         self._copy: Array | None = None
         self._workers = workers
         self.mean_ = np.zeros(self.d, self.dtype)
@@ -119,11 +119,11 @@ class Rows:
         if self.n > size:
             chosen = np.sort(rng.choice(self.n, size, replace=False))
         taken = self.taken(chosen)
-        return taken._source, taken.weight
+        return taken.source, taken.weight
 
     def taken(self, chosen: Array) -> Rows:
         """Return the standardised rows at `chosen` (k,) with their weights and these threads."""
-        rows = self._standardise(self._source[chosen]) if self._copy is None else self._copy[chosen]
+        rows = self._standardise(self.source[chosen]) if self._copy is None else self._copy[chosen]
         return Rows(rows, self.weight[chosen], self._workers, scaling=None)
 
     def replaced_by(self, features: Array) -> Rows:
@@ -131,7 +131,7 @@ class Rows:
         return Rows(features, self.weight, self._workers, scaling=None)
 
     def _block(self, where: slice) -> Array:
-        return self._standardise(self._source[where]) if self._copy is None else self._copy[where]
+        return self._standardise(self.source[where]) if self._copy is None else self._copy[where]
 
     def _standardise(self, block: Array) -> Array:
         Z = np.subtract(block, self.mean_, dtype=self.dtype)
@@ -142,7 +142,7 @@ class Rows:
         """Return the weighted mean and standard deviation (1 where constant), and refuse NaN."""
         with np.errstate(invalid="ignore", over="ignore"):
             # Shifted by one row: E[x^2] - E[x]^2 cancels when the mean is large.
-            shift = self._source[0].astype(np.float64)
+            shift = self.source[0].astype(np.float64)
 
             def visit(where: slice, block: Array) -> list[Array]:
                 weight = self.weight[where]
@@ -152,7 +152,7 @@ class Rows:
 
             suspect, total, square = self.sweep(visit)
         if suspect:
-            check_finite(self._source)
+            check_finite(self.source)
         mean = total / self.weight.sum()
         variance = np.maximum(square / self.weight.sum() - mean**2, 0.0)
         noise = np.finfo(self.dtype).eps * np.abs(mean + shift) * 4

@@ -10,66 +10,22 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._labels import some_labels
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._folds import fold_of_rows
+from featuretl.heads._folds import fold_of_rows, judges
+from featuretl.heads._responses import Responses
 from featuretl.heads._targets import Targets, check_length, read_matrix, read_targets
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
 
 
-class PredictsByProbe:
+class PredictsByProbe(Responses):
     """Predictions of `probe_`, a fitted `LinearProbeClassifier`."""
 
     probe_: LinearProbeClassifier
 
-    def decision_function(self, X: Any) -> Array:
-        """Return the probe's logits (n, n_classes), or (n,) for two classes.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray, float32, or float64 for float64 X
-            Larger is more probable.
-        """
-        return self._checked().decision_function(read_matrix(self, X, reset=False))
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return the probe's probabilities (n, n_classes).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray of float64, in [0, 1]
-            Rows sum to 1.
-        """
-        return self._checked().predict_proba(read_matrix(self, X, reset=False))
-
-    def predict(self, X: Any) -> Array:
-        """Return the most probable class (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray
-            Of the type of `classes_`.
-        """
-        return self._checked().predict(read_matrix(self, X, reset=False))
-
-    def _checked(self) -> LinearProbeClassifier:
+    def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
-        return self.probe_
+        return self.probe_._logits(read_matrix(self, X, reset=False))
 
 
 def read_some_targets(estimator: Any, y: Any, n: int) -> tuple[Array, Targets]:
@@ -87,12 +43,13 @@ def read_some_targets(estimator: Any, y: Any, n: int) -> tuple[Array, Targets]:
 
 
 def folds_of_labels(
-    owner: str, targets: Targets, groups: Array | None, cv: Any, seed: Any
+    owner: str, X: Array, targets: Targets, groups: Array | None, cv: Any, seed: Any
 ) -> Array:
-    """Return the fold of each labelled row; -1 for all where no two can be made."""
+    """Return the fold of each labelled row; -1 for all where none can judge."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FeatureTLWarning)  # few labels are what this is for
         try:
-            return fold_of_rows(owner, targets, groups, cv, seed)[0]
+            fold = fold_of_rows(owner, targets, groups, cv, seed, X=X)[0]
         except InputError:
             return np.full(len(targets.codes), -1)
+    return fold if judges(targets, fold) else np.full_like(fold, -1)

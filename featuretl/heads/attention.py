@@ -14,8 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
+from featuretl.heads._responses import Responses
 from featuretl.heads._rows import scale_of
-from featuretl.heads._targets import ScoreMixin, is_positive, read_targets, read_weight
+from featuretl.heads._targets import is_positive, read_targets, read_weight
 from featuretl.heads.views import by_view
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +25,7 @@ Array = np.ndarray[Any, Any]
 _TOL = 1e-6  # relative decrease of the objective in an iteration
 
 
-class AttentionPoolingClassifier(ScoreMixin, BaseEstimator):
+class AttentionPoolingClassifier(Responses, BaseEstimator):
     """Logistic regression on a weighted mean of an image's views, the weights learnt with it.
 
     A view with the standardised embedding ``z`` weighs ``exp(z @ u)``, divided by the sum over the
@@ -116,6 +118,7 @@ class AttentionPoolingClassifier(ScoreMixin, BaseEstimator):
             if not is_positive(getattr(self, name)):
                 raise parameter_error(owner, name, "a number > 0", getattr(self, name))
         check_int(owner, "max_iter", self.max_iter, 1)
+        forget(self)
         views = by_view(self, X, self.n_views, reset=True)
         targets = read_targets(self, y, len(views))
         if targets.multilabel:
@@ -140,44 +143,12 @@ class AttentionPoolingClassifier(ScoreMixin, BaseEstimator):
         views = by_view(self, X, self.n_views, reset=False)
         return softmax(self._standardised(views) @ self.attention_coef_, axis=1)
 
-    def decision_function(self, X: Any) -> Array:
-        """Return the logits: (n, n_classes), (n,) for two classes, float64.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
-        """
-        logits = self._logits(X)
-        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities (n, n_classes), rows summing to 1.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
-        """
-        return softmax(self._logits(X), axis=1)
-
-    def predict(self, X: Any) -> Array:
-        """Return the most probable class of each image: (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
-        """
-        logits = self._logits(X)
-        return self.classes_[logits.argmax(axis=1)]
-
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
         Z = self._standardised(by_view(self, X, self.n_views, reset=False))
         weights = softmax(Z @ self.attention_coef_, axis=1)
         logits: Array = _pooled(weights, Z) @ self.coef_.T + self.intercept_
-        return logits
+        return logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits
 
     def _standardised(self, views: Array) -> Array:
         Z = np.subtract(views, self.mean_, dtype=views.dtype)

@@ -14,21 +14,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_bool, check_int, check_option, parameter_error
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.heads._calibration import (
-    best_temperature,
-    calibration_of,
-    log_loss_of_rows,
-    probabilities,
-)
-from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._calibration import best_temperature, calibration_of, log_loss_of_rows
+from featuretl.heads._fitted import forget
+from featuretl.heads._folds import check_folds, fold_of_rows, judges
 from featuretl.heads._lbfgs import Solution
 from featuretl.heads._linear import LinearProblem, Loss, Spectrum
 from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl.heads._path import check_grid, fold_means, search
+from featuretl.heads._responses import Responses
 from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._stream import Portion, Stream
 from featuretl.heads._targets import (
-    ScoreMixin,
     Targets,
     is_positive,
     loss_weight,
@@ -40,6 +36,8 @@ from featuretl.heads._targets import (
 
 Array = np.ndarray[Any, Any]
 
+# Where no choice can be judged.
+_UNTESTED_C = 0.03
 # Scores of neighbouring C differ by little.
 _SEARCH_TOL = 1e-6
 
@@ -48,7 +46,7 @@ def _is_streamable(head: LinearProbeClassifier) -> bool:
     return not head.calibrate and head.class_weight != "balanced"
 
 
-class LinearProbeClassifier(ScoreMixin, BaseEstimator):
+class LinearProbeClassifier(Responses, BaseEstimator):
     """Logistic regression on embeddings, with standardisation folded in and C chosen on request.
 
     The features are standardised, multinomial logistic regression (binary for two classes, one
@@ -64,13 +62,15 @@ class LinearProbeClassifier(ScoreMixin, BaseEstimator):
         rows, as in scikit-learn. "cv" chooses it by cross-validation, then refits on all rows.
     Cs : "auto" or array-like of float > 0, default="auto"
         What ``C="cv"`` tries: "auto" walks up the decades from 1e-5 to 10 until the score has
-        fallen twice, then tries four values within a decade of the peak.
+        fallen twice in a row, then tries four values within a decade of the peak.
     cv : int >= 2, splitter or iterable of (train, test), default=5
-        Folds; a number makes them stratified by class and, with `groups` in `fit`, never splits a
-        group. Fewer, with a warning, where a class has fewer rows.
+        Folds; a number makes them stratified by class and never splits equal rows or, with `groups`
+        in `fit`, a group. Fewer, with a warning, where a class has fewer rows or groups; a class in a
+        single group is never held out, and where that leaves one class to judge by C is 0.03.
     scoring : {"log_loss", "accuracy"}, default="log_loss"
         What ``C="cv"`` optimises, averaged over folds. The log-loss has no ties and gives the
-        better probabilities; multi-label accuracy is the share of right rows x labels.
+        better probabilities; multi-label accuracy is the fraction of right rows x labels, and of
+        equal accuracies the one with the lower log-loss counts.
     scaling : {"floored", "features", "common"}, default="floored"
         What features are divided by: "features" is the standard deviation of each; "common" one
         number for all, the root of their mean variance; "floored" the greater of both. Features that
@@ -140,6 +140,7 @@ class LinearProbeClassifier(ScoreMixin, BaseEstimator):
     Nocedal and Wright, Numerical Optimization, 2nd edition, 2006, section 7.2 (L-BFGS).
     Frangella, Tropp and Udell, Randomized Nystrom Preconditioning, 2023, doi:10.1137/21M1466244.
     Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017 (temperature).
+    Platt, Probabilistic Outputs for Support Vector Machines, 1999 (a prior, for few rows).
 
     Examples
     --------
@@ -210,8 +211,7 @@ class LinearProbeClassifier(ScoreMixin, BaseEstimator):
             If X has NaN, `y` a single class, or lengths differ.
         """
         self._check_parameters()
-        for name in ("path_", "calibration_", "_stream"):  # an earlier fit's
-            self.__dict__.pop(name, None)
+        forget(self, "_stream")
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         weight = read_weight(self, sample_weight, len(X))
@@ -267,6 +267,8 @@ class LinearProbeClassifier(ScoreMixin, BaseEstimator):
             )
             warnings.warn(message, FeatureTLWarning, stacklevel=2)
         first = not hasattr(self, "_stream")
+        if first:
+            forget(self, keep=("classes_", "n_features_in_", "feature_names_in_"))
         X = read_matrix(self, X, reset=not hasattr(self, "classes_"))
         targets = read_announced(self, y, len(X), classes)
         weight = read_weight(self, sample_weight, len(X))
@@ -286,57 +288,6 @@ class LinearProbeClassifier(ScoreMixin, BaseEstimator):
             solution = stream.take(portion, loss, float(self.C_), self.tol, self.max_iter, workers)
         self.classes_, self._stream = targets.classes, stream
         return self._set(solution, *stream.unscaled(), stream.dtype)
-
-    def decision_function(self, X: Any) -> Array:
-        """Return ``X @ coef_.T + intercept_``: (n, n_classes), (n,) for two classes, (n, n_labels).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray, float32, or float64 for float64 X
-            Logits, before the temperature.
-        """
-        logits = self._logits(X)
-        return logits[:, 0] if self._is_binary() else logits
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities (n, n_classes), rows summing to 1; for labels (n, n_labels) each.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray of float64, in [0, 1]
-            Softmax (or logistic function) of the logits divided by the temperature.
-        """
-        return self._probabilities(self._logits(X) / self._temperature())
-
-    def predict(self, X: Any) -> Array:
-        """Return the most probable class (n,), or 0/1 for every label (n, n_labels).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray
-            Of the type of `classes_`, or int.
-        """
-        logits = self._logits(X)
-        if self._multilabel:
-            return (logits > 0).astype(int)
-        if self._is_binary():
-            return self.classes_[(logits[:, 0] > 0).astype(int)]
-        return self.classes_[logits.argmax(axis=1)]
 
     def _learn(
         self, X: Array, targets: Targets, weight: Array, in_loss: Array, groups: Any = None
@@ -373,10 +324,12 @@ class LinearProbeClassifier(ScoreMixin, BaseEstimator):
         if self.C != "cv" and not self.calibrate:
             return
         target, columns, loss = _as_columns(targets)
-        owner = type(self).__name__
-        fold, n_folds = fold_of_rows(owner, targets, groups, self.cv, self.random_state)
+        fold, n_folds = fold_of_rows(
+            type(self).__name__, targets, groups, self.cv, self.random_state,
+            X=rows.source, weight=in_loss.max(axis=1),
+        )  # fmt: skip
         folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
-        self._cross_validate(folds, spectrum)
+        self._cross_validate(folds, spectrum, judges(targets, fold))
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -391,8 +344,8 @@ class LinearProbeClassifier(ScoreMixin, BaseEstimator):
             raise parameter_error(owner, "tol", "a number > 0", self.tol)
         check_int(owner, "max_iter", self.max_iter, 1)
 
-    def _cross_validate(self, folds: LinearProblem, spectrum: Spectrum) -> None:
-        """Choose C, set `path_`, `C_` and `calibration_`, as asked."""
+    def _cross_validate(self, folds: LinearProblem, spectrum: Spectrum, judged: bool) -> None:
+        """Set `path_`, `C_` and `calibration_`, as asked; by default values if nothing is `judged`."""
         weight = folds.weight.mean(axis=1) * (folds.fold >= 0)
 
         def scores(logits: Array) -> dict[str, Array]:
@@ -404,17 +357,17 @@ class LinearProbeClassifier(ScoreMixin, BaseEstimator):
                 for name, value in named.items()
             }
 
-        Cs = self.Cs if self.C == "cv" else [self.C]
+        Cs = self.Cs if self.C == "cv" and judged else [_UNTESTED_C if self.C == "cv" else self.C]
         tol = min(self.tol, _SEARCH_TOL)
         path = search(folds, spectrum, Cs, scores, self.scoring, tol, self.max_iter)
         if self.C == "cv":
             self.C_ = path.best
             self.path_ = Bunch(C=path.C, log_loss=-path.log_loss, accuracy=path.accuracy)
         if self.calibrate:
-            self.calibration_ = self._calibration(path.logits, folds.target, weight)
+            self.calibration_ = self._calibration(path.logits, folds.target, weight, judged)
 
-    def _calibration(self, logits: Array, target: Array, weight: Array) -> Bunch:
-        temperature = best_temperature(logits, target, weight)
+    def _calibration(self, logits: Array, target: Array, weight: Array, judged: bool) -> Bunch:
+        temperature = best_temperature(logits, target, weight) if judged else 1.0
         codes = target if self._multinomial or self._multilabel else target[:, 0]
         proba = (self._probabilities(logits), self._probabilities(logits / temperature))
         return calibration_of(temperature, codes, *proba, weight)
@@ -429,15 +382,8 @@ class LinearProbeClassifier(ScoreMixin, BaseEstimator):
         X = read_matrix(self, X, reset=False)
         return in_blocks(X, lambda Z: Z @ self.coef_.T + self.intercept_, len(self.coef_))
 
-    def _probabilities(self, logits: Array) -> Array:
-        proba = probabilities(logits, self._multinomial)
-        return np.hstack([1 - proba, proba]) if self._is_binary() else proba
-
     def _temperature(self) -> float:
         return self.calibration_.temperature if self.calibrate else 1.0
-
-    def _is_binary(self) -> bool:
-        return not self._multilabel and not self._multinomial
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -13,7 +13,9 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from featuretl._validation import parameter_error, printable
 from featuretl.exceptions import InputError
 from featuretl.heads._columns import Column, in_column, read_column, table_of
-from featuretl.heads._targets import check_length, read_matrix
+from featuretl.heads._fitted import forget
+from featuretl.heads._groups import read_groups
+from featuretl.heads._targets import read_matrix, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
 
@@ -111,6 +113,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             If X has NaN, lengths differ, or a column cannot be learnt; it is named.
         """
         owner = type(self).__name__
+        forget(self)
         X = read_matrix(self, X)
         table = table_of(owner, y, len(X))
         by_hand = self._heads(table)
@@ -118,10 +121,11 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             name: read_column(name, values, _kind_of(by_hand.get(name)))
             for name, values in table.items()
         }
-        options = {"sample_weight": sample_weight, "groups": groups}
-        given = {k: np.asarray(v) for k, v in options.items() if v is not None}
-        for option, values in given.items():
-            check_length(len(X), option, len(values) if values.ndim else 0)
+        given: dict[str, Any] = {}
+        if sample_weight is not None:
+            given["sample_weight"] = read_weight(self, sample_weight, len(X))
+        if groups is not None:
+            given["groups"] = read_groups(owner, groups, len(X))
         self.estimators_ = []
         for name, column in columns.items():
             head = clone(by_hand[name]) if name in by_hand else _automatic(column)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import parameter_error
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
+from featuretl.heads._responses import Responses
 from featuretl.heads._rows import blocks, in_blocks
 from featuretl.heads._targets import (
-    ScoreMixin,
     Targets,
     read_announced,
     read_matrix,
@@ -24,7 +24,7 @@ from featuretl.heads._targets import (
 Array = np.ndarray[Any, Any]
 
 
-class NearestMeanClassifier(ScoreMixin, BaseEstimator):
+class NearestMeanClassifier(Responses, BaseEstimator):
     """Nearest class mean of centred, L2-normalised embeddings (SimpleShot, CL2N).
 
     Nothing is tuned, so it works from one image per class; each further image costs one addition.
@@ -95,6 +95,7 @@ class NearestMeanClassifier(ScoreMixin, BaseEstimator):
         InputError
             If X has NaN, `y` a single class, or lengths differ.
         """
+        forget(self)
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         _refuse_labels(targets)
@@ -137,55 +138,6 @@ class NearestMeanClassifier(ScoreMixin, BaseEstimator):
             self._start(X, weight, targets.classes)
         return self._add(X, targets.codes, weight)
 
-    def decision_function(self, X: Any) -> Array:
-        """Return minus the squared distance to each mean; for two classes their difference (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes) or (n,), float32, or float64 for float64 X
-            Larger is nearer.
-        """
-        scores = self._scores(X)
-        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return the softmax (n, n_classes) of minus the squared distances.
-
-        They rank well and are too close to one another: distances of unit vectors are at most 4.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray of float64, in [0, 1]
-            Rows sum to 1.
-        """
-        return softmax(self._scores(X).astype(np.float64), axis=1)
-
-    def predict(self, X: Any) -> Array:
-        """Return the class of the nearest mean (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray
-            Of the type of `classes_`.
-        """
-        nearest = self._scores(X).argmax(axis=1)
-        return self.classes_[nearest]
-
     def _start(self, X: Array, weight: Array, classes: Array) -> None:
         self.classes_ = classes
         if isinstance(self.center, str) and self.center == "mean":
@@ -216,7 +168,8 @@ class NearestMeanClassifier(ScoreMixin, BaseEstimator):
         length = np.linalg.norm(Z, axis=1, keepdims=True)
         return Z / np.where(length > 0, length, 1)
 
-    def _scores(self, X: Any) -> Array:
+    def _logits(self, X: Any) -> Array:
+        """Return minus the squared distance to each mean; for two classes their difference."""
         check_is_fitted(self)
         X = read_matrix(self, X, reset=False)
         seen = self.class_weight_ > 0
@@ -227,7 +180,8 @@ class NearestMeanClassifier(ScoreMixin, BaseEstimator):
             Z = self._normalise(block)
             return 2 * Z @ means.T - lengths - np.square(Z).sum(axis=1)[:, None]
 
-        return in_blocks(X, compute, len(means))
+        scores = in_blocks(X, compute, len(means))
+        return scores[:, 1:] - scores[:, :1] if len(means) == 2 else scores
 
 
 def _refuse_labels(targets: Targets) -> None:

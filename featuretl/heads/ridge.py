@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._labels import all_numbers
 from featuretl._validation import check_option, parameter_error
-from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
-from featuretl.heads._targets import check_length, is_positive, read_matrix, read_weight
+from featuretl.exceptions import FeatureTLWarning
+from featuretl.heads._fitted import forget
+from featuretl.heads._folds import fold_of_rows
+from featuretl.heads._groups import copies_of, read_groups
+from featuretl.heads._rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
+from featuretl.heads._targets import Targets, check_length, is_positive, read_matrix, read_weight
 
 Array = np.ndarray[Any, Any]
 
 _AUTO_ALPHAS = np.logspace(-6, 3, 28)
+_FOLDS_OF_GROUPS = 5
 
 
 class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -26,7 +32,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     ----------
     alpha : float > 0 or "loo", default="loo"
         Strength of the penalty on the standardised coefficients; the loss is a sum over rows.
-        "loo" takes the value with the least squared leave-one-out error.
+        "loo" takes the value with the least squared leave-one-out error; with `groups` in `fit`, that
+        of five folds of whole groups.
     alphas : "auto" or array-like of float > 0, default="auto"
         What ``alpha="loo"`` compares: "auto" is 28 values from 1e-6 to 1e3 times the number of
         rows (the sum of the weights).
@@ -43,7 +50,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         The penalty of the fitted head, one for all outputs.
     path_ : Bunch
         With ``alpha="loo"``: `alpha` (m,) and `mean_squared_error` (m, n_outputs) of rows that
-        were left out.
+        were left out, or held out with their groups.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of shape (d,)
@@ -51,7 +58,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     See Also
     --------
-    sklearn.linear_model.RidgeCV : Grouped folds, other scores, one penalty per output.
+    sklearn.linear_model.RidgeCV : Other folds and scores, one penalty per output.
 
     Notes
     -----
@@ -60,10 +67,9 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     row i has the leverage ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the
     leave-one-out error ``e_i / (1 - h_i)``; so two passes over X suffice, in blocks. The mean
     counts as a parameter that is left out with the row; the scale does not. Outputs count
-    relative to their variance when alpha is chosen. A row of weight 2 is left out as a whole, so
-    leave-one-out is not the same as with the row twice (as in `RidgeCV`); with a given alpha the
-    fit is the same. Rows that come in groups make leave-one-out optimistic: use `GridSearchCV` on
-    `alpha` there.
+    relative to their variance when alpha is chosen. Equal rows of X are left out together, as one row
+    with the sum of their weights and the mean of their targets: a row of weight 2 is the same as the
+    row twice. With groups, each fold is standardised and decomposed by itself.
 
     References
     ----------
@@ -86,7 +92,9 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.alphas = alphas
         self.scaling = scaling
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> LinearProbeRegressor:
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> LinearProbeRegressor:
         """Fit the head.
 
         Parameters
@@ -97,6 +105,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             Numbers.
         sample_weight : array-like of shape (n,), default=None
             Weights >= 0 of the rows, also in the standardisation.
+        groups : array-like of shape (n,), default=None
+            Rows of one group are held out together when alpha is chosen.
 
         Returns
         -------
@@ -108,22 +118,30 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         ParameterError
             If a parameter has a value that is not accepted.
         InputError
-            If X has NaN or lengths differ.
+            If X has NaN, a row has no group, or lengths differ.
+
+        Warns
+        -----
+        FeatureTLWarning
+            If there are fewer groups than folds; a single group is taken for none.
         """
         self._check_parameters()
+        forget(self)
         X = read_matrix(self, X, min_rows=2)
         Y, flat = self._read_outputs(y, len(X))
         weight = read_weight(self, sample_weight, len(X))
-        center = np.average(Y, axis=0, weights=weight)
+        groups = read_groups(type(self).__name__, groups, len(X))
+        fold = self._fold_of_groups(X, weight, groups) if self.alpha == "loo" else None
+        if self.alpha == "loo" and fold is None:
+            Y, weight = _merged(Y, weight, copies_of(X))
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            values, vectors = _decompose(rows)
-            (image,) = rows.sweep(
-                lambda at, Z: [(Z @ vectors).T @ (weight[at, None] * (Y[at] - center))]
-            )
+            values, vectors, image, center = _solved(rows, Y)
             self.alpha_ = self.alpha
-            if self.alpha == "loo":
+            if self.alpha == "loo" and fold is None:
                 self._leave_one_out(rows, values, vectors, image, Y - center)
+            elif fold is not None:
+                self._leave_groups_out(X, Y, weight, fold, workers)
         coef = (vectors @ (image / (values[:, None] + self.alpha_))).T / rows.scale_
         intercept = center - coef @ rows.mean_.astype(np.float64)
         self.coef_, self.intercept_ = coef.astype(rows.dtype), intercept.astype(rows.dtype)
@@ -166,13 +184,27 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_length(n, "y", len(Y))
         return Y.reshape(n, -1), Y.ndim == 1
 
+    def _fold_of_groups(self, X: Array, weight: Array, groups: Array | None) -> Array | None:
+        """Return the fold of each row, None where there are no groups or one alone."""
+        if groups is None or len(np.unique(groups)) == len(groups):
+            return None
+        owner, numbers = type(self).__name__, Targets(np.zeros(1), np.zeros(len(X), int))
+        if groups.max() < 1:
+            message = f"{owner} leaves single rows out, as groups has 1 different values."
+            warnings.warn(message, FeatureTLWarning, stacklevel=3)
+            return None
+        return fold_of_rows(owner, numbers, groups, _FOLDS_OF_GROUPS, 0, weight=weight)[0]
+
+    def _alphas(self, total: float) -> Array:
+        auto = isinstance(self.alphas, str)
+        return np.sort(total * _AUTO_ALPHAS if auto else np.ravel(self.alphas).astype(np.float64))
+
     def _leave_one_out(
         self, rows: Rows, values: Array, vectors: Array, image: Array, Y: Array
     ) -> None:
         """Set `alpha_` and `path_`."""
         total = rows.weight.sum()
-        auto = isinstance(self.alphas, str)
-        alphas = np.sort(total * _AUTO_ALPHAS if auto else np.asarray(self.alphas, np.float64))
+        alphas = self._alphas(total)
         shrink = 1 / (values[:, None] + alphas)
         coef = (shrink[:, :, None] * image[:, None, :]).reshape(len(values), -1)
 
@@ -185,10 +217,65 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             return [(weight[:, :, None] * np.square(residual)).sum(axis=0)]
 
         (error,) = rows.sweep(visit, coef.shape[1])
-        variance = rows.weight @ np.square(Y)
+        self._take_best(alphas, error, Y, rows.weight)
+
+    def _leave_groups_out(
+        self, X: Array, Y: Array, weight: Array, fold: Array, workers: Workers
+    ) -> None:
+        """Set `alpha_` and `path_`, by folds of groups."""
+        alphas = self._alphas(weight.sum())
+        error = np.zeros((len(alphas), Y.shape[1]))
+        for number in range(fold.max() + 1):
+            rows = Rows(X, weight * (fold != number), workers, self.scaling)
+            values, vectors, image, center = _solved(rows, Y)
+            coef = (image[:, None, :] / (values[:, None] + alphas)[:, :, None]).reshape(
+                len(values), -1
+            )
+            held = weight * (fold == number)
+            error += _squared_errors(rows, Y - center, held, vectors, coef)
+        self._take_best(alphas, error, Y - np.average(Y, axis=0, weights=weight), weight)
+
+    def _take_best(self, alphas: Array, error: Array, Y: Array, weight: Array) -> None:
+        """Set `alpha_` and `path_`, given the squared errors (m, n_outputs) of centred targets."""
+        variance = weight @ np.square(Y)
         relative = (error / np.where(variance > 0, variance, 1)).mean(axis=1)
         self.alpha_ = float(alphas[relative.argmin()])
-        self.path_ = Bunch(alpha=alphas, mean_squared_error=error / total)
+        self.path_ = Bunch(alpha=alphas, mean_squared_error=error / weight.sum())
+
+
+def _solved(rows: Rows, Y: Array) -> tuple[Array, Array, Array, Array]:
+    """Return eigenvalues and eigenvectors of Z'WZ, Y's products with these, and Y's mean."""
+    center = np.average(Y, axis=0, weights=rows.weight)
+    values, vectors = _decompose(rows)
+    (image,) = rows.sweep(
+        lambda at, Z: [(Z @ vectors).T @ (rows.weight[at, None] * (Y[at] - center))]
+    )
+    return values, vectors, image, center
+
+
+def _squared_errors(rows: Rows, Y: Array, weight: Array, vectors: Array, coef: Array) -> Array:
+    """Return the sums over rows (m, n_outputs) of the squared errors of m sets of coefficients."""
+
+    def visit(where: slice, Z: Array) -> list[Array]:
+        predicted = ((Z @ vectors).astype(np.float64) @ coef).reshape(len(Z), -1, Y.shape[1])
+        return [np.einsum("i,iak->ak", weight[where], np.square(predicted - Y[where, None, :]))]
+
+    error: Array = rows.sweep(visit, coef.shape[1])[0]
+    return error
+
+
+def _merged(Y: Array, weight: Array, copies: Array | None) -> tuple[Array, Array]:
+    """Return targets and weights in which the first of equal rows stands for all of them."""
+    if copies is None:
+        return Y, weight
+    first, copy = np.unique(copies, return_index=True, return_inverse=True)[1:]
+    total = np.bincount(copy, weight)
+    summed = np.zeros((len(first), Y.shape[1]))
+    np.add.at(summed, copy, weight[:, None] * Y)
+    Y, weight = Y.copy(), np.zeros(len(Y))
+    Y[first] = summed / np.where(total > 0, total, 1)[:, None]
+    weight[first] = total
+    return Y, weight
 
 
 def _decompose(rows: Rows) -> tuple[Array, Array]:

@@ -12,16 +12,12 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featuretl._validation import check_int, parameter_error
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds
+from featuretl.heads._groups import read_groups
 from featuretl.heads._rows import check_finite
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
-from featuretl.heads._targets import (
-    ScoreMixin,
-    Targets,
-    check_length,
-    is_positive,
-    read_matrix,
-)
+from featuretl.heads._targets import Targets, is_positive, read_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +30,7 @@ _TOL = 1e-4
 _LEAST = 1e-12
 
 
-class SemiSupervisedProbeClassifier(PredictsByProbe, ScoreMixin, BaseEstimator):
+class SemiSupervisedProbeClassifier(PredictsByProbe, BaseEstimator):
     """A linear probe that learns from a few labelled rows and from many without a label.
 
     All rows standardise the features. Labels spread from row to row over a graph of neighbours
@@ -148,12 +144,11 @@ class SemiSupervisedProbeClassifier(PredictsByProbe, ScoreMixin, BaseEstimator):
             If X has NaN, the labels are of a single class, or lengths differ.
         """
         self._check_parameters()
+        forget(self)
         X = read_matrix(self, X)
         known, targets = read_some_targets(self, y, len(X))
-        if groups is not None:
-            groups = np.asarray(groups)
-            check_length(len(X), "groups", len(groups))
-            groups = groups[known]
+        groups = read_groups(type(self).__name__, groups, len(X))
+        groups = None if groups is None else groups[known]
         self.classes_ = targets.classes
         codes, weight = np.zeros(len(X), int), np.zeros(len(X))
         codes[known], weight[known] = targets.codes, 1.0
@@ -200,7 +195,8 @@ class SemiSupervisedProbeClassifier(PredictsByProbe, ScoreMixin, BaseEstimator):
         self, X: Array, graph: Any, known: Array, targets: Targets, groups: Array | None
     ) -> bool:
         """Compare spreading and the probe on labels held out; say what came out in `decision_`."""
-        fold = folds_of_labels(type(self).__name__, targets, groups, self.cv, self.random_state)
+        owner = type(self).__name__
+        fold = folds_of_labels(owner, X[known], targets, groups, self.cv, self.random_state)
         right = []
         for number in range(fold.max() + 1):
             train, test = fold != number, fold == number

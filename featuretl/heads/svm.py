@@ -13,13 +13,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_bool, check_int, check_option, parameter_error
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._calibration import best_temperature, calibration_of, probabilities
-from featuretl.heads._folds import check_folds, fold_of_rows
+from featuretl.heads._calibration import best_temperature, calibration_of
+from featuretl.heads._fitted import forget
+from featuretl.heads._folds import check_folds, fold_of_rows, judges
 from featuretl.heads._machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._path import check_grid
+from featuretl.heads._responses import Responses
 from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl.heads._targets import (
-    ScoreMixin,
     is_positive,
     loss_weight,
     read_matrix,
@@ -31,15 +32,21 @@ Array = np.ndarray[Any, Any]
 
 _MOST_EXACT_ROWS = 4000
 _AUTO_GAMMAS = (0.03, 0.1, 0.3, 1.0)
+# Where no choice can be judged.
+_UNTESTED_C = {"linear": 0.01, "rbf": 1.0}
+# The squared hinge loss is least where the decision value is 2 p - 1 (Zhang 2004), which near 0 is the
+# logistic function of twice the value: so much for values of the usual size, 1.
+_EXPECTED_TEMPERATURE = 0.5
 
 
-class SVMProbeClassifier(ScoreMixin, BaseEstimator):
+class SVMProbeClassifier(Responses, BaseEstimator):
     """Support vector machine on standardised embeddings, with C and gamma chosen on request.
 
     Parameters
     ----------
     C : float > 0 or "cv", default="cv"
-        Weight of the loss against the penalty. "cv" chooses it by cross-validated accuracy.
+        Weight of the loss against the penalty. "cv" chooses it by cross-validated accuracy; of equal
+        ones the smallest counts, but none that always predicts the same class.
     kernel : {"linear", "rbf"}, default="linear"
         "linear": one-vs-rest squared hinge loss, solved in the primal, for any number of rows.
         "rbf": scikit-learn's `SVC` (hinge loss, one-vs-one) up to 4000 rows; above, Nystroem
@@ -55,14 +62,15 @@ class SVMProbeClassifier(ScoreMixin, BaseEstimator):
     n_components : int >= 1, default=1000
         Nystroem features.
     cv : int >= 2, splitter or iterable of (train, test), default=5
-        Folds; a number makes them stratified by class and, with `groups` in `fit`, never splits a
-        group. Fewer, with a warning, where a class has fewer rows.
+        Folds; see `LinearProbeClassifier`. Where they leave one class to judge by, C is 0.01
+        ("linear") or 1 ("rbf"), and the temperature is not fitted.
     scaling : {"floored", "features", "common"}, default="floored"
         What features are divided by; see `LinearProbeClassifier`.
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes, as in scikit-learn.
     calibrate : bool, default=True
-        Provide `predict_proba`, by a temperature fitted on held-out decision values.
+        Provide `predict_proba`, by a temperature fitted on held-out decision values; with few rows it
+        stays near half their mean distance from the boundary.
     tol : float > 0, default=1e-4
         Precision of the objective, relative; of `SVC`'s optimality conditions, ten times that.
     random_state : int, RandomState or None, default=None
@@ -106,6 +114,8 @@ class SVMProbeClassifier(ScoreMixin, BaseEstimator):
     References
     ----------
     Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017 (temperature).
+    Zhang, Statistical Behavior and Consistency of Classification Methods Based on Convex Risk
+    Minimization, 2004 (decision values and probabilities).
     Williams and Seeger, Using the Nystrom Method to Speed Up Kernel Machines, 2001.
 
     Examples
@@ -180,8 +190,7 @@ class SVMProbeClassifier(ScoreMixin, BaseEstimator):
             If the RBF kernel is approximated, or there are fewer folds than asked for.
         """
         self._check_parameters()
-        for name in ("path_", "calibration_"):  # an earlier fit's
-            self.__dict__.pop(name, None)
+        forget(self)
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         if targets.multilabel:
@@ -192,29 +201,19 @@ class SVMProbeClassifier(ScoreMixin, BaseEstimator):
         fold, n_folds = np.full(len(X), -1), 1
         if self._needs_folds():
             fold, n_folds = fold_of_rows(
-                type(self).__name__, targets, groups, self.cv, self.random_state
+                type(self).__name__,
+                targets,
+                groups,
+                self.cv,
+                self.random_state,
+                X=X,
+                weight=in_loss,
             )
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
             task = Task(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
-            self._choose_and_fit(task)
+            self._choose_and_fit(task, judges(targets, fold))
         return self
-
-    def decision_function(self, X: Any) -> Array:
-        """Return the decision values (n, n_classes), (n,) for two classes; larger is surer.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray, float32, or float64 for float64 X
-            For "linear", ``X @ coef_.T + intercept_``.
-        """
-        values = self._values(X)
-        return values[:, 0] if len(self.classes_) == 2 else values
 
     @available_if(lambda self: self.calibrate)
     def predict_proba(self, X: Any) -> Array:
@@ -230,23 +229,7 @@ class SVMProbeClassifier(ScoreMixin, BaseEstimator):
         ndarray of float64, in [0, 1]
             Softmax (or logistic function) of the decision values divided by the temperature.
         """
-        return _two_columns(self._values(X) / self.calibration_.temperature)
-
-    def predict(self, X: Any) -> Array:
-        """Return the class with the largest decision value (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray
-            Of the type of `classes_`.
-        """
-        chosen = _codes(self._values(X))
-        return self.classes_[chosen]
+        return super().predict_proba(X)
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -268,17 +251,21 @@ class SVMProbeClassifier(ScoreMixin, BaseEstimator):
     def _needs_folds(self) -> bool:
         return self.C == "cv" or self.calibrate or (self.kernel == "rbf" and self.gamma == "cv")
 
-    def _choose_and_fit(self, task: Task) -> None:
-        """Search all machines on the folds where asked, and fit the best one on all rows."""
+    def _choose_and_fit(self, task: Task, judged: bool) -> None:
+        """Search machines on the folds where asked, if these can judge; fit the best on all rows."""
         self.approximated_ = self._is_approximated(task.rows.n)
         Cs = self.Cs if self.C == "cv" else [self.C]
         machines = self._machines(task)
+        if not judged:
+            Cs = [_UNTESTED_C[self.kernel]] if self.C == "cv" else Cs
+            machines = machines[-1:]
         best = 0
         if self._needs_folds():
             paths = [machine.search(task, Cs) for machine in machines]
-            best = int(np.argmax([path.accuracy.mean(axis=1).max() for path in paths]))
+            ranks = [path.rank for path in paths]
+            best = ranks.index(max(ranks))
             self.C_ = paths[best].best
-            self._report(task, machines, paths, best)
+            self._report(task, machines, paths, best, judged)
         else:
             self.C_ = self.C
         self._machine = machines[best].fit(task, self.C_)
@@ -287,7 +274,9 @@ class SVMProbeClassifier(ScoreMixin, BaseEstimator):
         else:
             self.gamma_ = self._machine.gamma
 
-    def _report(self, task: Task, machines: list[Any], paths: list[Bunch], best: int) -> None:
+    def _report(
+        self, task: Task, machines: list[Any], paths: list[Bunch], best: int, judged: bool
+    ) -> None:
         """Set `path_` and `calibration_`, as asked."""
         if self.C == "cv" or len(paths) > 1:
             gammas = [np.full(len(p.C), m.gamma) for m, p in zip(machines, paths, strict=True)]
@@ -299,8 +288,10 @@ class SVMProbeClassifier(ScoreMixin, BaseEstimator):
         if self.calibrate:
             logits, held_out = paths[best].logits, task.weight * (task.fold >= 0)
             target = task.codes[:, None] if logits.shape[1] == 1 else task.codes
-            temperature = best_temperature(logits, target, held_out)
-            proba = (_two_columns(logits), _two_columns(logits / temperature))
+            temperature = _EXPECTED_TEMPERATURE * _usual_margin(logits, held_out)
+            if judged:
+                temperature = best_temperature(logits, target, held_out, temperature)
+            proba = (self._probabilities(logits), self._probabilities(logits / temperature))
             self.calibration_ = calibration_of(temperature, task.codes, *proba, held_out)
 
     def _machines(self, task: Task) -> list[Any]:
@@ -328,19 +319,21 @@ class SVMProbeClassifier(ScoreMixin, BaseEstimator):
             warnings.warn(message, FeatureTLWarning, stacklevel=4)
         return n > _MOST_EXACT_ROWS
 
-    def _values(self, X: Any) -> Array:
+    def _temperature(self) -> float:
+        return float(self.calibration_.temperature)
+
+    def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
         X = read_matrix(self, X, reset=False)
         columns = 1 if len(self.classes_) == 2 else len(self.classes_)
         return in_blocks(X, self._machine.values, columns)
 
 
-def _codes(values: Array) -> Array:
-    """Return positions of the chosen classes (n,)."""
-    return (values[:, 0] > 0).astype(int) if values.shape[1] == 1 else values.argmax(axis=1)
-
-
-def _two_columns(values: Array) -> Array:
-    """Return probabilities (n, n_classes) of values (n, n_classes), or (n, 1) for two classes."""
-    proba = probabilities(values, multinomial=values.shape[1] > 1)
-    return np.hstack([1 - proba, proba]) if values.shape[1] == 1 else proba
+def _usual_margin(values: Array, weight: Array) -> float:
+    """Return the mean distance of decision values (n, columns) from the boundary; 1 if all are on it."""
+    margin = np.abs(values[:, 0])
+    if values.shape[1] > 1:
+        second, first = np.partition(values, -2, axis=1)[:, -2:].T
+        margin = (first - second) / 2
+    usual = float(np.average(margin, weights=weight))
+    return usual if usual > 0 else 1.0

@@ -21,6 +21,8 @@ from sklearn.utils.validation import (
 
 from featuretl._validation import check_int, check_option
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
+from featuretl.heads._groups import read_groups
 from featuretl.heads._targets import ScoreMixin, read_targets, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 
@@ -190,6 +192,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         InputError
             If the columns do not divide into so many views, or an image has several labels.
         """
+        forget(self)
         views = by_view(self, X, self.n_views, reset=True)
         targets = read_targets(self, y, len(views))
         if targets.multilabel:
@@ -204,7 +207,8 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         elif sample_weight is not None:
             raise InputError(f"{type(head).__name__} takes no sample_weight; leave it out.")
         if has_fit_parameter(head, "groups"):
-            groups = np.arange(len(views)) if groups is None else np.asarray(groups)
+            groups = read_groups(type(self).__name__, groups, len(views))
+            groups = np.arange(len(views)) if groups is None else groups
             extra["groups"] = np.repeat(groups, self.n_views)
         labels = np.repeat(targets.classes[targets.codes], self.n_views)
         self.estimator_ = head.fit(_stacked(views), labels, **extra)

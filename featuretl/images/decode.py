@@ -10,8 +10,10 @@ alpha, transparency     composited on white (alpha channel, palette alpha, PNG `
 grey, 1 bit, palette    converted to RGB
 16 bits per channel     scaled by 1/257 to 8 bits, but for colour PNG and TIFF, of which Pillow
                         reads the high byte; never stretched to the image's own range
+white is zero           TIFF: inverted, whatever the number of bits
 CMYK, YCbCr             converted to RGB without a colour profile; embedded profiles are ignored
-floating point, Lab     fails: such pixels have no agreed range or need a profile
+signed 8 bit, floating  fails: such pixels have no agreed range, or (Lab) need a profile
+point, Lab
 animated, multi-page    the first frame
 truncated, corrupt      fails; there is no partial image (unless the process itself has set
                         ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES``)
@@ -39,7 +41,7 @@ from PIL import Image
 from featuretl.exceptions import ImageError
 
 DECODE_POLICY = {
-    "version": 1,
+    "version": 2,
     "decoder": "pillow",
     "exif": "applied",
     "alpha": "on white",
@@ -56,7 +58,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of 24-bit pixels
 MAX_JPEG_SCANS = 1_000
 
 _READ_AT_ONCE = 2**20
-_RACY_NS = 2 * 10**9
+RACY_NS = 2 * 10**9
 
 _TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -68,6 +70,9 @@ _TRANSPOSE_OF_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
+_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0106, 0
+_SAMPLE_FORMAT, _SIGNED = 0x0153, 2
+_VALUES_AT_ONCE = 2**20
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | None]:
@@ -115,7 +120,7 @@ def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
     """Return whether a file of `size` bytes, read between two states, may be known again by its state."""
     changed = [(state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in (before, after)]
     age = time.time_ns() - max(changed[1][1:])
-    return changed[0] == changed[1] and after.st_size == size and age > _RACY_NS
+    return changed[0] == changed[1] and after.st_size == size and age > RACY_NS
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -133,6 +138,8 @@ def decode(data: bytes) -> np.ndarray:
     """
     if not data:
         raise ImageError("empty: 0 bytes")
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(f"over the limit of {MAX_FILE_BYTES} bytes")
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise ImageError(f"a JPEG of more than {MAX_JPEG_SCANS} scans")
     try:
@@ -167,6 +174,9 @@ def rgb_from_pil(image: Image.Image) -> np.ndarray:
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS} pixels")
     _scale_transparency_key(image)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode == "L" and _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
+        raise ImageError("signed 8-bit pixels have no agreed range; save as unsigned 8 bits")
     image.load()  # before the EXIF is read: Pillow's TIFF plugin turns the image itself, here
     transpose = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
     if image.mode.startswith("I"):
@@ -224,13 +234,19 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _rgb_from_16_bit(image: Image.Image) -> np.ndarray:
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 0xFFFF:
-        raise ImageError(
-            f"{image.mode} pixels beyond 16 bits have no agreed range; save as 16 bits"
-        )
-    grey = np.rint(values / 257).astype(np.uint8)
+    values = np.asarray(image)
+    is_negative = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
     key = image.info.get("transparency")
-    if isinstance(key, int):
-        grey[values == key] = 255
+    grey = np.empty(values.shape, np.uint8)
+    rows = max(1, _VALUES_AT_ONCE // values.shape[1])  # numbers of 8 bytes, so not all at once
+    for start in range(0, len(values), rows):
+        part = values[start : start + rows].astype(np.int64)
+        if part.min() < 0 or part.max() > 0xFFFF:
+            raise ImageError(
+                f"{image.mode} pixels beyond 16 bits have no agreed range; save as 16 bits"
+            )
+        part_of_grey = grey[start : start + rows]
+        part_of_grey[...] = np.rint((0xFFFF - part if is_negative else part) / 257)
+        if isinstance(key, int):
+            part_of_grey[part == key] = 255
     return np.repeat(grey[..., None], 3, axis=2)

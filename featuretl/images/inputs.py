@@ -117,6 +117,17 @@ def read(image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullc
     return Content(hashlib.sha256(header + pixels.tobytes()).digest(), pixels)
 
 
+def contents_of(images: Sequence[Any]) -> list[bytes]:
+    """Return the key of the content of each image; of one that cannot be read, its position."""
+    keys = []
+    for index, image in enumerate(images):
+        try:
+            keys.append(read(image).key)
+        except ImageError:
+            keys.append(str(index).encode())
+    return keys
+
+
 def _pixels_of_pil(image: Image.Image) -> np.ndarray:
     try:
         return rgb_from_pil(image)

@@ -13,6 +13,7 @@ import struct
 import subprocess  # this interpreter and a module of this package  # nosec B404
 import sys
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +26,7 @@ _SIZE = struct.Struct("<Q")
 _ANSWER = struct.Struct("<?QQ")  # True, height, width; or False, bytes of an error's words, 0
 _READY = b"\n"
 _MAX_WORDS = 2**16
+_START_SECONDS = 60.0  # that a child may take until it is ready
 _PIPE_BYTES = 2**20  # an image in few system calls
 
 
@@ -118,9 +120,12 @@ class _Child:
             raise _no_child(error.strerror) from error
         assert self._process.stdin and self._process.stdout  # pipes both  # nosec B101
         self._requests, self._answers = self._process.stdin, self._process.stdout
-        if self._answers.read(len(_READY)) != _READY:
+        with self._deadline(_START_SECONDS) as late:
+            is_ready = self._answers.read(len(_READY)) == _READY
+        if not is_ready:
             self.end()
-            raise _no_child(_ending(self._process.returncode))
+            slow = f"it was not ready after {_START_SECONDS:g} s"
+            raise _no_child(slow if late.is_set() else _ending(self._process.returncode))
 
     def ask(self, data: bytes, seconds: float) -> np.ndarray | str:
         """Return the pixels of an image, or what is wrong with it.
@@ -128,25 +133,34 @@ class _Child:
         Raises ImageError if the process ends, does not answer in time, or answers nonsense; it is
         of no use then.
         """
+        try:
+            with self._deadline(seconds) as late:
+                answer = self._ask(data)
+        except (EOFError, OSError) as error:
+            how = _ending(self._process.wait())
+            slow = f"decoding it took longer than {seconds:g} s"
+            crashed = f"decoding it ended the decoder's process ({how})"
+            raise ImageError(slow if late.is_set() else crashed) from error
+        if late.is_set():
+            raise ImageError(f"decoding it took longer than {seconds:g} s")
+        return answer
+
+    @contextlib.contextmanager
+    def _deadline(self, seconds: float) -> Iterator[threading.Event]:
+        """Kill the process, and set the event, if what is done within takes longer."""
         late = threading.Event()
 
-        def give_up() -> None:
+        def kill() -> None:
             late.set()
             self._process.kill()
 
-        timer = threading.Timer(seconds, give_up)
+        timer = threading.Timer(seconds, kill)
         timer.start()
         try:
-            answer = self._ask(data)
-        except (EOFError, OSError) as error:
-            how = _ending(self._process.wait())
-            raise ImageError(f"decoding it ended the decoder's process ({how})") from error
+            yield late
         finally:
             timer.cancel()
             timer.join()
-            if late.is_set():
-                raise ImageError(f"decoding it took longer than {seconds:g} s")
-        return answer
 
     def is_alive(self) -> bool:
         """Return whether the process runs."""

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
+from sklearn.utils.validation import has_fit_parameter
 
 from featuretl.heads._rows import one_thread_pool
 from featuretl.heads.linear import LinearProbeClassifier
@@ -78,8 +79,13 @@ def _held_out(method: str, X: Array, task: Task) -> Array:
     predicted = np.zeros_like(task.y)
     for number in np.unique(task.fold[task.fold >= 0]):
         held = task.fold == number
-        head = _head(method, task.is_regression, int((~held).sum()))
-        found = head.fit(X[~held], task.y[~held]).predict(X[held])
+        learnt = task.y[~held]
+        if not task.is_regression and len(np.unique(learnt)) < 2:  # of a sample that is small
+            predicted[held] = learnt[0]
+            continue
+        head = _head(method, task.is_regression, len(learnt))
+        options = {"groups": task.groups[~held]} if has_fit_parameter(head, "groups") else {}
+        found = head.fit(X[~held], learnt, **options).predict(X[held])
         predicted[held] = found.reshape(predicted[held].shape)
     return predicted
 

@@ -23,8 +23,9 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError
 from featuretl.extraction import check_parameters, describe_failures, extract
 from featuretl.heads._folds import check_folds, fold_of_rows
-from featuretl.heads._targets import Targets, check_length
-from featuretl.images.inputs import as_images
+from featuretl.heads._groups import equal_ones, joined, read_groups
+from featuretl.heads._targets import Targets
+from featuretl.images.inputs import as_images, contents_of
 from featuretl.ranking.costs import Costs, costs_of
 from featuretl.ranking.methods import FOR_NUMBERS, METHODS, Task, estimate
 from featuretl.ranking.scores import Estimate, read_labels
@@ -135,7 +136,7 @@ def rank_backbones(
     Notes
     -----
     The intervals say what other images (or groups) drawn alike would change. The accuracy is a share
-    of the images held out (Wilson's interval, with the effective number of images); the errors of R2
+    of the images held out (the exact binomial interval at the effective number of images); the errors of R2
     are its delta method's, those of `log_me`, `h_score` and `transrate` the jackknife's in closed form
     (compared once by hand with how far halves of 2,062 photographs differ: within a tenth). The luck
     of a head's training set is not in them. Differences are of the same images in the same folds: as
@@ -164,7 +165,7 @@ def rank_backbones(
         raise parameter_error(_OWNER, "confidence", "a number in (0, 1)", confidence)
     images = as_images(X, _OWNER)
     candidates = _candidates(backbones)
-    whole = _read_task(y, len(images), method, task, groups, cv, random_state)
+    whole = _read_task(y, images, method, task, groups, cv, random_state)
     how = {"device": device, "runtime": runtime, "n_jobs": n_jobs}
     with _store(cache) as store:
         embed = partial(_embed, images, store=store, verbose=verbose, **how)
@@ -225,15 +226,14 @@ def _spec(backbone: Any) -> BackboneSpec:
 
 
 def _read_task(
-    y: Any, n: int, method: str, task: str, groups: Any, cv: Any, random_state: Any
+    y: Any, images: Any, method: str, task: str, groups: Any, cv: Any, random_state: Any
 ) -> Task:
+    n = len(images)
     labels = read_labels(_OWNER, y, n, task)
     if labels.ndim == 2:
         check_option(f"{_OWNER} (for regression)", "method", method, FOR_NUMBERS)
-    units = np.arange(n)
-    if groups is not None:
-        check_length(n, "groups", len(groups))
-        units = np.unique(np.asarray(groups), return_inverse=True)[1]
+    groups = joined(read_groups(_OWNER, groups, n), equal_ones(contents_of(images)))
+    units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     # Numbers are folded as labels of several to an image are: without strata.
     strata = labels if labels.ndim == 1 else np.zeros((n, 1), int)
     targets = Targets(np.unique(strata), strata)
@@ -331,14 +331,15 @@ def _frame(
     table = []
     for number, one in reversed(list(enumerate(rounds, start=1))):
         groups, (best, *_) = one.task.groups, one.estimates.values()
-        errors = margin(confidence, groups)
+        sizes = np.bincount(groups)
+        errors = margin(confidence, len(sizes))
         for name, found in one.estimates.items():
             if name in one.kept:
                 continue
             error = standard_error(found.influence, groups)
             interval = (found.score - errors * error, found.score + errors * error)
             if method in ("probe", "knn") and not one.task.is_regression:
-                interval = interval_of_share(found.score, error, errors, int(groups.max()) + 1)
+                interval = interval_of_share(found.score, error, confidence, sizes)
             behind = best.score - found.score
             chance = errors * standard_error(best.influence - found.influence, groups)
             table.append(

@@ -9,9 +9,10 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featuretl._labels import codes_of, one_label_each
-from featuretl._uncertainty import interval_of_share, margin, standard_error
+from featuretl._uncertainty import share_with_interval
 from featuretl._validation import check_share
 from featuretl.exceptions import InputError
+from featuretl.heads._groups import read_groups
 from featuretl.heads.metrics import classes_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     """Return the images that are probably labelled wrongly, the most suspicious first.
 
     An image is suspected if, among the classes that it is given at least their usual probability
-    (the mean over the images labelled so), the most probable one is not its label: the confident
-    joint of Northcutt et al. (2021).
+    (the mean over the images labelled so), the most probable one is more probable than its label:
+    the confident joint of Northcutt et al. (2021).
 
     Parameters
     ----------
@@ -75,15 +76,16 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     # A class without images has no usual probability: it is not suggested.
     confident = np.where((proba >= usual) & (counts > 0), proba, -1.0)
     best = confident.argmax(axis=1)
-    suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (best != codes))
-    order = suspects[np.argsort(own[suspects] - proba[suspects, best[suspects]], kind="stable")]
+    suggested = proba[np.arange(len(rows)), best]
+    suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested > own))
+    order = suspects[np.argsort(own[suspects] - suggested[suspects], kind="stable")]
     return pd.DataFrame(
         {
             "index": rows[order],
             "label": classes[codes[order]],
             "suggestion": classes[best[order]],
             "probability": own[order],
-            "suggested_probability": proba[order, best[order]],
+            "suggested_probability": suggested[order],
         }
     )
 
@@ -199,7 +201,7 @@ def class_scores(
     groups : array-like of shape (n,), default=None
         Images of one group count as one draw.
     confidence : float in (0, 1), default=0.95
-        Of the intervals, which are Wilson's with the standard error of the ratio.
+        Confidence level of the intervals, which are as in `metrics_report`.
 
     Returns
     -------
@@ -221,6 +223,7 @@ def class_scores(
     names = classes_of(owner, y, y_pred, labels)
     y = codes_of(owner, y, names, "y", "labels lacks")
     y_pred = codes_of(owner, y_pred, names, "y_pred", "labels lacks")
+    groups = read_groups(owner, groups, len(y))
     rows = []
     for code, name in enumerate(names.tolist()):
         true, said = (y == code).astype(float), (y_pred == code).astype(float)
@@ -230,27 +233,6 @@ def class_scores(
             row |= dict(zip((score, f"{score}_low", f"{score}_high"), share, strict=True))
         rows.append({**row, "images": int(true.sum())})
     return pd.DataFrame(rows)
-
-
-def share_with_interval(
-    hits: Array, of: Array, groups: Any = None, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Return sum(hits) / sum(of) with its interval, low and high; NaN where nothing is counted.
-
-    `hits` and `of` (n,) are what each image counts; images of one of `groups` (n,) count as one draw.
-    """
-    counted = of > 0
-    if not counted.any():
-        return np.nan, np.nan, np.nan
-    units = np.arange(len(of)) if groups is None else np.asarray(groups)
-    units = np.unique(units[counted], return_inverse=True)[1]
-    total = of.sum()
-    share = float(hits.sum() / total)
-    error = standard_error((hits - share * of)[counted] / total, units)
-    # One draw has no spread; Wilson's interval of one draw is wide all the same.
-    error = 0.0 if len(units) == 1 else error
-    low, high = interval_of_share(share, error, margin(confidence, units), int(units.max()) + 1)
-    return share, max(low, 0.0), min(high, 1.0)
 
 
 def _codes(owner: str, y: Any, proba: Any, classes: Any) -> tuple[Array, Array, Array]:

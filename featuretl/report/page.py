@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_random_state
 
 import featuretl
 from featuretl._engine import Failure
+from featuretl._uncertainty import RESAMPLES
 from featuretl._validation import (
     as_utf8,
     check_int,
@@ -27,6 +28,7 @@ from featuretl._validation import (
 )
 from featuretl.exceptions import FeatureTLError, StoreError
 from featuretl.heads._columns import in_column
+from featuretl.heads._groups import read_groups
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
 from featuretl.outputs import check_output, replace_file
@@ -60,7 +62,7 @@ def write_report(
     task: str = "auto",
     cv: int = 5,
     threshold: float = 0.9,
-    n_bootstrap: int = 200,
+    n_bootstrap: int = RESAMPLES,
     explain: bool = True,
     title: str | None = None,
     cache: Any = "auto",
@@ -88,7 +90,7 @@ def write_report(
     path : path
         Ending in ``.html``; replaced at once when all is written.
     groups : array-like of shape (n,), default=None
-        Images of one group are held out together, and count as one draw in the intervals of the classes.
+        Images of one group are held out together, and count as one draw in all intervals.
     train : (images, y), default=None
         With a model: what it was trained on. Its near-duplicates among `images` are shown as leaks, and the
         learning curve is that of ever more of these, scored on `images`.
@@ -101,8 +103,8 @@ def write_report(
         Folds of the linear probe; fewer where a class or `groups` allow no more.
     threshold : float in (0, 1], default=0.9
         From which similarity on two images are near-duplicates; see `near_duplicates`.
-    n_bootstrap : int >= 0, default=200
-        Resamples for the intervals of other scores than the accuracy and those of classes; 0 gives none.
+    n_bootstrap : int >= 0, default=1000
+        As in `metrics_report`; the intervals of classes are given with 0, too.
     explain : bool, default=True
         With a model: show beside each mistake where the evidence for the prediction lies; see `explain`.
     title : str, default=None
@@ -207,6 +209,7 @@ def _tasks_of_model(
         yield "", subject_of_model(model, images, y, groups, seen, *options), training
         return
     images = as_images(images, _OWNER)
+    group = read_groups(_OWNER, groups, len(images))
     known = known_tasks(tasks, y, len(images), _OWNER)
     learnt = {} if train is None else known_tasks(tasks, train[1], len(train[0]), _OWNER)
     for name, (rows, labels) in known.items():
@@ -216,7 +219,7 @@ def _tasks_of_model(
             training = _training(tasks[name], of_task, cache)
         seen = partial(_seen, card, training)
         own = [images[i] for i in rows]
-        kept = None if groups is None else np.asarray(groups)[rows]
+        kept = None if group is None else group[rows]
         with in_column(name):
             subject = subject_of_model(tasks[name], own, labels, kept, seen, *options)
         yield name, subject, training

@@ -76,7 +76,7 @@ def out_of_fold(
     if classes is None:
         predicted: Array = np.full(len(y), np.nan)
         for train, test in _splits(fold):
-            predicted[test] = LinearProbeRegressor().fit(X[train], y[train]).predict(X[test])
+            predicted[test] = _regressor(X, y, groups, train).predict(X[test])
         return HeldOut(predicted, None, ok, fold, how)
     proba = np.full((len(y), len(classes)), np.nan)
     for train, test in _splits(fold):
@@ -85,14 +85,16 @@ def out_of_fold(
     return HeldOut(classes[best], proba, ok, fold, how)
 
 
-def learning_curve(X: Array, y: Array, classes: Array | None, fold: Array, seed: int) -> Curve:
+def learning_curve(
+    X: Array, y: Array, classes: Array | None, groups: Array | None, fold: Array, seed: int
+) -> Curve:
     """Return the scores of linear probes that learn from ever more images, on each held-out fold.
 
     `fold` (n,) says where a row is held out; -1 never.
     """
     splits = list(_splits(fold))
     how = f"the other images, over {len(splits)} folds"
-    return _curve(X, y, classes, splits, how, seed)
+    return _curve(X, y, classes, groups, splits, how, seed)
 
 
 def learning_curve_on(
@@ -103,15 +105,15 @@ def learning_curve_on(
     rows = np.arange(n + len(test_X))
     splits = [(rows[:n], rows[n:])] * _DRAWS
     how = f"these images, over {_DRAWS} draws of training images"
-    return _curve(
-        np.concatenate([X, test_X]), np.concatenate([y, test_y]), classes, splits, how, seed
-    )
+    both = np.concatenate([X, test_X]), np.concatenate([y, test_y])
+    return _curve(*both, classes, None, splits, how, seed)
 
 
 def _curve(
     X: Array,
     y: Array,
     classes: Array | None,
+    groups: Array | None,
     splits: list[tuple[Array, Array]],
     how: str,
     seed: int,
@@ -126,7 +128,7 @@ def _curve(
     for j, (order, rank, (_, test)) in enumerate(zip(orders, ranks, splits, strict=True)):
         for i, size in enumerate(sizes):
             rows = order if size == largest else order[rank < size]
-            scores[:, i, j] = _score(X, y, classes, rows, [rows, test])
+            scores[:, i, j] = _score(X, y, classes, groups, rows, [rows, test])
     name = "R2" if classes is None else "accuracy"
     return Curve(np.array(sizes), scores[0], scores[1], name, how)
 
@@ -145,9 +147,16 @@ def _usual(rank: Array, y: Array, classes: Array | None) -> float:
     return len(y) if classes is None else float(np.median(np.unique(y, return_counts=True)[1]))
 
 
-def _score(X: Array, y: Array, classes: Array | None, rows: Array, on: list[Array]) -> list[float]:
+def _score(
+    X: Array,
+    y: Array,
+    classes: Array | None,
+    groups: Array | None,
+    rows: Array,
+    on: list[Array],
+) -> list[float]:
     if classes is None:
-        head = LinearProbeRegressor().fit(X[rows], y[rows])
+        head = _regressor(X, y, groups, rows)
         return [r2_score(y[part], head.predict(X[part])) for part in on]
     if len(np.unique(y[rows])) < 2:
         return [np.nan for _ in on]
@@ -165,6 +174,16 @@ def _proba(X: Array, y: Array, test_X: Array, classes: Array) -> Array:
     head = LinearProbeClassifier().fit(X, y)
     proba[:, np.searchsorted(classes, head.classes_)] = head.predict_proba(test_X)
     return proba
+
+
+def _regressor(X: Array, y: Array, groups: Array | None, rows: Array) -> LinearProbeRegressor:
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", FeatureTLWarning
+        )  # few groups are said where folds are made
+        return LinearProbeRegressor().fit(
+            X[rows], y[rows], groups=None if groups is None else groups[rows]
+        )
 
 
 def _splits(fold: Array) -> Iterator[tuple[Array, Array]]:

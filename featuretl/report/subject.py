@@ -12,6 +12,7 @@ from featuretl._engine import Failure
 from featuretl._labels import all_numbers, one_label_each
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import InputError
+from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.images.inputs import as_images, name_of
 from featuretl.prediction import (
     Progress,
@@ -96,14 +97,14 @@ def subject_of_embeddings(
     """Return what the out-of-fold predictions of a linear probe tell of embeddings (n, d)."""
     images = as_images(images, _OWNER)
     X = np.asarray(X)
-    _check_lengths(len(X), images=images, y=y, groups=groups)
+    _check_lengths(len(X), images=images, y=y)
     ok = np.isfinite(X).all(axis=1)
     if not ok.any():
         raise InputError(f"None of {len(X)} images has an embedding; there is nothing to report.")
     rows = np.flatnonzero(ok).tolist()
     target = (all_numbers if is_regression else one_label_each)(_OWNER, y)[rows]
     classes = None if is_regression else np.unique(target)
-    kept = None if groups is None else np.asarray(groups)[rows]
+    kept, copies = _with_copies(groups, len(images), X[rows], rows)
     held = out_of_fold(X[rows], target, classes, kept, cv, seed)
     failures = [
         Failure(i, name_of(images[i], i), "it has no embedding")
@@ -125,6 +126,7 @@ def subject_of_embeddings(
         label_source="the linear probe's out-of-fold probabilities",
         scores_are=f"out-of-fold predictions of a linear probe on the embeddings: {held.how}",
         title="Linear probe",
+        warnings=copies,
         failures=failures,
     )
 
@@ -149,7 +151,7 @@ def subject_of_model(
         )
     images = as_images(images, _OWNER)
     y = known_labels(model, y, _OWNER)
-    _check_lengths(len(images), y=y, groups=groups)
+    _check_lengths(len(images), y=y)
     parts = list(in_batches(model, images, progress))
     ok = np.concatenate([part.ok for part in parts] or [np.zeros(0, bool)])
     rows = np.flatnonzero(ok).tolist()
@@ -158,13 +160,15 @@ def subject_of_model(
     readable = [images[i] for i in rows]
     has_proba = parts[0].proba is not None
     extraction = embedder_of(model, cache).extract(readable)
+    X = extraction.to_numpy()
+    kept, copies = _with_copies(groups, len(images), X, rows)
     subject = Subject(
         images=readable,
         names=[name_of(images[i], i) for i in rows],
         y=y[rows],
         classes=getattr(model, "classes_", None),
-        groups=None if groups is None else np.asarray(groups)[rows],
-        X=extraction.to_numpy(),
+        groups=kept,
+        X=X,
         shown_X=_shown_embeddings(model, readable, extraction),
         predicted=np.concatenate([part.predicted for part in parts if part.ok.any()]),
         proba=np.concatenate([part.proba for part in parts]) if has_proba else None,
@@ -174,6 +178,7 @@ def subject_of_model(
         label_source="",
         scores_are="predictions of the model",
         title=type(model).__name__,
+        warnings=copies,
         failures=[failure for part in parts for failure in part.failures],
         model=model,
     )
@@ -249,6 +254,20 @@ def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
             "out-of-fold probabilities of a linear probe on the backbone's embeddings: "
             + subject.held_out.how
         )
+
+
+def _with_copies(groups: Any, n: int, X: Array, rows: list[int]) -> tuple[Array | None, list[str]]:
+    """Return groups of `rows` in which images of equal embeddings X (k, d) are together; a warning."""
+    group, copies = read_groups(_OWNER, groups, n), copies_of(X)
+    group = None if group is None else group[rows]
+    if copies is None:
+        return group, []
+    many = len(rows) - int(copies.max()) - 1
+    said = (
+        f"{many:,} of these {len(rows):,} images are copies of others (the same content, whatever their "
+        "labels say): copies share a fold, and count as one draw."
+    )
+    return joined(group, copies), [said]
 
 
 def _check_lengths(n: int, **others: Any) -> None:

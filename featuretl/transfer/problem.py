@@ -16,8 +16,9 @@ from featuretl.backbones.backbone import load_backbone
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.extraction import extract
-from featuretl.heads._folds import fold_of_rows
-from featuretl.heads._targets import Targets, check_length
+from featuretl.heads._folds import fold_of_rows, judges
+from featuretl.heads._groups import copies_of, joined, read_groups
+from featuretl.heads._targets import Targets
 from featuretl.images.inputs import as_images
 from featuretl.novelty.detector import NoveltyDetector
 from featuretl.transfer.tasks import Task
@@ -38,7 +39,9 @@ class Problem:
     ----------
     images : sequence of n images
     task : Classes, Tags or Numbers
-    groups : ndarray of shape (n,), or None
+    groups : ndarray of shape (n,), int, or None
+    n_copies : int
+        Images with the content of another one; see `keep_copies_together`.
     seed : int
     budget : float
         Seconds that the whole fit may take.
@@ -61,9 +64,8 @@ class Problem:
         self.budget = np.inf if estimator.time_budget is None else float(estimator.time_budget)
         self.images: Sequence[Any] = as_images(X, self.owner)
         self.task: Task = task(estimator, y, len(self.images))
-        self.groups = None if groups is None else np.asarray(groups)
-        if self.groups is not None:
-            check_length(len(self.images), "groups", len(self.groups))
+        self.groups = read_groups(self.owner, groups, len(self.images))
+        self.n_copies = 0
         self.seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
         self._embeddings: dict[str, Array] = embeddings or {}
 
@@ -87,6 +89,13 @@ class Problem:
         if backbone not in self._embeddings:
             self._embeddings[backbone] = self.embedder(backbone).transform(self.images)
         return self._embeddings[backbone]
+
+    def keep_copies_together(self, backbone: str) -> None:
+        """Give images with the same content, and so the same embedding, one group."""
+        copies = copies_of(self.embeddings(backbone))
+        if copies is not None:
+            self.n_copies = self.n - int(copies.max()) - 1
+            self.groups = joined(self.groups, copies)
 
     def head(self, strategy: str, rows: Array, backbone: str, last: bool = False) -> Any:
         """Return a head fitted to `rows`; `last` if it is the one that will predict."""
@@ -150,7 +159,7 @@ class Problem:
         Raises
         ------
         InputError
-            If nothing can be held out.
+            If nothing can be held out, or images of one class only.
         """
         targets = Targets(self.task.targets.classes, self.task.targets.codes[rows])
         groups = None if self.groups is None else self.groups[rows]
@@ -158,6 +167,10 @@ class Problem:
             warnings.simplefilter("always", FeatureTLWarning)
             fold, n_folds = fold_of_rows(self.owner, targets, groups, cv, self.seed)
         why = [str(w.message) for w in caught if issubclass(w.category, FeatureTLWarning)]
+        if not judges(targets, fold):
+            raise InputError(" ".join(why))
+        if self.n_copies:
+            why.append(f"{self.n_copies:,} of {self.n:,} images are copies; copies share a fold.")
         return fold, " ".join([f"{n_folds} folds.", *why])
 
     def taken(self, rows: Array) -> tuple[list[Any], Array, Array | None]:

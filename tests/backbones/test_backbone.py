@@ -222,3 +222,53 @@ def test_one_image_too_many_for_memory_is_an_error_and_so_is_any_other():
     module.error = RuntimeError("shapes do not fit")
     with pytest.raises(RuntimeError, match="do not fit"):
         TorchRuntime(module)(torch.zeros(8, 1))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "coat_lite_tiny",
+        "coat_tiny",
+        "crossvit_tiny_240",
+        "pit_ti_224",
+        "pit_ti_distilled_224",
+        "volo_d1_224",
+        "cait_xxs24_224",
+    ],
+)
+def test_class_tokens_of_models_that_do_not_count_them_are_no_positions(name):
+    backbone = load_backbone(name, weights="random", pooling="cls")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((1, *backbone.preprocessing.input_size), generator=generator)
+    with torch.inference_mode():
+        features = backbone.model.forward_features(x)
+    branches = features if isinstance(features, list) else [features]
+    expected = {
+        "cls": torch.cat([branch[:, 0] for branch in branches], 1),
+        "avg": torch.cat([branch[:, 1:].mean(1) for branch in branches], 1),
+    }
+    if name.startswith("pit"):  # class tokens are all that it gives
+        del expected["avg"]
+        with pytest.raises(BackboneError, match=r"'avg'.*'cls'"):
+            assert load_backbone(name, weights="random", pooling="avg").n_features
+    for pooling, rows in expected.items():
+        pooled = load_backbone(name, weights="random", pooling=pooling)
+        assert_close(pooled.forward(x), rows)
+
+
+@pytest.mark.parametrize("name", ["xcit_nano_12_p8_224", "convit_tiny", "cait_xxs24_224"])
+def test_layers_of_models_that_give_no_prefix_tokens_are_averaged(name):
+    backbone = load_backbone(name, weights="random", layers=(1, "pre_logits"))
+    x = torch.randn((1, *backbone.preprocessing.input_size))
+    with torch.inference_mode():
+        maps = backbone.model.forward_intermediates(x, indices=[1], intermediates_only=True)
+    found = backbone.forward(x)
+    assert_close(found[:, : maps[0].shape[1]], maps[0].mean((2, 3)))
+    with pytest.raises(BackboneError, match="no class token"):
+        assert load_backbone(name, weights="random", layers=1, pooling="cls").n_features
+
+
+def test_layers_that_a_model_cannot_give_together_are_one_sentence():
+    backbone = load_backbone("hiera_tiny_224", weights="random", layers=(0, "pre_logits"))
+    with pytest.raises(BackboneError, match="hiera_tiny_224"):
+        assert backbone.n_features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_imagenets_own_head_recognises_ants_and_bees(shared_data, shared_cache):
     backbone = load_backbone()
     with torch.inference_mode():
         logits = backbone.model.get_classifier()(torch.from_numpy(extraction.to_numpy()))
-    expected = np.array([ANTS_AND_BEES[name] for name in photos.target_names])[photos.target]
+    expected = np.array([ANTS_AND_BEES[name] for name in photos.target])
     assert (logits.argmax(1).numpy() == expected).mean() > 0.8
 
 
@@ -174,3 +175,38 @@ def test_weights_in_the_hubs_local_cache_need_no_network(tmp_path, monkeypatch):
     loaded = load_backbone("test_resnet.r160_in1k")
     assert loaded.weights_file == found
     assert weights.tensors_digest(loaded.model) == weights.tensors_digest(model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor * np.nan,
+        lambda tensor: torch.zeros(1).expand(2**20),
+    ],
+    ids=["sparse", "meta", "complex", "nan", "expanded"],
+)
+@pytest.mark.filterwarnings("ignore:Validating sparse")
+def test_weights_that_are_no_dense_finite_tensors_are_refused(tmp_path, tiny, change):
+    name, state = next((n, t) for n, t in tiny.state_dict().items() if n.endswith("weight"))
+    torch.save({**tiny.state_dict(), name: change(state)}, tmp_path / "w.pth")
+    with pytest.raises(BackboneError, match=name):
+        load_backbone("test_resnet", weights=str(tmp_path / "w.pth"))
+
+
+def test_a_compressed_archive_of_weights_is_refused_before_it_is_unpacked(tmp_path, tiny):
+    torch.save(tiny.state_dict(), tmp_path / "plain.pth")
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain:
+        with zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as small:
+            for member in plain.namelist():
+                small.writestr(member, plain.read(member))
+    with pytest.raises(BackboneError, match=r"w\.pth.*compressed"):
+        load_backbone("test_resnet", weights=str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("weights", ["auto", "random"])
+def test_an_unknown_pretrained_tag_suggests_the_nearest(weights):
+    with pytest.raises(BackboneError, match=r"'r160_in1'.*'test_resnet\.r160_in1k'"):
+        load_backbone("test_resnet.r160_in1", weights=weights)

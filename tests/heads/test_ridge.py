@@ -8,20 +8,7 @@ from featuretl.exceptions import InputError, ParameterError
 from featuretl.heads.ridge import LinearProbeRegressor
 
 
-def expected_failed_checks(estimator):
-    if estimator.alpha != "loo":
-        return {}
-    reason = (
-        "leaving out a row of weight 2 is not leaving out one of two equal rows; scikit-learn's "
-        "RidgeCV differs in the same way unless the check hands it folds through `cv`"
-    )
-    return {"check_sample_weight_equivalence_on_dense_data": reason}
-
-
-@parametrize_with_checks(
-    [LinearProbeRegressor(), LinearProbeRegressor(0.1)],
-    expected_failed_checks=expected_failed_checks,
-)
+@parametrize_with_checks([LinearProbeRegressor(), LinearProbeRegressor(0.1)])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 

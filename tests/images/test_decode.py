@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -706,3 +707,47 @@ def test_a_real_photograph_is_the_same_in_every_orientation(shared_data: Path, n
     upright = read(root / "Landscape_1.jpg").pixels()
     pixels = read(root / f"Landscape_{number}.jpg").pixels()
     assert_close(pixels, upright)
+
+
+def grey_tiff(values: np.ndarray, photometric: int, sample_format: int = 1) -> bytes:
+    """Return an uncompressed grey TIFF of one row, in the byte order of the array's dtype."""
+    order, bits, data = values.dtype.byteorder, 8 * values.dtype.itemsize, values.tobytes()
+    sign = ">" if order == ">" else "<"
+    tags = [(256, len(values)), (257, 1), (258, bits), (259, 1), (262, photometric)]
+    tags += [(273, 8 + 2 + 12 * 10 + 4), (277, 1), (278, 1), (279, len(data)), (339, sample_format)]
+    head = struct.pack(f"{sign}2sHIH", b"MM" if sign == ">" else b"II", 42, 8, len(tags))
+    fields = [struct.pack(f"{sign}HHIHH", tag, 3, 1, value, 0) for tag, value in tags]
+    return head + b"".join(fields) + bytes(4) + data
+
+
+GREYS = np.array([0, 10, 128, 255])
+
+
+@pytest.mark.parametrize("kind", ["u1", "<u2"])
+def test_a_tiff_in_which_white_is_zero_is_no_negative(kind: str) -> None:
+    stored = (GREYS * (257 if kind == "<u2" else 1)).astype(kind)
+    white = stored.dtype.type(np.iinfo(stored.dtype).max)
+    plain, inverted = grey_tiff(stored, 1), grey_tiff((white - stored).astype(kind), 0)
+    assert decode(plain)[0, :, 0].tolist() == GREYS.tolist()
+    np.testing.assert_array_equal(decode(inverted), decode(plain))
+
+
+def test_big_endian_and_wider_tiffs_are_read_by_value() -> None:
+    for kind, sample_format in ((">u2", 1), ("<i2", 2), ("<u4", 1), ("<i4", 2)):
+        stored = (GREYS * 100).astype(kind)
+        expected = np.rint(GREYS * 100 / 257)
+        assert decode(grey_tiff(stored, 1, sample_format))[0, :, 0].tolist() == expected.tolist()
+
+
+def test_signed_8_bit_pixels_are_refused() -> None:
+    with pytest.raises(ImageError, match="signed 8-bit"):
+        decode(grey_tiff(GREYS.astype("u1"), 1, sample_format=2))
+
+
+def test_16_bit_pixels_are_converted_in_bounded_memory() -> None:
+    tracemalloc.start()
+    image = Image.new("I;16", (4_000, 4_000), 0x8000)
+    rgb_from_pil(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * 4_000 * 4_000  # 16 bits, grey, RGB: 6 bytes a pixel

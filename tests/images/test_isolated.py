@@ -208,3 +208,14 @@ def test_a_time_that_is_none_is_refused(pixels, value):
         ParameterError, match=r"'decode_timeout' parameter of extract must be a num"
     ):
         extract([pixels], TINY, decode_timeout=value)
+
+
+def test_a_child_that_never_gets_ready_is_given_up(tmp_path, monkeypatch, photo):
+    (tmp_path / "sleeper.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(isolated, "__name__", "sleeper")
+    monkeypatch.setattr(isolated, "_START_SECONDS", 0.2)
+    with IsolatedDecoder(seconds=60) as isolated_decode:
+        with pytest.raises(FeatureTLError, match=r"not ready after 0\.2 s") as caught:
+            isolated_decode(photo)
+    assert not isinstance(caught.value, ImageError)

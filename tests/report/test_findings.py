@@ -117,6 +117,19 @@ def test_memory_does_not_grow_with_the_square():
     assert peak < 60e6  # all similarities would take 256 MB
 
 
+def test_a_suggestion_is_more_probable_than_the_label():
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.ones(4) / 2, 400)
+    y = np.array([rng.choice(4, p=row) for row in proba])
+    y[:150] = 3  # labels of which the usual probability is low
+    found = label_errors(y, proba, range(4))
+    assert len(found) > 20
+    assert (found["suggested_probability"] > found["probability"]).all()
+    # Usual are 0.85 of "a" and 0.05 of "b": 0.6 is too low to confirm, and "b" no better.
+    y, proba = ["a", "a", "b", "b"], [[0.6, 0.4], [1, 0], [0.95, 0.05], [0.95, 0.05]]
+    assert 0 not in label_errors(y, proba, ["a", "b"])["index"].tolist()
+
+
 def test_the_threshold_is_checked():
     with pytest.raises(ParameterError, match="'threshold' parameter of near_duplicates"):
         near_duplicates(np.eye(3), threshold=0)

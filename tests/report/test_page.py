@@ -137,11 +137,13 @@ def test_embeddings_are_judged_out_of_fold(embeddings, photos, labels, path, qui
     assert found["learning_curve"]["sizes"] == [1, 2, 6]
     assert "out-of-fold" in Page(path).text
     twice = [*range(24), *range(24)]
-    found = report(embeddings[twice], [photos[i] for i in twice], labels[twice], path)
+    like = embeddings[twice] * np.repeat([1, 1.001], 24)[:, None]
+    found = report(like, [photos[i] for i in twice], labels[twice], path)
     assert found["near_duplicates_across_folds"] > 0
+    assert not found["warnings"]
     groups = np.tile(np.arange(24), 2)
     found = report(
-        embeddings[twice], [photos[i] for i in twice], labels[twice], path, groups=groups,
+        like, [photos[i] for i in twice], labels[twice], path, groups=groups,
         threshold=0.999,
     )  # fmt: skip
     assert len(found["near_duplicates"]) == 24
@@ -322,3 +324,16 @@ def test_the_embedder_of_a_pipeline_is_used(photos, labels, path, forwards, mode
     report(model, photos, labels, path)
     assert not forwards  # all came from its cache
     assert isinstance(model[0], ImageEmbedder)
+
+
+def test_all_intervals_of_a_report_know_groups(embeddings, photos, labels, path, quick):
+    y = labels.copy()
+    y[::5] = y[1::5]
+    alone, together = (
+        report(embeddings, photos, y, path, groups=of)["intervals"]
+        for of in (np.arange(24), np.arange(24) % 6)
+    )
+    for score in ("accuracy", "f1_macro"):
+        assert 0 <= alone[score][0] < alone[score][1] <= 1
+        assert together[score] != alone[score]
+    assert "calibration_error" not in alone
