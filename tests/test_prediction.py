@@ -80,7 +80,7 @@ def test_scores_are_those_of_the_predictions(tiny, photos, labels):
 
 def test_groups_widen_the_intervals_of_every_task(tiny, photos, labels, with_bad, shared_cache):
     y = [*labels[:20], *labels[:4]]  # four mistakes
-    series = ["a", "b", "c", "d"] * 6
+    series = ["a"] * 6 + ["b"] * 6 + ["c"] * 6 + ["d"] * 6
     alone = evaluate_model(tiny, photos, y).intervals["accuracy"]
     together = evaluate_model(tiny, photos, y, groups=series).intervals["accuracy"]
     assert together[1] - together[0] > 1.1 * (alone[1] - alone[0])
