@@ -37,7 +37,7 @@ BATCH = 1024
 TAG_THRESHOLD = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Predictions:
     """What a model says of a batch of n images.
 
@@ -388,7 +388,9 @@ def _novelty(detector: Any, images: Sequence[Any], ok: Array) -> Array | None:
     if detector is None:
         return None
     readable = [images[i] for i in np.flatnonzero(ok).tolist()]
-    return detector[-1].novelty(detector[0].transform(readable)) if readable else np.zeros(0)
+    if not readable:
+        return np.zeros(0)
+    return detector[-1].novelty(np.asarray(detector[0].transform(readable)))
 
 
 def _by_halves(model: Any, images: Sequence[Any]) -> Predictions:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from featuretl._labels import one_label_each
 from featuretl._uncertainty import Gain, gain_of
@@ -21,7 +21,7 @@ from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds, fold_of_rows
 from featuretl.heads._groups import read_groups
-from featuretl.heads._targets import Targets
+from featuretl.heads._targets import Targets, as_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 _TRIED = ("none", "moments")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Adaptation:
     """What `DomainAdapter(method="auto")` chose, and on what evidence; printed it is `explain()`.
 
@@ -253,7 +253,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return source
 
     def _read(self, X: Any, reset: bool) -> Array:
-        found: Array = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
+        found: Array = as_matrix(self, X, reset=reset, dtype=(np.float64, np.float32))
         return found
 
     def _decide(self, source: Array, y: Any, target: Array, groups: Any) -> Adaptation:

@@ -47,7 +47,7 @@ _MOST_BLOCKS = 3
 _SEARCH_SHARE = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Problem:
     """What is to be learnt from n images.
 

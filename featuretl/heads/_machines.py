@@ -108,7 +108,7 @@ class Nystrom(Linear):
 
     def values(self, X: Array) -> Array:
         """Return decision values of raw rows."""
-        features = self._map.transform((X - self._mean) / self._scale)
+        features = np.asarray(self._map.transform((X - self._mean) / self._scale))
         return features.astype(self.coef.dtype) @ self.coef.T + self.intercept
 
     def _features(self, rows: Rows) -> Rows:
@@ -118,7 +118,9 @@ class Nystrom(Linear):
             gamma=self.gamma, n_components=len(landmarks), random_state=self._seed
         ).fit(landmarks)
         features = np.empty((rows.n, len(landmarks)), rows.dtype)
-        rows.sweep(lambda where, Z: features.__setitem__(where, self._map.transform(Z)), size)
+        rows.sweep(
+            lambda where, Z: features.__setitem__(where, np.asarray(self._map.transform(Z))), size
+        )
         return rows.replaced_by(features)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import column_or_1d
@@ -73,14 +74,21 @@ def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1
     if isinstance(X, ShardedMatrix):
         read_matrix(estimator, X[:min_rows], reset=reset, min_rows=min_rows)
         return X  # type: ignore[return-value]  # what is done with it goes through blocks
-    return validate_data(
-        estimator,
-        X,
-        reset=reset,
-        dtype=FLOATS,
-        ensure_all_finite=False,
-        ensure_min_samples=min_rows,
-    )
+    options = {"dtype": FLOATS, "ensure_all_finite": False, "ensure_min_samples": min_rows}
+    return as_matrix(estimator, X, reset=reset, **options)
+
+
+def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
+    """Return what scikit-learn's `validate_data` makes of X (n, d), always as a NumPy array.
+
+    Heads compute with NumPy, whatever the array library of X, and whether or not scikit-learn
+    dispatches to it.
+    """
+    if hasattr(X, "detach"):  # a tensor of PyTorch
+        X = X.detach().cpu()
+        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
+    with config_context(array_api_dispatch=False):
+        return validate_data(estimator, X, **options)
 
 
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:

@@ -47,7 +47,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class AccuracyForecast:
     """A learning curve ``1 - accuracy = a (n / n_labels)^-b + c``, from `forecast_accuracy`.
 

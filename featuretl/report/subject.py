@@ -32,7 +32,7 @@ Seen = Callable[[Array], Array | None]
 _OWNER = "write_report"
 
 
-@dataclass
+@dataclass(eq=False)
 class Subject:
     """n labelled images that could be read, and what is known of them.
 
@@ -208,7 +208,7 @@ def _shown_embeddings(model: Any, images: Sequence[Any], extraction: Any) -> Arr
     if isinstance(first, ImageEmbedder):
         shown: Array = extraction.to_numpy()
         return shown
-    tuned: Array = first.transform(images)
+    tuned: Array = np.asarray(first.transform(images))
     return tuned
 
 

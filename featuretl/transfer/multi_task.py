@@ -170,7 +170,7 @@ class TransferMultiTask(BaseTransfer):
         columns = {name: read_column(name, v, kinds.get(name)) for name, v in table.items()}
         groups = read_groups(owner, groups, len(images))
         embedder = self._embedder()
-        embeddings = embedder.transform(images)
+        embeddings = np.asarray(embedder.transform(images))
         self.decisions_: dict[str, Decision] = {}
         heads = {}
         for name, column in columns.items():

@@ -87,7 +87,8 @@ class Problem:
     def embeddings(self, backbone: str) -> Array:
         """Return the embeddings (n, d) of all images."""
         if backbone not in self._embeddings:
-            self._embeddings[backbone] = self.embedder(backbone).transform(self.images)
+            embedded = self.embedder(backbone).transform(self.images)
+            self._embeddings[backbone] = np.asarray(embedded)  # whatever set_output asks for
         return self._embeddings[backbone]
 
     def keep_copies_together(self, backbone: str) -> None:
