@@ -145,3 +145,10 @@ def test_embeddings_with_nan_are_refused(digits):
     X[3] = np.nan
     with pytest.raises(InputError, match="finite"):
         forecast_accuracy(X, y[:100])
+
+
+def test_equal_rows_are_learnt_from_or_scored_together():
+    X = np.random.default_rng(0).normal(size=(40, 30))
+    coin = np.random.default_rng(1).integers(0, 2, 80)
+    found = forecast_accuracy(np.vstack([X, X]), coin, random_state=0)
+    assert found.accuracies.max() < 0.65
