@@ -316,7 +316,7 @@ def signers(paths: Any, target: Any) -> Any:
     """Return a number for each signer: file numbers run through the digits of one signer."""
     number = np.array([int(re.findall(r"\d+", Path(path).stem)[-1]) for path in paths])
     order = np.lexsort((target, number))
-    digit, step = target[order], np.diff(number[order], prepend=0)
+    digit, step = target[order].astype(int), np.diff(number[order], prepend=0)
     starts = (np.diff(digit, prepend=10) <= 0) | (step > 20)
     groups = np.empty(len(order), int)
     groups[order] = np.cumsum(starts)

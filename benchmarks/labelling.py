@@ -162,7 +162,7 @@ def _embedded(name: str) -> tuple[Any, Any, Any]:
     parts = {"sign-digits": [""], "emoji": ["google"], "hymenoptera": ["train", "val"]}[name]
     photos = [featuretl.load_image_folder(DATA / name / part) for part in parts]
     paths = [path for part in photos for path in part.data]
-    y = np.concatenate([part.target for part in photos])
+    y = np.unique(np.concatenate([part.target for part in photos]), return_inverse=True)[1]
     groups = signers(paths, y) if name == "sign-digits" else np.arange(len(y))
     return featuretl.ImageEmbedder().transform(paths), y, groups
 

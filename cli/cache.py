@@ -67,7 +67,7 @@ def info(cache: str | None, as_json: bool) -> None:
 def gc(max_size: int | None, older_than: int | None, cache: str | None, as_json: bool) -> None:
     """Free disk space: what was used longest ago first, and what killed runs left.
 
-    Nothing is lost but time: what is freed is embedded again when it is asked for.
+    Small segments of what stays are merged, whatever the options. Nothing is lost but time: what is freed is embedded again when it is asked for.
     """
     from featuretl._validation import printable
     from featuretl.store.collect import collect
@@ -87,6 +87,8 @@ def gc(max_size: int | None, older_than: int | None, cache: str | None, as_json:
     click.echo(
         f"Freed {freed.bytes / 2**20:,.1f} MiB: {len(freed.spaces)} recipes, {freed.views} views"
     )
+    if freed.compacted:
+        click.echo(f"Merged {freed.compacted:,} small segments")
 
 
 @cache.command()

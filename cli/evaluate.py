@@ -15,8 +15,12 @@ from .options import cache_options, json_option, label_options, model_options, r
 @model_options
 @label_options
 @click.option(
-    "--n-bootstrap", type=click.IntRange(min=0), default=200, show_default=True,
-    help="Resamples of the images for the intervals.",
+    "--n-bootstrap", type=click.IntRange(min=0), default=1000, show_default=True,
+    help="Resamples for the intervals of log-loss and regression scores; 0: no intervals.",
+)  # fmt: skip
+@click.option(
+    "--groups", metavar="COLUMN",
+    help="Column of a manifest; images of one group count as one draw in the intervals.",
 )  # fmt: skip
 @cache_options
 @json_option
@@ -30,6 +34,7 @@ def evaluate(
     label_column: str | list[str] | tuple[str, ...] | None,
     label_separator: str | None,
     n_bootstrap: int,
+    groups: str | None,
     cache: str | None,
     no_cache: bool,
     as_json: bool,
@@ -44,7 +49,7 @@ def evaluate(
     from featuretl.models.persistence import load_model
     from featuretl.prediction import evaluate_model, task_models, use_machine
 
-    from .labels import task_columns, truth_of
+    from .labels import groups_of, task_columns, truth_of
     from .tables import print_failures
 
     loaded = load_model(model, weights=weights)
@@ -55,12 +60,17 @@ def evaluate(
         label_column=None if tasks else label_column,
         label_separator=label_separator,
         task_columns=tasks,
+        group_column=groups,
     )
-    y = truth_of(images, numbers=not hasattr(loaded, "classes_"))
+    column = label_column if isinstance(label_column, str) else None
+    y = truth_of(images, not hasattr(loaded, "classes_"), column)
     store = resolve_cache(cache, no_cache)
     use_machine(loaded, cache=store, device=device, n_jobs=n_jobs)
     with image_bar("Predicting", len(images)) as progress:
-        report = evaluate_model(loaded, images.paths, y, n_bootstrap=n_bootstrap, progress=progress)
+        report = evaluate_model(
+            loaded, images.paths, y,
+            groups=groups_of(images), n_bootstrap=n_bootstrap, progress=progress,
+        )  # fmt: skip
     print_failures(report.failures, "images that are not scored")
     if as_json:
         click.echo(json.dumps(_facts(report), allow_nan=False))
@@ -101,7 +111,7 @@ def _show_scores(report: Any, title: str) -> None:
     table = Table("score", "value", "95% interval", title=Text(title))
     for name, value in report.scores.items():
         low, high = report.intervals.get(name, (math.nan, math.nan))
-        interval = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+        interval = f"{low:.3f} to {high:.3f}" if math.isfinite(high - low) else ""
         table.add_row(name.replace("_", " "), f"{value:.3f}", interval)
     print_table(table)
     if not report.per_class:

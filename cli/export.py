@@ -88,7 +88,7 @@ def export(
 
 def _facts(exported: Exported) -> dict[str, Any]:
     facts = dataclasses.asdict(exported)
-    if exported.loss and math.isnan(exported.loss.standard_error):
+    if exported.loss and not math.isfinite(exported.loss.standard_error):
         facts["loss"]["standard_error"] = None
     return facts
 
@@ -109,7 +109,7 @@ def _show(exported: Exported) -> None:
         f"{loss.score_name} in int8 {loss.int8:.3f}, in float32 {loss.float32:.3f}, on "
         f"{loss.images:,} images"
     )
-    if loss.score_name == "accuracy":
+    if loss.score_name != "r2":
         click.echo(
             f"Difference {100 * (loss.int8 - loss.float32):+.1f} +- {100 * loss.standard_error:.1f} "
             f"points; {loss.changed:,} predictions changed"

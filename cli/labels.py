@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 
 
-def labels_of(images: ImageList, numbers: bool) -> list[Any]:
+def labels_of(images: ImageList, numbers: bool, column: str | None = None) -> list[Any]:
     """Return the label of every image, its labels, or the number; InputError where one has none."""
     from featuretl._validation import printable
     from featuretl.exceptions import InputError
@@ -25,15 +26,34 @@ def labels_of(images: ImageList, numbers: bool) -> list[Any]:
     if None in labels:
         raise InputError(
             f"{labels.count(None):,} of {len(labels):,} images have no label, such as "
-            f"{printable(images.paths[labels.index(None)])!r}; put images into a folder per class, "
-            "or name a column of a manifest."
+            f"{printable(images.paths[labels.index(None)])!r}; label them or leave them out; labels come from folders "
+            "named by class, or a column of a manifest."
         )
     if not numbers:
         return labels
-    try:
-        return [float(label or "") for label in labels]
-    except ValueError as error:
-        raise InputError(f"The column of numbers holds something else: {error}.") from error
+    return _numbers(labels, images, column)
+
+
+def _numbers(labels: list[Any], images: ImageList, column: str | None) -> list[float]:
+    """Return labels as numbers. Raises InputError for others, and for NaN and infinity."""
+    from featuretl._validation import printable
+    from featuretl.exceptions import InputError
+
+    numbers, bad = [], []
+    for row, label in enumerate(labels):
+        try:
+            numbers.append(float(label))
+        except ValueError:
+            numbers.append(math.nan)
+        if not math.isfinite(numbers[-1]):
+            bad.append(row)
+    if bad:
+        which = "The column of labels" if column is None else f"Column {printable(column)!r}"
+        raise InputError(
+            f"{which} must hold finite numbers; {len(bad):,} of {len(labels):,} are something else, "
+            f"such as {printable(labels[bad[0]])!r} of {printable(images.paths[bad[0]])!r}."
+        )
+    return numbers
 
 
 def typed_table(images: ImageList) -> dict[str, list[Any]]:
@@ -41,9 +61,9 @@ def typed_table(images: ImageList) -> dict[str, list[Any]]:
     return {name: _typed(values) for name, values in (images.tasks or {}).items()}
 
 
-def truth_of(images: ImageList, numbers: bool) -> Any:
+def truth_of(images: ImageList, numbers: bool, column: str | None = None) -> Any:
     """Return what a model is judged by: `labels_of`, or the columns of several tasks, as text."""
-    return images.tasks if images.tasks is not None else labels_of(images, numbers)
+    return images.tasks if images.tasks is not None else labels_of(images, numbers, column)
 
 
 def task_columns(
@@ -76,11 +96,6 @@ def _tags_of(images: ImageList, numbers: bool) -> list[Any]:
     tags = images.tags or []
     if numbers:
         raise InputError("Numbers are one column; several columns, and a separator, are of labels.")
-    if None in tags:
-        raise InputError(
-            f"{tags.count(None):,} of {len(tags):,} images come from a source without the label "
-            "columns; name manifests only."
-        )
     if not any(tags):
         raise InputError("No image has any label; look at the label columns, or the separator.")
     return tags

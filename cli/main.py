@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from featuretl import __version__
-from featuretl.exceptions import FeatureTLError, FeatureTLWarning
+from featuretl.exceptions import FeatureTLError, FeatureTLWarning, NoColumnsError
 
 from .backbones import backbones
 from .cache import cache
@@ -29,6 +29,14 @@ from .train import train
 
 DEBUG_VARIABLE = "FEATURETL_DEBUG"
 
+_OPTIONS = {
+    "path_column": "--path-column",
+    "label_column": "--label-column, or --target,",
+    "task_columns": "--label-column, or --target,",
+    "label_separator": "--label-separator",
+    "group_column": "--groups",
+}
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: ends work as Ctrl-C does."""
@@ -42,8 +50,16 @@ class _Group(click.Group):
             ctx.exit(128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT))
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except NoColumnsError as error:
+            parameter, _, rest = str(error).partition(" ")
+            raise click.UsageError(f"{_OPTIONS.get(parameter, parameter)} {rest}") from error
         except FeatureTLError as error:
             raise click.ClickException(str(error)) from error
+        except (MemoryError, ImportError) as error:
+            raise click.ClickException(
+                f"Memory does not suffice, or a library is not whole ({error}); free memory or raise "
+                "the limit on it (ulimit -v), or install featuretl again."
+            ) from error
         except Exception as error:
             if os.environ.get(DEBUG_VARIABLE):
                 raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from featuretl._validation import parse_quantity
+from featuretl._validation import as_path, parse_quantity, printable
 
 if TYPE_CHECKING:
     from featuretl.store.store import EmbeddingStore
@@ -15,9 +15,21 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+
+
+class FilePath(click.Path):
+    """A path that the system can have; click asks the system about others, which raises ValueError."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return what click makes of it; fail if no file can have that name."""
+        if as_path(value) is None:
+            self.fail(f"'{printable(value)}' cannot be the path of a file or folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 cache_option = click.option(
     "--cache",
-    type=click.Path(file_okay=False),
+    type=FilePath(file_okay=False),
     metavar="DIR",
     help="Where embeddings are kept.  [default: $FEATURETL_CACHE, or the user's cache directory]",
 )
@@ -96,10 +108,10 @@ runtime_option = click.option(
 )
 
 
-model_argument = click.argument("model", type=click.Path(dir_okay=False))
+model_argument = click.argument("model", type=FilePath(dir_okay=False))
 weights_option = click.option(
     "--weights",
-    type=click.Path(dir_okay=False),
+    type=FilePath(dir_okay=False),
     metavar="FILE",
     help="The backbone's weights, where the model was trained on a local file of them.",
 )
@@ -165,4 +177,4 @@ def resolve_cache(cache: str | None, no_cache: bool) -> EmbeddingStore | None:
 
     if no_cache and cache is not None:
         raise click.UsageError("--cache and --no-cache exclude each other.")
-    return resolve_store(None if no_cache else cache or "auto", "featuretl")
+    return resolve_store(None if no_cache else "auto" if cache is None else cache, "featuretl")

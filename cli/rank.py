@@ -92,7 +92,7 @@ def rank(
     )
     frame = rank_backbones(
         images.paths,
-        labels_of(images, numbers=task == "regression"),
+        labels_of(images, task == "regression", label_column),
         [backbones] if isinstance(backbones, str) and backbones != "auto" else backbones,
         method=method,
         groups=groups_of(images),

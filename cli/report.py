@@ -53,8 +53,8 @@ _COUNTED = {
     help="From which similarity on two images are near-duplicates.",
 )  # fmt: skip
 @click.option(
-    "--n-bootstrap", type=click.IntRange(min=0), default=200, show_default=True,
-    help="Resamples of the images for the intervals.",
+    "--n-bootstrap", type=click.IntRange(min=0), default=1000, show_default=True,
+    help="Resamples for the intervals of log-loss and regression scores; 0: no intervals.",
 )  # fmt: skip
 @click.option(
     "--explain/--no-explain", default=True, show_default=True,
@@ -191,15 +191,15 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _show_found(found: dict[str, Any], of: str = "") -> None:
+    from featuretl._uncertainty import interval_in_words
     from featuretl._validation import printable
 
     for warning in found["warnings"]:
         click.echo(f"Warning: {of}{printable(warning)}", err=True)
     score = "accuracy" if found["task"] == "classification" else "r2"
-    value, interval = found["scores"][score], found["intervals"].get(score, [None])
-    if None not in (value, *interval):
-        low, high = interval
-        value = f"{value:.3f} (95% interval {low:.3f} to {high:.3f})"
+    value, interval = found["scores"][score], found["intervals"].get(score)
+    if value is not None and interval:
+        value = f"{value:.3f} ({interval_in_words(*interval)})"
     click.echo(f"{of}{score}: {value} on {found['scored']:,} images")
     for kind, words in _COUNTED.items():
         if found[kind] is not None and (kind != "mistakes" or score == "accuracy"):

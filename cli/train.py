@@ -127,7 +127,7 @@ def train(
         y: Any = typed_table(images)
         rows: list[Any] = [dict(zip(y, row, strict=True)) for row in zip(*y.values(), strict=True)]
     else:
-        y = rows = labels_of(images, numbers=bool(target))
+        y = rows = labels_of(images, bool(target), target[0] if target else None)
         check_columns(y, label_column)
     store = resolve_cache(cache, no_cache)
     model = kind(

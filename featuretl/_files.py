@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from featuretl._validation import printable
 from featuretl.exceptions import InputError, ParameterError
+
+T = TypeVar("T")
 
 _AT_ONCE = 16
 
@@ -52,27 +57,54 @@ def is_local(fs: Any) -> bool:
     return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 
-def contents(fs: Any, paths: list[str]) -> list[bytes | Exception]:
-    """Return the bytes of files of a file system, or what was raised; some are read at once."""
+def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes | Exception]:
+    """Return the bytes of files of a file system, or what was raised; some are read at once.
 
-    def read(path: str) -> bytes | Exception:
-        try:
+    With a `limit` no file is read much beyond it.
+    """
+
+    def read(path: str) -> bytes:
+        if limit is None:
             return bytes(fs.cat_file(path))
+        with fs.open(path, "rb") as file:
+            return bytes(file.read(limit + 1))
+
+    return each(read, paths)
+
+
+def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
+    """Return what `call` returns or raises for each path; some calls run at once."""
+
+    def called(path: str) -> T | Exception:
+        try:
+            return call(path)
         except Exception as error:  # each file system has its own
             return error
 
     if len(paths) < 2:
-        return [read(path) for path in paths]
+        return [called(path) for path in paths]
     with ThreadPoolExecutor(min(len(paths), _AT_ONCE)) as pool:
-        return list(pool.map(read, paths))
+        return list(pool.map(called, paths))
+
+
+def open_local(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a local file. Raises OSError, without waiting, if it is not a regular one."""
+    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError("it is not a regular file")
 
 
 def open_file(path: str) -> IO[bytes]:
     """Open a local file or a URL, to read. Raises InputError, as it may from then on: OSError."""
     try:
         if not is_url(path):
-            return open(path, "rb")  # noqa: PTH123
+            return open_local(path)
         fs, inside = file_system(path)
+        if is_local(fs):
+            return open_local(inside)
         return fs.open(inside, "rb")
     except ParameterError:
         raise

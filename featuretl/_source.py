@@ -17,7 +17,7 @@ import numpy as np
 from featuretl._runtime import RuntimeChoice, agreement, model_file, versions
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import split_views
-from featuretl.exceptions import BackboneError, UnusableStoreError
+from featuretl.exceptions import BackboneError
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
 from featuretl.images.inputs import Content, Decoder, is_file, name_of, read
 from featuretl.store.keys import Recipe, canonical_json
@@ -95,12 +95,10 @@ class Source:
         recipe = self._remembered_recipe()
         if self.store is None or recipe is None:
             return None
-        try:
+        with self.store.optionally():
             space = self.store.find_space(recipe)
-        except UnusableStoreError as error:
-            self.store.do_without(error)
-            return None
-        return None if space is None else (space, recipe)
+            return None if space is None else (space, recipe)
+        return None
 
     def held(self) -> AbstractContextManager[None]:
         """Keep others from freeing what the store holds."""
@@ -111,12 +109,10 @@ class Source:
         recipe = self._recipe()
         golden = self.golden
         if self.store is not None:
-            try:
+            with self.store.optionally():
                 space = self.store.open_space(recipe, golden, versions())
                 self._remember_recipe(recipe)
                 return space, recipe
-            except UnusableStoreError as error:
-                self.store.do_without(error)
         return MemorySpace(recipe["output"]["n_features"]), recipe
 
     def read(self, image: Any, stage: Callable[[str], Any]) -> Any:

@@ -1,15 +1,29 @@
-"""How far a score may be off: standard errors, intervals, paired gains; groups count as one draw."""
+"""How far a score may be off: standard errors, intervals, paired gains.
+
+All intervals that featuretl states come from here. Rows of one group (a patient, a signer) count as
+one draw: groups are what is resampled, left out and counted.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import beta
 from scipy.stats import t as student
 
 Array = np.ndarray[Any, Any]
 
-_CONFIDENCE = 0.95
+CONFIDENCE = 0.95
+# Resamples of `interval_of_ratio`.
+RESAMPLES = 1000
+# More units than these are merged at random: they make an interval no better, and take long.
+_MOST_UNITS = 200
+# Where the standard error exceeds this fraction of an error, a few rows decide, and intervals of any
+# kind cover far less than they claim (benchmarks/intervals.py).
+_LARGEST_ERROR = 0.5
 
 
 def standard_error(influence: Array, groups: Array) -> float:
@@ -28,24 +42,144 @@ def standard_error(influence: Array, groups: Array) -> float:
     return float(np.sqrt(n / (n - 1) * np.square(together).sum())) if n > 1 else np.inf
 
 
-def margin(confidence: float, groups: Array) -> float:
-    """Return how many standard errors an interval reaches to either side (Student's t)."""
-    return float(student.ppf((1 + confidence) / 2, max(int(groups.max()), 1)))
+def jackknife_errors(
+    scores_of: Callable[[Array], dict[str, float]], units: Array
+) -> dict[str, float]:
+    """Return the standard error of each score, by leaving out one unit after another.
 
-
-def interval_of_share(share: float, error: float, errors: float, n: int) -> tuple[float, float]:
-    """Return Wilson's interval of a share in [0, 1], `errors` standard errors to either side.
-
-    It has a width where the share is 0 or 1, too. In place of the number of images stands the number
-    of independent ones that would have the same standard error; `n` where that is 0.
+    Parameters
+    ----------
+    scores_of : callable
+        Maps the kept rows, (k,) int, to scores; NaN where they have none.
+    units : ndarray of shape (n,), int
+        The unit of each row, as `units_of` returns it.
     """
-    if np.isinf(error):
-        return 0.0, 1.0
-    effective = share * (1 - share) / error**2 if error > 0 else n
-    z2 = errors**2 / effective
-    middle = (share + z2 / 2) / (1 + z2)
-    half = np.sqrt(z2 * share * (1 - share) + z2**2 / 4) / (1 + z2)
-    return float(middle - half), float(middle + half)
+    n = int(units.max()) + 1
+    if n == 1:
+        return dict.fromkeys(scores_of(np.arange(len(units))), np.inf)
+    left = [scores_of(np.flatnonzero(units != unit)) for unit in range(n)]
+    errors = {}
+    for name in left[0]:
+        values = np.array([scores[name] for scores in left])
+        values = values[~np.isnan(values)]
+        errors[name] = float(np.sqrt(n - 1) * values.std()) if len(values) else np.inf
+    return errors
+
+
+def units_of(groups: Array) -> Array:
+    """Return the numbers from 0 on of groups (n,), where many are merged into 200 of equal sizes."""
+    n = int(groups.max()) + 1
+    merged = np.random.default_rng(0).permutation(n) % min(n, _MOST_UNITS)
+    units: Array = merged[groups]
+    return units
+
+
+def margin(confidence: float, n_groups: float) -> float:
+    """Return how many standard errors an interval reaches to either side (Student's t)."""
+    return float(student.ppf((1 + confidence) / 2, max(n_groups - 1, 1)))
+
+
+def interval_of_share(
+    share: float, error: float, confidence: float, sizes: Array, most: float = np.inf
+) -> tuple[float, float]:
+    """Return the interval of a score in [0, 1] that behaves like a proportion.
+
+    It is the exact one of a binomial proportion (Clopper and Pearson 1934) of the number of
+    independent rows that would have the same standard error (Korn and Graubard 1998): it has a width
+    where the score is 0 or 1, too.
+
+    Parameters
+    ----------
+    share : float
+    error : float
+        Its standard error; infinite where nothing is known.
+    confidence : float in (0, 1)
+    sizes : ndarray of shape (n_groups,)
+        What each group counts.
+    most : float
+        A bound on the effective number of rows, besides the sum of `sizes`.
+    """
+    if math.isinf(error) or math.isnan(share):
+        return (0.0, 1.0) if math.isinf(error) else (np.nan, np.nan)
+    total = float(sizes.sum())
+    n = total**2 / np.square(sizes).sum()  # all rows of a group are alike, for all that is known
+    if error > 1e-9:
+        rows = max(total, 2.0)
+        n = share * (1 - share) / error**2 * rows / (rows - 1)
+        n *= (margin(confidence, rows) / margin(confidence, len(sizes))) ** 2
+    n = min(n, total, most)
+    hits, tail = share * n, (1 - confidence) / 2
+    low = beta.ppf(tail, hits, n - hits + 1) if hits > 0 else 0.0
+    high = beta.ppf(1 - tail, hits + 1, n - hits) if n - hits > 1e-9 else 1.0
+    return float(low), float(high)
+
+
+def share_with_interval(
+    hits: Array, of: Array, groups: Any = None, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """Return sum(hits) / sum(of) with its interval, low and high; NaN where nothing is counted.
+
+    `hits` and `of` (n,) are what each image counts; images of one of `groups` (n,) count as one draw.
+    """
+    counted = of > 0
+    if not counted.any():
+        return np.nan, np.nan, np.nan
+    units = _numbered(of[counted], None if groups is None else np.asarray(groups)[counted])
+    share = float(hits.sum() / of.sum())
+    error = standard_error((hits - share * of)[counted] / of.sum(), units)
+    sizes = np.bincount(units, of[counted])
+    return share, *interval_of_share(share, error, confidence, sizes)
+
+
+def interval_of_ratio(
+    values: Array,
+    of: Array,
+    groups: Array,
+    confidence: float = CONFIDENCE,
+    n_bootstrap: int = RESAMPLES,
+    random_state: Any = 0,
+) -> tuple[float, float]:
+    """Return the interval of sum(values) / sum(of), a mean error of any size.
+
+    It is all of [0, inf) where so few units decide the sum that no interval is honest. Else it is the bootstrap-t interval of the logarithm (Efron and Tibshirani 1993, chapter 12): units are
+    resampled, and each resample's difference is divided by its own standard error. It allows for
+    the skewness of errors, where percentiles do not.
+
+    Parameters
+    ----------
+    values, of : ndarray of shape (n,), >= 0
+    groups : ndarray of shape (n,), int
+        Numbers from 0 on.
+    confidence : float in (0, 1)
+    n_bootstrap : int >= 1
+    random_state : int or RandomState
+    """
+    units = units_of(groups)
+    n = int(units.max()) + 1
+    sums, sizes = np.bincount(units, values), np.bincount(units, of)
+    if n == 1 or not sums.any():
+        return 0.0, np.inf
+    draws = np.random.default_rng(random_state).multinomial(n, np.full(n, 1 / n), n_bootstrap)
+    (ratio,), (error,) = _log_ratios(np.ones((1, n)), sums, sizes)
+    ratios, errors = _log_ratios(draws, sums, sizes)
+    if not error <= _LARGEST_ERROR:
+        return 0.0, np.inf
+    with np.errstate(divide="ignore", invalid="ignore"):
+        studentized = (ratios - ratio) / errors
+    studentized = np.append(studentized[np.isfinite(studentized)], 0.0)
+    tail = (1 - confidence) / 2
+    high, low = np.quantile(studentized, (tail, 1 - tail))
+    return float(np.exp(ratio - max(low, 0) * error)), float(np.exp(ratio - min(high, 0) * error))
+
+
+def _log_ratios(draws: Array, sums: Array, sizes: Array) -> tuple[Array, Array]:
+    """Return the logarithms of sums over sizes of units drawn (k, n) times, and their errors (k,)."""
+    n = len(sums)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        above, below = draws @ sums, draws @ sizes
+        influence = sums / above[:, None] - sizes / below[:, None]
+        error = np.sqrt(n / (n - 1) * (draws * np.square(influence)).sum(axis=1))
+        return np.log(above / below), error
 
 
 class Gain(NamedTuple):
@@ -77,13 +211,21 @@ def gain_of(better: Array, than: Array, groups: Array | None = None) -> Gain:
 
 
 def interval(scores: Array, groups: Array | None, proportion: bool) -> tuple[float, float]:
-    """Return the 95% interval of the mean of `scores` (k,); of a `proportion`, Wilson's."""
-    mean, error = float(scores.mean()), error_of_mean(scores, groups)
-    units = _numbered(scores, groups)
-    errors = margin(_CONFIDENCE, units)
+    """Return the 95% interval of the mean of `scores` (k,).
+
+    With `proportion` they lie in [0, 1]; without, each is 1 less an error >= 0, as for R2.
+    """
     if proportion:
-        return interval_of_share(mean, error, errors, int(units.max()) + 1)
-    return mean - errors * error, mean + errors * error
+        return share_with_interval(scores, np.ones(len(scores)), groups)[1:]
+    low, high = interval_of_ratio(1 - scores, np.ones(len(scores)), _numbered(scores, groups))
+    return 1 - high, 1 - low
+
+
+def interval_in_words(low: float | None, high: float | None) -> str:
+    """Return the 95% interval as text; None stands for what is not finite."""
+    if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
+        return "no interval: too few images"
+    return f"{CONFIDENCE:.0%} interval {low:.3f} to {high:.3f}"
 
 
 def _numbered(values: Array, groups: Array | None) -> Array:

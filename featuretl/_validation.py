@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import json
 import numbers
+import os
 import re
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from featuretl.exceptions import FeatureTLError, ParameterError
@@ -73,6 +76,19 @@ def check_bool(owner: str, name: str, value: Any) -> None:
         raise parameter_error(owner, name, "True or False", value)
 
 
+def as_path(value: Any) -> Path | None:
+    r"""Return a path as an absolute one, or None if the system cannot have a file of that name.
+
+    >>> as_path("a\0b"), as_path("")
+    (None, None)
+    """
+    try:
+        path = Path(os.fsdecode(value)).expanduser().absolute()
+        return path if value and b"\0" not in os.fsencode(path) else None
+    except (TypeError, ValueError, RuntimeError, OSError):  # RuntimeError: no such user's home
+        return None
+
+
 def parse_quantity(text: str, units: dict[str, int], example: str) -> int:
     """Return what a number with a unit means, in the unit of 1.
 
@@ -110,6 +126,14 @@ def as_utf8(text: str) -> str:
     a\udcff
     """
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON means. Raises ValueError if it is none, or nested too deep for Python."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deep") from error
 
 
 def import_pyplot() -> Any:

@@ -15,6 +15,10 @@ class InputError(FeatureTLError, ValueError):
     """The data handed over (images, arrays, labels, manifests) cannot be used as they are."""
 
 
+class NoColumnsError(InputError):
+    """A column is asked for of a source that has no columns, such as a folder."""
+
+
 class ItemError(InputError):
     """An item (an image, a sound, a video, a text) cannot be read or decoded."""
 

@@ -96,7 +96,9 @@ class Extraction:
             return self.to_numpy()
         keys = np.where(self.ok, self.keys, NO_KEY)
         name = hashlib.sha256(canonical_json(self.recipe).encode() + keys.tobytes()).hexdigest()
-        return self._store.view(name, self.shape, self.chunks())
+        with self._store.optionally():
+            return self._store.view(name, self.shape, self.chunks())
+        return self.to_numpy()
 
 
 def extract(

@@ -1,15 +1,15 @@
 """Self-describing files of embeddings: ``.npy`` with a JSON sidecar, ``.npz`` and ``.parquet``.
 
 All three hold the embeddings, float32 (n, d), and for every row the image's path and, where known,
-its label and target (the label's index in ``class_names``, -1 for none), and the same metadata:
+its label, and the same metadata:
 ``backbone``, ``weights_sha256``, ``recipe`` (see `featuretl.store.keys`), ``class_names``,
 ``versions``, ``created``.
 
 - ``OUT.npy``: the matrix; everything else is in ``OUT.npy.json``.
-- ``OUT.npz``: arrays ``embeddings``, ``paths``, ``labels``, ``target``, ``class_names`` and
-  ``metadata`` (JSON text); no pickle. ``labels`` has "" where there is none.
-- ``OUT.parquet``: columns ``path``, ``label``, ``target``, ``embedding`` (fixed-size list), the
-  metadata under the key ``featuretl`` of the schema.
+- ``OUT.npz``: arrays ``embeddings``, ``paths``, ``labels``, ``class_names`` and ``metadata`` (JSON
+  text); no pickle. ``labels`` has "" where there is none.
+- ``OUT.parquet``: columns ``path``, ``label``, ``embedding`` (fixed-size list), the metadata under
+  the key ``featuretl`` of the schema.
 
 What `export_space` writes is the same, in the latter two formats, with ``sha256`` of each image's
 content, in hex, in the place of paths and labels, and the id of its ``space`` in the metadata.
@@ -18,6 +18,7 @@ content, in hex, in the place of paths and labels, and the id of its ``space`` i
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import zipfile
@@ -28,13 +29,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 import featuretl
+from featuretl._files import open_local
 from featuretl._validation import as_utf8, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction import Extraction
 from featuretl.images.sources import ImageList
+from featuretl.images.tables import memory_limit, open_parquet, text_batches
+from featuretl.store.exchange import filled_spaces
 from featuretl.store.format import npy_header, write_matrix
 from featuretl.store.keys import Recipe
-from featuretl.store.lookup import MISSING
 from featuretl.store.space import gather_chunks
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
@@ -167,15 +170,9 @@ def check_output(path: str | os.PathLike[str], endings: tuple[str, ...] = ENDING
 
 
 def _one_space(store: EmbeddingStore, prefix: str) -> SpaceInfo:
-    infos = [info for info in store.info() if info.rows and info.id.startswith(prefix)]
+    infos = filled_spaces(store, prefix)
     if len(infos) == 1:
         return infos[0]
-    if not infos:
-        meant = f" of a recipe whose id starts with {printable(prefix)!r}" if prefix else ""
-        raise ParameterError(
-            f"The embedding store {printable(store.path)!r} holds no embeddings{meant}; "
-            "`featuretl cache info` shows what it holds."
-        )
     ids = ", ".join(f"{info.id[:12]} ({info.recipe['backbone']['name']})" for info in infos)
     raise ParameterError(
         f"{len(infos)} recipes have ids that start with {printable(prefix)!r}; say which one by the "
@@ -204,11 +201,8 @@ class _SpaceRows:
 
     def __init__(self, store: EmbeddingStore, info: SpaceInfo) -> None:
         self._space = store.space(info.id)
-        keys = self._space.keys()
-        locations = self._space.find(keys)
-        order = np.argsort(locations)[np.count_nonzero(locations == MISSING) :]
-        self._keys, self._locations = keys[order], locations[order]
-        self.shape = (len(order), self._space.d)
+        self._keys, self._locations = self._space.all_rows()
+        self.shape = (len(self._keys), self._space.d)
         self.metadata = {**metadata_of(self.shape, info.recipe), "space": info.id}
 
     def chunks(self) -> Iterator[np.ndarray]:
@@ -232,10 +226,9 @@ class _ImageRows:
 
     def __init__(self, extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> None:
         kept = range(len(images)) if keep is None else np.flatnonzero(keep).tolist()
-        labels, target = images.labels, images.target
+        labels = images.labels
         self.paths = [images.paths[i] for i in kept]
         self.labels = None if labels is None else [labels[i] for i in kept]
-        self.target = None if target is None else target[list(kept)]
         self.class_names = images.class_names
         self.shape = (len(self.paths), extraction.shape[1])
         self.chunks = lambda: extraction.chunks(_ROWS, keep)
@@ -247,9 +240,8 @@ class _ImageRows:
 
     def arrays(self) -> dict[str, np.ndarray]:
         arrays = {"paths": np.array(self.paths, str)}
-        if self.labels is not None and self.target is not None:
+        if self.labels is not None:
             arrays["labels"] = np.array([label or "" for label in self.labels], str)
-            arrays["target"] = self.target
             arrays["class_names"] = np.array(self.class_names, str)
         return arrays
 
@@ -258,10 +250,9 @@ class _ImageRows:
 
         # Parquet's text is UTF-8; the bytes of a path need not be.
         columns = {"path": pa.array([as_utf8(name) for name in self.paths[part]], pa.string())}
-        if self.labels is not None and self.target is not None:
+        if self.labels is not None:
             labels = [label and as_utf8(label) for label in self.labels[part]]
             columns["label"] = pa.array(labels, pa.string())
-            columns["target"] = pa.array(self.target[part], pa.int64())
         return columns
 
 
@@ -292,7 +283,6 @@ def _write_npy(path: Path, rows: _ImageRows) -> None:
         **rows.metadata,
         "paths": rows.paths,
         "labels": rows.labels,
-        "target": None if rows.target is None else rows.target.tolist(),
     }
 
     def write(partial: Path) -> None:
@@ -357,22 +347,40 @@ def _read_npy(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_local(path) as file, np.load(file, allow_pickle=False) as arrays:
+        _check_members(arrays.zip, memory_limit(file))
         labels = arrays["labels"].tolist() if "labels" in arrays else None
         metadata = json.loads(str(arrays["metadata"]))
         return arrays["embeddings"], arrays["paths"].tolist(), labels, metadata
 
 
-def _read_parquet(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
-    from pyarrow import parquet
+def _check_members(archive: zipfile.ZipFile, limit: int) -> None:
+    """Raise ValueError, before anything is allocated, for arrays that are larger than they can be."""
+    members = archive.infolist()
+    if sum(member.file_size for member in members) > limit:
+        raise ValueError(f"its arrays take over {limit:,} bytes, too many for the size of the file")
+    for member in members:
+        with archive.open(member) as file:
+            version = np.lib.format.read_magic(file)
+            read = np.lib.format.read_array_header_1_0
+            read = read if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"its array {printable(member.filename)!r} claims more than it holds")
 
-    with path.open("rb") as file:
-        table = parquet.read_table(file)
-    column = table.column("embedding").combine_chunks()
+
+def _read_parquet(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
+    with open_local(path) as file:
+        table, _ = open_parquet(file, ["embedding"])
+        column = table.read(["embedding"]).column("embedding").combine_chunks()
     X = column.flatten().to_numpy().reshape(len(column), -1)
-    labels = table.column("label").to_pylist() if "label" in table.column_names else None
-    metadata = json.loads(table.schema.metadata[b"featuretl"])
-    return X, table.column("path").to_pylist(), labels, metadata
+    names = [name for name in ("path", "label") if name in table.schema_arrow.names]
+    text: list[list[str | None]] = [[] for _ in names]
+    for batch in text_batches(os.fspath(path), names):
+        for values, more in zip(text, batch, strict=True):
+            values += more
+    paths, labels = [*text, None][:2]
+    return X, paths, labels, json.loads(table.schema_arrow.metadata[b"featuretl"])
 
 
 _READERS: dict[str, Callable[[Path], tuple[np.ndarray, Any, Any, Any]]] = {

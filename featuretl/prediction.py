@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +11,19 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch
 
 from featuretl._engine import Failure
+from featuretl._labels import (
+    all_labels,
+    all_numbers,
+    codes_of,
+    codes_of_sets,
+    is_label_sets,
+    one_label_each,
+)
+from featuretl._uncertainty import RESAMPLES
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.heads._columns import in_column, read_column, table_of
-from featuretl.heads._targets import is_label_lists
+from featuretl.heads._groups import read_groups
 from featuretl.heads.metrics import metrics_report
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images, name_of
@@ -107,12 +115,13 @@ def evaluate_model(
     images: Any,
     y: Any,
     *,
-    n_bootstrap: int = 200,
+    groups: Any = None,
+    n_bootstrap: int = RESAMPLES,
     confidence: float = 0.95,
     random_state: Any = 0,
     progress: Progress | None = None,
 ) -> Bunch:
-    """Return the scores of a model on images whose truth is known, with bootstrap intervals.
+    """Return the scores of a model on images whose truth is known, with confidence intervals.
 
     Parameters
     ----------
@@ -120,16 +129,14 @@ def evaluate_model(
         See `predict_images`.
     images : sequence of n images
     y : array-like of shape (n,), (n, n_labels) or (n, n_outputs)
-        Classes, of the type of the model's or as text; n lists of labels, or an indicator of 0 and
+        Classes, of the type of the model's, as text or as numbers of the same value; n lists of labels, or an indicator of 0 and
         1, for a model of several labels per image; or numbers. For a model of several tasks a
         DataFrame, or a dict, with a column for each that is to be scored; None, NaN and empty text
         are missing labels.
-    n_bootstrap : int >= 0, default=200
-        Resamples of the images; 0 gives no intervals.
-    confidence : float in (0, 1), default=0.95
-        Share of the resamples that an interval covers.
-    random_state : int, RandomState or None, default=0
-        Draws the resamples.
+    groups : array-like of shape (n,), default=None
+        Images of one group count as one draw in the intervals.
+    n_bootstrap, confidence, random_state
+        As in `metrics_report`.
     progress : callable, optional
         Called with the number of images that are done.
 
@@ -147,10 +154,16 @@ def evaluate_model(
         be read.
     """
     check_takes_images(model)
-    images = as_images(images, "evaluate_model")
+    owner = "evaluate_model"
+    images = as_images(images, owner)
+    groups = read_groups(owner, groups, len(images))
     options = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": random_state}
     tasks = task_models(model)
-    truth: Any = known_labels(model, y) if tasks is None else known_tasks(tasks, y, len(images))
+    truth: Any
+    if tasks is None:
+        truth = known_labels(model, y, owner)
+    else:
+        truth = known_tasks(tasks, y, len(images), owner)
     if tasks is None and len(truth) != len(images):
         raise InputError(f"y must have one entry per image; got {len(truth)} for {len(images)}.")
     parts = list(in_batches(model, images, progress))
@@ -159,12 +172,12 @@ def evaluate_model(
         raise InputError(f"None of {len(images)} images could be read; there is nothing to score.")
     if tasks is None:
         every = np.arange(len(images))
-        return Bunch(**_scores(model, every, truth, parts, options), failures=failures)
+        return Bunch(**_scores(model, every, truth, groups, parts, options), failures=failures)
     reports = {}
     for name, (rows, y_of_task) in truth.items():
         of_task = [part.of_task(name) for part in parts]
         with in_column(name):
-            reports[name] = _scores(tasks[name], rows, y_of_task, of_task, options)
+            reports[name] = _scores(tasks[name], rows, y_of_task, groups, of_task, options)
     n = sum(int(part.ok.sum()) for part in parts)
     return Bunch(task="several", n=n, tasks=reports, failures=failures)
 
@@ -205,9 +218,11 @@ def task_models(model: Any) -> dict[str, Any] | None:
     }
 
 
-def known_tasks(tasks: dict[str, Any], y: Any, n: int) -> dict[str, tuple[Array, Array]]:
+def known_tasks(
+    tasks: dict[str, Any], y: Any, n: int, owner: str
+) -> dict[str, tuple[Array, Array]]:
     """Return for each task in `y` which of n rows have a label, and these as the model knows them."""
-    table = table_of("evaluate_model", y, n)
+    table = table_of(owner, y, n)
     unknown = [name for name in table if name not in tasks]
     if unknown:
         raise InputError(
@@ -216,19 +231,20 @@ def known_tasks(tasks: dict[str, Any], y: Any, n: int) -> dict[str, tuple[Array,
         )
     known = {}
     for name, values in table.items():
-        classes = getattr(tasks[name], "classes_", None)
-        column = read_column(name, values, "regression" if classes is None else "classification")
-        labels = column.y
-        if classes is not None and classes.dtype.kind == "i" and labels.dtype.kind == "U":
-            with contextlib.suppress(ValueError):  # "3.0" as 3
-                labels = read_column(name, labels.astype(np.float64), "classification").y
+        is_class = hasattr(tasks[name], "classes_")
+        column = read_column(name, values, "classification" if is_class else "regression")
         with in_column(name):
-            known[name] = column.rows, known_labels(tasks[name], labels)
+            known[name] = column.rows, known_labels(tasks[name], column.y, owner)
     return known
 
 
 def _scores(
-    model: Any, rows: Array, y: Array, parts: list[Predictions], options: dict[str, Any]
+    model: Any,
+    rows: Array,
+    y: Array,
+    groups: Array | None,
+    parts: list[Predictions],
+    options: dict[str, Any],
 ) -> Bunch:
     """Return the scores of predictions of images, of which `rows` have a truth, `y`."""
     ok = np.concatenate([part.ok for part in parts])
@@ -246,6 +262,7 @@ def _scores(
         proba,
         task=_task_of(model),
         labels=getattr(model, "classes_", None),
+        groups=None if groups is None else groups[rows[readable]],
         **options,
     )
 
@@ -308,50 +325,26 @@ def check_takes_images(model: Any) -> None:
         )
 
 
-def known_labels(model: Any, y: Any) -> Array:
-    """Return `y` as classes of the model, which may be given as text; numbers as they are."""
+def known_labels(model: Any, y: Any, owner: str) -> Array:
+    """Return `y` as classes of the model, which are found by `codes_of`; numbers as they are."""
     if not hasattr(model, "classes_"):
-        return np.asarray(y, np.float64)
-    if is_multilabel(model):
-        return _indicator(model, y)
-    if is_label_lists(y):
-        raise InputError("The model gives one class per image, but y has several labels per image.")
-    by_text = {str(name): name for name in model.classes_.tolist()}
-    labels = [str(label) for label in np.asarray(y, object).tolist()]
-    unknown = sorted({label for label in labels if label not in by_text})
-    if unknown:
-        raise _unknown_labels(unknown, list(by_text))
-    return np.array([by_text[label] for label in labels], model.classes_.dtype)
-
-
-def _indicator(model: Any, y: Any) -> Array:
-    """Return `y`, lists of labels or an indicator already, as 0 and 1: (n, n_labels)."""
-    names = [str(name) for name in model.classes_.tolist()]
-    if is_label_lists(y):
-        rows = [{str(label) for label in labels} for labels in y]
-        unknown = sorted(set().union(*rows) - set(names))
-        if unknown:
-            raise _unknown_labels(unknown, names)
-        return np.array([[name in row for name in names] for row in rows], int)
-    indicator = np.asarray(y)
-    if (
-        indicator.ndim != 2
-        or indicator.shape[1] != len(names)
-        or not np.isin(indicator, (0, 1)).all()
-    ):
+        return all_numbers(owner, y)
+    labels, classes = all_labels(owner, y), model.classes_
+    if not is_multilabel(model):
+        if is_label_sets(labels):
+            raise InputError(
+                "The model gives one class per image, but y has several labels per image."
+            )
+        return classes[codes_of(owner, one_label_each(owner, labels), classes)]
+    if is_label_sets(labels):
+        return codes_of_sets(owner, labels, classes).astype(int)
+    if labels.shape != (len(labels), len(classes)) or not np.isin(labels, (0, 1)).all():
         raise InputError(
             "The model gives several labels per image: y must be a list of labels for each image, "
-            f"or 0 and 1 for each image and label, (n, {len(names)}); got {type(y).__name__} of "
-            f"shape {indicator.shape}."
+            f"or 0 and 1 for each image and label, (n, {len(classes)}); got {type(y).__name__} of "
+            f"shape {labels.shape}."
         )
-    return indicator.astype(int)
-
-
-def _unknown_labels(unknown: list[str], names: list[str]) -> InputError:
-    return InputError(
-        f"y holds {len(unknown)} classes that the model does not know, such as "
-        f"{printable(unknown[0])!r}; it knows {printable(', '.join(names[:20]))}."
-    )
+    return labels.astype(int)
 
 
 def _task_of(model: Any) -> str:

@@ -16,6 +16,7 @@ from typing import Self
 import pyarrow as pa
 from pyarrow import parquet
 
+from featuretl._forks import begin_again_after_fork
 from featuretl._validation import printable
 from featuretl.exceptions import InputError
 from featuretl.outputs import replace_file
@@ -42,6 +43,11 @@ class Parts:
         self._folder = target.with_name(f"{target.name}.partial")
         self._lock = -1
         self._names: list[str] = []
+        begin_again_after_fork(self)
+
+    def begin_in_child(self) -> None:
+        """Leave the lock to the parent."""
+        self._close_lock()
 
     def __enter__(self) -> Self:
         self._take_lock()
@@ -49,7 +55,7 @@ class Parts:
             kept = self._folder / "identity.json"
             if not kept.exists():
                 self._publish(kept.name, self._identity.encode())
-            elif kept.read_text(encoding="utf-8") != self._identity:
+            elif kept.read_bytes() != self._identity.encode():
                 raise InputError(
                     f"{printable(self._folder)!r} holds predictions of another model, other images "
                     "or other parameters; delete it, or choose another output."
@@ -60,8 +66,7 @@ class Parts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._lock)
+        self._close_lock()
 
     def has(self, number: int, state: str) -> bool:
         """Return whether the next batch is there; `add` adds it otherwise."""
@@ -76,8 +81,14 @@ class Parts:
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of all batches, in order."""
-        for name in self._names:
-            yield parquet.read_table(pa.BufferReader((self._folder / name).read_bytes()))
+        for path in (self._folder / name for name in self._names):
+            try:
+                yield parquet.read_table(pa.BufferReader(path.read_bytes()))
+            except (pa.ArrowInvalid, OSError) as error:  # either says that it is damaged
+                raise InputError(
+                    f"{printable(path)!r} cannot be read ({printable(error)}); delete it, and run "
+                    "the command again to predict its images again."
+                ) from error
 
     def remove(self) -> None:
         """Delete the folder; the identity goes after the batches, and the lock last."""
@@ -98,7 +109,12 @@ class Parts:
                 self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 if self._is_free() and os.path.samestat(os.fstat(self._lock), path.stat()):
                     return
-                os.close(self._lock)
+                self._close_lock()
+
+    def _close_lock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _is_free(self) -> bool:
         """Lock the open file; raise InputError if another process has it."""
@@ -107,7 +123,7 @@ class Parts:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            os.close(self._lock)
+            self._close_lock()
             raise InputError(
                 f"Another run is predicting into {printable(self._target)!r}; wait for it, or "
                 "choose another output."

@@ -31,11 +31,10 @@ def test_the_error_of_mean_of_groups_covers_what_it_says():
 
 
 @pytest.mark.parametrize("right", [0, 1, 13, 19, 20])
-def test_the_interval_of_a_proportion_is_wilsons(right):
+def test_the_interval_of_a_proportion_is_the_exact_one(right):
     scores = np.arange(20) < right
-    expected = binomtest(right, 20).proportion_ci(method="wilson")
-    # Of the standard error with 19 degrees of freedom, so a little wider.
-    assert interval(scores.astype(float), None, True) == pytest.approx(tuple(expected), abs=0.03)
+    expected = binomtest(right, 20).proportion_ci(method="exact")
+    assert interval(scores.astype(float), None, True) == pytest.approx(tuple(expected))
 
 
 def test_the_interval_of_groups_is_wider():

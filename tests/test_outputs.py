@@ -47,7 +47,7 @@ def read_back(path: Path) -> dict[str, Any]:
     """Return what a file says, the same way for every format; None where it has no labels."""
     if path.suffix == ".npy":
         described = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
-        own = {name: described.pop(name) for name in ("paths", "labels", "target")}
+        own = {name: described.pop(name) for name in ("paths", "labels")}
         return {"embeddings": np.load(path, allow_pickle=False), **own, "metadata": described}
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as file:
@@ -57,7 +57,6 @@ def read_back(path: Path) -> dict[str, Any]:
             "embeddings": arrays["embeddings"],
             "paths": arrays["paths"].tolist(),
             "labels": None if labels is None else [label or None for label in labels.tolist()],
-            "target": None if labels is None else arrays["target"].tolist(),
             "metadata": json.loads(str(arrays["metadata"])),
         }
     with path.open("rb") as file:  # pyarrow takes no name that is not UTF-8
@@ -68,7 +67,6 @@ def read_back(path: Path) -> dict[str, Any]:
         "embeddings": flat.reshape(len(table), table.schema.field("embedding").type.list_size),
         "paths": columns["path"],
         "labels": columns.get("label"),
-        "target": columns.get("target"),
         "metadata": json.loads(table.schema.metadata[b"featuretl"]),
     }
 
@@ -85,7 +83,6 @@ def test_a_file_describes_itself(
     np.testing.assert_array_equal(found["embeddings"], extraction.to_numpy())
     assert found["paths"] == images.paths
     assert found["labels"] == images.labels
-    assert found["target"] == images.target.tolist()
     metadata = found["metadata"]
     assert metadata["shape"] == [24, D]
     assert metadata["class_names"] == ["flower", "temple"]
@@ -125,7 +122,6 @@ def test_failures_are_rows_of_nan(
     assert not np.isnan(found["embeddings"][[0, 2]]).any()
     assert found["paths"] == images.paths
     assert found["labels"] == ["flower", "flower", None, "broken"]
-    assert found["target"] == [1, 1, -1, 0]
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -138,7 +134,6 @@ def test_failures_are_left_out(
     np.testing.assert_array_equal(found["embeddings"], extraction.to_numpy()[[0, 2]])
     assert found["paths"] == [images.paths[0], images.paths[2]]
     assert found["labels"] == ["flower", None]
-    assert found["target"] == [1, -1]  # still an index into all class names
     assert found["metadata"]["class_names"] == ["broken", "flower"]
     assert found["metadata"]["shape"] == [2, D]
 
@@ -150,7 +145,7 @@ def test_nothing_but_failures(tmp_path: Path, ending: str) -> None:
     save_embeddings(tmp_path / f"out{ending}", extraction, images, skip_failures=True)
     found = read_back(tmp_path / f"out{ending}")
     assert found["embeddings"].size == 0
-    assert found["paths"] == found["labels"] == found["target"] == []
+    assert found["paths"] == found["labels"] == []
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -160,7 +155,7 @@ def test_images_without_labels(
     images, extraction = photos_and_extraction
     save_embeddings(tmp_path / f"out{ending}", extraction, ImageList(images.paths))
     found = read_back(tmp_path / f"out{ending}")
-    assert found["labels"] is found["target"] is None
+    assert found["labels"] is None
     assert found["metadata"]["class_names"] is None
     assert found["paths"] == images.paths
 
@@ -211,12 +206,11 @@ def test_an_npz_has_no_pickle_and_the_documented_arrays(
             "embeddings",
             "paths",
             "labels",
-            "target",
             "class_names",
             "metadata",
         }
         assert file["labels"].tolist() == ["flower", "flower", "", "broken"]
-        assert file["class_names"][file["target"][0]] == "flower"
+        assert file["class_names"].tolist() == ["broken", "flower"]
 
 
 def test_an_npy_can_be_mapped(

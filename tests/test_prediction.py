@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from pyarrow import parquet
 from sklearn.base import clone
@@ -23,6 +25,7 @@ from featuretl import (
     FineTuneClassifier,
     ImageEmbedder,
     LinearProbeClassifier,
+    MultiTaskHead,
     TransferClassifier,
     evaluate_model,
     load_model,
@@ -73,6 +76,28 @@ def test_scores_are_those_of_the_predictions(tiny, photos, labels):
     assert set(report.per_class) == {"flower", "temple"}
     assert report.intervals["log_loss"][0] <= report.scores["log_loss"]
     assert report.failures == []
+
+
+def test_groups_widen_the_intervals_of_every_task(tiny, photos, labels, with_bad, shared_cache):
+    y = [*labels[:20], *labels[:4]]  # four mistakes
+    series = ["a", "b", "c", "d"] * 6
+    alone = evaluate_model(tiny, photos, y).intervals["accuracy"]
+    together = evaluate_model(tiny, photos, y, groups=series).intervals["accuracy"]
+    assert together[1] - together[0] > 1.1 * (alone[1] - alone[0])
+    with pytest.raises(InputError, match="groups must have one entry"):
+        evaluate_model(tiny, photos, y, groups=series[:5])
+    # Images that cannot be read take their groups with them.
+    bad = [*labels[:3], "flower", *labels[3:19], "temple", *labels[19:]]
+    named = [*range(3), 99, *range(3, 19), 98, *range(19, 24)]
+    report = evaluate_model(tiny, with_bad, bad, groups=named)
+    assert report.intervals == evaluate_model(tiny, photos, labels).intervals
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    tasks = {"what": labels, "light": np.linspace(0, 1, 24)}
+    model = make_pipeline(embedder, MultiTaskHead()).fit(photos, tasks)
+    truth = {"what": [None, *y[1:]], "light": np.linspace(0, 1, 24) ** 2}
+    several = [evaluate_model(model, photos, truth, groups=of).tasks for of in (None, series)]
+    for task, score in (("what", "accuracy"), ("light", "mean_absolute_error")):
+        assert several[0][task].intervals[score] != several[1][task].intervals[score]
 
 
 def test_bad_images_are_named_and_not_scored(tiny, with_bad, labels, small_batches):
@@ -411,3 +436,102 @@ def test_a_model_is_told_about_the_machine(photos, labels, tmp_path):
     assert (embedder.cache, embedder.n_jobs) == (tmp_path / "own", 1)
     model.predict(photos[:2])
     assert (tmp_path / "own").is_dir()
+
+
+def _fitted(photos, y, cache):
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=cache)
+    return make_pipeline(embedder, LinearProbeClassifier()).fit(photos, y)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        np.array,
+        lambda codes: np.array(codes, float),
+        lambda codes: [float(code) for code in codes],
+        lambda codes: [str(code) for code in codes],
+        lambda codes: [f"{code}.0" for code in codes],
+        lambda codes: [bool(code) for code in codes],
+        lambda codes: np.array(codes, object),
+        lambda codes: pd.Series(codes, dtype="Int64"),
+        lambda codes: pd.Series(codes, dtype="Float64"),
+        lambda codes: pd.Series(codes, dtype="category"),
+        lambda codes: pd.DataFrame({"y": codes}),
+        lambda codes: pa.array(codes),
+        lambda codes: pytest.importorskip("polars").Series(codes),
+    ],
+)
+def test_labels_of_any_type_mean_the_same_class(make, photos, labels, shared_cache):
+    """A model of 0 and 1, by number or by name, is evaluated by all spellings of these."""
+    codes = [int(label == "temple") for label in labels]
+    for learnt in (codes, [float(code) for code in codes], [str(code) for code in codes]):
+        model = _fitted(photos, learnt, shared_cache)
+        expected = model.score(photos, learnt)
+        y = make(codes)
+        if isinstance(learnt[0], str) and isinstance(np.asarray(y).ravel()[0], np.bool_):
+            with pytest.raises(InputError, match="2 classes that the model does not know"):
+                evaluate_model(model, photos, y)
+            continue
+        assert evaluate_model(model, photos, y, n_bootstrap=0).scores["accuracy"] == expected
+
+
+@pytest.mark.parametrize("learnt", [bool, str, lambda truth: str(truth).lower()])
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        lambda truth: [str(value) for value in truth],
+        lambda truth: [str(value).lower() for value in truth],
+        lambda truth: pd.Series(truth, dtype="boolean"),
+        lambda truth: pa.array(truth),
+    ],
+)
+def test_truth_values_and_their_names_are_one_class(learnt, make, photos, labels, shared_cache):
+    truth = [label == "temple" for label in labels]
+    y = [learnt(value) for value in truth]
+    model = _fitted(photos, y, shared_cache)
+    found = evaluate_model(model, photos, make(truth), n_bootstrap=0).scores["accuracy"]
+    assert found == model.score(photos, y)
+
+
+def test_what_fit_takes_evaluate_model_takes(photos, labels, shared_cache):
+    codes = pd.Series([int(label == "temple") for label in labels])
+    for y in (codes.astype("Int64"), codes.astype("boolean"), codes.astype("category")):
+        model = _fitted(photos, y, shared_cache)
+        found = evaluate_model(model, photos, y, n_bootstrap=0).scores["accuracy"]
+        assert found == model.score(photos, y) > 0.5
+
+
+def test_images_without_a_label_are_counted(tiny, photos, labels, shared_cache):
+    for gap in (None, float("nan"), "", pd.NA):
+        y = [gap, *labels[1:-1], gap]
+        with pytest.raises(InputError, match="y of evaluate_model has no label in 2 of 24 rows"):
+            evaluate_model(tiny, photos, y)
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    model = make_pipeline(embedder, Ridge()).fit(photos, np.arange(24.0))
+    with pytest.raises(InputError, match="none in 1 and an infinite one in 1 of 24 rows"):
+        evaluate_model(model, photos, [None, float("inf"), *range(22)])
+
+
+def test_several_labels_are_taken_as_numbers_names_or_an_indicator(photos, shared_cache):
+    rows = [[i % 2, 2] if i % 3 else [i % 2] for i in range(24)]
+    indicator = np.array([[label in row for label in range(3)] for row in rows])
+    model = _fitted(photos, [[str(label) for label in row] for row in rows], shared_cache)
+    expected = evaluate_model(model, photos, indicator, n_bootstrap=0).scores
+    columns = dict(zip("012", indicator.T, strict=True))
+    for y in (
+        rows,
+        [{float(label) for label in row} for row in rows],
+        pd.Series(rows),
+        pa.array(rows),
+        pd.DataFrame(columns).astype("boolean"),
+        pd.DataFrame(columns).astype("Int64"),
+        pa.table(columns),
+        indicator.astype(float),
+    ):
+        assert evaluate_model(model, photos, y, n_bootstrap=0).scores == expected
+    with pytest.raises(InputError, match="1 classes that the model does not know, such as 7"):
+        evaluate_model(model, photos, [[7], *rows[1:]])
+    with pytest.raises(InputError, match="no label in 1 of 24 rows"):
+        evaluate_model(model, photos, [None, *rows[1:]])

@@ -11,13 +11,15 @@ import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
+from featuretl._labels import one_label_each
 from featuretl._uncertainty import Gain, gain_of
 from featuretl._validation import check_option
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
 from featuretl.adaptation.maps import METHODS, align, mapped
 from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds, fold_of_rows
 from featuretl.heads._groups import read_groups
 from featuretl.heads._targets import Targets
@@ -235,7 +237,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Learn; return X as an array."""
         check_option(type(self).__name__, "method", self.method, ("auto", *METHODS))
         check_folds(type(self).__name__, self.cv)
-        self.__dict__.pop("decision_", None)
+        forget(self)
         source = self._read(X, reset=True)
         if X_target is None:
             if self.method != "none":
@@ -258,8 +260,8 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _decide(self, source: Array, y: Any, target: Array, groups: Any) -> Adaptation:
         if y is None:
             raise InputError("DomainAdapter(method='auto') needs y, the classes of the source.")
+        y = one_label_each(type(self).__name__, y)
         check_classification_targets(y)
-        y = column_or_1d(y, warn=True)
         rng = check_random_state(self.random_state)
         group = read_groups(type(self).__name__, groups, len(source))
         gap = domain_gap(source, target, y, groups=groups, random_state=rng)

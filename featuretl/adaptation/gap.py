@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,13 @@ import pandas as pd
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 from sklearn.covariance import ledoit_wolf
-from sklearn.metrics import roc_auc_score
 from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.model_selection import GroupKFold
+from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
+from featuretl._labels import one_label_each
+from featuretl._uncertainty import CONFIDENCE, interval_of_share, standard_error
 from featuretl._validation import check_int
 from featuretl.exceptions import InputError
 from featuretl.heads._groups import group_names, read_groups
@@ -38,8 +40,8 @@ class DomainGap:
     Attributes
     ----------
     auc : float
-        How well a linear classifier tells the domains apart, cross-validated: 0.5 not at all, 1
-        without error.
+        How well a linear classifier tells the domains apart, the mean over held-out folds: 0.5 not
+        at all, 1 without error.
     a_distance : float
         Proxy A-distance, 2 (1 - 2 error) of that classifier, in [0, 2] but for noise (Ben-David et
         al. 2010, doi:10.1007/s10994-009-5152-4).
@@ -53,7 +55,10 @@ class DomainGap:
         Total variation distance, in [0, 1], between these and the shares in the source; NaN
         without `y`.
     matched_auc, matched_error : float
-        The AUC once the source's rows are weighted to have these shares, and its standard error.
+        The AUC once the source's rows are weighted to have these shares, and its standard error, in
+        which the rows of a group count as one draw.
+    matched_low : float
+        The lower end of its 95% interval.
     """
 
     auc: float
@@ -64,11 +69,12 @@ class DomainGap:
     prior_shift: float
     matched_auc: float
     matched_error: float
+    matched_low: float
 
     @property
     def is_clear(self) -> bool:
         """Whether the domains differ in more than the shares of their classes."""
-        return self.matched_auc - 1.96 * self.matched_error > _CLEAR
+        return self.matched_low > _CLEAR
 
     def explain(self) -> str:
         """Return what was found, in plain sentences."""
@@ -135,22 +141,24 @@ def domain_gap(
     check_int("domain_gap", "cv", cv, 2)
     rng = check_random_state(random_state)
     S, T = read_domains(X, X_target)
-    y = None if y is None else np.asarray(y)
+    y = None if y is None else one_label_each("domain_gap", y)
     check_consistent_length(S, y)
-    fold = _folds(len(S), len(T), groups, groups_target, cv, rng)
+    group = _group_numbers(len(S), len(T), groups, groups_target)
+    fold = _folds(np.repeat([0, 1], [len(S), len(T)]), group, cv, rng)
     some, others = sampled(len(S), rng), sampled(len(T), rng)
-    S, T, fold = S[some], T[others], (fold[0][some], fold[1][others])
-    auc, a_distance, error = _told_apart(S, T, np.ones(len(S)), fold)
+    both = np.concatenate([some, len(S) + others])
+    S, T, fold, group = S[some], T[others], fold[both], group[both]
+    auc, a_distance, *error = _told_apart(S, T, np.ones(len(S)), fold, group)
     mmd, p = _mmd(S, T, rng)
     if y is None:
-        return DomainGap(auc, a_distance, mmd, p, None, np.nan, auc, error)
+        return DomainGap(auc, a_distance, mmd, p, None, np.nan, auc, *error)
     classes, codes = np.unique(y[some], return_inverse=True)
     shares = np.bincount(codes) / len(codes)
     estimated = _shares_in(T, S, codes)
-    matched, _, error = _told_apart(S, T, (estimated / shares)[codes], fold)
+    matched, _, *error = _told_apart(S, T, (estimated / shares)[codes], fold, group)
     priors = dict(zip(classes.tolist(), estimated.tolist(), strict=True))
     shift = float(np.abs(estimated - shares).sum() / 2)
-    return DomainGap(auc, a_distance, mmd, p, priors, shift, matched, error)
+    return DomainGap(auc, a_distance, mmd, p, priors, shift, matched, *error)
 
 
 def read_domains(X: Any, X_target: Any) -> tuple[Array, Array]:
@@ -175,51 +183,82 @@ def sampled(n: int, rng: np.random.RandomState) -> Array:
     return np.arange(n) if n <= _ROWS else np.sort(rng.choice(n, _ROWS, replace=False))
 
 
-def _folds(
-    n: int, m: int, groups: Any, groups_target: Any, cv: int, rng: np.random.RandomState
-) -> tuple[Array, Array]:
-    """Return the fold of each row of both domains; rows without groups are groups of their own."""
+def _group_numbers(n: int, m: int, groups: Any, groups_target: Any) -> Array:
+    """Return the numbers (n + m,) of the groups of both domains; rows without are their own."""
     names: list[Any] = []
     for rows, of_rows in ((n, groups), (m, groups_target)):
         read_groups("domain_gap", of_rows, rows)
         names += [object() for _ in range(rows)] if of_rows is None else list(group_names(of_rows))
-    codes, distinct = pd.factorize(np.array(names, object))
-    if len(distinct) < cv:
-        raise InputError(f"domain_gap needs at least cv={cv} groups; got {len(distinct)}.")
-    fold = np.empty(len(codes), int)
-    seed = rng.randint(2**31)
-    splits = GroupKFold(cv, shuffle=True, random_state=seed).split(codes, groups=codes)
-    for k, (_, rows) in enumerate(splits):
-        fold[rows] = k
-    return fold[:n], fold[n:]
+    return pd.factorize(np.array(names, object))[0]
+
+
+def _folds(domain: Array, group: Array, cv: int, rng: np.random.RandomState) -> Array:
+    """Return the fold of each row (k,), with the same shares of both domains as far as groups allow."""
+    n_groups = int(group.max()) + 1
+    if n_groups < cv:
+        raise InputError(f"domain_gap needs at least cv={cv} groups; got {n_groups}.")
+    seed, fold = rng.randint(2**31), np.empty(len(group), int)
+    if n_groups == len(group):  # the same, and fast
+        order = np.lexsort((np.random.default_rng(seed).uniform(size=len(group)), domain))
+        fold[order] = np.arange(len(group)) % cv
+        return fold
+    splitter = StratifiedGroupKFold(cv, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer rows of a domain than folds
+        for k, (_, rows) in enumerate(splitter.split(domain, domain, group)):
+            fold[rows] = k
+    return fold
 
 
 def _told_apart(
-    S: Array, T: Array, weight: Array, fold: tuple[Array, Array]
-) -> tuple[float, float, float]:
-    """Return AUC, proxy A-distance and the AUC's standard error, the source weighted (n,)."""
+    S: Array, T: Array, weight: Array, fold: Array, group: Array
+) -> tuple[float, float, float, float]:
+    """Return AUC, proxy A-distance, the AUC's standard error and lower end, the source weighted (n,).
+
+    Both are of each fold by itself: a classifier that learnt from more of one domain finds the other
+    one's rows in what it held out, and would rank folds against each other by that.
+    """
     X, domain = np.vstack([S, T]), np.repeat([0, 1], [len(S), len(T)])
-    weight = np.concatenate([weight * len(T) / weight.sum(), np.ones(len(T))])
-    folds, logit = np.concatenate(fold), np.zeros(len(X))
-    for k in np.unique(folds):
-        train = folds != k
-        if not weight[train & (domain == 0)].any() or not domain[train].any():
+    weight = np.concatenate([weight, np.ones(len(T))])
+    found, influence = [], np.zeros(len(X))
+    for k in np.unique(fold):
+        train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        sizes = [np.bincount(domain[rows], weight[rows], 2) for rows in (train, test)]
+        if not np.all(sizes):
             continue  # of one domain only: nothing can be told
+        balanced = weight[train] / sizes[0][domain[train]] * len(train)
         head = LinearProbeClassifier(_STRENGTH)
-        head.fit(X[train], domain[train], sample_weight=weight[train])
-        logit[~train] = head.decision_function(X[~train])
-    auc = float(roc_auc_score(domain, logit, sample_weight=weight))
-    wrong = (logit > 0) != domain
-    error = np.mean([np.average(wrong[domain == d], weights=weight[domain == d]) for d in (0, 1)])
-    n = weight[domain == 0].sum() ** 2 / np.square(weight[domain == 0]).sum()
-    return auc, float(2 * (1 - 2 * error)), _error_of_auc(auc, n, len(T))
+        head.fit(X[train], domain[train], sample_weight=balanced)
+        logit, pairs = head.decision_function(X[test]), sizes[1].prod()
+        auc, influence[test] = _auc(domain[test], logit, weight[test])
+        influence[test] *= pairs
+        wrong = np.bincount(domain[test], weight[test] * ((logit > 0) != domain[test]), 2)
+        found.append((auc, (wrong / sizes[1]).mean(), pairs))
+    if not found:
+        return 0.5, 0.0, np.inf, 0.0
+    aucs, errors, shares = np.array(found).T
+    auc, wrong_share = (float(np.average(of, weights=shares)) for of in (aucs, errors))
+    numbers = np.unique(group, return_inverse=True)[1]
+    # What the classifiers happened to learn from shows between the folds only.
+    luck = aucs.var(ddof=1) / len(aucs) if len(aucs) > 1 else np.inf
+    error = float(np.hypot(standard_error(influence / shares.sum(), numbers), np.sqrt(luck)))
+    low, _ = interval_of_share(auc, error, CONFIDENCE, np.bincount(numbers).astype(float))
+    return auc, 2 * (1 - 2 * wrong_share), error, low
 
 
-def _error_of_auc(auc: float, n: float, m: float) -> float:
-    """Return the standard error (Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747)."""
-    both, one = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (n - 1) * (both - auc**2) + (m - 1) * (one - auc**2)
-    return float(np.sqrt(max(variance, 0.0) / (n * m)))
+def _auc(domain: Array, logit: Array, weight: Array) -> tuple[float, Array]:
+    """Return the weighted AUC, and its derivative by each row's weight (DeLong et al. 1988)."""
+    below = np.empty(len(logit))  # the share of the other domain that a row is on the right side of
+    for d in (0, 1):
+        order = np.argsort(logit[domain != d], kind="stable")
+        others, size = logit[domain != d][order], weight[domain != d][order]
+        sums = np.concatenate([[0.0], np.cumsum(size)]) / size.sum()
+        ends = [np.searchsorted(others, logit[domain == d], side) for side in ("left", "right")]
+        placed = (sums[ends[0]] + sums[ends[1]]) / 2
+        below[domain == d] = placed if d else 1 - placed
+    sizes = np.bincount(domain, weight)
+    auc = float(np.average(below[domain == 1], weights=weight[domain == 1]))
+    return auc, weight / sizes[domain] * (below - auc)
 
 
 def _shares_in(T: Array, S: Array, codes: Array) -> Array:

@@ -9,6 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from featuretl._forks import begin_again_after_fork
+
+
+class ForkedChildren:
+    """Children forked after a network ran: OpenMP's other threads are not there to be waited for."""
+
+    def begin_in_child(self) -> None:
+        """Let PyTorch use one thread for an operation, as its own data loaders do."""
+        torch.set_num_threads(1)
+
+
+_FORKED_CHILDREN = ForkedChildren()
+begin_again_after_fork(_FORKED_CHILDREN)
+
 
 @contextlib.contextmanager
 def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> Iterator[None]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import featuretl.backbones._threads  # noqa: F401  (for children that this process forks)
 from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.devices import usable_device
@@ -148,8 +149,17 @@ class Backbone:
     def n_features(self) -> int:
         """Size of an embedding."""
         blank = np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8)
-        size = TorchRuntime(self.embedding)(self.batch([self.preprocessing(blank)])).shape[1]
-        return size * self.n_views
+        batch = self.batch([self.preprocessing(blank)])
+        try:
+            return TorchRuntime(self.embedding)(batch).shape[1] * self.n_views
+        except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
+            if isinstance(error, BackboneError) or set(self._indices) == {None}:
+                raise
+            raise BackboneError(
+                f"The backbone {self.spec.name!r} cannot give layers={self.spec.layers!r} with "
+                f"pooling={self.spec.pooling!r} ({type(error).__name__} in timm's model); take one "
+                "layer at a time, or layers='pre_logits'."
+            ) from error
 
     @property
     def n_views(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from featuretl._runtime import probe_images
+from featuretl._uncertainty import error_of_mean
 from featuretl._validation import check_option, printable
 from featuretl.exceptions import FeatureTLError, ImageError, InputError, ModelError
 from featuretl.export.graph import Session, joined, metadata_of, parts_of
@@ -40,13 +41,14 @@ class Loss:
     Attributes
     ----------
     images : int
-    score_name : {"accuracy", "r2"}
+    score_name : {"accuracy", "label_accuracy", "r2"}
+        "label_accuracy", for multi-label models: the fraction of right labels, absent ones included.
     float32, int8 : float
         The scores of both.
     standard_error : float
         Of their difference, the images being drawn at random; NaN for "r2".
     changed : int
-        Images of another class in int8; for "r2", 0.
+        Images of another class, or of other labels, in int8; for "r2", 0.
     """
 
     images: int
@@ -200,7 +202,7 @@ def _labelled(model: Any, images: Any, y: Any) -> tuple[Sequence[Any], Array]:
             "precision='int8' changes predictions: it needs labelled images on which the loss is "
             "measured, as evaluate and y, or --evaluate."
         )
-    images, y = as_images(images, "export_model"), known_labels(model, y)
+    images, y = as_images(images, "export_model"), known_labels(model, y, "export_model")
     if len(images) != len(y) or not len(y):
         raise InputError(f"y must have one entry per image; got {len(y)} for {len(images)}.")
     return images, y
@@ -292,12 +294,13 @@ def _loss(session: Session, network: Network, model: Any, images: Sequence[Any],
         in_python = _in_python(model, images, ["prediction"])["prediction"]
         scores = _r2(y, in_python), _r2(y, found["prediction"])
         return Loss(n, "r2", *scores, standard_error=float("nan"), changed=0)
-    classes = inner_of(model).classes_
     labels = _in_python(model, images, ["label"])["label"], found["label"]
-    right = [(classes[label] == y).astype(float) for label in labels]
-    error = float((right[1] - right[0]).std() / np.sqrt(n))
-    changed = int((labels[0] != labels[1]).sum())
-    return Loss(n, "accuracy", float(right[0].mean()), float(right[1].mean()), error, changed)
+    name = "accuracy" if y.ndim == 1 else "label_accuracy"
+    truth = np.searchsorted(inner_of(model).classes_, y) if y.ndim == 1 else y
+    right = [(label == truth).reshape(n, -1).mean(axis=1) for label in labels]
+    changed = int((labels[0] != labels[1]).reshape(n, -1).any(axis=1).sum())
+    error = error_of_mean(right[1] - right[0])
+    return Loss(n, name, float(right[0].mean()), float(right[1].mean()), error, changed)
 
 
 def _r2(y: Array, predicted: Array) -> float:

@@ -26,6 +26,7 @@ from featuretl.finetune.parameters import check_parameters
 from featuretl.finetune.planning import FoundActivations
 from featuretl.finetune.search import verdict_of
 from featuretl.finetune.trunk import Trunk
+from featuretl.heads._fitted import forget
 from featuretl.images.inputs import as_images
 from featuretl.store.store import resolve_store
 
@@ -154,6 +155,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self._width
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, known: Any = None) -> Self:
+        forget(self, "_tuned")
         fitting = self._begin(X, y, sample_weight, groups, known)
         self._tuned = fitting.run()
         self._width = fitting.split.n_features

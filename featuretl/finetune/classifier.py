@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Tags
 
-from featuretl.exceptions import InputError
 from featuretl.finetune.base import BaseFineTune
 from featuretl.finetune.fitting import Problem
 from featuretl.heads._responses import Responses
 from featuretl.heads._targets import (
     Targets,
     loss_weight,
+    read_announced,
+    read_classes,
     read_targets,
     read_weight,
 )
@@ -288,7 +289,8 @@ class FineTuneClassifier(Responses, BaseFineTune):
             If `y` holds a class that the first call did not announce.
         """
         if not hasattr(self, "_tuned"):
-            announced = None if classes is None else np.unique(np.asarray(classes))
+            self.__dict__.pop("classes_", None)  # of a fit that did not end
+            announced = None if classes is None else read_classes(type(self).__name__, classes)
             return self._fit(X, y, sample_weight, None, announced)
         self._fit_more(X, y, sample_weight, self.classes_)
         return self
@@ -302,9 +304,10 @@ class FineTuneClassifier(Responses, BaseFineTune):
         self, images: Sequence[Any], y: Any, sample_weight: Any, known: Array | None
     ) -> Problem:
         n = len(images)
-        targets = read_targets(self, y, n)
-        if known is not None:
-            targets = _counted_in(known, targets)
+        if known is None:
+            targets = read_targets(self, y, n)
+        else:
+            targets = read_announced(self, y, n, known)
         weight = read_weight(self, sample_weight, n)
         in_loss = loss_weight(self, self.class_weight, targets, weight)
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
@@ -336,24 +339,6 @@ class FineTuneClassifier(Responses, BaseFineTune):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _counted_in(known: Array, targets: Targets) -> Targets:
-    """Return the targets with `known` as their classes; raise InputError for any other."""
-    if targets.multilabel:
-        if targets.codes.shape[1] != len(known):
-            raise InputError(
-                f"y must have {len(known)} labels, as in the first call; got "
-                f"{targets.codes.shape[1]}."
-            )
-        return Targets(known, targets.codes)
-    unknown = np.setdiff1d(targets.classes, known)
-    if len(unknown):
-        raise InputError(
-            f"y has {len(unknown)} classes that the first partial_fit did not announce, such "
-            f"as {unknown.tolist()[0]!r}; pass all of them as classes in the first call."
-        )
-    return Targets(known, np.searchsorted(known, targets.classes)[targets.codes])
 
 
 def _as_outputs(head: LinearProbeClassifier, targets: Targets) -> tuple[Array, Array]:

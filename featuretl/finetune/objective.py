@@ -48,6 +48,10 @@ class Objective:
         losses = self._losses(outputs.float(), rows, 0.0) * self._weight[rows]
         return losses.mean(dim=1).double().cpu().numpy()
 
+    def weights(self, rows: np.ndarray) -> np.ndarray:
+        """Return the weight of each of `rows`, over labels their mean: float64 (k,)."""
+        return self._weight[rows].mean(dim=1).double().cpu().numpy()
+
     def scores(self, outputs: torch.Tensor, rows: np.ndarray) -> np.ndarray:
         """Return 1 for each of `rows` predicted right, else 0; the share of right labels; or the
         squared error with a minus: float64 (k,).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -190,6 +191,6 @@ def trunks_of(backbone: Backbone, divided: Split, n_blocks: int, strength: Stren
 
 def _disk_room(path: Path) -> int:
     """Return how many bytes activations may take: half of what is free, 20 GiB at most."""
-    while not path.exists():
+    while not os.path.lexists(path):  # False, too, where a name is too long
         path = path.parent
     return min(MOST_DISK, shutil.disk_usage(path).free // 2)

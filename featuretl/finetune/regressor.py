@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils import Tags, check_array
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._labels import all_numbers
 from featuretl.exceptions import InputError
 from featuretl.finetune.base import BaseFineTune
 from featuretl.finetune.fitting import Problem
@@ -261,15 +262,12 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         self, images: Sequence[Any], y: Any, sample_weight: Any, known: tuple[Array, Array] | None
     ) -> Problem:
         n = len(images)
-        if y is None:
-            owner = type(self).__name__
-            raise InputError(f"{owner} requires y to be passed, but the target y is None.")
-        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        Y = all_numbers(type(self).__name__, y)
         check_length(n, "y", len(Y))
         self._flat = Y.ndim == 1
         Y = Y.reshape(n, -1)
         weight = read_weight(self, sample_weight, n)
-        centre, scale = known or (np.average(Y, axis=0, weights=weight), Y.std(axis=0))
+        centre, scale = known or _moments(Y, weight)
         if Y.shape[1] != len(centre):
             raise InputError(
                 f"y must have {len(centre)} columns, as in the first call; got {Y.shape[1]}."
@@ -291,3 +289,9 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def _moments(Y: Array, weight: Array) -> tuple[Array, Array]:
+    """Return the weighted mean and standard deviation of each column."""
+    centre = np.average(Y, axis=0, weights=weight)
+    return centre, np.sqrt(np.average(np.square(Y - centre), axis=0, weights=weight))

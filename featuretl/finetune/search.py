@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from featuretl._uncertainty import error_of_mean
 from featuretl.finetune.loop import Record, State, Task, Trainer, Training, judge
 from featuretl.finetune.network import snapshot
 
@@ -52,6 +53,8 @@ class Choice(NamedTuple):
     records : list of dict
         The epochs of all runs.
     interrupted : bool
+    weight : ndarray of shape (k,), float64
+        Weights of the held-out rows, which are in the losses already.
     """
 
     candidate: Candidate | None
@@ -59,6 +62,7 @@ class Choice(NamedTuple):
     found: Judged
     records: list[Record]
     interrupted: bool
+    weight: np.ndarray
 
     @property
     def gain(self) -> np.ndarray:
@@ -66,16 +70,15 @@ class Choice(NamedTuple):
         return self.base.losses - self.found.losses
 
     @property
-    def score_gain(self) -> np.ndarray:
-        """By how much its score rose, float64 (k,)."""
-        return self.found.scores - self.base.scores
+    def score_gain(self) -> float:
+        """By how much the weighted mean of the scores rose."""
+        gain = self.weight * (self.found.scores - self.base.scores)
+        return float(gain.sum() / max(self.weight.sum(), 1e-300))
 
     @property
     def worthwhile(self) -> bool:
         """Whether the best candidate beat the start, in the loss and not at the score's expense."""
-        return bool(
-            self.candidate is not None and self.gain.mean() > 0 and self.score_gain.mean() >= 0
-        )
+        return bool(self.candidate is not None and self.gain.mean() > 0 and self.score_gain >= 0)
 
 
 def choose(
@@ -95,7 +98,7 @@ def choose(
     results: dict[Candidate, Judged] = {}
     deadline = time.monotonic() + (training.seconds or np.inf)
     interrupted = False
-    left = candidates
+    left, weight = candidates, task.objective.weights(task.held_out)
     for epochs in rungs(training.epochs):
         results = {}
         for candidate in left:
@@ -114,8 +117,8 @@ def choose(
         left = left[: max(1, len(candidates) // 2)]
     task.network.eval()
     if not records:
-        return Choice(None, base, base, records, interrupted)
-    return Choice(best, base, found, records, interrupted)
+        return Choice(None, base, base, records, interrupted, weight)
+    return Choice(best, base, found, records, interrupted, weight)
 
 
 def rungs(epochs: int) -> tuple[int, int]:
@@ -149,10 +152,10 @@ def verdict_of(choice: Choice) -> str:
     """Return one sentence that says what the search decided."""
     if choice.candidate is None:
         return "nothing could be tried in the time given: the probe is kept."
-    gain, error = choice.gain.mean(), choice.gain.std() / np.sqrt(len(choice.gain))
+    gain, error = choice.gain.mean(), error_of_mean(choice.gain)
     verdict = "fine-tuned" if choice.worthwhile else "the probe is kept"
     return (
         f"{choice.candidate.n_blocks} blocks at rate {choice.candidate.learning_rate:g} lowered "
         f"the loss of {len(choice.gain)} held-out images by {gain:.4f} +- {error:.4f} and raised "
-        f"the score by {choice.score_gain.mean():.4f}: {verdict}."
+        f"the score by {choice.score_gain:.4f}: {verdict}."
     )

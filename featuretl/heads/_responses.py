@@ -1,4 +1,4 @@
-"""The methods that classifiers share: decision values, probabilities, classes and accuracy."""
+"""The methods that classifiers share: decision values, probabilities and classes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin
-from sklearn.preprocessing import MultiLabelBinarizer
 
 from featuretl.heads._calibration import probabilities
-from featuretl.heads._targets import is_label_lists
+from featuretl.heads._targets import ScoreMixin
 
 Array = np.ndarray[Any, Any]
 
 
-class Responses(ClassifierMixin):
+class Responses(ScoreMixin):
     """A classifier that defines `_logits`, and inherits what follows from them.
 
     ``_logits(X)`` is (n, n_classes), with one column for two classes; for multi-label targets,
@@ -74,27 +72,6 @@ class Responses(ClassifierMixin):
         if self._multilabel:
             return (logits > 0).astype(int)
         return self.classes_[chosen_codes(logits)]
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy; for labels the fraction of rows with every label right.
-
-        Parameters
-        ----------
-        X : array-like of n rows, or sequence of n images
-            As in `fit`.
-        y : array-like of shape (n,), indicator (n, n_labels), or n lists of labels
-            The truth.
-        sample_weight : array-like of shape (n,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            In [0, 1].
-        """
-        if self._multilabel and is_label_lists(y):
-            y = MultiLabelBinarizer(classes=self.classes_).fit_transform(y)
-        return float(super().score(X, y, sample_weight))
 
     def _temperature(self) -> float:
         return 1.0

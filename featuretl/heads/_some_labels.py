@@ -6,10 +6,9 @@ import warnings
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._labels import some_labels
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._folds import fold_of_rows, judges
 from featuretl.heads._responses import Responses
@@ -29,24 +28,18 @@ class PredictsByProbe(Responses):
         return self.probe_._logits(read_matrix(self, X, reset=False))
 
 
-def read_labels(estimator: Any, y: Any, n: int) -> tuple[Array, Targets]:
+def read_some_targets(estimator: Any, y: Any, n: int) -> tuple[Array, Targets]:
     """Return the rows (l,) that have a label, and their targets."""
-    if y is None:
-        read_targets(estimator, y, n)  # says what is missing
-    y = column_or_1d(y, warn=True)
-    check_length(n, "y", len(y))
-    missing = np.asarray(pd.isna(y))
-    if y.dtype.kind in "OUT":
-        missing |= np.array([isinstance(v, str) and v == "" for v in y.tolist()], bool)
-    if y.dtype.kind in "Oif":
-        missing |= np.asarray(y == -1, bool)
-    known = np.flatnonzero(~missing)
+    owner = type(estimator).__name__
+    labels, is_known = some_labels(owner, y, minus_one=True)
+    check_length(n, "y", len(is_known))
+    known = np.flatnonzero(is_known)
     if not len(known):
-        raise InputError(f"y of {type(estimator).__name__} must have labels; got none.")
-    labels = y[known]
-    return known, read_targets(
-        estimator, labels.tolist() if y.dtype == object else labels, len(known)
-    )
+        raise InputError(f"y of {owner} must have labels; got none.")
+    targets = read_targets(estimator, labels, len(known))
+    if targets.multilabel:
+        raise InputError(f"{owner} needs one class per row; got multi-label y.")
+    return known, targets
 
 
 def folds_of_labels(

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
+from featuretl._labels import all_labels, codes_of, codes_of_sets, is_label_sets
 from featuretl.exceptions import InputError
 from featuretl.heads.sharded import ShardedMatrix
 
 Array = np.ndarray[Any, Any]
 
 FLOATS = (np.float64, np.float32, np.float16)
+_OR_SEMI_SUPERVISED = (
+    ", or use SemiSupervisedProbeClassifier, which learns from rows without a label, too"
+)
+NOT_ANNOUNCED = "the first partial_fit did not announce"
 
 
 class Targets(NamedTuple):
@@ -31,6 +36,32 @@ class Targets(NamedTuple):
     def multilabel(self) -> bool:
         """Whether a row may have several labels."""
         return self.codes.ndim == 2
+
+
+class ScoreMixin(ClassifierMixin):
+    """A classifier whose score reads labels as its `fit` does."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy; for multi-label `y` the fraction of rows with every label right.
+
+        Parameters
+        ----------
+        X : as for `predict`
+        y : as for `fit`
+            The truth; every row needs a label.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
+        owner = type(self).__name__
+        y = all_labels(owner, y)
+        if is_label_sets(y):
+            y = codes_of_sets(owner, y, self.classes_)
+        return float(super().score(X, y, sample_weight))
 
 
 def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1) -> Array:
@@ -57,23 +88,20 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     Raises
     ------
     InputError
-        If `y` is missing, of another length, or has a single class.
+        If `y` is missing, has a row without a label, is of another length, or has a single class.
     """
     owner = type(estimator).__name__
-    if y is None:
-        raise InputError(f"{owner} requires y to be passed, but the target y is None.")
-    if not isinstance(y, (list, tuple)) and not hasattr(y, "shape"):
-        y = np.asarray(y)
-    check_length(n, "y", y.shape[0] if hasattr(y, "shape") and y.shape else len(y))
-    if is_label_lists(y):
-        binarizer = MultiLabelBinarizer()
-        return Targets(np.asarray(_classes_of(binarizer, y)), binarizer.transform(y))
-    kind = type_of_target(y, input_name="y", raise_unknown=True)
-    if kind == "multilabel-indicator":
-        dense = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
-        return Targets(np.arange(dense.shape[1]), dense.astype(np.uint8))
-    check_classification_targets(y)
-    classes, codes = np.unique(column_or_1d(y, warn=True), return_inverse=True)
+    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
+    check_length(n, "y", len(y))
+    if is_label_sets(y):
+        binarizer = MultiLabelBinarizer().fit(y)
+        if not len(binarizer.classes_):
+            raise InputError(f"y of {owner} must hold labels; got empty lists only.")
+        return Targets(np.asarray(binarizer.classes_), binarizer.transform(y))
+    y = _column_or_indicator(owner, y)
+    if y.ndim == 2:
+        return Targets(np.arange(y.shape[1]), y)
+    classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         only = classes.tolist()[0]
         raise InputError(
@@ -95,7 +123,7 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
         raise InputError(
             f"The first partial_fit of {owner} needs classes, all that will come; got None."
         )
-    found = np.asarray(known) if classes is None else np.unique(classes)
+    found = np.asarray(known) if classes is None else read_classes(owner, classes)
     if known is not None and not np.array_equal(found, known):
         raise InputError(
             f"classes={classes!r} is not the same as on last call to partial_fit of {owner}, "
@@ -103,52 +131,40 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
         )
     if len(found) < 2:
         raise InputError(f"{owner} needs at least 2 classes; got {found.tolist()}.")
-    if not isinstance(y, (list, tuple)) and not hasattr(y, "shape"):
-        y = np.asarray(y)
-    check_length(n, "y", y.shape[0] if hasattr(y, "shape") and y.shape else len(y))
-    if is_label_lists(y):
-        _check_announced(owner, list({label for labels in y for label in labels}), found)
-        return Targets(found, MultiLabelBinarizer(classes=found).fit_transform(y))
-    if type_of_target(y, input_name="y", raise_unknown=True) == "multilabel-indicator":
-        dense = y.toarray() if hasattr(y, "toarray") else np.asarray(y)
-        if dense.shape[1] != len(found):
-            raise InputError(
-                f"y of {owner} must have a column for each of the {len(found)} classes; got "
-                f"{dense.shape[1]}."
-            )
-        return Targets(found, dense.astype(np.uint8))
-    check_classification_targets(y)
-    y = column_or_1d(y, warn=True)
-    _check_announced(owner, y, found)
-    codes: Array = np.searchsorted(found, y)
-    return Targets(found, codes)
-
-
-def _check_announced(owner: str, labels: Any, classes: Array) -> None:
-    unseen: Array = np.setdiff1d(labels, classes)
-    if len(labels) and len(unseen):
+    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
+    check_length(n, "y", len(y))
+    if is_label_sets(y):
+        return Targets(found, codes_of_sets(owner, y, found, unknown=NOT_ANNOUNCED))
+    y = _column_or_indicator(owner, y)
+    if y.ndim == 1:
+        return Targets(found, codes_of(owner, y, found, unknown=NOT_ANNOUNCED))
+    if y.shape[1] != len(found):
         raise InputError(
-            f"y of {owner} must be among the classes {classes.tolist()}; got {unseen.tolist()}: "
-            "announce every class in the first partial_fit."
+            f"y of {owner} must have a column for each of the {len(found)} classes; got "
+            f"{y.shape[1]}."
         )
+    return Targets(found, y)
 
 
-def is_label_lists(y: Any) -> bool:
-    """Return whether `y` holds lists or sets of labels (equally long lists of 0 and 1 do not)."""
-    if isinstance(y, np.ndarray) and y.dtype != object:
-        return False
-    if not isinstance(y, Iterable) or isinstance(y, str) or hasattr(y, "columns"):
-        return False
-    rows = list(y) if not hasattr(y, "toarray") else []
-    if not rows or not all(isinstance(row, (list, tuple, set, frozenset)) for row in rows):
-        return False
-    lengths = {len(row) for row in rows}
-    values = {value for row in rows for value in row}
-    return (
-        len(lengths) > 1
-        or any(isinstance(row, (set, frozenset)) for row in rows)
-        or not all(isinstance(value, (int, float, np.number)) for value in values)
-    )
+def read_classes(owner: str, classes: Any) -> Array:
+    """Return the classes that will come, sorted, each once."""
+    return np.unique(all_labels(owner, classes, "classes"))
+
+
+def _column_or_indicator(owner: str, y: Array) -> Array:
+    """Return `y` as labels (n,), or as an indicator (n, labels), uint8."""
+    try:
+        kind = type_of_target(y, input_name="y", raise_unknown=True)
+        check_classification_targets(y)
+        if kind != "multilabel-indicator":
+            labels: Array = column_or_1d(y, warn=True)
+            return labels
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"y of {owner} must hold classes. {reason}") from error
+    if not np.isin(y, (0, 1)).all():
+        raise InputError(f"y of {owner} must hold 0 and 1 where a row may have several labels.")
+    return y.astype(np.uint8)
 
 
 def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
@@ -219,8 +235,3 @@ def _label_weight(estimator: Any, class_weight: Any, targets: Targets, weight: A
     constant = (positive == 0) | (positive == total)
     on[constant] = off[constant] = 1.0
     return weight[:, None] * np.where(targets.codes == 1, on, off)
-
-
-def _classes_of(binarizer: MultiLabelBinarizer, y: Any) -> Array:
-    classes: Array = binarizer.fit(y).classes_
-    return classes

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._responses import Responses
 from featuretl.heads._rows import scale_of
 from featuretl.heads._targets import is_positive, read_targets, read_weight
@@ -117,6 +118,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
             if not is_positive(getattr(self, name)):
                 raise parameter_error(owner, name, "a number > 0", getattr(self, name))
         check_int(owner, "max_iter", self.max_iter, 1)
+        forget(self)
         views = by_view(self, X, self.n_views, reset=True)
         targets = read_targets(self, y, len(views))
         if targets.multilabel:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from featuretl._validation import check_bool, check_int, check_option, parameter_error
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._calibration import best_temperature, calibration_of, log_loss_of_rows
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds, folds_to_choose_by, judges
 from featuretl.heads._lbfgs import Solution
 from featuretl.heads._linear import LinearProblem, Loss, Spectrum
@@ -210,8 +211,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             If X has NaN, `y` a single class, or lengths differ.
         """
         self._check_parameters()
-        for name in ("path_", "calibration_", "_stream"):  # an earlier fit's
-            self.__dict__.pop(name, None)
+        forget(self, "_stream")
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         weight = read_weight(self, sample_weight, len(X))
@@ -267,6 +267,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             )
             warnings.warn(message, FeatureTLWarning, stacklevel=2)
         first = not hasattr(self, "_stream")
+        if first:
+            forget(self, keep=("classes_", "n_features_in_", "feature_names_in_"))
         X = read_matrix(self, X, reset=not hasattr(self, "classes_"))
         targets = read_announced(self, y, len(X), classes)
         weight = read_weight(self, sample_weight, len(X))

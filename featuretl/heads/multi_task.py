@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from featuretl._validation import parameter_error, printable
 from featuretl.exceptions import InputError
 from featuretl.heads._columns import Column, in_column, read_column, table_of
+from featuretl.heads._fitted import forget
 from featuretl.heads._groups import read_groups
 from featuretl.heads._targets import read_matrix, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
@@ -92,7 +93,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
             Embeddings; finite. May be a read-only memory map.
-        y : DataFrame of n rows, dict of n values each, or array-like of shape (n, n_tasks)
+        y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task. None, NaN and empty text are missing labels.
         sample_weight : array-like of shape (n,), default=None
             Weights >= 0 of the rows, for the heads that take any.
@@ -112,6 +113,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             If X has NaN, lengths differ, or a column cannot be learnt; it is named.
         """
         owner = type(self).__name__
+        forget(self)
         X = read_matrix(self, X)
         table = table_of(owner, y, len(X))
         by_hand = self._heads(table)
@@ -192,7 +194,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n, d)
             Embeddings.
-        y : DataFrame of n rows, dict of n values each, or array-like of shape (n, n_tasks)
+        y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             The truth; each task is scored on the rows that have its label.
 
         Returns

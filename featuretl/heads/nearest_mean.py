@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._validation import parameter_error
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._responses import Responses
 from featuretl.heads._rows import blocks, in_blocks
 from featuretl.heads._targets import (
@@ -94,6 +95,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         InputError
             If X has NaN, `y` a single class, or lengths differ.
         """
+        forget(self)
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         _refuse_labels(targets)

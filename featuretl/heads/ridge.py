@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.utils import Bunch, check_array
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._labels import all_numbers
 from featuretl._validation import check_option, parameter_error
-from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.exceptions import FeatureTLWarning
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import fold_of_rows
 from featuretl.heads._groups import copies_of, read_groups
 from featuretl.heads._rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
@@ -124,6 +126,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             If there are fewer groups than folds; a single group is taken for none.
         """
         self._check_parameters()
+        forget(self)
         X = read_matrix(self, X, min_rows=2)
         Y, flat = self._read_outputs(y, len(X))
         weight = read_weight(self, sample_weight, len(X))
@@ -177,10 +180,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise parameter_error(owner, "alphas", "'auto' or numbers > 0", self.alphas)
 
     def _read_outputs(self, y: Any, n: int) -> tuple[Array, bool]:
-        if y is None:
-            owner = type(self).__name__
-            raise InputError(f"{owner} requires y to be passed, but the target y is None.")
-        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        Y = all_numbers(type(self).__name__, y)
         check_length(n, "y", len(Y))
         return Y.reshape(n, -1), Y.ndim == 1
 

@@ -8,10 +8,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from featuretl._validation import check_int, parameter_error
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds
 from featuretl.heads._groups import read_groups
-from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
-from featuretl.heads._targets import Targets, is_positive, read_matrix
+from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
+from featuretl.heads._targets import is_positive, read_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
@@ -25,8 +26,9 @@ class SelfTrainingProbeClassifier(PredictsByProbe, BaseEstimator):
 
     A `LinearProbeClassifier` of the labelled rows predicts the others. Of those that it is sure of
     it takes on the surest, as many of every class, learns them with its labels, and predicts
-    again. How sure is sure enough is found on out-of-fold predictions of the labelled rows: as sure
-    as those of which a share of `precision` is right.
+    again. How sure is sure enough is found in every round on labelled rows that were held out, from
+    the first round on: as sure as those of which a share of `precision` is right. That takes a
+    learner for each fold besides the one of all labels.
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ class SelfTrainingProbeClassifier(PredictsByProbe, BaseEstimator):
     probe_ : LinearProbeClassifier
         The head; its `coef_` and `intercept_` are for X as given.
     threshold_ : float
-        The least probability of a label that is taken on; 0.9 where no label could be held out, inf
+        The least probability of a label that is taken on in the last round; 0.9 where no label could be held out, inf
         where no threshold is precise enough.
     taken_ : ndarray of shape (n,), bool
         Rows without a label that the probe has learnt.
@@ -124,25 +126,32 @@ class SelfTrainingProbeClassifier(PredictsByProbe, BaseEstimator):
             If X has NaN, the labels are of a single class, or lengths differ.
         """
         self._check_parameters()
+        forget(self)
         X = read_matrix(self, X)
-        known, targets = read_labels(self, y, len(X))
+        known, targets = read_some_targets(self, y, len(X))
         groups = read_groups(type(self).__name__, groups, len(X))
         groups = None if groups is None else groups[known]
         self.classes_ = targets.classes
         codes, is_known = np.zeros(len(X), int), np.zeros(len(X), bool)
         codes[known], is_known[known] = targets.codes, True
-        self.threshold_ = self._threshold(X[known], targets, groups)
-        self.taken_ = np.zeros(len(X), bool)
-        self.probe_ = self._probe(X[known], targets.codes)
-        for _ in range(self.rounds if not is_known.all() else 0):
-            proba = self.probe_.predict_proba(X)
-            taken = _surest(np.where(is_known[:, None], 0, proba), self.threshold_)
-            if np.array_equal(taken, self.taken_) and (codes == proba.argmax(1))[taken].all():
+        owner = type(self).__name__
+        fold = np.full(len(X), -1)
+        fold[known] = folds_of_labels(owner, X[known], targets, groups, self.cv, self.random_state)
+        parts = [is_known, *(is_known & (fold != k) for k in range(fold.max() + 1))]
+        learners = [
+            _Learner(self.C, X, codes, part, len(targets.classes))
+            for part in parts
+            if len(np.unique(codes[part])) > 1
+        ]
+        for _ in range(self.rounds):
+            self.threshold_ = self._threshold(learners[1:], is_known, codes)
+            changes = [one.learn_more(self.threshold_) for one in learners if not is_known.all()]
+            if not any(changes):
                 break
-            self.taken_ = taken
-            codes[~is_known] = proba.argmax(axis=1)[~is_known]
-            rows = is_known | taken
-            self.probe_ = self._probe(X[rows], codes[rows])
+        self.taken_ = learners[0].taken
+        self.probe_ = LinearProbeClassifier(self.C)
+        rows, labels = learners[0].learnt
+        self.probe_.fit(X[rows], self.classes_[labels])
         return self
 
     def _check_parameters(self) -> None:
@@ -154,30 +163,63 @@ class SelfTrainingProbeClassifier(PredictsByProbe, BaseEstimator):
         check_int(owner, "rounds", self.rounds, 1)
         check_folds(owner, self.cv)
 
-    def _probe(self, X: Array, codes: Array) -> LinearProbeClassifier:
-        return LinearProbeClassifier(self.C).fit(X, self.classes_[codes])
-
-    def _threshold(self, X: Array, targets: Targets, groups: Array | None) -> float:
-        """Return the least probability above which out-of-fold predictions are precise enough."""
-        fold = folds_of_labels(type(self).__name__, X, targets, groups, self.cv, self.random_state)
-        sure, right = [], []
-        for number in range(fold.max() + 1):
-            train, test = fold != number, fold == number
-            if len(np.unique(targets.codes[train])) < 2:
-                continue
-            probe = self._probe(X[train], targets.codes[train])
-            proba = probe.predict_proba(X[test])
-            sure.append(proba.max(axis=1))
-            right.append(
-                probe.classes_[proba.argmax(axis=1)] == targets.classes[targets.codes[test]]
-            )
-        if not sure:
+    def _threshold(self, held_out: list[_Learner], is_known: Array, codes: Array) -> float:
+        """Return the least probability above which held-out predictions are precise enough."""
+        tests = [is_known & ~learner.is_known for learner in held_out]
+        if not tests:
             return _UNTESTED
-        confidence, truth = np.concatenate(sure), np.concatenate(right)
+        pairs = list(zip(held_out, tests, strict=True))
+        confidence = np.concatenate([of.proba[test].max(axis=1) for of, test in pairs])
+        found = np.concatenate([of.proba[test].argmax(axis=1) for of, test in pairs])
+        right = found == np.concatenate([codes[test] for test in tests])
         order = np.argsort(-confidence, kind="stable")
-        precision = np.cumsum(truth[order]) / np.arange(1, len(order) + 1)
+        precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
         enough = np.flatnonzero(precision >= self.precision)
         return float(confidence[order][enough[-1]]) if len(enough) else float("inf")
+
+
+class _Learner:
+    """A probe that teaches itself: the one of all labels, and one for each fold held out of them.
+
+    Rows that a fold holds out are to its learner what rows without a label are to the other: only so
+    does their precision hold for those, round after round.
+
+    Attributes
+    ----------
+    is_known : ndarray of shape (n,), bool
+        Rows whose label it was given.
+    taken : ndarray of shape (n,), bool
+        Rows that it learnt by its own predictions.
+    proba : ndarray of shape (n, n_classes)
+    """
+
+    def __init__(self, C: float, X: Array, codes: Array, is_known: Array, n_classes: int) -> None:
+        self._C, self._X, self._n_classes = C, X, n_classes
+        self.is_known, self._codes = is_known, np.where(is_known, codes, -1)
+        self.taken = np.zeros(len(X), bool)
+        self._fit()
+
+    @property
+    def learnt(self) -> tuple[Array, Array]:
+        """The rows (k,) that it learnt, and the numbers of their classes."""
+        rows = np.flatnonzero(self.is_known | self.taken)
+        return rows, self._codes[rows]
+
+    def learn_more(self, threshold: float) -> bool:
+        """Learn the surest predictions with the labels; return whether that changes anything."""
+        taken = _surest(np.where(self.is_known[:, None], 0, self.proba), threshold)
+        codes = np.where(self.is_known, self._codes, self.proba.argmax(axis=1))
+        is_new = not np.array_equal(taken, self.taken) or (codes != self._codes)[taken].any()
+        self.taken, self._codes = taken, codes
+        if is_new:
+            self._fit()
+        return bool(is_new)
+
+    def _fit(self) -> None:
+        rows, codes = self.learnt
+        probe = LinearProbeClassifier(self._C).fit(self._X[rows], codes)
+        self.proba = np.zeros((len(self._X), self._n_classes))
+        self.proba[:, probe.classes_] = probe.predict_proba(self._X)
 
 
 def _surest(proba: Array, threshold: float) -> Array:

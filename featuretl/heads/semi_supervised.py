@@ -12,10 +12,11 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featuretl._validation import check_int, parameter_error
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds
 from featuretl.heads._groups import read_groups
 from featuretl.heads._rows import check_finite
-from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_labels
+from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
 from featuretl.heads._targets import Targets, is_positive, read_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
@@ -143,8 +144,9 @@ class SemiSupervisedProbeClassifier(PredictsByProbe, BaseEstimator):
             If X has NaN, the labels are of a single class, or lengths differ.
         """
         self._check_parameters()
+        forget(self)
         X = read_matrix(self, X)
-        known, targets = read_labels(self, y, len(X))
+        known, targets = read_some_targets(self, y, len(X))
         groups = read_groups(type(self).__name__, groups, len(X))
         groups = None if groups is None else groups[known]
         self.classes_ = targets.classes

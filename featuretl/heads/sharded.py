@@ -134,7 +134,7 @@ def _mapped(path: str) -> Array:
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, TypeError) as error:
-        raise InputError(f"{path!r} is no .npy file that can be mapped: {error}.") from error
+        raise InputError(f"{path!r} cannot be mapped as a .npy file: {error}.") from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind != "f":
         raise InputError(f"{path!r} must hold a matrix of floats.")
     return rows

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from featuretl._validation import check_bool, check_int, check_option, parameter_error
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._calibration import best_temperature, calibration_of
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds, folds_to_choose_by, judges
 from featuretl.heads._machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._path import check_grid
@@ -188,8 +189,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             If the RBF kernel is approximated, or there are fewer folds than asked for.
         """
         self._check_parameters()
-        for name in ("path_", "calibration_"):  # an earlier fit's
-            self.__dict__.pop(name, None)
+        forget(self)
         X = read_matrix(self, X)
         targets = read_targets(self, y, len(X))
         if targets.multilabel:

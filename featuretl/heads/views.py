@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import (
     BaseEstimator,
-    ClassifierMixin,
     MetaEstimatorMixin,
     TransformerMixin,
     clone,
@@ -22,8 +21,9 @@ from sklearn.utils.validation import (
 
 from featuretl._validation import check_int, check_option
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._groups import read_groups
-from featuretl.heads._targets import read_targets, read_weight
+from featuretl.heads._targets import ScoreMixin, read_targets, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
@@ -118,7 +118,7 @@ def _head_has(method: str) -> Any:
     return check
 
 
-class ViewsClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
     """A head that is trained on every view of each image, and averages its predictions over them.
 
     Training on views is data augmentation that costs forward passes once: they are cached.
@@ -192,6 +192,7 @@ class ViewsClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         InputError
             If the columns do not divide into so many views, or an image has several labels.
         """
+        forget(self)
         views = by_view(self, X, self.n_views, reset=True)
         targets = read_targets(self, y, len(views))
         if targets.multilabel:

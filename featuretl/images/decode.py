@@ -58,7 +58,7 @@ MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of 24-bit pixels
 MAX_JPEG_SCANS = 1_000
 
 _READ_AT_ONCE = 2**20
-_RACY_NS = 2 * 10**9
+RACY_NS = 2 * 10**9
 
 _TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -120,7 +120,7 @@ def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
     """Return whether a file of `size` bytes, read between two states, may be known again by its state."""
     changed = [(state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in (before, after)]
     age = time.time_ns() - max(changed[1][1:])
-    return changed[0] == changed[1] and after.st_size == size and age > _RACY_NS
+    return changed[0] == changed[1] and after.st_size == size and age > RACY_NS
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -138,6 +138,8 @@ def decode(data: bytes) -> np.ndarray:
     """
     if not data:
         raise ImageError("empty: 0 bytes")
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(f"over the limit of {MAX_FILE_BYTES} bytes")
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise ImageError(f"a JPEG of more than {MAX_JPEG_SCANS} scans")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import os
 import re
@@ -11,8 +12,9 @@ from typing import Any
 
 from featuretl._files import absolute, cannot_be_read, file_system, is_url, open_file
 from featuretl._validation import check_int, printable
-from featuretl.exceptions import InputError
+from featuretl.exceptions import InputError, NoColumnsError
 from featuretl.images.decode import is_image_name
+from featuretl.images.listing import files_of_pattern, images_in_folder, is_hidden
 from featuretl.images.shards import (
     NAME_COLUMNS,
     BytesShard,
@@ -21,18 +23,31 @@ from featuretl.images.shards import (
     FileShard,
     ParquetShard,
     Shard,
-    TarShard,
+    UnreadableShard,
+    digest,
     local_state,
+    pointed_to_by,
     state_of,
+    states_of,
 )
-from featuretl.images.sources import LABEL_COLUMNS, PATH_COLUMNS, files_of_pattern
+from featuretl.images.sources import LABEL_COLUMNS, PATH_COLUMNS, TARS, refuse_columns
+from featuretl.images.tables import (
+    IMAGE_COLUMNS,
+    MissingColumnError,
+    image_column,
+    open_parquet,
+    pick_column,
+    pick_path_column,
+    reading,
+    schema_of,
+    text_batches,
+)
+from featuretl.images.tar import TarShard
 
 IMAGES_PER_SHARD = 1000
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
 
-_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _MANIFESTS = (".csv", ".txt")
-_ROWS = 4096
+_LINES = 4096
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -103,11 +118,17 @@ def _items(
 ) -> Iterator[Shard | File | bytes]:
     for source in sources:
         if isinstance(source, bytes):
+            refuse_columns("bytes", path_column=path_column, label_column=label_column)
             yield source
         elif isinstance(source, (str, os.PathLike)):
             for path in _counted(absolute(os.fspath(source))):
                 for file in _files(path):
-                    yield from _of_file(file, path_column, label_column)
+                    try:
+                        yield from _of_file(file, path_column, label_column)
+                    except (MissingColumnError, NoColumnsError):
+                        raise
+                    except InputError as error:
+                        yield UnreadableShard(file.path, str(error))
         else:
             raise InputError(
                 "Shards are made of paths, URLs, bytes of image files or a Hugging Face dataset; got "
@@ -129,11 +150,12 @@ def _counted(path: str) -> Iterator[str]:
 
 def _files(path: str) -> Iterator[File]:
     """Yield the files that a path, URL or pattern means; of folders, the images, with labels."""
+    path = _local(path)
     if is_url(path):
         yield from _remote_files(path)
     elif Path(path).is_dir():
         found = False
-        for inside in _image_files(path):
+        for inside in images_in_folder(path):
             found = True
             label = inside.partition(os.sep)[0] if os.sep in inside else None
             whole = os.path.join(path, inside)
@@ -147,24 +169,9 @@ def _files(path: str) -> Iterator[File]:
             yield File(match, None, local_state(match))
 
 
-def _image_files(
-    folder: str, inside: str = "", above: tuple[tuple[int, int], ...] = ()
-) -> Iterator[str]:
-    """Yield the images below a folder, relative to it, as `load_image_folder` orders them."""
-    here = os.stat(os.path.join(folder, inside))
-    if (here.st_dev, here.st_ino) in above:  # links that go round in circles
-        return
-    above = (*above, (here.st_dev, here.st_ino))
-    with os.scandir(os.path.join(folder, inside)) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
-        name = os.path.join(inside, entry.name)
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            yield from _image_files(folder, name, above)
-        elif is_image_name(Path(entry.name)):
-            yield name
+def _local(path: str) -> str:
+    """Return the path that a ``file://`` URL means; others as they are."""
+    return file_system(path)[1] if path.startswith(("file://", "local://")) else path
 
 
 def _remote_files(url: str) -> Iterator[File]:
@@ -182,6 +189,8 @@ def _remote_files(url: str) -> Iterator[File]:
     for name, info in sorted(infos.items()):
         if info.get("type") == "directory" or (root is not None and not is_image_name(Path(name))):
             continue
+        if is_hidden(name[len(root or "") :], path):
+            continue
         found = True
         folder, _, rest = name[len(root or "") :].strip("/").partition("/")
         yield File(fs.unstrip_protocol(name), folder if root and rest else None, state_of(info))
@@ -190,144 +199,86 @@ def _remote_files(url: str) -> Iterator[File]:
 
 
 def _is_file_name(path: str) -> bool:
-    return path.endswith((*_TARS, *_MANIFESTS, ".parquet")) or is_image_name(Path(path))
+    return path.endswith((*TARS, *_MANIFESTS, ".parquet")) or is_image_name(Path(path))
 
 
 def _of_file(
     file: File, path_column: str | None, label_column: str | None
 ) -> Iterator[Shard | File | bytes]:
     name = file.path.lower()
-    if name.endswith(_TARS):
+    if name.endswith(TARS):
+        refuse_columns(file.path, path_column=path_column)
         yield TarShard(file, label_column)
-    elif name.endswith(".parquet"):
-        yield from _of_parquet(file, path_column, label_column)
-    elif name.endswith(".csv"):
-        yield from _of_csv(file, path_column, label_column)
-    elif name.endswith(".txt"):
-        yield from _of_list(file)
+    elif name.endswith((".csv", ".parquet")):
+        yield from _of_table(file, path_column, label_column)
     else:
-        yield file
+        refuse_columns(file.path, path_column=path_column, label_column=label_column)
+        yield from _of_list(file) if name.endswith(".txt") else [file]
 
 
-def _of_parquet(
+def _of_table(
     file: File, path_column: str | None, label_column: str | None
 ) -> Iterator[Shard | File]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with open_file(file.path) as opened:
-            table = parquet.ParquetFile(opened)
-            schema = table.schema_arrow
-            label = _column(file, schema.names, label_column, LABEL_COLUMNS)
-            column = _image_column(schema, path_column)
-            if column is not None:
-                name = next((name for name in NAME_COLUMNS if name in schema.names), None)
-                for group in range(table.num_row_groups):
-                    rows = table.metadata.row_group(group).num_rows
-                    yield ParquetShard(file, group, rows, column, label, name)
-                return
-            path = _path_column(file, schema.names, path_column)
-            columns = [path, label] if label else [path]
-            for batch in table.iter_batches(_ROWS, columns=columns):
-                yield from _of_rows(file, batch, path, label)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise cannot_be_read(printable(file.path), error) from error
+    schema = schema_of(file.path)
+    label = pick_column(file.path, schema.names, label_column, LABEL_COLUMNS)
+    column = image_column(schema, path_column)
+    if column is not None:
+        name = next((name for name in NAME_COLUMNS if name in schema.names), None)
+        yield from _of_row_groups(file, column, label, name)
+        return
+    path = pick_path_column(file.path, schema.names, path_column, PATH_COLUMNS)
+    for paths, *labels in text_batches(file.path, [path, label] if label else [path]):
+        if None in paths:
+            raise InputError(
+                f"Column {printable(path)!r} of the manifest {printable(file.path)!r} must hold a "
+                "path in every row; some are empty."
+            )
+        yield from _named_in(file, [p for p in paths if p], labels[0] if labels else None)
 
 
-def _of_csv(file: File, path_column: str | None, label_column: str | None) -> Iterator[File]:
-    import pyarrow
-    from pyarrow import csv
-
-    parse = csv.ParseOptions(newlines_in_values=True)
-    try:
-        with open_file(file.path) as opened:
-            names = csv.open_csv(opened, parse_options=parse).schema.names
-        path = _path_column(file, names, path_column)
-        label = _column(file, names, label_column, LABEL_COLUMNS)
-        # Everything is text: a label 007 stays 007, and NA is a name like any other.
-        convert = csv.ConvertOptions(
-            column_types=dict.fromkeys(names, "string"),
-            include_columns=[path, label] if label else [path],
-            null_values=[""],
-            strings_can_be_null=True,
-        )
-        with open_file(file.path) as opened:
-            for batch in csv.open_csv(opened, parse_options=parse, convert_options=convert):
-                yield from _of_rows(file, batch, path, label)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise cannot_be_read(printable(file.path), error) from error
-
-
-def _of_rows(manifest: File, batch: Any, path: str, label: str | None) -> Iterator[File]:
-    import pyarrow
-
-    def text(name: str) -> list[Any]:
-        return batch.column(batch.schema.get_field_index(name)).cast(pyarrow.string()).to_pylist()
-
-    paths = text(path)
-    if not all(paths):
-        raise InputError(
-            f"Column {printable(path)!r} of the manifest {printable(manifest.path)!r} must hold a "
-            "path in every row; some are empty."
-        )
-    labels = text(label) if label else [None] * len(paths)
-    for value, of_value in zip(paths, labels, strict=True):
-        yield _named_in(manifest, value, of_value or None)
+def _of_row_groups(
+    file: File, column: str, label: str | None, name: str | None
+) -> Iterator[ParquetShard]:
+    with reading(file.path) as opened:
+        table, rows = open_parquet(opened, [f"{column}.path"], as_text=True)
+        for group in range(table.num_row_groups):
+            facts = table.metadata.row_group(group)
+            chunks = [facts.column(i) for i in range(facts.num_columns)]
+            whole = [
+                chunk.statistics is not None and chunk.statistics.null_count == 0
+                for chunk in chunks
+                if chunk.path_in_schema in (column, f"{column}.bytes")
+            ]
+            pointed_to = ""
+            if not all(whole) and any(c.path_in_schema == f"{column}.path" for c in chunks):
+                batches = table.iter_batches(rows, [group], [f"{column}.path"])
+                pointed_to = digest("files", [pointed_to_by(b.column(column)) for b in batches])
+            yield ParquetShard(file, group, facts.num_rows, column, label, name, pointed_to)
 
 
 def _of_list(file: File) -> Iterator[File]:
     with open_file(file.path) as opened:
-        for number, line in enumerate(opened):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 0 else line
-            if line.strip():
-                yield _named_in(file, os.fsdecode(line.rstrip(b"\r\n")), None)
+        lines = (line.rstrip(b"\r\n") for line in opened)
+        while some := list(itertools.islice(lines, _LINES)):
+            paths = [os.fsdecode(line.removeprefix(codecs.BOM_UTF8)) for line in some]
+            yield from _named_in(file, [path for path in paths if path.strip()], None)
 
 
-def _named_in(manifest: File, path: str, label: str | None) -> File:
-    """Return a file that a manifest names; what lies behind a URL is taken never to change."""
-    if is_url(path):
-        return File(path, label)
+def _named_in(manifest: File, paths: list[str], labels: list[str | None] | None) -> Iterator[File]:
+    """Yield the files that some rows of a manifest name."""
     folder = manifest.path.rpartition("/")[0] if is_url(manifest.path) else None
-    if folder is not None:
-        return File(f"{folder}/{path}", label)
-    whole = str(Path(manifest.path).parent / path)
-    return File(whole, label, local_state(whole))
-
-
-def _image_column(schema: Any, asked: str | None) -> str | None:
-    """Return the column that holds images' bytes, plain or in a struct; None without one."""
-    import pyarrow
-
-    def holds_bytes(name: str) -> bool:
-        kind = schema.field(name).type
-        if pyarrow.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0
-        return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
-
-    names = IMAGE_COLUMNS if asked is None else (asked,)
-    return next((name for name in names if name in schema.names and holds_bytes(name)), None)
-
-
-def _path_column(file: File, names: list[str], asked: str | None) -> str:
-    column = _column(file, names, asked, PATH_COLUMNS)
-    if column is None:
-        raise InputError(
-            f"{printable(file.path)!r} has no column of images or paths; it has "
-            f"{printable(', '.join(names))}: name the one to use with path_column."
-        )
-    return column
-
-
-def _column(file: File, names: list[str], asked: str | None, usual: Sequence[str]) -> str | None:
-    if asked is None:
-        return next((name for name in usual if name in names), None)
-    if asked not in names:
-        raise InputError(
-            f"{printable(file.path)!r} has no column {printable(asked)!r}; it has "
-            f"{printable(', '.join(names))}."
-        )
-    return asked
+    beside = Path(manifest.path).parent
+    whole = [
+        _local(path)
+        if is_url(path)
+        else str(beside / path)
+        if folder is None
+        else f"{folder}/{path}"
+        for path in paths
+    ]
+    states = states_of(whole)
+    for path, label in zip(whole, labels or [None] * len(whole), strict=True):
+        yield File(path, label, states[path])
 
 
 def _of_dataset(
@@ -340,12 +291,12 @@ def _of_dataset(
             "that is not streamed, or the paths of its Parquet or tar files."
         )
     features = dataset.features
-    here, names = File("the dataset"), list(features)
+    here, names = "the dataset", list(features)
     images = [name for name in names if type(features[name]).__name__ == "Image"]
-    column = _column(here, names, path_column, [*images, *IMAGE_COLUMNS, *PATH_COLUMNS])
-    label = _column(here, names, label_column, LABEL_COLUMNS)
-    if column is None:
-        column = _path_column(here, names, path_column)
+    column = pick_path_column(
+        here, names, path_column, list(dict.fromkeys([*images, *IMAGE_COLUMNS, *PATH_COLUMNS]))
+    )
+    label = pick_column(here, names, label_column, LABEL_COLUMNS)
     label_names = getattr(features[label], "names", None) if label else None
     plain = dataset.with_format(None).select_columns([column, label] if label else [column])
     if column in images:
@@ -359,4 +310,5 @@ def _of_dataset(
             column,
             label,
             tuple(label_names) if label_names else None,
+            pointed_to_by(part.select_columns([column]).with_format("arrow")[:].column(column)),
         )

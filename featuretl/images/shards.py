@@ -4,10 +4,9 @@ Each kind has a `name` (safe to print), the number of its `images` where that is
 `key`, the sha256 of what identifies its images (names, labels, and sizes with times or tags of
 files), and `samples`, which reads them one after another.
 
-Tar files are in WebDataset layout: consecutive members whose names are equal up to the first dot
-of the last part are one sample, the one that ends like an image is the image, and the label stands
-in ``.cls``, or in ``.json`` under one of `LABEL_COLUMNS`. They are read as streams and never
-unpacked.
+What a key trusts: of local files size, modification and change time and inode, where these are not
+so young that another change could leave them as they are; of files behind URLs the size together
+with a tag of the server's (`_TAGS`). Of files of which neither is known the key is another each time.
 """
 
 from __future__ import annotations
@@ -15,32 +14,40 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from featuretl._files import cannot_be_read, contents, file_system, is_url, open_file
-from featuretl._validation import as_utf8, printable
-from featuretl.exceptions import ImageError
-from featuretl.images.decode import MAX_FILE_BYTES, SUFFIXES
-from featuretl.images.sources import LABEL_COLUMNS
+from featuretl._files import cannot_be_read, contents, each, file_system, is_url
+from featuretl._validation import printable
+from featuretl.exceptions import ImageError, InputError
+from featuretl.images.decode import MAX_FILE_BYTES, RACY_NS
+from featuretl.images.tables import open_parquet, reading, texts
 
 State = tuple[Any, ...] | None
 
 NAME_COLUMNS = ("path", "id", "key", "__key__", "url", "file_name", "filename")
 
 _READ_AT_ONCE = 64
-_MAX_LABEL_BYTES = 2**20
 # Of what a file system says of a file, the first that changes whenever its content does.
-_TAGS = ("ETag", "etag", "md5Hash", "content_md5", "generation", "mtime", "LastModified", "created")
+_TAGS = (
+    *("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "generation"),
+    *("mtime", "LastModified", "Last-Modified", "modified", "created"),
+)
+
+
+class PassedOver(NamedTuple):
+    """In the place of an image: why something that could have been one is none."""
+
+    reason: str
 
 
 class Sample(NamedTuple):
     """An image on its way to the engine: a local path, bytes, or why there are none."""
 
     name: str
-    image: str | bytes | ImageError
+    image: str | bytes | ImageError | PassedOver
     label: str | None = None
 
 
@@ -90,7 +97,7 @@ class FileShard:
     @property
     def key(self) -> str:
         """Of paths, labels and states."""
-        return _digest("files", self.files)
+        return digest("files", self.files)
 
     def samples(self) -> Iterator[Sample]:
         """Yield local paths, and the content of URLs, some of which are read at once."""
@@ -122,54 +129,12 @@ class BytesShard:
     def key(self) -> str:
         """Of their content."""
         digests = [hashlib.sha256(content).hexdigest() for content in self.contents]
-        return _digest("bytes", [self.start, digests])
+        return digest("bytes", [self.start, digests])
 
     def samples(self) -> Iterator[Sample]:
         """Yield them."""
         for number, content in enumerate(self.contents, self.start):
             yield Sample(f"image {number}", content)
-
-
-@dataclass(frozen=True)
-class TarShard:
-    """A tar file in WebDataset layout, compressed or not."""
-
-    file: File
-    label_column: str | None = None
-    images: int | None = None
-
-    @property
-    def name(self) -> str:
-        """Its path."""
-        return printable(self.file.path)
-
-    @property
-    def key(self) -> str:
-        """Of its path and state."""
-        return _digest("tar", [self.file, self.label_column])
-
-    def samples(self) -> Iterator[Sample]:
-        """Read the file as a stream, a sample at a time."""
-        try:
-            with open_file(self.file.path) as file, tarfile.open(fileobj=file, mode="r|*") as tar:
-                stem, parts = "", {}  # type: str, dict[str, bytes | ImageError]
-                for member in tar:
-                    if not member.isreg():
-                        continue
-                    this, suffix = _stem_and_suffix(member.name)
-                    if this != stem:
-                        yield from self._sample(stem, parts)
-                        stem, parts = this, {}
-                    parts[suffix] = _content(tar, member, suffix)
-                yield from self._sample(stem, parts)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise cannot_be_read(self.name, error) from error
-
-    def _sample(self, stem: str, parts: dict[str, bytes | ImageError]) -> Iterator[Sample]:
-        suffix = next((suffix for suffix in parts if f".{_last(suffix)}" in SUFFIXES), None)
-        if suffix is not None:
-            name = as_utf8(f"{self.file.path}/{stem}.{suffix}")
-            yield Sample(name, parts[suffix], _label_of(parts, self.label_column))
 
 
 @dataclass(frozen=True)
@@ -182,6 +147,7 @@ class ParquetShard:
     column: str
     label_column: str | None
     name_column: str | None
+    pointed_to: str = ""
 
     @property
     def name(self) -> str:
@@ -192,30 +158,47 @@ class ParquetShard:
     def key(self) -> str:
         """Of the file's path and state, the group and the columns."""
         columns = [self.column, self.label_column, self.name_column]
-        return _digest("parquet", [self.file, self.group, columns])
+        return digest("parquet", [self.file, self.group, columns, self.pointed_to])
 
     def samples(self) -> Iterator[Sample]:
         """Read the rows, some at a time."""
-        import pyarrow
-        from pyarrow import parquet
-
-        columns = [self.column, self.label_column, self.name_column]
-        number = 0
-        try:
-            with open_file(self.file.path) as file:
-                batches = parquet.ParquetFile(file).iter_batches(
-                    _READ_AT_ONCE, [self.group], list(filter(None, columns)), use_threads=False
+        columns = list(filter(None, [self.column, self.label_column, self.name_column]))
+        with reading(self.file.path) as file:
+            table, rows = open_parquet(file, columns)
+            number = 0
+            for batch in table.iter_batches(rows, [self.group], columns, use_threads=False):
+                labels, names = (
+                    texts(batch.column(name), self.file.path, name) if name else [None] * len(batch)
+                    for name in (self.label_column, self.name_column)
                 )
-                for batch in batches:
-                    for row in batch.to_pylist():
-                        yield self._sample(row, number)
-                        number += 1
-        except (pyarrow.ArrowException, OSError) as error:
-            raise cannot_be_read(self.name, error) from error
+                for image, label, name in zip(
+                    batch.column(self.column), labels, names, strict=True
+                ):
+                    yield sample_of(image.as_py(), name or f"{self.name}, row {number}", label)
+                    number += 1
 
-    def _sample(self, row: dict[str, Any], number: int) -> Sample:
-        label, name = (row[c] if c else None for c in (self.label_column, self.name_column))
-        return sample_of(row[self.column], name or f"{self.name}, row {number}", label)
+
+@dataclass(frozen=True)
+class UnreadableShard:
+    """A file of which not even the shards can be found, so that it is named with the other failures."""
+
+    path: str
+    error: str
+    images: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return printable(self.path)
+
+    @property
+    def key(self) -> str:
+        """Of its path and what is wrong with it; it is never finished."""
+        return digest("unreadable", [self.path, self.error])
+
+    def samples(self) -> Iterator[Sample]:
+        """Raise InputError."""
+        raise InputError(self.error)
 
 
 @dataclass(frozen=True)
@@ -228,6 +211,7 @@ class DatasetShard:
     column: str
     label_column: str | None
     label_names: tuple[str, ...] | None = None
+    pointed_to: str = ""
 
     @property
     def name(self) -> str:
@@ -243,30 +227,36 @@ class DatasetShard:
     def key(self) -> str:
         """Of the dataset's fingerprint, the rows and the columns."""
         rows = [self.start, len(self.dataset), self.column, self.label_column]
-        return _digest("dataset", [self.fingerprint, rows])
+        return digest("dataset", [self.fingerprint, rows, self.pointed_to])
 
     def samples(self) -> Iterator[Sample]:
         """Read the rows; images are not decoded by this."""
-        for number, row in enumerate(self.dataset, self.start):
-            label = row[self.label_column] if self.label_column else None
-            if self.label_names and isinstance(label, int):
-                label = self.label_names[label] if label >= 0 else None
-            yield sample_of(row[self.column], f"row {number}", label)
+        labels: list[str | None] = [None] * len(self.dataset)
+        if self.label_column:
+            table = self.dataset.select_columns([self.label_column]).with_format("arrow")[:]
+            column = table.column(self.label_column).combine_chunks()
+            labels = texts(column, "the dataset", self.label_column)
+        for number, row in enumerate(self.dataset):
+            label = labels[number]
+            if self.label_names and label is not None:
+                label = self.label_names[int(label)] if int(label) >= 0 else None
+            yield sample_of(row[self.column], f"row {self.start + number}", label)
 
 
-def sample_of(image: Any, name: str, label: Any) -> Sample:
+def sample_of(image: Any, name: str, label: str | None) -> Sample:
     """Return the sample of a table's row: bytes, or a struct of bytes and path, as datasets have."""
     if isinstance(image, dict):
         name, image = image.get("path") or name, image.get("bytes") or image.get("path")
     if not isinstance(image, (bytes, str)):
         image = ImageError("the row holds no image")
-    return Sample(str(name), image, None if label is None else str(label))
+    return Sample(str(name), image, label)
 
 
-def state_of(info: dict[str, Any]) -> State:
+def state_of(info: dict[str, Any] | Exception) -> State:
     """Return what tells a file's content from another, of what fsspec says of it."""
-    tag = next((str(info[name]) for name in _TAGS if info.get(name) is not None), None)
-    return info.get("size"), tag
+    facts = {} if isinstance(info, Exception) else info
+    tag = next((str(facts[name]) for name in _TAGS if facts.get(name) is not None), None)
+    return _unknown() if tag is None else (facts.get("size"), tag)
 
 
 def local_state(path: str) -> State:
@@ -275,71 +265,69 @@ def local_state(path: str) -> State:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_size, found.st_mtime_ns
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) <= RACY_NS:
+        return _unknown()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _digest(kind: str, facts: Any) -> str:
+def states_of(paths: Iterable[str]) -> dict[str, State]:
+    """Return the states of local files and of files behind URLs, some of which are asked for at once."""
+    found = {path: local_state(path) for path in paths if not is_url(path)}
+    for fs, urls, places in _by_file_system([path for path in paths if is_url(path)]):
+        found |= zip(urls, map(state_of, each(fs.info, places)), strict=True)
+    return found
+
+
+def pointed_to_by(images: Any) -> str:
+    """Return a digest of the states of files that a column of images names in the place of bytes."""
+    from pyarrow import compute, types
+
+    if types.is_struct(images.type):
+        names = [field.name for field in images.type]
+        if "path" not in names:
+            return ""
+        paths = compute.struct_field(images, "path")
+        if "bytes" in names:
+            paths = paths.filter(compute.is_null(compute.struct_field(images, "bytes")))
+    else:
+        paths = images
+        if not (types.is_string(paths.type) or types.is_large_string(paths.type)):
+            return ""
+    found = states_of(sorted({path for path in paths.unique().to_pylist() if path}))
+    return digest("files", list(found.items())) if found else ""
+
+
+def _unknown() -> State:
+    """Return a state that no other equals."""
+    return "unknown", os.urandom(16).hex()
+
+
+def digest(kind: str, facts: Any) -> str:
+    """Return a sha256, in hex, of JSON facts."""
     text = json.dumps([kind, facts], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _by_file_system(urls: list[str]) -> Iterator[tuple[Any, list[str], list[str]]]:
+    """Yield file systems, the URLs on each, and their paths in it."""
+    for protocol in sorted({url.partition("://")[0] for url in urls}):
+        same = [url for url in urls if url.startswith(f"{protocol}://")]
+        places = [file_system(url) for url in same]
+        yield places[0][0], same, [path for _, path in places]
 
 
 def _fetch(urls: list[str]) -> dict[str, bytes | ImageError]:
     """Return the content of URLs, or why there is none. Raises InputError if a server fails."""
     found: dict[str, bytes | ImageError] = {}
-    for protocol in sorted({url.partition("://")[0] for url in urls}):
-        same = [url for url in urls if url.startswith(f"{protocol}://")]
-        places = [file_system(url) for url in same]
-        data = contents(places[0][0], [path for _, path in places])
-        found.update({url: _fetched(url, one) for url, one in zip(same, data, strict=True)})
+    for fs, same, places in _by_file_system(urls):
+        data = contents(fs, places, MAX_FILE_BYTES)
+        found |= {url: _fetched(url, one) for url, one in zip(same, data, strict=True)}
     return found
 
 
 def _fetched(url: str, found: bytes | Exception) -> bytes | ImageError:
     if isinstance(found, bytes):
-        return found
+        return found  # more than the limit by one byte where it is too large, which decode refuses
     if isinstance(found, (FileNotFoundError, IsADirectoryError)):
         return ImageError("no such file")
     raise cannot_be_read(printable(url), found)
-
-
-def _stem_and_suffix(name: str) -> tuple[str, str]:
-    """Return a member's name up to the first dot of its last part, and what follows that dot."""
-    folder, slash, last = name.rpartition("/")
-    first, _, suffix = last.partition(".")
-    return folder + slash + first, suffix.lower()
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> bytes | ImageError:
-    """Return a member's bytes, if they may be of use and are not too many."""
-    last = _last(suffix)
-    is_image = f".{last}" in SUFFIXES
-    limit = MAX_FILE_BYTES if is_image else _MAX_LABEL_BYTES
-    if not is_image and last not in ("cls", "json"):
-        return b""
-    if member.size > limit:
-        return ImageError(f"{member.size} bytes, over the limit of {limit}")
-    file = tar.extractfile(member)
-    return b"" if file is None else file.read()
-
-
-def _label_of(parts: dict[str, bytes | ImageError], column: str | None) -> str | None:
-    for suffix, data in parts.items():
-        if not isinstance(data, bytes):
-            continue
-        if _last(suffix) == "cls":
-            return data.decode(errors="backslashreplace").strip() or None
-        if _last(suffix) == "json":
-            try:
-                facts = json.loads(data)
-            except ValueError:
-                continue
-            wanted = LABEL_COLUMNS if column is None else (column,)
-            found = [facts.get(name) for name in wanted] if isinstance(facts, dict) else []
-            label = next((value for value in found if value is not None), None)
-            if label is not None:
-                return str(label)
-    return None
-
-
-def _last(suffix: str) -> str:
-    return suffix.rpartition(".")[2]

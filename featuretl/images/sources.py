@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import codecs
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from featuretl._files import cannot_be_read, is_url, open_local
 from featuretl._validation import printable
-from featuretl.exceptions import InputError
-from featuretl.images.decode import is_image_name
+from featuretl.exceptions import InputError, NoColumnsError
+from featuretl.images.listing import files_of_pattern, images_in_folder
+from featuretl.images.tables import (
+    image_column,
+    pick_column,
+    pick_path_column,
+    schema_of,
+    text_batches,
+)
 
 if TYPE_CHECKING:
-    import pyarrow
     from sklearn.utils import Bunch
 
 PATH_COLUMNS = ("path", "file", "filename", "filepath", "file_name", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "target", "category")
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 class Columns(NamedTuple):
@@ -31,6 +38,7 @@ class Columns(NamedTuple):
     label: str | Sequence[str] | None = None
     group: str | None = None
     tasks: Sequence[str] = ()
+    separator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,14 +74,6 @@ class ImageList:
             return None
         return sorted({label for label in self.labels if label is not None})
 
-    @property
-    def target(self) -> np.ndarray | None:
-        """Index of each label in `class_names`: int64 (n,), -1 for an image without one."""
-        if self.labels is None:
-            return None
-        index = {name: i for i, name in enumerate(self.class_names or ())}
-        return np.array([-1 if label is None else index[label] for label in self.labels], np.int64)
-
 
 def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     """List the images of a folder whose subfolders are the classes.
@@ -89,9 +89,10 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     Returns
     -------
     data : ~sklearn.utils.Bunch
-        ``data``: object array (n,) of paths (str), sorted; ``target``: int64 array (n,);
-        ``target_names``: list of class names, sorted. Without subfolders ``target`` is None and
-        ``target_names`` empty.
+        ``data``: object array (n,) of paths (str), sorted; ``target``: array (n,) of the class
+        names (str), which mean the same in every folder, whichever classes it lacks;
+        ``target_names``: list of the distinct class names, sorted. Without subfolders ``target``
+        is None and ``target_names`` empty.
 
     Raises
     ------
@@ -108,7 +109,7 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     ...         path.touch()
     ...     photos = load_image_folder(folder)
     >>> photos.target_names, photos.target
-    (['cat', 'dog'], array([0, 1]))
+    (['cat', 'dog'], array(['cat', 'dog'], dtype='<U3'))
     """
     from sklearn.utils import Bunch
 
@@ -121,7 +122,8 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
         )
     data = np.empty(len(images), dtype=object)
     data[:] = images.paths
-    return Bunch(data=data, target=images.target, target_names=images.class_names or [])
+    target = None if images.labels is None else np.array(images.labels, str)
+    return Bunch(data=data, target=target, target_names=images.class_names or [])
 
 
 def find_images(
@@ -155,9 +157,9 @@ def find_images(
     ------
     InputError
         If a source is missing, names no image, lacks the column, or a column of tags holds others
-        than 0 and 1.
+        than 0 and 1; NoColumnsError if a column is named, and a source has none.
     """
-    columns = Columns(path_column, label_column, group_column, task_columns)
+    columns = Columns(path_column, label_column, group_column, task_columns, label_separator)
     parts = [_from_source(os.fspath(source), columns) for source in sources]
     if not parts:
         raise InputError("No images were named; give a folder, a glob, files or a manifest.")
@@ -168,9 +170,8 @@ def find_images(
         _joined([part.tags for part in parts], parts),
     )
     if task_columns:
-        by_part = [part.tasks or {} for part in parts]
         tasks = {
-            name: _joined([own.get(name) for own in by_part], parts) or [None] * len(images)
+            name: [value for part in parts for value in (part.tasks or {})[name]]
             for name in task_columns
         }
         return replace(images, labels=None, tasks=tasks)
@@ -193,134 +194,119 @@ def _joined(columns: list[list[Any] | None], parts: list[ImageList]) -> list[Any
 
 def _from_source(source: str, columns: Columns) -> ImageList:
     path = Path(source)
+    if is_url(source) or source.lower().endswith(TARS):
+        raise _for_shards(source)
     try:
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as error:
         raise InputError(f"{printable(source)!r} cannot be looked up: {error.strerror}.") from error
+    suffix = path.suffix.lower()
+    if exists and not is_folder and suffix in (".csv", ".parquet"):
+        return _from_manifest(source, columns)
+    refuse_columns(
+        source,
+        path_column=columns.path,
+        label_column=columns.label,
+        label_separator=columns.separator,
+        group_column=columns.group,
+        task_columns=columns.tasks,
+    )
     if is_folder:
         return _from_folder(path)
     if exists:
-        suffix = path.suffix.lower()
-        if suffix in (".csv", ".parquet"):
-            return _from_manifest(path, columns)
         return _from_list(path) if suffix == ".txt" else ImageList([source])
     return ImageList(files_of_pattern(source))
 
 
-def files_of_pattern(source: str) -> list[str]:
-    """Return the files that a glob pattern matches, sorted. Raises InputError if there are none."""
-    pattern = Path(source)
-    if pattern.name == "**":  # means all files below, which pathlib takes to mean all folders
-        pattern /= "*"
-    try:
-        # Unlike glob.glob, ** does not follow symbolic links here, which may loop.
-        found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
-    except (ValueError, NotImplementedError):
-        found = []
-    hidden = any(part.startswith(".") for part in pattern.parts if part != "..")
-    matches = [
-        str(path)
-        for path in found
-        if path.is_file()
-        and (pattern.suffix or is_image_name(path))
-        and (hidden or not any(part.startswith(".") for part in path.parts if part != ".."))
-    ]
-    if not matches:
-        raise InputError(
-            f"{printable(source)!r} is neither a file, a folder, nor a pattern that matches an image."
-        )
-    return matches
+def refuse_columns(source: str, **asked: Any) -> None:
+    """Raise NoColumnsError if a parameter names a column, of a source that has none."""
+    for parameter, given in asked.items():
+        if given:
+            column = given if isinstance(given, str) else ", ".join(given)
+            raise NoColumnsError(
+                f"{parameter} names {printable(column)!r}, and {printable(source)!r} has no columns: "
+                "leave it out, or list the images in a .csv or .parquet manifest."
+            )
+
+
+def _for_shards(source: str) -> InputError:
+    return InputError(
+        f"{printable(source)!r} is a URL or holds the images themselves: only extract_shards, and "
+        "featuretl extract --engine loky, read these."
+    )
 
 
 def _from_folder(folder: Path) -> ImageList:
     if not folder.is_dir():
         raise InputError(f"{printable(folder)!r} is not a folder; give one that holds images.")
-    found = sorted(_image_files(folder))
+    found = list(images_in_folder(str(folder)))
     if not found:
         raise InputError(
             f"{printable(folder)!r} holds no file with an image's suffix (.jpg, .png, ..)."
         )
-    paths = [str(folder / relative) for relative in found]
-    labels = [relative.parts[0] if len(relative.parts) > 1 else None for relative in found]
+    paths = [os.path.join(folder, inside) for inside in found]
+    labels = [inside.partition(os.sep)[0] if os.sep in inside else None for inside in found]
     return ImageList(paths, labels if any(label is not None for label in labels) else None)
 
 
-def _image_files(
-    root: Path, inside: Path = Path(), above: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[Path]:
-    """Yield the images below `root` relative to it; symbolic links are followed, but not in a loop."""
-    state = (root / inside).stat()
-    here = (state.st_dev, state.st_ino)
-    if here in above:
-        return
-    with os.scandir(root / inside) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _image_files(root, inside / entry.name, above | {here})
-            elif is_image_name(Path(entry.name)):
-                yield inside / entry.name
-
-
 def _from_list(path: Path) -> ImageList:
-    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()
+    try:
+        with open_local(path) as file:
+            lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
+    except OSError as error:
+        raise cannot_be_read(printable(path), error) from error
     paths = [str(path.parent / os.fsdecode(line)) for line in lines if line.strip()]
     if not paths:
         raise InputError(f"The list {printable(path)!r} names no image; write one path a line.")
     return ImageList(paths)
 
 
-def _from_manifest(manifest: Path, columns: Columns) -> ImageList:
-    import pyarrow
+def _from_manifest(manifest: str, columns: Columns) -> ImageList:
+    schema = schema_of(manifest)
+    if image_column(schema, columns.path) is not None:
+        raise _for_shards(manifest)
 
-    try:
-        with manifest.open("rb") as file:  # pyarrow takes no path that is not UTF-8
-            table = (_read_csv if manifest.suffix.lower() == ".csv" else _read_parquet)(file)
-        return _from_table(table, manifest, columns)
-    except (pyarrow.ArrowException, OSError, KeyError) as error:
-        raise InputError(
-            f"The manifest {printable(manifest)!r} cannot be read: {printable(error)}"
-        ) from error
+    def named(asked: str | None, usual: Sequence[str] = ()) -> str | None:
+        return pick_column(manifest, schema.names, asked, usual)
 
-
-def _from_table(table: pyarrow.Table, manifest: Path, columns: Columns) -> ImageList:
-    path_name = _column(table, manifest, columns.path, PATH_COLUMNS)
-    if path_name is None:
-        raise InputError(
-            f"The manifest {printable(manifest)!r} has no column of paths (one of "
-            f"{', '.join(PATH_COLUMNS)}); it has {printable(', '.join(table.column_names))}: "
-            "name the one to use with path_column."
+    path = pick_path_column(manifest, schema.names, columns.path, PATH_COLUMNS)
+    label, tags, group = None, None, named(columns.group)
+    if not isinstance(columns.label, str) and columns.label is not None:
+        tags = [named(name) or name for name in columns.label]
+    elif not columns.tasks:
+        label = named(columns.label, LABEL_COLUMNS)
+    if columns.separator and label is None:
+        raise NoColumnsError(
+            f"label_separator divides one column of labels, and {printable(manifest)!r} has none, or "
+            "several were named: name one by label_column, or leave the separator out."
         )
-    values = _strings(table, path_name)
-    if not values or None in values or "" in values:
+    tasks = [named(name) or name for name in columns.tasks]
+    wanted = [path, *filter(None, (label, group)), *(tags or ()), *tasks]
+    table: dict[str, list[str | None]] = {name: [] for name in wanted}
+    for batch in text_batches(manifest, list(table)):
+        for values, more in zip(table.values(), batch, strict=True):
+            values += more
+    paths = [str(Path(manifest).parent / value) for value in table[path] if value]
+    if not paths or len(paths) < len(table[path]):
+        rows = len(table[path])
         raise InputError(
-            f"Column {printable(path_name)!r} of the manifest {printable(manifest)!r} must hold a "
-            f"path in every row; it holds {len(values)} rows, {sum(not v for v in values)} of them empty."
+            f"Column {printable(path)!r} of the manifest {printable(manifest)!r} must hold a "
+            f"path in every row; it holds {rows} rows, {rows - len(paths)} of them empty."
         )
-    tags, label_name, tasks = None, None, None
-    if columns.tasks:
-        names = [_column(table, manifest, name, ()) or name for name in columns.tasks]
-        tasks = {name: [v or None for v in _strings(table, name)] for name in names}
-    elif isinstance(columns.label, str) or columns.label is None:
-        label_name = _column(table, manifest, columns.label, LABEL_COLUMNS)
-    else:
-        tags = _tags(table, manifest, columns.label)
-    group_name = _column(table, manifest, columns.group, ())
-    labels, groups = (
-        None if name is None else [v or None for v in _strings(table, name)]
-        for name in (label_name, group_name)
+    return ImageList(
+        paths,
+        table[label] if label else None,
+        table[group] if group else None,
+        None if tags is None else _tags(manifest, {name: table[name] for name in tags}),
+        {name: table[name] for name in tasks} if tasks else None,
     )
-    paths = [str(manifest.parent / value) for value in values if value]
-    return ImageList(paths, labels, groups, tags, tasks)
 
 
-def _tags(table: pyarrow.Table, manifest: Path, names: Sequence[str]) -> list[Any]:
+def _tags(manifest: str, columns: dict[str, list[str | None]]) -> list[Any]:
     """Return the names of the columns in which a row has 1."""
-    rows: list[list[str]] = [[] for _ in range(table.num_rows)]
     meaning = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
-    for name in names:
-        values = _strings(table, _column(table, manifest, name, ()) or name)
+    rows: list[list[str]] = [[] for _ in next(iter(columns.values()), [])]
+    for name, values in columns.items():
         for row, value in zip(rows, values, strict=True):
             has = meaning.get((value or "").lower())
             if has is None:
@@ -331,41 +317,3 @@ def _tags(table: pyarrow.Table, manifest: Path, names: Sequence[str]) -> list[An
             if has:
                 row.append(name)
     return rows
-
-
-def _read_csv(file: BinaryIO) -> pyarrow.Table:
-    from pyarrow import csv
-
-    parse = csv.ParseOptions(newlines_in_values=True)
-    data = file.read()
-    names = csv.open_csv(io.BytesIO(data), parse_options=parse).schema.names
-    # Everything is text: a label 007 stays 007, and NA is a name like any other.
-    convert = csv.ConvertOptions(
-        column_types=dict.fromkeys(names, "string"), null_values=[""], strings_can_be_null=True
-    )
-    return csv.read_csv(io.BytesIO(data), parse_options=parse, convert_options=convert)
-
-
-def _read_parquet(file: BinaryIO) -> pyarrow.Table:
-    from pyarrow import parquet
-
-    return parquet.read_table(file)
-
-
-def _column(
-    table: pyarrow.Table, manifest: Path, asked: str | None, usual: Sequence[str]
-) -> str | None:
-    if asked is None:
-        return next((name for name in usual if name in table.column_names), None)
-    if asked not in table.column_names:
-        raise InputError(
-            f"The manifest {printable(manifest)!r} has no column {printable(asked)!r}; "
-            f"it has {printable(', '.join(table.column_names))}."
-        )
-    return asked
-
-
-def _strings(table: pyarrow.Table, name: str) -> list[Any]:
-    import pyarrow
-
-    return table.column(name).cast(pyarrow.string()).to_pylist()

@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from sklearn.utils import check_random_state
 
+from featuretl._labels import one_label_each, some_labels
 from featuretl._validation import check_int, check_option, parameter_error
 from featuretl.exceptions import InputError
 from featuretl.heads._rows import check_finite
@@ -60,8 +61,8 @@ def suggest_labels(
         - "auto": "typiclust" until there are five labels per class, then "uncertainty".
     labelled : array-like of int, shape (l,), default=None
         The rows of X that have a label.
-    y : array-like of shape (l,), default=None
-        Their labels.
+    y : array-like of shape (l,), or of shape (m,) without `labelled`, default=None
+        Their labels. Rows whose label is None, NaN or "", and without `labelled` -1, have none.
     random_state : int, RandomState or None, default=None
         Starts the clusters, and draws.
 
@@ -96,8 +97,13 @@ def suggest_labels(
     X = X if X.dtype.kind == "f" else X.astype(np.float64)
     check_finite(X)
     known = _rows_of(labelled, len(X))
-    if y is not None and len(y) != len(known):
-        raise InputError(f"y must have one entry per labelled row; got {len(y)} for {len(known)}.")
+    if y is not None:
+        y, has_label = some_labels(owner, y, minus_one=labelled is None)
+        known = np.arange(len(X)) if labelled is None and len(has_label) else known
+        if len(has_label) != len(known):
+            got = f"{len(has_label)} for {len(known)}"
+            raise InputError(f"y must have one entry per labelled row; got {got}.")
+        y, known = one_label_each(owner, y), known[has_label]
     left = np.setdiff1d(np.arange(len(X)), known)
     n = min(n, len(left))
     if not n:
@@ -127,7 +133,7 @@ def _rows_of(labelled: Any, m: int) -> Array:
 def _are_few(y: Any) -> bool:
     if y is None or not len(y):
         return True
-    counts = np.unique(np.asarray(y), return_counts=True)[1]
+    counts = np.unique(y, return_counts=True)[1]
     return bool(len(counts) < 2 or np.median(counts) < _FEW)
 
 
@@ -135,12 +141,12 @@ def _uncertain(
     X: Array, n: int, known: Array, y: Any, left: Array, rng: np.random.RandomState
 ) -> Array:
     """Return rows of small margins, one for each cluster of the least certain ones."""
-    if y is None or len(np.unique(np.asarray(y))) < 2:
+    if y is None or len(np.unique(y)) < 2:
         raise InputError(
             "strategy='uncertainty' needs labels of two classes; pass labelled and y, or begin with "
             "'typiclust'."
         )
-    proba = LinearProbeClassifier().fit(X[known], np.asarray(y)).predict_proba(X[left])
+    proba = LinearProbeClassifier().fit(X[known], y).predict_proba(X[left])
     proba.sort(axis=1)
     margin = proba[:, -1] - proba[:, -2]
     least = np.argsort(margin, kind="stable")[: _SPREAD * n]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 import os
 import threading
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import parameter_error, printable
+from featuretl._validation import parameter_error, parse_json, printable
 from featuretl.exceptions import BackboneError, FeatureTLError, ItemError
 from featuretl.images.decode import describe
 from featuretl.store.keys import Recipe, canonical_json
@@ -172,7 +171,7 @@ def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[s
 def _check_modules(path: Path) -> None:
     """Raise BackboneError unless all the classes that it names are sentence-transformers' own."""
     try:
-        kinds = [module["type"] for module in json.loads(path.read_text("utf-8"))]
+        kinds = [module["type"] for module in parse_json(path.read_text("utf-8"))]
         own = all(kind.startswith("sentence_transformers.") for kind in kinds)
     except (ValueError, TypeError, KeyError, AttributeError):
         own = False

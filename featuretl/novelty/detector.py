@@ -6,6 +6,7 @@ import numbers
 from typing import Any, Self
 
 import numpy as np
+from scipy.stats import chi2
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import normalize
 from sklearn.utils import Tags, check_random_state, gen_batches
@@ -14,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from featuretl._uncertainty import standard_error
 from featuretl._validation import check_int, parameter_error
 from featuretl.exceptions import InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.novelty.drift import Drift
 
@@ -21,6 +23,8 @@ Array = np.ndarray[Any, Any]
 
 # More tell shares of 0.01 no better.
 _MOST_CALIBRATED = 10_000
+# How often the bound on the error of calibration images in groups may be exceeded.
+_UNCERTAIN = 0.01
 # Rows whose similarities are in memory at a time.
 _BLOCK = 2048
 
@@ -53,7 +57,8 @@ class NoveltyDetector(BaseEstimator):
     calibration_ : ndarray of shape (c,), float64
         Scores of held-out training images, ascending.
     calibration_worth_ : float
-        How many independent images these are worth at `level`: `c`, and fewer with groups.
+        How many independent images these are worth at `level`: `c`, and with groups no more than
+        their number.
     offset_ : float
         The score from which on an image is not novel; -inf where the training images are too few.
     n_features_in_ : int
@@ -129,8 +134,9 @@ sign that the images have changed.
             If lengths differ, or too few images are of other groups.
         """
         self._check_parameters()
+        forget(self)
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
-        groups = joined(_numbered(groups, len(X)), copies_of(X))
+        groups = joined(read_groups(type(self).__name__, groups, len(X)), copies_of(X))
         group = np.arange(len(X)) if groups is None else groups
         order = check_random_state(self.random_state).permutation(len(X))
         kept, held_out = order[: self.max_references], order[-_MOST_CALIBRATED:]
@@ -202,16 +208,20 @@ sign that the images have changed.
         found: Array = 1 - (1 + as_low) / (len(self.calibration_) + 1)
         return found
 
-    def drift(self, X: Any) -> Drift:
+    def drift(self, X: Any, groups: Any = None) -> Drift:
         """Return whether more of some images are novel than chance explains.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Embeddings of independent images.
+            Embeddings of new images.
+        groups : array-like of shape (n,), default=None
+            Images of one group are evidence of one draw; without groups each image is.
         """
-        novelty = self.novelty(X)
-        return self.drift_of(len(novelty), int(self.is_novel(novelty).sum()))
+        novel = self.is_novel(self.novelty(X))
+        codes = read_groups(type(self).__name__, groups, len(novel))
+        draws = None if codes is None else int(codes.max()) + 1
+        return self.drift_of(len(novel), int(novel.sum()), draws)
 
     def is_novel(self, novelty: Array) -> Array:
         """Return which values of `novelty` are of novel images, (n,) bool.
@@ -223,15 +233,17 @@ sign that the images have changed.
         found: Array = novelty >= 1 - self.level
         return found
 
-    def drift_of(self, images: int, novel: int) -> Drift:
-        """Return whether so many of so many images are more than chance explains.
+    def drift_of(self, images: int, novel: int, draws: int | None = None) -> Drift:
+        """Test whether the number of novel images exceeds what chance explains.
 
         Parameters
         ----------
         images, novel : int
+        draws : int, default=None
+            Independent draws among the images, such as groups; None: all of them.
         """
-        n = len(self.calibration_)
-        return Drift.of(images, novel, self.level, self._rank(), n, self.calibration_worth_)
+        n, draws = len(self.calibration_), images if draws is None else draws
+        return Drift.of(images, novel, self.level, self._rank(), n, self.calibration_worth_, draws)
 
     def __sklearn_tags__(self) -> Tags:
         # No OutlierMixin: its fit_predict would find every training image most similar to itself.
@@ -266,15 +278,16 @@ sign that the images have changed.
             raise parameter_error(owner, "level", "a number in (0, 0.5]", level)
 
 
-def _numbered(groups: Any, n: int) -> Array | None:
-    return read_groups("NoveltyDetector", groups, n)
-
-
 def _worth(is_low: Array, group: Array) -> float:
-    """Return how many independent draws would give a share the standard error that it has."""
+    """Return how many independent draws would give a share the standard error that it has.
+
+    The error of few groups is itself uncertain: its upper bound counts, and no group more than once.
+    """
     share, n = is_low.mean(), len(is_low)
     numbers_of = np.unique(group, return_inverse=True)[1]
+    n_groups = int(numbers_of.max()) + 1
     error = standard_error((is_low - share) / n, numbers_of)
-    if not 0 < share < 1 or not error > 0:
-        return float(numbers_of.max() + 1)
-    return float(np.clip(share * (1 - share) / error**2, 1, n))
+    if not 0 < share < 1 or not error > 0 or n_groups < 2:
+        return float(n_groups)
+    certain = chi2.ppf(_UNCERTAIN, n_groups - 1) / (n_groups - 1)
+    return float(np.clip(certain * share * (1 - share) / error**2, 1, n_groups))

@@ -24,6 +24,8 @@ class Drift:
     level : float
     pvalue : float in [0, 1]
         How often as many or more would be novel by chance.
+    can_tell : bool
+        Whether any number of novel images would be a clear sign; not with few images or draws.
     """
 
     images: int
@@ -31,9 +33,19 @@ class Drift:
     expected: float
     level: float
     pvalue: float
+    can_tell: bool
 
     @classmethod
-    def of(cls, images: int, novel: int, level: float, rank: int, n: int, worth: float) -> Drift:
+    def of(
+        cls,
+        images: int,
+        novel: int,
+        level: float,
+        rank: int,
+        n: int,
+        worth: float,
+        draws: int | None = None,
+    ) -> Drift:
         """Return the evidence.
 
         Parameters
@@ -47,12 +59,17 @@ class Drift:
         n : int
         worth : float
             How many independent images the `n` are worth.
+        draws : int, default=None
+            How many independent draws the images are; None: all of them.
         """
+        draws = images if draws is None else draws
         share, size = rank / (n + 1), (n + 1) * worth / n
-        pvalue = 1.0
-        if rank:
-            pvalue = float(betabinom.sf(novel - 1, images, size * share, size * (1 - share)))
-        return cls(images, novel, images * share, level, min(max(pvalue, 0.0), 1.0))
+        pvalue = least = 1.0
+        if rank and images:
+            chance = betabinom(draws, size * share, size * (1 - share))
+            pvalue, least = (float(chance.sf(k - 1)) for k in (novel * draws // images, draws))
+        can_tell = least < _FALSE_ALARMS
+        return cls(images, novel, images * share, level, min(max(pvalue, 0.0), 1.0), can_tell)
 
     @property
     def is_clear(self) -> bool:
@@ -70,6 +87,10 @@ class Drift:
             f"{self.novel:,} of {self.images:,} images are unlike the training images at the "
             f"{100 * self.level:.3g}% level, where {self.expected:,.1f} are expected"
         )
+        if not self.can_tell and self.images:
+            return (
+                f"{found}: they are too few, or of too few groups, to tell whether images changed."
+            )
         if not self.is_clear:
             return f"{found}: no clear sign that the images have changed."
         chance = f"p = {self.pvalue:.1g}" if self.pvalue >= 1e-6 else "p < 1e-6"

@@ -136,7 +136,7 @@ def rank_backbones(
     Notes
     -----
     The intervals say what other images (or groups) drawn alike would change. The accuracy is a share
-    of the images held out (Wilson's interval, with the effective number of images); the errors of R2
+    of the images held out (the exact binomial interval at the effective number of images); the errors of R2
     are its delta method's, those of `log_me`, `h_score` and `transrate` the jackknife's in closed form
     (compared once by hand with how far halves of 2,062 photographs differ: within a tenth). The luck
     of a head's training set is not in them. Differences are of the same images in the same folds: as
@@ -331,14 +331,15 @@ def _frame(
     table = []
     for number, one in reversed(list(enumerate(rounds, start=1))):
         groups, (best, *_) = one.task.groups, one.estimates.values()
-        errors = margin(confidence, groups)
+        sizes = np.bincount(groups)
+        errors = margin(confidence, len(sizes))
         for name, found in one.estimates.items():
             if name in one.kept:
                 continue
             error = standard_error(found.influence, groups)
             interval = (found.score - errors * error, found.score + errors * error)
             if method in ("probe", "knn") and not one.task.is_regression:
-                interval = interval_of_share(found.score, error, errors, int(groups.max()) + 1)
+                interval = interval_of_share(found.score, error, confidence, sizes)
             behind = best.score - found.score
             chance = errors * standard_error(best.influence - found.influence, groups)
             table.append(

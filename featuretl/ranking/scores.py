@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.covariance import ledoit_wolf_shrinkage
-from sklearn.utils.multiclass import type_of_target
 
+from featuretl._labels import all_labels, all_numbers, one_label_each
 from featuretl._validation import check_option, parameter_error
 from featuretl.exceptions import InputError
 from featuretl.heads._rows import check_finite
@@ -265,24 +265,18 @@ def estimate_transrate(X: Array, y: Array, epsilon: float = 1e-4) -> Estimate:
 def read_labels(owner: str, y: Any, n: int, task: str) -> Array:
     """Return the class numbers (n,), or for regression the targets (n, k) in float64, of `y`."""
     check_option(owner, "task", task, TASKS)
-    y = np.asarray(y)
-    check_length(n, "y", len(y) if y.ndim else 0)
-    if task == "auto":
-        kind = type_of_target(y, input_name="y")
-        task = "regression" if kind.startswith("continuous") else "classification"
     if task == "regression":
-        try:
-            numbers_ = y.astype(np.float64).reshape(n, -1)
-        except ValueError as error:
-            raise InputError(
-                f"y of {owner} must hold numbers for regression; got {error}."
-            ) from error
-        if not np.isfinite(numbers_).all():
-            raise InputError(f"y of {owner} must be finite; got NaN or infinity.")
-        return numbers_
-    if y.ndim != 1 or type_of_target(y, input_name="y").startswith("continuous"):
-        raise InputError(f"y of {owner} must hold one class for each image; got other numbers.")
-    classes, codes = np.unique(y, return_inverse=True)
+        targets = all_numbers(owner, y)
+        check_length(n, "y", len(targets))
+        return targets.reshape(n, -1)
+    labels = all_labels(owner, y)
+    check_length(n, "y", len(labels))
+    if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
+        if task == "classification":
+            raise InputError(f"y of {owner} must hold classes; got numbers with a fraction.")
+        return labels.astype(np.float64).reshape(n, -1)
+    labels = one_label_each(owner, labels)
+    classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"y of {owner} must have at least 2 classes; got {classes.tolist()}.")
     return codes

@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from featuretl._labels import some_labels
 from featuretl._validation import import_pyplot, printable
 from featuretl.exceptions import ImageError
 from featuretl.images.inputs import as_images, name_of, read
@@ -67,7 +68,7 @@ class EmbeddingMapDisplay:
     ----------
     places : ndarray of shape (n, 2)
     y : array-like of shape (n,), optional
-        Classes, or numbers with a fraction.
+        Classes, or numbers with a fraction; images without a label are grey.
 
     Attributes
     ----------
@@ -124,15 +125,19 @@ class EmbeddingMapDisplay:
         plt = import_pyplot()
         ax = plt.subplots()[1] if ax is None else ax
         style = {"s": 12, "alpha": 0.8, **kwargs}
-        x, y = self.places.T
-        labels = None if self.y is None else np.asarray(self.y)
-        if labels is None or labels.dtype.kind == "f":
-            self.scatters_ = [ax.scatter(x, y, c=labels, **style)]
-        else:
-            self.scatters_ = [
-                ax.scatter(x[labels == name], y[labels == name], label=printable(name), **style)
-                for name in np.unique(labels)
-            ]
+        y = [None] * len(self.places) if self.y is None else self.y
+        labels, known = some_labels(type(self).__name__, y)
+        rest, labelled = self.places[~known].T, self.places[known].T
+        self.scatters_ = []
+        if not known.all():
+            grey = {"c": "lightgrey"} if known.any() else {}
+            self.scatters_.append(ax.scatter(*rest, **grey | style))
+        if labels.dtype.kind == "f" and known.any():
+            self.scatters_.append(ax.scatter(*labelled, c=labels, **style))
+        elif known.any():
+            for name in np.unique(labels):
+                of_class = labelled[:, labels == name]
+                self.scatters_.append(ax.scatter(*of_class, label=printable(name), **style))
             ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         ax.set(xticks=[], yticks=[], aspect="equal")
         self.ax_, self.figure_ = ax, ax.figure

@@ -17,7 +17,6 @@ from featuretl.report.findings import (
     confident_mistakes,
     label_errors,
     near_duplicates,
-    share_with_interval,
 )
 from featuretl.report.probe import Curve, learning_curve, learning_curve_on
 from featuretl.report.subject import Subject
@@ -93,14 +92,11 @@ def examine(
         proba,
         task="regression" if subject.classes is None else "classification",
         labels=subject.classes,
+        groups=groups,
         n_bootstrap=n_bootstrap,
         random_state=seed,
     )
     classes = subject.classes
-    if classes is not None:
-        # The bootstrap knows no groups, and gives no width to a score without mistakes.
-        right = (y == predicted).astype(float)
-        metrics.intervals["accuracy"] = share_with_interval(right, np.ones(len(y)), groups)[1:]
     per_class = None if classes is None else class_scores(y, predicted, classes, groups=groups)
     suspects = None
     if classes is not None and subject.label_proba is not None:

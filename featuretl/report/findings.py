@@ -8,9 +8,12 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from featuretl._uncertainty import interval_of_share, margin, standard_error
+from featuretl._labels import codes_of, one_label_each
+from featuretl._uncertainty import share_with_interval
 from featuretl._validation import check_share
 from featuretl.exceptions import InputError
+from featuretl.heads._groups import read_groups
+from featuretl.heads.metrics import classes_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +28,8 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     """Return the images that are probably labelled wrongly, the most suspicious first.
 
     An image is suspected if, among the classes that it is given at least their usual probability
-    (the mean over the images labelled so), the most probable one is not its label: the confident
-    joint of Northcutt et al. (2021).
+    (the mean over the images labelled so), the most probable one is more probable than its label:
+    the confident joint of Northcutt et al. (2021).
 
     Parameters
     ----------
@@ -64,8 +67,7 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    y, proba, classes = np.asarray(y), np.asarray(proba, np.float64), np.asarray(classes)
-    codes = _codes(y, proba, classes)
+    codes, proba, classes = _codes("label_errors", y, proba, classes)
     rows = np.flatnonzero(~np.isnan(proba).any(axis=1))
     codes, proba = codes[rows], proba[rows]
     own = proba[np.arange(len(rows)), codes]
@@ -74,15 +76,16 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     # A class without images has no usual probability: it is not suggested.
     confident = np.where((proba >= usual) & (counts > 0), proba, -1.0)
     best = confident.argmax(axis=1)
-    suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (best != codes))
-    order = suspects[np.argsort(own[suspects] - proba[suspects, best[suspects]], kind="stable")]
+    suggested = proba[np.arange(len(rows)), best]
+    suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested > own))
+    order = suspects[np.argsort(own[suspects] - suggested[suspects], kind="stable")]
     return pd.DataFrame(
         {
             "index": rows[order],
             "label": classes[codes[order]],
             "suggestion": classes[best[order]],
             "probability": own[order],
-            "suggested_probability": proba[order, best[order]],
+            "suggested_probability": suggested[order],
         }
     )
 
@@ -105,8 +108,7 @@ def confident_mistakes(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     """
     import pandas as pd
 
-    y, proba, classes = np.asarray(y), np.asarray(proba, np.float64), np.asarray(classes)
-    codes = _codes(y, proba, classes)
+    codes, proba, classes = _codes("confident_mistakes", y, proba, classes)
     best = np.nan_to_num(proba).argmax(axis=1)
     wrong = np.flatnonzero((best != codes) & ~np.isnan(proba).any(axis=1))
     order = wrong[np.argsort(-proba[wrong, best[wrong]], kind="stable")]
@@ -199,7 +201,7 @@ def class_scores(
     groups : array-like of shape (n,), default=None
         Images of one group count as one draw.
     confidence : float in (0, 1), default=0.95
-        Of the intervals, which are Wilson's with the standard error of the ratio.
+        Confidence level of the intervals, which are as in `metrics_report`.
 
     Returns
     -------
@@ -216,11 +218,15 @@ def class_scores(
     """
     import pandas as pd
 
-    y, y_pred = np.asarray(y), np.asarray(y_pred)
-    names = np.unique(np.concatenate([y, y_pred])) if labels is None else np.asarray(labels)
+    owner = "class_scores"
+    y, y_pred = one_label_each(owner, y), one_label_each(owner, y_pred, "y_pred")
+    names = classes_of(owner, y, y_pred, labels)
+    y = codes_of(owner, y, names, "y", "labels lacks")
+    y_pred = codes_of(owner, y_pred, names, "y_pred", "labels lacks")
+    groups = read_groups(owner, groups, len(y))
     rows = []
-    for name in names.tolist():
-        true, said = (y == name).astype(float), (y_pred == name).astype(float)
+    for code, name in enumerate(names.tolist()):
+        true, said = (y == code).astype(float), (y_pred == code).astype(float)
         row = {"class": name}
         for score, of in {"precision": said, "recall": true, "f1": (true + said) / 2}.items():
             share = share_with_interval(true * said, of, groups, confidence)
@@ -229,36 +235,13 @@ def class_scores(
     return pd.DataFrame(rows)
 
 
-def share_with_interval(
-    hits: Array, of: Array, groups: Any = None, confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Return sum(hits) / sum(of) with its interval, low and high; NaN where nothing is counted.
-
-    `hits` and `of` (n,) are what each image counts; images of one of `groups` (n,) count as one draw.
-    """
-    counted = of > 0
-    if not counted.any():
-        return np.nan, np.nan, np.nan
-    units = np.arange(len(of)) if groups is None else np.asarray(groups)
-    units = np.unique(units[counted], return_inverse=True)[1]
-    total = of.sum()
-    share = float(hits.sum() / total)
-    error = standard_error((hits - share * of)[counted] / total, units)
-    # One draw has no spread; Wilson's interval of one draw is wide all the same.
-    error = 0.0 if len(units) == 1 else error
-    low, high = interval_of_share(share, error, margin(confidence, units), int(units.max()) + 1)
-    return share, max(low, 0.0), min(high, 1.0)
-
-
-def _codes(y: Array, proba: Array, classes: Array) -> Array:
-    """Return the positions of `y` in `classes`; raises InputError."""
-    if y.ndim != 1 or proba.shape != (len(y), len(classes)):
+def _codes(owner: str, y: Any, proba: Any, classes: Any) -> tuple[Array, Array, Array]:
+    """Return the positions of `y` in `classes`, and both arrays; raises InputError."""
+    y, classes = one_label_each(owner, y), one_label_each(owner, classes, "classes")
+    proba = np.asarray(proba, np.float64)
+    if proba.shape != (len(y), len(classes)):
         raise InputError(
             f"proba must have a row per label and a column per class, {(len(y), len(classes))}; got "
             f"{proba.shape}."
         )
-    position = {name: i for i, name in enumerate(classes.tolist())}
-    unknown = [name for name in y.tolist() if name not in position]
-    if unknown:
-        raise InputError(f"y must hold only classes of `classes`; got {unknown[0]!r} too.")
-    return np.array([position[name] for name in y.tolist()], int)
+    return codes_of(owner, y, classes, unknown="classes lacks"), proba, classes

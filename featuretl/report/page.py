@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_random_state
 
 import featuretl
 from featuretl._engine import Failure
+from featuretl._uncertainty import RESAMPLES
 from featuretl._validation import (
     as_utf8,
     check_int,
@@ -61,7 +62,7 @@ def write_report(
     task: str = "auto",
     cv: int = 5,
     threshold: float = 0.9,
-    n_bootstrap: int = 200,
+    n_bootstrap: int = RESAMPLES,
     explain: bool = True,
     title: str | None = None,
     cache: Any = "auto",
@@ -89,7 +90,7 @@ def write_report(
     path : path
         Ending in ``.html``; replaced at once when all is written.
     groups : array-like of shape (n,), default=None
-        Images of one group are held out together, and count as one draw in the intervals of the classes.
+        Images of one group are held out together, and count as one draw in all intervals.
     train : (images, y), default=None
         With a model: what it was trained on. Its near-duplicates among `images` are shown as leaks, and the
         learning curve is that of ever more of these, scored on `images`.
@@ -102,8 +103,8 @@ def write_report(
         Folds of the linear probe; fewer where a class or `groups` allow no more.
     threshold : float in (0, 1], default=0.9
         From which similarity on two images are near-duplicates; see `near_duplicates`.
-    n_bootstrap : int >= 0, default=200
-        Resamples for the intervals of other scores than the accuracy and those of classes; 0 gives none.
+    n_bootstrap : int >= 0, default=1000
+        As in `metrics_report`; the intervals of classes are given with 0, too.
     explain : bool, default=True
         With a model: show beside each mistake where the evidence for the prediction lies; see `explain`.
     title : str, default=None
@@ -209,8 +210,8 @@ def _tasks_of_model(
         return
     images = as_images(images, _OWNER)
     group = read_groups(_OWNER, groups, len(images))
-    known = known_tasks(tasks, y, len(images))
-    learnt = {} if train is None else known_tasks(tasks, train[1], len(train[0]))
+    known = known_tasks(tasks, y, len(images), _OWNER)
+    learnt = {} if train is None else known_tasks(tasks, train[1], len(train[0]), _OWNER)
     for name, (rows, labels) in known.items():
         training = None
         if name in learnt:
@@ -252,7 +253,7 @@ def _training(model: Any, train: tuple[Any, Any], cache: Any) -> Training:
     """Return the training images that can be read, embedded as the others are."""
     check_takes_images(model)
     images = as_images(train[0], _OWNER)
-    y = known_labels(model, train[1])
+    y = known_labels(model, train[1], _OWNER)
     if len(y) != len(images):
         raise parameter_error(_OWNER, "train", "images and as many labels", (len(images), len(y)))
     extraction = embedder_of(model, cache).extract(images)

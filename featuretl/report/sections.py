@@ -47,7 +47,7 @@ def tiles(found: Examination) -> list[dict[str, str]]:
         if math.isnan(value):
             continue
         low, high = found.metrics.intervals.get(score, (math.nan, math.nan))
-        more = "" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+        more = f"{low:.3f} to {high:.3f}" if math.isfinite(high - low) else ""
         shown.append({"name": of_training + name, "value": f"{value:.3f}", "more": more})
     of = f"of {len(subject):,}" if found.metrics.n < len(subject) else ""
     shown.append({"name": "images scored", "value": f"{found.metrics.n:,}", "more": of})

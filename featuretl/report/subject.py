@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from featuretl._engine import Failure
+from featuretl._labels import all_numbers, one_label_each
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import InputError
 from featuretl.heads._groups import copies_of, joined, read_groups
@@ -101,7 +102,7 @@ def subject_of_embeddings(
     if not ok.any():
         raise InputError(f"None of {len(X)} images has an embedding; there is nothing to report.")
     rows = np.flatnonzero(ok).tolist()
-    target = np.asarray(y, np.float64 if is_regression else None)[rows]
+    target = (all_numbers if is_regression else one_label_each)(_OWNER, y)[rows]
     classes = None if is_regression else np.unique(target)
     kept, copies = _with_copies(groups, len(images), X[rows], rows)
     held = out_of_fold(X[rows], target, classes, kept, cv, seed)
@@ -149,7 +150,7 @@ def subject_of_model(
             "image: use featuretl evaluate, or evaluate_model."
         )
     images = as_images(images, _OWNER)
-    y = known_labels(model, y)
+    y = known_labels(model, y, _OWNER)
     _check_lengths(len(images), y=y)
     parts = list(in_batches(model, images, progress))
     ok = np.concatenate([part.ok for part in parts] or [np.zeros(0, bool)])

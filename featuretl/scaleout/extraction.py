@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,13 @@ import numpy as np
 from featuretl._engine import Failure, Progress, Statistics
 from featuretl._validation import check_bool, printable
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import FeatureTLError, ImageError, InputError
+from featuretl.exceptions import (
+    FeatureTLError,
+    FeatureTLWarning,
+    ImageError,
+    InputError,
+    StoreError,
+)
 from featuretl.extraction import check_parameters
 from featuretl.images.shard_sources import IMAGES_PER_SHARD, find_shards
 from featuretl.images.shards import Shard
@@ -64,9 +71,18 @@ class ShardedExtraction:
         return self._space.d
 
     def entries(self) -> Iterator[ShardEntry]:
-        """Yield the entries of the finished shards, in order."""
+        """Yield the entries of the finished shards, in order. Raises StoreError if some are gone."""
         keys = [self.keys[i : i + 1].tobytes().hex() for i in range(len(self.keys))]
-        yield from filter(None, self._space.entries(keys))
+        rows, expected = 0, self.statistics.cached + self.statistics.embedded
+        for entry in filter(None, self._space.entries(keys)):
+            rows += entry.rows
+            yield entry
+        if rows < expected:
+            raise StoreError(
+                f"The shared store {printable(self.store.url)!r} holds {rows} of the {expected} "
+                "embeddings of this extraction; entries of shards were removed or damaged "
+                "meanwhile: run it again."
+            )
 
     def shards(self) -> Iterator[tuple[np.ndarray, Any, ShardEntry]]:
         """Yield, shard by shard in order, embeddings, float32 (n, d), their table, and the entry.
@@ -199,6 +215,7 @@ class _Run:
     ) -> None:
         self.statistics = Statistics(0)
         self.failures: list[Failure] = []
+        self.passed_over, self.named = 0, []  # type: int, list[str]
         self.keys = bytearray()
         self._engine, self._job, self._progress = engine, job, progress
         self._store = store
@@ -212,6 +229,13 @@ class _Run:
         for planned, receipt in results(self._engine, partial(embed_shard, self._job), todo):
             self._note(planned, receipt)
         self._report()
+        if self.passed_over:
+            warnings.warn(
+                f"{self.passed_over:,} members of tar files were passed over, such as "
+                f"{'; '.join(self.named)}.",
+                FeatureTLWarning,
+                stacklevel=4,
+            )
 
     def error(self) -> InputError:
         """Return the error that names the first failures."""
@@ -266,6 +290,8 @@ class _Run:
                 costs = self.statistics.costs
                 costs[stage] = costs.get(stage, 0.0) + seconds
             self._count(receipt.entry, receipt.embedded)
+            self.passed_over += receipt.passed_over
+            self.named += receipt.named[: 5 - len(self.named)]
         self._report()
 
     def _count(self, entry: ShardEntry, embedded: int) -> None:

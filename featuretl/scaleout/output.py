@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featuretl._files import cannot_be_read, is_url
+from featuretl._files import is_url
 from featuretl._validation import check_option, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.heads.sharded import ShardedMatrix
+from featuretl.images.tables import text_batches
 from featuretl.outputs import check_output, metadata_of, replace_file
 from featuretl.scaleout.extraction import ShardedExtraction
 from featuretl.store.folder import SharedFolder
@@ -82,8 +83,8 @@ def load_shards(folder: str | os.PathLike[str]) -> Bunch:
     Returns
     -------
     data : ~sklearn.utils.Bunch
-        ``data``: `ShardedMatrix` (n, d); ``target``: int64 (n,), the label's index in
-        ``target_names``, -1 for none; ``target_names``: list of labels, sorted. Without any label
+        ``data``: `ShardedMatrix` (n, d); ``target``: object array (n,) of labels (str), None where
+        there is none; ``target_names``: list of the distinct labels, sorted. Without any label
         ``target`` is None.
 
     Raises
@@ -100,35 +101,24 @@ def load_shards(folder: str | os.PathLike[str]) -> Bunch:
             f"{printable(root)!r} holds no embeddings that save_shards has finished; give its folder."
         )
     X = ShardedMatrix(matrices)
-    names, codes = _labels(sorted((root / "metadata").glob("*.parquet")))
-    if len(codes) != len(X):
+    labels = _labels(sorted((root / "metadata").glob("*.parquet")))
+    if len(labels) != len(X):
         raise InputError(
-            f"{printable(root)!r} holds {len(X)} embeddings and metadata of {len(codes)} images; "
+            f"{printable(root)!r} holds {len(X)} embeddings and metadata of {len(labels)} images; "
             "write it anew."
         )
-    return Bunch(data=X, target=codes if names else None, target_names=names)
+    names = sorted({label for label in labels if label is not None})
+    return Bunch(data=X, target=labels if names else None, target_names=names)
 
 
-def _labels(tables: list[Path]) -> tuple[list[str], np.ndarray]:
-    """Return the distinct labels, sorted, and the number of each row's label: int64 (n,)."""
-    import pyarrow
-    from pyarrow import parquet
-
-    seen: dict[str | None, int] = {None: -1}
-    parts = [np.empty(0, np.int64)]
-    try:
-        for path in tables:
-            with path.open("rb") as file:
-                column = parquet.read_table(file, columns=["label"]).column("label").to_pylist()
-            parts.append(np.array([seen.setdefault(name, len(seen) - 1) for name in column], int))
-    except (pyarrow.ArrowException, OSError, KeyError) as error:
-        raise cannot_be_read(printable(path), error) from error
-    codes = np.concatenate(parts)
-    found = [name for name in seen if name is not None]
-    names = sorted(found)
-    place = {name: i for i, name in enumerate(names)}
-    number = np.array([*(place[name] for name in found), -1])  # the last for -1
-    return names, number[codes]
+def _labels(tables: list[Path]) -> np.ndarray:
+    """Return the label of every row, None for none: object (n,), equal ones being one object."""
+    seen: dict[str | None, str | None] = {}
+    parts = [np.empty(0, object)]
+    for path in tables:
+        for (column,) in text_batches(str(path), ["label"]):
+            parts.append(np.array([seen.setdefault(name, name) for name in column], object))
+    return np.concatenate(parts)
 
 
 def check_shard_output(path: str | os.PathLike[str]) -> Path | SharedFolder:

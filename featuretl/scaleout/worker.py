@@ -19,7 +19,7 @@ from featuretl._validation import as_utf8, printable
 from featuretl.exceptions import BackboneError, FeatureTLError, ImageError, InputError
 from featuretl.images.decode import decode
 from featuretl.images.isolated import IsolatedDecoder
-from featuretl.images.shards import Sample, Shard
+from featuretl.images.shards import PassedOver, Sample, Shard
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore, metadata_table
@@ -64,6 +64,8 @@ class Receipt:
         Both as in `featuretl._engine.Statistics`; besides, "start" is the choice of a runtime and
         its start, "shard" what else this process did: put rows together, write the shard, talk to
         the scheduler.
+    passed_over : int
+        How much could have been an image and is none, of which some are `named`, with the reason.
     """
 
     entry: ShardEntry | None
@@ -71,6 +73,8 @@ class Receipt:
     error: str = ""
     runtime: str = ""
     costs: dict[str, float] = field(default_factory=dict)
+    passed_over: int = 0
+    named: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,16 +152,19 @@ class _Worker:
         began = time.process_time()
         rows = _Rows()
         costs: dict[str, float] = {}
-        for samples in _chunks(_timed(shard.samples(), costs)):
+        passed_over: list[str] = []
+        for samples in _chunks(_images(_timed(shard.samples(), costs), passed_over)):
             self._embed_some(samples, rows, costs)
+        named = tuple(passed_over[:3])
         if not rows.images:
-            raise InputError(f"{shard.name} holds no image.")
+            why = f"; passed over: {'; '.join(named)}" if named else ""
+            raise InputError(f"{shard.name} holds no image{why}.")
         entry = self._space.put(
             key, shard.name, rows.images, rows.matrix(self._space.d), rows.table(), rows.failures
         )
         costs["shard"] = max(0.0, time.process_time() - began - sum(costs.values()))
         runtime, _ = self.source.choice or ("", None)
-        return Receipt(entry, entry.rows, runtime=runtime, costs=costs)
+        return Receipt(entry, entry.rows, "", runtime, costs, len(passed_over), named)
 
     def _embed_some(self, samples: list[Sample], rows: _Rows, costs: dict[str, float]) -> None:
         images = [sample.image for sample in samples if not isinstance(sample.image, ImageError)]
@@ -260,6 +267,15 @@ def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
+
+
+def _images(samples: Iterable[Sample], passed_over: list[str]) -> Iterator[Sample]:
+    """Yield the samples that are images; name the others in `passed_over`."""
+    for sample in samples:
+        if isinstance(sample.image, PassedOver):
+            passed_over.append(f"{printable(sample.name)} ({printable(sample.image.reason)})")
+        else:
+            yield sample
 
 
 def _timed(samples: Iterator[Sample], costs: dict[str, float]) -> Iterator[Sample]:

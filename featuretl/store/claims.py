@@ -20,7 +20,7 @@ try:
 except ImportError:  # Windows
     _SET_LOCK = None
 
-_FILES = 64  # the kernel walks a file's locks one by one: many short lists, not one long
+_FILES = 16  # descriptors of each extraction; the kernel walks a file's locks one by one: many short lists, not one long
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 
 

@@ -1,8 +1,8 @@
 """Garbage collection: free what has not been used for long, and what killed runs have left.
 
-Whatever is freed is embedded again when it is asked for. Nothing is freed while an extraction adds
-rows to the store; a reader that has rows in its hands keeps them, because files are unlinked and
-never changed.
+Whatever is freed is embedded again when it is asked for. What stays is compacted. Nothing of this
+happens while an extraction adds rows to the store; a reader that has rows in its hands keeps them,
+because files are unlinked and never changed.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from featuretl.exceptions import StoreError
+from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
+from featuretl.store.compact import YOUNG_SECONDS, compact
 from featuretl.store.store import EmbeddingStore, SpaceInfo
-
-_YOUNG = 3600.0
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,14 @@ class Freed:
         Ordered matrices that are gone.
     bytes : int
         Of both.
+    compacted : int
+        Number of small segments that were merged into others.
     """
 
     spaces: list[SpaceInfo]
     views: int
     bytes: int
+    compacted: int = 0
 
 
 def collect(
@@ -46,7 +49,7 @@ def collect(
     older_than: float | None = None,
     keep: str | None = None,
 ) -> Freed:
-    """Free disk space.
+    """Free disk space, and merge small segments of what stays.
 
     Ordered matrices (views) go before embeddings, and what was used longest ago goes first. Files
     that a killed run left half written go in any case.
@@ -70,7 +73,7 @@ def collect(
     StoreError
         If an extraction is adding rows, or the store cannot be written.
     """
-    if not store.path.exists():
+    if not store.exists():
         return Freed([], 0, 0)
     with store.locked_exclusively():
         remove_leftovers(store.path)
@@ -91,7 +94,19 @@ def collect(
                 remove_space_folder(store.path / "spaces" / info.id)
                 total -= info.bytes
                 freed = Freed([*freed.spaces, info], freed.views, freed.bytes + info.bytes)
-    return freed
+        kept = [info.id for info in spaces if info not in freed.spaces]
+        return replace(freed, compacted=_compact_all(store, kept))
+
+
+def _compact_all(store: EmbeddingStore, spaces: list[str]) -> int:
+    compacted = 0
+    try:
+        for space in spaces:
+            compacted += compact(store, space)
+    except (OSError, UnusableStoreError) as error:  # on a full disk, what was freed stays freed
+        message = f"Small segments of the embedding store are not merged this time: {error}"
+        warnings.warn(message, FeatureTLWarning, stacklevel=3)
+    return compacted
 
 
 def keep_limit(store: EmbeddingStore, extracted: str) -> None:
@@ -121,7 +136,7 @@ def remove_space_folder(folder: Path) -> None:
 
 def leftovers(folder: Path) -> Iterator[Path]:
     """Yield what was left half written in a store; what is young may still be under way."""
-    young = time.time() - _YOUNG
+    young = time.time() - YOUNG_SECONDS
     for pattern in (
         "spaces/*.partial",
         "spaces/*/*.partial",

@@ -7,13 +7,13 @@ import hashlib
 import numpy as np
 
 from featuretl._validation import printable
-from featuretl.exceptions import ParameterError
+from featuretl.exceptions import ParameterError, StoreError
 from featuretl.store.format import KEY_DTYPE
 from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.record import golden_of
 from featuretl.store.shared import SharedStore, metadata_table
 from featuretl.store.space import SEGMENT_ROWS, gather
-from featuretl.store.store import EmbeddingStore
+from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 
 def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -> int:
@@ -41,24 +41,20 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
     StoreError
         If one cannot be read or the other written.
     """
-    infos = [info for info in store.info() if info.id.startswith(space) and info.rows]
-    if not infos:
-        raise _nothing(str(store.path), space)
     copied = 0
-    for info in infos:
+    for info in filled_spaces(store, space):
         record = store.record(info.id)
         source = store.space(info.id)
         target = shared.open_space(record["recipe"], golden_of(record), record["versions"])
         finished = set(target.keys())
-        locations = source.find(keys := source.keys())
-        order = np.argsort(locations)[np.count_nonzero(locations == MISSING) :]
-        for start in range(0, len(order), SEGMENT_ROWS):
-            part = order[start : start + SEGMENT_ROWS]
+        keys, locations = source.all_rows()
+        for start in range(0, len(keys), SEGMENT_ROWS):
+            part = slice(start, start + SEGMENT_ROWS)
             digests = [bytes(key).ljust(32, b"\0") for key in keys[part]]
             name = hashlib.sha256(b"exported" + b"".join(digests)).hexdigest()
             if name in finished:
                 continue
-            n = len(part)
+            n = len(digests)
             table = metadata_table([key.hex() for key in digests], [None] * n, digests, range(n))
             target.put(name, "a local store", n, gather(source, locations[part]), table)
             copied += n
@@ -97,23 +93,38 @@ def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
     for source in sources:
         with store.open_space(source.recipe, source.golden, source.versions) as target:
             copied_keys = KeyIndex()  # not all of them are committed yet
-            for entry in source.entries(source.keys()):
-                if entry is None or not entry.rows:
+            keys = source.keys()
+            for key, entry in zip(keys, source.entries(keys), strict=True):
+                if entry is None:
+                    raise StoreError(
+                        f"The entry of a shard in the shared store {printable(shared.url)!r} is "
+                        f"damaged; remove spaces/{source.id}/shards/{key}.json there and embed the "
+                        "shard again, then import the rest."
+                    )
+                if not entry.rows:
                     continue
                 rows, table = source.load(entry)
                 digests = table.column("sha256").to_pylist()
-                keys = np.array(digests, KEY_DTYPE)
-                first = np.unique(keys, return_index=True)[1]
-                known = (target.find(keys[first]) != MISSING) | (
-                    copied_keys.find(keys[first]) != MISSING
+                images = np.array(digests, KEY_DTYPE)
+                first = np.unique(images, return_index=True)[1]
+                known = (target.find(images[first]) != MISSING) | (
+                    copied_keys.find(images[first]) != MISSING
                 )
                 new = first[~known]
-                copied_keys.add(keys[new], np.zeros(len(new), np.int64))
+                copied_keys.add(images[new], np.zeros(len(new), np.int64))
                 if len(new):
                     target.append([digests[i] for i in new], np.asarray(rows[new], np.float32))
                 copied += len(new)
             target.commit()
     return copied
+
+
+def filled_spaces(store: EmbeddingStore, space: str) -> list[SpaceInfo]:
+    """Return the recipes with embeddings whose ids begin with `space`; ParameterError if none."""
+    infos = [info for info in store.info() if info.rows and info.id.startswith(space)]
+    if not infos:
+        raise _nothing(str(store.path), space)
+    return infos
 
 
 def _nothing(place: str, space: str) -> ParameterError:

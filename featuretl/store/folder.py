@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from featuretl._files import absolute, contents, file_system, is_local
-from featuretl._validation import printable
-from featuretl.exceptions import FeatureTLError, UnusableStoreError
+from featuretl._validation import as_path, printable
+from featuretl.exceptions import FeatureTLError, ParameterError, UnusableStoreError
 from featuretl.store.format import fsync_folder, write_durably
 
 
@@ -26,13 +26,17 @@ class SharedFolder:
     Raises
     ------
     ParameterError
-        If the URL's file system is not known or not installed.
+        If it cannot be a path or URL, or its file system is not known or not installed.
     UnusableStoreError
         From every method, if the folder cannot be read or written.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
-        self.url = absolute(os.fspath(url))
+        if as_path(url) is None:
+            raise ParameterError(
+                f"A shared folder needs a path or URL that can be one; got {url!r}."
+            )
+        self.url = absolute(os.fsdecode(url))
         self._fs, self._root = file_system(self.url)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -32,11 +32,20 @@ renamed, and the folder fsynced. Only then the row is inserted into ``index.sqli
 committed when that transaction is. A published file is never changed, only unlinked, so a reader's
 memory map stays valid. If fsync fails the descriptor is given up: a retry would lie.
 
+**Compacting.** Under the exclusive lock, small segments (less than half of 16,384 rows and 128 MiB)
+are merged, in order, into ones of at most that size; of each key the first row is kept. The merged
+segment is written and published as any other; then one transaction inserts its row and deletes those
+of the segments it replaces; then their files are unlinked. A kill leaves files that no row names: the next
+compaction removes them once they are an hour old, and `rebuild` only repeats their rows. A reader that misses the file of a segment asks
+the index: if that lists the segment no more, its rows were freed, or are in a later segment.
+
 **Reading.** A segment counts only if it has a row in the index, both files have the recorded size,
 the header is that of a plain float array of the recorded shape, and both checksums hold (each
 checked once per process, before any row is served; those of views by `featuretl cache verify`
 only: they may be larger than memory). Where a key is in several segments the lowest
-sequence number wins. Object dtypes are refused before anything is read (no pickle).
+sequence number wins. Object dtypes are refused before anything is read (no pickle). An error of the
+system that is no fault of the file (no permission, too many open files, no memory) is not damage.
+Maps of segments keep no file descriptor open.
 
 **Capabilities.** Append by several processes at once, zero-copy reads, recovery of the index from
 the sidecars. **Limits.** 2**31 rows a segment, 2**31 segments a space.
@@ -44,16 +53,21 @@ the sidecars. **Limits.** 2**31 rows a segment, 2**31 segments a space.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow
+
+from featuretl.store.unusable import unusable
 
 FORMAT_VERSION = 1
 KEY_DTYPE = np.dtype("S32")  # compares like the 32 raw bytes; never call tolist() on it
@@ -67,6 +81,8 @@ _NPY_HEADER = re.compile(
 _FOOTER = struct.Struct("<8s32sQQQII")
 _CHECKSUM = struct.Struct("<I")
 _WITH_ITS_OWN = 0x2144DF1C  # the CRC-32 of whatever has its own CRC-32, little-endian, at its end
+
+_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
 
 
 class DamagedFileError(Exception):
@@ -143,13 +159,17 @@ def write_segment(
     return Segment(uuid, space, n, d, size, crc)
 
 
+def unlink_segment(folder: Path, uuid: str) -> None:
+    """Unlink both files of a segment, as far as they are there."""
+    for suffix in (".npy", ".keys"):
+        (folder / f"{uuid}{suffix}").unlink(missing_ok=True)
+
+
 def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:
     """Read and check a ``.keys`` file: the segment that it describes, and its keys (n,), S32."""
     path = folder / f"{uuid}.keys"
-    try:
+    with reading(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise DamagedFileError(path, f"{error.strerror}") from error
     if len(data) < _FOOTER.size:
         raise DamagedFileError(path, f"{len(data)} bytes, too short for a footer")
     magic, space, n, d, size, crc, keys_crc = _FOOTER.unpack(data[-_FOOTER.size :])
@@ -160,43 +180,64 @@ def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:
     return Segment(uuid, space.hex(), n, d, size, crc), np.frombuffer(data, KEY_DTYPE, count=n)
 
 
+def read_keys_of(folder: Path, segment: Segment) -> np.ndarray:
+    """Read and check the keys (n,), S32, of an indexed segment."""
+    described, keys = read_keys(folder, segment.uuid)
+    if described != segment:
+        raise DamagedFileError(segment.keys_path(folder), "not of the indexed segment")
+    return keys
+
+
 def open_rows(folder: Path, segment: Segment) -> np.ndarray:
-    """Return a segment's embeddings as a read-only memory map (n, d), its shape and size checked."""
+    """Return a segment's embeddings as a read-only memory map (n, d), its shape and size checked.
+
+    The map keeps no descriptor open, as `numpy.memmap` does: a process may map more segments than
+    it may have open files.
+    """
     path = segment.path(folder)
-    try:
+    with reading(path):
         size = path.stat().st_size
-    except OSError as error:
-        raise DamagedFileError(path, f"{error.strerror}") from error
-    if size != segment.size:
-        raise DamagedFileError(path, f"{size} bytes, {segment.size} were committed")
-    return open_matrix(path, (segment.n, segment.d))
+        if size != segment.size:
+            raise DamagedFileError(path, f"{size} bytes, {segment.size} were committed")
+        with pyarrow.memory_map(os.fsencode(path)) as file:
+            data = memoryview(file.read_buffer())
+    return parse_matrix(path, data, (segment.n, segment.d))
 
 
 def open_view(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Return a view, a matrix with its checksum, as a read-only memory map (n, d), header checked."""
-    return open_matrix(path, shape, _CHECKSUM.size)
-
-
-def open_matrix(path: Path, shape: tuple[int, int] | None = None, trailing: int = 0) -> np.ndarray:
-    """Return a ``.npy`` file of floats as a read-only memory map (n, d), its header checked.
-
-    After the floats come so many `trailing` bytes.
+    """Return a view, a matrix with its checksum, as a `numpy.memmap` (n, d), its header checked.
 
     NumPy is not asked to read the header: it takes Python's parser, which raises nearly anything on
     hostile bytes, and in CPython 3.11 a SystemError when several threads parse at once.
     """
+    with reading(path), path.open("rb") as file:
+        start, size = file.read(256), os.fstat(file.fileno()).st_size
+        dtype, found, offset = _read_header(path, start, size, shape, _CHECKSUM.size)
+        return np.memmap(file, dtype, "r", offset, found)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say which errors of the system are damage of the file at `path`, and which are not.
+
+    Raises
+    ------
+    DamagedFileError
+        If it is missing, something else is in its place, or its medium fails.
+    UnusableStoreError
+        If the system refuses to read it: no permission, too many open files, no memory, ..
+    """
     try:
-        with path.open("rb") as file:
-            start, size = file.read(256), os.fstat(file.fileno()).st_size
-            dtype, found, offset = _read_header(path, start, size, shape, trailing)
-            return np.memmap(file, dtype, "r", offset, found)
-    except OSError as error:
-        raise DamagedFileError(path, f"{error.strerror}") from error
+        yield
+    except (OSError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in _DAMAGE:
+            raise DamagedFileError(path, os.strerror(error.errno)) from error
+        raise unusable(f"{str(path)!r} cannot be read", error) from error
 
 
-def parse_matrix(path: Path, data: bytes, shape: tuple[int, int]) -> np.ndarray:
+def parse_matrix(path: Path, data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
     """Return the floats (n, d) of the ``.npy`` file at `path`, whose bytes are `data`."""
-    dtype, shape, offset = _read_header(path, data[:256], len(data), shape, 0)
+    dtype, shape, offset = _read_header(path, bytes(data[:256]), len(data), shape, 0)
     return np.frombuffer(data, dtype, offset=offset).reshape(shape)
 
 
@@ -221,6 +262,13 @@ def check_rows(folder: Path, segment: Segment) -> None:
     _check(segment.path(folder), segment.crc)
 
 
+def open_checked_rows(folder: Path, segment: Segment) -> np.ndarray:
+    """Return a segment's embeddings as `open_rows` does, once `check_rows` has read them."""
+    rows = open_rows(folder, segment)
+    check_rows(folder, segment)
+    return rows
+
+
 def check_view(path: Path) -> None:
     """Read a view whole and compare its header, size and checksum."""
     open_view(path)
@@ -229,12 +277,9 @@ def check_view(path: Path) -> None:
 
 def _check(path: Path, expected: int) -> None:
     crc, buffer = 0, memoryview(bytearray(2**18))  # small enough for a core's cache
-    try:
-        with path.open("rb", buffering=0) as file:
-            while n := file.readinto(buffer):
-                crc = zlib.crc32(buffer[:n], crc)
-    except OSError as error:
-        raise DamagedFileError(path, f"{error.strerror}") from error
+    with reading(path), path.open("rb", buffering=0) as file:
+        while n := file.readinto(buffer):
+            crc = zlib.crc32(buffer[:n], crc)
     if crc != expected:
         raise DamagedFileError(path, "its checksum does not match its content")
 

@@ -7,16 +7,18 @@ Rollback journal and ``synchronous=EXTRA``, not WAL: WAL needs all processes on 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sqlite3
-import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from featuretl._forks import SQLITE, begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, UnusableStoreError
 from featuretl.store.format import DamagedFileError, Segment, open_rows, read_keys
+from featuretl.store.unusable import unusable
 
 try:
     import fcntl
@@ -27,6 +29,8 @@ T = TypeVar("T")
 
 _BUSY_SECONDS = 60
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Truncated, or unlinked, while it is open: other errors of these kinds are the disk's.
+_REPLACED = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED)
 _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
@@ -52,10 +56,14 @@ class SegmentIndex:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.path = folder / "index.sqlite"
-        self._guard = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        self._opened: tuple[int, int] | None = None  # process, inode
+        self._inode = 0
         self._times_connected = 0
+        begin_again_after_fork(self)
+
+    def begin_in_child(self) -> None:
+        """Open the index again: a connection belongs to one process."""
+        self._connection = None
 
     def segments(self, space: str, after: int = 0) -> list[tuple[int, Segment]]:
         """Return the segments of a space as (sequence number, segment), in order of commit."""
@@ -65,53 +73,59 @@ class SegmentIndex:
 
     def sizes(self) -> dict[str, tuple[int, int, int]]:
         """Return for each space its number of rows, of segments and of bytes."""
-        if not self._folder.exists():
-            return {}
         query = (
             "SELECT space, SUM(n), COUNT(*), SUM(size + 32 * n + 72) FROM segment GROUP BY space"
         )
         return {row[0]: row[1:] for row in self._do(lambda db: db.execute(query).fetchall())}
 
+    def lists(self, segment: Segment) -> bool:
+        """Return whether a segment is still committed: not freed or compacted."""
+        query = "SELECT 1 FROM segment WHERE uuid=?"
+        return bool(self._do(lambda db: db.execute(query, (segment.uuid,)).fetchone()))
+
     def insert(self, segment: Segment) -> None:
         """Commit a segment whose files are published."""
+        self._commit((_INSERT, [_values(segment)]))
 
-        def insert(db: sqlite3.Connection) -> None:
-            with _transaction(db):
-                db.execute(_INSERT, _values(segment))
-
-        with self._guard:
-            self._do(insert)
-            if not self._is_current():  # made anew by another process in between
-                self._do(insert)
+    def replace(self, old: Sequence[Segment], new: Segment) -> None:
+        """Commit a published segment in the place of others, whose files stay."""
+        uuids = [(segment.uuid,) for segment in old]
+        self._commit((_INSERT, [_values(new)]), ("DELETE FROM segment WHERE uuid=?", uuids))
 
     def forget(self, space: str) -> None:
         """Take all segments of a space out of the index; their files stay."""
+        self._commit(("DELETE FROM segment WHERE space=?", [(space,)]))
 
-        def delete(db: sqlite3.Connection) -> None:
+    def _commit(self, *statements: tuple[str, list[tuple[Any, ...]]]) -> None:
+        def commit(db: sqlite3.Connection) -> None:
             with _transaction(db):
-                db.execute("DELETE FROM segment WHERE space=?", (space,))
+                for statement, rows in statements:
+                    db.executemany(statement, rows)
 
-        self._do(delete)
+        with SQLITE:
+            self._do(commit)
+            if not self._is_current():  # rebuilt by another process in between
+                self._do(commit)
 
     def version(self) -> tuple[int, int, int]:
         """Return a value that differs from the last one if a segment was committed since.
 
         Where its first item differs, this may be another index, with other sequence numbers.
         """
-        with self._guard:
+        with SQLITE:
             data_version = self._do(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
             changes = self._connection.total_changes if self._connection else 0
             return self._times_connected, data_version, changes
 
     def problem(self) -> str | None:
         """Return what is wrong with the index's file, or None; nothing is mended by asking."""
-        if not self.path.exists():
+        if not os.path.lexists(self.path):
             return "it is missing"
         try:
-            with contextlib.closing(self._open()) as db:
+            with SQLITE, contextlib.closing(self._open()) as db:
                 _check(db)
-        except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+        except (sqlite3.Error, OSError, MemoryError) as error:
+            if not is_damage(error):
                 raise self._unusable(error) from error
             return str(error)
         return None
@@ -122,11 +136,11 @@ class SegmentIndex:
         Done by itself where the index is damaged or gone. Files that are not whole are left where
         they are and not indexed.
         """
-        with self._guard:
+        with SQLITE:
             try:
                 with self._exclusive():
                     self._start_again()
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, MemoryError) as error:
                 raise self._unusable(error) from error
 
     def _start_again(self) -> None:
@@ -136,36 +150,50 @@ class SegmentIndex:
         self._db()
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with self._guard:
+        with SQLITE:
             try:
                 try:
                     return work(self._db())
                 except sqlite3.DatabaseError as error:
-                    if not _is_damage(error):
+                    if not is_damage(error):
                         raise
                     self._replace_damaged()
                     return work(self._db())
-            except (sqlite3.Error, OSError) as error:
+            except (sqlite3.Error, OSError, MemoryError) as error:
                 raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> UnusableStoreError:
-        return UnusableStoreError(
-            f"The index of the embedding store {str(self._folder)!r} cannot be used ({error}); make "
-            "room, or choose another place (cache=, --cache, FEATURETL_CACHE)."
-        )
+        what = f"The index of the embedding store {str(self._folder)!r} cannot be used"
+        return unusable(what, self._reason(error) if isinstance(error, sqlite3.Error) else error)
+
+    def _reason(self, error: Exception) -> Exception:
+        """Find out why SQLite cannot open a file, its journal or their folder: it does not say."""
+        at = self.path if os.path.lexists(self.path) else self._folder
+        opened: list[int] = []
+        try:
+            if at.is_dir() and at == self.path:
+                return IsADirectoryError(errno.EISDIR, "")
+            while len(opened) < 4:
+                opened.append(os.open(at, os.O_RDONLY))
+        except OSError as reason:
+            return reason
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+        return error
 
     def _db(self) -> sqlite3.Connection:
         if self._connection is None or not self._is_current():
             self._connection = self._connect()
             self._times_connected += 1
-            self._opened = (os.getpid(), self.path.stat().st_ino)
+            self._inode = self.path.stat().st_ino
         return self._connection
 
     def _is_current(self) -> bool:
-        """Return whether the connection is this process's own and its file is still the index."""
+        """Return whether the connection's file is still the index."""
         try:
-            return self._opened == (os.getpid(), self.path.stat().st_ino)
-        except FileNotFoundError:
+            return self._inode == self.path.stat().st_ino
+        except OSError:
             return False
 
     def _connect(self) -> sqlite3.Connection:
@@ -211,7 +239,7 @@ class SegmentIndex:
             try:
                 self._db()
             except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise
                 # Still: no other process has replaced it meanwhile.
                 warnings.warn(
@@ -250,10 +278,12 @@ def _check(db: sqlite3.Connection) -> None:
     db.execute(_SELECT).fetchall()  # as text and numbers
 
 
-def _is_damage(error: sqlite3.Error) -> bool:
+def is_damage(error: Exception) -> bool:
     """Return whether an error may come from the file's content, not from locks, disk or rights."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return False
     code = getattr(error, "sqlite_errorcode", None)  # Python's own errors have none
-    return code is None or code & 0xFF in _DAMAGED
+    return code is None or code & 0xFF in _DAMAGED or code in _REPLACED
 
 
 @contextlib.contextmanager

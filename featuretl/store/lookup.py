@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from featuretl.store.format import KEY_DTYPE
@@ -27,19 +29,25 @@ class KeyIndex:
         """Return all keys, each once, sorted: (n,), S32."""
         return np.unique(np.concatenate([np.empty(0, KEY_DTYPE), *(run[0] for run in self._runs)]))
 
+    def where(self, keep: Callable[[np.ndarray], np.ndarray]) -> KeyIndex:
+        """Return the keys at those locations, int64 (n,), for which `keep` gives True."""
+        found = KeyIndex()
+        for keys, locations in self._runs:
+            kept = keep(locations)
+            found.add(keys[kept], locations[kept])
+        return found
+
     def add(self, keys: np.ndarray, locations: np.ndarray) -> None:
         """Add keys (n,), S32, with their locations (n,), int64."""
         if not len(keys):
             return
-        self._runs.append(_sorted_unique(keys, locations))
-        while len(self._runs) > 1 and len(self._runs[-2][0]) <= 2 * len(self._runs[-1][0]):
-            newer = self._runs.pop()
-            older = self._runs.pop()
-            self._runs.append(
-                _sorted_unique(
-                    np.concatenate([older[0], newer[0]]), np.concatenate([older[1], newer[1]])
-                )
+        runs, newer = self._runs.copy(), _sorted_unique(keys, locations)
+        while runs and len(runs[-1][0]) <= 2 * len(newer[0]):
+            older = runs.pop()
+            newer = _sorted_unique(
+                np.concatenate([older[0], newer[0]]), np.concatenate([older[1], newer[1]])
             )
+        self._runs = [*runs, newer]  # in one step: this process may fork in another thread
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the location of each key (n,), S32: int64 (n,), `MISSING` where there is none."""

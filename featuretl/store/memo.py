@@ -14,26 +14,33 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from featuretl._forks import SQLITE, begin_again_after_fork
+from featuretl._validation import parse_json
+from featuretl.store.index import is_damage
+
 _LOOK_UP = "SELECT path, size, mtime, ctime, inode, sha256 FROM file WHERE path IN ({})"
 _PATHS_AT_ONCE = 4096
 
 
 class Memo:
-    """Facts in one SQLite file; usable from one thread at a time."""
+    """Facts in one SQLite file; any thread may use it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
-        self._pid = 0
+        begin_again_after_fork(self)
+
+    def begin_in_child(self) -> None:
+        """Open the file again: a connection belongs to one process."""
+        self._connection = None
 
     def digests(self, paths: Sequence[str]) -> list[bytes | None]:
         """Return for each file its sha256 (32 bytes) if its state is as remembered, else None."""
-        db = self._open()
         found: list[bytes | None] = []
         for start in range(0, len(paths), _PATHS_AT_ONCE):
             part = paths[start : start + _PATHS_AT_ONCE]
             names = [_name(path) for path in part]
-            known = _look_up(db, names) if db is not None else {}
+            known = {row[0]: row[1:] for row in self._read(_LOOK_UP, names)}
             found += map(_digest, part, map(known.get, names))
         return found
 
@@ -44,10 +51,9 @@ class Memo:
 
     def get(self, key: str) -> Any:
         """Return the JSON value remembered under `key`, or None."""
-        db = self._open()
-        with contextlib.suppress(sqlite3.Error, ValueError):
-            row = db and db.execute("SELECT value FROM fact WHERE key=?", (key,)).fetchone()
-            return json.loads(row[0]) if row else None
+        with contextlib.suppress(ValueError):
+            for (value,) in self._read("SELECT value FROM fact WHERE key IN ({})", [key]):
+                return parse_json(value)
         return None
 
     def put(self, key: str, value: Any) -> None:
@@ -59,26 +65,30 @@ class Memo:
         self._connection = None
         self._path.unlink(missing_ok=True)
 
-    def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        db = self._open()
-        if db is not None and rows:
-            with contextlib.suppress(sqlite3.Error), db:
-                db.executemany(statement, rows)
+    def _read(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Return what a query finds; "{}" in it stands for the values."""
+        with SQLITE, contextlib.suppress(sqlite3.Error, MemoryError):
+            db = self._open()
+            return db.execute(query.format(",".join("?" * len(values))), values).fetchall()
+        return []
 
-    def _open(self) -> sqlite3.Connection | None:
-        if self._connection is None or self._pid != os.getpid():
-            self._pid = os.getpid()
+    def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        with SQLITE, contextlib.suppress(sqlite3.Error, MemoryError):
+            if rows:
+                with self._open() as db:
+                    db.executemany(statement, rows)
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
             try:
                 self._connection = _connect(self._path)
-            except sqlite3.DatabaseError:
-                self._connection = self._start_again()
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+                self._connection = _connect(self._path)
         return self._connection
-
-    def _start_again(self) -> sqlite3.Connection | None:
-        with contextlib.suppress(OSError, sqlite3.Error):
-            self._path.unlink()
-            return _connect(self._path)
-        return None
 
 
 def file_state(path: str | os.PathLike[str]) -> list[Any] | None:
@@ -100,15 +110,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     return db
 
 
-def _look_up(db: sqlite3.Connection, names: list[bytes]) -> dict[bytes, tuple[Any, ...]]:
-    """Return what is remembered of files: (size, mtime, ctime, inode, sha256) by name."""
-    try:
-        rows = db.execute(_LOOK_UP.format(",".join("?" * len(names))), names)
-        return {row[0]: row[1:] for row in rows}
-    except sqlite3.Error:
-        return {}
-
-
 def _digest(path: str, known: tuple[Any, ...] | None) -> bytes | None:
     """Return the sha256 that is remembered of a file, if its state is as it was."""
     try:
@@ -120,7 +121,8 @@ def _digest(path: str, known: tuple[Any, ...] | None) -> bytes | None:
 
 
 def _name(path: str) -> bytes:
-    return os.fsencode(path if path.startswith("/") else os.path.abspath(path))
+    path = path if path.startswith("/") else os.path.abspath(path)
+    return path.encode("utf-8", "surrogatepass")  # such a file cannot be there, and is not found
 
 
 def _state(state: os.stat_result) -> tuple[int, int, int, int]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
-import json
 import time
+import warnings
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from featuretl.exceptions import StoreError
-from featuretl.store.format import FORMAT_VERSION, DamagedFileError
+from featuretl._validation import parse_json
+from featuretl.exceptions import FeatureTLWarning, StoreError
+from featuretl.store.format import FORMAT_VERSION, DamagedFileError, reading
 from featuretl.store.keys import Recipe, canonical_json, space_id
 
 GOLDEN_COSINE = 0.99999
@@ -35,18 +37,16 @@ def new_record(
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a ``space.json``. Raises DamagedFileError, or StoreError if its format is newer."""
-    try:
+    """Read a ``space.json``; see `reading`. Raises StoreError if its format is newer."""
+    with reading(path):
         data = path.read_bytes()
-    except OSError as error:
-        raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
     return parse_record(data, path)
 
 
 def parse_record(data: bytes, path: Path) -> dict[str, Any]:
     """Return the record that the file at `path` holds; see `read_record`."""
     try:
-        record = json.loads(data)
+        record = parse_json(data)
         checksum = record.pop("checksum", None)
         if record["format"] > FORMAT_VERSION:
             raise StoreError(
@@ -80,3 +80,24 @@ def agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
 
 def _checksum(record: dict[str, Any]) -> int:
     return zlib.crc32(canonical_json(record).encode())
+
+
+def find_agreeing(
+    generations: Sequence[dict[str, Any]], golden: np.ndarray, versions: dict[str, str]
+) -> dict[str, Any] | None:
+    """Return the newest of the records of a recipe that agrees with `golden` (d,).
+
+    If none does, a new generation has to be started; where that is not the first, a warning says so.
+    """
+    for record in reversed(generations):
+        if agrees(record, golden):
+            return record
+    if generations:
+        warnings.warn(
+            "The golden image no longer gives the embedding recorded in the store (another version "
+            f"of a library, or another processor; then: {generations[-1]['versions']}, now: "
+            f"{versions}); embeddings are computed again and kept apart from the old ones.",
+            FeatureTLWarning,
+            stacklevel=3,
+        )
+    return None

@@ -36,7 +36,6 @@ import json
 import os
 import re
 import time
-import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -46,12 +45,18 @@ from uuid import uuid4
 
 import numpy as np
 
-from featuretl._validation import printable
-from featuretl.exceptions import FeatureTLWarning, StoreError
+from featuretl._validation import parse_json, printable
+from featuretl.exceptions import StoreError
 from featuretl.store.folder import SharedFolder
 from featuretl.store.format import DamagedFileError, npy_header, parse_matrix
 from featuretl.store.keys import Recipe, canonical_json, space_id
-from featuretl.store.record import agrees, golden_of, new_record, parse_record
+from featuretl.store.record import (
+    agrees,
+    find_agreeing,
+    golden_of,
+    new_record,
+    parse_record,
+)
 
 if TYPE_CHECKING:
     import pyarrow
@@ -95,7 +100,7 @@ class ShardEntry:
     def from_json(cls, data: bytes) -> ShardEntry:
         """Return the entry that a file holds. Raises ValueError unless it is whole."""
         try:
-            facts = json.loads(data)
+            facts = parse_json(data)
             if _checksum(facts) != facts.pop("checksum") or facts.pop("format") != 1:
                 raise ValueError("its checksum or format is another")
             failures = tuple((int(i), str(name), str(why)) for i, name, why in facts["failures"])
@@ -159,30 +164,25 @@ class SharedStore:
                 f"{printable(self.url)!r} is a local embedding store; a shared one needs a folder of "
                 "its own."
             )
-        generation = 0
-        while (record := self._record(space_id(recipe, generation))) is not None:
-            if agrees(record, golden):
-                return SharedSpace(self.folder, record)
-            generation += 1
-        if generation:
-            warnings.warn(
-                "The golden image no longer gives the embedding recorded in the shared store "
-                f"(now with {versions}); embeddings are computed anew and kept apart from the old "
-                "ones.",
-                FeatureTLWarning,
-                stacklevel=2,
-            )
-        record = new_record(recipe, generation, golden, versions)
-        name = f"spaces/{record['id']}/space.json"
-        self.folder.put(name, [json.dumps(record, indent=1).encode()])
-        return self.space(record["id"])  # of two that were made at once the later one counts
+        generations: list[dict[str, Any]] = []
+        while record := self._record(space_id(recipe, len(generations))):
+            generations.append(record)
+        record = find_agreeing(generations, golden, versions)
+        if record is None:
+            record = new_record(recipe, len(generations), golden, versions)
+            name = f"spaces/{record['id']}/space.json"
+            self.folder.put(name, [json.dumps(record, indent=1).encode()])
+            return self.space(record["id"])  # of two that were made at once the later one counts
+        return SharedSpace(self.folder, record)
 
     def _record(self, identity: str) -> dict[str, Any] | None:
         data = self.folder.get(f"spaces/{identity}/space.json")
-        if data is None:
-            return None
         try:
-            return parse_record(data, Path(identity) / "space.json")
+            if data is not None:
+                return parse_record(data, Path(identity) / "space.json")
+            if "shards" not in self.folder.names(f"spaces/{identity}"):
+                return None
+            raise DamagedFileError(Path(identity) / "space.json", "its record is missing")
         except DamagedFileError as error:
             raise StoreError(
                 f"The space {printable(identity)} of the shared store {printable(self.url)!r} is "
@@ -251,8 +251,7 @@ class SharedSpace:
         uuid, files = uuid4().hex, {}
         if len(rows):
             npy = npy_header(rows.shape, rows.dtype) + np.ascontiguousarray(rows).data.cast("B")
-            parquet = _as_parquet(table)
-            for name, data in (("npy", npy), ("parquet", parquet)):
+            for name, data in (("npy", npy), ("parquet", _as_parquet(table))):
                 self._folder.put(self._file_name(uuid, name), [data])
                 files[name] = (len(data), zlib.crc32(data))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -281,6 +280,8 @@ class SharedSpace:
             table = _from_parquet(contents["parquet"] or b"")
             if len(table) != entry.rows:
                 raise DamagedFileError(Path(names["parquet"]), f"{len(table)} rows")
+        except MemoryError:  # Arrow's is an ArrowException
+            raise
         except (DamagedFileError, KeyError, pyarrow.ArrowException) as error:
             raise StoreError(
                 f"The shard {entry.source} in the shared store {printable(self._folder.url)!r} is "

@@ -1,7 +1,9 @@
-"""A space: all embeddings of one recipe, by image. On disk in a store, or in memory."""
+"""A space: all embeddings of one recipe, by image. On disk in a store, or in memory (see `memory`)."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 import warnings
@@ -13,17 +15,19 @@ from uuid import uuid4
 
 import numpy as np
 
+from featuretl._forks import begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
 from featuretl.store.claims import Claims
 from featuretl.store.format import (
+    KEY_DTYPE,
     DamagedFileError,
     Segment,
-    check_rows,
-    open_rows,
-    read_keys,
+    open_checked_rows,
+    read_keys_of,
     write_segment,
 )
 from featuretl.store.lookup import MISSING, KeyIndex, keys_array
+from featuretl.store.memory import MemorySpace
 
 if TYPE_CHECKING:
     from featuretl.store.store import EmbeddingStore
@@ -34,62 +38,6 @@ SEGMENT_SECONDS = 60.0
 
 _CHECKED_AT_ONCE = 4
 _UNKEPT = 2**30  # numbers from here on are of segments in memory
-
-
-class MemorySpace:
-    """Embeddings kept in memory only: what ``cache=None`` uses.
-
-    Parameters
-    ----------
-    d : int
-        Width of an embedding.
-    """
-
-    def __init__(self, d: int) -> None:
-        self.d = d
-        self._index = KeyIndex()
-        self._parts: list[np.ndarray] = []
-        self._taken: set[bytes] = set()
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._taken.clear()
-
-    def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`."""
-        with self._lock:
-            return self._index.find(keys)
-
-    def take(self, key: bytes, force: bool = False) -> bool | None:
-        """Ask to embed an image: True if the caller shall, False if it is there or under way."""
-        with self._lock:
-            if key in self._taken:
-                return False
-            self._taken.add(key)
-            return bool(self._index.find(keys_array([key]))[0] == MISSING)
-
-    def give_up(self, key: bytes) -> None:
-        """Take back a `take`: the image cannot be embedded."""
-        with self._lock:
-            self._taken.discard(key)
-
-    def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
-        """Add embeddings (n, d) of images that were taken."""
-        with self._lock:
-            self._taken.difference_update(keys)
-            start = len(self._parts) << 32
-            self._index.add(keys_array(list(keys)), np.arange(start, start + len(keys)))
-            self._parts.append(rows)
-
-    def commit(self) -> None:
-        """Do nothing: rows in memory are there as soon as they are appended."""
-
-    def segment_rows(self, number: int) -> np.ndarray:
-        """Return a segment's rows (n, d)."""
-        return self._parts[number]
 
 
 class StoredSpace:
@@ -104,29 +52,37 @@ class StoredSpace:
         self.id = identity
         self.folder = store.path / "spaces" / identity
         self._store = store
-        self._lock = threading.RLock()
         self._index = KeyIndex()
         self._segments: list[Segment] = []
         self._known: set[str] = set()
         self._rows: dict[int, np.ndarray] = {}
-        self._refused: set[int] = set()
+        self._refused: dict[int, bool] = {}  # and whether it is damaged, or was only freed
         self._version: tuple[int, ...] = (0,)
         self._last_seq = 0
         self._claims = Claims(store.path / "claims", identity)
         self._unkept = MemorySpace(d)
-        self._taken: set[bytes] = set()
-        self._pending: list[tuple[Sequence[bytes], np.ndarray]] = []
         self._committed_at = time.monotonic()
+        self.begin_in_child()
+        begin_again_after_fork(self)
         self._refresh()
 
+    def begin_in_child(self) -> None:
+        """Leave to the parent what it has under way, and its claims."""
+        self._lock = threading.RLock()
+        self._taken: set[bytes] = set()
+        self._pending: list[tuple[Sequence[bytes], np.ndarray]] = []
+        self._claims.release()
+
     def __enter__(self) -> Self:
-        self._store.lock_shared()
-        if not self.folder.exists():
-            self._store.unlock()
-            raise StoreError(
-                f"The embedding store {str(self._store.path)!r} was cleared while this extraction "
-                "began; run it again."
-            )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._store.locked_shared())
+            with self._store.optionally():
+                if not os.path.lexists(self.folder):
+                    raise StoreError(
+                        f"The embedding store {str(self._store.path)!r} was cleared while this "
+                        "extraction began; run it again."
+                    )
+            self._locked = stack.pop_all()
         self._committed_at = time.monotonic()
         return self
 
@@ -142,12 +98,25 @@ class StoredSpace:
             self._claims.release()
             self._taken.clear()
             self._pending.clear()
-            self._store.unlock()
+            self._locked.close()
 
-    def keys(self) -> np.ndarray:
-        """Return the keys of all committed rows, each once, sorted: (n,), S32."""
+    def all_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the keys (n,), S32, of all committed rows and where they lie, in order of commit.
+
+        Raises StoreError if a segment is damaged: what is copied from here must not lack rows.
+        """
         with self._lock:
-            return self._index.keys()
+            locations = self.find(keys := self._index.keys())
+            while (locations == MISSING).any():  # a segment was refused: its keys are others'
+                locations = self.find(keys := self._index.keys())
+            if any(self._refused.values()):
+                raise StoreError(
+                    f"{sum(self._refused.values())} segments of the embedding store {str(self._store.path)!r} are "
+                    "damaged, so nothing is copied; `featuretl cache verify --repair` frees them, "
+                    "then run this again."
+                )
+            order = np.argsort(locations)
+            return keys[order], locations[order]
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`.
@@ -185,7 +154,8 @@ class StoredSpace:
             if not self._claims.take(key) and not force:
                 return None
             # Only now: whoever held the claim before has committed, and then released it.
-            self._refresh()
+            if self._store.keeps:
+                self._refresh()
             if self.find(keys_array([key]))[0] != MISSING:
                 self._claims.give_up(key)
                 return False
@@ -222,17 +192,13 @@ class StoredSpace:
         """
         with self._lock:
             self._committed_at = time.monotonic()
-            if not self._pending:
-                return
             keys = [key for part, _ in self._pending for key in part]
-            rows = np.concatenate([rows for _, rows in self._pending])
-            if self._store.keeps:
-                try:
-                    self._write(keys, rows)
-                except UnusableStoreError as error:
-                    self._store.do_without(error)
+            if keys and self._store.keeps:
+                with self._store.optionally():
+                    self._write(keys)
             if not self._store.keeps:
-                self._unkept.append(keys, rows)
+                for part, rows in self._pending:
+                    self._unkept.append(part, rows)
             self._pending.clear()
             for key in keys:
                 self.give_up(key)
@@ -243,69 +209,77 @@ class StoredSpace:
             return self._unkept.segment_rows(number - _UNKEPT)
         return self._rows[number]
 
-    def _write(self, keys: list[bytes], rows: np.ndarray) -> None:
+    def _write(self, keys: list[bytes]) -> None:
         try:
+            rows = np.concatenate([rows for _, rows in self._pending])
             segment = write_segment(self.folder, uuid4().hex, self.id, keys_array(keys), rows)
-        except OSError as error:
-            raise UnusableStoreError(
-                f"The embedding store {str(self._store.path)!r} cannot be written "
-                f"({error.strerror}); {len(keys)} embeddings of this run are not kept: make "
-                "room or choose another place (cache=, --cache, FEATURETL_CACHE)."
-            ) from error
+        except (OSError, MemoryError) as error:
+            lost = f", and {len(keys)} embeddings of this run are not kept"
+            raise self._store.unwritable(error, lost) from error
         self._store.index.insert(segment)
         self._refresh()
 
     def _refresh(self) -> None:
         """Learn of segments committed since the last look, by anyone."""
-        version = self._store.index.version()
-        if version == self._version:
-            return
-        if version[0] != self._version[0]:
-            self._last_seq = 0  # the index may have been made anew, and numbered otherwise
-        for seq, segment in self._store.index.segments(self.id, after=self._last_seq):
-            self._last_seq = seq
-            if segment.uuid not in self._known:
-                self._known.add(segment.uuid)
-                self._segments.append(segment)
-                self._index_keys(len(self._segments) - 1)
-        self._version = version
+        with self._store.optionally():
+            version = self._store.index.version()
+            if version == self._version:
+                return
+            if version[0] != self._version[0]:
+                self._last_seq = 0  # the index may have been rebuilt, and numbered otherwise
+            for seq, segment in self._store.index.segments(self.id, after=self._last_seq):
+                if segment.uuid not in self._known:
+                    self._learn(segment)
+                self._last_seq = seq
+            self._version = version
 
-    def _index_keys(self, number: int) -> None:
-        segment = self._segments[number]
+    def _learn(self, segment: Segment) -> None:
+        keys, problem = np.empty(0, KEY_DTYPE), None
         try:
-            described, keys = read_keys(self.folder, segment.uuid)
-            if described != segment:
-                raise DamagedFileError(segment.keys_path(self.folder), "not of the indexed segment")
+            keys = read_keys_of(self.folder, segment)
         except DamagedFileError as error:
-            self._refuse(number, error)
-            return
-        self._index.add(keys, np.arange(number << 32, (number << 32) + segment.n))
+            problem = error
+        number = len(self._segments)
+        self._segments.append(segment)
+        self._known.add(segment.uuid)
+        self._index.add(keys, _locations(number, len(keys)))
+        if problem is not None:
+            self._refuse(number, problem)
 
     def _open(self, numbers: list[int]) -> bool:
         """Check and map the segments that are not yet; return whether all of them are good."""
         new = [number for number in numbers if number not in self._rows]
-        refused = len(self._refused)
+        bad = False
         for number, rows in zip(new, self._checked(new), strict=True):
-            if isinstance(rows, DamagedFileError):
-                self._refuse(number, rows)
-            else:
+            if isinstance(rows, np.ndarray):
                 self._rows[number] = rows
-        if len(self._refused) == refused:
-            return True
-        self._index = KeyIndex()
-        for number in sorted(set(range(len(self._segments))) - self._refused):
-            self._index_keys(number)
-        return False
+            else:
+                bad = True
+                self._refuse(number, rows)
+        if bad:
+            self._refresh()  # the rows of a compacted segment lie in another one
+            self._index = self._good_keys()
+        return not bad
 
-    def _checked(self, numbers: list[int]) -> list[np.ndarray | DamagedFileError]:
+    def _good_keys(self) -> KeyIndex:
+        refused = list(self._refused)
+        index = self._index.where(lambda locations: ~np.isin(locations >> 32, refused))
+        for number, segment in enumerate(self._segments):  # a key may be in another one, too
+            if number not in self._refused:
+                try:
+                    index.add(read_keys_of(self.folder, segment), _locations(number, segment.n))
+                except (DamagedFileError, UnusableStoreError) as error:
+                    if number not in self._rows:  # what is mapped stays, even if it was deleted
+                        self._refuse(number, error)
+        return index
+
+    def _checked(self, numbers: list[int]) -> list[np.ndarray | Exception]:
         """Return the rows of segments, or what is wrong with them."""
 
-        def check(number: int) -> np.ndarray | DamagedFileError:
-            segment = self._segments[number]
+        def check(number: int) -> np.ndarray | Exception:
             try:
-                check_rows(self.folder, segment)
-                return open_rows(self.folder, segment)
-            except DamagedFileError as error:
+                return open_checked_rows(self.folder, self._segments[number])
+            except (DamagedFileError, UnusableStoreError) as error:
                 return error
 
         if len(numbers) < 2:
@@ -313,14 +287,25 @@ class StoredSpace:
         with ThreadPoolExecutor(min(len(numbers), _CHECKED_AT_ONCE)) as pool:
             return list(pool.map(check, numbers))
 
-    def _refuse(self, number: int, error: DamagedFileError) -> None:
-        self._refused.add(number)
-        warnings.warn(
-            f"A damaged segment of the embedding store is not used, and its images are embedded "
-            f"again: {self.folder.name[:12]}/{error}.",
-            FeatureTLWarning,
-            stacklevel=3,
-        )
+    def _refuse(self, number: int, error: Exception) -> None:
+        """Do without a segment; it is damaged only if the index lists it still."""
+        listed = False
+        with self._store.optionally():
+            if isinstance(error, UnusableStoreError):
+                raise error
+            listed = self._store.index.lists(self._segments[number])
+        self._refused[number] = listed
+        if listed:
+            warnings.warn(
+                f"A damaged segment of the embedding store is not used, and its images are embedded "
+                f"again: {self.folder.name[:12]}/{error}.",
+                FeatureTLWarning,
+                stacklevel=3,
+            )
+
+
+def _locations(number: int, n: int) -> np.ndarray:
+    return np.arange(number << 32, (number << 32) + n)
 
 
 Space = MemorySpace | StoredSpace

@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
-import warnings
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import SIZE_UNITS, check_int, parameter_error, parse_quantity
+from featuretl._validation import (
+    SIZE_UNITS,
+    as_path,
+    check_int,
+    parameter_error,
+    parse_quantity,
+)
 from featuretl.exceptions import (
-    FeatureTLWarning,
     ParameterError,
     StoreError,
-    UnusableStoreError,
 )
 from featuretl.store.format import (
     DamagedFileError,
@@ -34,29 +37,31 @@ from featuretl.store.format import (
 )
 from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe, space_id
+from featuretl.store.local import LocalFolder
 from featuretl.store.memo import Memo
-from featuretl.store.record import agrees, new_record, read_record
+from featuretl.store.record import find_agreeing, new_record, read_record
 from featuretl.store.space import StoredSpace
+from featuretl.store.unusable import CACHE_VARIABLE
 
-try:
-    import fcntl
-except ImportError:  # Windows: deletion is not kept from running beside extraction there
-    fcntl = None  # type: ignore[assignment]
-
-CACHE_VARIABLE = "FEATURETL_CACHE"
 SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
+_SPACE_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def default_cache() -> Path:
     """Return where embeddings are kept unless said otherwise.
 
     The folder that the environment variable ``FEATURETL_CACHE`` names, else the user's cache
-    directory of the platform.
+    directory of the platform. Raises ParameterError if the variable cannot name a folder.
     """
     import platformdirs
 
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else Path(platformdirs.user_cache_dir("featuretl", False))
+    named = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featuretl", False)
+    path = as_path(named)
+    if path is None:
+        raise ParameterError(
+            f"The environment variable {CACHE_VARIABLE} must name a folder; got {named!r}."
+        )
+    return path
 
 
 def default_max_size() -> int | None:
@@ -79,18 +84,16 @@ def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
     """
     if cache is None or isinstance(cache, EmbeddingStore):
         return cache
-    if not isinstance(cache, (str, os.PathLike)):
+    if not isinstance(cache, (str, os.PathLike)) or as_path(cache) is None:
         raise parameter_error(owner, "cache", "'auto', a path, an EmbeddingStore or None", cache)
     if cache != "auto":
         return EmbeddingStore(cache)
     store = EmbeddingStore()
     store.optional = True
-    try:
+    with store.optionally():
         store.make_folder()
-    except UnusableStoreError as error:
-        store.do_without(error)
-        return None
-    return store
+        return store
+    return None
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class SpaceInfo:
     used: float
 
 
-class EmbeddingStore:
+class EmbeddingStore(LocalFolder):
     """Embeddings on disk, keyed by image content and recipe.
 
     Parameters
@@ -140,7 +143,7 @@ class EmbeddingStore:
     Raises
     ------
     ParameterError
-        If the limit is no size.
+        If the path cannot be one, or the limit is no size.
     StoreError
         If the folder cannot be used, or holds a store of a newer format.
 
@@ -157,31 +160,30 @@ class EmbeddingStore:
     ) -> None:
         if max_size is not None:
             check_int("EmbeddingStore", "max_size", max_size, 0)
-        self.path = Path(default_cache() if path is None else path).expanduser().absolute()
+        found = default_cache() if path is None else as_path(path)
+        if found is None:
+            raise parameter_error("EmbeddingStore", "path", "the path of a folder", path)
+        super().__init__(found)
         self.max_size = default_max_size() if max_size is None else int(max_size)
         self.memo = Memo(self.path / "memo.sqlite")
         self.index = SegmentIndex(self.path)
-        self.optional = False
-        self.keeps = True
-        self._guard = threading.Lock()
-        self._lock_file: int | None = None
-        self._lock_depth = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EmbeddingStore, (str(self.path), self.max_size)
+        return EmbeddingStore, (str(self.path), self.max_size), {"optional": self.optional}
 
     def __repr__(self) -> str:
         limit = "" if self.max_size is None else f", max_size={self.max_size}"
         return f"EmbeddingStore({str(self.path)!r}{limit})"
 
-    def make_folder(self) -> None:
-        """Create the store's folder. Raises StoreError if it cannot be written."""
+    def space_names(self) -> list[str]:
+        """Return the ids of all spaces that have a folder, sorted."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            names = os.listdir(self.path / "spaces")
+        except FileNotFoundError:
+            return []
         except OSError as error:
-            raise self.unwritable(error) from error
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise self.unwritable(PermissionError(0, "permission denied"))
+            raise self.unreadable(error) from error
+        return sorted(filter(_SPACE_NAME.fullmatch, names))
 
     def find_space(self, recipe: Recipe) -> StoredSpace | None:
         """Return the newest space of a recipe, to read from, or None if there is none."""
@@ -216,32 +218,22 @@ class EmbeddingStore:
             older one did not agree is said by a warning.
         """
         generations = list(self._generations(recipe))
-        for record in reversed(generations):
-            if agrees(record, golden):
-                return self._stored_space(record)
-        if generations:
-            warnings.warn(
-                "The golden image no longer gives the embedding recorded in the cache (another "
-                f"version of a library, or another processor; then: {generations[-1]['versions']}, "
-                f"now: {versions}); embeddings are computed anew and kept apart from the old ones.",
-                FeatureTLWarning,
-                stacklevel=2,
-            )
-        return self._stored_space(self._create(recipe, len(generations), golden, versions))
+        record = find_agreeing(generations, golden, versions)
+        if record is None:
+            record = self._create(recipe, len(generations), golden, versions)
+        return self._stored_space(record)
 
     def info(self) -> list[SpaceInfo]:
         """Return what the store holds, one entry per space, largest first."""
-        sizes = self.index.sizes()
-        infos = [
-            SpaceInfo(
-                record["id"],
-                record["recipe"],
-                *sizes.get(record["id"], (0, 0, 0)),
-                path.stat().st_mtime,
-            )
-            for path in sorted((self.path / "spaces").glob("[0-9a-f]*[0-9a-f]/space.json"))
-            for record in [_record(path)]
-        ]
+        if not self.exists():
+            return []
+        sizes, infos = self.index.sizes(), []
+        for name in self.space_names():
+            with contextlib.suppress(FileNotFoundError):  # freed meanwhile
+                if record := self._find_record(name):
+                    used = self._record_path(name).stat().st_mtime
+                    size = sizes.get(name, (0, 0, 0))
+                    infos.append(SpaceInfo(name, record["recipe"], *size, used))
         return sorted(infos, key=lambda info: -info.bytes)
 
     def view(self, name: str, shape: tuple[int, int], chunks: Iterator[np.ndarray]) -> np.ndarray:
@@ -269,68 +261,22 @@ class EmbeddingStore:
         _touch(path)
         return matrix
 
-    def lock_shared(self) -> None:
-        """Keep others from deleting segments while rows are added; may be nested."""
-        with self._guard:
-            if self._lock_depth == 0 and fcntl is not None:
-                self.make_folder()
-                self._lock_file = self._open_lock()
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(self._lock_file, fcntl.LOCK_SH)
-            self._lock_depth += 1
-
-    def unlock(self) -> None:
-        """Undo one `lock_shared`."""
-        with self._guard:
-            self._lock_depth -= 1
-            if self._lock_depth == 0 and self._lock_file is not None:
-                os.close(self._lock_file)
-                self._lock_file = None
-
-    @contextlib.contextmanager
-    def locked_shared(self) -> Iterator[None]:
-        """`lock_shared`, and in the end `unlock`."""
-        self.lock_shared()
-        try:
-            yield
-        finally:
-            self.unlock()
-
-    @contextlib.contextmanager
-    def locked_exclusively(self) -> Iterator[None]:
-        """Keep rows from being added. Raises StoreError if some are being added now."""
-        descriptor = self._open_lock()
-        try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError as error:
-            raise StoreError(
-                f"The embedding store {str(self.path)!r} is in use by an extraction; try again "
-                "when that has ended."
-            ) from error
-        except OSError as error:  # of the lock, or of what is done under it
-            raise self.unwritable(error) from error
-        finally:
-            os.close(descriptor)
-
-    def _open_lock(self) -> int:
-        try:
-            return os.open(self.path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise self.unwritable(error) from error
-
     def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
         generation = 0
-        while (path := self._record_path(space_id(recipe, generation))).exists():
-            try:
-                record = _record(path)
-            except StoreError:
-                if path.exists():
-                    raise
-                return  # freed between the two looks
+        while record := self._find_record(space_id(recipe, generation)):
             yield record
             generation += 1
+
+    def _find_record(self, identity: str) -> dict[str, Any] | None:
+        """Return the record of a space, or None if there is no such; a space without one is damaged."""
+        path = self._record_path(identity)
+        if os.path.lexists(path.parent):
+            try:
+                return _record(path)
+            except StoreError:
+                if os.path.lexists(path.parent):  # else freed between the two looks
+                    raise
+        return None
 
     def _create(
         self, recipe: Recipe, generation: int, golden: np.ndarray, versions: dict[str, str]
@@ -351,22 +297,6 @@ class EmbeddingStore:
 
     def _record_path(self, identity: str) -> Path:
         return self.path / "spaces" / identity / "space.json"
-
-    def do_without(self, error: UnusableStoreError) -> None:
-        """Keep nothing from now on, and say so once, by a warning; raise `error` unless `optional`."""
-        if not self.optional:
-            raise error
-        if self.keeps:
-            self.keeps = False
-            message = f"{error} Embeddings are made all the same, but not kept this time."
-            warnings.warn(message, FeatureTLWarning, stacklevel=3)
-
-    def unwritable(self, error: OSError) -> UnusableStoreError:
-        """Return the error that says that, and why, the store cannot be written."""
-        return UnusableStoreError(
-            f"The embedding store {str(self.path)!r} cannot be written ({error.strerror}); choose "
-            f"another place (cache=, --cache, {CACHE_VARIABLE}) or none (cache=None)."
-        )
 
 
 def _record(path: Path) -> dict[str, Any]:

@@ -6,32 +6,26 @@ what they say is compared, with a file's state or eager PyTorch's embeddings, wh
 
 from __future__ import annotations
 
-import errno
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from featuretl._validation import printable
-from featuretl.exceptions import StoreError
 from featuretl.store.collect import leftovers, remove_leftovers, remove_space_folder
 from featuretl.store.format import (
     DamagedFileError,
     Segment,
-    check_rows,
     check_view,
-    open_rows,
+    open_checked_rows,
     read_keys,
+    unlink_segment,
 )
 from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.record import read_record
 from featuretl.store.store import EmbeddingStore
 
-_SPACE_NAME = re.compile(r"[0-9a-f]{64}")
 _Checked = tuple[Segment, np.ndarray] | DamagedFileError
-_DAMAGE = {errno.ENOENT, errno.EIO}  # of a file; any other error of the system is no fault of it
 
 
 @dataclass(frozen=True)
@@ -88,18 +82,18 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
         If a file may not be read, or is of a newer format; before anything is unlinked. For
         `repair` also if an extraction is adding rows, or the store cannot be written.
     """
-    if not store.path.exists():
+    if not store.exists():
         return []
     if not repair:
-        return list(_findings(store))
+        try:
+            return list(_findings(store))
+        except OSError as error:
+            raise store.unreadable(error) from error
     with store.locked_exclusively():
         findings = list(_findings(store))
-        try:
-            for finding in findings:
-                _unlink(finding.path)
-            remove_leftovers(store.path)
-        except OSError as error:
-            raise store.unwritable(error) from error
+        for finding in findings:
+            _unlink(finding.path)
+        remove_leftovers(store.path)
         if findings:
             store.index.rebuild()
     return findings
@@ -113,21 +107,17 @@ def rebuild(store: EmbeddingStore) -> Rebuilt:
     StoreError
         If an extraction is adding rows, or the store cannot be written.
     """
-    if not store.path.exists():
+    if not store.exists():
         return Rebuilt(0, 0)
     with store.locked_exclusively():
         store.index.rebuild()
-        try:
-            store.memo.clear()
-        except OSError as error:
-            raise store.unwritable(error) from error
+        store.memo.clear()
         sizes = store.index.sizes().values()
     return Rebuilt(sum(size[1] for size in sizes), sum(size[0] for size in sizes))
 
 
 def _findings(store: EmbeddingStore) -> Iterator[Finding]:
-    folders = (store.path / "spaces").glob("*")
-    spaces = {path.name for path in folders if _SPACE_NAME.fullmatch(path.name)}
+    spaces = set(store.space_names())
     problem = store.index.problem()
     if problem is None:
         spaces |= store.index.sizes().keys()
@@ -140,7 +130,7 @@ def _findings(store: EmbeddingStore) -> Iterator[Finding]:
             check_view(path)
         except DamagedFileError as error:
             if path.exists():  # else freed meanwhile
-                yield _damage(error)
+                yield Finding(path, error.problem)
     for path in sorted(leftovers(store.path)):
         yield Finding(path, "a killed run left it half written", damaged=False)
 
@@ -154,7 +144,7 @@ def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterato
         indexed = _indexed(store, identity) if trusted else {}
         if folder.exists() or indexed:  # else freed meanwhile
             rows = _lost(folder, _on_disk(folder) | set(indexed), indexed, KeyIndex())
-            yield _damage(error, rows)
+            yield Finding(error.path, error.problem, rows)
         return
     checked = {uuid: _check_segment(folder, uuid, n_features) for uuid in _on_disk(folder)}
     if not trusted:
@@ -183,7 +173,8 @@ def _damaged_segments(
             whole.add(found[1], np.zeros(found[0].n, np.int64))
     for uuid, found in sorted(checked.items()):
         if isinstance(found, DamagedFileError):
-            yield _damage(found, _lost(folder, {uuid}, indexed, whole))
+            lost = _lost(folder, {uuid}, indexed, whole)
+            yield Finding(found.path, found.problem, lost)
 
 
 def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:
@@ -192,8 +183,7 @@ def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:
         segment, keys = read_keys(folder, uuid)
         if (segment.space, segment.d) != (folder.name, n_features):
             raise DamagedFileError(segment.keys_path(folder), "it is of another space")
-        open_rows(folder, segment)
-        check_rows(folder, segment)
+        open_checked_rows(folder, segment)
     except DamagedFileError as error:
         return error
     return segment, keys
@@ -222,21 +212,10 @@ def _lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: Key
     return lost
 
 
-def _damage(error: DamagedFileError, rows: int = 0) -> Finding:
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno not in _DAMAGE:
-        raise StoreError(
-            f"{printable(error.path)!r} cannot be read ({cause.strerror}), so nothing can be said "
-            "of it; see to that and try again."
-        ) from error
-    return Finding(error.path, error.problem, rows)
-
-
 def _unlink(path: Path) -> None:
     """Unlink what is damaged at `path`; of a segment both files, of a space all of them."""
     if path.name == "space.json":
         if path.parent.exists():
             remove_space_folder(path.parent)
     elif path.suffix in (".npy", ".keys"):
-        path.with_suffix(".npy").unlink(missing_ok=True)
-        path.with_suffix(".keys").unlink(missing_ok=True)
+        unlink_segment(path.parent, path.stem)

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from featuretl._validation import check_bool, check_option, parameter_error
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds
 from featuretl.transfer.decision import Outer, decision_of
 from featuretl.transfer.problem import Problem
@@ -95,12 +96,12 @@ class BaseTransfer(BaseEstimator):
         """
         began = time.monotonic()
         self._check_parameters()
+        forget(self)
         problem = Problem(self, X, groups, self._task, y)
         self.n_features_in_ = 1
         search, winner, outer = self._chosen(problem)
         self.estimator_ = self._fitted(problem, winner, np.arange(problem.n), last=True)
         self.strategy_, self.backbone_ = winner.strategy, winner.backbone
-        self.__dict__.pop("novelty_", None)
         if self.novelty and problem.has_different_groups:
             self.novelty_ = problem.novelty(winner.backbone)
         self.decision_ = decision_of(problem, search, winner, outer, time.monotonic() - began)

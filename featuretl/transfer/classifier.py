@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl.heads._targets import ScoreMixin
 from featuretl.transfer.base import Array, BaseTransfer
 from featuretl.transfer.tasks import classes_or_tags
 
 
-class TransferClassifier(ClassifierMixin, BaseTransfer):
+class TransferClassifier(ScoreMixin, BaseTransfer):
     """Choose a strategy by the images at hand, with the linear probe to fall back on.
 
     Candidates are tried on the same inner folds and compared image by image. One replaces another
@@ -22,10 +22,10 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
     ----------
     strategy : {"auto", "nearest-mean", "linear", "svm", "fine-tune"}, default="auto"
         "auto" starts with "linear", the cross-validated probe (`LinearProbeClassifier`), and tries
-        "nearest-mean" with up to 50 images per class, and from 20 per class on "svm" (RBF; up to
+        "nearest-mean" with 5 to 50 images per class, and from 20 per class on "svm" (RBF; up to
         4,000 images) and "fine-tune" (`FineTuneClassifier`, three blocks, 12 epochs; 6 from 1,000
-        images on). With fewer than 8 images
-        per class nearest mean is what the probe must beat; with fewer than 5 it is chosen.
+        images on). With fewer than 5 images
+        per class nothing is compared, and the probe is chosen.
         Any other takes that strategy; the table shows how it does. Only "linear" takes several
         labels per image; its score is then the mean F1 of an image's labels, "f1_samples".
     backbone : str, list of str or "auto", default="tf_efficientnet_lite0"
@@ -96,12 +96,12 @@ class TransferClassifier(ClassifierMixin, BaseTransfer):
     >>> from sklearn.datasets import load_sample_images
     >>> from featuretl import TransferClassifier
     >>> china, flower = load_sample_images().images
-    >>> images = [p[i : i + 200, i : i + 200] for i in (0, 90, 180) for p in (china, flower)]
+    >>> images = [p[i : i + 200, i : i + 200] for i in range(0, 200, 40) for p in (china, flower)]
     >>> model = TransferClassifier(random_state=0, cache=None)
-    >>> model.fit(images, ["temple", "flower"] * 3).predict([china, flower]).tolist()
+    >>> model.fit(images, ["temple", "flower"] * 5).predict([china, flower]).tolist()
     ['temple', 'flower']
     >>> model.strategy_
-    'nearest-mean'
+    'linear'
     """
 
     _task = staticmethod(classes_or_tags)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featuretl._uncertainty import gain_of, interval
+from featuretl._uncertainty import gain_of, interval, interval_in_words
 from featuretl.transfer.search import FEWEST, MANY, MANY_NUMBERS, Trial
 from featuretl.transfer.tasks import Tags
 
@@ -171,10 +171,17 @@ class Decision:
         frame = self.candidates
         tried = frame["images"] > 0
         shown = frame[["strategy", "backbone"]].copy()
-        shown[self.score_name] = [
-            f"{row.score:.3f} ({row.low:.3f} to {row.high:.3f})" if row.images else ""
-            for row in frame.itertuples()
-        ]
+        scores = frame["score"].map("{:.3f}".format)
+        between = (
+            " ("
+            + frame["low"].map("{:.3f}".format)
+            + " to "
+            + frame["high"].map("{:.3f}".format)
+            + ")"
+        )
+        shown[self.score_name] = (scores + between.where(np.isfinite(frame["low"]), "")).where(
+            tried, ""
+        )
         shown["gain, points"] = [
             f"{100 * row.gain:+.1f} +- {100 * row.gain_error:.1f}"
             if row.images and row.strategy != "linear"
@@ -191,8 +198,7 @@ class Decision:
         if not outer.images:
             return [f"It has no outer score: {outer.how}."]
         return [
-            f"{self.score_name} {outer.score:.3f} (95% interval {outer.low:.3f} to "
-            f"{outer.high:.3f}) on {outer.images:,} images that had no part in choosing: "
+            f"{self.score_name} {outer.score:.3f} ({interval_in_words(outer.low, outer.high)}) on {outer.images:,} images that had no part in choosing: "
             f"{outer.how}. Then it was fitted again to all {self.n_images:,}."
         ]
 

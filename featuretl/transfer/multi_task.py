@@ -12,10 +12,12 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._uncertainty import interval_in_words
 from featuretl._validation import parameter_error, printable
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._columns import KINDS, Column, in_column, read_column, table_of
+from featuretl.heads._fitted import forget
 from featuretl.heads._groups import read_groups
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images
@@ -139,7 +141,7 @@ class TransferMultiTask(BaseTransfer):
         ----------
         X : sequence of n images
             Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
-        y : DataFrame of n rows, dict of n values each, or array-like of shape (n, n_tasks)
+        y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task; None, NaN and empty text are missing labels.
         groups : array-like of shape (n,), default=None
             Images of one group stay on one side of every split.
@@ -160,6 +162,7 @@ class TransferMultiTask(BaseTransfer):
             If the backbone cannot be loaded.
         """
         self._check_parameters()
+        forget(self)
         owner = type(self).__name__
         images = as_images(X, owner)
         table = table_of(owner, y, len(images))
@@ -178,7 +181,6 @@ class TransferMultiTask(BaseTransfer):
             head = MultiTaskHead(heads).fit(embeddings, table, groups=groups)
         self.n_features_in_ = 1
         self.estimator_ = make_pipeline(embedder, head)
-        self.__dict__.pop("novelty_", None)
         if self.novelty and len(images) > 1 and (groups is None or len(np.unique(groups)) > 1):
             seed = int(check_random_state(self.random_state).randint(2**31))
             detector = NoveltyDetector(random_state=seed).fit(embeddings, groups=groups)
@@ -282,8 +284,7 @@ class TransferMultiTask(BaseTransfer):
 def _line(name: str, column: Column, decision: Decision) -> str:
     outer = decision.outer
     score = (
-        f"{decision.score_name} {outer.score:.3f} (95% interval {outer.low:.3f} to "
-        f"{outer.high:.3f}) on {outer.images:,} images that had no part in it"
+        f"{decision.score_name} {outer.score:.3f} ({interval_in_words(outer.low, outer.high)}) on {outer.images:,} images that had no part in it"
         if outer.images
         else f"no outer score ({outer.how})"
     )

@@ -9,12 +9,13 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
-from sklearn.utils import Bunch, check_array
+from sklearn.utils import Bunch
 
+from featuretl._labels import all_labels, all_numbers, is_label_sets
 from featuretl.exceptions import InputError
 from featuretl.finetune.classifier import FineTuneClassifier
 from featuretl.finetune.regressor import FineTuneRegressor
-from featuretl.heads._targets import Targets, check_length, is_label_lists, read_targets
+from featuretl.heads._targets import Targets, check_length, read_targets
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.nearest_mean import NearestMeanClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
@@ -103,10 +104,8 @@ class Tags(Classes):
                 "LinearProbeClassifier or FineTuneClassifier."
             )
         self.targets, self.per_class = targets, 0
-        self.y = targets.codes
-        if is_label_lists(y):
-            self.y = np.empty(len(y), object)
-            self.y[:] = [frozenset(labels) for labels in y]
+        labels = all_labels(type(estimator).__name__, y)
+        self.y = labels if is_label_sets(labels) else targets.codes
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
@@ -146,9 +145,7 @@ class Numbers:
 
     def __init__(self, estimator: Any, y: Any, n: int) -> None:
         owner = type(estimator).__name__
-        if y is None:
-            raise InputError(f"{owner} requires y to be passed, but the target y is None.")
-        self.y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        self.y = all_numbers(owner, y)
         check_length(n, "y", len(self.y))
         self.targets = Targets(np.zeros(1, int), np.zeros(n, int))
         self._variance = self._columns(self.y).var(axis=0)

@@ -175,3 +175,20 @@ def test_a_gap_without_classes_and_with_groups_in_both_domains(digits):
     assert far.a_distance == pytest.approx(2.0)
     with pytest.raises(InputError, match="at least cv=5 groups; got 2"):
         domain_gap(X, T, groups=[0] * 600, groups_target=[1] * 500, cv=5)
+
+
+@pytest.mark.parametrize("n_groups", [None, 8])
+def test_equal_domains_have_an_auc_of_a_half(n_groups):
+    aucs, clear = [], 0
+    for seed in range(25):
+        rng, groups = np.random.default_rng(seed), [None, None]
+        X, T = rng.normal(size=(2, 48, 32))
+        if n_groups:
+            groups = [np.arange(48) % n_groups, 100 + np.arange(48) % n_groups]
+            X, T = (D + rng.normal(size=(n_groups, 32))[np.arange(48) % n_groups] for D in (X, T))
+        gap = domain_gap(X, T, groups=groups[0], groups_target=groups[1], random_state=seed)
+        aucs.append(gap.auc)
+        clear += gap.is_clear
+    assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / 5
+    assert abs(np.mean(aucs) - 0.5) < 0.08
+    assert clear <= 2

@@ -266,3 +266,9 @@ def test_layers_of_models_that_give_no_prefix_tokens_are_averaged(name):
     assert_close(found[:, : maps[0].shape[1]], maps[0].mean((2, 3)))
     with pytest.raises(BackboneError, match="no class token"):
         assert load_backbone(name, weights="random", layers=1, pooling="cls").n_features
+
+
+def test_layers_that_a_model_cannot_give_together_are_one_sentence():
+    backbone = load_backbone("hiera_tiny_224", weights="random", layers=(0, "pre_logits"))
+    with pytest.raises(BackboneError, match="hiera_tiny_224"):
+        assert backbone.n_features

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from featuretl_cli.main import cli
+from known_rows import put
 from pyarrow import parquet
 
 from featuretl import EmbeddingStore
@@ -140,11 +141,9 @@ def test_rebuild_finds_what_is_there(few: Path, cache: Path) -> None:
 
 
 def test_nothing_is_changed_beside_an_extraction(segment: Path, cache: Path) -> None:
-    store = EmbeddingStore(cache)
-    store.lock_shared()
-    for args in (["verify", "--repair"], ["rebuild"]):
-        assert_one_line_error(run("cache", *args), "in use by an extraction")
-    store.unlock()
+    with EmbeddingStore(cache).locked_shared():
+        for args in (["verify", "--repair"], ["rebuild"]):
+            assert_one_line_error(run("cache", *args), "in use by an extraction")
     assert segment.exists()
 
 
@@ -233,7 +232,15 @@ def test_export_where_it_cannot(few: Path, tmp_path: Path, monkeypatch: pytest.M
     assert [path for path in tmp_path.iterdir() if path.suffix == ".partial"] == []
 
 
-def test_export_leaves_out_what_is_damaged(segment: Path, tmp_path: Path) -> None:
+def test_export_says_what_is_damaged_and_writes_nothing(segment: Path, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=f"damaged segment.*{segment.stem}"):
         result = run("cache", "export", tmp_path / "out.npz")
-    assert result.stdout.startswith("Wrote 0 embeddings")
+    assert_one_line_error(result, "featuretl cache verify --repair")
+    assert not (tmp_path / "out.npz").exists()
+
+
+def test_gc_says_how_many_segments_it_merged(cache: Path) -> None:
+    for numbers in (range(3), range(3, 5)):
+        put(EmbeddingStore(cache), numbers)
+    assert "Merged 2 small segments" in run("cache", "gc").stdout
+    assert json.loads(run("cache", "gc", "--json").stdout)["compacted"] == 0

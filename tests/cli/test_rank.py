@@ -24,16 +24,16 @@ def run(*args: Any) -> Result:
 
 
 def test_a_folder_is_ranked_as_in_python(photo_folder: Path, tmp_path: Path, forwards) -> None:
-    backbones = ["--backbones", "mobilenetv2_100", "--method", "knn"]
+    backbones = ["--backbones", "tf_efficientnet_lite1", "--method", "knn"]
     result = run(photo_folder, *backbones, "--json", "-o", tmp_path / "table.csv")
     assert result.exit_code == 0, result.stderr
     photos = load_image_folder(photo_folder)
-    frame = rank_backbones(photos.data, photos.target, ["mobilenetv2_100"], method="knn")
+    frame = rank_backbones(photos.data, photos.target, ["tf_efficientnet_lite1"], method="knn")
     assert json.loads(result.stdout) == frame.to_dict(orient="records")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "table.csv"), frame)
     assert len(forwards) == 24
     text = run(photo_folder, *backbones).stdout
-    for word in ("mobilenetv2_100", "95% interval", "50.0", "20.0", "2.2 M", "1280"):
+    for word in ("tf_efficientnet_lite1", "95% interval", "50.0", "20.0", "4.1 M", "1280"):
         assert word in text
     assert len(forwards) == 24
 
@@ -43,7 +43,7 @@ def test_numbers_of_a_manifest_are_ranked(photos: list[str], tmp_path: Path) -> 
     (tmp_path / "m.csv").write_text("path,weight\n" + "\n".join(rows))
     result = run(
         tmp_path / "m.csv", "--label-column", "weight", "--task", "regression", "--cv", 3,
-        "--backbones", "mobilenetv2_100", "--method", "logme", "--json", "--no-cache",
+        "--backbones", "tf_efficientnet_lite1", "--method", "logme", "--json", "--no-cache",
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)[0]["images"] == 24
@@ -57,10 +57,10 @@ def test_a_column_of_groups_keeps_them_together(photos: list[str], tmp_path: Pat
         for path, label, group in zip(photos, labels, groups, strict=True)
     ]
     (tmp_path / "m.csv").write_text("path,label,who\n" + "\n".join(rows))
-    backbones = ["--backbones", "mobilenetv2_100", "--method", "knn"]
+    backbones = ["--backbones", "tf_efficientnet_lite1", "--method", "knn"]
     result = run(tmp_path / "m.csv", "--groups", "who", *backbones, "--json")
     assert result.exit_code == 0, result.stderr
-    names = ["mobilenetv2_100"]
+    names = ["tf_efficientnet_lite1"]
     grouped = rank_backbones(photos, labels, names, method="knn", groups=groups)
     alone = rank_backbones(photos, labels, names, method="knn")
     found = json.loads(result.stdout)[0]
@@ -72,7 +72,7 @@ def test_a_column_of_groups_keeps_them_together(photos: list[str], tmp_path: Pat
     ("args", "code", "named"),
     [
         (["--method", "log-me"], 2, "'log-me' is not one of 'probe'"),
-        (["--backbones", "mobilenetv2_10"], 1, "did you mean 'mobilenetv2_"),
+        (["--backbones", "tf_efficientnet_lite11"], 1, "did you mean 'tf_efficientnet_lite"),
         (["-o", "nowhere/table.csv"], 1, "does not exist; create it first"),
         (["-o", "table.txt"], 1, "must end in .csv"),
         (["--task", "regression"], 1, "The column of numbers holds something else"),

@@ -79,7 +79,7 @@ def test_train_for_machines(photo_folder):
 
 
 def test_several_backbones_are_compared(photo_folder, shared_cache, tmp_path):
-    names = "tf_efficientnet_lite0,mobilenetv2_100"
+    names = "tf_efficientnet_lite0,tf_efficientnet_lite1"
     result = run(
         "train", photo_folder, "-o", "m.featuretl", "--cache", shared_cache, "--json",
         "--strategy", "linear", "--test-size", "none", "--backbone", names, "--random-state", 7,
@@ -155,6 +155,17 @@ def test_evaluate_prints_scores_with_intervals(model, photo_folder, shared_cache
     assert facts["n"] == 24
     assert facts["intervals"] == {}
     assert set(facts["per_class"]) == {"flower", "temple"}
+
+
+def test_evaluate_counts_groups(model, photos, tmp_path):
+    rows = [f"{path},{Path(path).parent.name},{i % 3}" for i, path in enumerate(photos)]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,series", *rows]))
+    columns = ["m.csv", "--label-column", "label", "--json"]
+    alone, together = (
+        json.loads(run("evaluate", model, *columns, *more).stdout)["intervals"]["accuracy"]
+        for more in ([], ["--groups", "series"])
+    )
+    assert together[0] < alone[0] - 0.2
 
 
 def test_bad_images_are_named(model, photos, tmp_path):

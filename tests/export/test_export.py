@@ -190,6 +190,19 @@ def test_int8_says_what_it_costs(probe, photos, labels, tmp_path):
     assert any(node.op_type == "QuantizeLinear" for node in onnx.load(path).graph.node)
 
 
+def test_int8_of_several_labels_counts_labels(photos, labels, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_PHOTOGRAPH_CROPS", 4)
+    tags = [[label, "left"] if i % 2 else [label] for i, label in enumerate(labels)]
+    model = small(LinearProbeClassifier(), photos, tags)
+    loss = export_model(model, tmp_path / "m.onnx", precision="int8", evaluate=photos, y=tags).loss
+    truth = [[name in row for name in model.classes_] for row in tags]
+    assert loss.score_name == "label_accuracy"
+    assert loss.float32 == pytest.approx(np.mean(model.predict(photos) == truth))
+    assert 0.5 < loss.int8 <= 1
+    assert 0 <= loss.changed <= 24
+    assert np.isfinite(loss.standard_error)
+
+
 def test_int8_of_numbers_with_the_default_calibration(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_PHOTOGRAPH_CROPS", 4)
     y = np.arange(24.0)

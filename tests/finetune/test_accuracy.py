@@ -29,7 +29,7 @@ def test_sign_digits_of_signers_held_out(shared_data, shared_cache):
     signs = featuretl.load_image_folder(shared_data / "sign-digits")
     number = np.array([int(re.findall(r"\d+", Path(p).stem)[-1]) for p in signs.data])
     order = np.lexsort((signs.target, number))
-    starts = np.diff(signs.target[order], prepend=10) <= 0
+    starts = np.diff(signs.target[order].astype(int), prepend=10) <= 0
     starts |= np.diff(number[order], prepend=0) > 20
     groups = np.empty(len(order), int)
     groups[order] = np.cumsum(starts)

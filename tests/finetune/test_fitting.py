@@ -11,7 +11,7 @@ from featuretl import FineTuneRegressor
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.finetune.checkpoint import Checkpoint
 from featuretl.finetune.loop import Trainer
-from featuretl.finetune.search import RATES
+from featuretl.finetune.search import RATES, Candidate, Choice, Judged
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
@@ -125,6 +125,26 @@ def test_a_checkpoint_of_another_fit_is_refused(quick, photos, labels, tmp_path)
     (tmp_path / "checkpoint.pt").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(InputError, match=r"cannot be read .* delete it"):
         quick(epochs=1, checkpoint=tmp_path).fit(photos, labels)
+
+
+def test_a_number_without_weight_changes_nothing(quick, photos, light):
+    weight, other = np.ones(24), light.copy()
+    weight[0], other[0] = 0, 1e4
+    model, same = (
+        quick(FineTuneRegressor).fit(photos, y, sample_weight=weight) for y in (light, other)
+    )
+    np.testing.assert_allclose(model.predict(photos), same.predict(photos), atol=1e-4)
+
+
+def test_a_search_counts_held_out_scores_by_their_weights():
+    better = Judged(np.zeros(3), np.array([1.0, 1.0, 0.0]))
+    start = Judged(np.ones(3), np.array([1.0, 0.0, 1.0]))
+    candidate = Candidate(0.1, 1)
+    choices = [
+        Choice(candidate, start, better, [], False, np.array([1.0, one, other]))
+        for one, other in ((2, 1), (1, 2), (1, 0))
+    ]
+    assert [choice.worthwhile for choice in choices] == [True, False, True]
 
 
 def test_regression(quick, photos, light):

@@ -60,6 +60,22 @@ def test_the_threshold_is_calibrated(digits):
     assert SelfTrainingProbeClassifier().fit(X[:20], [0, 1] + [-1] * 18).threshold_ == 0.9
 
 
+def test_what_is_taken_is_as_precise_as_asked():
+    precisions, counts = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        y = rng.integers(4, size=400)
+        X = 0.5 * np.random.default_rng(1).normal(size=(4, 20))[y] + rng.normal(size=(400, 20))
+        known = np.where(np.arange(400) < 80, y, -1)
+        head = SelfTrainingProbeClassifier(random_state=0).fit(X, known)
+        taken = head.taken_
+        counts.append(taken.sum())
+        if taken.any():
+            precisions.append((head.predict(X[taken]) == y[taken]).mean())
+    assert np.mean(counts) > 60
+    assert np.mean(precisions) > 0.84
+
+
 def test_all_labels_given_is_the_probe(digits):
     X, y, _ = digits
     head = SelfTrainingProbeClassifier().fit(X[:300], y[:300])

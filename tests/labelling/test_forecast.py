@@ -29,8 +29,8 @@ def forecast(digits) -> AccuracyForecast:
 def law(a: float, b: float, c: float, n: int = 100) -> AccuracyForecast:
     spread = np.linspace(0.9, 1.1, 101)[:, None]
     draws = np.column_stack([a * spread[:, 0], np.full(101, b), np.full(101, c)])
-    sizes = np.array([10, 80])
-    return AccuracyForecast(n, sizes, np.zeros(2), np.zeros(2), np.array([a, b, c]), draws)
+    sizes, zeros, rows = np.array([10, 80]), np.zeros(2), np.ones(100_000)
+    return AccuracyForecast(n, sizes, zeros, zeros, np.array([a, b, c]), draws, rows)
 
 
 @pytest.mark.parametrize("a, b, c", [(0.2, 0.5, 0.05), (0.1, 1.0, 0.0), (0.3, 0.2, 0.1)])
@@ -85,6 +85,30 @@ def test_what_is_far_or_never_is_said():
     for bad in (0, 1, 95, "0.9", True):
         with pytest.raises(ParameterError, match="target_accuracy"):
             found.labels_needed(bad)
+
+
+def test_accuracies_near_one_are_covered():
+    held = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        means, y = 6 * rng.normal(size=(3, 16)) / 4, np.arange(2060) % 3
+        X = means[y] + rng.normal(size=(2060, 16))
+        head = NearestMeanClassifier()
+        found = forecast_accuracy(
+            X[:60], y[:60], estimator=head, n_repeats=3, random_state=seed
+        ).accuracy_at(60)
+        truth = head.fit(X[:60], y[:60]).score(X[60:], y[60:])
+        held += found.low <= truth <= found.high
+    assert held >= 18
+
+
+def test_labels_without_a_mistake_may_not_suffice():
+    X = np.repeat(np.eye(2), 15, axis=0)
+    found = forecast_accuracy(X, X[:, 0], estimator=NearestMeanClassifier(), n_repeats=2)
+    assert found.accuracy_at(30).value == found.accuracy_at(30).high == 1
+    assert 0.8 < found.accuracy_at(30).low < 0.95
+    alike = forecast_accuracy(X, X[:, 0], np.arange(30) // 3, estimator=NearestMeanClassifier())
+    assert alike.accuracy_at(30).low < 0.75
 
 
 def test_groups_are_never_on_both_sides(digits):

@@ -165,6 +165,36 @@ def test_false_alarms_are_rare():
     assert alarms <= 1
 
 
+def test_false_alarms_are_rare_with_few_groups():
+    """100 images of 5 new series like the 5 training ones: a clear change is found in none, or one."""
+    alarms, worth = 0, []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        groups = np.arange(100) // 20
+        X, new = (
+            rng.normal(size=(100, 16)) + 1.5 * rng.normal(size=(5, 16))[groups] + 2
+            for _ in range(2)
+        )
+        detector = NoveltyDetector(random_state=0).fit(X, groups=groups)
+        worth.append(detector.calibration_worth_)
+        alarms += detector.drift(new).is_clear
+    assert alarms <= 1
+    assert 1 <= min(worth) and max(worth) <= 5
+
+
+def test_images_of_one_group_are_one_draw():
+    detector = NoveltyDetector(random_state=0).fit(rows(300, 0))
+    other = rows(100, 1) - 4
+    alone, together = detector.drift(other), detector.drift(other, groups=["a"] * 100)
+    assert alone.is_clear and alone.can_tell
+    assert together.novel == alone.novel
+    assert not together.is_clear and not together.can_tell
+    assert "too few" in str(together)
+    assert detector.drift(other, groups=np.arange(100)) == alone
+    with pytest.raises(InputError, match="groups must have one entry"):
+        detector.drift(other, groups=[1])
+
+
 def test_a_file_keeps_the_same_bits(tmp_path):
     detector = NoveltyDetector(random_state=0).fit(rows(80, 0), groups=np.arange(80) // 4)
     save_model(detector, tmp_path / "n.featuretl")

@@ -129,9 +129,9 @@ def test_useless_and_perfect_embeddings():
         (lambda: log_me(WINE, KINDS[1:]), "y must have one entry per row of X; got 177"),
         (lambda: log_me(WINE, KINDS * 0), "y of log_me must have at least 2 classes"),
         (lambda: log_me(WINE, np.full(178, "a"), task="regression"), "y of log_me must hold numbers"),
-        (lambda: log_me(WINE, np.full(178, np.inf), task="regression"), "y of log_me must be finite"),
-        (lambda: h_score(WINE, KINDS + 0.5), "y of h_score must hold one class for each image"),
-        (lambda: transrate(WINE, KINDS[:, None]), "y of transrate must hold one class"),
+        (lambda: log_me(WINE, np.full(178, np.inf), task="regression"), "y of log_me must hold a finite number in every row; got an infinite one in 178 of 178"),
+        (lambda: h_score(WINE, KINDS + 0.5), "y of h_score must hold classes"),
+        (lambda: transrate(WINE, np.eye(3, dtype=int)[KINDS]), "y of transrate must hold one label for each row"),
     ],
 )  # fmt: skip
 def test_what_is_no_task_is_refused(call, message):

@@ -27,6 +27,7 @@ WORK = {
     "collect": lambda store: collect(store, older_than=3600),
 }
 CHANGES = {"os.remove", "os.rename", "os.rmdir", "os.mkdir", "sqlite3.connect"}
+CREATES = os.O_CREAT | os.O_EXCL
 
 
 def kill_before(number: int) -> None:
@@ -38,7 +39,7 @@ def kill_before(number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in CHANGES:
+        if event in CHANGES or (event == "open" and arguments[2] & CREATES == CREATES):
             count()
 
     def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:

@@ -45,7 +45,7 @@ class Recorder:
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Wrap the operations, as long as `monkeypatch` lasts."""
-        recorder, insert = self, SegmentIndex.insert
+        recorder, commit = self, SegmentIndex._commit
         os_open, os_fsync, os_rename = os.open, os.fsync, os.rename
 
         def open_descriptor(path: Any, flags: int, mode: int = 0o777, **kwargs: Any) -> int:
@@ -77,8 +77,8 @@ class Recorder:
             assert buffering == 0
             return File(descriptor, mode)
 
-        def recorded_insert(index: SegmentIndex, segment: Any) -> None:
-            insert(index, segment)
+        def recorded_commit(index: SegmentIndex, *statements: Any) -> None:
+            commit(index, *statements)
             path = self.root / "index.sqlite"  # SQLite's own writes are taken for one
             recorder.operations.append(Operation("index", path.name, path.read_bytes()))
 
@@ -87,7 +87,7 @@ class Recorder:
             (os, "fsync", fsync),
             (os, "rename", rename),
             (format_module, "open", open_file),
-            (SegmentIndex, "insert", recorded_insert),
+            (SegmentIndex, "_commit", recorded_commit),
         ]:
             monkeypatch.setattr(owner, name, wrapped, raising=False)
 

@@ -13,7 +13,7 @@ from damage import committed_files, damage
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from known_rows import append, found_in, open_space, present, put, take
+from known_rows import RECIPE, append, found_in, open_space, present, put, take
 
 from featuretl import EmbeddingStore
 from featuretl.exceptions import FeatureTLWarning, StoreError
@@ -71,7 +71,7 @@ class Store(RuleBasedStateMachine):
         space = open_space(self.users[user]).__enter__()
         append(space, take(space, numbers))
         space._claims.release()
-        self.users[user].unlock()
+        space._locked.close()
         self.users[user] = EmbeddingStore(self.folder)
 
     @rule(user=USERS)
@@ -83,6 +83,12 @@ class Store(RuleBasedStateMachine):
         if self.folder.joinpath("index.sqlite").exists():
             collect(self.users[user], max_size=0)
             self.kept, self.possible = set(), set()
+
+    @rule(user=USERS)
+    def compact(self, user):
+        reader = self.users[1 - user].find_space(RECIPE)
+        collect(self.users[user])
+        assert reader is None or self.kept <= found_in(reader, list(range(N)))
 
     @rule(user=USERS)
     def rebuild_the_index(self, user):

@@ -14,6 +14,8 @@ from recorded import Operation, Recorder, after_a_crash
 from featuretl import EmbeddingStore
 from featuretl.exceptions import StoreError
 from featuretl.store import index as index_module
+from featuretl.store.collect import collect
+from featuretl.store.verify import verify
 
 OLD, NEW = [1, 2, 3], [3, 4, 5]
 BOTH = {*OLD, *NEW}
@@ -140,3 +142,42 @@ def test_an_index_that_fails_is_one_error_and_the_commit_can_be_tried_again(
         assert present(EmbeddingStore(before), BOTH) == set(OLD)
         space.commit()
         assert present(EmbeddingStore(before), BOTH) == BOTH
+
+
+@pytest.mark.parametrize("index", ["kept", "lost"])
+def test_a_crash_during_compaction_loses_no_row(before, tmp_path, monkeypatch, index):
+    put(EmbeddingStore(before), NEW)
+    shutil.copytree(before, tmp_path / "recorded")
+    recorder = Recorder(tmp_path / "recorded")
+    with monkeypatch.context() as patch:
+        recorder.install(patch)
+        assert collect(EmbeddingStore(tmp_path / "recorded")).compacted == 2
+    operations = recorder.operations
+    assert [operation.name for operation in operations] == EXPECTED
+    for length in range(len(EXPECTED) + 1):
+        for files in after_a_crash(operations[:length]):
+            store = crash(before, tmp_path / "after", files)
+            if length == len(EXPECTED):  # only now are the old files unlinked
+                for path in store.path.glob("spaces/*/*"):
+                    if path.suffix != ".json" and str(path.relative_to(store.path)) not in files:
+                        path.unlink()
+            if index == "lost":
+                (store.path / "index.sqlite").unlink()
+                store.index.rebuild()
+            assert present(store, BOTH) == BOTH
+            verify(store, repair=True)
+            collect(store)
+            assert present(EmbeddingStore(store.path), BOTH) == BOTH
+
+
+@pytest.mark.filterwarnings("ignore::featuretl.exceptions.FeatureTLWarning")
+@pytest.mark.parametrize("fails", range(len(EXPECTED) - 1))
+def test_a_compaction_that_fails_leaves_the_store_as_it_was(before, monkeypatch, fails):
+    put(EmbeddingStore(before), NEW)
+    names = sorted(path.name for path in before.glob("spaces/*/*"))
+    recorder = Recorder(before, fails, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with monkeypatch.context() as patch:
+        recorder.install(patch)
+        assert collect(EmbeddingStore(before)).compacted == 0
+    assert sorted(path.name for path in before.glob("spaces/*/*")) == names
+    assert present(EmbeddingStore(before), BOTH) == BOTH

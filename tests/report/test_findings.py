@@ -63,7 +63,7 @@ def test_mistakes_come_by_confidence():
 def test_labels_and_probabilities_must_belong_together(function):
     with pytest.raises(InputError, match=r"row per label and a column per class, \(2, 2\)"):
         function(["a", "b"], [[1, 0]], ["a", "b"])
-    with pytest.raises(InputError, match="got 'c' too"):
+    with pytest.raises(InputError, match="1 classes that classes lacks, such as 'c'"):
         function(["a", "c"], [[1, 0], [0, 1]], ["a", "b"])
 
 
@@ -115,6 +115,19 @@ def test_memory_does_not_grow_with_the_square():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 60e6  # all similarities would take 256 MB
+
+
+def test_a_suggestion_is_more_probable_than_the_label():
+    rng = np.random.default_rng(0)
+    proba = rng.dirichlet(np.ones(4) / 2, 400)
+    y = np.array([rng.choice(4, p=row) for row in proba])
+    y[:150] = 3  # labels of which the usual probability is low
+    found = label_errors(y, proba, range(4))
+    assert len(found) > 20
+    assert (found["suggested_probability"] > found["probability"]).all()
+    # Usual are 0.85 of "a" and 0.05 of "b": 0.6 is too low to confirm, and "b" no better.
+    y, proba = ["a", "a", "b", "b"], [[0.6, 0.4], [1, 0], [0.95, 0.05], [0.95, 0.05]]
+    assert 0 not in label_errors(y, proba, ["a", "b"])["index"].tolist()
 
 
 def test_the_threshold_is_checked():

@@ -346,3 +346,16 @@ def test_the_embedder_of_a_pipeline_is_used(photos, labels, path, forwards, mode
     report(model, photos, labels, path)
     assert not forwards  # all came from its cache
     assert isinstance(model[0], ImageEmbedder)
+
+
+def test_all_intervals_of_a_report_know_groups(embeddings, photos, labels, path, quick):
+    y = labels.copy()
+    y[::5] = y[1::5]
+    alone, together = (
+        report(embeddings, photos, y, path, groups=of)["intervals"]
+        for of in (np.arange(24), np.arange(24) % 6)
+    )
+    for score in ("accuracy", "f1_macro"):
+        assert 0 <= alone[score][0] < alone[score][1] <= 1
+        assert together[score] != alone[score]
+    assert "calibration_error" not in alone

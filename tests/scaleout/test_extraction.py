@@ -248,7 +248,7 @@ def test_a_folder_is_laid_out_as_clip_retrieval_does(extraction, photos, embedde
     loaded = load_shards(tmp_path / "out")
     np.testing.assert_array_equal(loaded.data, found)
     assert loaded.target_names == ["flower", "temple"]
-    assert loaded.target.tolist() == [0] * 12 + [1] * 12
+    assert loaded.target.tolist() == ["flower"] * 12 + ["temple"] * 12
     head = LinearProbeClassifier().fit(loaded.data, loaded.target)
     assert head.score(loaded.data, loaded.target) == 1
     tables[0].unlink()

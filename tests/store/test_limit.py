@@ -75,10 +75,9 @@ def test_without_a_limit_nothing_is_looked_at(images, cache, monkeypatch):
 def test_beside_another_extraction_the_limit_waits(images, cache):
     embed(images, "max", EmbeddingStore(cache))
     other = EmbeddingStore(cache)
-    other.lock_shared()
-    embed(images, "auto", EmbeddingStore(cache, max_size=0))
-    assert poolings(other) == {"auto", "max"}
-    other.unlock()
+    with other.locked_shared():
+        embed(images, "auto", EmbeddingStore(cache, max_size=0))
+        assert poolings(other) == {"auto", "max"}
     embed(images, "auto", EmbeddingStore(cache, max_size=0))
     assert poolings(other) == {"auto"}
 

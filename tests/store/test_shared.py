@@ -128,6 +128,13 @@ def test_a_damaged_or_foreign_record_is_named(tmp_path):
         store.open_space(RECIPE, np.ones(D, np.float32), {})
 
 
+def test_a_lost_record_is_not_replaced_by_one_of_another_golden_image(url, space, rows):
+    put(space, rows)
+    space._folder._fs.rm(f"{space._folder._root}/spaces/{space.id}/space.json")
+    with pytest.raises(StoreError, match="its record is missing; remove its folder"):
+        SharedStore(url).open_space(RECIPE, np.ones(D, np.float32), {})
+
+
 def test_the_folder_of_a_local_store_is_refused(store, photos):
     extract(photos[:1], BackboneSpec.of("test", "test_resnet", weights="random"), store=store)
     with pytest.raises(StoreError, match="is a local embedding store"):

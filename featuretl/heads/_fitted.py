@@ -1,0 +1,26 @@
+"""What a fit leaves on an estimator, and how the next one begins without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+def forget(estimator: Any, *private: str, keep: Sequence[str] = ()) -> None:
+    """Delete all that an earlier `fit` set; each `fit` begins with this.
+
+    Otherwise attributes that only some settings set (`path_`, `coef_`, `gamma_`) would outlive them.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its attributes that end with an underscore are deleted.
+    *private : str
+        Names of other attributes that are deleted, if they are there.
+    keep : sequence of str, default=()
+        Names of attributes that stay.
+    """
+    for name in list(vars(estimator)):
+        is_fitted = name.endswith("_") and not name.startswith("_")
+        if (is_fitted or name in private) and name not in keep:
+            delattr(estimator, name)

@@ -1,0 +1,221 @@
+"""Columns of CSV and Parquet files, a batch at a time, in memory bounded by the size of the file.
+
+A Parquet file can claim any size, and its dictionaries and prefixes can repeat one value any number
+of times: `open_parquet` refuses files whose columns would take more than `EXPANSION` times their
+size, before it reads them, and `text_batches` counts what values take before it makes text of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from featuretl._files import cannot_be_read, open_file
+from featuretl._labels import label_text
+from featuretl._validation import printable
+from featuretl.exceptions import InputError
+
+if TYPE_CHECKING:
+    import pyarrow
+    from pyarrow import parquet
+
+IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
+EXPANSION = 250  # a million numbered paths, as small as zstd makes them, expand 150 times
+
+_LEAST = 16 * 2**20
+_ROW = 16  # bytes that a value takes at least, but for
+_WIDTHS = {"FLOAT": 4, "DOUBLE": 8}
+_TEXT_ROWS, _BINARY_ROWS = 65536, 64
+_BATCH_BYTES = 2**28
+
+
+class MissingColumnError(InputError):
+    """A named column is not there: an error of the call, not of one file."""
+
+
+def pick_column(
+    path: str, names: Sequence[str], asked: str | None, usual: Sequence[str] = ()
+) -> str | None:
+    """Return `asked`, or the first of the `usual` columns that is there; None if there is none."""
+    column = next((name for name in usual if name in names), None) if asked is None else asked
+    if column is not None and list(names).count(column) > 1:
+        raise InputError(
+            f"{printable(path)!r} has several columns {printable(column)!r}; rename one."
+        )
+    if column is not None and column not in names:
+        raise MissingColumnError(
+            f"{printable(path)!r} has no column {printable(column)!r}; it has "
+            f"{printable(', '.join(names))}."
+        )
+    return column
+
+
+def pick_path_column(
+    path: str, names: Sequence[str], asked: str | None, usual: Sequence[str]
+) -> str:
+    """Return the column of paths. Raises InputError if there is none."""
+    column = pick_column(path, names, asked, usual)
+    if column is None:
+        raise InputError(
+            f"{printable(path)!r} has no column of images or paths (one of {', '.join(usual)}); it has "
+            f"{printable(', '.join(names))}: name the one to use with path_column."
+        )
+    return column
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[IO[bytes]]:
+    """Open a file that pyarrow is to read; what goes wrong is an InputError that names it."""
+    import pyarrow
+
+    try:
+        with open_file(path) as file:  # pyarrow takes no path that is not UTF-8
+            yield file
+    except (pyarrow.ArrowException, OSError, KeyError, UnicodeError) as error:
+        raise cannot_be_read(printable(path), error) from error
+
+
+def is_csv(path: str) -> bool:
+    """Return whether `path` names a CSV file; tables are Parquet otherwise."""
+    return path.lower().endswith(".csv")
+
+
+def schema_of(path: str) -> pyarrow.Schema:
+    """Return the names and types of a file's columns."""
+    from pyarrow import parquet
+
+    with reading(path) as file:
+        return _open_csv(file).schema if is_csv(path) else parquet.ParquetFile(file).schema_arrow
+
+
+def image_column(schema: pyarrow.Schema, asked: str | None) -> str | None:
+    """Return the column that holds images' bytes, plain or in a struct; None without one."""
+    from pyarrow import types
+
+    def holds_bytes(name: str) -> bool:
+        kind = schema.field(name).type
+        if types.is_struct(kind):
+            return bool(kind.get_field_index("bytes") >= 0)
+        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+    names = IMAGE_COLUMNS if asked is None else (asked,)
+    return next((name for name in names if name in schema.names and holds_bytes(name)), None)
+
+
+def text_batches(path: str, columns: Sequence[str]) -> Iterator[list[list[str | None]]]:
+    """Yield some rows after the other of columns, as text; None for a gap, see `label_text`."""
+    with reading(path) as file:
+        limit, spent = memory_limit(file), 0
+        for batch in _open_csv(file, columns) if is_csv(path) else _parquet_text(file, columns):
+            found = [batch.column(name) for name in columns]
+            spent += 0 if is_csv(path) else sum(map(_size, found))
+            if spent > limit:
+                raise _too_large(limit)
+            yield [texts(one, path, name) for one, name in zip(found, columns, strict=True)]
+
+
+def texts(column: pyarrow.Array, path: str, name: str) -> list[str | None]:
+    """Return the values of a column as text, as `label_text` has it.
+
+    Raises
+    ------
+    InputError
+        If its values are lists or structs.
+    """
+    from pyarrow import string, types
+
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    kind = column.type
+    if types.is_nested(kind):
+        raise InputError(
+            f"Column {printable(name)!r} of {printable(path)!r} must hold one value in every row; it "
+            f"holds {printable(kind)}."
+        )
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        column = column.cast(string())
+    # NumPy's float32 reads as 0.1, which Python's float would not.
+    plain = column.to_numpy(zero_copy_only=False) if types.is_floating(kind) else column.to_pylist()
+    return [label_text(value) for value in plain]
+
+
+def open_parquet(
+    file: IO[bytes], columns: Sequence[str], *, as_text: bool = False
+) -> tuple[parquet.ParquetFile, int]:
+    """Return an open Parquet file, and how many rows of its columns may be read at once.
+
+    Raises
+    ------
+    OSError
+        If the columns would take more than `EXPANSION` times the size of the file.
+    """
+    from pyarrow import parquet
+
+    limit = memory_limit(file)
+    facts = parquet.read_metadata(file)
+    leaves = [
+        i
+        for i in range(facts.num_columns)
+        if any(f"{facts.schema.column(i).path}.".startswith(f"{name}.") for name in columns)
+    ]
+    groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
+    chunks = [group.column(i) for group in groups for i in leaves]
+    claimed = sum(
+        max(one.total_uncompressed_size, _WIDTHS.get(one.physical_type, _ROW) * one.num_values)
+        for one in chunks
+    )
+    if max(claimed, _ROW * facts.num_rows) > limit:
+        raise _too_large(limit)
+    prefixed = {one.path_in_schema for one in chunks if "DELTA_BYTE_ARRAY" in one.encodings}
+    rows = _TEXT_ROWS if as_text and not prefixed else _BINARY_ROWS
+    if prefixed or not as_text:  # one value may be as large as all, and come again in each row
+        largest = max((one.total_uncompressed_size for one in chunks), default=0)
+        rows = max(1, min(rows, _BATCH_BYTES // max(largest, 1)))
+    short = [facts.schema.column(i) for i in leaves if as_text]
+    repeated = [c.path for c in short if c.physical_type == "BYTE_ARRAY" and c.path not in prefixed]
+    return parquet.ParquetFile(file, metadata=facts, read_dictionary=repeated), rows
+
+
+def _parquet_text(file: IO[bytes], columns: Sequence[str]) -> Iterator[Any]:
+    table, rows = open_parquet(file, columns, as_text=True)
+    return table.iter_batches(rows, columns=list(dict.fromkeys(columns)))
+
+
+def _open_csv(file: IO[bytes], columns: Sequence[str] = ()) -> Any:
+    from pyarrow import csv
+
+    # Everything is text: a label 007 stays 007, and NA is a name like any other.
+    convert = csv.ConvertOptions(
+        column_types=dict.fromkeys(columns, "string"),
+        include_columns=list(dict.fromkeys(columns)),
+        null_values=[""],
+        strings_can_be_null=True,
+    )
+    parse = csv.ParseOptions(newlines_in_values=True)
+    return csv.open_csv(file, parse_options=parse, convert_options=convert)
+
+
+def _size(column: pyarrow.Array) -> int:
+    """Return how many bytes the values of a column take, each written out."""
+    from pyarrow import compute, types
+
+    size = _ROW * len(column)
+    if types.is_dictionary(column.type) and not types.is_primitive(column.type.value_type):
+        lengths = compute.binary_length(column.dictionary).take(column.indices)
+        return size + (compute.sum(lengths).as_py() or 0)
+    return size + column.nbytes
+
+
+def memory_limit(file: IO[bytes]) -> int:
+    """Return how many bytes the content of a file may take in memory."""
+    limit = max(_LEAST, EXPANSION * file.seek(0, os.SEEK_END))
+    file.seek(0)
+    return limit
+
+
+def _too_large(limit: int) -> OSError:
+    return OSError(
+        f"its columns take over {limit:,} bytes, more than {EXPANSION} times the size of the file"
+    )

@@ -1,0 +1,229 @@
+"""Tar files in WebDataset layout, read as streams and never unpacked.
+
+Consecutive members whose names are equal up to the first dot of the last part are one sample. Its
+image is the member with nothing but an image's suffix after that dot; others, such as the mask
+``a.mask.png`` beside ``a.jpg``, are passed over. Where all images have more dots, as ``v1.2.jpg`` and
+``v1.3.jpg``, each is an image of its own. A name that comes again begins another sample. The label
+stands in ``.cls``, or in ``.json`` under one of `LABEL_COLUMNS` or the column that is asked for.
+Whatever else could have been an image or its label is a `PassedOver`: hidden files, links, and
+samples without an image.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, NamedTuple
+
+from featuretl._files import cannot_be_read, open_file
+from featuretl._labels import is_gap, label_text
+from featuretl._validation import as_utf8, parse_json, printable
+from featuretl.exceptions import ImageError, InputError
+from featuretl.images.decode import MAX_FILE_BYTES, SUFFIXES
+from featuretl.images.listing import is_hidden
+from featuretl.images.shards import File, PassedOver, Sample, digest
+from featuretl.images.sources import LABEL_COLUMNS
+
+_MAX_LABEL_BYTES = _MAX_HEADER_BYTES = 2**20
+_COMPRESSED: tuple[tuple[bytes, Any], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ", lzma.open),
+)
+
+
+class _Part(NamedTuple):
+    name: str
+    stem: str
+    suffix: str
+    data: bytes | dict[str, Any] | ImageError = b""
+
+    @property
+    def last(self) -> str:
+        return self.suffix.rpartition(".")[2]
+
+    @property
+    def before(self) -> str:
+        return self.suffix.rpartition(".")[0]
+
+    @property
+    def is_image(self) -> bool:
+        return f".{self.last}" in SUFFIXES
+
+    @property
+    def is_label(self) -> bool:
+        return self.last in ("cls", "json")
+
+
+@dataclass(frozen=True)
+class TarShard:
+    """A tar file in WebDataset layout, compressed or not."""
+
+    file: File
+    label_column: str | None = None
+    images: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return printable(self.file.path)
+
+    @property
+    def key(self) -> str:
+        """Of its path and state."""
+        return digest("tar", [self.file, self.label_column])
+
+    def samples(self) -> Iterator[Sample]:
+        """Read the file as a stream, a sample at a time."""
+        is_labelled = self.label_column is None
+        parts: list[_Part] = []
+        for part in self._parts():
+            if isinstance(part, Sample):
+                yield part
+                continue
+            if parts and (
+                part.stem != parts[0].stem or part.suffix in [one.suffix for one in parts]
+            ):
+                yield from self._samples(parts)
+                parts = []
+            parts.append(part)
+            is_labelled = is_labelled or (
+                isinstance(part.data, dict) and self.label_column in part.data
+            )
+        yield from self._samples(parts)
+        if not is_labelled:
+            raise self._no_label("any sample")
+
+    def _parts(self) -> Iterator[_Part | Sample]:
+        """Yield the members that may be of use, and those that are passed over."""
+        try:
+            with open_file(self.file.path) as file:
+                for tar, member in _members(file):
+                    folder, slash, last = member.name.rpartition("/")
+                    first, _, suffix = last.partition(".")
+                    part = _Part(member.name, folder + slash + first, suffix.lower())
+                    reason = _reason_to_pass(member)
+                    if reason is None:
+                        yield part._replace(data=_content(tar, member, part))
+                    elif reason and (part.is_image or part.is_label):
+                        yield self._sample(part, PassedOver(reason))
+        except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise cannot_be_read(self.name, error) from error
+
+    def _samples(self, parts: list[_Part]) -> Iterator[Sample]:
+        images = [part for part in parts if part.is_image]
+        plain = [part for part in images if "." not in part.suffix][:1]
+        for part in images:
+            if part not in plain and plain:
+                yield self._sample(part, PassedOver(f"beside {plain[0].name}"))
+                continue
+            about = [one for one in parts if one.is_label and one.before in (part.before, "")]
+            damaged = next((one.data for one in about if isinstance(one.data, ImageError)), None)
+            if damaged is not None:
+                yield self._sample(part, damaged)
+            else:
+                about.sort(key=lambda one: one.before != part.before)
+                yield self._sample(part, part.data)._replace(label=self._label(part, about))
+        if parts and not images:
+            yield self._sample(parts[0], PassedOver("no image beside it"))
+
+    def _sample(self, part: _Part, image: Any) -> Sample:
+        return Sample(as_utf8(f"{self.file.path}/{part.name}"), image)
+
+    def _label(self, image: _Part, about: list[_Part]) -> str | None:
+        """Return the label that the parts about an image give, the first that has one."""
+        for part in about:
+            if isinstance(part.data, bytes):  # .cls
+                if self.label_column is None:
+                    return part.data.decode(errors="backslashreplace").strip() or None
+            elif isinstance(part.data, dict):
+                wanted = LABEL_COLUMNS if self.label_column is None else (self.label_column,)
+                found = [(name, part.data[name]) for name in wanted if name in part.data]
+                for name, value in found:
+                    if isinstance(value, (list, dict)):
+                        raise InputError(
+                            f"Column {printable(name)!r} of {self.name} must hold one value in every "
+                            f".json; in {printable(part.name)!r} it holds a {type(value).__name__}."
+                        )
+                if found:
+                    return label_text(next((v for _, v in found if not is_gap(v)), None))
+        if self.label_column is not None and any(part.last == "cls" for part in about):
+            raise self._no_label(printable(image.name))
+        return None
+
+    def _no_label(self, where: str) -> InputError:
+        return InputError(
+            f"{self.name} has no {printable(self.label_column)!r} in the .json of {where}; name a "
+            "column that is there, or none to use .cls."
+        )
+
+
+def _reason_to_pass(member: tarfile.TarInfo) -> str | None:
+    """Return why a member is no part of a sample, "" for a folder, None if it is one."""
+    if member.isdir():
+        return ""
+    if is_hidden(member.name):
+        return "a hidden file"
+    return None if member.isreg() else "a link" if member.islnk() or member.issym() else "a device"
+
+
+class _Member(tarfile.TarInfo):
+    """A header of an archive; Python itself takes a damaged one for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        """Return the member; raises ReadError for what is neither a whole header nor the end."""
+        try:
+            member = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"a member's header is damaged or cut off ({error})") from error
+        if not member.isreg() and member.size > _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {member.size} bytes")
+        return member
+
+
+def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """Yield all members of an archive. Raises ReadError where more than zeros follows its end."""
+    raw: Any = file
+    buffered = io.BufferedReader(raw)
+    start = buffered.peek(8)
+    opener = next((one for magic, one in _COMPRESSED if start.startswith(magic)), None)
+    # Not by tarfile itself, which does not compare gzip's checksum.
+    stream = opener(buffered) if opener else buffered
+    tar: Any
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
+        for member in tar:
+            yield tar, member
+        while rest := tar.fileobj.read(2**16):
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("more follows what marks the end of the archive")
+
+
+def _content(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, part: _Part
+) -> bytes | dict[str, Any] | ImageError:
+    """Return what an image, .cls or .json holds, or why it cannot be used; else nothing."""
+    if not part.is_image and not part.is_label:
+        return b""
+    limit, whose = (
+        (MAX_FILE_BYTES, "") if part.is_image else (_MAX_LABEL_BYTES, f"its .{part.last}: ")
+    )
+    if member.size > limit:
+        return ImageError(f"{whose}{member.size} bytes, over the limit of {limit}")
+    file = tar.extractfile(member)
+    data = b"" if file is None else file.read()
+    if part.last != "json":
+        return data
+    try:
+        facts = parse_json(data)
+    except ValueError as error:
+        return ImageError(f"{whose}{error}")
+    return facts if isinstance(facts, dict) else {}
