@@ -117,12 +117,12 @@ def test_groups_are_never_on_both_sides(digits):
 
     class Watching(NearestMeanClassifier):
         def fit(self, X, y):
-            self.seen_ = {row.tobytes() for row in X}
+            self.seen = {row.tobytes() for row in X}
             return super().fit(X, y)
 
         def predict(self, X):
             of = {row.tobytes(): g for row, g in zip(digits[0][:100], group, strict=True)}
-            assert not {of[r.tobytes()] for r in X} & {of[r] for r in self.seen_}
+            assert not {of[r.tobytes()] for r in X} & {of[r] for r in self.seen}
             return super().predict(X)
 
     sizes = np.array([20, 50])
