@@ -277,11 +277,11 @@ def _possible_folds(units: _Units, targets: Targets, noun: str) -> tuple[int, st
     if targets.multilabel:
         return limits[0]
     held_by, values = units.counts.coords
-    sizes = np.where(units.holders > 0, units.holders, n + 1)
-    sizes[values[np.isin(held_by, units.always)]] = n + 1  # always trained on
+    sizes = np.bincount(targets.codes, minlength=len(targets.classes))
+    sizes[sizes == 0] = len(targets.codes) + 1
+    sizes[values[np.isin(held_by, units.always)]] = len(targets.codes) + 1  # always trained on
     small = targets.classes.tolist()[sizes.argmin()]
-    verb = "lies in" if noun == "groups" else "has"
-    limits.append((int(sizes.min()), f"class {small!r} {verb} {sizes.min()} {noun}"))
+    limits.append((int(sizes.min()), f"class {small!r} has {sizes.min()} rows"))
     return min(limits, key=lambda limit: limit[0])
 
 

@@ -65,7 +65,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         fallen twice in a row, then tries four values within a decade of the peak.
     cv : int >= 2, splitter or iterable of (train, test), default=5
         Folds; a number makes them stratified by class and never splits equal rows or, with `groups`
-        in `fit`, a group. Fewer, with a warning, where a class has fewer rows or groups; a class in a
+        in `fit`, a group. Fewer, with a warning, where a class has fewer rows, or groups are fewer; a class in a
         single group is never held out; where that leaves one class to judge by, folds of rows are used.
     scoring : {"log_loss", "accuracy"}, default="log_loss"
         What ``C="cv"`` optimises, averaged over folds. The log-loss has no ties and gives the

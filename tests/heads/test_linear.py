@@ -22,7 +22,7 @@ from featuretl.heads.linear import LinearProbeClassifier
 @parametrize_with_checks(
     [
         LinearProbeClassifier(),
-        LinearProbeClassifier("cv", cv=2, calibrate=True),
+        LinearProbeClassifier("cv", cv=3, calibrate=True),
         LinearProbeClassifier("cv", cv=2, scoring="accuracy", class_weight="balanced"),
     ]
 )
