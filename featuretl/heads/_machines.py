@@ -145,8 +145,10 @@ class Exact:
 
     def fit(self, task: Task, C: float) -> Exact:
         """Fit all rows, and keep those that support the decision."""
-        Z = task.rows.sample(task.rows.n, np.random.default_rng(0))[0]
-        self._svc = self._fitted(task, rbf_kernel(Z, gamma=self.gamma), C, np.arange(len(Z)))
+        # libsvm drops rows of weight 0, and then numbers its support vectors without them.
+        weighed = np.flatnonzero(task.weight > 0)
+        Z = task.rows.sample(task.rows.n, np.random.default_rng(0))[0][weighed]
+        self._svc = self._fitted(task, rbf_kernel(Z, gamma=self.gamma), C, weighed)
         self._rows, self._mean, self._scale = Z, task.rows.mean_, task.rows.scale_
         return self
 

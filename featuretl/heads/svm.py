@@ -22,7 +22,7 @@ from featuretl._validation import (
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._calibration import best_temperature, calibration_of
 from featuretl.heads._fitted import forget
-from featuretl.heads._folds import check_folds, fold_of_rows, judges
+from featuretl.heads._folds import check_folds, folds_to_choose_by, judges
 from featuretl.heads._machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._path import check_grid
 from featuretl.heads._responses import Responses
@@ -69,8 +69,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     n_components : int >= 1, default=1000
         Nystroem features.
     cv : int >= 2, splitter or iterable of (train, test), default=5
-        Folds; see `LinearProbeClassifier`. Where they leave one class to judge by, C is 0.01
-        ("linear") or 1 ("rbf"), and the temperature is not fitted.
+        Folds; see `LinearProbeClassifier`.
     scaling : {"floored", "features", "common"}, default="floored"
         What features are divided by; see `LinearProbeClassifier`.
     class_weight : dict, "balanced" or None, default=None
@@ -207,15 +206,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         self.classes_ = targets.classes
         fold, n_folds = np.full(len(X), -1), 1
         if self._needs_folds():
-            fold, n_folds = fold_of_rows(
-                type(self).__name__,
-                targets,
-                groups,
-                self.cv,
-                self.random_state,
-                X=X,
-                weight=in_loss,
-            )
+            how = (type(self).__name__, targets, groups, self.cv, self.random_state)
+            fold, n_folds = folds_to_choose_by(*how, X, in_loss)
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
             task = Task(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)

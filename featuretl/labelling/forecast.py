@@ -29,7 +29,7 @@ from featuretl.heads.linear import LinearProbeClassifier
 Array = np.ndarray[Any, Any]
 
 _OWNER = "forecast_accuracy"
-_FEWEST = 20
+_FEWEST, _FEWEST_GROUPS = 20, 5
 _SIZES = 7
 # The largest part is learnt from, and the rest says how well.
 _LARGEST = 0.8
@@ -249,10 +249,13 @@ def _checked(X: Array, y: Array, groups: Any) -> Array:
     if X.ndim != 2:
         raise InputError(f"X of {_OWNER} must have the shape (n, d); got {X.shape}.")
     check_length(len(X), "y", len(y))
-    group = joined(read_groups(_OWNER, groups, len(X)), copies_of(X))
-    group = np.arange(len(y)) if group is None else np.unique(group, return_inverse=True)[1]
+    given = read_groups(_OWNER, groups, len(X))
+    group = joined(given, copies_of(X))
+    if group is None or len(np.unique(group)) < _FEWEST_GROUPS:  # too few rows differ
+        group = np.arange(len(y)) if given is None else given
+    group = np.unique(group, return_inverse=True)[1]
     n_classes, n_groups = len(np.unique(y)), int(group.max(initial=-1)) + 1
-    if len(y) < max(_FEWEST, 4 * n_classes) or n_classes < 2 or n_groups < 5:
+    if len(y) < max(_FEWEST, 4 * n_classes) or n_classes < 2 or n_groups < _FEWEST_GROUPS:
         raise InputError(
             f"{_OWNER} needs {_FEWEST} labels, four per class, two classes and five groups at least; "
             f"got {len(y)} labels of {n_classes} classes in {n_groups} groups."

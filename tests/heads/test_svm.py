@@ -21,8 +21,8 @@ def expected_failed_checks(estimator):
 
 @parametrize_with_checks(
     [
-        SVMProbeClassifier(cv=2),
-        SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", cv=2),
+        SVMProbeClassifier(cv=3),
+        SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", cv=3),
         SVMProbeClassifier(0.1, kernel="rbf", gamma="scale", approximate=True, calibrate=False),
     ],
     expected_failed_checks=expected_failed_checks,
