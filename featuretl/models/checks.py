@@ -153,6 +153,9 @@ def _is_range(value: Any) -> bool:
 
 def check_attention(head: Any) -> None:
     """Raise ValueError unless the views of an `AttentionPoolingClassifier` have its columns."""
-    fits = isinstance(head.n_views, (int, np.integer)) and len(head.mean_) * head.n_views == head.n_features_in_
+    fits = (
+        isinstance(head.n_views, (int, np.integer))
+        and len(head.mean_) * head.n_views == head.n_features_in_
+    )
     if not fits:
         raise ValueError("its AttentionPoolingClassifier does not fit its views")
