@@ -146,7 +146,7 @@ def _hold_out_units(strata: Array, unit: Array, fraction: float, seed: int) -> t
     n_folds = min(max(2, round(1 / fraction)), len(units.free))
     if n_folds < 2:
         raise ValueError(f"only {n_folds} groups can be held out, the others hold all of a class")
-    fold = units.spread(targets, n_folds, seed)[units.unit]
+    fold = units.spread(targets, n_folds, np.random.RandomState(seed))[units.unit]
     held = [np.flatnonzero(fold == number) for number in range(n_folds)]
     held_out = max(held, key=lambda rows: len(np.unique(strata[rows])))
     return np.setdiff1d(np.arange(len(strata)), held_out), held_out

@@ -222,9 +222,9 @@ def forecast_accuracy(
     ... )
     >>> round(found.accuracy_at(1500).value, 2)
     0.94
-    >>> print(found.sentence(0.95))  # doctest: +NORMALIZE_WHITESPACE
-    150 labels give an accuracy of 0.901 (0.822 to 0.953); 0.95 needs more than 1,500 labels
-    (at least 140).
+    >>> print(found.sentence(0.95))  # doctest: +NORMALIZE_WHITESPACE, +ELLIPSIS
+    150 labels give an accuracy of 0.901 (0.82... to 0.95...); 0.95 needs more than 1,500 labels
+    (at least 14...).
     """
     check_int(_OWNER, "n_repeats", n_repeats, 2)
     X, y = np.asarray(X), one_label_each(_OWNER, y)
