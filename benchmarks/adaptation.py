@@ -131,7 +131,7 @@ def batch_norm(as_json: bool) -> None:
 
 def _with_statistics_of(domain: Domain, rows: Any, embedded: Any) -> Any:
     """Return embeddings of some images by a backbone with the statistics of others."""
-    from batch_norm import reestimate
+    from batch_norm import reestimate  # type: ignore[import-not-found]
 
     images = domain.images
     with tempfile.TemporaryDirectory() as folder:

@@ -123,6 +123,10 @@ def groups_of(images: ImageList) -> Any:
 
     if images.groups is None:
         return None
-    if None in images.groups:
-        raise InputError("The column of groups must hold one in every row; some are empty.")
+    empty = images.groups.count(None)
+    if empty:
+        raise InputError(
+            f"The column of groups must name a group in every row; {empty:,} of {len(images):,} rows "
+            "have none: fill them in, or leave these rows out."
+        )
     return np.array(images.groups)

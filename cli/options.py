@@ -27,6 +27,14 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
+seed_option = click.option(
+    "--random-state",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of all random draws.",
+)
+
 cache_option = click.option(
     "--cache",
     type=FilePath(file_okay=False),

@@ -15,6 +15,7 @@ from .options import (
     one_or_list,
     resolve_cache,
     runtime_option,
+    seed_option,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     "--finalists", type=click.IntRange(min=1), default=4, show_default=True,
     help="How many see all images; more backbones are halved on samples first.",
 )  # fmt: skip
-@click.option("--random-state", type=int, default=0, show_default=True, help="Draws folds and samples.")  # fmt: skip
+@seed_option
 @devices_option
 @runtime_option
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")

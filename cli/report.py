@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .labels import groups_of, task_columns, truth_of
-from .options import cache_options, json_option, one_or_tasks, resolve_cache
+from .options import cache_options, json_option, one_or_tasks, resolve_cache, seed_option
 
 if TYPE_CHECKING:
     from featuretl.images.sources import ImageList
@@ -65,7 +65,7 @@ _COUNTED = {
     "--weights", type=click.Path(dir_okay=False), metavar="FILE",
     help="The backbone's weights, where the model was trained on a local file of them.",
 )  # fmt: skip
-@click.option("--random-state", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Draws folds and the map.")  # fmt: skip
+@seed_option
 @click.option("--device", default="auto", show_default=True, help="A torch device.")
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
 @cache_options

@@ -16,6 +16,7 @@ from .options import (
     json_option,
     resolve_cache,
     runtime_option,
+    seed_option,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option("--path-column", help="Column of a manifest that holds the paths.")
 @click.option("--label-column", help="Column of a manifest that holds the labels.")
-@click.option("--random-state", type=int, default=0, show_default=True, help="Starts the clusters.")
+@seed_option
 @devices_option
 @runtime_option
 @click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")

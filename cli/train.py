@@ -11,7 +11,14 @@ from typing import Any
 import click
 
 from .labels import check_columns, groups_of, labels_of, typed_table
-from .options import cache_options, json_option, label_options, one_or_list, resolve_cache
+from .options import (
+    cache_options,
+    json_option,
+    label_options,
+    one_or_list,
+    resolve_cache,
+    seed_option,
+)
 
 
 class AutoNoneOrShare(click.ParamType):
@@ -66,10 +73,7 @@ class AutoNoneOrShare(click.ParamType):
     "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
     help="What does not fit in is left out.",
 )  # fmt: skip
-@click.option(
-    "--random-state", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
-    help="Draws the splits, and all that is random in training.",
-)  # fmt: skip
+@seed_option
 @click.option(
     "--novelty/--no-novelty", default=True, show_default=True,
     help="Keep embeddings of up to 2,000 training images, for predict --novelty.",

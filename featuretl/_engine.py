@@ -119,7 +119,7 @@ class _Prepared:
     error: str | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Batch:
     """Images that went through a thread, and the keys and embeddings of those that have one.
 

@@ -77,27 +77,14 @@ def label_text(value: Any) -> str | None:
 def some_labels(owner: str, y: Any, name: str = "y", *, minus_one: bool = False) -> Labels:
     """Return the labels of the rows that have one, and which rows these are.
 
-    Parameters
-    ----------
-    owner, name : str
-        Whose parameter `y` is, and its name, for errors.
-    y : list, tuple, ndarray, sparse matrix, or Series, Index, array or frame of pandas, polars, pyarrow
-        None, NaN, NaT, pandas.NA, masked values and empty text are gaps.
-    minus_one : bool, default=False
-        The number -1 is a gap, too, as in scikit-learn's semi-supervised estimators.
+    `y` is a list, tuple, array or sparse matrix, or a column or frame of pandas, polars or pyarrow;
+    `owner` and `name` are named in errors. None, NaN, NaT, pandas.NA, masked values and empty text
+    are gaps; with `minus_one` the number -1 is one, too, as in scikit-learn's semi-supervised
+    estimators. Raises InputError if `y` is no column of labels, or mixes text, truth values and numbers.
 
-    Raises
-    ------
-    InputError
-        If `y` is no column of labels, or mixes text, truth values and numbers.
-
-    Examples
-    --------
     >>> values, known = some_labels("Head", ["one", float("nan"), -1, "two"], minus_one=True)
     >>> values.tolist(), known.tolist()
     (['one', 'two'], [True, False, False, True])
-    >>> some_labels("Head", [3, None, 4]).values.dtype.kind
-    'i'
     """
     if y is None:
         raise InputError(f"{owner} requires {name} to be passed, but the target {name} is None.")
@@ -113,13 +100,8 @@ def some_labels(owner: str, y: Any, name: str = "y", *, minus_one: bool = False)
 def all_labels(owner: str, y: Any, name: str = "y", *, instead: str = "") -> Array:
     """Return the labels of all rows, in their own type; see `some_labels`.
 
-    Raises
-    ------
-    InputError
-        If rows have no label, which are counted; `instead` says what else can be done about them.
+    Raises InputError if rows have no label, which are counted; `instead` says what else can be done.
 
-    Examples
-    --------
     >>> all_labels("Head", ["one", None, "two", ""])
     Traceback (most recent call last):
     ...
@@ -153,10 +135,7 @@ def one_label_each(owner: str, y: Any, name: str = "y") -> Array:
 def all_numbers(owner: str, y: Any, name: str = "y") -> Array:
     """Return the targets of a regression, (n,) or (n, n_outputs), float64; see `some_labels`.
 
-    Raises
-    ------
-    InputError
-        If `y` holds something else than numbers, or rows without a finite one, which are counted.
+    Raises InputError for rows without a finite number, which are counted, and for other labels.
     """
     values, known = some_labels(owner, y, name)
     if values.dtype.kind not in "buifOU" or values.ndim > 2:
@@ -206,15 +185,9 @@ def codes_of(
     """Return the position in `classes` of each label (n,), as `some_labels` returns them.
 
     A label means the class of its value (1 and 1.0 are one number), else that of its text, else the
-    only one that differs in how a whole number ("1", "1.0") or a truth value is written.
+    only one that differs in how a whole number ("1", "1.0") or a truth value is written. Raises
+    InputError if labels are `unknown`: which class lacks them, in words.
 
-    Raises
-    ------
-    InputError
-        If labels are `unknown`: which class lacks them, in words.
-
-    Examples
-    --------
     >>> codes_of("Head", np.array([1.0, 2.0, 1.0]), np.array(["1", "2"]))
     array([0, 1, 0])
     """
@@ -232,7 +205,7 @@ def codes_of(
         known = printable(", ".join(map(str, classes.tolist()[:20])))
         raise InputError(
             f"{name} of {owner} holds {len(lost)} classes that {unknown}, such as "
-            f"{printable(repr(lost[0]))}; known are {known}."
+            f"{printable(repr(lost[0]))}; it knows {known}."
         )
     return np.array(codes, int)[position]
 

@@ -70,9 +70,36 @@ def check_share(owner: str, name: str, value: Any) -> None:
     raise parameter_error(owner, name, "a number in (0, 1]", value)
 
 
+def is_word(value: Any, *words: str) -> bool:
+    """Return whether `value` is one of these words; arrays are none.
+
+    >>> is_word("cv", "cv"), is_word(["cv"], "cv")
+    (True, False)
+    """
+    return isinstance(value, str) and value in words
+
+
+def random_generator(owner: str, random_state: Any) -> Any:
+    """Return scikit-learn's generator of a `random_state`; raises ParameterError for what is none."""
+    from sklearn.utils import check_random_state
+
+    try:
+        return check_random_state(random_state)
+    except (ValueError, TypeError) as error:
+        expected = "None, an int from 0 to 2**32 - 1, or a numpy.random.RandomState"
+        raise parameter_error(owner, "random_state", expected, random_state) from error
+
+
+def check_estimator_parameter(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is an estimator, with `fit` and `get_params`, or None."""
+    is_estimator = hasattr(value, "fit") and hasattr(value, "get_params")
+    if value is not None and (not is_estimator or isinstance(value, type)):
+        raise parameter_error(owner, name, "a scikit-learn estimator or None", value)
+
+
 def check_bool(owner: str, name: str, value: Any) -> None:
-    """Raise ParameterError unless `value` is True or False."""
-    if not isinstance(value, bool):
+    """Raise ParameterError unless `value` is True or False, or numpy's."""
+    if type(value).__name__ not in ("bool", "bool_"):
         raise parameter_error(owner, name, "True or False", value)
 
 

@@ -33,7 +33,7 @@ from featuretl.store.store import EmbeddingStore
 ON_ERROR = ("raise", "nan")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Extraction:
     """The embeddings of a sequence of images; what `extract` returns.
 

@@ -30,7 +30,7 @@ import numpy as np
 
 import featuretl
 from featuretl._files import open_local
-from featuretl._validation import as_utf8, printable
+from featuretl._validation import as_path, as_utf8, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction import Extraction
 from featuretl.images.sources import ImageList
@@ -157,7 +157,9 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
 
 def check_output(path: str | os.PathLike[str], endings: tuple[str, ...] = ENDINGS) -> Path:
     """Return `path` if embeddings can be written there; raise ParameterError otherwise."""
-    target = Path(path)
+    target = as_path(path) and Path(path)
+    if target is None:
+        raise ParameterError(f"The output must be the path of a file; got {printable(repr(path))}.")
     if target.suffix not in endings:
         raise ParameterError(
             f"The output must end in {', '.join(endings)}; got {printable(target)!r}."

@@ -37,7 +37,7 @@ BATCH = 1024
 TAG_THRESHOLD = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Predictions:
     """What a model says of a batch of n images.
 
@@ -153,7 +153,7 @@ def evaluate_model(
         If lengths differ, `y` holds a class or a task that the model does not know, or no image can
         be read.
     """
-    check_takes_images(model)
+    check_takes_images(model, other_media=True)
     owner = "evaluate_model"
     images = as_images(images, owner)
     groups = read_groups(owner, groups, len(images))
@@ -310,9 +310,17 @@ def predict_batch(
     return replace(part, failures=failures)
 
 
-def check_takes_images(model: Any) -> None:
-    """Raise InputError unless a model takes images and its classes are one list."""
+def check_takes_images(model: Any, other_media: bool = False) -> None:
+    """Raise InputError unless a model takes images and its classes are one list.
+
+    With `other_media`, a pipeline that begins with a `MediaEmbedder` will do.
+    """
     first, last = _ends_of(model)
+    if hasattr(first, "medium") and not other_media:
+        raise InputError(
+            f"The model must predict from images; got a pipeline of {type(first).__name__}: use "
+            "evaluate_model and predict, or write_report on the matrix of its embeddings."
+        )
     if not hasattr(first, "_tuned") and not (first is not last and hasattr(first, "extract")):
         raise InputError(
             f"The model must predict from images; got a {type(model).__name__} that does not: use "
@@ -388,7 +396,9 @@ def _novelty(detector: Any, images: Sequence[Any], ok: Array) -> Array | None:
     if detector is None:
         return None
     readable = [images[i] for i in np.flatnonzero(ok).tolist()]
-    return detector[-1].novelty(detector[0].transform(readable)) if readable else np.zeros(0)
+    if not readable:
+        return np.zeros(0)
+    return detector[-1].novelty(np.asarray(detector[0].transform(readable)))
 
 
 def _by_halves(model: Any, images: Sequence[Any]) -> Predictions:

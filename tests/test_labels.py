@@ -200,7 +200,7 @@ def test_frames_are_indicators(of):
         [["a", 1], ["b"]], "text", b"bytes", {"a", "b"}, {"a": 1}, 5, np.array(5), object(), None,
         pd.DataFrame({"a": [1]})[[]], pa.table({"a": [1], "b": [2]}).rename_columns(["a", "a"]),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_is_no_column_of_labels_is_one_sentence(y):
     with pytest.raises(InputError):

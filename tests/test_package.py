@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -280,3 +281,18 @@ def test_start_up_is_light(code):
         subprocess.run([sys.executable, "-c", f"{code}; {check}"], check=True, capture_output=True)
         seconds.append(time.monotonic() - started)
     print(f"start-up: {min(seconds):.2f} s")  # a time is told, never a reason to fail
+
+
+def test_results_that_hold_arrays_are_compared_by_identity():
+    """The comparison that dataclass writes would raise: arrays are compared element by element."""
+    arrays = re.compile(r"Array|ndarray|Tensor|DataFrame|Bunch")
+    for path in sorted((ROOT / "featuretl").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            decorators = map(ast.unparse, getattr(node, "decorator_list", []))
+            said = next((text for text in decorators if text.startswith("dataclass")), None)
+            if said is None or not isinstance(node, ast.ClassDef):
+                continue
+            fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
+            kinds = [ast.unparse(field.annotation) for field in fields]
+            holds = any(arrays.search(kind) and "Callable" not in kind for kind in kinds)
+            assert not holds or "eq=False" in said, f"{path.name}: {node.name}"

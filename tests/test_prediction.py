@@ -80,7 +80,7 @@ def test_scores_are_those_of_the_predictions(tiny, photos, labels):
 
 def test_groups_widen_the_intervals_of_every_task(tiny, photos, labels, with_bad, shared_cache):
     y = [*labels[:20], *labels[:4]]  # four mistakes
-    series = ["a", "b", "c", "d"] * 6
+    series = ["a"] * 6 + ["b"] * 6 + ["c"] * 6 + ["d"] * 6
     alone = evaluate_model(tiny, photos, y).intervals["accuracy"]
     together = evaluate_model(tiny, photos, y, groups=series).intervals["accuracy"]
     assert together[1] - together[0] > 1.1 * (alone[1] - alone[0])
@@ -535,3 +535,16 @@ def test_several_labels_are_taken_as_numbers_names_or_an_indicator(photos, share
         evaluate_model(model, photos, [[7], *rows[1:]])
     with pytest.raises(InputError, match="no label in 1 of 24 rows"):
         evaluate_model(model, photos, [None, *rows[1:]])
+
+
+@pytest.mark.parametrize("of", ["polars", pd.DataFrame, pa.table, dict])
+def test_tasks_are_taken_from_every_frame(of, photos, labels, shared_cache):
+    of = pytest.importorskip("polars").DataFrame if of == "polars" else of
+    codes = [int(label == "temple") for label in labels]
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
+    table = of({"what": [None, *labels[1:]], "code": codes, "light": np.arange(24) / 7})
+    model = make_pipeline(embedder, MultiTaskHead()).fit(photos, table)
+    other = of({"what": [*labels[:-1], ""], "code": [None, *map(float, codes[1:])]})
+    found = evaluate_model(model, photos, other, n_bootstrap=0).tasks
+    assert [found[name].n for name in ("what", "code")] == [23, 23]
+    assert [found[name].scores["accuracy"] > 0.5 for name in ("what", "code")] == [True, True]

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from featuretl._labels import one_label_each
 from featuretl._uncertainty import Gain, gain_of
-from featuretl._validation import check_option
+from featuretl._validation import check_estimator_parameter, check_option, random_generator
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
 from featuretl.adaptation.maps import METHODS, align, mapped
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._fitted import forget
 from featuretl.heads._folds import check_folds, fold_of_rows
 from featuretl.heads._groups import read_groups
-from featuretl.heads._targets import Targets
+from featuretl.heads._targets import Targets, as_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ Array = np.ndarray[Any, Any]
 _TRIED = ("none", "moments")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Adaptation:
     """What `DomainAdapter(method="auto")` chose, and on what evidence; printed it is `explain()`.
 
@@ -254,7 +253,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return source
 
     def _read(self, X: Any, reset: bool) -> Array:
-        found: Array = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32))
+        found: Array = as_matrix(self, X, reset=reset, dtype=(np.float64, np.float32))
         return found
 
     def _decide(self, source: Array, y: Any, target: Array, groups: Any) -> Adaptation:
@@ -262,7 +261,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise InputError("DomainAdapter(method='auto') needs y, the classes of the source.")
         y = one_label_each(type(self).__name__, y)
         check_classification_targets(y)
-        rng = check_random_state(self.random_state)
+        rng = random_generator(type(self).__name__, self.random_state)
         group = read_groups(type(self).__name__, groups, len(source))
         gap = domain_gap(source, target, y, groups=groups, random_state=rng)
         if not gap.is_clear:
@@ -297,6 +296,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Return what a head that learnt from X says of `rows` of the other domain."""
         alignment = align(method, X, other)
         head = LinearProbeClassifier(class_weight="balanced")
+        check_estimator_parameter(type(self).__name__, "estimator", self.estimator)
         head = head if self.estimator is None else clone(self.estimator)
         head.fit(mapped(alignment.source, X), codes)
         found: Array = np.asarray(head.predict(mapped(alignment.target, rows)))

@@ -13,12 +13,11 @@ from scipy.optimize import nnls
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_consistent_length
 
 from featuretl._labels import one_label_each
 from featuretl._uncertainty import CONFIDENCE, interval_of_share, standard_error
-from featuretl._validation import check_int
+from featuretl._validation import check_int, random_generator
 from featuretl.exceptions import InputError
 from featuretl.heads._groups import group_names, read_groups
 from featuretl.heads._rows import check_finite
@@ -139,7 +138,7 @@ def domain_gap(
     (False, True)
     """
     check_int("domain_gap", "cv", cv, 2)
-    rng = check_random_state(random_state)
+    rng = random_generator("domain_gap", random_state)
     S, T = read_domains(X, X_target)
     y = None if y is None else one_label_each("domain_gap", y)
     check_consistent_length(S, y)

@@ -12,7 +12,7 @@ from featuretl.exceptions import BackboneError
 _GEM_P, _GEM_EPS = 3.0, 1e-6
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Features:
     """What one layer gives, whatever its layout.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featuretl._validation import check_bool, check_option, parameter_error
+from featuretl._validation import check_bool, check_option, is_word, parameter_error
 from featuretl.backbones.views import check_views
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class BackboneSpec:
             raise parameter_error(owner, "backbone", "the name of a timm model", name)
         if not isinstance(weights, (str, os.PathLike)):
             raise parameter_error(owner, "weights", "'auto', 'random' or a path", weights)
-        if weights not in ("auto", "random"):
+        if not is_word(weights, "auto", "random"):
             weights = Path(weights).expanduser().absolute()
             if not weights.is_file():
                 raise parameter_error(
@@ -63,8 +64,11 @@ class BackboneSpec:
                     "'auto', 'random' or the path of an existing file",
                     str(weights),
                 )
-        several = tuple(layers) if isinstance(layers, (list, tuple)) else (layers,)
-        if not several or not all(_is_layer(layer) for layer in several):
+        listed = layers if isinstance(layers, (list, tuple)) else (layers,)
+        several = tuple(int(layer) if _is_number(layer) else layer for layer in listed)
+        if not several or not all(
+            isinstance(layer, (int, str)) and not isinstance(layer, bool) for layer in several
+        ):
             expected = "'pre_logits', a layer's number or name, or a list of these"
             raise parameter_error(owner, "layers", expected, layers)
         check_option(owner, "pooling", pooling, POOLINGS)
@@ -73,7 +77,7 @@ class BackboneSpec:
         if precision == "auto":
             precision = "float32"  # nothing lower gives the same embeddings to cosine 0.9999
         views = check_views(owner, views)
-        return cls(name, str(weights), several, pooling, normalize, precision, views)
+        return cls(name, str(weights), several, pooling, bool(normalize), precision, views)
 
     def load(self, device: Any = "auto") -> Backbone:
         """Load it; the last two networks stay in memory."""
@@ -86,5 +90,5 @@ class BackboneSpec:
         return asdict(self)
 
 
-def _is_layer(layer: Any) -> bool:
-    return isinstance(layer, (int, str)) and not isinstance(layer, bool)
+def _is_number(layer: Any) -> bool:
+    return isinstance(layer, numbers.Integral) and not isinstance(layer, bool)

@@ -251,7 +251,7 @@ def _in_python(model: Any, images: Sequence[Any], names: list[str]) -> dict[str,
     if hasattr(twin, "_tuned"):
         twin._cached = False  # what the cache keeps is rounded to float16
     else:
-        rows = twin[0].transform(images)
+        rows: Any = np.asarray(twin[0].transform(images))
         twin, images = twin[1:], rows
     methods = {
         "decision": "decision_function",

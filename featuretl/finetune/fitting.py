@@ -16,9 +16,9 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 
 from featuretl._progress import step_bar
+from featuretl._validation import random_generator
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import Strength
 from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
@@ -47,7 +47,7 @@ _MOST_BLOCKS = 3
 _SEARCH_SHARE = 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Problem:
     """What is to be learnt from n images.
 
@@ -108,7 +108,7 @@ class Fitting:
         self._groups = read_groups(self._owner, groups, len(images))
         self._began = time.monotonic()
         self.rows = np.arange(len(images))
-        self.seed = int(check_random_state(p.random_state).randint(2**31 - 1))
+        self.seed = int(random_generator(self._owner, p.random_state).randint(2**31 - 1))
         self._store = resolve_store(p.cache, self._owner)
         self._n_jobs = joblib.effective_n_jobs(-1 if p.n_jobs is None else p.n_jobs)
         self.backbone = spec.load(p.device)

@@ -52,7 +52,7 @@ class Training:
     seconds: float | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """What to train, on what.
 
@@ -77,7 +77,7 @@ class Task:
     held_out: np.ndarray | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class State:
     """Where training stands after an epoch: what a checkpoint holds besides the network."""
 

@@ -35,7 +35,7 @@ def check_parameters(estimator: Any) -> None:
         check_option(owner, name, getattr(p, name), options)
     if not callable(p.augment):
         check_option(owner, "augment", p.augment, ("auto", *STRENGTHS))
-    if p.cache_trunk != "auto" and not isinstance(p.cache_trunk, bool):
+    if p.cache_trunk not in ("auto", True, False):
         raise parameter_error(owner, "cache_trunk", "'auto', True or False", p.cache_trunk)
     for name, minimum in (("epochs", 1), ("head_epochs", 0), ("batch_size", 1)):
         check_int(owner, name, getattr(p, name), minimum)

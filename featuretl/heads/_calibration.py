@@ -43,10 +43,10 @@ def best_temperature(logits: Array, target: Array, weight: Array, expected: floa
 
     >>> logits = 10 * np.array([[1.0], [1.0], [1.0], [-1.0]])
     >>> target = np.array([[1], [1], [0], [0]])
-    >>> round(best_temperature(logits, target, np.ones(4)), 1)
-    2.6
-    >>> round(best_temperature(np.tile(logits, (99, 1)), np.tile(target, (99, 1)), np.ones(396)), 1)
-    9.1
+    >>> few = best_temperature(logits, target, np.ones(4))
+    >>> many = best_temperature(logits, target, np.full(4, 99.0))
+    >>> bool(2 < few < 3), bool(8 < many < 10)
+    (True, True)
     """
 
     def loss(shift: float) -> float:

@@ -20,6 +20,8 @@ def forget(estimator: Any, *private: str, keep: Sequence[str] = ()) -> None:
     keep : sequence of str, default=()
         Names of attributes that stay.
     """
+    if not hasattr(estimator, "n_features_in_"):
+        return  # never fitted; what is there is a subclass's
     for name in list(vars(estimator)):
         is_fitted = name.endswith("_") and not name.startswith("_")
         if (is_fitted or name in private) and name not in keep:

@@ -20,9 +20,8 @@ from sklearn.model_selection import (
     StratifiedShuffleSplit,
     check_cv,
 )
-from sklearn.utils import check_random_state
 
-from featuretl._validation import check_int, parameter_error
+from featuretl._validation import check_int, parameter_error, random_generator
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._groups import copies_of, group_names, joined, read_groups, taken
 from featuretl.heads._targets import Targets
@@ -66,7 +65,7 @@ def fold_of_rows(
         Once, if there are fewer folds than asked for, or a class cannot be held out and learned.
     """
     n = len(targets.codes)
-    group = read_groups(owner, groups, n)
+    group, random_state = read_groups(owner, groups, n), random_generator(owner, random_state)
     rows = np.arange(n) if weight is None else np.flatnonzero(weight > 0)
     kept = Targets(targets.classes, targets.codes[rows])
     if isinstance(cv, numbers.Integral):
@@ -80,10 +79,26 @@ def fold_of_rows(
     fold[rows] = np.unique(np.append(found, -1), return_inverse=True)[1][:-1] - 1
     if said and not judges(targets, fold):
         only = targets.classes[targets.codes[fold >= 0][0]].item()
-        said.append(f"Only class {only!r} can be held out: too little to choose anything by.")
+        how = "on folds of single rows" if group is not None else "by default"
+        said.append(
+            f"Only class {only!r} can be held out: too little to judge by, and what must be chosen is "
+            f"chosen {how}."
+        )
     if said:
-        warnings.warn(" ".join(said), FeatureTLWarning, stacklevel=3)
+        warnings.warn(" ".join(said), FeatureTLWarning, stacklevel=4)
     return fold, int(fold.max()) + 1
+
+
+def folds_to_choose_by(
+    owner: str, targets: Targets, groups: Any, cv: Any, random_state: Any, X: Array, weight: Array
+) -> tuple[Array, int]:
+    """Return the folds of `fold_of_rows`; where these hold out one class only, folds of single rows."""
+    found = fold_of_rows(owner, targets, groups, cv, random_state, X=X, weight=weight)
+    if groups is None or not isinstance(cv, numbers.Integral) or judges(targets, found[0]):
+        return found
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FeatureTLWarning)
+        return fold_of_rows(owner, targets, None, cv, random_state, X=X, weight=weight)
 
 
 def judges(targets: Targets, fold: Array) -> bool:
@@ -131,7 +146,7 @@ def _hold_out_units(strata: Array, unit: Array, fraction: float, seed: int) -> t
     n_folds = min(max(2, round(1 / fraction)), len(units.free))
     if n_folds < 2:
         raise ValueError(f"only {n_folds} groups can be held out, the others hold all of a class")
-    fold = units.spread(targets, n_folds, seed)[units.unit]
+    fold = units.spread(targets, n_folds, np.random.RandomState(seed))[units.unit]
     held = [np.flatnonzero(fold == number) for number in range(n_folds)]
     held_out = max(held, key=lambda rows: len(np.unique(strata[rows])))
     return np.setdiff1d(np.arange(len(strata)), held_out), held_out
@@ -171,7 +186,7 @@ class _Units:
                 fold[self.unit[rows[test]]] = number
         else:
             counts = self.counts.tocsr()[self.free]
-            fold[self.free] = _spread(counts, n_folds, check_random_state(random_state))
+            fold[self.free] = _spread(counts, n_folds, random_state)
         return self._released(fold)
 
     def _released(self, fold: Array) -> Array:
@@ -261,11 +276,11 @@ def _possible_folds(units: _Units, targets: Targets, noun: str) -> tuple[int, st
     if targets.multilabel:
         return limits[0]
     held_by, values = units.counts.coords
-    sizes = np.where(units.holders > 0, units.holders, n + 1)
-    sizes[values[np.isin(held_by, units.always)]] = n + 1  # always trained on
+    sizes = np.bincount(targets.codes, minlength=len(targets.classes))
+    sizes[sizes == 0] = len(targets.codes) + 1
+    sizes[values[np.isin(held_by, units.always)]] = len(targets.codes) + 1  # always trained on
     small = targets.classes.tolist()[sizes.argmin()]
-    verb = "lies in" if noun == "groups" else "has"
-    limits.append((int(sizes.min()), f"class {small!r} {verb} {sizes.min()} {noun}"))
+    limits.append((int(sizes.min()), f"class {small!r} has {sizes.min()} rows"))
     return min(limits, key=lambda limit: limit[0])
 
 

@@ -108,7 +108,7 @@ class Nystrom(Linear):
 
     def values(self, X: Array) -> Array:
         """Return decision values of raw rows."""
-        features = self._map.transform((X - self._mean) / self._scale)
+        features = np.asarray(self._map.transform((X - self._mean) / self._scale))
         return features.astype(self.coef.dtype) @ self.coef.T + self.intercept
 
     def _features(self, rows: Rows) -> Rows:
@@ -118,7 +118,9 @@ class Nystrom(Linear):
             gamma=self.gamma, n_components=len(landmarks), random_state=self._seed
         ).fit(landmarks)
         features = np.empty((rows.n, len(landmarks)), rows.dtype)
-        rows.sweep(lambda where, Z: features.__setitem__(where, self._map.transform(Z)), size)
+        rows.sweep(
+            lambda where, Z: features.__setitem__(where, np.asarray(self._map.transform(Z))), size
+        )
         return rows.replaced_by(features)
 
 
@@ -143,8 +145,10 @@ class Exact:
 
     def fit(self, task: Task, C: float) -> Exact:
         """Fit all rows, and keep those that support the decision."""
-        Z = task.rows.sample(task.rows.n, np.random.default_rng(0))[0]
-        self._svc = self._fitted(task, rbf_kernel(Z, gamma=self.gamma), C, np.arange(len(Z)))
+        # libsvm drops rows of weight 0, and then numbers its support vectors without them.
+        weighed = np.flatnonzero(task.weight > 0)
+        Z = task.rows.sample(task.rows.n, np.random.default_rng(0))[0][weighed]
+        self._svc = self._fitted(task, rbf_kernel(Z, gamma=self.gamma), C, weighed)
         self._rows, self._mean, self._scale = Z, task.rows.mean_, task.rows.scale_
         return self
 

@@ -81,7 +81,7 @@ def check_grid(owner: str, Cs: Any) -> None:
     """Raise ParameterError unless `Cs` is "auto" or numbers > 0."""
     if isinstance(Cs, str) and Cs == "auto":
         return
-    grid = np.atleast_1d(np.asarray(Cs))
+    grid = np.asarray(Cs)
     if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
         raise parameter_error(owner, "Cs", "'auto' or numbers > 0", Cs)
 

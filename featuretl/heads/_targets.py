@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn import config_context
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import column_or_1d
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
 from featuretl._labels import all_labels, codes_of, codes_of_sets, is_label_sets
+from featuretl._validation import parameter_error
 from featuretl.exceptions import InputError
 from featuretl.heads.sharded import ShardedMatrix
 
@@ -72,14 +74,21 @@ def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1
     if isinstance(X, ShardedMatrix):
         read_matrix(estimator, X[:min_rows], reset=reset, min_rows=min_rows)
         return X  # type: ignore[return-value]  # what is done with it goes through blocks
-    return validate_data(
-        estimator,
-        X,
-        reset=reset,
-        dtype=FLOATS,
-        ensure_all_finite=False,
-        ensure_min_samples=min_rows,
-    )
+    options = {"dtype": FLOATS, "ensure_all_finite": False, "ensure_min_samples": min_rows}
+    return as_matrix(estimator, X, reset=reset, **options)
+
+
+def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
+    """Return what scikit-learn's `validate_data` makes of X (n, d), always as a NumPy array.
+
+    Heads compute with NumPy, whatever the array library of X, and whether or not scikit-learn
+    dispatches to it.
+    """
+    if hasattr(X, "detach"):  # a tensor of PyTorch
+        X = X.detach().cpu()
+        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
+    with config_context(array_api_dispatch=False):
+        return validate_data(estimator, X, **options)
 
 
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:
@@ -202,9 +211,27 @@ def loss_weight(
     if isinstance(class_weight, str) and class_weight == "balanced":
         factors = weight.sum() / (np.count_nonzero(size) * np.where(size > 0, size, np.inf))
     else:
-        y = targets.classes[targets.codes]
-        factors = compute_class_weight(class_weight, classes=targets.classes, y=y)
+        factors = _class_factors(type(estimator).__name__, class_weight, targets.classes)
     return (weight * factors[targets.codes])[:, None]
+
+
+def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
+    """Return the factor of each class, 1 for those that `class_weight` does not name."""
+    named = {} if class_weight is None else class_weight
+    if not isinstance(named, Mapping) or not all(map(_is_weight, named.values())):
+        expected = "None, 'balanced', or a dict of classes to numbers >= 0"
+        raise parameter_error(owner, "class_weight", expected, class_weight)
+    known = set(classes.tolist())
+    if not known <= set(named) and not set(named) <= known:  # a misspelt class, as in scikit-learn
+        raise parameter_error(
+            owner, "class_weight", f"of classes in y, {classes.tolist()}", class_weight
+        )
+    return np.array([float(named.get(name, 1.0)) for name in classes.tolist()])
+
+
+def _is_weight(value: Any) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and 0 <= float(value) < np.inf
 
 
 def is_positive(value: Any) -> bool:

@@ -12,11 +12,11 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_bool, check_int, check_option, parameter_error
+from featuretl._validation import check_bool, check_int, check_option, is_word, parameter_error
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._calibration import best_temperature, calibration_of, log_loss_of_rows
 from featuretl.heads._fitted import forget
-from featuretl.heads._folds import check_folds, fold_of_rows, judges
+from featuretl.heads._folds import check_folds, folds_to_choose_by, judges
 from featuretl.heads._lbfgs import Solution
 from featuretl.heads._linear import LinearProblem, Loss, Spectrum
 from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
@@ -65,8 +65,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         fallen twice in a row, then tries four values within a decade of the peak.
     cv : int >= 2, splitter or iterable of (train, test), default=5
         Folds; a number makes them stratified by class and never splits equal rows or, with `groups`
-        in `fit`, a group. Fewer, with a warning, where a class has fewer rows or groups; a class in a
-        single group is never held out, and where that leaves one class to judge by C is 0.03.
+        in `fit`, a group. Fewer, with a warning, where a class has fewer rows, or groups are fewer; a class in a
+        single group is never held out; where that leaves one class to judge by, folds of rows are used.
     scoring : {"log_loss", "accuracy"}, default="log_loss"
         What ``C="cv"`` optimises, averaged over folds. The log-loss has no ties and gives the
         better probabilities; multi-label accuracy is the fraction of right rows x labels, and of
@@ -324,16 +324,14 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         if self.C != "cv" and not self.calibrate:
             return
         target, columns, loss = _as_columns(targets)
-        fold, n_folds = fold_of_rows(
-            type(self).__name__, targets, groups, self.cv, self.random_state,
-            X=rows.source, weight=in_loss.max(axis=1),
-        )  # fmt: skip
+        how = (type(self).__name__, targets, groups, self.cv, self.random_state)
+        fold, n_folds = folds_to_choose_by(*how, rows.source, in_loss.max(axis=1))
         folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
         self._cross_validate(folds, spectrum, judges(targets, fold))
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if self.C != "cv" and not is_positive(self.C):
+        if not is_word(self.C, "cv") and not is_positive(self.C):
             raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
         check_grid(owner, self.Cs)
         check_folds(owner, self.cv)

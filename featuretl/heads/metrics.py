@@ -15,11 +15,11 @@ from sklearn.metrics import (
     r2_score,
     root_mean_squared_error,
 )
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 
 from featuretl._labels import all_labels, all_numbers, codes_of, one_label_each
 from featuretl._uncertainty import RESAMPLES
-from featuretl._validation import check_int, check_option
+from featuretl._validation import check_int, check_option, random_generator
 from featuretl.exceptions import InputError
 from featuretl.heads._calibration import expected_calibration_error
 from featuretl.heads._groups import read_groups
@@ -124,7 +124,7 @@ def metrics_report(
     if n_bootstrap:
         codes = read_groups(_OWNER, groups, len(y))
         numbers = np.arange(len(y)) if codes is None else codes
-        seed = check_random_state(random_state).randint(2**31)
+        seed = random_generator(_OWNER, random_state).randint(2**31)
         intervals = intervals_of(
             task, (y, y_pred, y_score), score, numbers, confidence, n_bootstrap, seed
         )

@@ -11,7 +11,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._labels import all_numbers
-from featuretl._validation import check_option, parameter_error
+from featuretl._validation import check_option, is_word, parameter_error
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._fitted import forget
 from featuretl.heads._folds import fold_of_rows
@@ -171,11 +171,11 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         owner = type(self).__name__
         check_option(owner, "scaling", self.scaling, SCALINGS)
-        if self.alpha != "loo" and not is_positive(self.alpha):
+        if not is_word(self.alpha, "loo") and not is_positive(self.alpha):
             raise parameter_error(owner, "alpha", "a number > 0 or 'loo'", self.alpha)
         if isinstance(self.alphas, str) and self.alphas == "auto":
             return
-        grid = np.atleast_1d(np.asarray(self.alphas))
+        grid = np.asarray(self.alphas)
         if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
             raise parameter_error(owner, "alphas", "'auto' or numbers > 0", self.alphas)
 

@@ -7,15 +7,21 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_bool, check_option, parameter_error
+from featuretl._validation import (
+    check_bool,
+    check_option,
+    is_word,
+    parameter_error,
+    random_generator,
+)
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._calibration import best_temperature, calibration_of
 from featuretl.heads._fitted import forget
-from featuretl.heads._folds import check_folds, fold_of_rows, judges
+from featuretl.heads._folds import check_folds, folds_to_choose_by, judges
 from featuretl.heads._machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._path import check_grid
 from featuretl.heads._responses import Responses
@@ -59,8 +65,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         What ``C="cv"`` tries: "auto" walks up the decades from 1e-5 to 10 and refines around the
         peak; for `SVC` it tries 0.1, 1, 10 and 100.
     cv : int >= 2, splitter or iterable of (train, test), default=5
-        Folds; see `LinearProbeClassifier`. Where they leave one class to judge by, C is 0.01
-        ("linear") or 1 ("rbf"), and the temperature is not fitted.
+        Folds; see `LinearProbeClassifier`.
     scaling : {"floored", "features", "common"}, default="floored"
         What features are divided by; see `LinearProbeClassifier`.
     class_weight : dict, "balanced" or None, default=None
@@ -193,15 +198,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         self.classes_ = targets.classes
         fold, n_folds = np.full(len(X), -1), 1
         if self._needs_folds():
-            fold, n_folds = fold_of_rows(
-                type(self).__name__,
-                targets,
-                groups,
-                self.cv,
-                self.random_state,
-                X=X,
-                weight=in_loss,
-            )
+            how = (type(self).__name__, targets, groups, self.cv, self.random_state)
+            fold, n_folds = folds_to_choose_by(*how, X, in_loss)
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
             task = Task(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
@@ -226,9 +224,9 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if self.C != "cv" and not is_positive(self.C):
+        if not is_word(self.C, "cv") and not is_positive(self.C):
             raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
-        if self.gamma not in ("cv", "scale") and not is_positive(self.gamma):
+        if not is_word(self.gamma, "cv", "scale") and not is_positive(self.gamma):
             raise parameter_error(owner, "gamma", "a number > 0, 'scale' or 'cv'", self.gamma)
         check_option(owner, "scaling", self.scaling, SCALINGS)
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
@@ -294,7 +292,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             gammas = [factor / d for factor in (_AUTO_GAMMAS if self.gamma == "cv" else (1.0,))]
         if not self.approximated_:
             return [Exact(self.tol, gamma) for gamma in gammas]
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        seed = random_generator(type(self).__name__, self.random_state).randint(2**31 - 1)
         return [Nystrom(self.tol, gamma, _N_COMPONENTS, seed) for gamma in gammas]
 
     def _is_approximated(self, n: int) -> bool:

@@ -16,14 +16,13 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import (
     check_is_fitted,
     has_fit_parameter,
-    validate_data,
 )
 
-from featuretl._validation import check_int, check_option
+from featuretl._validation import check_estimator_parameter, check_int, check_option
 from featuretl.exceptions import InputError
 from featuretl.heads._fitted import forget
 from featuretl.heads._groups import read_groups
-from featuretl.heads._targets import ScoreMixin, read_targets, read_weight
+from featuretl.heads._targets import ScoreMixin, as_matrix, read_targets, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]
@@ -260,6 +259,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         return averaged
 
     def _head(self) -> Any:
+        check_estimator_parameter(type(self).__name__, "estimator", self.estimator)
         return LinearProbeClassifier() if self.estimator is None else clone(self.estimator)
 
     def __sklearn_tags__(self) -> Tags:
@@ -273,7 +273,7 @@ def by_view(estimator: Any, X: Any, n_views: int, reset: bool) -> Array:
     """Return rows (n, n_views x d) as (n, n_views, d)."""
     owner = type(estimator).__name__
     check_int(owner, "n_views", n_views, 1)
-    X = validate_data(estimator, X, dtype=_DTYPES, reset=reset)
+    X = as_matrix(estimator, X, dtype=_DTYPES, reset=reset)
     if X.shape[1] % n_views:
         raise InputError(
             f"{owner} must have a multiple of n_views = {n_views} columns; got {X.shape[1]}: take "

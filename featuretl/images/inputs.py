@@ -19,7 +19,7 @@ from featuretl.images.decode import decode, describe, read_file, rgb_from_array,
 Decoder = Callable[[bytes], np.ndarray]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Content:
     """What one image holds, read once.
 

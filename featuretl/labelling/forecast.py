@@ -11,11 +11,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils import check_random_state
 
 from featuretl._labels import one_label_each
 from featuretl._uncertainty import CONFIDENCE, interval_of_share
-from featuretl._validation import check_int, parameter_error
+from featuretl._validation import (
+    check_estimator_parameter,
+    check_int,
+    parameter_error,
+    random_generator,
+)
 from featuretl.exceptions import InputError
 from featuretl.heads._groups import copies_of, joined, read_groups
 from featuretl.heads._rows import check_finite
@@ -25,7 +29,7 @@ from featuretl.heads.linear import LinearProbeClassifier
 Array = np.ndarray[Any, Any]
 
 _OWNER = "forecast_accuracy"
-_FEWEST = 20
+_FEWEST, _FEWEST_GROUPS = 20, 5
 _SIZES = 7
 # The largest part is learnt from, and the rest says how well.
 _LARGEST = 0.8
@@ -43,7 +47,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class AccuracyForecast:
     """A learning curve ``1 - accuracy = a (n / n_labels)^-b + c``, from `forecast_accuracy`.
 
@@ -218,14 +222,15 @@ def forecast_accuracy(
     ... )
     >>> round(found.accuracy_at(1500).value, 2)
     0.94
-    >>> print(found.sentence(0.95))  # doctest: +NORMALIZE_WHITESPACE
-    150 labels give an accuracy of 0.901 (0.822 to 0.953); 0.95 needs more than 1,500 labels
-    (at least 140).
+    >>> print(found.sentence(0.95))  # doctest: +NORMALIZE_WHITESPACE, +ELLIPSIS
+    150 labels give an accuracy of 0.901 (0.82... to 0.95...); 0.95 needs more than 1,500 labels
+    (at least 14...).
     """
     check_int(_OWNER, "n_repeats", n_repeats, 2)
     X, y = np.asarray(X), one_label_each(_OWNER, y)
     group = _checked(X, y, groups)
-    rng = check_random_state(random_state)
+    rng = random_generator(_OWNER, random_state)
+    check_estimator_parameter(_OWNER, "estimator", estimator)
     head = LinearProbeClassifier() if estimator is None else estimator
     sizes = _sizes(len(y), len(np.unique(y)))
     wrong, seen = _measure(X, y, group, sizes, head, n_repeats, rng)
@@ -244,10 +249,13 @@ def _checked(X: Array, y: Array, groups: Any) -> Array:
     if X.ndim != 2:
         raise InputError(f"X of {_OWNER} must have the shape (n, d); got {X.shape}.")
     check_length(len(X), "y", len(y))
-    group = joined(read_groups(_OWNER, groups, len(X)), copies_of(X))
-    group = np.arange(len(y)) if group is None else np.unique(group, return_inverse=True)[1]
+    given = read_groups(_OWNER, groups, len(X))
+    group = joined(given, copies_of(X))
+    if group is None or len(np.unique(group)) < _FEWEST_GROUPS:  # too few rows differ
+        group = np.arange(len(y)) if given is None else given
+    group = np.unique(group, return_inverse=True)[1]
     n_classes, n_groups = len(np.unique(y)), int(group.max(initial=-1)) + 1
-    if len(y) < max(_FEWEST, 4 * n_classes) or n_classes < 2 or n_groups < 5:
+    if len(y) < max(_FEWEST, 4 * n_classes) or n_classes < 2 or n_groups < _FEWEST_GROUPS:
         raise InputError(
             f"{_OWNER} needs {_FEWEST} labels, four per class, two classes and five groups at least; "
             f"got {len(y)} labels of {n_classes} classes in {n_groups} groups."

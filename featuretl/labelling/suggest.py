@@ -11,10 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
-from sklearn.utils import check_random_state
 
 from featuretl._labels import one_label_each, some_labels
-from featuretl._validation import check_int, check_option, parameter_error
+from featuretl._validation import check_int, check_option, parameter_error, random_generator
 from featuretl.exceptions import InputError
 from featuretl.heads._rows import check_finite
 from featuretl.heads.linear import LinearProbeClassifier
@@ -108,7 +107,7 @@ def suggest_labels(
     n = min(n, len(left))
     if not n:
         return left
-    rng = check_random_state(random_state)
+    rng = random_generator("suggest_labels", random_state)
     if strategy == "auto":
         strategy = "typiclust" if _are_few(y) else "uncertainty"
     if strategy == "random":

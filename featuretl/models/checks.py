@@ -69,7 +69,7 @@ def check_views(model: Any) -> None:
     """Raise ValueError unless the head of a `ViewsClassifier` is one, of a view's columns."""
     head, n_views = model.estimator_, model.n_views
     fits = (
-        isinstance(n_views, int)
+        isinstance(n_views, (int, np.integer))
         and n_views >= 1
         and hasattr(head, "predict")
         and type(head) is not type(model)
@@ -113,6 +113,9 @@ def _is_range(value: Any) -> bool:
 
 def check_attention(head: Any) -> None:
     """Raise ValueError unless the views of an `AttentionPoolingClassifier` have its columns."""
-    fits = isinstance(head.n_views, int) and len(head.mean_) * head.n_views == head.n_features_in_
+    fits = (
+        isinstance(head.n_views, (int, np.integer))
+        and len(head.mean_) * head.n_views == head.n_features_in_
+    )
     if not fits:
         raise ValueError("its AttentionPoolingClassifier does not fit its views")

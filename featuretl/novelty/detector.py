@@ -9,14 +9,15 @@ import numpy as np
 from scipy.stats import chi2
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import normalize
-from sklearn.utils import Tags, check_random_state, gen_batches
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import gen_batches
+from sklearn.utils.validation import check_is_fitted
 
 from featuretl._uncertainty import standard_error
-from featuretl._validation import check_int, parameter_error
+from featuretl._validation import check_int, parameter_error, random_generator
 from featuretl.exceptions import InputError
 from featuretl.heads._fitted import forget
 from featuretl.heads._groups import copies_of, joined, read_groups
+from featuretl.heads._targets import as_matrix
 from featuretl.novelty.drift import Drift
 
 Array = np.ndarray[Any, Any]
@@ -34,7 +35,8 @@ class NoveltyDetector(BaseEstimator):
 
     The score is the cosine similarity to the most similar training image (k-NN out-of-distribution
     detection, Sun et al. 2022, arXiv:2204.06507). It is calibrated on the training images: each is
-    scored as if it, or all of its group, had not been among them (leave-one-out).
+    scored as if it, or all of its group, had not been among them (leave-one-out). It judges new
+    images: scikit-learn's outlier detectors also find outliers among their own training rows.
 
     Parameters
     ----------
@@ -135,10 +137,10 @@ sign that the images have changed.
         """
         self._check_parameters()
         forget(self)
-        X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+        X = as_matrix(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         groups = joined(read_groups(type(self).__name__, groups, len(X)), copies_of(X))
         group = np.arange(len(X)) if groups is None else groups
-        order = check_random_state(self.random_state).permutation(len(X))
+        order = random_generator(type(self).__name__, self.random_state).permutation(len(X))
         kept, held_out = order[: self.max_references], order[-_MOST_CALIBRATED:]
         others = len(kept) - np.bincount(group[kept]).max()
         if others < self.n_neighbors:
@@ -170,7 +172,7 @@ sign that the images have changed.
             Higher is more normal; in [-1, 1], but for the rounding of float16.
         """
         check_is_fitted(self)
-        return self._similarity(validate_data(self, X, reset=False, dtype=(np.float64, np.float32)))
+        return self._similarity(as_matrix(self, X, reset=False, dtype=(np.float64, np.float32)))
 
     def decision_function(self, X: Any) -> Array:
         """Return the scores less `offset_`, (n,): below 0 an image is novel.
@@ -244,12 +246,6 @@ sign that the images have changed.
         """
         n, draws = len(self.calibration_), images if draws is None else draws
         return Drift.of(images, novel, self.level, self._rank(), n, self.calibration_worth_, draws)
-
-    def __sklearn_tags__(self) -> Tags:
-        # No OutlierMixin: its fit_predict would find every training image most similar to itself.
-        tags = super().__sklearn_tags__()
-        tags.estimator_type = "outlier_detector"
-        return tags
 
     def _rank(self) -> int:
         """Return which of the ascending scores is the lowest that is not novel, from 1; 0: none."""

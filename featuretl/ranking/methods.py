@@ -23,7 +23,7 @@ METHODS = ("probe", "knn", "logme")
 _NEIGHBOURS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Task:
     """What is to be learnt, and which images are held out when.
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from featuretl._progress import progress_bar
 from featuretl._uncertainty import CONFIDENCE, interval_of_share, margin, standard_error
-from featuretl._validation import check_int, check_option, parameter_error
+from featuretl._validation import check_int, check_option, parameter_error, random_generator
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError
@@ -287,7 +287,7 @@ def _place_in_samples(task: Task, random_state: Any) -> Array:
     most = counts.sort_values("size", ascending=False, kind="stable").drop_duplicates("group")
     groups = most.set_index("group").sort_index()
     groups["size"] = counts.groupby("group")["size"].sum()
-    groups = groups.sample(frac=1, random_state=random_state)
+    groups = groups.sample(frac=1, random_state=random_generator(_OWNER, random_state))
     of_stratum = groups.groupby("stratum")["size"]
     share = (of_stratum.cumcount() + 0.5) / of_stratum.transform("size")
     groups = groups.loc[share.sort_values(kind="stable").index]

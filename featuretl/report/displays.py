@@ -50,12 +50,13 @@ def map_of(X: Any, *, random_state: Any = 0) -> Array:
     places = np.zeros((len(X), 2), np.float32)
     components = min(_COMPONENTS, *X.shape) if len(X) else 0
     if components and X.std(axis=0).any():
-        reduced = PCA(components, random_state=random_state).fit_transform(X)
+        reduced = np.asarray(PCA(components, random_state=random_state).fit_transform(X))
         if len(X) < 10:
             places[:, : min(2, components)] = reduced[:, :2]
         else:
             perplexity = min(_PERPLEXITY, (len(X) - 1) / 3)
-            places = TSNE(perplexity=perplexity, random_state=random_state).fit_transform(reduced)
+            tsne = TSNE(perplexity=perplexity, random_state=random_state)
+            places = np.asarray(tsne.fit_transform(reduced))
     spread = np.ptp(places, axis=0).max() if len(places) else 0
     middle = (places.min(axis=0) + places.max(axis=0)) / 2 if len(places) else 0
     return (places - middle) / (spread or 1) + np.float32(0.5)
@@ -117,7 +118,7 @@ class EmbeddingMapDisplay:
         **kwargs: Any,
     ) -> Self:  # fmt: skip
         """Draw the map of what a transformer, such as `ImageEmbedder`, makes of images `X`."""
-        embeddings = estimator.transform(X)
+        embeddings = np.asarray(estimator.transform(X))
         return cls.from_embeddings(embeddings, y, random_state=random_state, ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Self:

@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 _RESIDUALS = 100
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Training:
     """The images that a model was trained on, given again: for leaks and the learning curve."""
 
@@ -38,7 +38,7 @@ class Training:
     keys: Array
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Examination:
     """What was found; frames are as `featuretl.report.findings` returns them.
 

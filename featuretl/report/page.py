@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import check_random_state
 
 import featuretl
 from featuretl._engine import Failure
@@ -25,6 +24,7 @@ from featuretl._validation import (
     import_pyplot,
     parameter_error,
     printable,
+    random_generator,
 )
 from featuretl.exceptions import FeatureTLError, StoreError
 from featuretl.heads._columns import in_column
@@ -155,7 +155,7 @@ def write_report(
     check_int(_OWNER, "n_bootstrap", n_bootstrap, 0)
     check_share(_OWNER, "threshold", threshold)
     check_option(_OWNER, "task", task, ("auto", "classification", "regression"))
-    check_random_state(random_state)
+    random_generator(_OWNER, random_state)
     say = progress or (lambda words: None)
     if hasattr(source, "predict"):
         count = lambda done: say(f"Predicted {done:,} of {len(images):,} images")  # noqa: E731

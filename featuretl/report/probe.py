@@ -25,7 +25,7 @@ _FEWEST_NUMBERS = 10
 _DRAWS = 5
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class HeldOut:
     """Predictions of n images by probes that did not see them.
 
@@ -50,7 +50,7 @@ class HeldOut:
     how: str
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Curve:
     """Scores against training images: `sizes` (m,), `train` and `test` (m, repeats)."""
 

@@ -32,7 +32,7 @@ Seen = Callable[[Array], Array | None]
 _OWNER = "write_report"
 
 
-@dataclass
+@dataclass(eq=False)
 class Subject:
     """n labelled images that could be read, and what is known of them.
 
@@ -97,6 +97,11 @@ def subject_of_embeddings(
     """Return what the out-of-fold predictions of a linear probe tell of embeddings (n, d)."""
     images = as_images(images, _OWNER)
     X = np.asarray(X)
+    if X.ndim != 2 or X.dtype.kind != "f":
+        raise InputError(
+            f"{_OWNER} needs a fitted model, or embeddings (n, d) of floating-point numbers; got "
+            f"{X.dtype} of shape {X.shape}."
+        )
     _check_lengths(len(X), images=images, y=y)
     ok = np.isfinite(X).all(axis=1)
     if not ok.any():
@@ -208,7 +213,7 @@ def _shown_embeddings(model: Any, images: Sequence[Any], extraction: Any) -> Arr
     if isinstance(first, ImageEmbedder):
         shown: Array = extraction.to_numpy()
         return shown
-    tuned: Array = first.transform(images)
+    tuned: Array = np.asarray(first.transform(images))
     return tuned
 
 

@@ -39,7 +39,7 @@ _KILLED = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class ShardedExtraction:
     """Embeddings in a shared store, in the order of their sources; what `extract_shards` returns.
 

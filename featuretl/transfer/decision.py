@@ -48,7 +48,7 @@ class Outer:
         return cls(float(scores.mean()), low, high, len(scores), how)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, frozen=True)
 class Decision:
     """What `TransferClassifier` or `TransferRegressor` decided, and on what evidence.
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.pipeline import make_pipeline
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._uncertainty import interval_in_words
-from featuretl._validation import parameter_error, printable
+from featuretl._validation import parameter_error, printable, random_generator
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._columns import KINDS, Column, in_column, read_column, table_of
@@ -170,7 +170,7 @@ class TransferMultiTask(BaseTransfer):
         columns = {name: read_column(name, v, kinds.get(name)) for name, v in table.items()}
         groups = read_groups(owner, groups, len(images))
         embedder = self._embedder()
-        embeddings = embedder.transform(images)
+        embeddings = np.asarray(embedder.transform(images))
         self.decisions_: dict[str, Decision] = {}
         heads = {}
         for name, column in columns.items():
@@ -182,7 +182,7 @@ class TransferMultiTask(BaseTransfer):
         self.n_features_in_ = 1
         self.estimator_ = make_pipeline(embedder, head)
         if self.novelty and len(images) > 1 and (groups is None or len(np.unique(groups)) > 1):
-            seed = int(check_random_state(self.random_state).randint(2**31))
+            seed = int(random_generator(type(self).__name__, self.random_state).randint(2**31))
             detector = NoveltyDetector(random_state=seed).fit(embeddings, groups=groups)
             self.novelty_ = make_pipeline(embedder, detector)
         self.tasks_ = dict(head.tasks_)

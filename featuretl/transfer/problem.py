@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.pipeline import make_pipeline
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import has_fit_parameter
 
+from featuretl._validation import random_generator
 from featuretl.backbones.backbone import load_backbone
 from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning, InputError
@@ -66,7 +66,7 @@ class Problem:
         self.task: Task = task(estimator, y, len(self.images))
         self.groups = read_groups(self.owner, groups, len(self.images))
         self.n_copies = 0
-        self.seed = int(check_random_state(estimator.random_state).randint(2**31 - 1))
+        self.seed = int(random_generator(self.owner, estimator.random_state).randint(2**31 - 1))
         self._embeddings: dict[str, Array] = embeddings or {}
 
     @property
@@ -87,7 +87,8 @@ class Problem:
     def embeddings(self, backbone: str) -> Array:
         """Return the embeddings (n, d) of all images."""
         if backbone not in self._embeddings:
-            self._embeddings[backbone] = self.embedder(backbone).transform(self.images)
+            embedded = self.embedder(backbone).transform(self.images)
+            self._embeddings[backbone] = np.asarray(embedded)  # whatever set_output asks for
         return self._embeddings[backbone]
 
     def keep_copies_together(self, backbone: str) -> None:

@@ -32,7 +32,7 @@ _SEARCH = 0.3
 _PASSES, _LEAST_PASSES = 40.0, 10.0
 
 
-@dataclass
+@dataclass(eq=False)
 class Trial:
     """One candidate, tried or not.
 

@@ -75,7 +75,7 @@ def test_a_column_of_groups_keeps_them_together(photos: list[str], tmp_path: Pat
         (["--backbones", "tf_efficientnet_lite11"], 1, "did you mean 'tf_efficientnet_lite"),
         (["-o", "nowhere/table.csv"], 1, "does not exist; create it first"),
         (["-o", "table.txt"], 1, "must end in .csv"),
-        (["--task", "regression"], 1, "The column of numbers holds something else"),
+        (["--task", "regression"], 1, "must hold finite numbers; 24 of 24"),
     ],
 )
 def test_mistakes_are_one_sentence(photo_folder: Path, args, code, named) -> None:

@@ -232,7 +232,7 @@ def test_mistakes_in_training(photo_folder, manifest, tmp_path):
     missing = run("train", photo_folder, "-o", "no/m.featuretl")
     assert_one_line_error(missing, "does not exist; create it first")
     kinds = run("train", manifest, "-o", "m.featuretl", "--target", "kind")
-    assert_one_line_error(kinds, "The column of numbers holds something else")
+    assert_one_line_error(kinds, "must hold finite numbers; 24 of 24")
     groups = run("train", manifest, "-o", "m.featuretl", "--groups", "herd")
     assert_one_line_error(groups, "has no column 'herd'")
     size = run("train", photo_folder, "-o", "m.featuretl", "--test-size", "0.9")

@@ -245,3 +245,16 @@ def test_is_a_classifier_of_images():
     assert tags.estimator_type == "classifier"
     assert not tags.input_tags.two_d_array
     assert tags.classifier_tags.multi_label
+
+
+def test_partial_fit_finds_lists_of_labels_among_the_classes(photos, quick):
+    """A portion that lacks a label has the columns of all the same."""
+    model = quick(epochs=1)
+    model.partial_fit(photos, [["a", "b"], ["c"], ["b"]] * 8)
+    assert model.classes_.tolist() == ["a", "b", "c"]
+    model.partial_fit(photos, [["a"], ["c"]] * 12)
+    assert model.predict(photos).shape == (24, 3)
+    with pytest.raises(InputError, match="did not announce, such as 'z'"):
+        model.partial_fit(photos, [["a"], ["z"]] * 12)
+    with pytest.raises(InputError, match="no label in 12 of 24 rows"):
+        model.partial_fit(photos, [["a"], None] * 12)

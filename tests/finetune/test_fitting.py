@@ -120,6 +120,8 @@ def test_a_checkpoint_of_another_fit_is_refused(quick, photos, labels, tmp_path)
         quick(epochs=1, checkpoint=tmp_path, weight_decay=0.1).fit(photos, labels)
     with pytest.raises(InputError, match="belongs to a fit with other parameters"):
         quick(epochs=1, checkpoint=tmp_path).fit(photos, labels[::-1])
+    with pytest.raises(InputError, match="labels or groups"):
+        quick(epochs=1, checkpoint=tmp_path).fit(photos, labels, groups=np.arange(24) // 2)
     (tmp_path / "checkpoint.pt").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(InputError, match=r"cannot be read .* delete it"):
         quick(epochs=1, checkpoint=tmp_path).fit(photos, labels)
@@ -162,7 +164,7 @@ def test_regression(quick, photos, light):
 
 @pytest.mark.parametrize("bad", [[np.nan] * 24, [1.0] * 3, None])
 def test_targets_of_regression_are_checked(quick, photos, bad):
-    with pytest.raises(ValueError, match=r"(NaN|one entry per row|requires y)"):
+    with pytest.raises(ValueError, match=r"(finite number|one entry per row|requires y)"):
         quick(FineTuneRegressor).fit(photos, bad)
 
 
@@ -221,3 +223,12 @@ def test_cached_trunks_are_spaces_of_the_store(quick, photos, labels, cache):
     np.testing.assert_allclose(model.predict_proba(photos), before, atol=1e-5)
     again = quick(cache=cache, augment="light", epochs=3).fit(photos, labels)
     np.testing.assert_allclose(again.predict_proba(photos), before, atol=1e-5)
+
+
+def test_copies_of_an_image_are_judged_with_it(quick, photos, labels):
+    fitting = quick(learning_rate="auto")._begin(
+        [*photos, *photos], [*labels, *labels], None, None, None
+    )
+    train, held_out = fitting._inner_split()
+    assert set(train % 24).isdisjoint(held_out % 24)
+    assert 8 <= len(held_out) <= 16

@@ -22,9 +22,10 @@ def signs(shared_data, shared_cache):
     """Embeddings: 112 averages of block 10, then 1,280 pre-logits; digits; signers."""
     folder = featuretl.load_image_folder(shared_data / "sign-digits")
     number = np.array([int(re.findall(r"\d+", Path(p).stem)[-1]) for p in folder.data])
-    order = np.lexsort((folder.target, number))
+    digit = folder.target.astype(int)
+    order = np.lexsort((digit, number))
     # File numbers run through the digits of one signer.
-    starts = np.diff(folder.target[order], prepend=10) <= 0
+    starts = np.diff(digit[order], prepend=10) <= 0
     starts |= np.diff(number[order], prepend=0) > 20
     groups = np.empty(len(order), int)
     groups[order] = np.cumsum(starts)

@@ -26,6 +26,23 @@ def test_temperature_undoes_a_factor(factor):
     assert found == pytest.approx(factor, rel=0.06)
 
 
+def test_few_rows_say_little_and_no_temperature_is_at_a_bound():
+    wrong, right = np.array([[-4.0]] * 3), np.array([[4.0]] * 3)
+    ones, target = np.ones(3), np.ones((3, 1), int)
+    assert 1 < best_temperature(wrong, target, ones) < 6
+    assert 0.3 < best_temperature(right, target, ones) < 1
+    assert (
+        0.1
+        < best_temperature(np.tile(right, (999, 1)), np.tile(target, (999, 1)), np.ones(2997))
+        < 0.5
+    )
+    assert best_temperature(wrong * 0, target, ones, 0.2) == pytest.approx(0.2, rel=1e-3)
+    for seed in range(20):  # never worse on these rows than what was expected
+        logits, y = drawn(8, seed=seed)
+        found = best_temperature(logits, y, np.ones(8))
+        assert log_loss_of_rows(logits / found, y).sum() <= log_loss_of_rows(logits, y).sum() + 1e-9
+
+
 def test_calibration_error_is_small_for_true_probabilities_only():
     logits, y = drawn()
     assert expected_calibration_error(y, probabilities(logits, True)) < 0.03

@@ -128,13 +128,12 @@ def test_without_two_folds_the_groups_are_blamed(groups):
         fold_of_rows("X", targets(codes), groups, 5, 0)
 
 
-def test_folds_of_a_class_in_few_groups_are_as_many_as_these():
+def test_a_class_in_two_of_twelve_groups_is_in_two_folds():
     codes = (np.arange(120) % 12 < 2).astype(int)
-    with pytest.warns(
-        FeatureTLWarning, match="uses 2 folds instead of 5, because class 1 lies in 2"
-    ):
-        fold, _ = fold_of_rows("X", targets(codes), np.arange(120) % 12, 5, 0)
-    assert [np.bincount(codes[fold == k]).tolist() for k in range(2)] == [[50, 10]] * 2
+    for seed in range(6):
+        fold, n_folds = fold_of_rows("X", targets(codes), np.arange(120) % 12, 5, seed)
+        assert n_folds == 5
+        assert sorted(np.bincount(fold[codes == 1], minlength=5)) == [0, 0, 0, 10, 10]
 
 
 def test_equal_rows_share_a_fold_and_of_too_few_nothing_is_asked():

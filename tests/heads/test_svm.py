@@ -19,8 +19,8 @@ def expected_failed_checks(estimator):
 
 @parametrize_with_checks(
     [
-        SVMProbeClassifier(cv=2),
-        SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", cv=2),
+        SVMProbeClassifier(cv=3),
+        SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", cv=3),
     ],
     expected_failed_checks=expected_failed_checks,
 )

@@ -298,7 +298,7 @@ def test_what_cannot_be_found_is_one_sentence(source, message):
 
 def test_columns_that_are_not_there_are_named(tmp_path):
     (tmp_path / "m.csv").write_text("what,ever\n1,2\n")
-    with pytest.raises(InputError, match="no column of images or paths .*; it has what, ever"):
+    with pytest.raises(InputError, match=r"no column of images or paths .*; it has what, ever"):
         read(tmp_path / "m.csv")
     (tmp_path / "m.csv").write_text("path\na.jpg,b.jpg\n")
     with pytest.raises(InputError, match=r"m\.csv cannot be read: CSV parse error"):

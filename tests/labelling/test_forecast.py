@@ -117,12 +117,12 @@ def test_groups_are_never_on_both_sides(digits):
 
     class Watching(NearestMeanClassifier):
         def fit(self, X, y):
-            self.seen_ = {row.tobytes() for row in X}
+            self.seen = {row.tobytes() for row in X}
             return super().fit(X, y)
 
         def predict(self, X):
             of = {row.tobytes(): g for row, g in zip(digits[0][:100], group, strict=True)}
-            assert not {of[r.tobytes()] for r in X} & {of[r] for r in self.seen_}
+            assert not {of[r.tobytes()] for r in X} & {of[r] for r in self.seen}
             return super().predict(X)
 
     sizes = np.array([20, 50])
@@ -169,3 +169,10 @@ def test_embeddings_with_nan_are_refused(digits):
     X[3] = np.nan
     with pytest.raises(InputError, match="finite"):
         forecast_accuracy(X, y[:100])
+
+
+def test_equal_rows_are_learnt_from_or_scored_together():
+    X = np.random.default_rng(0).normal(size=(40, 30))
+    coin = np.random.default_rng(1).integers(0, 2, 80)
+    found = forecast_accuracy(np.vstack([X, X]), coin, random_state=0)
+    assert found.accuracies.max() < 0.65

@@ -1,7 +1,9 @@
 """The page in a real, headless Chromium: no errors, the map answers, hostile names stay text."""
 
+import base64
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -181,6 +183,54 @@ def test_on_a_phone_in_the_dark(browser, page):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.fixture(scope="module")
+def wide(photos, tmp_path_factory):
+    """A report on 24 classes, whose decision has a long last column."""
+    path = tmp_path_factory.mktemp("wide") / "report.html"
+    X = np.random.default_rng(0).normal(size=(48, 6)).astype(np.float32)
+    y = [f"species number {i % 24}" for i in range(48)]
+    write_report(X, photos * 2, y, path, cv=2, n_bootstrap=5)
+    verdict = "a reason of many words that explains what was tried and what came of it " * 4
+    row = "".join(
+        f"<td>{cell}</td>" for cell in ("fine-tune", "resnet50", "0.95 (0.9 to 1)", verdict)
+    )
+    table = f'<div class="scroll"><table class="decided"><tr>{row}</tr></table></div>'
+    path.write_text(path.read_text().replace("<main>", f"<main>{table}", 1))
+    return path
+
+
+def test_on_a_phone_nothing_is_cut_and_no_column_is_a_tower(browser, wide):
+    metrics = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        browser.get(wide.as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        row = "return document.querySelector('table.decided tr').offsetHeight"
+        assert browser.execute_script(row) < 844 / 2
+        seen = """return [...document.querySelectorAll('.scroll')].every(
+            box => box.firstElementChild.getBoundingClientRect().width <= box.scrollWidth + 1)"""
+        assert browser.execute_script(seen)
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_on_paper_nothing_is_cut_and_no_page_is_blank(browser, wide):
+    browser.set_window_size(720, 1000)  # as wide as a page of A4 with margins
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        browser.get(wide.as_uri())
+        cut = """return [...document.querySelectorAll('.scroll, .scroll svg')].filter(
+            element => element.getBoundingClientRect().right > innerWidth + 1).length"""
+        assert browser.execute_script(cut) == 0
+        height = browser.execute_script("return document.documentElement.scrollHeight")
+        pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {})["data"])
+        pages = len(re.findall(rb"/Type\s*/Page\b", pdf))
+        assert pages <= height / 900 + 2
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        browser.set_window_size(1200, 1000)
 
 
 def tap(browser, i):

@@ -126,6 +126,28 @@ def test_leaks_from_training_are_found(model, photos, labels, tmp_path, path, qu
     assert again["trained_on"] == 16
 
 
+def test_copies_share_a_fold_and_are_counted(embeddings, photos, path, quick):
+    twice, coin = [*range(24), *range(24)], np.random.default_rng(0).integers(0, 2, 48).astype(str)
+    found = report(embeddings[twice], [photos[i] for i in twice], coin, path, cv=5)
+    assert found["scores"]["accuracy"] < 0.7
+    assert found["near_duplicates_across_folds"] == 0
+    assert "24 of these 48 images are copies of others" in found["warnings"][0]
+    assert "copies share a fold" in Page(path).text
+
+
+def test_a_class_in_a_single_group_is_not_called_wrong(photos, path, quick):
+    y = np.arange(160) % 4
+    X = np.random.default_rng(0).normal(size=(160, 8)) + 4 * np.eye(8)[y]
+    groups = np.where(y == 3, 99, np.arange(160) // 4 % 10)
+    found = report(
+        X, [photos[i % 24] for i in range(160)], y.astype(str), path, groups=groups, cv=5
+    )
+    assert found["scored"] == 120
+    assert found["scores"]["accuracy"] > 0.95
+    assert len(found["label_errors"]) < 5
+    assert "never holds out 1 classes that lie in a single group" in found["scores_are"]
+
+
 def test_embeddings_are_judged_out_of_fold(embeddings, photos, labels, path, quick):
     wrong = labels.copy()
     wrong[2] = "temple"

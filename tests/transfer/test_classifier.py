@@ -161,6 +161,31 @@ def test_groups_stay_on_one_side(chooser, photos, labels):
     assert model.score(photos, labels) == 1.0
 
 
+def test_copies_stay_on_one_side(chooser, photos):
+    coin = np.random.default_rng(0).integers(0, 2, 48)
+    decision = chooser("linear", novelty=False).fit([*photos, *photos], coin).decision_
+    assert decision.outer.images == 48
+    assert 0.25 < decision.outer.score < 0.7
+    assert "24 of 48 images are copies; copies share a fold" in decision.explain()
+
+
+def test_a_class_in_a_single_group_has_no_outer_score(chooser, photos, labels):
+    kinds = np.array(labels, object)
+    kinds[:6] = "bud"
+    groups = np.where(kinds == "bud", 99, np.arange(24) // 2)
+    with pytest.warns(FeatureTLWarning, match="lie in a single group"):
+        decision = (
+            chooser("linear", novelty=False).fit(photos, kinds.tolist(), groups=groups).decision_
+        )
+    assert decision.outer.images == 18
+    assert decision.outer.score > 0.5
+    groups = np.r_[[0] * 12, np.arange(1, 13)]
+    only = chooser("linear", novelty=False).fit(photos, labels, groups=groups)
+    assert only.decision_.outer.images == 0
+    assert "Only class 'temple' can be held out" in only.decision_.explain()
+    assert only.score(photos, labels) == 1.0
+
+
 def test_of_several_backbones_the_best_probe_is_taken(chooser, photos, labels):
     names = ["tf_efficientnet_lite0", "tf_efficientnet_lite1"]
     model = chooser(backbone=names, test_size=None).fit(photos, labels)

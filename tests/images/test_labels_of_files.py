@@ -1,0 +1,196 @@
+"""A label is the same class from every kind of file, hidden files stay out, and nothing is lost silently."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from featuretl.exceptions import ImageError, InputError
+from featuretl.images import shards as shards_module
+from featuretl.images.shard_sources import find_shards
+from featuretl.images.shards import PassedOver
+from featuretl.images.sources import find_images
+from featuretl.outputs import load_embeddings
+
+
+@pytest.fixture(scope="module")
+def data(photos: list[str]) -> list[bytes]:
+    return [Path(path).read_bytes() for path in photos[:6]]
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def samples(source, **options):
+    return [sample for shard in find_shards(source, **options) for sample in shard.samples()]
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([1.0, 2.5, None], ["1.0", "2.5", None]),
+        ([1, 2, 3], ["1", "2", "3"]),
+        ([True, False, True], ["True", "False", "True"]),
+        (["007", " a", ""], ["007", " a", None]),
+    ],
+)
+def test_a_label_is_the_same_class_from_every_file(values, names, photos, data, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    frame = pd.DataFrame({"path": photos[:3], "label": values})
+    frame.to_csv(tmp_path / "m.csv", index=False)
+    frame.to_parquet(tmp_path / "m.parquet")
+    table = pa.table({"image": data[:3], "label": pa.array(values)})
+    parquet.write_table(table, tmp_path / "images.parquet")
+    coded = table.set_column(1, "label", pa.array(values).dictionary_encode())
+    parquet.write_table(coded, tmp_path / "coded.parquet")
+    members = []
+    for i, value in enumerate(values):
+        members += [(f"{i}.jpg", data[i]), (f"{i}.json", json.dumps({"label": value}).encode())]
+    write_tar(tmp_path / "a.tar", members)
+    for name in ("m.csv", "m.parquet", "images.parquet", "coded.parquet", "a.tar"):
+        assert [one.label for one in samples([str(tmp_path / name)])] == names, name
+    for name in ("m.csv", "m.parquet"):
+        assert find_images([tmp_path / name]).labels == names
+    dataset = datasets.Dataset.from_dict({"image": data[:3], "label": values})
+    assert [one.label for one in samples(dataset)] == names
+
+
+def test_a_list_is_no_label_wherever_it_stands(photos, data, tmp_path):
+    lists = pa.table({"path": photos[:1], "label": [["a", "b"]]})
+    parquet.write_table(lists, tmp_path / "m.parquet")
+    tagged = pa.table({"image": data[:1], "label": [["a", "b"]]})
+    parquet.write_table(tagged, tmp_path / "i.parquet")
+    write_tar(tmp_path / "a.tar", [("0.jpg", data[0]), ("0.json", b'{"label": ["a", "b"]}')])
+    for name in ("m.parquet", "i.parquet", "a.tar"):
+        with pytest.raises(InputError, match=rf"'label' of .*{name}.* one value"):
+            samples([str(tmp_path / name)])
+    with pytest.raises(InputError, match=r"'label' of .*m\.parquet.* one value"):
+        find_images([tmp_path / "m.parquet"])
+
+
+def test_a_named_label_column_is_not_ignored(data, tmp_path):
+    write_tar(tmp_path / "a.tar", [("0.jpg", data[0]), ("0.cls", b"3")])
+    assert samples([str(tmp_path / "a.tar")])[0].label == "3"
+    with pytest.raises(InputError, match=r"a\.tar has no 'kind'"):
+        samples([str(tmp_path / "a.tar")], label_column="kind")
+
+
+@pytest.mark.parametrize("option", ["path_column", "label_column", "group_column"])
+def test_columns_of_what_has_none_are_refused(option, photo_folder, photos, tmp_path):
+    (tmp_path / "list.txt").write_text("\n".join(photos))
+    for source in (photo_folder, photos[0], tmp_path / "list.txt", f"{photo_folder}/*/*.jpg"):
+        with pytest.raises(InputError, match=f"{option} names 'x'"):
+            find_images([source], **{option: "x"})
+
+
+def test_every_lister_leaves_hidden_files_out(photos, data, tmp_path):
+    folder = tmp_path / "h"
+    (folder / ".d").mkdir(parents=True)
+    for name in ("a.jpg", ".b.jpg", "._c.jpg", ".d/e.jpg"):
+        (folder / name).write_bytes(data[0])
+    write_tar(tmp_path / "a.tar", [("a.jpg", data[0]), ("._a.jpg", b"?"), (".d/e.jpg", data[0])])
+    shown = [str(folder / "a.jpg")]
+    for source in (folder, f"{folder}/*", f"{folder}/**/*.jpg", f"{folder}/**"):
+        assert find_images([source]).paths == shown
+    for source in (str(folder), f"{folder}/*.jpg", folder.as_uri(), f"{folder.as_uri()}/*.jpg"):
+        assert [one.name for one in samples([source])] == shown, source
+    found = samples([str(tmp_path / "a.tar")])
+    assert sorted(isinstance(one.image, bytes) for one in found) == [False, False, True]
+    assert find_images([f"{folder}/.d/*.jpg"]).paths == [str(folder / ".d" / "e.jpg")]
+
+
+def test_what_a_tar_file_passes_over_is_named(data, tmp_path):
+    members = [("v1.2.jpg", data[0]), ("v1.3.jpg", data[1]), ("x.jpg", data[2])]
+    members += [("x.mask.png", b"mask"), ("dup.jpg", data[3]), ("dup.jpg", data[4]), ("y.txt", b"")]
+    path = write_tar(tmp_path / "a.tar", members)
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("z.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "x.jpg"
+        tar.addfile(link)
+    found = {}
+    for one in samples([str(path)]):
+        found.setdefault(type(one.image), []).append(one.image)
+    assert found[bytes] == [data[0], data[1], data[2], data[3], data[4]]
+    reasons = [image.reason for image in found[PassedOver]]
+    assert sorted(reason.split()[0] for reason in reasons) == ["a", "beside", "no"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "cut between members"])
+def test_a_tar_file_that_ends_early_is_named(damage, data, tmp_path):
+    path = write_tar(tmp_path / "a.tar", [(f"{i}.jpg", one) for i, one in enumerate(data)])
+    header = sum(512 + -(-len(one) // 512) * 512 for one in data[:3])
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[header + 3] ^= 1
+    else:
+        del content[header + (200 if damage == "cut" else 0) :]
+    path.write_bytes(content)
+    read = []
+    with pytest.raises(InputError, match=r"a\.tar cannot be read"):
+        for shard in find_shards([str(path)]):
+            read += shard.samples()
+            pytest.fail("the end was not missed")
+    found = iter(next(iter(find_shards([str(path)]))).samples())
+    assert [next(found).image for _ in range(2)] == data[:2]
+
+
+def test_files_that_expand_are_refused_before_they_are_read(tmp_path):
+    value = pa.array([b"\0" * 2**20] * 300).dictionary_encode()
+    parquet.write_table(pa.table({"image": value}), tmp_path / "i.parquet", compression="zstd")
+    text = pa.array(["x" * 2**20] * 300).dictionary_encode()
+    parquet.write_table(pa.table({"path": text}), tmp_path / "m.parquet", compression="zstd")
+    np.savez_compressed(tmp_path / "x.npz", X=np.zeros((2**10, 2**14), np.float32))
+    for use in (
+        lambda: samples([str(tmp_path / "i.parquet")]),
+        lambda: find_images([tmp_path / "m.parquet"]),
+        lambda: load_embeddings(tmp_path / "x.npz"),
+    ):
+        with pytest.raises(InputError, match="cannot be read"):
+            use()
+
+
+def test_json_of_any_depth_is_no_label_and_no_crash(data, tmp_path):
+    deep = b"[" * 100_000 + b"]" * 100_000
+    write_tar(tmp_path / "a.tar", [("0.jpg", data[0]), ("0.json", deep)])
+    (found,) = samples([str(tmp_path / "a.tar")])
+    assert found.label is None
+    assert isinstance(found.image, (bytes, ImageError))
+
+
+def test_what_a_shard_points_to_is_part_of_its_key(photos, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards_module, "RACY_NS", -(10**18))
+    image = tmp_path / "a.jpg"
+    image.write_bytes(data[0])
+    table = pa.table({"image": [{"bytes": None, "path": str(image)}]})
+    parquet.write_table(table, tmp_path / "i.parquet")
+
+    def key():
+        return next(iter(find_shards([str(tmp_path / "i.parquet")]))).key
+
+    before, state = key(), image.stat()
+    assert key() == before
+    image.write_bytes(data[0][:-1] + b"?")
+    os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns))  # the same size and time
+    assert key() != before
+
+
+def test_special_files_behind_urls_are_failed_rows(tmp_path):
+    os.mkfifo(tmp_path / "fifo.jpg")
+    for source in ((tmp_path / "fifo.jpg").as_uri(), "file:///dev/zero"):
+        (found,) = samples([source])
+        assert isinstance(found.image, (str, ImageError))  # a path is read as any local file is
