@@ -79,6 +79,11 @@ def is_word(value: Any, *words: str) -> bool:
     return isinstance(value, str) and value in words
 
 
+def is_bool(value: Any) -> bool:
+    """Return whether `value` is True or False, or numpy's."""
+    return type(value).__name__ in ("bool", "bool_")
+
+
 def random_generator(owner: str, random_state: Any) -> Any:
     """Return scikit-learn's generator of a `random_state`; raises ParameterError for what is none."""
     from sklearn.utils import check_random_state
@@ -99,7 +104,7 @@ def check_estimator_parameter(owner: str, name: str, value: Any) -> None:
 
 def check_bool(owner: str, name: str, value: Any) -> None:
     """Raise ParameterError unless `value` is True or False, or numpy's."""
-    if type(value).__name__ not in ("bool", "bool_"):
+    if not is_bool(value):
         raise parameter_error(owner, name, "True or False", value)
 
 

@@ -201,7 +201,11 @@ class Fitting:
             self._store,
             self.split.why_not_cut,
         )
-        if p.cache_trunk is True and not planned.cached and not self.split.why_not_cut:
+        if (
+            (p.cache_trunk != "auto" and p.cache_trunk)
+            and not planned.cached
+            and not self.split.why_not_cut
+        ):
             self._warn(f"The trunk is not cached, because {planned.why}.")
         if p.verbose:
             kept = "kept" if planned.cached else "not kept"
@@ -219,7 +223,7 @@ class Fitting:
         try:
             return cached(self._images, trunks, *how)
         except BackboneError as error:  # numbers too large for float16
-            if p.cache_trunk is True:
+            if p.cache_trunk != "auto" and p.cache_trunk:
                 raise
             self._warn(f"{error} It is trained uncached.")
             self.plan = Plan(False, 0, 0, "its activations do not fit into float16")

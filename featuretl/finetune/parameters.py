@@ -6,7 +6,7 @@ import numbers
 import os
 from typing import Any
 
-from featuretl._validation import check_int, check_option, parameter_error
+from featuretl._validation import check_int, check_option, is_bool, is_word, parameter_error
 from featuretl.backbones.views import STRENGTHS
 from featuretl.extraction import check_parameters as check_extraction
 from featuretl.finetune.loop import AVERAGES, OPTIMIZERS
@@ -35,7 +35,7 @@ def check_parameters(estimator: Any) -> None:
         check_option(owner, name, getattr(p, name), options)
     if not callable(p.augment):
         check_option(owner, "augment", p.augment, ("auto", *STRENGTHS))
-    if p.cache_trunk not in ("auto", True, False):
+    if not is_word(p.cache_trunk, "auto") and not is_bool(p.cache_trunk):
         raise parameter_error(owner, "cache_trunk", "'auto', True or False", p.cache_trunk)
     for name, minimum in (("epochs", 1), ("head_epochs", 0), ("batch_size", 1)):
         check_int(owner, name, getattr(p, name), minimum)

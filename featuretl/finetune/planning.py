@@ -73,8 +73,8 @@ def plan(
         return Plan(False, 0, 0, "augment is a function, which is to see each image each time")
     size = n_images * augment.views * row_bytes
     if cache_trunk != "auto":
-        views = augment.views if cache_trunk is True else 0
-        return Plan(cache_trunk is True, views, views * n_images * row_bytes, "as asked")
+        views = augment.views if cache_trunk else 0
+        return Plan(bool(cache_trunk), views, views * n_images * row_bytes, "as asked")
     if epochs <= augment.views:
         return Plan(False, 0, 0, f"{epochs} epochs do not repay {augment.views} views")
     room = MOST_MEMORY if store is None else _disk_room(store.path)

@@ -320,7 +320,7 @@ def test_prediction_counts_the_nan_rows_too():
 
 
 def test_class_weight_of_an_unknown_label_is_refused():
-    with pytest.raises(ValueError, match="The classes"):
+    with pytest.raises(ValueError, match="class_weight"):
         LinearProbeClassifier(class_weight={"x": 2}).fit(np.eye(4), [0, 1, 0, 1])
 
 
