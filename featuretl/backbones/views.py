@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from featuretl._validation import parameter_error
+from featuretl._validation import is_word, parameter_error
 from featuretl.backbones.preprocess import Preprocessing
 
 if TYPE_CHECKING:
@@ -133,12 +133,12 @@ def check_views(owner: str, views: int | str) -> int | str:
     >>> check_views("ImageEmbedder", "flip"), check_views("ImageEmbedder", "2x3")
     (2, '2x3')
     """
-    if views == "flip":
+    if is_word(views, "flip"):
         return 2
     if isinstance(views, np.integer):
         views = int(views)
     is_int = isinstance(views, int) and not isinstance(views, bool)
-    known = is_int or views == "ten-crop" or _grid(views) is not None
+    known = is_int or is_word(views, "ten-crop") or _grid(views) is not None
     if not known or not 1 <= n_views(views) <= MOST_VIEWS:
         expected = f"'flip', 'ten-crop', a grid of tiles such as '3x3', or an int, of 1 to {MOST_VIEWS} views"
         raise parameter_error(owner, "views", expected, views)

@@ -19,7 +19,7 @@ BATCH_NORMS = ("frozen", "train")
 def check_parameters(estimator: Any) -> None:
     """Raise ParameterError if a parameter of a fine-tuning estimator is not accepted."""
     owner, p = type(estimator).__name__, estimator
-    if p.n_blocks not in ("auto", "all"):
+    if not is_word(p.n_blocks, "auto", "all"):
         if isinstance(p.n_blocks, str):
             raise parameter_error(owner, "n_blocks", "an int >= 1, 'auto' or 'all'", p.n_blocks)
         check_int(owner, "n_blocks", p.n_blocks, 1)
@@ -41,7 +41,7 @@ def check_parameters(estimator: Any) -> None:
         check_int(owner, name, getattr(p, name), minimum)
     if p.early_stopping is not None:
         check_int(owner, "early_stopping", p.early_stopping, 1)
-    if p.learning_rate != "auto":
+    if not is_word(p.learning_rate, "auto"):
         _check_number(
             owner, "learning_rate", p.learning_rate, 0, open_below=True, words=" or 'auto'"
         )

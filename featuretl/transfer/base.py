@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_bool, check_option, parameter_error
+from featuretl._validation import check_bool, check_option, is_word, parameter_error
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._fitted import forget
@@ -198,14 +198,15 @@ class BaseTransfer(BaseEstimator):
         if not _is_names(names):
             expected = "a name, a list of different names, or 'auto'"
             raise parameter_error(owner, "backbone", expected, self.backbone)
-        if self.weights != "auto" and (names == ["auto"] or len(names) > 1):
+        if not is_word(self.weights, "auto") and (names == ["auto"] or len(names) > 1):
             raise parameter_error(owner, "weights", "'auto' for several backbones", self.weights)
         if not hasattr(self.cv, "split"):
             if not isinstance(self.cv, numbers.Integral):
                 raise parameter_error(owner, "cv", "an int >= 2 or a splitter", self.cv)
             check_folds(owner, self.cv)
         size = self.test_size
-        if size not in (None, "auto") and not (_is_number(size) and 0 < size <= 0.5):
+        is_given = size is not None and not is_word(size, "auto")
+        if is_given and not (_is_number(size) and 0 < size <= 0.5):
             raise parameter_error(owner, "test_size", "'auto', None or a number in (0, 0.5]", size)
         budget = self.time_budget
         if budget is not None and not (_is_number(budget) and budget > 0):
