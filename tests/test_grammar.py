@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from featuretl import (
     AttentionPoolingClassifier,
     DomainAdapter,
     EmbeddingMapDisplay,
+    FineTuneClassifier,
+    FineTuneRegressor,
     ImageEmbedder,
     LinearProbeClassifier,
     LinearProbeRegressor,
@@ -42,6 +45,7 @@ from featuretl import (
     write_report,
 )
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError
+from featuretl.finetune.parameters import check_parameters
 
 Y = np.repeat(["a", "b", "c"], 8)
 X = np.random.default_rng(0).normal(size=(24, 4)) + np.eye(4)[np.repeat([0, 1, 2], 8)] * 3
@@ -201,3 +205,24 @@ def test_what_takes_images_refuses_pipelines_of_other_media(tmp_path, photos):
 def test_an_adapter_names_what_is_no_estimator():
     with pytest.raises(ParameterError, match="estimator"):
         DomainAdapter(estimator="svm").fit_transform(X, Y, X_target=X + 1)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [FineTuneClassifier(), FineTuneRegressor(), TransferClassifier(), TransferMultiTask()],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_parameters_of_estimators_of_images_are_checked_before_any_image_is_read(estimator):
+    tunes = isinstance(estimator, (FineTuneClassifier, FineTuneRegressor))
+    check = check_parameters if tunes else type(estimator)._check_parameters
+    for name in estimator.get_params(deep=False):
+        for value in HOSTILE:
+            with contextlib.suppress(FeatureTLError):
+                check(clone(estimator).set_params(**{name: value}))
+
+
+def test_parameters_of_an_embedder_are_checked():
+    for name in ImageEmbedder().get_params():
+        for value in HOSTILE:
+            with contextlib.suppress(FeatureTLError):
+                ImageEmbedder(**{"cache": None, name: value}).fit([])
