@@ -92,8 +92,12 @@ class Preprocessing:
                 f"{width} x {height} pixels are too long and thin: with the short side resized to "
                 f"fit {self.input_size[1]} it would have over {MAX_RESIZED_PIXELS} pixels; crop it"
             )
-        if not self._is_fast or self._has_ties(pixels.shape, resized):
-            return self._timm_transform(Image.fromarray(pixels))
+        is_padded = resized[0] < self.input_size[1] or resized[1] < self.input_size[2]
+        if not self._is_fast or is_padded or self._has_ties(pixels.shape, resized):
+            try:
+                return self._timm_transform(Image.fromarray(pixels))
+            except ValueError as error:  # an edge of no pixel
+                raise ImageError(f"{width} x {height} pixels are too long and thin") from error
         return self._resize_and_crop(pixels, resized)
 
     def box(self, height: int, width: int) -> tuple[float, float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import socket
 import urllib.parse
@@ -192,7 +193,7 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
 
             state: Any = safetensors.torch.load_file(file)
         else:
-            _refuse_compressed(file)
+            _check_archive(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # hostile or foreign files raise anything; nothing was executed
         raise BackboneError(
@@ -219,8 +220,11 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
 
-def _refuse_compressed(file: Path) -> None:
-    """Raise ValueError for an archive that could unpack to more than its size; torch compresses none."""
+def _check_archive(file: Path) -> None:
+    """Raise ValueError for a file that could take much more memory than it has bytes."""
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data.find(b"\nbytearray\n") >= 0:  # the one call that fills memory by a number
+            raise ValueError("it holds a bytearray")
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):

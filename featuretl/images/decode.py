@@ -9,7 +9,8 @@ EXIF orientation 1-8    applied; an EXIF block that cannot be parsed is ignored
 alpha, transparency     composited on white (alpha channel, palette alpha, PNG ``tRNS`` alike)
 grey, 1 bit, palette    converted to RGB
 16 bits per channel     scaled by 1/257 to 8 bits, but for colour PNG and TIFF, of which Pillow
-                        reads the high byte; never stretched to the image's own range
+                        reads the high byte; never stretched to the image's own range;
+                        12 bits (TIFF) are scaled from 0..4095
 white is zero           TIFF: inverted, whatever the number of bits
 CMYK, YCbCr             converted to RGB without a colour profile; embedded profiles are ignored
 signed 8 bit, floating  fails: such pixels have no agreed range, or (Lab) need a profile
@@ -70,6 +71,7 @@ _TRANSPOSE_OF_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 _EXIF_ORIENTATION = 0x0112
+_BITS = 0x0102
 _PHOTOMETRIC, _WHITE_IS_ZERO = 0x0106, 0
 _SAMPLE_FORMAT, _SIGNED = 0x0153, 2
 _VALUES_AT_ONCE = 2**20
@@ -184,9 +186,7 @@ def rgb_from_pil(image: Image.Image) -> np.ndarray:
     elif image.mode in ("F", "LAB", "HSV"):
         raise ImageError(f"{image.mode} pixels have no agreed conversion; save as 8 or 16 bits RGB")
     elif image.has_transparency_data:
-        layers = image.convert("RGBA")
-        white = Image.new("RGBA", layers.size, "white")
-        pixels = np.array(Image.alpha_composite(white, layers).convert("RGB"))
+        pixels = _on_white(image)
     else:
         pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if transpose is not None:
@@ -233,20 +233,35 @@ def _orientation(image: Image.Image) -> Any:
         return None
 
 
+def _on_white(image: Image.Image) -> np.ndarray:
+    """Return the pixels composited on white, some rows at a time: the layers take much memory."""
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    rows = max(1, _VALUES_AT_ONCE // width)
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        layers = image.crop((0, top, width, bottom)).convert("RGBA")
+        white = Image.new("RGBA", layers.size, "white")
+        pixels[top:bottom] = np.asarray(Image.alpha_composite(white, layers).convert("RGB"))
+    return pixels
+
+
 def _rgb_from_16_bit(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
-    is_negative = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    tags = getattr(image, "tag_v2", {})
+    is_negative = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    most = 0xFFF if tags.get(_BITS) == (12,) else 0xFFFF
     key = image.info.get("transparency")
     grey = np.empty(values.shape, np.uint8)
     rows = max(1, _VALUES_AT_ONCE // values.shape[1])  # numbers of 8 bytes, so not all at once
     for start in range(0, len(values), rows):
         part = values[start : start + rows].astype(np.int64)
-        if part.min() < 0 or part.max() > 0xFFFF:
+        if part.min() < 0 or part.max() > most:
             raise ImageError(
                 f"{image.mode} pixels beyond 16 bits have no agreed range; save as 16 bits"
             )
         part_of_grey = grey[start : start + rows]
-        part_of_grey[...] = np.rint((0xFFFF - part if is_negative else part) / 257)
+        part_of_grey[...] = np.rint((most - part if is_negative else part) / (most / 255))
         if isinstance(key, int):
             part_of_grey[part == key] = 255
     return np.repeat(grey[..., None], 3, axis=2)

@@ -127,6 +127,17 @@ def test_photographs_of_any_size_are_embedded_as_with_timms_transform(
     assert ((found * expected).sum(1) / norms).min() >= 0.9999
 
 
+def test_a_crop_wider_than_the_image_is_padded_as_timm_does(preprocessing, pixels):
+    padded = replace(preprocessing, crop_pct=1.2)
+    assert padded(pixels).shape == (3, 224, 224)
+    assert float(levels_apart(padded, pixels).max()) <= 2
+
+
+def test_an_edge_of_no_pixel_is_an_image_error(preprocessing):
+    with pytest.raises(ImageError, match="too long and thin"):
+        replace(preprocessing, crop_mode="border")(np.zeros((1, 4000, 3), np.uint8))
+
+
 def test_the_recipe_says_which_implementation_resizes(preprocessing):
     assert preprocessing.recipe()["implementation"].startswith("torch")
     assert replace(preprocessing, interpolation="lanczos").recipe()["implementation"] == "timm"

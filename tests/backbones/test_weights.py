@@ -206,6 +206,12 @@ def test_a_compressed_archive_of_weights_is_refused_before_it_is_unpacked(tmp_pa
         load_backbone("test_resnet", weights=str(tmp_path / "w.pth"))
 
 
+def test_a_small_file_cannot_take_much_memory(tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"\x80\x02cbuiltins\nbytearray\nJ\x00\x00\x00\x40\x85R.")
+    with pytest.raises(BackboneError, match=r"w\.pth.*bytearray"):
+        load_backbone("test_resnet", weights=str(tmp_path / "w.pth"))
+
+
 @pytest.mark.parametrize("weights", ["auto", "random"])
 def test_an_unknown_pretrained_tag_suggests_the_nearest(weights):
     with pytest.raises(BackboneError, match=r"'r160_in1'.*'test_resnet\.r160_in1k'"):
