@@ -236,6 +236,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Learn; return X as an array."""
         check_option(type(self).__name__, "method", self.method, ("auto", *METHODS))
         check_folds(type(self).__name__, self.cv)
+        check_estimator_parameter(type(self).__name__, "estimator", self.estimator)
         forget(self)
         source = self._read(X, reset=True)
         if X_target is None:
@@ -296,7 +297,6 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """Return what a head that learnt from X says of `rows` of the other domain."""
         alignment = align(method, X, other)
         head = LinearProbeClassifier(class_weight="balanced")
-        check_estimator_parameter(type(self).__name__, "estimator", self.estimator)
         head = head if self.estimator is None else clone(self.estimator)
         head.fit(mapped(alignment.source, X), codes)
         found: Array = np.asarray(head.predict(mapped(alignment.target, rows)))

@@ -86,7 +86,8 @@ def test_an_image_that_kills_workers_is_named_and_the_others_are_kept(
             on_error="nan",
             **{**OPTIONS, "images_per_shard": 4},
         )
-    assert found.statistics.embedded == 11
+    # A shard may be whole when its worker dies of another one: it is found, and not embedded again.
+    assert found.statistics.embedded + found.statistics.cached == 11
     (failure,) = found.failures
     assert failure.name == str(folder / "05.jpg")
     assert failure.message == "decoding it ended the decoder's process (exit status 9)"
