@@ -94,7 +94,7 @@ def report(
     its images to report on.
     """
     from featuretl._validation import printable
-    from featuretl.images.sources import find_images
+    from featuretl.images.sources import find_images, refuse_columns
     from featuretl.outputs import check_output
     from featuretl.prediction import task_models
     from featuretl.report.page import write_report
@@ -107,6 +107,10 @@ def report(
         raise click.UsageError("MODEL needs PHOTOS to report on.")
     if train and not is_model:
         raise click.UsageError("--train belongs to a MODEL; embeddings are divided into folds.")
+    if not photos:
+        refuse_columns(
+            source, path_column=path_column, label_column=label_column, group_column=groups
+        )
     subject: Any = None
     if is_model:
         subject, card = _model(source, weights, cache=store, device=device, n_jobs=n_jobs)

@@ -60,14 +60,20 @@ def is_local(fs: Any) -> bool:
 def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes | Exception]:
     """Return the bytes of files of a file system, or what was raised; some are read at once.
 
-    With a `limit` no file is read much beyond it.
+    With a `limit`, an OverflowError takes the place of a file that is larger.
     """
 
     def read(path: str) -> bytes:
         if limit is None:
             return bytes(fs.cat_file(path))
+        data = bytearray()
         with fs.open(path, "rb") as file:
-            return bytes(file.read(limit + 1))
+            size = getattr(file, "size", None) or 0
+            while max(size, len(data)) <= limit and (more := file.read(limit + 1 - len(data))):
+                data += more  # in pieces, where a server does not say how many bytes there are
+        if max(size, len(data)) > limit:
+            raise OverflowError(f"over the limit of {limit} bytes")
+        return bytes(data)
 
     return each(read, paths)
 

@@ -327,7 +327,9 @@ def _fetch(urls: list[str]) -> dict[str, bytes | ImageError]:
 
 def _fetched(url: str, found: bytes | Exception) -> bytes | ImageError:
     if isinstance(found, bytes):
-        return found  # more than the limit by one byte where it is too large, which decode refuses
+        return found
+    if isinstance(found, OverflowError):
+        return ImageError(str(found))
     if isinstance(found, (FileNotFoundError, IsADirectoryError)):
         return ImageError("no such file")
     raise cannot_be_read(printable(url), found)

@@ -160,7 +160,8 @@ def find_images(
         than 0 and 1; NoColumnsError if a column is named, and a source has none.
     """
     columns = Columns(path_column, label_column, group_column, task_columns, label_separator)
-    parts = [_from_source(os.fspath(source), columns) for source in sources]
+    named = [one for source in sources for one in _matches(os.fspath(source))]
+    parts = [_from_source(source, columns) for source in named]
     if not parts:
         raise InputError("No images were named; give a folder, a glob, files or a manifest.")
     images = ImageList(
@@ -216,6 +217,13 @@ def _from_source(source: str, columns: Columns) -> ImageList:
     if exists:
         return _from_list(path) if suffix == ".txt" else ImageList([source])
     return ImageList(files_of_pattern(source))
+
+
+def _matches(source: str) -> list[str]:
+    """Return the manifests and lists that a pattern matches; other sources as they are."""
+    is_table = source.lower().endswith((".csv", ".parquet", ".txt"))
+    is_pattern = is_table and not is_url(source) and any(char in source for char in "*?[")
+    return files_of_pattern(source) if is_pattern and not os.path.lexists(source) else [source]
 
 
 def refuse_columns(source: str, **asked: Any) -> None:

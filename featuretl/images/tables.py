@@ -28,7 +28,7 @@ _LEAST = 16 * 2**20
 _ROW = 16  # bytes that a value takes at least, but for
 _WIDTHS = {"FLOAT": 4, "DOUBLE": 8}
 _TEXT_ROWS, _BINARY_ROWS = 65536, 64
-_BATCH_BYTES = 2**28
+_BATCH_BYTES = 2**25
 
 
 class MissingColumnError(InputError):

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -193,9 +193,10 @@ def extract_shards(
         label_column=label_column,
         images_per_shard=images_per_shard,
     )
+    first = next(shards)  # what is wrong with the sources is said before workers start
     try:
         run = _Run(shared, engine, job, progress)
-        run.go(shards)
+        run.go(chain([first], shards))
     finally:
         engine.close()
         release()

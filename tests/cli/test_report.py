@@ -134,6 +134,8 @@ def test_mistakes_are_one_line(model, embeddings, halves, photo_folder, tmp_path
     failed(run("report", model, halves[1], "-o", "report.pdf"), "must end in .html")
     failed(run("report", model, "-o", "r.html"), "MODEL needs PHOTOS", 2)
     failed(run("report", embeddings, "-o", "r.html", "--train", halves[0]), "belongs to a MODEL", 2)
+    for option in ("--groups", "--label-column", "--path-column"):
+        failed(run("report", embeddings, "-o", "r.html", option, "x"), "has no columns", 2)
     failed(run("report", embeddings, halves[0], "-o", "r.html"), "holds no embedding of 12 of 12")
     failed(run("report", "x.txt", "-o", "r.html"), "A file of embeddings ends in")
     failed(run("report", "none.featuretl", halves[1], "-o", "r.html"), "No such file")

@@ -76,6 +76,7 @@ def test_bad_images_and_shards_are_told(photos, tmp_path):
         (["--engine", "loky", "--on-error", "nan"], "with others use skip"),
         (["--engine", "dask", "--scheduler", "tcp://x:1"], "--scheduler needs --store"),
         (["--engine", "loky", "-o", "x.npy"], "local .parquet file or to a folder"),
+        (["--engine", "loky", "--label-column", "x"], "has no columns"),
     ],
 )
 def test_options_that_do_not_go_together(photo_folder, options, message):

@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,13 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from featuretl._files import contents
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images import shards as shards_module
 from featuretl.images.shard_sources import find_shards
 from featuretl.images.shards import PassedOver
 from featuretl.images.sources import find_images
+from featuretl.images.tables import open_parquet
 from featuretl.outputs import load_embeddings
 
 
@@ -194,3 +197,51 @@ def test_special_files_behind_urls_are_failed_rows(tmp_path):
     for source in ((tmp_path / "fifo.jpg").as_uri(), "file:///dev/zero"):
         (found,) = samples([source])
         assert isinstance(found.image, (str, ImageError))  # a path is read as any local file is
+
+
+class Pieces:
+    """A server's file that comes in pieces, of a size that it tells or does not tell."""
+
+    def __init__(self, data, size=None):
+        self.data, self.size, self.reads = io.BytesIO(data), size, 0
+
+    def read(self, n):
+        self.reads += 1
+        return self.data.read(min(n, 1000))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_file_behind_a_url_is_read_whole_or_refused(told):
+    data = bytes(range(256)) * 20
+    file = Pieces(data, len(data) if told else None)
+    server = SimpleNamespace(open=lambda path, mode: file)
+    assert contents(server, ["a"], len(data)) == [data]
+    file = Pieces(data, len(data) if told else None)
+    (found,) = contents(server, ["a"], 2500)
+    assert isinstance(found, OverflowError)
+    assert file.reads == (0 if told else 3)
+
+
+def test_a_large_value_that_comes_again_is_read_a_few_rows_at_a_time(tmp_path):
+    value = pa.array([b"\0" * 15_000_000] * 64).dictionary_encode().cast(pa.binary())
+    parquet.write_table(pa.table({"image": value}), tmp_path / "i.parquet", compression="zstd")
+    with (tmp_path / "i.parquet").open("rb") as file:
+        _, rows = open_parquet(file, ["image"])
+    assert rows * 15_000_000 <= 2**25
+    assert sum(1 for _ in samples([str(tmp_path / "i.parquet")])) == 64
+
+
+def test_a_pattern_may_match_manifests_and_lists(photos, tmp_path):
+    (tmp_path / "a.csv").write_text(f"path,label\n{photos[0]},x\n")
+    (tmp_path / "b.csv").write_text(f"path,label\n{photos[1]},y\n")
+    (tmp_path / "c.txt").write_text(f"{photos[2]}\n")
+    found = find_images([tmp_path / "*.csv", tmp_path / "*.txt"])
+    assert (found.paths, found.labels) == (photos[:3], ["x", "y", None])
+    with pytest.raises(InputError, match="neither a file"):
+        find_images([tmp_path / "*.parquet"])
