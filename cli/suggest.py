@@ -80,7 +80,7 @@ def suggest(
     from featuretl._progress import progress_bar
     from featuretl._validation import printable
     from featuretl.extraction import extract
-    from featuretl.images.sources import find_images
+    from featuretl.images.sources import find_images, has_columns, join_images
     from featuretl.labelling.forecast import forecast_accuracy
     from featuretl.labelling.suggest import suggest_labels
     from featuretl.outputs import check_output
@@ -88,7 +88,12 @@ def suggest(
     from .tables import print_failures
 
     target = None if output is None else check_output(output, (".csv",))
-    images = find_images(photos, path_column=path_column, label_column=label_column)
+    columns: dict[str, Any] = {"path_column": path_column, "label_column": label_column}
+    # Columns are those of the manifest of labels; beside it come the images without one.
+    some = any(map(has_columns, photos))
+    images = join_images(
+        [find_images([one], **columns if has_columns(one) or not some else {}) for one in photos]
+    )
     with progress_bar(len(images)) as progress:
         extraction = extract(
             images.paths,

@@ -26,6 +26,11 @@ def is_url(path: str) -> bool:
     return "://" in path
 
 
+def without_scheme(path: str) -> str:
+    """Return the path that a ``file://`` URL means; others as they are."""
+    return file_system(path)[1] if path.startswith(("file://", "local://")) else path
+
+
 def absolute(path: str) -> str:
     """Return a path that means the same file in a process that stands elsewhere; URLs as they are."""
     return path if is_url(path) else str(Path.cwd() / path)

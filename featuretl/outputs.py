@@ -343,7 +343,8 @@ def _is_text(values: Any, kinds: Any = str) -> bool:
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
-    described = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
+    with open_local(path), open_local(path.with_name(f"{path.name}.json")) as file:
+        described = json.load(file)
     X = np.load(path, mmap_mode="r", allow_pickle=False)
     return X, described["paths"], described["labels"], described
 

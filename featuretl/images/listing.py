@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from featuretl._files import cannot_be_read
 from featuretl._validation import printable
 from featuretl.exceptions import InputError
 from featuretl.images.decode import is_image_name
@@ -30,21 +31,36 @@ def is_hidden(name: str, pattern: str = "") -> bool:
 def images_in_folder(
     root: str, inside: str = "", above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[str]:
-    """Yield the images below `root`, relative to it, in order; links are followed, but not in a loop."""
-    state = os.stat(os.path.join(root, inside))
+    """Yield the images below `root`, relative to it, in order; links are followed, but not in a loop.
+
+    Raises InputError if a folder cannot be listed.
+    """
+    folder = os.path.join(root, inside)
+    try:
+        state = os.stat(folder)
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise cannot_be_read(f"The folder {printable(folder)!r}", error) from error
     if (state.st_dev, state.st_ino) in above:
         return
     above = (*above, (state.st_dev, state.st_ino))
-    with os.scandir(os.path.join(root, inside)) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
         name = os.path.join(inside, entry.name)
         if is_hidden(entry.name):
             continue
-        if entry.is_dir():
+        if os.path.isdir(entry.path):  # entry.is_dir raises where a link leads to itself
             yield from images_in_folder(root, name, above)
         elif is_image_name(Path(entry.name)):
             yield name
+
+
+def is_folder(path: str) -> bool | None:
+    """Return whether a path is a folder, None if there is nothing. Raises InputError."""
+    try:
+        return Path(path).is_dir() if Path(path).exists() else None
+    except OSError as error:
+        raise InputError(f"{printable(path)!r} cannot be looked up: {error.strerror}.") from error
 
 
 def files_of_pattern(source: str) -> list[str]:
@@ -57,6 +73,8 @@ def files_of_pattern(source: str) -> list[str]:
         found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     except (ValueError, NotImplementedError):
         found = []
+    except OSError as error:
+        raise cannot_be_read(f"The pattern {printable(source)!r}", error) from error
     matches = [
         str(path)
         for path in found

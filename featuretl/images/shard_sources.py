@@ -10,11 +10,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from featuretl._files import absolute, cannot_be_read, file_system, is_url, open_file
+from featuretl._files import (
+    absolute,
+    cannot_be_read,
+    file_system,
+    is_url,
+    open_file,
+    without_scheme,
+)
 from featuretl._validation import check_int, printable
 from featuretl.exceptions import InputError, NoColumnsError
 from featuretl.images.decode import is_image_name
-from featuretl.images.listing import files_of_pattern, images_in_folder, is_hidden
+from featuretl.images.listing import files_of_pattern, images_in_folder, is_folder, is_hidden
 from featuretl.images.shards import (
     NAME_COLUMNS,
     BytesShard,
@@ -26,6 +33,7 @@ from featuretl.images.shards import (
     UnreadableShard,
     digest,
     local_state,
+    place_of,
     pointed_to_by,
     state_of,
     states_of,
@@ -34,6 +42,7 @@ from featuretl.images.sources import LABEL_COLUMNS, PATH_COLUMNS, TARS, refuse_c
 from featuretl.images.tables import (
     IMAGE_COLUMNS,
     MissingColumnError,
+    holds_names,
     image_column,
     open_parquet,
     pick_column,
@@ -48,6 +57,8 @@ IMAGES_PER_SHARD = 1000
 
 _MANIFESTS = (".csv", ".txt")
 _LINES = 4096
+# The rows of a shard lie in memory, and a dictionary repeats one image any number of times.
+_FEW_IMAGES, _SMALLEST_IMAGE = 10_000, 32  # bytes
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -124,7 +135,7 @@ def _items(
             for path in _counted(absolute(os.fspath(source))):
                 for file in _files(path):
                     try:
-                        yield from _of_file(file, path_column, label_column)
+                        yield from _of_file(file, os.fspath(source), path_column, label_column)
                     except (MissingColumnError, NoColumnsError):
                         raise
                     except InputError as error:
@@ -139,7 +150,7 @@ def _items(
 def _counted(path: str) -> Iterator[str]:
     """Yield what ``a-{000..127}.tar`` means; nothing is looked up."""
     found = _RANGE.search(path)
-    if found is None or (not is_url(path) and Path(path).exists()):
+    if found is None or (not is_url(path) and is_folder(path) is not None):
         yield path
         return
     first, last = found[1], found[2]
@@ -150,10 +161,10 @@ def _counted(path: str) -> Iterator[str]:
 
 def _files(path: str) -> Iterator[File]:
     """Yield the files that a path, URL or pattern means; of folders, the images, with labels."""
-    path = _local(path)
+    path = without_scheme(path)
     if is_url(path):
         yield from _remote_files(path)
-    elif Path(path).is_dir():
+    elif kind := is_folder(path):
         found = False
         for inside in images_in_folder(path):
             found = True
@@ -162,16 +173,11 @@ def _files(path: str) -> Iterator[File]:
             yield File(whole, label, local_state(whole))
         if not found:
             raise InputError(f"{printable(path)!r} holds no file with an image's suffix.")
-    elif Path(path).exists():
+    elif kind is False:
         yield File(path, None, local_state(path))
     else:
         for match in files_of_pattern(path):
             yield File(match, None, local_state(match))
-
-
-def _local(path: str) -> str:
-    """Return the path that a ``file://`` URL means; others as they are."""
-    return file_system(path)[1] if path.startswith(("file://", "local://")) else path
 
 
 def _remote_files(url: str) -> Iterator[File]:
@@ -203,16 +209,16 @@ def _is_file_name(path: str) -> bool:
 
 
 def _of_file(
-    file: File, path_column: str | None, label_column: str | None
+    file: File, source: str, path_column: str | None, label_column: str | None
 ) -> Iterator[Shard | File | bytes]:
     name = file.path.lower()
     if name.endswith(TARS):
-        refuse_columns(file.path, path_column=path_column)
+        refuse_columns(source, path_column=path_column)
         yield TarShard(file, label_column)
     elif name.endswith((".csv", ".parquet")):
         yield from _of_table(file, path_column, label_column)
     else:
-        refuse_columns(file.path, path_column=path_column, label_column=label_column)
+        refuse_columns(source, path_column=path_column, label_column=label_column)
         yield from _of_list(file) if name.endswith(".txt") else [file]
 
 
@@ -223,7 +229,7 @@ def _of_table(
     label = pick_column(file.path, schema.names, label_column, LABEL_COLUMNS)
     column = image_column(schema, path_column)
     if column is not None:
-        name = next((name for name in NAME_COLUMNS if name in schema.names), None)
+        name = next((name for name in NAME_COLUMNS if holds_names(schema, name)), None)
         yield from _of_row_groups(file, column, label, name)
         return
     path = pick_path_column(file.path, schema.names, path_column, PATH_COLUMNS)
@@ -239,20 +245,28 @@ def _of_table(
 def _of_row_groups(
     file: File, column: str, label: str | None, name: str | None
 ) -> Iterator[ParquetShard]:
+    paths = f"{column}.path"
     with reading(file.path) as opened:
-        table, rows = open_parquet(opened, [f"{column}.path"], as_text=True)
+        most = max(_FEW_IMAGES, opened.seek(0, os.SEEK_END) // _SMALLEST_IMAGE)
+        table, rows = open_parquet(opened, [paths], [paths])
         for group in range(table.num_row_groups):
             facts = table.metadata.row_group(group)
-            chunks = [facts.column(i) for i in range(facts.num_columns)]
-            whole = [
-                chunk.statistics is not None and chunk.statistics.null_count == 0
-                for chunk in chunks
-                if chunk.path_in_schema in (column, f"{column}.bytes")
-            ]
+            chunks = {
+                facts.column(i).path_in_schema: facts.column(i) for i in range(facts.num_columns)
+            }
+            held = chunks.get(f"{column}.bytes") or chunks[column]
+            known = held.statistics is not None and held.statistics.has_null_count
+            nulls = held.statistics.null_count if known else 0
+            if held.num_values - nulls > most:
+                raise InputError(
+                    f"{printable(file.path)!r} claims {held.num_values - nulls:,} images in one row "
+                    f"group, more than the {most:,} that a file of its size can hold."
+                )
             pointed_to = ""
-            if not all(whole) and any(c.path_in_schema == f"{column}.path" for c in chunks):
-                batches = table.iter_batches(rows, [group], [f"{column}.path"])
-                pointed_to = digest("files", [pointed_to_by(b.column(column)) for b in batches])
+            if (nulls or not known) and paths in chunks:
+                batches = table.iter_batches(rows, [group], [paths])
+                found = [pointed_to_by(batch.column(column), file.path) for batch in batches]
+                pointed_to = digest("files", found)
             yield ParquetShard(file, group, facts.num_rows, column, label, name, pointed_to)
 
 
@@ -266,16 +280,7 @@ def _of_list(file: File) -> Iterator[File]:
 
 def _named_in(manifest: File, paths: list[str], labels: list[str | None] | None) -> Iterator[File]:
     """Yield the files that some rows of a manifest name."""
-    folder = manifest.path.rpartition("/")[0] if is_url(manifest.path) else None
-    beside = Path(manifest.path).parent
-    whole = [
-        _local(path)
-        if is_url(path)
-        else str(beside / path)
-        if folder is None
-        else f"{folder}/{path}"
-        for path in paths
-    ]
+    whole = [place_of(path, manifest.path) for path in paths]
     states = states_of(whole)
     for path, label in zip(whole, labels or [None] * len(whole), strict=True):
         yield File(path, label, states[path])

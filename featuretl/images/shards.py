@@ -17,24 +17,38 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from featuretl._files import cannot_be_read, contents, each, file_system, is_url
+from featuretl._files import cannot_be_read, contents, each, file_system, is_url, without_scheme
 from featuretl._validation import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, RACY_NS
-from featuretl.images.tables import open_parquet, reading, texts
+from featuretl.images.tables import (
+    counted,
+    memory_limit,
+    names_of_classes,
+    open_parquet,
+    reading,
+    texts,
+)
 
 State = tuple[Any, ...] | None
 
 NAME_COLUMNS = ("path", "id", "key", "__key__", "url", "file_name", "filename")
 
 _READ_AT_ONCE = 64
+_BYTES_AT_ONCE = 128 * 2**20
+_UNKNOWN_SIZE = _BYTES_AT_ONCE // 4
 # Of what a file system says of a file, the first that changes whenever its content does.
 _TAGS = (
     *("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "generation"),
     *("mtime", "LastModified", "Last-Modified", "modified", "created"),
 )
+
+
+class DamagedShardError(InputError):
+    """A shard that cannot be read further: what was read before is right."""
 
 
 class PassedOver(NamedTuple):
@@ -101,11 +115,16 @@ class FileShard:
 
     def samples(self) -> Iterator[Sample]:
         """Yield local paths, and the content of URLs, some of which are read at once."""
-        for start in range(0, len(self.files), _READ_AT_ONCE):
-            files = self.files[start : start + _READ_AT_ONCE]
-            contents = _fetch([file.path for file in files if is_url(file.path)])
-            for path, label, _ in files:
-                yield Sample(path, contents.get(path, path), label)
+        some: list[Sample] = []
+        size = 0
+        for path, label, state in self.files:
+            known = state[0] if state and isinstance(state[0], int) else _UNKNOWN_SIZE
+            if some and (len(some) >= _READ_AT_ONCE or size + known > _BYTES_AT_ONCE):
+                yield from _with_contents(some)
+                some, size = [], 0
+            some.append(Sample(path, path, label))
+            size += known if is_url(path) else 0
+        yield from _with_contents(some)
 
 
 @dataclass(frozen=True)
@@ -162,20 +181,26 @@ class ParquetShard:
 
     def samples(self) -> Iterator[Sample]:
         """Read the rows, some at a time."""
-        columns = list(filter(None, [self.column, self.label_column, self.name_column]))
-        with reading(self.file.path) as file:
-            table, rows = open_parquet(file, columns)
-            number = 0
-            for batch in table.iter_batches(rows, [self.group], columns, use_threads=False):
+        path, number = self.file.path, 0
+        text = list(dict.fromkeys(filter(None, [self.label_column, self.name_column])))
+        columns = list(dict.fromkeys([self.column, *text]))
+        with reading(path) as file:
+            limit = memory_limit(file)
+            table, rows = open_parquet(file, columns, text)
+            batches = table.iter_batches(rows, [self.group], columns, use_threads=False)
+            for batch in counted(batches, text, limit):
+                found = {c: texts(batch.column(c), path, c, table.schema_arrow) for c in text}
+                none: list[str | None] = [None] * len(batch)
                 labels, names = (
-                    texts(batch.column(name), self.file.path, name) if name else [None] * len(batch)
-                    for name in (self.label_column, self.name_column)
+                    found[c] if c else none for c in (self.label_column, self.name_column)
                 )
-                for image, label, name in zip(
-                    batch.column(self.column), labels, names, strict=True
-                ):
-                    yield sample_of(image.as_py(), name or f"{self.name}, row {number}", label)
-                    number += 1
+                rows_of = zip(batch.column(self.column), labels, names, strict=True)
+                samples = [
+                    sample_of(image.as_py(), name or f"{self.name}, row {number + i}", label, path)
+                    for i, (image, label, name) in enumerate(rows_of)
+                ]
+                number += len(samples)
+                yield from _with_contents(samples)
 
 
 @dataclass(frozen=True)
@@ -236,20 +261,34 @@ class DatasetShard:
             table = self.dataset.select_columns([self.label_column]).with_format("arrow")[:]
             column = table.column(self.label_column).combine_chunks()
             labels = texts(column, "the dataset", self.label_column)
+            if self.label_names:
+                labels = names_of_classes(
+                    labels, self.label_names, "the dataset", self.label_column
+                )
         for number, row in enumerate(self.dataset):
-            label = labels[number]
-            if self.label_names and label is not None:
-                label = self.label_names[int(label)] if int(label) >= 0 else None
-            yield sample_of(row[self.column], f"row {self.start + number}", label)
+            name = f"row {self.start + number}"
+            yield from _with_contents([sample_of(row[self.column], name, labels[number], "")])
 
 
-def sample_of(image: Any, name: str, label: str | None) -> Sample:
-    """Return the sample of a table's row: bytes, or a struct of bytes and path, as datasets have."""
+def sample_of(image: Any, name: str, label: str | None, table: str) -> Sample:
+    """Return the sample of a table's row: bytes, or a struct of bytes and path, as datasets have.
+
+    A relative path starts at the folder of the file `table`.
+    """
     if isinstance(image, dict):
         name, image = image.get("path") or name, image.get("bytes") or image.get("path")
     if not isinstance(image, (bytes, str)):
         image = ImageError("the row holds no image")
+    if isinstance(image, str):
+        image = place_of(image, table)
     return Sample(str(name), image, label)
+
+
+def place_of(path: str, table: str) -> str:
+    """Return where a path or URL that a table names is: a relative one starts at the table's folder."""
+    if is_url(path):
+        return without_scheme(path)
+    return f"{table.rpartition('/')[0]}/{path}" if is_url(table) else str(Path(table).parent / path)
 
 
 def state_of(info: dict[str, Any] | Exception) -> State:
@@ -278,8 +317,11 @@ def states_of(paths: Iterable[str]) -> dict[str, State]:
     return found
 
 
-def pointed_to_by(images: Any) -> str:
-    """Return a digest of the states of files that a column of images names in the place of bytes."""
+def pointed_to_by(images: Any, table: str = "") -> str:
+    """Return a digest of the states of files that a column of images names in the place of bytes.
+
+    Relative paths start at the folder of the file `table`.
+    """
     from pyarrow import compute, types
 
     if types.is_struct(images.type):
@@ -293,7 +335,7 @@ def pointed_to_by(images: Any) -> str:
         paths = images
         if not (types.is_string(paths.type) or types.is_large_string(paths.type)):
             return ""
-    found = states_of(sorted({path for path in paths.unique().to_pylist() if path}))
+    found = states_of(sorted({place_of(p, table) for p in paths.unique().to_pylist() if p}))
     return digest("files", list(found.items())) if found else ""
 
 
@@ -314,6 +356,15 @@ def _by_file_system(urls: list[str]) -> Iterator[tuple[Any, list[str], list[str]
         same = [url for url in urls if url.startswith(f"{protocol}://")]
         places = [file_system(url) for url in same]
         yield places[0][0], same, [path for _, path in places]
+
+
+def _with_contents(samples: list[Sample]) -> Iterator[Sample]:
+    """Yield samples, those behind URLs with their content."""
+    urls = [s.image for s in samples if isinstance(s.image, str) and is_url(s.image)]
+    found = _fetch(urls)
+    for sample in samples:
+        is_behind = isinstance(sample.image, str) and sample.image in found
+        yield sample._replace(image=found[str(sample.image)]) if is_behind else sample
 
 
 def _fetch(urls: list[str]) -> dict[str, bytes | ImageError]:

@@ -14,7 +14,7 @@ import numpy as np
 from featuretl._files import cannot_be_read, is_url, open_local
 from featuretl._validation import printable
 from featuretl.exceptions import InputError, NoColumnsError
-from featuretl.images.listing import files_of_pattern, images_in_folder
+from featuretl.images.listing import files_of_pattern, images_in_folder, is_folder
 from featuretl.images.tables import (
     image_column,
     pick_column,
@@ -164,12 +164,7 @@ def find_images(
     parts = [_from_source(source, columns) for source in named]
     if not parts:
         raise InputError("No images were named; give a folder, a glob, files or a manifest.")
-    images = ImageList(
-        [path for part in parts for path in part.paths],
-        _joined([part.labels for part in parts], parts),
-        _joined([part.groups for part in parts], parts),
-        _joined([part.tags for part in parts], parts),
-    )
+    images = join_images(parts)
     if task_columns:
         tasks = {
             name: [value for part in parts for value in (part.tasks or {})[name]]
@@ -182,11 +177,26 @@ def find_images(
     return replace(images, labels=None, tags=list(tags))
 
 
+def has_columns(source: str) -> bool:
+    """Return whether the name of a source is that of a manifest."""
+    return source.lower().endswith((".csv", ".parquet"))
+
+
+def join_images(parts: Sequence[ImageList]) -> ImageList:
+    """Return the images of several lists, one after the other, without their tasks."""
+    return ImageList(
+        [path for part in parts for path in part.paths],
+        _joined([part.labels for part in parts], parts),
+        _joined([part.groups for part in parts], parts),
+        _joined([part.tags for part in parts], parts),
+    )
+
+
 def _split(label: str, separator: str) -> list[str]:
     return [tag.strip() for tag in label.split(separator) if tag.strip()]
 
 
-def _joined(columns: list[list[Any] | None], parts: list[ImageList]) -> list[Any] | None:
+def _joined(columns: list[list[Any] | None], parts: Sequence[ImageList]) -> list[Any] | None:
     if all(column is None for column in columns):
         return None
     rows = zip(columns, parts, strict=True)
@@ -197,12 +207,8 @@ def _from_source(source: str, columns: Columns) -> ImageList:
     path = Path(source)
     if is_url(source) or source.lower().endswith(TARS):
         raise _for_shards(source)
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as error:
-        raise InputError(f"{printable(source)!r} cannot be looked up: {error.strerror}.") from error
-    suffix = path.suffix.lower()
-    if exists and not is_folder and suffix in (".csv", ".parquet"):
+    kind = is_folder(source)
+    if kind is False and has_columns(source):
         return _from_manifest(source, columns)
     refuse_columns(
         source,
@@ -212,10 +218,10 @@ def _from_source(source: str, columns: Columns) -> ImageList:
         group_column=columns.group,
         task_columns=columns.tasks,
     )
-    if is_folder:
+    if kind:
         return _from_folder(path)
-    if exists:
-        return _from_list(path) if suffix == ".txt" else ImageList([source])
+    if kind is False:
+        return _from_list(path) if path.suffix.lower() == ".txt" else ImageList([source])
     return ImageList(files_of_pattern(source))
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from featuretl._files import cannot_be_read, open_file
 from featuretl._labels import label_text
-from featuretl._validation import printable
+from featuretl._validation import parse_json, printable
 from featuretl.exceptions import InputError
 
 if TYPE_CHECKING:
@@ -92,42 +92,89 @@ def schema_of(path: str) -> pyarrow.Schema:
 
 def image_column(schema: pyarrow.Schema, asked: str | None) -> str | None:
     """Return the column that holds images' bytes, plain or in a struct; None without one."""
-    from pyarrow import types
+    from pyarrow import binary, binary_view, large_binary, types
 
     def holds_bytes(name: str) -> bool:
         kind = schema.field(name).type
         if types.is_struct(kind):
             return bool(kind.get_field_index("bytes") >= 0)
-        return bool(types.is_binary(kind) or types.is_large_binary(kind))
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        return kind in (binary(), large_binary(), binary_view())
 
     names = IMAGE_COLUMNS if asked is None else (asked,)
     return next((name for name in names if name in schema.names and holds_bytes(name)), None)
 
 
+def class_names(schema: pyarrow.Schema, column: str) -> tuple[str, ...] | None:
+    """Return the names that Hugging Face's datasets keep for a column of class numbers."""
+    try:
+        info = parse_json((schema.metadata or {})[b"huggingface"])
+        return tuple(map(str, info["info"]["features"][column]["names"]))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def names_of_classes(
+    numbers: list[str | None], names: Sequence[str], path: str, column: str
+) -> list[str | None]:
+    """Return the names that class numbers stand for; -1 is no class.
+
+    Raises InputError for a number without a name.
+    """
+    known: dict[str | None, str | None] = {str(number): name for number, name in enumerate(names)}
+    known |= {None: None, "-1": None}
+    strange = next((number for number in numbers if number not in known), None)
+    if strange is not None:
+        raise InputError(
+            f"Column {printable(column)!r} of {printable(path)!r} must hold numbers of its "
+            f"{len(names)} class names; got {printable(strange)}."
+        )
+    return [known[number] for number in numbers]
+
+
+def holds_names(schema: pyarrow.Schema, column: str) -> bool:
+    """Return whether a column is there, once, and holds text or whole numbers."""
+    from pyarrow import types
+
+    if schema.names.count(column) != 1:
+        return False
+    kind = schema.field(column).type
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_integer(kind))
+
+
 def text_batches(path: str, columns: Sequence[str]) -> Iterator[list[list[str | None]]]:
     """Yield some rows after the other of columns, as text; None for a gap, see `label_text`."""
+    schema = schema_of(path)
     with reading(path) as file:
-        limit, spent = memory_limit(file), 0
         for batch in _open_csv(file, columns) if is_csv(path) else _parquet_text(file, columns):
-            found = [batch.column(name) for name in columns]
-            spent += 0 if is_csv(path) else sum(map(_size, found))
-            if spent > limit:
-                raise _too_large(limit)
-            yield [texts(one, path, name) for one, name in zip(found, columns, strict=True)]
+            yield [texts(batch.column(name), path, name, schema) for name in columns]
 
 
-def texts(column: pyarrow.Array, path: str, name: str) -> list[str | None]:
-    """Return the values of a column as text, as `label_text` has it.
+def counted(batches: Iterable[Any], columns: Sequence[str], limit: int) -> Iterator[Any]:
+    """Yield batches. Raises OSError once the text of their columns takes more than `limit` bytes."""
+    spent = 0
+    for batch in batches:
+        spent += sum(_size(batch.column(name)) for name in columns)
+        if spent > limit:
+            raise _too_large(limit)
+        yield batch
+
+
+def texts(
+    column: pyarrow.Array, path: str, name: str, schema: pyarrow.Schema | None = None
+) -> list[str | None]:
+    """Return the values of a column as text, as `label_text` has it, or as `schema` names classes.
 
     Raises
     ------
     InputError
-        If its values are lists or structs.
+        If its values are lists or structs, or numbers of no class.
     """
     from pyarrow import string, types
 
     if types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        shared = texts(column.dictionary, path, name, schema)
+        return [None if i is None else shared[i] for i in column.indices.to_pylist()]
     kind = column.type
     if types.is_nested(kind):
         raise InputError(
@@ -138,13 +185,17 @@ def texts(column: pyarrow.Array, path: str, name: str) -> list[str | None]:
         column = column.cast(string())
     # NumPy's float32 reads as 0.1, which Python's float would not.
     plain = column.to_numpy(zero_copy_only=False) if types.is_floating(kind) else column.to_pylist()
-    return [label_text(value) for value in plain]
+    found = [label_text(value) for value in plain]
+    names = class_names(schema, name) if schema is not None and types.is_integer(kind) else None
+    return found if names is None else names_of_classes(found, names, path, name)
 
 
 def open_parquet(
-    file: IO[bytes], columns: Sequence[str], *, as_text: bool = False
+    file: IO[bytes], columns: Sequence[str], text: Sequence[str] = ()
 ) -> tuple[parquet.ParquetFile, int]:
     """Return an open Parquet file, and how many rows of its columns may be read at once.
+
+    `text` are those of the columns that `texts` reads: a value that rows share is read once.
 
     Raises
     ------
@@ -155,11 +206,9 @@ def open_parquet(
 
     limit = memory_limit(file)
     facts = parquet.read_metadata(file)
-    leaves = [
-        i
-        for i in range(facts.num_columns)
-        if any(f"{facts.schema.column(i).path}.".startswith(f"{name}.") for name in columns)
-    ]
+    paths = [facts.schema.column(i).path for i in range(facts.num_columns)]
+    leaves = [i for i, leaf in enumerate(paths) if _is_in(leaf, columns)]
+    as_text = set(text) >= set(columns)
     groups = [facts.row_group(number) for number in range(facts.num_row_groups)]
     chunks = [group.column(i) for group in groups for i in leaves]
     claimed = sum(
@@ -173,14 +222,20 @@ def open_parquet(
     if prefixed or not as_text:  # one value may be as large as all, and come again in each row
         largest = max((one.total_uncompressed_size for one in chunks), default=0)
         rows = max(1, min(rows, _BATCH_BYTES // max(largest, 1)))
-    short = [facts.schema.column(i) for i in leaves if as_text]
+    short = [facts.schema.column(i) for i in leaves if _is_in(paths[i], text)]
     repeated = [c.path for c in short if c.physical_type == "BYTE_ARRAY" and c.path not in prefixed]
     return parquet.ParquetFile(file, metadata=facts, read_dictionary=repeated), rows
 
 
+def _is_in(leaf: str, columns: Sequence[str]) -> bool:
+    """Return whether a leaf of the schema belongs to one of the columns, or to a field of one."""
+    return any(f"{leaf}.".startswith(f"{name}.") for name in columns)
+
+
 def _parquet_text(file: IO[bytes], columns: Sequence[str]) -> Iterator[Any]:
-    table, rows = open_parquet(file, columns, as_text=True)
-    return table.iter_batches(rows, columns=list(dict.fromkeys(columns)))
+    limit = memory_limit(file)
+    table, rows = open_parquet(file, columns, columns)
+    return counted(table.iter_batches(rows, columns=list(dict.fromkeys(columns))), columns, limit)
 
 
 def _open_csv(file: IO[bytes], columns: Sequence[str] = ()) -> Any:

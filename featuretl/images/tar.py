@@ -4,7 +4,8 @@ Consecutive members whose names are equal up to the first dot of the last part a
 image is the member with nothing but an image's suffix after that dot; others, such as the mask
 ``a.mask.png`` beside ``a.jpg``, are passed over. Where all images have more dots, as ``v1.2.jpg`` and
 ``v1.3.jpg``, each is an image of its own. A name that comes again begins another sample. The label
-stands in ``.cls``, or in ``.json`` under one of `LABEL_COLUMNS` or the column that is asked for.
+stands in ``.cls``, or in ``.json`` under one of `LABEL_COLUMNS` or the column that is asked for; one
+with more dots, such as ``a.meta.json``, counts where the sample has a single image.
 Whatever else could have been an image or its label is a `PassedOver`: hidden files, links, and
 samples without an image.
 """
@@ -15,6 +16,7 @@ import bz2
 import gzip
 import io
 import lzma
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -27,8 +29,9 @@ from featuretl._validation import as_utf8, parse_json, printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, SUFFIXES
 from featuretl.images.listing import is_hidden
-from featuretl.images.shards import File, PassedOver, Sample, digest
+from featuretl.images.shards import DamagedShardError, File, PassedOver, Sample, digest
 from featuretl.images.sources import LABEL_COLUMNS
+from featuretl.images.tables import memory_limit
 
 _MAX_LABEL_BYTES = _MAX_HEADER_BYTES = 2**20
 _COMPRESSED: tuple[tuple[bytes, Any], ...] = (
@@ -83,19 +86,24 @@ class TarShard:
         """Read the file as a stream, a sample at a time."""
         is_labelled = self.label_column is None
         parts: list[_Part] = []
-        for part in self._parts():
-            if isinstance(part, Sample):
-                yield part
-                continue
-            if parts and (
-                part.stem != parts[0].stem or part.suffix in [one.suffix for one in parts]
-            ):
+        try:
+            for part in self._parts():
+                if isinstance(part, Sample):
+                    yield part
+                    continue
+                if parts and (
+                    part.stem != parts[0].stem or part.suffix in [one.suffix for one in parts]
+                ):
+                    yield from self._samples(parts)
+                    parts = []
+                parts.append(part)
+                is_labelled = is_labelled or (
+                    isinstance(part.data, dict) and self.label_column in part.data
+                )
+        except DamagedShardError:
+            if any(part.is_image and not part.before for part in parts):  # it is no mask
                 yield from self._samples(parts)
-                parts = []
-            parts.append(part)
-            is_labelled = is_labelled or (
-                isinstance(part.data, dict) and self.label_column in part.data
-            )
+            raise
         yield from self._samples(parts)
         if not is_labelled:
             raise self._no_label("any sample")
@@ -113,22 +121,26 @@ class TarShard:
                         yield part._replace(data=_content(tar, member, part))
                     elif reason and (part.is_image or part.is_label):
                         yield self._sample(part, PassedOver(reason))
-        except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+            raise DamagedShardError(str(cannot_be_read(self.name, error))) from error
+        except OSError as error:
             raise cannot_be_read(self.name, error) from error
 
     def _samples(self, parts: list[_Part]) -> Iterator[Sample]:
         images = [part for part in parts if part.is_image]
-        plain = [part for part in images if "." not in part.suffix][:1]
+        plain = [part for part in images if not part.before][:1]
         for part in images:
             if part not in plain and plain:
                 yield self._sample(part, PassedOver(f"beside {plain[0].name}"))
                 continue
-            about = [one for one in parts if one.is_label and one.before in (part.before, "")]
+            about = [one for one in parts if one.is_label]
+            if len(plain or images) > 1:
+                about = [one for one in about if one.before in (part.before, "")]
             damaged = next((one.data for one in about if isinstance(one.data, ImageError)), None)
             if damaged is not None:
                 yield self._sample(part, damaged)
             else:
-                about.sort(key=lambda one: one.before != part.before)
+                about.sort(key=lambda o: (o.before != part.before, o.before != "", o.last))
                 yield self._sample(part, part.data)._replace(label=self._label(part, about))
         if parts and not images:
             yield self._sample(parts[0], PassedOver("no image beside it"))
@@ -191,8 +203,15 @@ class _Member(tarfile.TarInfo):
 
 
 def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield all members of an archive. Raises ReadError where more than zeros follows its end."""
+    """Yield all members of an archive.
+
+    Raises ReadError where more than zeros follows its end, or a compressed one expands too much.
+    """
     raw: Any = file
+    try:
+        limit = memory_limit(file)
+    except (OSError, ValueError):  # a server may send files without their size
+        limit = sys.maxsize
     buffered = io.BufferedReader(raw)
     start = buffered.peek(8)
     opener = next((one for magic, one in _COMPRESSED if start.startswith(magic)), None)
@@ -201,6 +220,8 @@ def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
     tar: Any
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
         for member in tar:
+            if opener and tar.offset > limit:
+                raise tarfile.ReadError(f"it expands to over {limit:,} bytes")
             yield tar, member
         while rest := tar.fileobj.read(2**16):
             if rest.strip(b"\0"):

@@ -19,7 +19,7 @@ from featuretl._validation import as_utf8, printable
 from featuretl.exceptions import BackboneError, FeatureTLError, ImageError, InputError
 from featuretl.images.decode import decode
 from featuretl.images.isolated import IsolatedDecoder
-from featuretl.images.shards import PassedOver, Sample, Shard
+from featuretl.images.shards import DamagedShardError, PassedOver, Sample, Shard
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore, metadata_table
@@ -270,12 +270,22 @@ def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 
 def _images(samples: Iterable[Sample], passed_over: list[str]) -> Iterator[Sample]:
-    """Yield the samples that are images; name the others in `passed_over`."""
-    for sample in samples:
-        if isinstance(sample.image, PassedOver):
-            passed_over.append(f"{printable(sample.name)} ({printable(sample.image.reason)})")
-        else:
-            yield sample
+    """Yield the samples that are images; name the others in `passed_over`.
+
+    Of a shard that is damaged further on the images before are kept; the damage is the last one.
+    """
+    some = False
+    try:
+        for sample in samples:
+            if isinstance(sample.image, PassedOver):
+                passed_over.append(f"{printable(sample.name)} ({printable(sample.image.reason)})")
+            else:
+                some = True
+                yield sample
+    except DamagedShardError as error:
+        if not some:
+            raise
+        yield Sample("the rest of the shard", ImageError(str(error)))
 
 
 def _timed(samples: Iterator[Sample], costs: dict[str, float]) -> Iterator[Sample]:

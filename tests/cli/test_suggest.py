@@ -45,6 +45,10 @@ def test_what_is_filled_in_is_not_suggested_again(mixed, tmp_path):
     assert (facts["labelled"], facts["unlabelled"]) == (10, 14)
     assert len(facts["suggested"]) == 14
     assert not {row["path"] for row in rows} & set(facts["suggested"])
+    text = (tmp_path / "labels.csv").read_text()
+    (tmp_path / "species.csv").write_text(text.replace("path,label", "path,species"))
+    named = run(tmp_path / "species.csv", mixed, "-n", 100, "--label-column", "species", "--json")
+    assert json.loads(named.stdout) == facts
     uncertain = run(tmp_path / "labels.csv", mixed, "-n", 3, "--strategy", "uncertainty")
     assert uncertain.exit_code == 0
     assert len(uncertain.stdout.splitlines()) == 3
@@ -56,6 +60,7 @@ def test_what_cannot_be_suggested_is_one_sentence(mixed, tmp_path):
     assert "needs labels of two classes" in uncertain.stderr
     assert run(mixed, "-o", "labels.txt").exit_code == 1
     assert "Traceback" not in uncertain.output
+    assert run(mixed, "--label-column", "species").exit_code == 2
 
 
 def test_how_many_labels_an_accuracy_needs(mixed, tmp_path):

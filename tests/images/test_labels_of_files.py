@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -18,6 +20,7 @@ from pyarrow import parquet
 from featuretl._files import contents
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images import shards as shards_module
+from featuretl.images import tables as tables_module
 from featuretl.images.shard_sources import find_shards
 from featuretl.images.shards import PassedOver
 from featuretl.images.sources import find_images
@@ -73,6 +76,24 @@ def test_a_label_is_the_same_class_from_every_file(values, names, photos, data, 
     assert [one.label for one in samples(dataset)] == names
 
 
+def test_class_numbers_of_datasets_keep_their_names(photos, data, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])}
+    columns = {"image": photos[:3], "label": [1, 0, -1]}
+    dataset = datasets.Dataset.from_dict(columns, datasets.Features(features))
+    dataset.to_parquet(str(tmp_path / "images.parquet"))
+    schema = parquet.read_schema(tmp_path / "images.parquet")
+    table = pa.table({"path": photos[:3], "label": [1, 0, -1]})
+    parquet.write_table(table.replace_schema_metadata(schema.metadata), tmp_path / "m.parquet")
+    for source in (dataset, str(tmp_path / "images.parquet"), str(tmp_path / "m.parquet")):
+        assert [one.label for one in samples(source)] == ["bee", "ant", None]
+    assert find_images([tmp_path / "m.parquet"]).labels == ["bee", "ant", None]
+    table = table.set_column(1, "label", pa.array([1, 0, 2]))
+    parquet.write_table(table.replace_schema_metadata(schema.metadata), tmp_path / "m.parquet")
+    with pytest.raises(InputError, match=r"'label' of .*m\.parquet.* 2 class names; got 2"):
+        find_images([tmp_path / "m.parquet"])
+
+
 def test_a_list_is_no_label_wherever_it_stands(photos, data, tmp_path):
     lists = pa.table({"path": photos[:1], "label": [["a", "b"]]})
     parquet.write_table(lists, tmp_path / "m.parquet")
@@ -119,7 +140,13 @@ def test_every_lister_leaves_hidden_files_out(photos, data, tmp_path):
 
 def test_what_a_tar_file_passes_over_is_named(data, tmp_path):
     members = [("v1.2.jpg", data[0]), ("v1.3.jpg", data[1]), ("x.jpg", data[2])]
-    members += [("x.mask.png", b"mask"), ("dup.jpg", data[3]), ("dup.jpg", data[4]), ("y.txt", b"")]
+    members += [
+        ("x.mask.png", b"mask"),
+        ("x.meta.json", b'{"label": "ant"}'),
+        ("dup.jpg", data[3]),
+        ("dup.jpg", data[4]),
+        ("y.txt", b""),
+    ]
     path = write_tar(tmp_path / "a.tar", members)
     with tarfile.open(path, "a") as tar:
         link = tarfile.TarInfo("z.jpg")
@@ -129,6 +156,7 @@ def test_what_a_tar_file_passes_over_is_named(data, tmp_path):
     for one in samples([str(path)]):
         found.setdefault(type(one.image), []).append(one.image)
     assert found[bytes] == [data[0], data[1], data[2], data[3], data[4]]
+    assert [one.label for one in samples([str(path)]) if one.image == data[2]] == ["ant"]
     reasons = [image.reason for image in found[PassedOver]]
     assert sorted(reason.split()[0] for reason in reasons) == ["a", "beside", "no"]
 
@@ -146,25 +174,53 @@ def test_a_tar_file_that_ends_early_is_named(damage, data, tmp_path):
     read = []
     with pytest.raises(InputError, match=r"a\.tar cannot be read"):
         for shard in find_shards([str(path)]):
-            read += shard.samples()
+            for sample in shard.samples():
+                read.append(sample.image)
             pytest.fail("the end was not missed")
-    found = iter(next(iter(find_shards([str(path)]))).samples())
-    assert [next(found).image for _ in range(2)] == data[:2]
+    assert read == data[:3]
+
+
+def test_two_archives_in_one_file_are_named(data, tmp_path):
+    first = write_tar(tmp_path / "1.tar", [("1.jpg", data[0])]).read_bytes()
+    second = write_tar(tmp_path / "2.tar", [("2.jpg", data[1])]).read_bytes()
+    for name, pack in (("a.tar", bytes), ("a.tgz", gzip.compress)):
+        (tmp_path / name).write_bytes(pack(first) + pack(second))
+        found = next(iter(find_shards([str(tmp_path / name)]))).samples()
+        assert next(found).image == data[0]
+        with pytest.raises(InputError, match=rf"{name} cannot be read: more follows"):
+            next(found)
 
 
 def test_files_that_expand_are_refused_before_they_are_read(tmp_path):
-    value = pa.array([b"\0" * 2**20] * 300).dictionary_encode()
+    value = pa.array([b"\0" * 20 * 2**20] * 10).dictionary_encode()
     parquet.write_table(pa.table({"image": value}), tmp_path / "i.parquet", compression="zstd")
     text = pa.array(["x" * 2**20] * 300).dictionary_encode()
     parquet.write_table(pa.table({"path": text}), tmp_path / "m.parquet", compression="zstd")
+    again = pa.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), pa.array([b"image"]))
+    parquet.write_table(pa.table({"image": again}), tmp_path / "again.parquet")
+    label = pa.DictionaryArray.from_arrays(np.zeros(100, np.int32), pa.array(["x" * 250_000]))
+    table = pa.table({"image": [b"image"] * 100, "label": label})
+    parquet.write_table(table, tmp_path / "l.parquet")
     np.savez_compressed(tmp_path / "x.npz", X=np.zeros((2**10, 2**14), np.float32))
     for use in (
         lambda: samples([str(tmp_path / "i.parquet")]),
         lambda: find_images([tmp_path / "m.parquet"]),
+        lambda: samples([str(tmp_path / "l.parquet")]),
         lambda: load_embeddings(tmp_path / "x.npz"),
     ):
         with pytest.raises(InputError, match="cannot be read"):
             use()
+    with pytest.raises(InputError, match="claims 20,000 images in one row group"):
+        samples([str(tmp_path / "again.parquet")])
+
+
+def test_a_compressed_tar_file_may_not_expand_without_bounds(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables_module, "_LEAST", 0)
+    zeros = [(f"{i}.jpg", b"\0" * 100_000) for i in range(100)]
+    packed = gzip.compress(write_tar(tmp_path / "a.tar", zeros).read_bytes())
+    (tmp_path / "a.tar.gz").write_bytes(packed)
+    with pytest.raises(InputError, match="expands to over"):
+        samples([str(tmp_path / "a.tar.gz")])
 
 
 def test_json_of_any_depth_is_no_label_and_no_crash(data, tmp_path):
@@ -190,6 +246,54 @@ def test_what_a_shard_points_to_is_part_of_its_key(photos, data, tmp_path, monke
     image.write_bytes(data[0][:-1] + b"?")
     os.utime(image, ns=(state.st_atime_ns, state.st_mtime_ns))  # the same size and time
     assert key() != before
+
+
+def test_paths_in_tables_of_images_start_at_the_table(data, tmp_path):
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/b/c.jpg", data[2])
+    (tmp_path / "a.jpg").write_bytes(data[0])
+    paths = ["a.jpg", (tmp_path / "a.jpg").as_uri(), "memory://b/c.jpg"]
+    table = pa.table({"image": [{"bytes": None, "path": path} for path in paths]})
+    parquet.write_table(table, tmp_path / "i.parquet")
+    local, behind, remote = samples([str(tmp_path / "i.parquet")])
+    assert local.image == behind.image == str(tmp_path / "a.jpg")
+    assert remote.image == data[2]
+    memory.store.clear()
+
+
+def test_urls_are_read_a_bounded_number_of_bytes_at_once(data, monkeypatch):
+    memory = fsspec.filesystem("memory")
+    urls = [f"memory://b/{i}.jpg" for i in range(4)]
+    for url, content in zip(urls, data, strict=False):
+        memory.pipe_file(url.removeprefix("memory:/"), content)
+    read, real = [], shards_module.contents
+    monkeypatch.setattr(
+        shards_module, "contents", lambda fs, *args: read.append(args[0]) or real(fs, *args)
+    )
+    monkeypatch.setattr(shards_module, "_BYTES_AT_ONCE", len(data[0]) + len(data[1]))
+    assert [one.image for one in samples(urls)] == data[:4]
+    assert len(read[0]) == 2
+    assert sum(map(len, read)) == 4
+    memory.store.clear()
+
+
+def test_what_the_system_refuses_to_list_is_one_sentence(data, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(data[0])
+    (tmp_path / "b.jpg").symlink_to("b.jpg")  # a link to itself is a bad image, not the end
+    assert len(find_images([tmp_path]).paths) == len(samples(str(tmp_path))) == 2
+    for use in (samples, lambda source: find_images([source])):
+        with pytest.raises(InputError, match="cannot be looked up: File name too long"):
+            use("x" * 300)
+
+
+def test_special_files_in_the_place_of_embeddings_are_refused_without_waiting(tmp_path):
+    (tmp_path / "a.npy").touch()
+    os.mkfifo(tmp_path / "a.npy.json")
+    os.mkfifo(tmp_path / "b.npy")
+    (tmp_path / "b.npy.json").write_text("{}")
+    for name in ("a.npy", "b.npy"):
+        with pytest.raises(InputError, match="not a regular file"):
+            load_embeddings(tmp_path / name)
 
 
 def test_special_files_behind_urls_are_failed_rows(tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import fsspec
@@ -142,6 +144,32 @@ def test_one_bad_shard_does_not_keep_the_others_from_being_embedded(photos, tiny
     assert found.statistics.cached == 8
     assert [(failure.index, failure.name) for failure in found.failures] == [(-1, str(tar))]
     assert column(found, "path") == photos[:8]
+
+
+def test_the_images_before_a_damage_are_kept(photos, tiny, tmp_path):
+    tar = tmp_path / "a.tar"
+    with tarfile.open(tar, "w") as archive:
+        for number, path in enumerate(photos[:4]):
+            content = Path(path).read_bytes()
+            member = tarfile.TarInfo(f"{number}.jpg")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    content = bytearray(tar.read_bytes())
+    sizes = [Path(path).stat().st_size for path in photos[:2]]
+    content[sum(512 + -(-size // 512) * 512 for size in sizes) + 3] ^= 1
+    tar.write_bytes(content)
+    options = {**OPTIONS, "store": tmp_path / "store"}
+    with pytest.raises(ImageError, match=r"a\.tar cannot be read: a member's header is damaged"):
+        extract_shards([tar, *photos[4:6]], tiny, **options)
+    found = extract_shards([tar, *photos[4:6]], tiny, on_error="nan", **options)
+    assert column(found, "path") == [f"{tar}/0.jpg", f"{tar}/1.jpg", *photos[4:6]]
+    assert found.statistics.failed == len(found.failures) == 1
+
+
+def test_sources_that_are_not_there_are_an_error_before_any_worker_starts(tiny, tmp_path):
+    with pytest.raises(InputError, match="neither a file"):
+        extract_shards("nowhere.jpg", tiny, store=tmp_path / "store", **OPTIONS)
+    assert not (tmp_path / "store").exists()
 
 
 def test_relative_paths_mean_the_same_to_workers_that_stand_elsewhere(
