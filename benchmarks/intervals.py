@@ -9,7 +9,7 @@ report; the truth is that of 200,000 rows. "coverage" is the share of samples wh
 it, "none" that of samples without an interval, which count neither way; "width" is the median.
 
 "forecast": rows of normal classes, labelled 60 to 120 at a time; the truth is the accuracy, on 4,000
-other rows, of a head that learnt from 1 or 4 times as many.
+other rows, of a head that was trained on 1 or 4 times as many.
 """
 
 from __future__ import annotations

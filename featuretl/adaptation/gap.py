@@ -214,8 +214,8 @@ def _told_apart(
 ) -> tuple[float, float, float, float]:
     """Return AUC, proxy A-distance, the AUC's standard error and lower end, the source weighted (n,).
 
-    Both are of each fold by itself: a classifier that learnt from more of one domain finds the other
-    one's rows in what it held out, and would rank folds against each other by that.
+    Both are computed within each fold and averaged: scores of classifiers that were trained on
+    different shares of the domains cannot be ranked against each other.
     """
     X, domain = np.vstack([S, T]), np.repeat([0, 1], [len(S), len(T)])
     weight = np.concatenate([weight, np.ones(len(T))])

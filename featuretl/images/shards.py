@@ -110,7 +110,7 @@ class FileShard:
 
     @property
     def key(self) -> str:
-        """Of paths, labels and states."""
+        """Digest of paths, labels and states."""
         return digest("files", self.files)
 
     def samples(self) -> Iterator[Sample]:
@@ -146,7 +146,7 @@ class BytesShard:
 
     @property
     def key(self) -> str:
-        """Of their content."""
+        """Digest of their content."""
         digests = [hashlib.sha256(content).hexdigest() for content in self.contents]
         return digest("bytes", [self.start, digests])
 
@@ -175,7 +175,7 @@ class ParquetShard:
 
     @property
     def key(self) -> str:
-        """Of the file's path and state, the group and the columns."""
+        """Digest of the file's path and state, the group and the columns."""
         columns = [self.column, self.label_column, self.name_column]
         return digest("parquet", [self.file, self.group, columns, self.pointed_to])
 
@@ -218,7 +218,7 @@ class UnreadableShard:
 
     @property
     def key(self) -> str:
-        """Of its path and what is wrong with it; it is never finished."""
+        """Digest of its path and the error; such a shard is never finished."""
         return digest("unreadable", [self.path, self.error])
 
     def samples(self) -> Iterator[Sample]:
@@ -250,7 +250,7 @@ class DatasetShard:
 
     @property
     def key(self) -> str:
-        """Of the dataset's fingerprint, the rows and the columns."""
+        """Digest of the data set's fingerprint, the rows and the columns."""
         rows = [self.start, len(self.dataset), self.column, self.label_column]
         return digest("dataset", [self.fingerprint, rows, self.pointed_to])
 

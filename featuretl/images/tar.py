@@ -79,7 +79,7 @@ class TarShard:
 
     @property
     def key(self) -> str:
-        """Of its path and state."""
+        """Digest of its path and state."""
         return digest("tar", [self.file, self.label_column])
 
     def samples(self) -> Iterator[Sample]:
