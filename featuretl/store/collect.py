@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
 from featuretl.store.compact import YOUNG_SECONDS, compact
+from featuretl.store.listing import entries, space_folders
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 
@@ -122,8 +123,7 @@ def keep_limit(store: EmbeddingStore, extracted: str) -> None:
 
 def _views(folder: Path) -> Iterator[tuple[float, int, Path]]:
     """Yield when each view (and kept model) was used last, its size and its path."""
-    for path in (*folder.glob("views/*.npy"), *folder.glob("models/*.onnx")):
-        state = path.stat()
+    for state, path in entries(folder / "views", ".npy") + entries(folder / "models", ".onnx"):
         yield state.st_mtime, state.st_size, path
 
 
@@ -137,16 +137,11 @@ def remove_space_folder(folder: Path) -> None:
 def leftovers(folder: Path) -> Iterator[Path]:
     """Yield what was left half written in a store; what is young may still be under way."""
     young = time.time() - YOUNG_SECONDS
-    for pattern in (
-        "spaces/*.partial",
-        "spaces/*/*.partial",
-        "views/*.partial",
-        "models/*.partial",
-    ):
-        for path in folder.glob(pattern):
-            with contextlib.suppress(FileNotFoundError):  # published meanwhile
-                if path.stat().st_mtime <= young:
-                    yield path
+    folders = [folder / name for name in ("spaces", "views", "models")]
+    for place in (*folders, *space_folders(folder)):
+        for state, path in entries(place, ".partial"):
+            if state.st_mtime <= young:
+                yield path
 
 
 def remove_leftovers(folder: Path) -> None:

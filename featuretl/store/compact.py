@@ -19,6 +19,7 @@ from featuretl.store.format import (
     unlink_segment,
     write_segment,
 )
+from featuretl.store.listing import entries
 from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.space import SEGMENT_BYTES, SEGMENT_ROWS
 from featuretl.store.store import EmbeddingStore
@@ -91,8 +92,8 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
 def _remove_replaced(folder: Path, listed: list[Segment]) -> None:
     """Remove what a kill left of merged segments: old files of no row, with keys that others hold."""
     young = time.time() - YOUNG_SECONDS
-    sidecars = {path.stem: path for path in folder.glob("*.keys") if path.stat().st_mtime <= young}
-    left = sidecars.keys() - {segment.uuid for segment in listed}
+    old = {path.stem for state, path in entries(folder, ".keys") if state.st_mtime <= young}
+    left = old - {segment.uuid for segment in listed}
     held = KeyIndex()
     for segment in listed if left else []:
         with contextlib.suppress(DamagedFileError):

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from featuretl._forks import SQLITE, begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, UnusableStoreError
 from featuretl.store.format import DamagedFileError, Segment, open_rows, read_keys
+from featuretl.store.listing import entries, space_folders
 from featuretl.store.unusable import unusable
 
 try:
@@ -224,7 +225,9 @@ class SegmentIndex:
 
     def _segments_on_disk(self) -> Iterator[Segment]:
         sidecars = [
-            (path.stat().st_mtime_ns, path) for path in self._folder.glob("spaces/*/*.keys")
+            (state.st_mtime_ns, path)
+            for folder in space_folders(self._folder)
+            for state, path in entries(folder, ".keys")
         ]
         for _, path in sorted(sidecars):
             with contextlib.suppress(DamagedFileError):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ from featuretl.store.format import (
 )
 from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe, space_id
+from featuretl.store.listing import space_folders
 from featuretl.store.local import LocalFolder
 from featuretl.store.memo import Memo
 from featuretl.store.record import find_agreeing, new_record, read_record
@@ -44,7 +44,6 @@ from featuretl.store.space import StoredSpace
 from featuretl.store.unusable import CACHE_VARIABLE
 
 SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
-_SPACE_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def default_cache() -> Path:
@@ -178,12 +177,9 @@ class EmbeddingStore(LocalFolder):
     def space_names(self) -> list[str]:
         """Return the ids of all spaces that have a folder, sorted."""
         try:
-            names = os.listdir(self.path / "spaces")
-        except FileNotFoundError:
-            return []
+            return [folder.name for folder in space_folders(self.path)]
         except OSError as error:
             raise self.unreadable(error) from error
-        return sorted(filter(_SPACE_NAME.fullmatch, names))
 
     def find_space(self, recipe: Recipe) -> StoredSpace | None:
         """Return the newest space of a recipe, to read from, or None if there is none."""

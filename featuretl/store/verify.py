@@ -21,6 +21,7 @@ from featuretl.store.format import (
     read_keys,
     unlink_segment,
 )
+from featuretl.store.listing import entries
 from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.record import read_record
 from featuretl.store.store import EmbeddingStore
@@ -125,7 +126,7 @@ def _findings(store: EmbeddingStore) -> Iterator[Finding]:
         yield Finding(store.index.path, problem)
     for identity in sorted(spaces):
         yield from _check_space(store, identity, trusted=problem is None)
-    for path in sorted((store.path / "views").glob("*.npy")):
+    for _, path in entries(store.path / "views", ".npy"):
         try:
             check_view(path)
         except DamagedFileError as error:
@@ -190,7 +191,7 @@ def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:
 
 
 def _on_disk(folder: Path) -> set[str]:
-    return {path.stem for path in (*folder.glob("*.npy"), *folder.glob("*.keys"))}
+    return {path.stem for _, path in entries(folder, ".npy", ".keys")}
 
 
 def _indexed(store: EmbeddingStore, identity: str) -> dict[str, Segment]:
