@@ -167,7 +167,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         return predicted
 
     @available_if(_gives_probabilities)
-    def predict_proba(self, X: Any) -> dict[str, Array]:
+    def predict_proba(self, X: Any) -> dict[str, Array] | Array:
         """Return the probabilities of the classifications, in the order of `classes_`.
 
         Parameters
@@ -178,9 +178,13 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         Returns
         -------
         dict of str to ndarray of shape (n, n_classes)
-            By task; without those whose head gives none.
+            By task; without those whose head gives none. Of a single task the array alone, as
+            scikit-learn's forests do.
         """
         heads = self._fitted_heads(X)
+        if len(heads) == 1:
+            alone: Array = heads[0].predict_proba(X)
+            return alone
         return {
             name: head.predict_proba(X)
             for name, head in zip(self.tasks_, heads, strict=True)

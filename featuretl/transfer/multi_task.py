@@ -193,15 +193,15 @@ class TransferMultiTask(BaseTransfer):
         return self
 
     @available_if(_gives_probabilities)
-    def predict_proba(self, X: Any) -> dict[str, Array]:
-        """Return the probabilities (n, n_classes) of each classification.
+    def predict_proba(self, X: Any) -> dict[str, Array] | Array:
+        """Return the probabilities (n, n_classes) of each classification; see `MultiTaskHead`.
 
         Parameters
         ----------
         X : sequence of n images
         """
         check_is_fitted(self)
-        proba: dict[str, Array] = self.estimator_.predict_proba(X)
+        proba: dict[str, Array] | Array = self.estimator_.predict_proba(X)
         return proba
 
     def score(self, X: Any, y: Any) -> float:

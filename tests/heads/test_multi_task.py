@@ -16,20 +16,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from featuretl import LinearProbeClassifier, LinearProbeRegressor, MultiTaskHead
 from featuretl.exceptions import InputError, ParameterError
 
-# They subtract and index what predict_proba returns.
-_NO_DICTS = "predict_proba returns a dict, as the tasks have other classes"
-_OF_ARRAYS = (
-    "check_sample_weight_equivalence_on_dense_data",
-    "check_estimators_pickle",
-    "check_methods_sample_order_invariance",
-    "check_methods_subset_invariance",
-    "check_fit_idempotent",
-)
 
-
-@parametrize_with_checks(
-    [MultiTaskHead()], expected_failed_checks=lambda _: dict.fromkeys(_OF_ARRAYS, _NO_DICTS)
-)
+@parametrize_with_checks([MultiTaskHead()])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
