@@ -12,7 +12,12 @@ from typing import Any
 import click
 
 from featuretl import __version__
-from featuretl.exceptions import FeatureTLError, FeatureTLWarning, NoColumnsError
+from featuretl.exceptions import (
+    FeatureTLError,
+    FeatureTLWarning,
+    NoColumnsError,
+    is_out_of_memory,
+)
 
 from .backbones import backbones
 from .cache import cache
@@ -55,12 +60,12 @@ class _Group(click.Group):
             raise click.UsageError(f"{_OPTIONS.get(parameter, parameter)} {rest}") from error
         except FeatureTLError as error:
             raise click.ClickException(str(error)) from error
-        except (MemoryError, ImportError) as error:
-            raise click.ClickException(
-                f"Memory does not suffice, or a library is not whole ({error}); free memory or raise "
-                "the limit on it (ulimit -v), or install featuretl again."
-            ) from error
         except Exception as error:
+            if is_out_of_memory(error) or isinstance(error, ImportError):
+                raise click.ClickException(
+                    f"Memory does not suffice, or a library is not whole ({error}); free memory or "
+                    "raise the limit on it (ulimit -v), or install featuretl again."
+                ) from error
             if os.environ.get(DEBUG_VARIABLE):
                 raise
             raise click.ClickException(

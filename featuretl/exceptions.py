@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# As PyTorch, ONNX Runtime and the C++ library say it.
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "failed to allocate", "bad_alloc")
+
 
 class FeatureTLError(Exception):
     """Base of every error that featuretl raises on purpose."""
@@ -45,3 +48,10 @@ class ModelError(FeatureTLError, ValueError):
 
 class FeatureTLWarning(UserWarning):
     """Something was done differently from what was asked, and here is what and why."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error, of Python or of a library, says that memory does not suffice."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    return any(words in str(error).lower() for words in _NO_MEMORY)

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from featuretl.exceptions import is_out_of_memory
+
 LEAST_COSINE = 0.9999
 
 Runtime = Callable[[torch.Tensor], np.ndarray]
@@ -46,7 +48,7 @@ class TorchRuntime:
                 done += size
             except (RuntimeError, MemoryError) as error:
                 size //= 2
-                if not size or not _is_out_of_memory(error):
+                if not size or not is_out_of_memory(error):
                     raise
                 self._most = size
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
@@ -120,9 +122,3 @@ def images_per_second(
     while len(seconds) < 3 and sum(seconds) < _MEASURED_SECONDS:
         seconds.append(round_())
     return n_threads * len(batch) / statistics.median(seconds)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return "not enough memory" in str(error) or "can't allocate memory" in str(error)

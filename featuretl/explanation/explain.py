@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from featuretl._labels import codes_of
 from featuretl._validation import parameter_error, printable
-from featuretl.exceptions import BackboneError, ImageError
+from featuretl.exceptions import BackboneError, ImageError, InputError
 from featuretl.explanation.evidence import evidence
 from featuretl.explanation.explanation import Explanation
 from featuretl.images.inputs import as_images, name_of, read
@@ -143,11 +144,14 @@ def _one(position: int, k: int) -> np.ndarray:
 
 
 def _position(classes: list[Any], target: Any) -> int:
-    texts = [str(name) for name in classes]
-    if str(target) not in texts:
-        known = printable(", ".join(texts[:20]))
-        raise parameter_error("explain", "target", f"a class of the model ({known})", target)
-    return texts.index(str(target))
+    try:
+        if np.ndim(target) == 0:
+            found = codes_of("explain", np.array([target]), np.array(classes, object), "target")
+            return int(found[0])
+    except (InputError, ValueError):  # no class, or of no dtype
+        pass
+    known = printable(", ".join(map(str, classes[:20])))
+    raise parameter_error("explain", "target", f"a class of the model ({known})", target)
 
 
 def _output(k: int, target: Any) -> int:

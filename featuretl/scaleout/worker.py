@@ -16,7 +16,13 @@ from featuretl._engine import Run
 from featuretl._runtime import versions
 from featuretl._source import Source
 from featuretl._validation import as_utf8, printable
-from featuretl.exceptions import BackboneError, FeatureTLError, ImageError, InputError
+from featuretl.exceptions import (
+    BackboneError,
+    FeatureTLError,
+    ImageError,
+    InputError,
+    is_out_of_memory,
+)
 from featuretl.images.decode import decode
 from featuretl.images.isolated import IsolatedDecoder
 from featuretl.images.shards import DamagedShardError, PassedOver, Sample, Shard
@@ -116,6 +122,11 @@ def embed_shard(job: Job, planned: Planned, careful: bool = False) -> Receipt:
         raise
     except Exception as error:
         reason = printable(f"{type(error).__name__}: {error}")
+        if is_out_of_memory(error):
+            raise FeatureTLError(
+                f"{planned.shard.name} cannot be embedded, as memory does not suffice ({reason}); use "
+                "fewer workers, or a smaller batch_size."
+            ) from error
         raise FeatureTLError(
             f"{planned.shard.name} cannot be embedded: unexpected {reason} (this is a bug in featuretl)."
         ) from error

@@ -86,6 +86,18 @@ def assert_one_line_error(result: Result, named: str) -> None:
     assert "bug in featuretl" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_does_not_suffice_is_one_sentence(monkeypatch, tmp_path, error):
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("featuretl.store.store.EmbeddingStore.info", fails)
+    result = run("cache", "info", "--cache", tmp_path)
+    assert_one_line_error(result, "Memory does not suffice")
+
+
 # extract
 
 
