@@ -169,6 +169,7 @@ BELOW = {
     "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
     "networks": {"exceptions", "_validation", "images", "backbones", "prediction"},
     "explanation": {
+        "_labels",
         "exceptions",
         "_validation",
         "images",
