@@ -34,8 +34,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from featuretl import EmbeddingStore, extract, load_backbone
-from featuretl._runtime import RuntimeChoice
 from featuretl.backbones.catalog import PACKAGED, packaged_file
+from featuretl.runtimes.choice import RuntimeChoice
 
 RATIOS = Path(__file__).with_name("ratios.json")
 

@@ -36,7 +36,7 @@ from threadpoolctl import ThreadpoolController
 
 import featuretl
 from featuretl import LinearProbeClassifier, NearestMeanClassifier, SVMProbeClassifier
-from featuretl.heads.metrics import metrics_report
+from featuretl._learning.metrics import metrics_report
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 ROWS, COLUMNS, CLASSES = 50_000, 1280, 10

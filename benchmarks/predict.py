@@ -35,7 +35,7 @@ def train(folder: str) -> list[str]:
 def predict(folder: str, paths: list[str], n: int) -> dict[str, float]:
     """Predict n rows; return what it took."""
     from featuretl import load_model, predict_to_file
-    from featuretl.prediction import use_machine
+    from featuretl.prediction.predict import use_machine
 
     model = load_model(f"{folder}/model.featuretl")
     use_machine(model, cache=f"{folder}/store")

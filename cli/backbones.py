@@ -75,7 +75,7 @@ def _show_speeds(infos: list[BackboneInfo], cache: str | None, as_json: bool) ->
     from rich.table import Table
 
     from featuretl.backbones.spec import BackboneSpec
-    from featuretl.timing import time_backbone
+    from featuretl.ranking.speed import time_backbone
 
     from .tables import print_table
 

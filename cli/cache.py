@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from featuretl._validation import SIZE_UNITS
+from featuretl._core.text import SIZE_UNITS
 
 from .options import Quantity, cache_option, json_option
 
@@ -26,7 +26,7 @@ def cache() -> None:
 @json_option
 def info(cache: str | None, as_json: bool) -> None:
     """Show where embeddings are kept, how many of which recipe, and their size."""
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.store.store import EmbeddingStore
 
     store = EmbeddingStore(cache)
@@ -69,7 +69,7 @@ def gc(max_size: int | None, older_than: int | None, cache: str | None, as_json:
 
     Small segments of what stays are merged, whatever the options. Nothing is lost but time: what is freed is embedded again when it is asked for.
     """
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.store.collect import collect
     from featuretl.store.store import EmbeddingStore
 
@@ -101,7 +101,7 @@ def verify(repair: bool, cache: str | None, as_json: bool) -> None:
     What is unlinked is embedded again when it is asked for. The exit status is 1 if something is
     damaged and not repaired.
     """
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.store.store import EmbeddingStore
     from featuretl.store.verify import verify
 
@@ -136,7 +136,7 @@ def rebuild(cache: str | None, as_json: bool) -> None:
 
     Needed only if the index does not say what is there: a damaged one is made anew by itself.
     """
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.store.store import EmbeddingStore
     from featuretl.store.verify import rebuild
 
@@ -166,8 +166,8 @@ def export(output: str, space: str, cache: str | None, as_json: bool) -> None:
     SHARED, a folder or a URL (s3://, gs://, ..), is a shared store: embeddings of all recipes that it
     lacks are copied there, for `cache import` on another machine.
     """
-    from featuretl._validation import printable
-    from featuretl.outputs import export_space
+    from featuretl._core.text import printable
+    from featuretl.extraction.outputs import export_space
     from featuretl.store.exchange import export_shared
     from featuretl.store.shared import SharedStore
     from featuretl.store.store import EmbeddingStore
@@ -193,7 +193,7 @@ def import_(shared: str, space: str, cache: str | None, as_json: bool) -> None:
 
     SHARED is a folder or a URL that `extract --engine` or `cache export` wrote.
     """
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.store.exchange import import_shared
     from featuretl.store.shared import SharedStore
     from featuretl.store.store import EmbeddingStore

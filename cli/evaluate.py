@@ -44,10 +44,10 @@ def evaluate(
     Images that cannot be read are named, and not scored. Of a model of several tasks each is scored on
     the images that have its label: all tasks, by their columns, or those of --label-column.
     """
-    from featuretl._progress import image_bar
+    from featuretl.extraction.progress import image_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
-    from featuretl.prediction import evaluate_model, task_models, use_machine
+    from featuretl.prediction.predict import evaluate_model, task_models, use_machine
 
     from .labels import groups_of, task_columns, truth_of
     from .tables import print_failures
@@ -91,7 +91,7 @@ def _facts(report: Any) -> dict[str, Any]:
 
 
 def _show(report: Any) -> None:
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
 
     if report.task != "several":
         _show_scores(report, f"{report.n:,} images")
@@ -104,7 +104,7 @@ def _show_scores(report: Any, title: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
 
     from .tables import print_table
 

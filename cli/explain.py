@@ -46,10 +46,10 @@ def explain(
 
     IMAGEs are files, folders or patterns. Exact for linear heads on convolutional networks.
     """
-    from featuretl._progress import image_bar
-    from featuretl._validation import printable
-    from featuretl.explanation.explain import explain as explain_images
+    from featuretl._core.text import printable
+    from featuretl.explanation.explaining import explain as explain_images
     from featuretl.explanation.pictures import check_overlay_output, save_overlays
+    from featuretl.extraction.progress import image_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
 

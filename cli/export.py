@@ -12,7 +12,7 @@ import click
 from .options import json_option, model_argument, weights_option
 
 if TYPE_CHECKING:
-    from featuretl.export.export import Exported
+    from featuretl.export.exporting import Exported
 
 _PHOTOS = "PHOTOS"
 
@@ -58,10 +58,10 @@ def export(
     Its metadata say how to prepare images, and name the classes. It is written only if it agrees
     with MODEL in Python to 1e-4.
     """
-    from featuretl.export.export import export_model
+    from featuretl.export.exporting import export_model
+    from featuretl.extraction.outputs import check_output
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model, read_card
-    from featuretl.outputs import check_output
 
     from .labels import labels_of
 
@@ -94,7 +94,7 @@ def _facts(exported: Exported) -> dict[str, Any]:
 
 
 def _show(exported: Exported) -> None:
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
 
     megabytes = exported.bytes / 1e6
     click.echo(f"Wrote {printable(exported.path)}: {exported.precision}, {megabytes:.1f} MB")

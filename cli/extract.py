@@ -23,8 +23,8 @@ from .options import (
 from .sharded import engine_options, extract_on_engine
 
 if TYPE_CHECKING:
-    from featuretl._engine import Statistics
-    from featuretl.extraction import Extraction
+    from featuretl.extraction.engine import Statistics
+    from featuretl.extraction.extraction import Extraction
     from featuretl.images.sources import ImageList
     from featuretl.store.store import EmbeddingStore
 
@@ -117,8 +117,8 @@ def extract(
         settings = {**engine_settings, **columns, **_resolve_backbone(options)}
         extract_on_engine(photos, engine, output, on_error, as_json, profile, **settings)
         return
+    from featuretl.extraction.outputs import check_output, save_embeddings
     from featuretl.images.sources import find_images
-    from featuretl.outputs import check_output, save_embeddings
 
     from .tables import print_costs, print_failures
 
@@ -153,8 +153,8 @@ def _resolve_backbone(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _extract(images: ImageList, store: EmbeddingStore | None, **options: Any) -> Extraction:
-    from featuretl._progress import progress_bar
-    from featuretl.extraction import extract
+    from featuretl.extraction.extraction import extract
+    from featuretl.extraction.progress import progress_bar
 
     last: list[Statistics] = []
     try:

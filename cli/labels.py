@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 
 def labels_of(images: ImageList, numbers: bool, column: str | None = None) -> list[Any]:
     """Return the label of every image, its labels, or the number; InputError where one has none."""
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.exceptions import InputError
 
     if images.tags is not None:
@@ -36,7 +36,7 @@ def labels_of(images: ImageList, numbers: bool, column: str | None = None) -> li
 
 def _numbers(labels: list[Any], images: ImageList, column: str | None) -> list[float]:
     """Return labels as numbers. Raises InputError for others, and for NaN and infinity."""
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.exceptions import InputError
 
     numbers, bad = [], []
@@ -103,7 +103,7 @@ def _tags_of(images: ImageList, numbers: bool) -> list[Any]:
 
 def check_columns(y: list[Any], label_column: Any) -> None:
     """Raise InputError if one of several label columns is 0 for all images: nothing to learn."""
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.exceptions import InputError
 
     if isinstance(label_column, list):

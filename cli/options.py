@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from featuretl._validation import as_path, parse_quantity, printable
+from featuretl._core.parameters import as_path
+from featuretl._core.text import parse_quantity, printable
 
 if TYPE_CHECKING:
     from featuretl.store.store import EmbeddingStore

@@ -50,13 +50,13 @@ def predict(
     A killed run goes on where it was when the command is given again. An image that cannot be read
     has its row, with the reason in the column `error`.
     """
-    from featuretl._progress import image_bar
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
+    from featuretl.extraction.outputs import check_output
+    from featuretl.extraction.progress import image_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
-    from featuretl.outputs import check_output
-    from featuretl.prediction import use_machine
-    from featuretl.prediction_files import ENDINGS, predict_to_file
+    from featuretl.prediction.files import ENDINGS, predict_to_file
+    from featuretl.prediction.predict import use_machine
 
     check_output(output, ENDINGS)
     images = find_images(photos, path_column=path_column)

@@ -82,8 +82,8 @@ def rank(
     PHOTOS are as in "featuretl extract"; class folders or --label-column give the labels.
     Embeddings that there are already are used.
     """
+    from featuretl.extraction.outputs import check_output
     from featuretl.images.sources import find_images
-    from featuretl.outputs import check_output
     from featuretl.ranking.rank import rank_backbones
 
     if output is not None:

@@ -93,10 +93,10 @@ def report(
     probe's out-of-fold predictions then. Their file has paths and labels; PHOTOS, if given, are those of
     its images to report on.
     """
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
+    from featuretl.extraction.outputs import check_output
     from featuretl.images.sources import find_images, refuse_columns
-    from featuretl.outputs import check_output
-    from featuretl.prediction import task_models
+    from featuretl.prediction.predict import task_models
     from featuretl.report.page import write_report
 
     check_output(output, (".html",))
@@ -143,7 +143,7 @@ def report(
 
 def _model(path: str, weights: str | None, **machine: Any) -> tuple[Any, Any]:
     from featuretl.models.persistence import load_model, read_card
-    from featuretl.prediction import use_machine
+    from featuretl.prediction.predict import use_machine
 
     model = load_model(path, weights=weights)
     use_machine(model, **machine)
@@ -152,10 +152,10 @@ def _model(path: str, weights: str | None, **machine: Any) -> tuple[Any, Any]:
 
 def _embeddings(path: str, images: ImageList | None) -> tuple[Any, ImageList]:
     """Return the embeddings of a file, and their images, or those of `images`."""
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.exceptions import InputError
+    from featuretl.extraction.outputs import load_embeddings
     from featuretl.images.sources import ImageList
-    from featuretl.outputs import load_embeddings
 
     stored = load_embeddings(path)
     if images is None:
@@ -180,8 +180,8 @@ def _with_status(call: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from featuretl._engine import Failure
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
+    from featuretl.extraction.engine import Failure
 
     from .tables import print_failures
 
@@ -195,8 +195,8 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _show_found(found: dict[str, Any], of: str = "") -> None:
-    from featuretl._uncertainty import interval_in_words
-    from featuretl._validation import printable
+    from featuretl._core.statistics import interval_in_words
+    from featuretl._core.text import printable
 
     for warning in found["warnings"]:
         click.echo(f"Warning: {of}{printable(warning)}", err=True)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from featuretl._engine import Statistics
+    from featuretl.extraction.engine import Statistics
     from featuretl.scaleout.extraction import ShardedExtraction
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -134,7 +134,7 @@ def _quieten_dask() -> None:
 
 
 def _extract(photos: tuple[str, ...], store: str, **options: Any) -> ShardedExtraction:
-    from featuretl._progress import progress_bar
+    from featuretl.extraction.progress import progress_bar
     from featuretl.scaleout.extraction import extract_shards
 
     last: list[Statistics] = []

@@ -20,7 +20,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from featuretl.extraction import Extraction
+    from featuretl.extraction.extraction import Extraction
     from featuretl.labelling.forecast import AccuracyForecast
 
 
@@ -77,13 +77,13 @@ def suggest(
 
       featuretl suggest labels.csv photos/ -n 50 -o more.csv --target-accuracy 0.95
     """
-    from featuretl._progress import progress_bar
-    from featuretl._validation import printable
-    from featuretl.extraction import extract
+    from featuretl._core.text import printable
+    from featuretl.extraction.extraction import extract
+    from featuretl.extraction.outputs import check_output
+    from featuretl.extraction.progress import progress_bar
     from featuretl.images.sources import find_images, has_columns, join_images
     from featuretl.labelling.forecast import forecast_accuracy
     from featuretl.labelling.suggest import suggest_labels
-    from featuretl.outputs import check_output
 
     from .tables import print_failures
 
@@ -158,7 +158,7 @@ def _rows_of(extraction: Extraction, labels: list[Any]) -> tuple[list[int], list
 
 
 def _write(target: Path, paths: list[str]) -> None:
-    from featuretl.outputs import replace_file
+    from featuretl.extraction.outputs import replace_file
 
     def write(partial: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from featuretl._engine import Failure, Statistics
+    from featuretl.extraction.engine import Failure, Statistics
 
 _SHOWN_FAILURES = 20
 _WIDTH_OF_A_PIPE = 160
@@ -40,7 +40,7 @@ def print_failures(failures: list[Failure], what: str) -> None:
 
 def print_summary(facts: dict[str, Any], statistics: Statistics) -> None:
     """Print the facts of an extraction, one a line."""
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
 
     shown = {name: value for name, value in facts.items() if name != "costs"}
     shown["seconds"] = f"{statistics.seconds:.2f}"

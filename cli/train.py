@@ -103,7 +103,7 @@ def train(
     the same images, each with its --label-column or --target, are one model of linear probes. A column
     of numbers with a fraction, or of more than 20 different ones, is a regression without --target, too.
     """
-    from featuretl._validation import printable
+    from featuretl._core.text import printable
     from featuretl.images.sources import find_images
     from featuretl.models.card import data_of
     from featuretl.models.format import check_target

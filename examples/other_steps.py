@@ -19,7 +19,7 @@ skops.io.dump(model, "forest.skops")
 # A file may name any type: look at what it asks for, and list what you trust. That a backbone's weights
 # are the same when it is loaded, skops does not check; save_model does.
 print("it asks to trust", skops.io.get_untrusted_types(file="forest.skops"))
-trusted = ["featuretl.embedder.ImageEmbedder", "sklearn.tree._tree.Tree"]
+trusted = ["featuretl.extraction.embedder.ImageEmbedder", "sklearn.tree._tree.Tree"]
 loaded = skops.io.load("forest.skops", trusted=trusted)
 
 print(f"accuracy on held-out images: {model.score(X_test, y_test):.3f}")

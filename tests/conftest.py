@@ -13,8 +13,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from featuretl import EmbeddingStore
-from featuretl._engine import Run
 from featuretl.export import graph
+from featuretl.extraction.engine import Run
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

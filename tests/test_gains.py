@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from featuretl._uncertainty import error_of_mean, gain_of, interval
+from featuretl._core.statistics import error_of_mean, gain_of, interval
 
 
 def test_the_error_of_mean_is_that_of_a_mean():

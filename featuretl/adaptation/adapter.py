@@ -12,16 +12,16 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, 
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._labels import one_label_each
-from featuretl._uncertainty import Gain, gain_of
-from featuretl._validation import check_estimator_parameter, check_option, random_generator
+from featuretl._core.parameters import check_estimator_parameter, check_option, random_generator
+from featuretl._core.statistics import Gain, gain_of
+from featuretl._learning.folds import check_folds, fold_of_rows
+from featuretl._learning.groups import read_groups
+from featuretl._learning.labels import one_label_each
+from featuretl._learning.refit import forget
+from featuretl._learning.targets import Targets, as_matrix
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
 from featuretl.adaptation.maps import METHODS, align, mapped
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._fitted import forget
-from featuretl.heads._folds import check_folds, fold_of_rows
-from featuretl.heads._groups import read_groups
-from featuretl.heads._targets import Targets, as_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.validation import check_consistent_length
 
-from featuretl._labels import one_label_each
-from featuretl._uncertainty import CONFIDENCE, interval_of_share, standard_error
-from featuretl._validation import check_int, random_generator
+from featuretl._core.parameters import check_int, random_generator
+from featuretl._core.statistics import CONFIDENCE, interval_of_share, standard_error
+from featuretl._learning.groups import group_names, read_groups
+from featuretl._learning.labels import one_label_each
+from featuretl._learning.rows import check_finite
 from featuretl.exceptions import InputError
-from featuretl.heads._groups import group_names, read_groups
-from featuretl.heads._rows import check_finite
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]

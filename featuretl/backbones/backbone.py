@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-import featuretl.backbones._threads  # noqa: F401  (for children that this process forks)
 from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.devices import usable_device
+from featuretl.backbones.eager import Runtime, TorchRuntime
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.pooling import has_class_token
 from featuretl.backbones.preprocess import Preprocessing
-from featuretl.backbones.runtimes import Runtime, TorchRuntime
 from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
 from featuretl.backbones.views import n_views, split_views, views_of, views_recipe
 from featuretl.backbones.weights import load_network
@@ -223,7 +222,7 @@ class Backbone:
     def _compute(self) -> dict[str, Any]:
         if self.spec.precision != "int8":
             return {"precision": self.spec.precision}
-        from featuretl.backbones.quantized import QUANTIZATION
+        from featuretl.runtimes.int8 import QUANTIZATION
 
         return {"precision": "int8", "quantization": QUANTIZATION}
 
@@ -259,7 +258,7 @@ class Backbone:
     def forward(self) -> Runtime:
         """What gives the embeddings, float32 (n, n_features), of the network's input."""
         if self.spec.precision == "int8":
-            from featuretl.backbones.quantized import load_int8
+            from featuretl.runtimes.int8 import load_int8
 
             return load_int8(self)
         return TorchRuntime(self.embedding)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from featuretl._validation import parameter_error
+from featuretl._core.parameters import parameter_error
 
 _of_thread = threading.local()
 

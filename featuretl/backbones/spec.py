@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featuretl._validation import check_bool, check_option, is_word, parameter_error
+from featuretl._core.parameters import check_bool, check_option, is_word, parameter_error
 from featuretl.backbones.views import check_views
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from featuretl._validation import is_word, parameter_error
+from featuretl._core.parameters import is_word, parameter_error
 from featuretl.backbones.preprocess import Preprocessing
 
 if TYPE_CHECKING:

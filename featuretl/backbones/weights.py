@@ -18,7 +18,7 @@ from typing import Any
 import timm
 import torch
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.backbones._allocator import keep_freed_memory
 from featuretl.backbones.blocks import PreLogits, trace
 from featuretl.backbones.catalog import PACKAGED, did_you_mean, hub_file, packaged_file

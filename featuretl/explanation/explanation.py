@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featuretl._validation import import_pyplot, parameter_error
+from featuretl._core.parameters import import_pyplot, parameter_error
 from featuretl.images.inputs import read
 
 _FOR, _AGAINST = np.array([[255, 40, 0], [0, 90, 255]], np.float32)

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import featuretl
-from featuretl.backbones.exported import export_any_number
 from featuretl.models.card import Card
 from featuretl.networks.heads import Head
 from featuretl.networks.network import Network
+from featuretl.runtimes.exported import export_any_number
 
 Array = np.ndarray[Any, Any]
 

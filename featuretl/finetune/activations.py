@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.views import Strength, View, draw
 from featuretl.exceptions import ImageError
-from featuretl.extraction import Extraction
+from featuretl.extraction.extraction import Extraction
 from featuretl.finetune.trunk import from_rows, run
 from featuretl.images.inputs import name_of, read
 

@@ -15,6 +15,7 @@ from sklearn.base import (
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._learning.refit import forget
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import STRENGTHS
 from featuretl.finetune import history
@@ -25,7 +26,6 @@ from featuretl.finetune.parameters import check_parameters
 from featuretl.finetune.planning import FoundActivations
 from featuretl.finetune.search import verdict_of
 from featuretl.finetune.trunk import Trunk
-from featuretl.heads._fitted import forget
 from featuretl.images.inputs import as_images
 from featuretl.store.store import resolve_store
 

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Tags
 
-from featuretl.finetune.base import BaseFineTune
-from featuretl.finetune.fitting import Problem
-from featuretl.heads._responses import Responses
-from featuretl.heads._targets import (
+from featuretl._learning.responses import Responses
+from featuretl._learning.targets import (
     Targets,
     loss_weight,
     read_announced,
@@ -19,6 +17,8 @@ from featuretl.heads._targets import (
     read_targets,
     read_weight,
 )
+from featuretl.finetune.base import BaseFineTune
+from featuretl.finetune.fitting import Problem
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]

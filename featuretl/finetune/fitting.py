@@ -17,11 +17,13 @@ import joblib
 import numpy as np
 import torch
 
-from featuretl._progress import step_bar
-from featuretl._validation import random_generator
+from featuretl._core.parameters import random_generator
+from featuretl._learning.folds import hold_out
+from featuretl._learning.groups import equal_ones, joined, read_groups
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import Strength
 from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
+from featuretl.extraction.progress import step_bar
 from featuretl.finetune.activations import Activations, FreshActivations, divided
 from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
 from featuretl.finetune.loop import Record, Task, Trainer, Training, judge, outputs_of
@@ -38,8 +40,6 @@ from featuretl.finetune.search import (
     verdict_of,
 )
 from featuretl.finetune.trunk import activation_shape
-from featuretl.heads._folds import hold_out
-from featuretl.heads._groups import equal_ones, joined, read_groups
 from featuretl.images.inputs import contents_of
 from featuretl.store.store import resolve_store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from featuretl._validation import import_pyplot
+from featuretl._core.parameters import import_pyplot
 
 COLUMNS = (
     "stage",

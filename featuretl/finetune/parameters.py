@@ -6,9 +6,9 @@ import numbers
 import os
 from typing import Any
 
-from featuretl._validation import check_int, check_option, is_bool, is_word, parameter_error
+from featuretl._core.parameters import check_int, check_option, is_bool, is_word, parameter_error
 from featuretl.backbones.views import STRENGTHS
-from featuretl.extraction import check_parameters as check_extraction
+from featuretl.extraction.extraction import check_parameters as check_extraction
 from featuretl.finetune.loop import AVERAGES, OPTIMIZERS
 from featuretl.finetune.schedules import SCHEDULES
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from featuretl._progress import progress_bar
-from featuretl._source import Source
 from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.views import STRENGTHS, Strength
 from featuretl.exceptions import ImageError
-from featuretl.extraction import describe_failures, extract
+from featuretl.extraction.extraction import describe_failures, extract
+from featuretl.extraction.progress import progress_bar
+from featuretl.extraction.source import Source
 from featuretl.finetune.activations import (
     Batches,
     CachedActivations,

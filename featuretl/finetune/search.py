@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from featuretl._uncertainty import error_of_mean
+from featuretl._core.statistics import error_of_mean
 from featuretl.finetune.loop import Record, State, Task, Trainer, Training, judge
 from featuretl.finetune.network import snapshot
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from featuretl.backbones.backbone import Backbone
-from featuretl.backbones.runtimes import TorchRuntime
+from featuretl.backbones.eager import TorchRuntime
 from featuretl.backbones.views import Strength, cached_view, view_recipe
 from featuretl.exceptions import BackboneError
 

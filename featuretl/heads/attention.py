@@ -12,12 +12,12 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_int, parameter_error
+from featuretl._core.parameters import check_int, parameter_error
+from featuretl._learning.refit import forget
+from featuretl._learning.responses import Responses
+from featuretl._learning.rows import scale_of
+from featuretl._learning.targets import is_positive, read_targets, read_weight
 from featuretl.exceptions import InputError
-from featuretl.heads._fitted import forget
-from featuretl.heads._responses import Responses
-from featuretl.heads._rows import scale_of
-from featuretl.heads._targets import is_positive, read_targets, read_weight
 from featuretl.heads.views import by_view
 
 Array = np.ndarray[Any, Any]

@@ -12,19 +12,14 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_bool, check_int, check_option, is_word, parameter_error
-from featuretl.exceptions import FeatureTLWarning
-from featuretl.heads._calibration import best_temperature, calibration_of, log_loss_of_rows
-from featuretl.heads._fitted import forget
-from featuretl.heads._folds import check_folds, folds_to_choose_by, judges
-from featuretl.heads._lbfgs import Solution
-from featuretl.heads._linear import LinearProblem, Loss, Spectrum
-from featuretl.heads._losses import binary_cross_entropy, softmax_cross_entropy
-from featuretl.heads._path import check_grid, fold_means, search
-from featuretl.heads._responses import Responses
-from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
-from featuretl.heads._stream import Portion, Stream
-from featuretl.heads._targets import (
+from featuretl._core.parameters import check_bool, check_int, check_option, is_word, parameter_error
+from featuretl._learning.calibration import best_temperature, calibration_of, log_loss_of_rows
+from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
+from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
+from featuretl._learning.refit import forget
+from featuretl._learning.responses import Responses
+from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
+from featuretl._learning.targets import (
     Targets,
     is_positive,
     loss_weight,
@@ -33,6 +28,11 @@ from featuretl.heads._targets import (
     read_targets,
     read_weight,
 )
+from featuretl.exceptions import FeatureTLWarning
+from featuretl.heads._solver.lbfgs import Solution
+from featuretl.heads._solver.path import check_grid, fold_means, search
+from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
+from featuretl.heads._solver.stream import Portion, Stream
 
 Array = np.ndarray[Any, Any]
 
@@ -226,7 +226,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
         One pass over portions comes close to what `fit` makes of all rows at once: the loss of
         earlier rows is kept as its expansion to second order, (d + 1)^2 numbers
-        (`featuretl.heads._stream`). Best are portions of at least as many rows as columns, of all
+        (`featuretl.heads._solver.stream`). Best are portions of at least as many rows as columns, of all
         classes: shuffled ones, as rows that come class by class cost points. ``C="cv"`` chooses C on
         the first one. There is no `partial_fit` with
         ``calibrate=True`` or ``class_weight="balanced"``, which need all rows at once.

@@ -10,12 +10,13 @@ from sklearn.utils import Bunch, Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from featuretl._validation import parameter_error, printable
+from featuretl._core.parameters import parameter_error
+from featuretl._core.text import printable
+from featuretl._learning.columns import Column, in_column, read_column, table_of
+from featuretl._learning.groups import read_groups
+from featuretl._learning.refit import forget
+from featuretl._learning.targets import read_matrix, read_weight
 from featuretl.exceptions import InputError
-from featuretl.heads._columns import Column, in_column, read_column, table_of
-from featuretl.heads._fitted import forget
-from featuretl.heads._groups import read_groups
-from featuretl.heads._targets import read_matrix, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
 

@@ -8,18 +8,18 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import parameter_error
-from featuretl.exceptions import InputError
-from featuretl.heads._fitted import forget
-from featuretl.heads._responses import Responses
-from featuretl.heads._rows import blocks, in_blocks
-from featuretl.heads._targets import (
+from featuretl._core.parameters import parameter_error
+from featuretl._learning.refit import forget
+from featuretl._learning.responses import Responses
+from featuretl._learning.rows import blocks, in_blocks
+from featuretl._learning.targets import (
     Targets,
     read_announced,
     read_matrix,
     read_targets,
     read_weight,
 )
+from featuretl.exceptions import InputError
 
 Array = np.ndarray[Any, Any]
 

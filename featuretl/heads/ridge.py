@@ -10,14 +10,14 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._labels import all_numbers
-from featuretl._validation import check_option, is_word, parameter_error
+from featuretl._core.parameters import check_option, is_word, parameter_error
+from featuretl._learning.folds import fold_of_rows
+from featuretl._learning.groups import copies_of, read_groups
+from featuretl._learning.labels import all_numbers
+from featuretl._learning.refit import forget
+from featuretl._learning.rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
+from featuretl._learning.targets import Targets, check_length, is_positive, read_matrix, read_weight
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.heads._fitted import forget
-from featuretl.heads._folds import fold_of_rows
-from featuretl.heads._groups import copies_of, read_groups
-from featuretl.heads._rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
-from featuretl.heads._targets import Targets, check_length, is_positive, read_matrix, read_weight
 
 Array = np.ndarray[Any, Any]
 

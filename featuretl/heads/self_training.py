@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from featuretl._validation import check_int, parameter_error
-from featuretl.heads._fitted import forget
-from featuretl.heads._folds import check_folds
-from featuretl.heads._groups import read_groups
+from featuretl._core.parameters import check_int, parameter_error
+from featuretl._learning.folds import check_folds
+from featuretl._learning.groups import read_groups
+from featuretl._learning.refit import forget
+from featuretl._learning.targets import is_positive, read_matrix
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
-from featuretl.heads._targets import is_positive, read_matrix
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]

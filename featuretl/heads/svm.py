@@ -11,28 +11,28 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import (
+from featuretl._core.parameters import (
     check_bool,
     check_option,
     is_word,
     parameter_error,
     random_generator,
 )
-from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._calibration import best_temperature, calibration_of
-from featuretl.heads._fitted import forget
-from featuretl.heads._folds import check_folds, folds_to_choose_by, judges
-from featuretl.heads._machines import Exact, Linear, Nystrom, Task
-from featuretl.heads._path import check_grid
-from featuretl.heads._responses import Responses
-from featuretl.heads._rows import SCALINGS, Rows, in_blocks, one_thread_pool
-from featuretl.heads._targets import (
+from featuretl._learning.calibration import best_temperature, calibration_of
+from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
+from featuretl._learning.refit import forget
+from featuretl._learning.responses import Responses
+from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
+from featuretl._learning.targets import (
     is_positive,
     loss_weight,
     read_matrix,
     read_targets,
     read_weight,
 )
+from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.heads._solver.machines import Exact, Linear, Nystrom, Task
+from featuretl.heads._solver.path import check_grid
 
 Array = np.ndarray[Any, Any]
 

@@ -18,11 +18,11 @@ from sklearn.utils.validation import (
     has_fit_parameter,
 )
 
-from featuretl._validation import check_estimator_parameter, check_int, check_option
+from featuretl._core.parameters import check_estimator_parameter, check_int, check_option
+from featuretl._learning.groups import read_groups
+from featuretl._learning.refit import forget
+from featuretl._learning.targets import ScoreMixin, as_matrix, read_targets, read_weight
 from featuretl.exceptions import InputError
-from featuretl.heads._fitted import forget
-from featuretl.heads._groups import read_groups
-from featuretl.heads._targets import ScoreMixin, as_matrix, read_targets, read_weight
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]

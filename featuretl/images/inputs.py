@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import decode, describe, read_file, rgb_from_array, rgb_from_pil
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from featuretl._files import cannot_be_read
-from featuretl._validation import printable
+from featuretl._core.files import cannot_be_read
+from featuretl._core.text import printable
 from featuretl.exceptions import InputError
 from featuretl.images.decode import is_image_name
 

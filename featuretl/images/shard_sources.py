@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from featuretl._files import (
+from featuretl._core.files import (
     absolute,
     cannot_be_read,
     file_system,
@@ -18,7 +18,8 @@ from featuretl._files import (
     open_file,
     without_scheme,
 )
-from featuretl._validation import check_int, printable
+from featuretl._core.parameters import check_int
+from featuretl._core.text import printable
 from featuretl.exceptions import InputError, NoColumnsError
 from featuretl.images.decode import is_image_name
 from featuretl.images.listing import files_of_pattern, images_in_folder, is_folder, is_hidden

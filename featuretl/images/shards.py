@@ -20,8 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from featuretl._files import cannot_be_read, contents, each, file_system, is_url, without_scheme
-from featuretl._validation import printable
+from featuretl._core.files import (
+    cannot_be_read,
+    contents,
+    each,
+    file_system,
+    is_url,
+    without_scheme,
+)
+from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, RACY_NS
 from featuretl.images.tables import (

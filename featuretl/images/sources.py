@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from featuretl._files import cannot_be_read, is_url, open_local
-from featuretl._validation import printable
+from featuretl._core.files import cannot_be_read, is_url, open_local
+from featuretl._core.text import printable
 from featuretl.exceptions import InputError, NoColumnsError
 from featuretl.images.listing import files_of_pattern, images_in_folder, is_folder
 from featuretl.images.tables import (

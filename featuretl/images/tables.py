@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from featuretl._files import cannot_be_read, open_file
-from featuretl._labels import label_text
-from featuretl._validation import parse_json, printable
+from featuretl._core.files import cannot_be_read, open_file
+from featuretl._core.text import parse_json, printable
+from featuretl._learning.labels import label_text
 from featuretl.exceptions import InputError
 
 if TYPE_CHECKING:

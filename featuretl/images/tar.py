@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple
 
-from featuretl._files import cannot_be_read, open_file
-from featuretl._labels import is_gap, label_text
-from featuretl._validation import as_utf8, parse_json, printable
+from featuretl._core.files import cannot_be_read, open_file
+from featuretl._core.text import as_utf8, parse_json, printable
+from featuretl._learning.labels import is_gap, label_text
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, SUFFIXES
 from featuretl.images.listing import is_hidden

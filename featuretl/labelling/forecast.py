@@ -12,18 +12,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import clone
 
-from featuretl._labels import one_label_each
-from featuretl._uncertainty import CONFIDENCE, interval_of_share
-from featuretl._validation import (
+from featuretl._core.parameters import (
     check_estimator_parameter,
     check_int,
     parameter_error,
     random_generator,
 )
+from featuretl._core.statistics import CONFIDENCE, interval_of_share
+from featuretl._learning.groups import copies_of, joined, read_groups
+from featuretl._learning.labels import one_label_each
+from featuretl._learning.rows import check_finite
+from featuretl._learning.targets import check_length
 from featuretl.exceptions import InputError
-from featuretl.heads._groups import copies_of, joined, read_groups
-from featuretl.heads._rows import check_finite
-from featuretl.heads._targets import check_length
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]

@@ -12,10 +12,10 @@ from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from featuretl._labels import one_label_each, some_labels
-from featuretl._validation import check_int, check_option, parameter_error, random_generator
+from featuretl._core.parameters import check_int, check_option, parameter_error, random_generator
+from featuretl._learning.labels import one_label_each, some_labels
+from featuretl._learning.rows import check_finite
 from featuretl.exceptions import InputError
-from featuretl.heads._rows import check_finite
 from featuretl.heads.linear import LinearProbeClassifier
 
 Array = np.ndarray[Any, Any]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import check_int, check_option, check_seconds
+from featuretl._core.parameters import check_int, check_option, check_seconds
 from featuretl.exceptions import FeatureTLError, ItemError
 from featuretl.images.decode import describe
 from featuretl.media import pictures

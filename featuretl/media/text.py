@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import parameter_error, parse_json, printable
+from featuretl._core.parameters import parameter_error
+from featuretl._core.text import parse_json, printable
 from featuretl.exceptions import BackboneError, FeatureTLError, ItemError
 from featuretl.images.decode import describe
 from featuretl.store.keys import Recipe, canonical_json

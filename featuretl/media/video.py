@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import check_int, check_option
+from featuretl._core.parameters import check_int, check_option
 from featuretl.exceptions import FeatureTLError, ItemError
 from featuretl.images.decode import MAX_PIXELS, describe, golden_pixels
 from featuretl.media import pictures

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 import featuretl
-from featuretl._runtime import versions
 from featuretl.images.inputs import read
+from featuretl.runtimes.choice import versions
 from featuretl.store.store import EmbeddingStore
 
 Card = dict[str, Any]

@@ -41,7 +41,7 @@ _MACHINE = {"_tol": "float", "gamma": "float", "_mean": "float[d]", "_scale": "f
 
 CLASSES: dict[str, Kept] = {
     "ImageEmbedder": Kept(
-        "featuretl.embedder",
+        "featuretl.extraction.embedder",
         {
             "n_features_in_?": "int",
             "feature_names_in_?": "labels[n]",
@@ -150,11 +150,11 @@ CLASSES: dict[str, Kept] = {
         former=("approximate", "n_components"),
     ),
     "Linear": Kept(
-        "featuretl.heads._machines",
+        "featuretl.heads._solver.machines",
         {"_tol": "float", "coef": "float[k,d]", "intercept": "float[k]"},
     ),
     "Nystrom": Kept(
-        "featuretl.heads._machines",
+        "featuretl.heads._solver.machines",
         {
             **_MACHINE,
             "coef": "float[k,f]",
@@ -164,7 +164,9 @@ CLASSES: dict[str, Kept] = {
             "_seed": "int",
         },
     ),
-    "Exact": Kept("featuretl.heads._machines", {**_MACHINE, "_svc": "SVC", "_rows": "float[n,d]"}),
+    "Exact": Kept(
+        "featuretl.heads._solver.machines", {**_MACHINE, "_svc": "SVC", "_rows": "float[n,d]"}
+    ),
     "NoveltyDetector": Kept(
         "featuretl.novelty.detector",
         {

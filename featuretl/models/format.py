@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.exceptions import ModelError
 from featuretl.store.format import fsync_folder
 

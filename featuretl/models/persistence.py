@@ -10,7 +10,7 @@ from typing import Any
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.views import n_views
 from featuretl.exceptions import ModelError
 from featuretl.images.inputs import read
 from featuretl.networks.heads import Head, head_of, tuned_head
-from featuretl.prediction import check_takes_images, inner_of, task_models
+from featuretl.prediction.predict import check_takes_images, inner_of, task_models
 
 Array = np.ndarray[Any, Any]
 

@@ -12,12 +12,12 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._uncertainty import standard_error
-from featuretl._validation import check_int, parameter_error, random_generator
+from featuretl._core.parameters import check_int, parameter_error, random_generator
+from featuretl._core.statistics import standard_error
+from featuretl._learning.groups import copies_of, joined, read_groups
+from featuretl._learning.refit import forget
+from featuretl._learning.targets import as_matrix
 from featuretl.exceptions import InputError
-from featuretl.heads._fitted import forget
-from featuretl.heads._groups import copies_of, joined, read_groups
-from featuretl.heads._targets import as_matrix
 from featuretl.novelty.drift import Drift
 
 Array = np.ndarray[Any, Any]

@@ -8,11 +8,11 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from featuretl._runtime import versions
 from featuretl.backbones.catalog import describe_backbones
+from featuretl.ranking.speed import time_extraction
+from featuretl.runtimes.choice import versions
 from featuretl.store.keys import canonical_json
 from featuretl.store.store import EmbeddingStore
-from featuretl.timing import time_extraction
 
 
 @dataclasses.dataclass(frozen=True)

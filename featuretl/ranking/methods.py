@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils.validation import has_fit_parameter
 
-from featuretl.heads._rows import one_thread_pool
+from featuretl._learning.rows import one_thread_pool
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
 from featuretl.ranking.scores import Estimate, estimate_log_me

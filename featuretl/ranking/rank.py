@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from featuretl._progress import progress_bar
-from featuretl._uncertainty import CONFIDENCE, interval_of_share, margin, standard_error
-from featuretl._validation import check_int, check_option, parameter_error, random_generator
+from featuretl._core.parameters import check_int, check_option, parameter_error, random_generator
+from featuretl._core.statistics import CONFIDENCE, interval_of_share, margin, standard_error
+from featuretl._learning.folds import check_folds, fold_of_rows
+from featuretl._learning.groups import equal_ones, joined, read_groups
+from featuretl._learning.targets import Targets
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError
-from featuretl.extraction import check_parameters, describe_failures, extract
-from featuretl.heads._folds import check_folds, fold_of_rows
-from featuretl.heads._groups import equal_ones, joined, read_groups
-from featuretl.heads._targets import Targets
+from featuretl.extraction.extraction import check_parameters, describe_failures, extract
+from featuretl.extraction.progress import progress_bar
 from featuretl.images.inputs import as_images, contents_of
 from featuretl.ranking.costs import Costs, costs_of
 from featuretl.ranking.methods import METHODS, Task, estimate

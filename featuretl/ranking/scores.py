@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from featuretl._labels import all_labels, all_numbers, one_label_each
-from featuretl._validation import check_option
+from featuretl._core.parameters import check_option
+from featuretl._learning.labels import all_labels, all_numbers, one_label_each
+from featuretl._learning.rows import check_finite
+from featuretl._learning.targets import check_length
 from featuretl.exceptions import InputError
-from featuretl.heads._rows import check_finite
-from featuretl.heads._targets import check_length
 
 Array = np.ndarray[Any, Any]
 

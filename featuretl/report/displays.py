@@ -10,8 +10,9 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from featuretl._labels import some_labels
-from featuretl._validation import import_pyplot, printable
+from featuretl._core.parameters import import_pyplot
+from featuretl._core.text import printable
+from featuretl._learning.labels import some_labels
 from featuretl.exceptions import ImageError
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.report.findings import (

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.report.displays import map_of
 from featuretl.report.examination import Examination
 from featuretl.report.names import short_names

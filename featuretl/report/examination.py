@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
-from featuretl.heads.metrics import metrics_report
+from featuretl._learning.metrics import metrics_report
 from featuretl.report.findings import (
     class_scores,
     confident_mistakes,

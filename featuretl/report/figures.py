@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from featuretl._validation import import_pyplot
+from featuretl._core.parameters import import_pyplot
 
 # Stand for what the page decides, in light and in dark.
 _INK, _FAINT = "#010203", "#040506"

@@ -8,12 +8,12 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from featuretl._labels import codes_of, one_label_each
-from featuretl._uncertainty import share_with_interval
-from featuretl._validation import check_share
+from featuretl._core.parameters import check_share
+from featuretl._core.statistics import share_with_interval
+from featuretl._learning.groups import read_groups
+from featuretl._learning.labels import codes_of, one_label_each
+from featuretl._learning.metrics import classes_of
 from featuretl.exceptions import InputError
-from featuretl.heads._groups import read_groups
-from featuretl.heads.metrics import classes_of
 
 if TYPE_CHECKING:
     import pandas as pd

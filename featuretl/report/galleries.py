@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.exceptions import FeatureTLError
 from featuretl.report.examination import Examination
 from featuretl.report.names import short_names
@@ -84,7 +84,7 @@ def _mistakes(found: Examination, model: Any) -> dict[str, Any]:
 
 def _evidence(model: Any, images: list[Any]) -> tuple[list[Image.Image], str]:
     """Return a picture for each image, none where the model cannot be explained, and a remark."""
-    from featuretl.explanation.explain import explain
+    from featuretl.explanation.explaining import explain
 
     try:
         found = explain(model, images)

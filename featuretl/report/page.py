@@ -14,25 +14,24 @@ from typing import Any
 import numpy as np
 
 import featuretl
-from featuretl._engine import Failure
-from featuretl._uncertainty import RESAMPLES
-from featuretl._validation import (
-    as_utf8,
+from featuretl._core.parameters import (
     check_int,
     check_option,
     check_share,
     import_pyplot,
     parameter_error,
-    printable,
     random_generator,
 )
+from featuretl._core.statistics import RESAMPLES
+from featuretl._core.text import as_utf8, printable
+from featuretl._learning.columns import in_column
+from featuretl._learning.groups import read_groups
 from featuretl.exceptions import FeatureTLError, StoreError
-from featuretl.heads._columns import in_column
-from featuretl.heads._groups import read_groups
+from featuretl.extraction.engine import Failure
+from featuretl.extraction.outputs import check_output, replace_file
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
-from featuretl.outputs import check_output, replace_file
-from featuretl.prediction import check_takes_images, known_labels, known_tasks, task_models
+from featuretl.prediction.predict import check_takes_images, known_labels, known_tasks, task_models
 from featuretl.report.embedding_map import map_section
 from featuretl.report.examination import Examination, Training, examine, facts_of
 from featuretl.report.galleries import galleries

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import r2_score
 
+from featuretl._learning.folds import fold_of_rows
+from featuretl._learning.targets import Targets
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._folds import fold_of_rows
-from featuretl.heads._targets import Targets
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
 

@@ -11,7 +11,7 @@ from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, confusion_matrix
 from sklearn.model_selection import LearningCurveDisplay
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.models.card import Card
 from featuretl.report.examination import Examination
 from featuretl.report.figures import ACCENT, svg

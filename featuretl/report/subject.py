@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._engine import Failure
-from featuretl._labels import all_numbers, one_label_each
-from featuretl.embedder import ImageEmbedder
+from featuretl._learning.groups import copies_of, joined, read_groups
+from featuretl._learning.labels import all_numbers, one_label_each
 from featuretl.exceptions import InputError
-from featuretl.heads._groups import copies_of, joined, read_groups
+from featuretl.extraction.embedder import ImageEmbedder
+from featuretl.extraction.engine import Failure
 from featuretl.images.inputs import as_images, name_of
-from featuretl.prediction import (
+from featuretl.prediction.predict import (
     Progress,
     check_takes_images,
     in_batches,

@@ -9,7 +9,7 @@ from typing import Any
 
 import joblib
 
-from featuretl._validation import check_int, parameter_error
+from featuretl._core.parameters import check_int, parameter_error
 from featuretl.exceptions import FeatureTLError
 
 _CONNECT_SECONDS = 10

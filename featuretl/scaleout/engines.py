@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 import joblib
 from joblib.parallel import get_active_backend
 
-from featuretl._validation import parameter_error
+from featuretl._core.parameters import parameter_error
 from featuretl.exceptions import FeatureTLError, ParameterError
 
 Task = TypeVar("Task")

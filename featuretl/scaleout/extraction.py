@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._engine import Failure, Progress, Statistics
-from featuretl._validation import check_bool, printable
+from featuretl._core.parameters import check_bool
+from featuretl._core.text import printable
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import (
     FeatureTLError,
@@ -23,7 +23,8 @@ from featuretl.exceptions import (
     InputError,
     StoreError,
 )
-from featuretl.extraction import check_parameters
+from featuretl.extraction.engine import Failure, Progress, Statistics
+from featuretl.extraction.extraction import check_parameters
 from featuretl.images.shard_sources import IMAGES_PER_SHARD, find_shards
 from featuretl.images.shards import Shard
 from featuretl.scaleout.engines import Engine, WorkerLostError, active_engine, results

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featuretl._files import is_url
-from featuretl._validation import check_option, printable
+from featuretl._core.files import is_url
+from featuretl._core.parameters import check_option
+from featuretl._core.text import printable
+from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError, ParameterError, StoreError
-from featuretl.heads.sharded import ShardedMatrix
+from featuretl.extraction.outputs import check_output, metadata_of, replace_file
 from featuretl.images.tables import text_batches
-from featuretl.outputs import check_output, metadata_of, replace_file
 from featuretl.scaleout.extraction import ShardedExtraction
 from featuretl.store.folder import SharedFolder
 from featuretl.store.format import npy_header

@@ -12,10 +12,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from featuretl._engine import Run
-from featuretl._runtime import versions
-from featuretl._source import Source
-from featuretl._validation import as_utf8, printable
+from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import (
     BackboneError,
     FeatureTLError,
@@ -23,9 +20,12 @@ from featuretl.exceptions import (
     InputError,
     is_out_of_memory,
 )
+from featuretl.extraction.engine import Run
+from featuretl.extraction.source import Source
 from featuretl.images.decode import decode
 from featuretl.images.isolated import IsolatedDecoder
 from featuretl.images.shards import DamagedShardError, PassedOver, Sample, Shard
+from featuretl.runtimes.choice import versions
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore, metadata_table
@@ -67,7 +67,7 @@ class Receipt:
         Why the shard could not be read; one sentence.
     runtime : str
     costs : dict of str to float
-        Both as in `featuretl._engine.Statistics`; besides, "start" is the choice of a runtime and
+        Both as in `featuretl.extraction.engine.Statistics`; besides, "start" is the choice of a runtime and
         its start, "shard" what else this process did: put rows together, write the shard, talk to
         the scheduler.
     passed_over : int

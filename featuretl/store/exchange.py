@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from featuretl._validation import printable
+from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError, StoreError
 from featuretl.store.format import KEY_DTYPE
 from featuretl.store.lookup import MISSING, KeyIndex

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from featuretl._files import absolute, contents, file_system, is_local
-from featuretl._validation import as_path, printable
+from featuretl._core.files import absolute, contents, file_system, is_local
+from featuretl._core.parameters import as_path
+from featuretl._core.text import printable
 from featuretl.exceptions import FeatureTLError, ParameterError, UnusableStoreError
 from featuretl.store.format import fsync_folder, write_durably
 

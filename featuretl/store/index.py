@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from featuretl._forks import SQLITE, begin_again_after_fork
+from featuretl._core.forks import SQLITE, begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, UnusableStoreError
 from featuretl.store.format import DamagedFileError, Segment, open_rows, read_keys
 from featuretl.store.listing import entries, space_folders

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from featuretl._forks import SQLITE, begin_again_after_fork
-from featuretl._validation import parse_json
+from featuretl._core.forks import SQLITE, begin_again_after_fork
+from featuretl._core.text import parse_json
 from featuretl.store.index import is_damage
 
 _LOOK_UP = "SELECT path, size, mtime, ctime, inode, sha256 FROM file WHERE path IN ({})"

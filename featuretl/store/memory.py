@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 
-from featuretl._forks import begin_again_after_fork
+from featuretl._core.forks import begin_again_after_fork
 from featuretl.store.lookup import MISSING, KeyIndex, keys_array
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import parse_json
+from featuretl._core.text import parse_json
 from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store.format import FORMAT_VERSION, DamagedFileError, reading
 from featuretl.store.keys import Recipe, canonical_json, space_id

@@ -45,7 +45,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from featuretl._validation import parse_json, printable
+from featuretl._core.text import parse_json, printable
 from featuretl.exceptions import StoreError
 from featuretl.store.folder import SharedFolder
 from featuretl.store.format import DamagedFileError, npy_header, parse_matrix

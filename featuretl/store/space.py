@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from featuretl._forks import begin_again_after_fork
+from featuretl._core.forks import begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
 from featuretl.store.claims import Claims
 from featuretl.store.format import (

@@ -17,13 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._validation import (
-    SIZE_UNITS,
-    as_path,
-    check_int,
-    parameter_error,
-    parse_quantity,
-)
+from featuretl._core.parameters import as_path, check_int, parameter_error
+from featuretl._core.text import SIZE_UNITS, parse_quantity
 from featuretl.exceptions import (
     ParameterError,
     StoreError,

@@ -13,11 +13,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._validation import check_bool, check_option, is_word, parameter_error
+from featuretl._core.parameters import check_bool, check_option, is_word, parameter_error
+from featuretl._learning.folds import check_folds
+from featuretl._learning.refit import forget
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._fitted import forget
-from featuretl.heads._folds import check_folds
 from featuretl.transfer.decision import Outer, decision_of
 from featuretl.transfer.problem import Problem
 from featuretl.transfer.search import MANY, MANY_NUMBERS, Search, Trial

@@ -6,7 +6,7 @@ from typing import Any
 
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl.heads._targets import ScoreMixin
+from featuretl._learning.targets import ScoreMixin
 from featuretl.transfer.base import Array, BaseTransfer
 from featuretl.transfer.tasks import classes_or_tags
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featuretl._uncertainty import gain_of, interval, interval_in_words
+from featuretl._core.statistics import gain_of, interval, interval_in_words
 from featuretl.transfer.search import FEWEST, MANY, MANY_NUMBERS, Trial
 from featuretl.transfer.tasks import Tags
 

@@ -12,13 +12,14 @@ from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._uncertainty import interval_in_words
-from featuretl._validation import parameter_error, printable, random_generator
-from featuretl.embedder import ImageEmbedder
+from featuretl._core.parameters import parameter_error, random_generator
+from featuretl._core.statistics import interval_in_words
+from featuretl._core.text import printable
+from featuretl._learning.columns import KINDS, Column, in_column, read_column, table_of
+from featuretl._learning.groups import read_groups
+from featuretl._learning.refit import forget
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.heads._columns import KINDS, Column, in_column, read_column, table_of
-from featuretl.heads._fitted import forget
-from featuretl.heads._groups import read_groups
+from featuretl.extraction.embedder import ImageEmbedder
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images
 from featuretl.novelty.detector import NoveltyDetector

@@ -11,14 +11,14 @@ import numpy as np
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import has_fit_parameter
 
-from featuretl._validation import random_generator
+from featuretl._core.parameters import random_generator
+from featuretl._learning.folds import fold_of_rows, judges
+from featuretl._learning.groups import copies_of, joined, read_groups
+from featuretl._learning.targets import Targets
 from featuretl.backbones.backbone import load_backbone
-from featuretl.embedder import ImageEmbedder
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.extraction import extract
-from featuretl.heads._folds import fold_of_rows, judges
-from featuretl.heads._groups import copies_of, joined, read_groups
-from featuretl.heads._targets import Targets
+from featuretl.extraction.embedder import ImageEmbedder
+from featuretl.extraction.extraction import extract
 from featuretl.images.inputs import as_images
 from featuretl.novelty.detector import NoveltyDetector
 from featuretl.transfer.tasks import Task

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._uncertainty import Gain, gain_of
+from featuretl._core.statistics import Gain, gain_of
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.transfer.problem import Problem
 from featuretl.transfer.tasks import MOST_FOR_SVM

@@ -11,11 +11,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from sklearn.utils import Bunch
 
-from featuretl._labels import all_labels, all_numbers, is_label_sets
+from featuretl._learning.labels import all_labels, all_numbers, is_label_sets
+from featuretl._learning.targets import Targets, check_length, read_targets
 from featuretl.exceptions import InputError
 from featuretl.finetune.classifier import FineTuneClassifier
 from featuretl.finetune.regressor import FineTuneRegressor
-from featuretl.heads._targets import Targets, check_length, read_targets
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.nearest_mean import NearestMeanClassifier
 from featuretl.heads.ridge import LinearProbeRegressor

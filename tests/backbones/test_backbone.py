@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from featuretl import load_backbone
-from featuretl.backbones.runtimes import TorchRuntime
+from featuretl.backbones.eager import TorchRuntime
 from featuretl.exceptions import BackboneError, ParameterError
 
 FAMILIES = [

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from featuretl import _source, extract, load_backbone
+from featuretl import extract, load_backbone
 from featuretl.backbones.devices import devices_of, own_stream
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, ParameterError
+from featuretl.extraction import source as _source
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 

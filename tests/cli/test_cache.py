@@ -162,7 +162,7 @@ def read_export(path: Path) -> tuple[list[str], np.ndarray, dict[str, Any]]:
 def test_export_writes_each_embedding_once(
     few: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    monkeypatch.setattr("featuretl.outputs._ROWS", 2)
+    monkeypatch.setattr("featuretl.extraction.outputs._ROWS", 2)
     out = tmp_path / f"{HOSTILE}.{ending}"
     result = run("cache", "export", out)
     assert result.exit_code == 0, result.stderr

@@ -22,9 +22,9 @@ from pyarrow import parquet
 
 from featuretl import EmbeddingStore
 from featuretl.backbones.catalog import PACKAGED
-from featuretl.backbones.runtimes import TorchRuntime
+from featuretl.backbones.eager import TorchRuntime
 from featuretl.exceptions import BackboneError
-from featuretl.timing import BackboneSpeed
+from featuretl.ranking.speed import BackboneSpeed
 
 TINY = ["--backbone", "test_resnet", "--weights", "random"]
 BAD_NAME = "bad\n\x1b[31m\u202e[bold].jpg"
@@ -403,7 +403,7 @@ def test_backbones_are_timed_by_runtime(monkeypatch: pytest.MonkeyPatch) -> None
         asked.append((spec.name, spec.weights, store is not None))
         return BackboneSpeed(spec.name, {"torch": 1234.5, "onnx": None}, "torch")
 
-    monkeypatch.setattr("featuretl.timing.time_backbone", time_backbone)
+    monkeypatch.setattr("featuretl.ranking.speed.time_backbone", time_backbone)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
     assert "1,234.5" in run("backbones", "tf_efficientnet_lite0*", "--time").stdout
     (speed,) = json.loads(run("backbones", "test_resnet.r160*", "--time", "--json").stdout)

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from featuretl_cli.main import cli
 
 from featuretl.exceptions import InputError
-from featuretl.outputs import load_embeddings
+from featuretl.extraction.outputs import load_embeddings
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 

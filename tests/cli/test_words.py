@@ -28,7 +28,7 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.demo import write_digits
 from featuretl.explanation.pictures import save_overlays
 from featuretl.images.sources import find_images
-from featuretl.prediction import use_machine
+from featuretl.prediction.predict import use_machine
 from featuretl.scaleout.cluster import dask_workers
 from featuretl.store.collect import collect
 

@@ -202,7 +202,7 @@ def test_an_interrupted_run_says_how_to_go_on(model, photo_folder, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("featuretl.prediction.predict_images", interrupt)
+        patch.setattr("featuretl.prediction.predict.predict_images", interrupt)
         result = run("predict", model, photo_folder, "-o", "out.csv")
     assert result.exit_code == 130
     assert result.stderr.endswith("Interrupted. Run the command again to go on.\n")

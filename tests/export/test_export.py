@@ -22,12 +22,12 @@ from featuretl import (
     SVMProbeClassifier,
     export_model,
 )
-from featuretl.backbones.exported import export_any_number
 from featuretl.exceptions import ImageError, InputError, ModelError, ParameterError
-from featuretl.export import export as module
+from featuretl.export import exporting as module
 from featuretl.export.graph import Outputs, Session
 from featuretl.networks.heads import head_of
 from featuretl.networks.network import network_of
+from featuretl.runtimes.exported import export_any_number
 
 SERVE = Path(__file__).resolve().parents[2] / "examples" / "serve_onnx.py"
 pytestmark = pytest.mark.usefixtures("exported_once")

@@ -25,9 +25,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC
 
 import featuretl as ftl
+from featuretl.extraction.outputs import save_embeddings
 from featuretl.heads import svm
 from featuretl.images.sources import ImageList
-from featuretl.outputs import save_embeddings
 from featuretl.store.exchange import export_shared
 
 N_ROWS = 20

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 import featuretl
 from featuretl import LinearProbeClassifier, SVMProbeClassifier
-from featuretl.heads.metrics import metrics_report
+from featuretl._learning.metrics import metrics_report
 
 
 @pytest.fixture(scope="module")

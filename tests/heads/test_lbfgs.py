@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from featuretl.heads._lbfgs import minimise
+from featuretl.heads._solver.lbfgs import minimise
 
 
 def quadratics(problems=3, size=30, seed=0):

@@ -127,8 +127,8 @@ def test_streaming_equals_copying(monkeypatch, tmp_path):
     np.save(tmp_path / "x.npy", X.astype(np.float16))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     copied = LinearProbeClassifier(0.1, tol=1e-9).fit(mapped.astype(np.float32), y)
-    monkeypatch.setattr("featuretl.heads._rows._COPY_BYTES", 0)
-    monkeypatch.setattr("featuretl.heads._rows._BLOCK_ELEMENTS", 16 * 100)
+    monkeypatch.setattr("featuretl._learning.rows._COPY_BYTES", 0)
+    monkeypatch.setattr("featuretl._learning.rows._BLOCK_ELEMENTS", 16 * 100)
     streamed = LinearProbeClassifier(0.1, tol=1e-9).fit(mapped, y)
     np.testing.assert_allclose(
         streamed.decision_function(mapped), copied.decision_function(mapped), atol=2e-3
@@ -350,7 +350,7 @@ def test_many_rows_start_from_a_sample_and_end_at_the_same_place(classes, monkey
     X = (rng.standard_normal((20_000, 8)) + 0.5 * np.eye(classes, 8)[y]).astype(np.float32)
     weight = rng.uniform(0, 2, 20_000)
     warm = LinearProbeClassifier(0.01, tol=1e-9).fit(X, y, weight)
-    monkeypatch.setattr("featuretl.heads._linear._FEWEST_SAMPLED", 10**9)
+    monkeypatch.setattr("featuretl.heads._solver.problem._FEWEST_SAMPLED", 10**9)
     cold = LinearProbeClassifier(0.01, tol=1e-9).fit(X, y, weight)
     np.testing.assert_allclose(warm.coef_, cold.coef_, atol=1e-4)
     assert not np.array_equal(warm.coef_, cold.coef_)

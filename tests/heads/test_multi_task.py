@@ -90,7 +90,7 @@ def test_a_task_learns_from_the_rows_that_have_its_label(missing, digits):
     ],
 )
 def test_what_a_column_is(values, kind, why):
-    from featuretl.heads._columns import read_column
+    from featuretl._learning.columns import read_column
 
     column = read_column("c", values)
     assert (column.kind, column.why) == (kind, why)

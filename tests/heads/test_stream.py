@@ -12,7 +12,7 @@ from sklearn.metrics import log_loss
 
 from featuretl import LinearProbeClassifier, load_model, save_model
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._linear import LinearProblem
+from featuretl.heads._solver.problem import LinearProblem
 
 
 @pytest.fixture(scope="module")

@@ -17,15 +17,15 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from featuretl._files import contents
+from featuretl._core.files import contents
 from featuretl.exceptions import ImageError, InputError
+from featuretl.extraction.outputs import load_embeddings
 from featuretl.images import shards as shards_module
 from featuretl.images import tables as tables_module
 from featuretl.images.shard_sources import find_shards
 from featuretl.images.shards import PassedOver
 from featuretl.images.sources import find_images
 from featuretl.images.tables import open_parquet
-from featuretl.outputs import load_embeddings
 
 
 @pytest.fixture(scope="module")

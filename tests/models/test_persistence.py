@@ -199,7 +199,7 @@ def test_the_same_bits_in_a_fresh_process(photos, labels, tmp_path):
         import json, sys
         import numpy as np
         from featuretl import load_model
-        from featuretl.prediction import use_machine
+        from featuretl.prediction.predict import use_machine
         folder, photos = sys.argv[1], json.loads(sys.argv[2])
         for name in ("pipeline", "tuned"):
             model, expected = load_model(f"{folder}/{name}.featuretl"), np.load(f"{folder}/{name}.npy")

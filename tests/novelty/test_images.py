@@ -19,10 +19,10 @@ from featuretl import (
     predict_to_file,
     read_card,
 )
-from featuretl import prediction as prediction_module
-from featuretl import prediction_files as files_module
 from featuretl.exceptions import InputError, ParameterError
-from featuretl.prediction import predict_images, use_machine
+from featuretl.prediction import files as files_module
+from featuretl.prediction import predict as prediction_module
+from featuretl.prediction.predict import predict_images, use_machine
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 

@@ -23,7 +23,7 @@ TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 PRELOADED = """
 import os
 from PIL import Image
-from featuretl._engine import Run
+from featuretl.extraction.engine import Run
 
 if not hasattr(Run, "whole"):  # Dask preloads more than once
     Run.work, Run.whole = Run._work, staticmethod(Image.open)

@@ -16,7 +16,7 @@ from known_rows import append, found_in, key, open_space, present, put, take
 
 from featuretl import EmbeddingStore, ImageEmbedder
 from featuretl.exceptions import InputError
-from featuretl.prediction_parts import Parts
+from featuretl.prediction.parts import Parts
 from featuretl.store.collect import collect
 
 pytestmark = [

@@ -12,9 +12,9 @@ import pytest
 from sklearn.base import clone
 
 from featuretl import EmbeddingStore, ImageEmbedder, extract
-from featuretl._source import Source
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError, ParameterError, StoreError
+from featuretl.extraction.source import Source
 from featuretl.store import collect as collect_module
 from featuretl.store import store as store_module
 

@@ -23,7 +23,7 @@ from featuretl_cli.main import cli
 from known_rows import RECIPE, append, found_in, open_space, present, put, take
 from sklearn.base import clone
 
-from featuretl import EmbeddingStore, ImageEmbedder, SharedStore, _engine
+from featuretl import EmbeddingStore, ImageEmbedder, SharedStore
 from featuretl.exceptions import (
     FeatureTLError,
     FeatureTLWarning,
@@ -31,8 +31,9 @@ from featuretl.exceptions import (
     StoreError,
     UnusableStoreError,
 )
-from featuretl.extraction import extract
-from featuretl.outputs import export_space
+from featuretl.extraction import engine as _engine
+from featuretl.extraction.extraction import extract
+from featuretl.extraction.outputs import export_space
 from featuretl.store.collect import collect
 from featuretl.store.exchange import export_shared, import_shared
 from featuretl.store.format import DamagedFileError, reading
@@ -61,7 +62,7 @@ MANY_SEGMENTS = """
     import os, resource, warnings
     from known_rows import *
     from featuretl import SharedStore
-    from featuretl.outputs import export_space
+    from featuretl.extraction.outputs import export_space
     from featuretl.store.exchange import export_shared
     from featuretl.store.verify import verify
 

@@ -1,0 +1,1 @@
+"""The ground floor: parameters, text, files, statistics. It knows nothing of images or models."""

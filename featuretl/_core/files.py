@@ -1,0 +1,129 @@
+"""Files on the local file system and behind URLs, through fsspec."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from featuretl._core.text import printable
+from featuretl.exceptions import InputError, ParameterError
+
+T = TypeVar("T")
+
+_AT_ONCE = 16
+
+
+def is_url(path: str) -> bool:
+    """Return whether `path` is a URL, such as ``s3://bucket/key``.
+
+    >>> is_url("s3://bucket/key"), is_url("folder/file")
+    (True, False)
+    """
+    return "://" in path
+
+
+def without_scheme(path: str) -> str:
+    """Return the path that a ``file://`` URL means; others as they are."""
+    return file_system(path)[1] if path.startswith(("file://", "local://")) else path
+
+
+def absolute(path: str) -> str:
+    """Return a path that means the same file in a process that stands elsewhere; URLs as they are."""
+    return path if is_url(path) else str(Path.cwd() / path)
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a path or URL, and the path in it.
+
+    Raises
+    ------
+    ParameterError
+        If the file system is not known or not installed, or the URL is a chain of several.
+    """
+    import fsspec
+
+    try:
+        if "::" in url:
+            raise ValueError("it is a chain of URLs; give a plain one")
+        fs, path = fsspec.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise ParameterError(
+            f"{printable(url)!r} is on no file system that can be used here: {printable(error)}."
+        ) from error
+    return fs, path.rstrip("/")
+
+
+def is_local(fs: Any) -> bool:
+    """Return whether an fsspec file system is the local one."""
+    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
+
+
+def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes | Exception]:
+    """Return the bytes of files of a file system, or what was raised; some are read at once.
+
+    With a `limit`, an OverflowError takes the place of a file that is larger.
+    """
+
+    def read(path: str) -> bytes:
+        if limit is None:
+            return bytes(fs.cat_file(path))
+        data = bytearray()
+        with fs.open(path, "rb") as file:
+            size = getattr(file, "size", None) or 0
+            while max(size, len(data)) <= limit and (more := file.read(limit + 1 - len(data))):
+                data += more  # in pieces, where a server does not say how many bytes there are
+        if max(size, len(data)) > limit:
+            raise OverflowError(f"over the limit of {limit} bytes")
+        return bytes(data)
+
+    return each(read, paths)
+
+
+def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
+    """Return what `call` returns or raises for each path; some calls run at once."""
+
+    def called(path: str) -> T | Exception:
+        try:
+            return call(path)
+        except Exception as error:  # each file system has its own
+            return error
+
+    if len(paths) < 2:
+        return [called(path) for path in paths]
+    with ThreadPoolExecutor(min(len(paths), _AT_ONCE)) as pool:
+        return list(pool.map(called, paths))
+
+
+def open_local(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a local file. Raises OSError, without waiting, if it is not a regular one."""
+    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError("it is not a regular file")
+
+
+def open_file(path: str) -> IO[bytes]:
+    """Open a local file or a URL, to read. Raises InputError, as it may from then on: OSError."""
+    try:
+        if not is_url(path):
+            return open_local(path)
+        fs, inside = file_system(path)
+        if is_local(fs):
+            return open_local(inside)
+        return fs.open(inside, "rb")
+    except ParameterError:
+        raise
+    except Exception as error:  # each file system has its own
+        raise cannot_be_read(printable(path), error) from error
+
+
+def cannot_be_read(name: str, error: Exception) -> InputError:
+    """Return the error that says that, and why, what is called `name` cannot be read."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return InputError(f"{name} cannot be read: {printable(reason)}.")

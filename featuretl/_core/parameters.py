@@ -1,0 +1,128 @@
+"""Parameter checks: one sentence with the parameter, its owner, what is accepted and what came."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from featuretl.exceptions import FeatureTLError, ParameterError
+
+
+def parameter_error(owner: str, name: str, expected: str, got: Any) -> ParameterError:
+    """Return the error every check raises.
+
+    >>> print(parameter_error("ImageEmbedder", "batch_size", "an int >= 1", 0))
+    The 'batch_size' parameter of ImageEmbedder must be an int >= 1; got 0.
+    """
+    return ParameterError(f"The '{name}' parameter of {owner} must be {expected}; got {got!r}.")
+
+
+def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> None:
+    """Raise ParameterError unless `value` is one of `options`; a near miss is named.
+
+    >>> check_option("ImageEmbedder", "pooling", "average", ("avg", "max"))
+    Traceback (most recent call last):
+    ...
+    featuretl.exceptions.ParameterError: The 'pooling' parameter of ImageEmbedder must be one of \
+'avg', 'max' (did you mean 'avg'?); got 'average'.
+    """
+    if isinstance(value, str) and value in options:
+        return
+    expected = "one of " + ", ".join(map(repr, options))
+    near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
+    if near:
+        expected += f" (did you mean {near[0]!r}?)"
+    raise parameter_error(owner, name, expected, value)
+
+
+def check_int(owner: str, name: str, value: Any, minimum: int) -> None:
+    """Raise ParameterError unless `value` is an integer (bool excluded) of at least `minimum`."""
+    if (
+        isinstance(value, numbers.Integral)
+        and not isinstance(value, bool)
+        and int(value) >= minimum
+    ):
+        return
+    raise parameter_error(owner, name, f"an int >= {minimum}", value)
+
+
+def check_seconds(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is a number of seconds that a clock can be set to."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if 0 < float(value) <= threading.TIMEOUT_MAX:
+            return
+    raise parameter_error(owner, name, "a number of seconds > 0", value)
+
+
+def check_share(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is a number in (0, 1]."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) <= 1:
+        return
+    raise parameter_error(owner, name, "a number in (0, 1]", value)
+
+
+def is_word(value: Any, *words: str) -> bool:
+    """Return whether `value` is one of these words; arrays are none.
+
+    >>> is_word("cv", "cv"), is_word(["cv"], "cv")
+    (True, False)
+    """
+    return isinstance(value, str) and value in words
+
+
+def is_bool(value: Any) -> bool:
+    """Return whether `value` is True or False, or numpy's."""
+    return type(value).__name__ in ("bool", "bool_")
+
+
+def random_generator(owner: str, random_state: Any) -> Any:
+    """Return scikit-learn's generator of a `random_state`; raises ParameterError for what is none."""
+    from sklearn.utils import check_random_state
+
+    try:
+        return check_random_state(random_state)
+    except (ValueError, TypeError) as error:
+        expected = "None, an int from 0 to 2**32 - 1, or a numpy.random.RandomState"
+        raise parameter_error(owner, "random_state", expected, random_state) from error
+
+
+def check_estimator_parameter(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is an estimator, with `fit` and `get_params`, or None."""
+    is_estimator = hasattr(value, "fit") and hasattr(value, "get_params")
+    if value is not None and (not is_estimator or isinstance(value, type)):
+        raise parameter_error(owner, name, "a scikit-learn estimator or None", value)
+
+
+def check_bool(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is True or False, or numpy's."""
+    if not is_bool(value):
+        raise parameter_error(owner, name, "True or False", value)
+
+
+def as_path(value: Any) -> Path | None:
+    r"""Return a path as an absolute one, or None if the system cannot have a file of that name.
+
+    >>> as_path("a\0b"), as_path("")
+    (None, None)
+    """
+    try:
+        path = Path(os.fsdecode(value)).expanduser().absolute()
+        return path if value and b"\0" not in os.fsencode(path) else None
+    except (TypeError, ValueError, RuntimeError, OSError):  # RuntimeError: no such user's home
+        return None
+
+
+def import_pyplot() -> Any:
+    """Return matplotlib.pyplot; raises FeatureTLError where there is none."""
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise FeatureTLError(
+            "Figures need matplotlib; install it with pip install 'featuretl[plot]'."
+        ) from error
+    return plt

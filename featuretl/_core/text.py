@@ -1,0 +1,56 @@
+"""Text: safe to print, sizes with a unit, JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+SIZE_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def parse_quantity(text: str, units: dict[str, int], example: str) -> int:
+    """Return what a number with a unit means, in the unit of 1.
+
+    Raises ValueError, in one sentence, unless `text` is a number >= 0 and one of `units`, in
+    letters of either case.
+
+    >>> parse_quantity("1.5 kb", SIZE_UNITS, "20GB")
+    1500
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.lower())
+    factors = {unit.lower(): factor for unit, factor in units.items()}
+    if not found or found[2] not in factors:
+        raise ValueError(
+            f"{text!r} is not a number and a unit ({', '.join(units)}), as in {example}."
+        )
+    return round(float(found[1]) * factors[found[2]])
+
+
+def printable(text: object) -> str:
+    r"""Return `text` safe for a terminal: control, bidirectional and surrogate characters escaped.
+
+    >>> print(printable("a\n\x1b[31mb\u202ec"))
+    a\n\x1b[31mb\u202ec
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in str(text)
+    )
+
+
+def as_utf8(text: str) -> str:
+    r"""Return `text` as it can be written in UTF-8: surrogates, bytes that were none, escaped.
+
+    >>> print(as_utf8("a\udcff"))
+    a\udcff
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON means. Raises ValueError if it is none, or nested too deep for Python."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its JSON is nested too deep") from error

@@ -1,0 +1,1 @@
+"""What every learner reads: labels, groups, folds, rows, metrics."""

@@ -1,0 +1,129 @@
+"""What `MultiTaskHead` reads: a column of labels for each task, gaps in it, and what kind of task it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from featuretl._core.text import printable
+from featuretl._learning.labels import all_numbers, columns_of, is_label_sets, some_labels
+from featuretl._learning.targets import check_length
+from featuretl.exceptions import FeatureTLError, InputError
+
+Array = np.ndarray[Any, Any]
+
+KINDS = ("classification", "regression")
+# More different whole numbers than these are taken for amounts.
+MOST_CLASSES = 20
+
+
+class Column(NamedTuple):
+    """The labels of one task.
+
+    `rows` (k,) are the positions of those that have one, `y` (k,) these labels; `kind` is one of
+    `KINDS`, and `why` says in words how that was known.
+    """
+
+    kind: str
+    why: str
+    rows: Array
+    y: Array
+
+
+def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
+    """Return the columns of `y` by name: of a DataFrame, of a dict, or of (n, n_tasks) values.
+
+    Raises
+    ------
+    InputError
+        If there is no such table, or a column is of another length than n.
+    """
+    if y is None:
+        raise InputError(f"{owner} requires y to be passed, but the target y is None.")
+    table = columns_of(y)
+    if table is None:
+        values = y if isinstance(y, np.ndarray) else _as_objects(y)
+        if values.ndim != 2:
+            raise InputError(
+                f"y of {owner} must have a column for each task, as a DataFrame, a dict of columns "
+                f"or (n, n_tasks); got shape {values.shape}: y.reshape(-1, 1) where there is one."
+            )
+        table = {str(k): values[:, k] for k in range(values.shape[1])}
+    if not table or "" in table:
+        raise InputError(f"y of {owner} must have at least one column, and no empty name.")
+    for name, column in table.items():
+        length = len(column) if hasattr(column, "__len__") else 0
+        check_length(n, f"Column {printable(name)!r} of y", length)
+    return table
+
+
+def read_column(name: str, column: Any, kind: str | None = None) -> Column:
+    """Return the labels of a task, whose kind is recognised where it is not given.
+
+    Raises
+    ------
+    InputError
+        If there is no label, labels are of several kinds, or not of the kind that is given.
+    """
+    what = f"Column {printable(name)!r}"
+    y, known = some_labels("y", column, what)
+    if y.ndim != 1 or is_label_sets(y):
+        raise InputError(f"{what} of y must be one value a row.")
+    if not len(y):
+        raise InputError(f"{what} of y has no label in any row; leave it out.")
+    found, why = _kind_of(y, _is_category(column))
+    if kind not in (None, found):
+        why = "as asked"
+    kind = kind or found
+    if kind == "regression":
+        y = all_numbers("y", y, what)
+    elif y.dtype.kind == "f" and np.isfinite(y).all() and (y == np.round(y)).all():
+        y = y.astype(np.int64)
+    return Column(kind, why, np.flatnonzero(known), y)
+
+
+@contextlib.contextmanager
+def in_column(name: str) -> Iterator[None]:
+    """Add the column to the errors that are raised within."""
+    try:
+        yield
+    except FeatureTLError as error:
+        raise type(error)(f"In column {printable(name)!r} of y: {error}") from error
+
+
+def _as_objects(y: Any) -> Array:
+    """Return nested sequences as they are: numpy would make text of numbers beside text."""
+    if hasattr(y, "__array__"):
+        return np.asarray(y)
+    rows = [row if isinstance(row, (list, tuple, np.ndarray)) else [row] for row in y]
+    if not rows or len({len(row) for row in rows}) > 1:
+        raise InputError("y must have equally many values in every row, one for each task.")
+    values = np.empty((len(rows), len(rows[0])), object)
+    for i, row in enumerate(rows):
+        values[i] = row
+    return values
+
+
+def _is_category(column: Any) -> bool:
+    """Return whether a column of pandas, polars or pyarrow says that it holds categories."""
+    kind = str(getattr(column, "dtype", getattr(column, "type", ""))).lower()
+    return kind.startswith(("category", "categorical", "enum", "dictionary"))
+
+
+def _kind_of(y: Array, is_category: bool) -> tuple[str, str]:
+    """Return the kind of task that labels (k,) are, and how that was known."""
+    if is_category:
+        return "classification", "categories"
+    if y.dtype.kind == "b":
+        return "classification", "True and False"
+    if y.dtype.kind not in "iuf":
+        return "classification", "text"
+    if (y != np.round(y)).any():
+        return "regression", "numbers with a fraction"
+    n = len(np.unique(y))
+    if n <= MOST_CLASSES:
+        return "classification", f"{n} different whole numbers"
+    return "regression", f"{n} different whole numbers, more than {MOST_CLASSES}"

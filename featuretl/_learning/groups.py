@@ -1,0 +1,100 @@
+"""What no split may part: the rows of a group, and rows with the same content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from featuretl._learning.labels import is_gap
+from featuretl._learning.rows import blocks
+from featuretl._learning.targets import check_length
+from featuretl.exceptions import InputError
+
+Array = np.ndarray[Any, Any]
+
+
+def read_groups(owner: str, groups: Any, n: int) -> Array | None:
+    """Return the number of the group of each row (n,), or None without groups.
+
+    Parameters
+    ----------
+    groups : array-like of shape (n,) or (n, 1), or None
+        List, array or column of pandas, polars or pyarrow, of any hashable values.
+
+    Raises
+    ------
+    InputError
+        If lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or empty text).
+    """
+    if groups is None:
+        return None
+    values = group_names(groups)
+    if values.ndim != 1:
+        raise InputError(
+            f"groups of {owner} must hold one value per row; got shape {values.shape}: join several "
+            "columns into one."
+        )
+    check_length(n, "groups", len(values))
+    try:
+        codes, names = pd.factorize(values)
+    except TypeError as error:
+        raise InputError(
+            f"groups of {owner} must hold numbers or text; got values that cannot be compared "
+            f"({error})."
+        ) from error
+    gaps = [code for code, name in enumerate(names) if is_gap(name)]
+    missing = int(((codes < 0) | np.isin(codes, gaps)).sum())
+    if missing:
+        raise InputError(
+            f"groups of {owner} must name a group in every row; {missing} of {n} rows have none: "
+            "give each of them a group of its own, or leave them out."
+        )
+    return codes
+
+
+def group_names(groups: Any) -> Array:
+    """Return the names of groups as objects, (n, 1) as (n,), otherwise as they are."""
+    values = np.asarray(groups, dtype=object)
+    if isinstance(groups, np.ma.MaskedArray):
+        values = values.copy()
+        values[np.ma.getmaskarray(groups)] = None
+    return values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+
+
+def copies_of(X: Array) -> Array | None:
+    """Return a number (n,) that equal rows of X (n, d) share, or None if no two rows are equal."""
+    digests: list[bytes] = []
+    for _, block in blocks(X):
+        rows = np.add(block, 0, order="C")  # -0.0 becomes 0.0
+        digests += [blake2b(row, digest_size=16).digest() for row in rows]
+    return equal_ones(digests)
+
+
+def equal_ones(values: Iterable[bytes]) -> Array | None:
+    """Return a number (n,) that equal values share, or None if all differ."""
+    codes, distinct = pd.factorize(np.array(list(values), object))
+    return None if len(distinct) == len(codes) else codes
+
+
+def joined(groups: Array | None, contents: Array | None) -> Array | None:
+    """Return units (n,): rows of the same group or content share one, directly or through others."""
+    if groups is None or contents is None:
+        return contents if groups is None else groups
+    n, first = len(groups), groups.max(initial=-1) + 1
+    rows = np.tile(np.arange(n), 2)
+    nodes = n + np.concatenate([groups, first + contents])
+    shape = (n + first + contents.max(initial=-1) + 1,) * 2
+    graph = coo_array((np.ones(2 * n), (rows, nodes)), shape=shape)
+    unit: Array = connected_components(graph, directed=False)[1][:n]
+    return np.unique(unit, return_inverse=True)[1]
+
+
+def taken(codes: Array | None, rows: Array) -> Array | None:
+    """Return the codes of `rows`, None of None."""
+    return None if codes is None else codes[rows]

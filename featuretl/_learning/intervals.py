@@ -1,0 +1,162 @@
+"""Confidence intervals of the scores of `metrics_report`, each by what kind of score it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from featuretl._core.statistics import (
+    interval_of_ratio,
+    interval_of_share,
+    jackknife_errors,
+    share_with_interval,
+    units_of,
+)
+
+Array = np.ndarray[Any, Any]
+Intervals = dict[str, tuple[float, float]]
+
+# The estimate is biased upwards by more than it varies: no interval is honest.
+_WITHOUT = {"calibration_error"}
+# A log-loss is mostly that of the mistakes: with fewer, a sample says little about it.
+_FEWEST_MISTAKES = 5
+_OF_PAIRS = {"roc_auc", "average_precision"}
+
+
+def intervals_of(
+    task: str,
+    predictions: tuple[Array, Array, Array | None],
+    score: Callable[[Array, Array, Any], dict[str, float]],
+    groups: Array,
+    confidence: float,
+    n_bootstrap: int,
+    seed: int,
+) -> Intervals:
+    """Return the interval of each score that has an honest one.
+
+    Parameters
+    ----------
+    task : {"classification", "multilabel", "regression"}
+    predictions : (y, y_pred, y_score)
+        Of n rows, classes as numbers from 0 on.
+    score : callable
+        Maps these to scores.
+    groups : ndarray of shape (n,), int
+        Numbers from 0 on.
+    confidence : float in (0, 1)
+    n_bootstrap : int >= 1
+    seed : int
+    """
+    y, y_pred, y_score = predictions
+    found = _of_shares(task, y, y_pred, groups, confidence)
+    errors = _errors(task, y, y_pred, y_score)
+    for name, (values, of) in errors.items():
+        found[name] = interval_of_ratio(values, of, groups, confidence, n_bootstrap, seed)
+    scores = score(y, y_pred, y_score)
+    if task == "regression":
+        scale = scores["root_mean_squared_error"]
+        low, high = found["root_mean_squared_error"]
+        found["root_mean_squared_error"] = (low * scale) ** 0.5, (high * scale) ** 0.5
+        found["r2"] = 1 - found["r2"][1], 1 - found["r2"][0]
+    rest = scores.keys() - found.keys() - _WITHOUT
+
+    def rest_of(rows: Array) -> dict[str, float]:
+        left = score(y[rows], y_pred[rows], None if y_score is None else y_score[rows])
+        return {name: left[name] for name in rest}
+
+    if rest:
+        found |= _of_averages(
+            y, groups, scores, jackknife_errors(rest_of, units_of(groups)), confidence
+        )
+    return {name: found[name] for name in scores if name in found}
+
+
+def losses_of(y: Array, proba: Array) -> Array:
+    """Return the log-loss of each row (n,), the mean over labels for multi-label `y`."""
+    if y.ndim == 1:
+        likelihood = proba[np.arange(len(y)), y][:, None]
+    else:
+        likelihood = np.where(y == 1, proba, 1 - proba)
+    losses: Array = -np.log(np.clip(likelihood, np.finfo(np.float64).eps, 1)).mean(axis=1)
+    return losses
+
+
+def _of_shares(task: str, y: Array, y_pred: Array, groups: Array, confidence: float) -> Intervals:
+    """Return the intervals of scores that are ratios of counts."""
+    if task == "regression":
+        return {}
+    ones = np.ones(len(y))
+    if task == "classification":
+        right = (y == y_pred).astype(float)
+        shares = {"accuracy": (right, ones), "recall_weighted": (right, ones)}
+    else:
+        found, true, said = (y * y_pred).sum(axis=1), y.sum(axis=1), y_pred.sum(axis=1)
+        shares = {
+            "subset_accuracy": ((y == y_pred).all(axis=1).astype(float), ones),
+            "hamming_loss": ((y != y_pred).sum(axis=1), y.shape[1] * ones),
+            "precision_micro": (found, said),
+            "recall_micro": (found, true),
+            "recall_weighted": (found, true),
+            "f1_micro": (found, (true + said) / 2),
+        }
+    return {
+        name: share_with_interval(hits, of, groups, confidence)[1:]
+        for name, (hits, of) in shares.items()
+    }
+
+
+def _errors(
+    task: str, y: Array, y_pred: Array, y_score: Array | None
+) -> dict[str, tuple[Array, Array]]:
+    """Return the values whose sums' ratio an unbounded error is; of R2, what is not explained."""
+    ones = np.ones(len(y))
+    if task != "regression":
+        if y_score is None:
+            return {}
+        mistakes = (y != y_pred).reshape(len(y), -1).any(axis=1).sum()
+        losses = losses_of(y, y_score) if mistakes >= _FEWEST_MISTAKES else 0 * ones
+        return {"log_loss": (losses, ones)}  # without losses nothing is known
+    y, y_pred = y.reshape(len(y), -1).astype(np.float64), y_pred.reshape(len(y), -1)
+    squared, spread = np.square(y - y_pred), np.square(y - y.mean(axis=0))
+    total = np.where(spread.any(axis=0), spread.sum(axis=0), 1.0)
+    unexplained, root = squared.sum(axis=0) / total, np.sqrt(squared.mean(axis=0))
+    tiny = np.finfo(np.float64).tiny
+    # The means of several outputs' roots and ratios are linearized.
+    return {
+        "mean_absolute_error": (np.abs(y - y_pred).mean(axis=1), ones),
+        "mean_squared_error": (squared.mean(axis=1), ones),
+        "root_mean_squared_error": ((squared / np.maximum(root, tiny)).mean(axis=1), ones),
+        "r2": (
+            (squared / total).mean(axis=1),
+            spread / total @ (unexplained / max(unexplained.sum(), tiny)),
+        ),
+    }
+
+
+def _of_averages(
+    y: Array,
+    groups: Array,
+    scores: dict[str, float],
+    errors: dict[str, float],
+    confidence: float,
+) -> Intervals:
+    """Return the intervals of averages over classes, in [0, 1], by their standard errors."""
+    sizes, positives = np.bincount(groups).astype(float), np.bincount(y) if y.ndim == 1 else None
+    if positives is None:
+        sizes, positives = sizes * y.shape[1], y.sum(axis=0)
+    both = np.minimum(positives, len(y) - positives)
+    found = {}
+    for name, error in errors.items():
+        most = _effective_rows(both if name in _OF_PAIRS else positives)
+        if name.endswith("_weighted"):
+            most = np.inf
+        found[name] = interval_of_share(scores[name], error, confidence, sizes, most)
+    return found
+
+
+def _effective_rows(counts: Array) -> float:
+    """Return of how many rows a proportion varies as the mean of those of classes of such counts."""
+    counts = counts[counts > 0]
+    return float(len(counts) ** 2 / (1 / counts).sum()) if len(counts) else 1.0

@@ -1,0 +1,89 @@
+"""The methods that classifiers share: decision values, probabilities and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from featuretl._learning.calibration import probabilities
+from featuretl._learning.targets import ScoreMixin
+
+Array = np.ndarray[Any, Any]
+
+
+class Responses(ScoreMixin):
+    """A classifier that defines `_logits`, and inherits what follows from them.
+
+    ``_logits(X)`` is (n, n_classes), with one column for two classes; for multi-label targets,
+    where `_multilabel` is True, it is (n, n_labels).
+    """
+
+    classes_: Array
+    _logits: Callable[[Any], Array]
+    _multilabel = False
+
+    def decision_function(self, X: Any) -> Array:
+        """Return the decision values (n, n_classes), (n,) for two classes, or (n, n_labels).
+
+        Parameters
+        ----------
+        X : array-like of n rows, or sequence of n images
+            As in `fit`. Matrices are processed in blocks.
+
+        Returns
+        -------
+        ndarray of float32, or of float64 for float64 X
+            Logits before the temperature, where there is one; larger is more probable.
+        """
+        logits = self._logits(X)
+        return logits[:, 0] if self._is_binary(logits) else logits
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return probabilities (n, n_classes), rows summing to 1; for labels (n, n_labels) each.
+
+        Parameters
+        ----------
+        X : array-like of n rows, or sequence of n images
+            As in `fit`. Matrices are processed in blocks.
+
+        Returns
+        -------
+        ndarray of float64, in [0, 1]
+            Softmax (or logistic function) of the logits divided by the temperature.
+        """
+        return self._probabilities(self._logits(X) / self._temperature())
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable class (n,), or 0/1 for every label (n, n_labels).
+
+        Parameters
+        ----------
+        X : array-like of n rows, or sequence of n images
+            As in `fit`. Matrices are processed in blocks.
+
+        Returns
+        -------
+        ndarray
+            Of the type of `classes_`, or int.
+        """
+        logits = self._logits(X)
+        if self._multilabel:
+            return (logits > 0).astype(int)
+        return self.classes_[chosen_codes(logits)]
+
+    def _temperature(self) -> float:
+        return 1.0
+
+    def _is_binary(self, logits: Array) -> bool:
+        return not self._multilabel and logits.shape[1] == 1
+
+    def _probabilities(self, logits: Array) -> Array:
+        proba = probabilities(logits, not self._multilabel and logits.shape[1] > 1)
+        return np.hstack([1 - proba, proba]) if self._is_binary(logits) else proba
+
+
+def chosen_codes(logits: Array) -> Array:
+    """Return the positions (n,) of the chosen classes: of (n, n_classes), or (n, 1) for two."""
+    return (logits[:, 0] > 0).astype(int) if logits.shape[1] == 1 else logits.argmax(axis=1)

@@ -1,0 +1,252 @@
+"""The rows of X, standardised, in blocks that fit the processor's cache, on one pool of threads.
+
+Every pass over X goes through `Rows.sweep`. Two choices make it fast and small:
+
+- numpy and scipy each bring their own OpenBLAS pool, and the pools spin against each other
+  (scikit-learn issue 17334). Here BLAS gets one thread and the blocks get the threads, so that
+  the products, the exponentials and the conversion from float16 all run in parallel.
+- A standardised copy of X is kept when it costs no more than X itself (or 1 GiB); otherwise, as
+  for a memory map larger than RAM, each block is standardised when it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from featuretl._learning.sharded import ShardedMatrix
+from featuretl.exceptions import InputError
+
+Array = np.ndarray[Any, Any]
+
+SCALINGS = ("floored", "features", "common")
+
+_BLOCK_ELEMENTS = 2**20
+_COPY_BYTES = 2**30
+
+
+class Workers(NamedTuple):
+    """Where blocks run: `map`, as the builtin, on `threads` threads; by default the caller's."""
+
+    map: Callable[..., Iterable[Any]] = map
+    threads: int = 1
+
+
+class Rows:
+    """Rows of `X` as ``(X - mean_) / scale_``, visited block by block.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, d), float16, float32 or float64
+        May be a read-only memory map. float16 is computed in float32.
+    weight : ndarray of shape (n,), float64
+        Non-negative weights of the rows in the mean and the scale.
+    workers : Workers
+        Where blocks run.
+    scaling : {"features", "common"} or None, default="features"
+        Each feature by its own standard deviation, all by one (the root of their mean variance),
+        or None: the rows of `X`, of float32 or float64, as they are.
+
+    Raises
+    ------
+    InputError
+        If a row holds NaN or an infinity.
+    """
+
+    def __init__(
+        self,
+        X: Array,
+        weight: Array,
+        workers: Workers,
+        scaling: str | None = "floored",
+    ) -> None:
+        self.n, self.d = X.shape
+        self.dtype = _computed_in(X)
+        self.weight, self.scaling = weight, scaling
+        self.source = X
+        self._copy: Array | None = None
+        self._workers = workers
+        self.mean_ = np.zeros(self.d, self.dtype)
+        self.scale_ = np.ones(self.d, self.dtype)
+        if scaling is None:
+            self._copy = X
+            return
+        mean, scale = self._moments()
+        self.mean_, self.scale_ = mean.astype(self.dtype), scale.astype(self.dtype)
+        if _copy_is_affordable(X, self.dtype):
+            copy = np.empty(X.shape, self.dtype)
+            self.sweep(lambda where, Z: copy.__setitem__(where, Z))
+            self._copy = copy
+
+    def sweep(self, visit: Callable[[slice, Array], Sequence[Any] | None], columns: int = 1) -> Any:
+        """Call ``visit(where, block)`` for all blocks and return the sums of what it returns.
+
+        `columns` is the width of the arrays that `visit` makes, so that blocks stay small.
+        The sums are in float64, and in the same order in every run with as many threads.
+        """
+        step = max(16, _BLOCK_ELEMENTS // max(self.d, columns))
+        spans = min(self._workers.threads, -(-self.n // step))
+        bounds = np.linspace(0, self.n, spans + 1).astype(int)
+
+        def span(bound: tuple[int, int]) -> list[Array] | None:
+            total: list[Array] | None = None
+            for start in range(*bound, step):
+                where = slice(start, min(start + step, bound[1]))
+                part = visit(where, self._block(where))
+                if part is None:
+                    continue
+                if total is None:
+                    total = [np.array(value, np.float64) for value in part]
+                else:
+                    for value, addend in zip(total, part, strict=True):
+                        value += addend
+            return total
+
+        if spans == 1:
+            return span((0, self.n))
+        totals = [t for t in self._workers.map(span, pairwise(bounds)) if t is not None]
+        return [sum(parts) for parts in zip(*totals, strict=True)] if totals else None
+
+    def sample(self, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Return at most `size` rows (s, d), drawn without replacement, and their weights (s,)."""
+        chosen = np.arange(self.n)
+        if self.n > size:
+            chosen = np.sort(rng.choice(self.n, size, replace=False))
+        taken = self.taken(chosen)
+        return taken.source, taken.weight
+
+    def taken(self, chosen: Array) -> Rows:
+        """Return the standardised rows at `chosen` (k,) with their weights and these threads."""
+        rows = self._standardise(self.source[chosen]) if self._copy is None else self._copy[chosen]
+        return Rows(rows, self.weight[chosen], self._workers, scaling=None)
+
+    def replaced_by(self, features: Array) -> Rows:
+        """Return `features` (n, k), as they are, with the weights and the threads of these rows."""
+        return Rows(features, self.weight, self._workers, scaling=None)
+
+    def _block(self, where: slice) -> Array:
+        return self._standardise(self.source[where]) if self._copy is None else self._copy[where]
+
+    def _standardise(self, block: Array) -> Array:
+        Z = np.subtract(block, self.mean_, dtype=self.dtype)
+        Z /= self.scale_
+        return Z
+
+    def _moments(self) -> tuple[Array, Array]:
+        """Return the weighted mean and standard deviation (1 where constant), and refuse NaN."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            # Shifted by one row: E[x^2] - E[x]^2 cancels when the mean is large.
+            shift = self.source[0].astype(np.float64)
+
+            def visit(where: slice, block: Array) -> list[Array]:
+                weight = self.weight[where]
+                centred = block - shift
+                suspect = not np.isfinite(centred.sum())
+                return [suspect, weight @ centred, weight @ np.square(centred, out=centred)]
+
+            suspect, total, square = self.sweep(visit)
+        if suspect:
+            check_finite(self.source)
+        mean = total / self.weight.sum()
+        variance = np.maximum(square / self.weight.sum() - mean**2, 0.0)
+        noise = np.finfo(self.dtype).eps * np.abs(mean + shift) * 4
+        variance = np.where(variance <= noise**2, 0.0, variance)
+        return mean + shift, scale_of(variance, self.scaling)
+
+
+@contextmanager
+def one_thread_pool() -> Iterator[Workers]:
+    """Give BLAS one thread, and yield workers on as many threads as BLAS had."""
+    counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    threads = max(counts, default=1)
+    with threadpool_limits(1, user_api="blas"):
+        if threads == 1:
+            yield Workers()
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                yield Workers(pool.map, threads)
+
+
+def scale_of(variance: Array, scaling: str | None) -> Array:
+    """Return what to divide features (..., d) of `variance` by: 1 where that is 0."""
+    if scaling is None:
+        return np.ones_like(variance)
+    if scaling != "features":
+        common = np.broadcast_to(variance.mean(axis=-1, keepdims=True), variance.shape)
+        variance = common if scaling == "common" else np.maximum(variance, common)
+    return np.sqrt(np.where(variance > 0, variance, 1.0))
+
+
+def in_blocks(X: Array, compute: Callable[[Array], Array], columns: int) -> Array:
+    """Return ``compute(block)`` of all rows (n, columns), a block of float32 or float64 at a time.
+
+    Raises
+    ------
+    InputError
+        If a row holds NaN or an infinity.
+    """
+    out = np.empty((len(X), columns), _computed_in(X))
+    for where, block in blocks(X, columns):
+        out[where] = compute(block)
+    return out
+
+
+def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
+    """Yield where and what: rows of `X` (n, d) as float32 or float64, some MiB at a time.
+
+    Raises
+    ------
+    InputError
+        If a row holds NaN or an infinity.
+    """
+    step = max(16, 4 * _BLOCK_ELEMENTS // max(X.shape[1], columns))
+    for start in range(0, len(X), step):
+        where = slice(start, min(start + step, len(X)))
+        block = np.asarray(X[where], _computed_in(X))
+        if not np.isfinite(block.sum(dtype=np.float64)):
+            check_finite(X)
+        yield where, block
+
+
+def check_finite(X: Array) -> None:
+    """Raise InputError, with the number of rows, if X (n, d) holds NaN or an infinity."""
+    step = max(16, _BLOCK_ELEMENTS // X.shape[1])
+    blocks = [X[start : start + step] for start in range(0, len(X), step)]
+    bad = sum(int((~np.isfinite(block)).any(axis=1).sum()) for block in blocks)
+    if bad:
+        nan = sum(int(np.isnan(block).any(axis=1).sum()) for block in blocks)
+        raise InputError(_not_finite(nan, bad, len(X)))
+
+
+def _copy_is_affordable(X: Array, dtype: Any) -> bool:
+    size = X.size * np.dtype(dtype).itemsize
+    return size <= _COPY_BYTES or (size <= X.nbytes and not _is_mapped(X))
+
+
+def _computed_in(X: Array) -> Any:
+    return np.float64 if X.dtype == np.float64 else np.float32
+
+
+def _is_mapped(X: Any) -> bool:
+    if isinstance(X, ShardedMatrix):
+        return True
+    while X is not None:
+        if isinstance(X, np.memmap):
+            return True
+        X = getattr(X, "base", None)
+    return False
+
+
+def _not_finite(nan: int, bad: int, n: int) -> str:
+    infinite = f" and {bad - nan} with infinity" if bad > nan else ""
+    return (
+        f"X must be finite; got {nan} of {n} rows with NaN{infinite}: "
+        'ImageEmbedder(on_error="nan") makes a row of NaN for an image that it cannot read; drop '
+        "them with keep = numpy.isfinite(X).all(axis=1), then X[keep] and y[keep]."
+    )

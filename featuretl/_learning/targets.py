@@ -1,0 +1,264 @@
+"""What the heads read: X as it is, y as class numbers or as labels, and the weights of rows."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn import config_context
+from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import MultiLabelBinarizer
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import validate_data
+
+from featuretl._core.parameters import parameter_error
+from featuretl._learning.labels import all_labels, codes_of, codes_of_sets, is_label_sets
+from featuretl._learning.sharded import ShardedMatrix
+from featuretl.exceptions import InputError
+
+Array = np.ndarray[Any, Any]
+
+FLOATS = (np.float64, np.float32, np.float16)
+_OR_SEMI_SUPERVISED = (
+    ", or use SemiSupervisedProbeClassifier, which learns from rows without a label, too"
+)
+NOT_ANNOUNCED = "the first partial_fit did not announce"
+
+
+class Targets(NamedTuple):
+    """`codes` (n,) are positions in `classes`; multi-label `codes` (n, labels) are 0 and 1."""
+
+    classes: Array
+    codes: Array
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a row may have several labels."""
+        return self.codes.ndim == 2
+
+
+class ScoreMixin(ClassifierMixin):
+    """A classifier whose score reads labels as its `fit` does."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy; for multi-label `y` the fraction of rows with every label right.
+
+        Parameters
+        ----------
+        X : as for `predict`
+        y : as for `fit`
+            The truth; every row needs a label.
+        sample_weight : array-like of shape (n,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            In [0, 1].
+        """
+        owner = type(self).__name__
+        y = all_labels(owner, y)
+        if is_label_sets(y):
+            y = codes_of_sets(owner, y, self.classes_)
+        return float(super().score(X, y, sample_weight))
+
+
+def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1) -> Array:
+    """Return X (n, d) in its own float type, uncopied where possible; finiteness is checked later.
+
+    A whole-matrix check would make a mask of X's size and overflow in float16.
+    """
+    if isinstance(X, ShardedMatrix):
+        read_matrix(estimator, X[:min_rows], reset=reset, min_rows=min_rows)
+        return X  # type: ignore[return-value]  # what is done with it goes through blocks
+    options = {"dtype": FLOATS, "ensure_all_finite": False, "ensure_min_samples": min_rows}
+    return as_matrix(estimator, X, reset=reset, **options)
+
+
+def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
+    """Return what scikit-learn's `validate_data` makes of X (n, d), always as a NumPy array.
+
+    Heads compute with NumPy, whatever the array library of X, and whether or not scikit-learn
+    dispatches to it.
+    """
+    if hasattr(X, "detach"):  # a tensor of PyTorch
+        X = X.detach().cpu()
+        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
+    with config_context(array_api_dispatch=False):
+        return validate_data(estimator, X, **options)
+
+
+def read_targets(estimator: Any, y: Any, n: int) -> Targets:
+    """Return the classes and codes of `y`: n labels, an (n, labels) indicator or n lists of labels.
+
+    Raises
+    ------
+    InputError
+        If `y` is missing, has a row without a label, is of another length, or has a single class.
+    """
+    owner = type(estimator).__name__
+    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
+    check_length(n, "y", len(y))
+    if is_label_sets(y):
+        binarizer = MultiLabelBinarizer().fit(y)
+        if not len(binarizer.classes_):
+            raise InputError(f"y of {owner} must hold labels; got empty lists only.")
+        return Targets(np.asarray(binarizer.classes_), binarizer.transform(y))
+    y = _column_or_indicator(owner, y)
+    if y.ndim == 2:
+        return Targets(np.arange(y.shape[1]), y)
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        only = classes.tolist()[0]
+        raise InputError(
+            f"y must have at least 2 classes for {owner}; got only one class, {only!r}."
+        )
+    return Targets(classes, codes)
+
+
+def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
+    """Return the classes announced in the first `partial_fit`, and the codes of `y` among them.
+
+    Raises
+    ------
+    InputError
+        If there is no or another announcement, or `y` is of another length or kind, or not of it.
+    """
+    owner, known = type(estimator).__name__, getattr(estimator, "classes_", None)
+    if known is None and classes is None:
+        raise InputError(
+            f"The first partial_fit of {owner} needs classes, all that will come; got None."
+        )
+    found = np.asarray(known) if classes is None else read_classes(owner, classes)
+    if known is not None and not np.array_equal(found, known):
+        raise InputError(
+            f"classes={classes!r} is not the same as on last call to partial_fit of {owner}, "
+            f"{known.tolist()}."
+        )
+    if len(found) < 2:
+        raise InputError(f"{owner} needs at least 2 classes; got {found.tolist()}.")
+    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
+    check_length(n, "y", len(y))
+    if is_label_sets(y):
+        return Targets(found, codes_of_sets(owner, y, found, unknown=NOT_ANNOUNCED))
+    y = _column_or_indicator(owner, y)
+    if y.ndim == 1:
+        return Targets(found, codes_of(owner, y, found, unknown=NOT_ANNOUNCED))
+    if y.shape[1] != len(found):
+        raise InputError(
+            f"y of {owner} must have a column for each of the {len(found)} classes; got "
+            f"{y.shape[1]}."
+        )
+    return Targets(found, y)
+
+
+def read_classes(owner: str, classes: Any) -> Array:
+    """Return the classes that will come, sorted, each once."""
+    return np.unique(all_labels(owner, classes, "classes"))
+
+
+def _column_or_indicator(owner: str, y: Array) -> Array:
+    """Return `y` as labels (n,), or as an indicator (n, labels), uint8."""
+    try:
+        kind = type_of_target(y, input_name="y", raise_unknown=True)
+        check_classification_targets(y)
+        if kind != "multilabel-indicator":
+            labels: Array = column_or_1d(y, warn=True)
+            return labels
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"y of {owner} must hold classes. {reason}") from error
+    if not np.isin(y, (0, 1)).all():
+        raise InputError(f"y of {owner} must hold 0 and 1 where a row may have several labels.")
+    return y.astype(np.uint8)
+
+
+def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
+    """Return weights (n,) in float64: ones where none are given."""
+    if sample_weight is None:
+        return np.ones(n)
+    weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.ndim == 0:
+        weight = np.full(n, float(weight))
+    if weight.ndim != 1:
+        raise InputError(f"Sample weights must be 1D array or scalar; got shape {weight.shape}.")
+    check_length(n, "sample_weight", len(weight))
+    if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
+        raise InputError(
+            f"sample_weight of {type(estimator).__name__} must be finite, >= 0 and not all zero."
+        )
+    return weight
+
+
+def loss_weight(
+    estimator: Any, class_weight: Any, targets: Targets, weight: Array, portion: bool = False
+) -> Array:
+    """Return sample weights times class weights, (n, 1); for labels (n, labels).
+
+    A `portion` of the rows may be of a single class.
+    """
+    if targets.multilabel:
+        return _label_weight(estimator, class_weight, targets, weight)
+    size = np.bincount(targets.codes, weight, minlength=len(targets.classes))
+    if np.count_nonzero(size) < 2 and not portion:
+        raise InputError(
+            f"y must have at least 2 classes with a positive sample_weight for "
+            f"{type(estimator).__name__}; got one class."
+        )
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        factors = weight.sum() / (np.count_nonzero(size) * np.where(size > 0, size, np.inf))
+    else:
+        factors = _class_factors(type(estimator).__name__, class_weight, targets.classes)
+    return (weight * factors[targets.codes])[:, None]
+
+
+def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
+    """Return the factor of each class, 1 for those that `class_weight` does not name."""
+    named = {} if class_weight is None else class_weight
+    if not isinstance(named, Mapping) or not all(map(_is_weight, named.values())):
+        expected = "None, 'balanced', or a dict of classes to numbers >= 0"
+        raise parameter_error(owner, "class_weight", expected, class_weight)
+    known = set(classes.tolist())
+    if not known <= set(named) and not set(named) <= known:  # a misspelt class, as in scikit-learn
+        raise parameter_error(
+            owner, "class_weight", f"of classes in y, {classes.tolist()}", class_weight
+        )
+    return np.array([float(named.get(name, 1.0)) for name in classes.tolist()])
+
+
+def _is_weight(value: Any) -> bool:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return is_number and 0 <= float(value) < np.inf
+
+
+def is_positive(value: Any) -> bool:
+    """Return whether `value` is a finite number > 0 (bool excluded)."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    return 0 < float(value) < np.inf
+
+
+def check_length(n: int, name: str, length: int) -> None:
+    """Raise InputError unless `name` has as many rows as X."""
+    if length != n:
+        raise InputError(f"{name} must have one entry per row of X; got {length} for {n} rows.")
+
+
+def _label_weight(estimator: Any, class_weight: Any, targets: Targets, weight: Array) -> Array:
+    if class_weight is None:
+        return np.repeat(weight[:, None], targets.codes.shape[1], axis=1)
+    if not (isinstance(class_weight, str) and class_weight == "balanced"):
+        raise InputError(
+            f"class_weight of {type(estimator).__name__} must be None or 'balanced' when y is "
+            f"multi-label; got {class_weight!r}."
+        )
+    positive = weight @ targets.codes
+    total = weight.sum()
+    with np.errstate(divide="ignore"):
+        on, off = total / (2 * positive), total / (2 * (total - positive))
+    constant = (positive == 0) | (positive == total)
+    on[constant] = off[constant] = 1.0
+    return weight[:, None] * np.where(targets.codes == 1, on, off)

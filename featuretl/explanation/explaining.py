@@ -1,0 +1,164 @@
+"""explain: where in images the evidence for what a model says of them lies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from featuretl._core.parameters import parameter_error
+from featuretl._core.text import printable
+from featuretl._learning.labels import codes_of
+from featuretl.exceptions import BackboneError, ImageError, InputError
+from featuretl.explanation.evidence import evidence
+from featuretl.explanation.explanation import Explanation
+from featuretl.images.inputs import as_images, name_of, read
+from featuretl.networks.heads import Head
+from featuretl.networks.network import Network, network_of
+from featuretl.prediction.predict import Progress
+
+
+def explain(
+    model: Any,
+    images: Sequence[Any],
+    *,
+    target: Any = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[Explanation]:
+    """Return where in each image the evidence for a prediction lies.
+
+    Parameters
+    ----------
+    model : estimator
+        Fitted; takes images: a pipeline that begins with `ImageEmbedder`, `TransferClassifier`,
+        `FineTuneClassifier` or their regressors. What `load_model` returns will do.
+    images : sequence of n images
+        Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+    target : object, default=None
+        The class, or label, whose evidence is asked for, or its text; None is the one predicted
+        for each image. Of several numbers, which: an int >= 0.
+    device : str, default="auto"
+        A torch device.
+    progress : callable, optional
+        Called with the number of images that are done.
+
+    Returns
+    -------
+    list of n Explanation
+        Each says by which `method` it was made.
+
+    Raises
+    ------
+    ImageError
+        Naming the image that cannot be read.
+    InputError, ParameterError
+        If the model takes no images or has no such target.
+    ModelError, BackboneError
+        If the model has no form as a network, or its network neither maps nor attention over all
+        patches.
+
+    Notes
+    -----
+    *Class activation map* (Zhou et al. 2016): the head is one matrix, scaling folded in, and the
+    embedding the average of a map. The value is then exactly ``heat.mean() + bias``. So for linear
+    heads, and networks fine-tuned with one, on EfficientNet, ResNet and the like; of several layers
+    the maps add up.
+
+    *HiResCAM* (Draelos and Carin 2020): map times gradient of the value, where the head (nearest
+    mean, RBF kernel, a hidden layer) or the pooling is not linear. It says what a small change of
+    the map would do, and need not add up to the value.
+
+    *Gradient attention rollout* (Chefer et al. 2021) for vision transformers: which patches the
+    value draws on; evidence against it does not show.
+
+    A map has 7 x 7 cells for the default backbone: it shows regions, not outlines. That a region
+    decides says nothing about whether it should.
+
+    References
+    ----------
+    Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
+    Draelos and Carin, Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional
+    neural networks, 2020, arXiv:2011.08891.
+    Chefer, Gur and Wolf, Generic Attention-model Explainability for Interpreting Bi-Modal and
+    Encoder-Decoder Transformers, ICCV 2021.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_sample_images
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from featuretl import ImageEmbedder, NearestMeanClassifier
+    >>> images = load_sample_images().images
+    >>> pipe = make_pipeline(ImageEmbedder(cache=None), NearestMeanClassifier())
+    >>> (found,) = explain(pipe.fit(images, ["temple", "flower"]), images[:1])
+    >>> found.target, found.heat.shape, found.method
+    ('temple', (7, 7), 'HiResCAM')
+    >>> found.overlay().size
+    (640, 427)
+    """
+    images = as_images(images, "explain")
+    network = network_of(model, device)
+    found = []
+    for i, image in enumerate(images):
+        try:
+            found.append(_explained(network, image, target))
+        except ImageError as error:
+            raise ImageError(f"Cannot explain {name_of(image, i)}: {error}.") from error
+        if progress:
+            progress(i + 1)
+    return found
+
+
+def _explained(network: Network, image: Any, target: Any) -> Explanation:
+    backbone = network.backbone
+    pixels = read(image).pixels()
+    batch = backbone.batch([backbone.prepare(pixels)])
+    values = network.values(batch)[0]
+    chosen, weight = _of_target(network.head, values, target)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        heat, method, bias = evidence(network, batch, torch.from_numpy(weight).to(batch.device))
+    if not np.isfinite(heat).all():
+        raise BackboneError(f"The evidence for {printable(chosen)} is not finite; ask for another.")
+    box = backbone.preprocessing.box(*pixels.shape[:2])
+    return Explanation(image, chosen, float(values @ weight), heat, box, method, bias)
+
+
+def _of_target(head: Head, values: np.ndarray, target: Any) -> tuple[Any, np.ndarray]:
+    """Return the class, label or output that `target` means, and the weights (k,) of the values."""
+    if head.classes is None:
+        position = _output(len(values), target)
+        return None if len(values) == 1 else position, _one(position, len(values))
+    if target is None:
+        chosen = torch.from_numpy(values)[None]
+        position = int(values.argmax() if head.link == "labels" else head.chosen(chosen)[0])
+    else:
+        position = _position(head.classes, target)
+    if len(values) == 1 and head.link != "labels":  # of the second of two classes
+        return head.classes[position], np.array([2 * position - 1], np.float32)
+    return head.classes[position], _one(position, len(values))
+
+
+def _one(position: int, k: int) -> np.ndarray:
+    return np.eye(k, dtype=np.float32)[position]
+
+
+def _position(classes: list[Any], target: Any) -> int:
+    try:
+        if np.ndim(target) == 0:
+            found = codes_of("explain", np.array([target]), np.array(classes, object), "target")
+            return int(found[0])
+    except (InputError, ValueError):  # no class, or of no dtype
+        pass
+    known = printable(", ".join(map(str, classes[:20])))
+    raise parameter_error("explain", "target", f"a class of the model ({known})", target)
+
+
+def _output(k: int, target: Any) -> int:
+    if k == 1 and target is None:
+        return 0
+    if str(target) not in map(str, range(k)):
+        expected = "None, for one number" if k == 1 else f"the number of an output, 0 to {k - 1}"
+        raise parameter_error("explain", "target", expected, target)
+    return int(target)

@@ -1,0 +1,1 @@
+"""From images to embeddings: the engine, `extract`, the scikit-learn transformers, files."""

@@ -1,0 +1,272 @@
+"""extract: from images to embeddings, each at most once; what ImageEmbedder and the CLI call."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import joblib
+import numpy as np
+
+from featuretl._core.parameters import check_int, check_option, check_seconds, parameter_error
+from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import ImageError, ItemError
+from featuretl.extraction.engine import NO_KEY, Failure, Progress, Run, Statistics
+from featuretl.extraction.medium_source import MediumSource
+from featuretl.extraction.source import Source
+from featuretl.images.decode import decode
+from featuretl.images.inputs import as_images
+from featuretl.images.isolated import IsolatedDecoder
+from featuretl.media.items import as_items
+from featuretl.media.medium import is_medium
+from featuretl.runtimes.choice import RUNTIMES, versions
+from featuretl.store.collect import keep_limit
+from featuretl.store.keys import Recipe, canonical_json
+from featuretl.store.lookup import MISSING
+from featuretl.store.space import Space, StoredSpace, gather, gather_chunks
+from featuretl.store.store import EmbeddingStore
+
+ON_ERROR = ("raise", "nan")
+
+
+@dataclass(eq=False, frozen=True)
+class Extraction:
+    """The embeddings of a sequence of images; what `extract` returns.
+
+    Attributes
+    ----------
+    images : sequence
+        As they were given; row i belongs to image i.
+    recipe : dict
+        What made the embeddings; see `featuretl.store.keys`.
+    versions : dict
+        Of the libraries in this process.
+    failures : list of Failure
+        Images without an embedding, in order; their rows are NaN.
+    statistics : Statistics
+    keys : ndarray (n,), S32
+        sha256 of each image's content; zeros for a file that could not be read.
+    """
+
+    images: Sequence[Any]
+    recipe: Recipe
+    versions: dict[str, str]
+    failures: list[Failure]
+    statistics: Statistics
+    keys: np.ndarray
+    _space: Space
+    _locations: np.ndarray
+    _store: EmbeddingStore | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(number of images, size of an embedding)."""
+        return len(self._locations), self._space.d
+
+    @property
+    def ok(self) -> np.ndarray:
+        """Which images have an embedding: bool (n,)."""
+        return self._locations != MISSING
+
+    def to_numpy(self) -> np.ndarray:
+        """Return the embeddings in memory: float32 (n, d)."""
+        return gather(self._space, self._locations)
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        """Return the embeddings of the images at `indices`, int (k,): float32 (k, d)."""
+        return gather(self._space, self._locations[indices])
+
+    def chunks(self, rows: int = 4096, keep: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """Yield the embeddings in order, float32 (at most `rows`, d); of `keep`, bool (n,), only."""
+        locations = self._locations if keep is None else self._locations[keep]
+        return gather_chunks(self._space, locations, rows)
+
+    def memmap(self) -> np.ndarray:
+        """Return the embeddings as a read-only memory map, float32 (n, d), written once.
+
+        For matrices larger than memory. It lies in the store's ``views`` folder and takes
+        4 n d bytes there; the next call for the same images in the same order finds it. Without a
+        store the matrix is in memory.
+        """
+        if self._store is None:
+            return self.to_numpy()
+        keys = np.where(self.ok, self.keys, NO_KEY)
+        name = hashlib.sha256(canonical_json(self.recipe).encode() + keys.tobytes()).hexdigest()
+        with self._store.optionally():
+            return self._store.view(name, self.shape, self.chunks())
+        return self.to_numpy()
+
+
+def extract(
+    images: Any,
+    backbone: Any = "tf_efficientnet_lite0",
+    *,
+    store: EmbeddingStore | None = None,
+    device: Any = "auto",
+    runtime: str = "auto",
+    batch_size: int | str = "auto",
+    n_jobs: int | None = None,
+    on_error: str = "raise",
+    decode_timeout: float | None = None,
+    progress: Progress | None = None,
+) -> Extraction:
+    """Embed images, or items of another medium, each at most once.
+
+    Parameters
+    ----------
+    images : sequence of n images
+        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. Of another
+        medium, its items.
+    backbone : str, BackboneSpec, Backbone or Medium, default="tf_efficientnet_lite0"
+        For more than a name: what `load_backbone` returns. Of a medium (`Sound`, `Video`, `Text`, or
+        `featuretl.media.medium.Medium`), which itself says what computes where, `device`, `runtime` and
+        `decode_timeout` have to stay as they are.
+    store : EmbeddingStore, optional
+        Where embeddings are kept and found again; None keeps nothing.
+    device : str, torch.device or list of these, default="auto"
+        Where a backbone that is not loaded yet will run. "auto" is every GPU that there is, else the
+        CPU; "cuda" every GPU; of several devices each thread uses one, in turn.
+    runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
+        What computes: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
+        ``featuretl[openvino]``); or PyTorch compiled, which takes a minute and on the CPU a C++
+        compiler. Another than eager PyTorch is used only if its embeddings agree on a few images
+        (cosine >= 0.9999). "auto" is the fastest of them, measured when there are so many images
+        that it pays (1,000), and remembered in the store; compiled PyTorch takes part on GPUs, from
+        20,000 images on.
+    batch_size : int or "auto", default="auto"
+        Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
+        the CPU and 1024 elsewhere. Where memory does not suffice, the forward pass takes fewer by
+        itself.
+    n_jobs : int, optional
+        Threads, each of which takes batches from the files through the network; -1 or None is one per
+        usable core.
+    on_error : {"raise", "nan"}, default="raise"
+        What a bad image is: an error, once all others are embedded and kept, or a row of NaN.
+    decode_timeout : float, optional
+        Seconds that decoding an image may take. Given, images are decoded in child processes: one
+        that crashes the decoder, or takes longer, is a bad image like any other. The embeddings are
+        the same. None decodes in this process, where neither can be helped.
+    progress : callable, optional
+        Called with the `Statistics` so far, in this thread, a few times a second at most.
+
+    Returns
+    -------
+    extraction : Extraction
+
+    Raises
+    ------
+    ImageError
+        With ``on_error="raise"``, naming the bad images; of another medium an ItemError.
+    BackboneError, ParameterError, InputError, StoreError
+        If something cannot be used as it is.
+
+    See Also
+    --------
+    extract_shards : The same in processes, by `joblib.parallel_config`: loky's here, Dask's anywhere.
+
+    Notes
+    -----
+    However it ends, by an error, Ctrl-C or a signal that raises, what is embedded by then is
+    committed first; the next call goes on from there. Several processes may extract into one store
+    at once: an image that another one has under way is waited for, not embedded again.
+
+    Examples
+    --------
+    >>> pixels = np.zeros((2, 32, 32, 3), np.uint8)
+    >>> pixels[1] = 255
+    >>> extraction = extract(pixels)
+    >>> extraction.shape, extraction.statistics.embedded
+    ((2, 1280), 2)
+    """
+    check_parameters("extract", batch_size, n_jobs, on_error, runtime, decode_timeout)
+    if isinstance(backbone, str):
+        backbone = BackboneSpec.of("extract", backbone)
+    if of_medium := is_medium(backbone):
+        _check_unused(device=device, runtime=runtime, decode_timeout=decode_timeout)
+    images = (as_items if of_medium else as_images)(images, "extract")
+    source = _source(backbone, store, device, runtime)
+    n_threads = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)
+    with (
+        nullcontext(decode)
+        if decode_timeout is None
+        else IsolatedDecoder(decode_timeout) as decoder
+    ):
+        run = Run(images, source, batch_size, n_threads, progress, decoder)
+        failures = run.go()
+    if store is not None and isinstance(run.space, StoredSpace):
+        keep_limit(store, run.space.id)
+    if failures and on_error == "raise":
+        if of_medium:
+            raise ItemError(describe_failures(failures, len(run.images), what="items"))
+        raise ImageError(describe_failures(failures, len(run.images)))
+    return Extraction(
+        run.images,
+        run.recipe,
+        versions(),
+        failures,
+        run.statistics,
+        run.keys,
+        run.space,
+        run.locations,
+        store,
+    )
+
+
+def check_parameters(
+    owner: str,
+    batch_size: int | str,
+    n_jobs: int | None,
+    on_error: str,
+    runtime: str,
+    decode_timeout: float | None = None,
+) -> None:
+    """Raise ParameterError unless these parameters of `owner` are what `extract` accepts."""
+    if isinstance(batch_size, str):
+        check_option(owner, "batch_size", batch_size, ("auto",))
+    else:
+        check_int(owner, "batch_size", batch_size, 1)
+    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
+        raise parameter_error(owner, "n_jobs", "None or an int other than 0", n_jobs)
+    check_option(owner, "on_error", on_error, ON_ERROR)
+    check_option(owner, "runtime", runtime, RUNTIMES)
+    if decode_timeout is not None:
+        check_seconds(owner, "decode_timeout", decode_timeout)
+
+
+def _check_unused(**given: Any) -> None:
+    for (name, value), default in zip(given.items(), ("auto", "auto", None), strict=True):
+        if value != default:
+            expected = f"{default!r} with a medium, which itself says what computes where"
+            raise parameter_error("extract", name, expected, value)
+
+
+def describe_failures(
+    failures: Sequence[Failure],
+    n_images: int,
+    remedy: str = "mend or leave out these, or give them rows of NaN with on_error='nan'.",
+    what: str = "images",
+) -> str:
+    """Return one sentence that names the first few images, or items, without an embedding."""
+    named = "; ".join(f"{failure.name}: {failure.message}" for failure in failures[:5])
+    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+    return (
+        f"{len(failures)} of {n_images} {what} have no embedding ({named}{more}); the others are "
+        f"embedded: {remedy}"
+    )
+
+
+def recipe_of(backbone: Any, store: EmbeddingStore | None) -> Recipe:
+    """Return what makes the embeddings of a BackboneSpec or a medium; loaded only if need be."""
+    return _source(backbone, store).recipe()
+
+
+def _source(
+    backbone: Any, store: EmbeddingStore | None, device: Any = "auto", runtime: str = "torch"
+) -> Source:
+    if is_medium(backbone):
+        return MediumSource(backbone, store)
+    return Source(backbone, store, device, runtime)

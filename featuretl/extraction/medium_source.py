@@ -1,0 +1,165 @@
+"""MediumSource: a medium and the space of its embeddings, as the engine takes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featuretl._core.text import printable
+from featuretl.exceptions import InputError, ItemError
+from featuretl.extraction.source import RECIPE_VERSION, Source
+from featuretl.images.decode import describe, settled
+from featuretl.images.inputs import Decoder
+from featuretl.media.medium import Medium
+from featuretl.store.keys import Recipe, canonical_json
+from featuretl.store.store import EmbeddingStore
+
+_LARGEST_BATCH = 32
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An item and its key; of a file that had settled when its key was found out, its state."""
+
+    item: Any
+    key: bytes
+    state: os.stat_result | None
+    seen: os.stat_result | None
+
+
+class MediumSource(Source):
+    """As `featuretl.extraction.source.Source`, of a medium in the place of a backbone.
+
+    Parameters
+    ----------
+    medium : Medium
+    store : EmbeddingStore or None
+        None keeps embeddings in memory.
+    """
+
+    def __init__(self, medium: Medium, store: EmbeddingStore | None) -> None:
+        super().__init__(None, store, "auto")
+        self._medium = medium
+        self._name = type(medium).__name__
+
+    @property
+    def largest_batch(self) -> int:
+        """How many items at most are worth one forward pass."""
+        return _LARGEST_BATCH
+
+    def read(self, image: Any, stage: Callable[[str], Any]) -> _Item:
+        """Find out the key of one item. Raises ItemError."""
+        with stage("hash"):
+            before = self._state(image)
+            key = _of_item(self._medium.digest, image)
+            after = self._state(image)
+        if not isinstance(key, bytes) or len(key) != 32:
+            raise InputError(f"'digest' of {self._name} must return 32 bytes; got {key!r:.60}.")
+        known = before is not None and after is not None and settled(before, after, after.st_size)
+        return _Item(image, key, after if known else None, before)
+
+    def prepare(self, content: Any, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
+        """Return what `forward` takes of one item. Raises ItemError."""
+        with stage("decode"):
+            ready = self._prepared(content.item)
+        if content.seen is not None and not _same(content.seen, self._state(content.item)):
+            raise ItemError("it changed while it was read; try again when it is settled")
+        return ready
+
+    def _prepared(self, item: Any) -> Any:
+        ready = _of_item(self._medium.prepare, item)
+        if ready is None:
+            raise InputError(f"'prepare' of {self._name} must return something; got None.")
+        return ready
+
+    def is_file(self, image: Any) -> bool:
+        """Whether it is a path, of a file whose sha256 is its key."""
+        return self._medium.files and super().is_file(image)
+
+    def name_of(self, image: Any, index: int) -> str:
+        """Return what to call it in a message; safe to print."""
+        if self.is_file(image):
+            return super().name_of(image, index)
+        return f"item {index} ({printable(type(image).__name__)})"
+
+    def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
+        """Return the embeddings (n, d) of prepared items."""
+        with stage("forward"):
+            rows = np.ascontiguousarray(self._medium.forward(inputs), np.float32)
+        if rows.ndim != 2 or len(rows) != len(inputs):
+            raise InputError(
+                f"'forward' of {self._name} must return a row per item, ({len(inputs)}, d); got "
+                f"shape {rows.shape}."
+            )
+        return rows
+
+    def choose_runtime(
+        self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
+    ) -> tuple[str, float | None]:
+        """Return the medium's name: it computes in its own way."""
+        return self._name, None
+
+    @cached_property
+    def golden(self) -> np.ndarray:
+        """The golden item's embedding (d,)."""
+        return self.embed([self._prepared(self._medium.golden)], _no_clock)[0]
+
+    def _recipe(self) -> Recipe:
+        return self._with_width(len(self.golden))
+
+    def _with_width(self, d: int) -> Recipe:
+        mine = dict(self._medium.recipe)
+        output = {"layers": [], "pooling": "", **mine.get("output", {})}
+        return {
+            "version": RECIPE_VERSION,
+            "backbone": {"name": self._name, "tensors": None},
+            **mine,
+            "output": {**output, "dtype": "float32", "n_features": d},
+        }
+
+    def _memo_key(self) -> str:
+        return "medium " + canonical_json([self._name, self._medium.recipe])
+
+    def _remembered_recipe(self) -> Recipe | None:
+        d = self.store and self.store.memo.get(self._memo_key())
+        return self._with_width(d) if d else None
+
+    def _remember_recipe(self, recipe: Recipe) -> None:
+        if self.store is not None:
+            self.store.memo.put(self._memo_key(), recipe["output"]["n_features"])
+
+    def _state(self, item: Any) -> os.stat_result | None:
+        try:
+            return Path(item).stat() if self.is_file(item) else None
+        except (OSError, ValueError):
+            return None
+
+
+def _of_item(work: Callable[[Any], Any], item: Any) -> Any:
+    """Return what a medium makes of an item; what is wrong with the item is an ItemError."""
+    try:
+        return work(item)
+    except ItemError:
+        raise
+    except (OSError, ValueError) as error:
+        words = getattr(error, "strerror", None) or str(error)
+        raise ItemError(words or describe(error)) from error
+
+
+def _same(before: os.stat_result, after: os.stat_result | None) -> bool:
+    facts = [
+        state and (state.st_size, state.st_mtime_ns, state.st_ino) for state in (before, after)
+    ]
+    return facts[0] == facts[1]
+
+
+def _no_clock(name: str) -> AbstractContextManager[None]:
+    return nullcontext()

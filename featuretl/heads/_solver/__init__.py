@@ -1,0 +1,1 @@
+"""The optimisers and kernel machines below the heads."""

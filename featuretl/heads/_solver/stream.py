@@ -1,0 +1,150 @@
+"""Linear heads on rows that come in portions, each of which is seen once.
+
+The loss of the rows seen before is kept as its expansion to second order where it was last solved:
+its value, its gradient, and of its Hessian the Gram matrix of the rows, each weighted by how
+uncertain it was, times a number for each column. A new portion adds its own loss; the minimum of
+both and the penalty is the next solution, and the expansion of all moves there. This is the
+online Laplace approximation (Ritter, Botev and Barber 2018, arXiv:1805.07810).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from featuretl._learning.rows import Rows, Workers, check_finite, scale_of
+from featuretl.heads._solver.lbfgs import Solution, minimise
+from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
+
+Array = np.ndarray[Any, Any]
+
+# Of a row's second derivatives, summed over the columns. A portion of a single class is no longer
+# uncertain once it is learnt, and the next one would make the head forget it.
+_LEAST_UNCERTAINTY = 0.05
+
+
+class Portion(NamedTuple):
+    """Rows that come together: X (n, d), and their targets and weights as `LinearProblem` has them."""
+
+    X: Array
+    target: Array
+    weight: Array
+    in_loss: Array
+
+
+class Stream:
+    """What is left of the rows seen so far: (d + 1)^2 numbers, and twice those of the head.
+
+    Parameters
+    ----------
+    rows : Rows
+        The first portion, still to `take`; parameters refer to its mean and scale.
+    shape : (int, int)
+        Problems, and columns of one problem; see `LinearProblem`.
+    """
+
+    def __init__(self, rows: Rows, shape: tuple[int, int]) -> None:
+        self.dtype, self._scaling = rows.dtype, rows.scaling
+        self._mean, self._scale = rows.mean_, rows.scale_
+        self._moments: tuple[Any, Any, Any] = 0.0, np.zeros(rows.d), np.zeros(rows.d)
+        # The loss of all rows so far at `_at`, its derivatives, and the rows' weights in it.
+        self._at = np.zeros((*shape, rows.d + 1))
+        self._loss, self._slope = np.zeros(shape[0]), np.zeros_like(self._at)
+        self._spread, self._total = np.zeros(shape), np.zeros(shape[0])
+        self._gram, self._gram_weight = np.zeros((rows.d + 1, rows.d + 1)), 0.0
+
+    def take(
+        self, portion: Portion, loss: Loss, C: float, tol: float, max_iter: int, workers: Workers
+    ) -> Solution:
+        """Add a portion, or nothing if it raises: InputError if a row holds NaN or an infinity."""
+        rows = self._standardised(portion, workers)
+        none = np.full(rows.n, -1)
+        n_columns = self._spread.size
+        problem = LinearProblem(rows, portion.target, loss, n_columns, portion.in_loss, none, 1)
+        moments = self._moments_with(rows)
+        penalty = self._scales(*moments) ** 2 / C
+        total = self._total + problem.total
+
+        def evaluate(x: Array, which: Array) -> tuple[Array, Array, Array]:
+            value, gradient, spread = self._evaluate(problem, x, which)
+            coef = x.reshape(gradient.shape)[..., :-1]
+            value += (penalty * np.square(coef)).sum(axis=(1, 2)) / 2
+            gradient[..., :-1] += penalty * coef
+            part = total[which, None]
+            return value / part[:, 0], gradient.reshape(x.shape) / part, spread / part
+
+        precondition = problem.preconditioner(Spectrum.of(rows), penalty.mean() / total)
+        start = self._at.reshape(len(total), -1)
+        solution = minimise(evaluate, precondition, start, tol, max_iter)
+        self._move(problem, portion, loss, solution.x)
+        self._total, self._moments = total, moments
+        return solution
+
+    def unscaled(self) -> tuple[Array, Array]:
+        """Return coef (columns, d) and intercept (columns,) for X itself, float64."""
+        at = self._at.reshape(self._spread.size, -1)
+        coef = at[:, :-1] / self._scale.astype(np.float64)
+        return coef, at[:, -1] - coef @ self._mean.astype(np.float64)
+
+    def _standardised(self, portion: Portion, workers: Workers) -> Rows:
+        Z = np.subtract(portion.X, self._mean, dtype=self.dtype)
+        Z /= self._scale
+        if not np.isfinite(Z.sum()):
+            check_finite(portion.X)
+        return Rows(Z, portion.weight, workers, scaling=None)
+
+    def _moments_with(self, rows: Rows) -> tuple[Any, Any, Any]:
+        """Return sum of weights, weighted sum and sum of squares (d,) of all rows, these included."""
+
+        def visit(where: slice, Z: Array) -> list[Array]:
+            weight = rows.weight[where]
+            return [weight.sum(), weight @ Z, weight @ np.square(Z)]
+
+        size, total, squares = (
+            own + before for own, before in zip(rows.sweep(visit), self._moments, strict=True)
+        )
+        return size, total, squares
+
+    def _scales(self, size: Any, total: Array, squares: Array) -> Array:
+        """Return by what rows of these moments would be divided (d,)."""
+        variance = squares / size - (total / size) ** 2
+        variance = np.where(variance > 1e-6, variance, 0.0) * self._scale**2.0
+        return scale_of(variance, self._scaling) / self._scale
+
+    def _evaluate(
+        self, problem: LinearProblem, x: Array, which: Array
+    ) -> tuple[Array, Array, Array]:
+        """Return the loss of the rows so far and those of `problem` (p,), and its derivatives.
+
+        They are the gradient (p, columns, d + 1) and the curvature (p, columns).
+        """
+        value, gradient, spread = problem.evaluate(x, which, np.zeros(len(which)))
+        own = problem.total[which]
+        moved = x.reshape(-1, *self._at.shape[1:]) - self._at[which]
+        rate = self._spread[which] / (self._gram_weight or 1.0)
+        pull = rate[..., None] * (moved @ self._gram)
+        value = (
+            own * value + self._loss[which] + (moved * (self._slope[which] + pull / 2)).sum((1, 2))
+        )
+        gradient = own[:, None, None] * gradient.reshape(moved.shape) + self._slope[which] + pull
+        return value, gradient, own[:, None] * spread + self._spread[which]
+
+    def _move(self, problem: LinearProblem, portion: Portion, loss: Loss, x: Array) -> None:
+        """Expand the loss of all rows, those of `problem` included, at `x` (problems, size)."""
+        at_x = self._evaluate(problem, x, np.arange(len(x)))
+        logits = problem.held_out_logits(x)  # of the only fold, which holds out none
+        least = _LEAST_UNCERTAINTY / max(self._spread.size, 2)
+
+        def visit(where: slice, Z: Array) -> list[Array]:
+            curvature = loss(logits[where][:, None], portion.target[where])[1][:, 0]
+            curvature = np.maximum(curvature, least) * portion.in_loss[where]
+            uncertainty = curvature.sum(axis=1).astype(Z.dtype)
+            Z = np.column_stack([Z, np.ones(len(Z), Z.dtype)])
+            return [(Z * uncertainty[:, None]).T @ Z, uncertainty.sum(), curvature.sum(axis=0)]
+
+        gram, weight, spread = problem.rows.sweep(visit)
+        self._loss, self._slope, _ = at_x
+        self._gram, self._gram_weight = self._gram + gram, self._gram_weight + float(weight)
+        self._spread = self._spread + spread.reshape(self._spread.shape)
+        self._at = x.reshape(self._at.shape)

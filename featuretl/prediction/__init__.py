@@ -1,0 +1,1 @@
+"""Predictions and scores of fitted models for any number of images."""

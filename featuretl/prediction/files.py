@@ -1,0 +1,381 @@
+"""Files of predictions: ``.csv``, ``.parquet`` or ``.jsonl``, a row per image, in order.
+
+Columns, the same in all three: ``path``; ``prediction``, empty for an image that cannot be read and
+where the model abstains; for classes with probabilities ``label_1``, ``probability_1``, .., the most
+probable first; ``novelty``, where asked for, in [0, 1): the share of images like the training ones that
+are less unlike these; ``error``, why an image could not be read. Of a model that gives several labels per
+image the prediction is these, divided by ``;``, and there is a column ``probability_LABEL`` for each.
+Of a model of several tasks there are these columns for each, with ``_TASK`` after their names:
+``prediction_species``, ``label_1_species``, ``probability_1_species``, ``prediction_age``, ..
+
+While they are made, predictions lie in the folder ``OUT.partial``, a Parquet file per batch, which one
+process at a time may fill. After a kill the same call makes the batches that are missing, and those
+whose images have changed since; at the end all are joined to one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import numbers
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv, parquet
+
+from featuretl._core.parameters import check_bool, check_int, parameter_error
+from featuretl._core.text import as_utf8, printable
+from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
+from featuretl.extraction.outputs import check_output, replace_file
+from featuretl.images.inputs import as_images, name_of, read
+from featuretl.models.persistence import model_digest
+from featuretl.novelty.drift import Drift
+from featuretl.prediction.parts import Parts
+from featuretl.prediction.predict import (
+    BATCH,
+    TAG_THRESHOLD,
+    Predictions,
+    Progress,
+    check_takes_images,
+    detector_of,
+    inner_of,
+    is_multilabel,
+    predict_batch,
+    task_models,
+)
+
+Array = np.ndarray[Any, Any]
+
+ENDINGS = (".csv", ".parquet", ".jsonl")
+TAG_SEPARATOR = ";"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `predict_to_file` did.
+
+    Attributes
+    ----------
+    images : int
+        Rows of the file.
+    resumed : int
+        Rows that an earlier, interrupted call had made.
+    failed : int
+        Images that cannot be read.
+    abstained : int
+        Images of which nothing is as probable as the threshold; of several tasks, in one at least.
+    drift : Drift or None
+        With `novelty`: how many images are unlike the training ones, and whether these are more than
+        chance explains.
+    """
+
+    images: int
+    resumed: int
+    failed: int
+    abstained: int
+    drift: Drift | None = None
+
+
+def predict_to_file(
+    model: Any,
+    images: Any,
+    path: str | os.PathLike[str],
+    *,
+    top: int = 1,
+    threshold: float | None = None,
+    novelty: bool = False,
+    progress: Progress | None = None,
+) -> Written:
+    """Predict any number of images, in bounded memory, into a file.
+
+    Parameters
+    ----------
+    model : estimator
+        Takes images, gives classes or a number for each, and is one that `save_model` keeps.
+    images : sequence of n images
+        Paths, as a rule: a call that goes on knows files by name, size and times, and what is in
+        memory by its content.
+    path : path
+        Ending in ``.csv``, ``.parquet`` or ``.jsonl``; replaced at once when all is predicted. What
+        the columns are is told in `featuretl.prediction.files`.
+    top : int >= 1, default=1
+        How many classes to name with their probabilities, at most all. A model of several labels
+        per image names all. Of several tasks it holds for those with probabilities, as does
+        `threshold`.
+    threshold : float in [0, 1], optional
+        What is less probable is not predicted. By default 0, and 0.5 for each of several labels.
+        Where nothing is as probable the model abstains: its prediction is empty.
+    novelty : bool, default=False
+        Say how unlike the training images each image is; what reaches 0.95 is so at a level of 5%. Of a
+        fine-tuned model this takes a pass of the backbone as it was before.
+    progress : callable, optional
+        Called with the number of images that are done.
+
+    Returns
+    -------
+    Written
+
+    Raises
+    ------
+    ParameterError
+        If a parameter has a value that is not accepted, or the model gives no probabilities.
+    InputError
+        If the model does not take images or knows of no novelty, ``OUT.partial`` belongs to another call, or another
+        process is filling it.
+    StoreError
+        If the file cannot be written.
+    """
+    target = check_output(path, ENDINGS)
+    images = as_images(images, "predict_to_file")
+    check_takes_images(model)
+    columns = _Table.of(model, top, threshold, novelty)
+    identity = _identity(model, images, top, columns.threshold, novelty)
+    resumed = 0
+    try:
+        with Parts(target, json.dumps(identity)) as parts:
+            for begin in range(0, len(images), BATCH):
+                batch = images[begin : begin + BATCH]
+                state = _state_of(batch)
+                if parts.has(begin // BATCH, state):
+                    resumed += len(batch)
+                else:
+                    names = [_path_of(image, begin + i) for i, image in enumerate(batch)]
+                    found = predict_batch(model, images, begin, novelty=novelty)
+                    parts.add(columns.table(names, begin, found))
+                if progress:
+                    progress(begin + len(batch))
+            detector = detector_of(model)[-1] if novelty else None
+            failed, abstained, novel = _join(parts, target, columns, detector)
+        drift = detector.drift_of(len(images) - failed, novel) if detector else None
+        return Written(len(images), resumed, failed, abstained, drift)
+    except OSError as error:
+        raise StoreError(
+            f"The predictions {printable(target)!r} cannot be written ({error.strerror or error}); "
+            "make room, and run it again to go on."
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a model's predictions: of numbers, of one class or of several labels."""
+
+    classes: list[str] | None
+    top: int
+    threshold: float
+    is_number: bool
+    multilabel: bool
+    # Of one of several tasks "_" and its name.
+    ending: str = ""
+
+    @classmethod
+    def of(cls, model: Any, top: int, threshold: float | None) -> _Columns:
+        multilabel = is_multilabel(model)
+        if hasattr(inner_of(model), "predict_proba"):
+            classes = [as_utf8(str(name)) for name in model.classes_]
+            if multilabel and top > 1:
+                raise ParameterError(
+                    "top is for models that give one class; this one gives the probabilities of "
+                    "all its labels anyway."
+                )
+            least = (TAG_THRESHOLD if multilabel else 0.0) if threshold is None else threshold
+            return cls(classes, min(top, len(classes)), float(least), False, multilabel)
+        if top > 1 or threshold:
+            raise ParameterError(
+                f"top and threshold need probabilities, which a {type(model).__name__} of this kind "
+                "does not give; leave them out."
+            )
+        tags = [as_utf8(str(name)) for name in model.classes_] if multilabel else None
+        return cls(tags, 0, 0.0, not hasattr(model, "classes_"), multilabel)
+
+    @property
+    def fields(self) -> list[tuple[str, pa.DataType]]:
+        """Names and types."""
+        fields = [("prediction", pa.float64() if self.is_number else pa.string())]
+        if self.multilabel and self.top:
+            fields += [(f"probability_{name}", pa.float64()) for name in self.classes or ()]
+        else:
+            for rank in range(1, self.top + 1):
+                fields += [(f"label_{rank}", pa.string()), (f"probability_{rank}", pa.float64())]
+        return [(name + self.ending, kind) for name, kind in fields]
+
+    def fill(self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions) -> None:
+        """Enter the predictions of `rows`."""
+        (self._fill_tags if self.multilabel else self._fill)(columns, rows, predictions)
+
+    def _fill(self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions) -> None:
+        """Enter one class, or number, for each of `rows`."""
+        if predictions.predicted.ndim > 1:
+            raise InputError("The model gives several numbers per image; use its predict.")
+        for row, value in zip(rows, predictions.predicted.tolist(), strict=True):
+            columns[f"prediction{self.ending}"][row] = (
+                value if self.is_number else as_utf8(str(value))
+            )
+        if self.classes is None or predictions.proba is None:
+            return
+        order = np.argsort(-predictions.proba, axis=1, kind="stable")[:, : self.top]
+        for row, chosen, proba in zip(rows, order, predictions.proba, strict=True):
+            for rank, code in enumerate(chosen, 1):
+                columns[f"label_{rank}{self.ending}"][row] = self.classes[code]
+                columns[f"probability_{rank}{self.ending}"][row] = float(proba[code])
+            if proba[chosen[0]] < self.threshold:
+                columns[f"prediction{self.ending}"][row] = None
+
+    def _fill_tags(
+        self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions
+    ) -> None:
+        """Enter the labels of each of `rows`."""
+        names, proba = self.classes or [], predictions.proba
+        chosen = predictions.predicted > 0 if proba is None else proba >= self.threshold
+        for i, row in enumerate(rows):
+            tags = TAG_SEPARATOR.join(names[code] for code in np.flatnonzero(chosen[i]))
+            columns[f"prediction{self.ending}"][row] = tags or None
+            if proba is not None:
+                for name, value in zip(names, proba[i].tolist(), strict=True):
+                    columns[f"probability_{name}{self.ending}"][row] = value
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The columns of a file: those of a model, or of each of its tasks, by name."""
+
+    tasks: dict[str | None, _Columns]
+    novelty: bool
+
+    @classmethod
+    def of(cls, model: Any, top: int, threshold: float | None, novelty: bool) -> _Table:
+        check_bool("predict_to_file", "novelty", novelty)
+        if novelty:
+            detector_of(model)
+        check_int("predict_to_file", "top", top, 1)
+        if threshold is not None and not (
+            isinstance(threshold, numbers.Real) and 0 <= float(threshold) <= 1
+        ):
+            raise parameter_error("predict_to_file", "threshold", "a number in [0, 1]", threshold)
+        tasks = task_models(model)
+        if tasks is None:
+            return cls({None: _Columns.of(model, top, threshold)}, novelty)
+        certain = [name for name, one in tasks.items() if not hasattr(one, "predict_proba")]
+        columns: dict[str | None, _Columns] = {}
+        for name, one in tasks.items():
+            # Where no task gives probabilities the first says so.
+            asked = (1, None) if name in certain and len(certain) < len(tasks) else (top, threshold)
+            columns[name] = replace(_Columns.of(one, *asked), ending=f"_{as_utf8(name)}")
+        return cls(columns, novelty)
+
+    @property
+    def threshold(self) -> Any:
+        """The threshold, or that of each task."""
+        used = [columns.threshold for columns in self.tasks.values()]
+        return used[0] if None in self.tasks else used
+
+    @property
+    def predictions(self) -> list[str]:
+        """Names of the columns that hold a prediction."""
+        return [f"prediction{columns.ending}" for columns in self.tasks.values()]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """What the file holds."""
+        fields = [field for columns in self.tasks.values() for field in columns.fields]
+        if self.novelty:
+            fields.append(("novelty", pa.float64()))
+        return pa.schema([("path", pa.string()), *fields, ("error", pa.string())])
+
+    def table(self, names: list[str], begin: int, predictions: Predictions) -> pa.Table:
+        """Return the rows of the batch that begins at image `begin`."""
+        n, rows = len(names), np.flatnonzero(predictions.ok)
+        columns: dict[str, list[Any]] = {name: [None] * n for name in self.schema.names}
+        columns["path"] = [as_utf8(name) for name in names]
+        for failure in predictions.failures:
+            columns["error"][failure.index - begin] = as_utf8(failure.message)
+        for task, own in self.tasks.items():
+            own.fill(columns, rows, predictions if task is None else predictions.of_task(task))
+        if predictions.novelty is not None:
+            for row, value in zip(rows, predictions.novelty.tolist(), strict=True):
+                columns["novelty"][row] = value
+        return pa.table(columns, schema=self.schema)
+
+
+def _join(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[int, int, int]:
+    """Write all rows to one file; return how many failed, lack a prediction, and are novel."""
+    counts = np.zeros(3, int)
+
+    def tables() -> Iterator[pa.Table]:
+        for table in parts.tables():
+            failed = table.num_rows - table["error"].null_count
+            empty = [table[name].is_null().to_numpy() for name in columns.predictions]
+            novel = 0
+            if detector is not None:
+                novel = detector.is_novel(table["novelty"].drop_null().to_numpy()).sum()
+            counts[:] += failed, np.any(empty, axis=0).sum() - failed, novel
+            yield table
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            _WRITERS[target.suffix](file, columns.schema, tables())
+            file.flush()
+            os.fsync(file.fileno())
+
+    replace_file(target, write)
+    parts.remove()
+    return int(counts[0]), int(counts[1]), int(counts[2])
+
+
+def _path_of(image: Any, index: int) -> str:
+    is_path = isinstance(image, (str, os.PathLike))
+    return os.fsdecode(image) if is_path else name_of(image, index)
+
+
+def _identity(model: Any, images: Any, top: int, threshold: Any, novelty: bool) -> dict[str, Any]:
+    names = hashlib.sha256()
+    for number, image in enumerate(images):
+        names.update(f"{name_of(image, number)}\n".encode())
+    return {
+        "model": model_digest(model),
+        "images": names.hexdigest(),
+        "batch": BATCH,
+        "top": top,
+        "threshold": threshold,
+        "novelty": novelty,
+    }
+
+
+def _state_of(batch: Any) -> str:
+    """Return a digest of what tells the images of a batch from changed ones, without reading files."""
+    states = hashlib.sha256()
+    for image in batch:
+        state: Any = None
+        with contextlib.suppress(OSError, ValueError, ImageError):
+            if isinstance(image, (str, os.PathLike)):
+                status = Path(image).stat()
+                state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+            else:
+                state = read(image).key
+        states.update(f"{state}\n".encode())
+    return states.hexdigest()[:32]
+
+
+def _write_csv(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+    with csv.CSVWriter(file, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def _write_parquet(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+    with parquet.ParquetWriter(file, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def _write_jsonl(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+    for table in tables:
+        file.writelines(f"{json.dumps(row)}\n".encode() for row in table.to_pylist())
+
+
+_WRITERS = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_jsonl}

@@ -1,0 +1,1 @@
+"""What computes embeddings besides eager PyTorch, and which is fastest here."""

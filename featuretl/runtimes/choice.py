@@ -1,0 +1,272 @@
+"""Which runtime embeds: eager PyTorch, or another that is faster here and gives the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import math
+import os
+import platform
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featuretl.exceptions import BackboneError
+from featuretl.images.decode import golden_pixels
+from featuretl.store.keys import canonical_json
+from featuretl.store.store import EmbeddingStore
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A runtime besides eager PyTorch.
+
+    Attributes
+    ----------
+    worth : dict of str to int
+        By device, from how many images on "auto" takes it into account: to export a model takes
+        seconds, to compile one a minute, to embed an image milliseconds.
+    needs : tuple of str
+        The packages that it needs.
+    precisions, devices : tuple of str
+        What it runs in and on.
+    """
+
+    worth: dict[str, int]
+    needs: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ("float32",)
+    devices: tuple[str, ...] = ("cpu",)
+
+
+ALTERNATIVES = {
+    "onnx": Alternative({"cpu": 1_000}, ("onnxruntime", "onnx", "onnxscript")),
+    "openvino": Alternative({"cpu": 1_000}, ("openvino", "onnx", "onnxscript")),
+    # On the CPU only if asked for: slower than ONNX Runtime wherever it was measured.
+    "compile": Alternative({"cuda": 20_000}, (), ("float32", "bfloat16"), ("cpu", "cuda")),
+}
+RUNTIMES = ("auto", "torch", *ALTERNATIVES)
+
+_MADE_BEFORE = 10  # what was made before repays loading from so many times fewer images on
+_MEASURED = 16
+
+
+class RuntimeChoice:
+    """The choice for one backbone on this machine, remembered in a store.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    store : EmbeddingStore or None
+    pool : ThreadPoolExecutor
+        Whose threads will embed.
+    n_threads : int
+        Of the pool.
+    """
+
+    def __init__(
+        self, backbone: Any, store: EmbeddingStore | None, pool: ThreadPoolExecutor, n_threads: int
+    ) -> None:
+        self._backbone, self._store = backbone, store
+        self._pool, self._n_threads = pool, n_threads
+        self._loaded: dict[str, Any] = {"torch": backbone.forward}
+        self._model: bytes | None = None
+
+    def make(self, wanted: str, n_images: int) -> tuple[str, Any]:
+        """Return the name of what is to embed `n_images` images, and it.
+
+        What "auto" means is measured once for a backbone and a machine, in the threads that will
+        embed, when there are so many images that it pays.
+
+        Raises
+        ------
+        BackboneError
+            If `wanted` cannot be had, or disagrees with eager PyTorch.
+        """
+        if wanted != "auto":
+            return wanted, self.load(wanted)
+        fastest = self._fastest(n_images)
+        with contextlib.suppress(BackboneError):
+            return fastest, self.load(fastest)
+        return "torch", self.load("torch")
+
+    def measure(self, names: list[str]) -> dict[str, float | None]:
+        """Return the images per second of runtimes, side by side; None of one that cannot be had.
+
+        What is found is remembered.
+        """
+        speeds: dict[str, float | None] = {}
+        batch = probe(self._backbone, _MEASURED)
+        for name in names:
+            speeds[name] = None
+            with contextlib.suppress(BackboneError):
+                speeds[name] = self._speed(self.load(name), batch)
+        if self._store is not None:
+            self._store.memo.put(self._key(), {**self._remembered(), **speeds})
+        return speeds
+
+    def possible(self) -> list[str]:
+        """Return the runtimes that are installed and suit the backbone's device and precision."""
+        return ["torch", *(name for name in ALTERNATIVES if not self._hindrance(name))]
+
+    def load(self, name: str) -> Any:
+        """Return a runtime that gives the embeddings of eager PyTorch. Raises BackboneError."""
+        if name not in self._loaded:
+            if hindrance := self._hindrance(name):
+                raise BackboneError(hindrance)
+            self._loaded[name] = self._compiled() if name == "compile" else self._exported(name)
+        return self._loaded[name]
+
+    def _fastest(self, n_images: int) -> str:
+        known = self._remembered()
+        device = self._backbone.device.type
+
+        def is_worth_it(name: str) -> bool:
+            least = ALTERNATIVES[name].worth.get(device, math.inf)
+            return n_images >= (least / _MADE_BEFORE if known.get(name) else least)
+
+        names = [name for name in self.possible() if name == "torch" or is_worth_it(name)]
+        if len(names) > 1 and not known.keys() >= set(names):
+            known = self.measure(names)
+        return max(names, key=lambda name: known.get(name) or 0.0)
+
+    def _hindrance(self, name: str) -> str:
+        """Return why a runtime is out of the question; empty if it is not."""
+        alternative = ALTERNATIVES[name]
+        if self._backbone.device.type not in alternative.devices:
+            where = " or ".join(alternative.devices)
+            return f"runtime={name!r} runs on {where}; use runtime='torch'."
+        if self._backbone.spec.precision not in alternative.precisions:
+            precisions = " or ".join(alternative.precisions)
+            return f"runtime={name!r} computes in {precisions}; use runtime='torch'."
+        if not all(map(_has, alternative.needs)):
+            return f"runtime={name!r} needs: pip install {' '.join(alternative.needs)}"
+        return ""
+
+    def _compiled(self) -> Any:
+        from featuretl.backbones.eager import CompiledRuntime
+
+        backbone = self._backbone
+        return self._check("compile", lambda: CompiledRuntime(backbone.embedding, backbone.device))
+
+    def _exported(self, name: str) -> Any:
+        """Return a runtime on the model that the store keeps, or on one exported now."""
+        from featuretl.runtimes.exported import OnnxRuntime, OpenVinoRuntime, export, keep
+
+        def start(model: bytes) -> Any:
+            if name == "openvino":
+                return OpenVinoRuntime(model, self._n_threads)
+            return OnnxRuntime(model)
+
+        file = model_file(self._backbone, self._store)
+        if file is not None and file.exists():
+            with contextlib.suppress(Exception):  # a damaged or foreign file is made anew
+                return self._check(name, lambda: start(file.read_bytes()))
+
+        def export_and_start() -> Any:
+            if self._model is None:
+                self._model = export(self._backbone.embedding, tuple(self._probe.shape[1:]))
+            return start(self._model)
+
+        runtime = self._check(name, export_and_start)
+        if file is not None and self._model is not None:
+            keep(self._model, file)
+        return runtime
+
+    def _check(self, name: str, make: Any) -> Any:
+        """Return what `make` makes. Raises BackboneError if it fails or disagrees."""
+        from featuretl.backbones.eager import agree
+
+        def try_() -> tuple[Any, np.ndarray]:
+            return (runtime := make()), runtime(self._probe)
+
+        try:
+            runtime, found = self._pool.submit(try_).result()
+        except Exception as error:  # exporters, compilers and runtimes raise anything
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BackboneError(
+                f"This backbone cannot run with runtime={name!r} ({reason}); use runtime='torch'."
+            ) from error
+        if not agree(self._expected, found):
+            raise BackboneError(
+                f"runtime={name!r} does not give the embeddings that eager PyTorch gives; use "
+                "runtime='torch'."
+            )
+        return runtime
+
+    def _speed(self, runtime: Any, batch: Any) -> float:
+        from featuretl.backbones.eager import images_per_second
+
+        return images_per_second(runtime, batch, self._pool, self._n_threads)
+
+    @cached_property
+    def _probe(self) -> Any:
+        return probe(self._backbone)
+
+    @cached_property
+    def _expected(self) -> np.ndarray:
+        """The embeddings of the probe by eager PyTorch."""
+        return self._backbone.forward(self._probe)
+
+    def _remembered(self) -> dict[str, float | None]:
+        known = None
+        if self._store is not None:
+            known = self._store.memo.get(self._key())
+        return known if isinstance(known, dict) else {}
+
+    def _key(self) -> str:
+        """Return what identifies the speeds of this machine; the weights make no difference."""
+        backbone = self._backbone
+        recipe = {**backbone.recipe, "backbone": backbone.spec.name}
+        machine = [platform.node(), platform.machine(), os.cpu_count(), self._n_threads]
+        return _digest({"recipe": recipe, "machine": machine})
+
+
+def probe(backbone: Any, n: int = 4) -> Any:
+    """Return the network's input of n images, those of `probe_images` in turn."""
+    views = probe_images()
+    return backbone.batch([backbone.prepare(views[i % len(views)]) for i in range(n)])
+
+
+def probe_images() -> list[np.ndarray]:
+    """Return the golden image, mirrored, turned, and its negative: uint8 (h, w, 3) each."""
+    pixels = golden_pixels()
+    return [pixels, pixels[:, ::-1].copy(), np.rot90(pixels).copy(), 255 - pixels]
+
+
+def agreement(backbone: Any, runtime: Any) -> float | None:
+    """Return the least cosine to float32 embeddings on four images; None for float32 itself."""
+    from featuretl.backbones.eager import TorchRuntime, least_cosine
+
+    if backbone.spec.precision == "float32":
+        return None
+    batch = probe(backbone)
+    return least_cosine(TorchRuntime(backbone.embedding_in("float32"))(batch), runtime(batch))
+
+
+def model_file(backbone: Any, store: EmbeddingStore | None) -> Path | None:
+    """Return where a store keeps the model that a backbone was exported to."""
+    if store is None:
+        return None
+    return store.path / "models" / f"{_digest({'recipe': backbone.recipe})}.onnx"
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    """Return the sha256 of facts and of the versions of what makes and runs models."""
+    installed = [package for package in ("onnxruntime", "onnx", "openvino") if _has(package)]
+    facts = {**facts, "versions": versions(("torch", "timm", *installed))}
+    return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
+
+
+def versions(names: tuple[str, ...] = ("torch", "timm", "pillow")) -> dict[str, str]:
+    """Return the versions of libraries; by default of those that an embedding passes through."""
+    return {name: version(name) for name in names}
+
+
+def _has(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
