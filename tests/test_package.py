@@ -15,219 +15,52 @@ import pytest
 import featuretl
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
 
-# Who may import whom inside featuretl: each room, the rooms below it. (The map: CONTRIBUTING.md.)
-BELOW = {
-    "exceptions": set(),
-    "_validation": {"exceptions"},
-    "_labels": {"exceptions", "_validation"},
-    "_files": {"exceptions", "_validation"},
-    "_forks": set(),
-    "images": {"exceptions", "_validation", "_files", "_labels"},
-    "backbones": {"exceptions", "_validation", "_forks"},
-    "store": {"exceptions", "_validation", "_files", "_forks"},
-    "_runtime": {"exceptions", "images", "backbones", "store"},
-    "_source": {"exceptions", "_runtime", "images", "backbones", "store"},
-    "media": {"exceptions", "_validation", "images", "backbones", "store", "_source"},
-    "_batch_size": set(),
-    "_costs": set(),
-    "_engine": {
-        "exceptions",
-        "_validation",
-        "_batch_size",
-        "_costs",
-        "images",
-        "store",
-        "_source",
-    },
-    "extraction": {
-        "exceptions",
-        "_validation",
-        "images",
-        "backbones",
-        "store",
-        "_runtime",
-        "_source",
-        "media",
-        "_engine",
-    },
-    "timing": {"images", "backbones", "store", "_runtime"},
-    "_progress": {"_engine"},
-    "embedder": {
-        "exceptions",
-        "_validation",
-        "images",
-        "backbones",
-        "store",
-        "extraction",
-        "_progress",
-    },
-    "media_embedder": {
-        "exceptions",
-        "_validation",
-        "media",
-        "store",
-        "extraction",
-        "embedder",
-        "_progress",
-    },
-    "outputs": {"exceptions", "_validation", "_files", "images", "store", "extraction"},
-    "heads": {"exceptions", "_validation", "_labels", "_uncertainty"},
-    "demo": set(),
-    "finetune": {
-        "exceptions",
-        "_validation",
-        "_uncertainty",
-        "_labels",
-        "_progress",
-        "images",
-        "backbones",
-        "store",
-        "_source",
-        "extraction",
-        "heads",
-    },
-    "transfer": {
-        "exceptions",
-        "_validation",
-        "_labels",
-        "_uncertainty",
-        "images",
-        "backbones",
-        "extraction",
-        "embedder",
-        "heads",
-        "finetune",
-        "novelty",
-    },
-    "_uncertainty": set(),
-    "novelty": {"exceptions", "_validation", "_uncertainty", "heads"},
-    "labelling": {"exceptions", "_validation", "_labels", "_uncertainty", "heads"},
-    "adaptation": {"exceptions", "_validation", "_labels", "_uncertainty", "heads"},
-    "ranking": {
-        "exceptions",
-        "_validation",
-        "_labels",
-        "_uncertainty",
-        "_progress",
-        "_runtime",
-        "images",
-        "backbones",
-        "store",
-        "extraction",
-        "timing",
-        "heads",
-    },
-    "prediction": {
-        "_uncertainty",
-        "exceptions",
-        "_validation",
-        "_labels",
-        "images",
-        "_engine",
-        "heads",
-    },
-    "prediction_files": {
-        "exceptions",
-        "_validation",
-        "images",
-        "outputs",
-        "models",
-        "novelty",
-        "prediction",
-        "prediction_parts",
-    },
-    "scaleout": {
-        "exceptions",
-        "_validation",
-        "_files",
-        "_runtime",
-        "_source",
-        "_engine",
-        "images",
-        "backbones",
-        "store",
-        "extraction",
-        "outputs",
-        "heads",
-    },
-    "report": {
-        "exceptions",
-        "_validation",
-        "_labels",
-        "_uncertainty",
-        "_engine",
-        "images",
-        "embedder",
-        "outputs",
-        "heads",
-        "models",
-        "prediction",
-        "explanation",
-    },
-    "prediction_parts": {"exceptions", "_validation", "_forks", "outputs"},
-    "models": {"exceptions", "_validation", "images", "backbones", "store", "_runtime"},
-    "networks": {"exceptions", "_validation", "images", "backbones", "prediction"},
-    "explanation": {
-        "_labels",
-        "exceptions",
-        "_validation",
-        "images",
-        "backbones",
-        "outputs",
-        "prediction",
-        "networks",
-    },
-    "export": {
-        "exceptions",
-        "_validation",
-        "_uncertainty",
-        "_runtime",
-        "images",
-        "backbones",
-        "outputs",
-        "models",
-        "prediction",
-        "networks",
-    },
-}
-TORCH_ROOMS = {"backbones", "media", "finetune", "networks", "explanation", "export"}
+import house  # noqa: E402
+
+# A room imports only from the floors before its own. (What each room does: CONTRIBUTING.md.)
+FLOORS = [
+    {"exceptions", "demo"},
+    {"_core"},
+    {"_learning"},
+    {"images", "backbones", "store", "heads"},
+    {"runtimes", "media", "novelty", "labelling", "adaptation"},
+    {"extraction", "models"},
+    {"scaleout", "ranking", "finetune", "prediction"},
+    {"transfer", "networks"},
+    {"explanation", "export"},
+    {"report"},
+]
+TORCH_ROOMS = {"backbones", "runtimes", "media", "finetune", "networks", "explanation", "export"}
 
 
-def imports(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            names.add(node.module)
-    return names
+def test_rooms_depend_in_one_direction():
+    modules = house.graph()
+    below: set[str] = set()
+    for floor in FLOORS:
+        for room in floor:
+            assert house.arrows(modules)[room] - {""} <= below, room
+        below |= floor
+    assert below == set(house.arrows(modules)) - {""}
+    assert house.circle(modules) == []
+    assert house.private_imports() == []
 
 
-def modules() -> list[Path]:
-    return [
-        path
-        for path in (ROOT / "featuretl").rglob("*.py")
-        if path.parent.name != "featuretl" or path.stem != "__init__"
-    ]
+def test_slow_libraries_and_what_is_private_in_scikit_learn_are_not_imported():
+    for path in house.files():
+        for module, _ in house.imported(path):
+            top = module.partition(".")[0]
+            assert top != "featuretl_cli"
+            if top in ("torch", "timm", "torchvision"):
+                assert house.room_of(house.module_of(path)) in TORCH_ROOMS, path
+            if top == "sklearn":
+                assert not any(part.startswith("_") for part in module.split(".")), path
 
 
-def room(path: Path) -> str:
-    return path.relative_to(ROOT / "featuretl").parts[0].removesuffix(".py")
-
-
-@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_rooms_depend_in_one_direction(path):
-    here = room(path)
-    for name in imports(path):
-        top, _, rest = name.partition(".")
-        if top == "featuretl" and rest:
-            assert rest.split(".")[0] in BELOW[here] | {here}, f"{here} imports {name}"
-        assert top != "featuretl_cli"
-        if top in ("torch", "timm", "torchvision"):
-            assert here in TORCH_ROOMS, f"{here} imports {name}"
-        if top == "sklearn":
-            assert not any(part.startswith("_") for part in name.split(".")), name
+def test_files_and_functions_are_short():
+    assert house.long_files() == []
+    assert house.long_bodies(house.files()) == []
 
 
 def test_every_package_and_every_file_in_one_is_installed():

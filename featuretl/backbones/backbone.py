@@ -19,7 +19,7 @@ from featuretl.backbones.eager import Runtime, TorchRuntime
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.pooling import has_class_token
 from featuretl.backbones.preprocess import Preprocessing
-from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
+from featuretl.backbones.spec import PRE_LOGITS, QUANTIZATION, BackboneSpec, Layer
 from featuretl.backbones.views import n_views, split_views, views_of, views_recipe
 from featuretl.backbones.weights import load_network
 from featuretl.exceptions import BackboneError
@@ -103,7 +103,7 @@ def load_backbone(
         precision=precision,
         views=views,
     )
-    return spec.load(device)
+    return load_spec(spec, device)
 
 
 class Backbone:
@@ -222,8 +222,6 @@ class Backbone:
     def _compute(self) -> dict[str, Any]:
         if self.spec.precision != "int8":
             return {"precision": self.spec.precision}
-        from featuretl.runtimes.int8 import QUANTIZATION
-
         return {"precision": "int8", "quantization": QUANTIZATION}
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
@@ -256,11 +254,15 @@ class Backbone:
 
     @cached_property
     def forward(self) -> Runtime:
-        """What gives the embeddings, float32 (n, n_features), of the network's input."""
-        if self.spec.precision == "int8":
-            from featuretl.runtimes.int8 import load_int8
+        """What gives the embeddings, float32 (n, n_features), of the network's input, in PyTorch.
 
-            return load_int8(self)
+        Raises BackboneError for int8, in which only `extract` and `ImageEmbedder` compute.
+        """
+        if self.spec.precision == "int8":
+            raise BackboneError(
+                "A Backbone computes in PyTorch, which has no precision='int8' here; use extract or "
+                "ImageEmbedder, or load it in 'float32'."
+            )
         return TorchRuntime(self.embedding)
 
     @cached_property
@@ -280,7 +282,7 @@ class Backbone:
 
 
 def load_spec(spec: BackboneSpec, device: str | torch.device = "auto") -> Backbone:
-    """Load the backbone that a spec describes; see `load_backbone`."""
+    """Load the backbone that a spec describes; the last two networks stay in memory."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Backbone(spec, usable_device("load_backbone", device))

@@ -7,18 +7,22 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featuretl._core.parameters import check_bool, check_option, is_word, parameter_error
 from featuretl.backbones.views import check_views
-
-if TYPE_CHECKING:
-    from featuretl.backbones.backbone import Backbone
 
 Layer = int | str
 PRE_LOGITS = "pre_logits"
 POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+# What an int8 network is made by; part of its recipe.
+QUANTIZATION: dict[str, Any] = {
+    "version": 1,
+    "crops": 100,
+    "weights": "int7 per channel",
+    "activations": "uint8",
+}
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,6 @@ class BackboneSpec:
             precision = "float32"  # nothing lower gives the same embeddings to cosine 0.9999
         views = check_views(owner, views)
         return cls(name, str(weights), several, pooling, bool(normalize), precision, views)
-
-    def load(self, device: Any = "auto") -> Backbone:
-        """Load it; the last two networks stay in memory."""
-        from featuretl.backbones.backbone import load_spec
-
-        return load_spec(self, device)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON."""

@@ -78,9 +78,11 @@ class Source:
     def _workers(self) -> list[_Worker]:
         backbones = [self._wanted]
         if isinstance(self._wanted, BackboneSpec):
+            from featuretl.backbones.backbone import load_spec
             from featuretl.backbones.devices import devices_of
 
-            backbones = list(map(self._wanted.load, devices_of("extract", self._device)))
+            devices = devices_of("extract", self._device)
+            backbones = [load_spec(self._wanted, device) for device in devices]
         return [_Worker(backbone, self._forward_of(backbone)) for backbone in backbones]
 
     def _forward_of(self, backbone: Any) -> Any:
@@ -188,7 +190,7 @@ class Source:
     @cached_property
     def golden(self) -> np.ndarray:
         """The golden image's embedding (d,). Raises BackboneError if devices differ in it."""
-        from featuretl.backbones.eager import agree
+        from featuretl.runtimes.comparison import agree
 
         first, *others = (worker.golden() for worker in self._workers)
         for worker, golden in zip(self._workers[1:], others, strict=True):

@@ -20,6 +20,7 @@ import torch
 from featuretl._core.parameters import random_generator
 from featuretl._learning.folds import hold_out
 from featuretl._learning.groups import equal_ones, joined, read_groups
+from featuretl.backbones.backbone import load_spec
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import Strength
 from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
@@ -111,7 +112,7 @@ class Fitting:
         self.seed = int(random_generator(self._owner, p.random_state).randint(2**31 - 1))
         self._store = resolve_store(p.cache, self._owner)
         self._n_jobs = joblib.effective_n_jobs(-1 if p.n_jobs is None else p.n_jobs)
-        self.backbone = spec.load(p.device)
+        self.backbone = load_spec(spec, p.device)
         n_blocks = p.n_blocks
         if p.n_blocks == "auto":
             n_blocks = min(_MOST_BLOCKS, len(self.backbone.blocks))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.backbone import Backbone, load_spec
 from featuretl.backbones.blocks import PreLogits
 from featuretl.backbones.folding import fold
 from featuretl.backbones.spec import BackboneSpec
@@ -194,7 +194,7 @@ class Tuned:
             If the backbone's weights are not those that were trained on.
         """
         if self._live is None:
-            backbone = self.spec.load(device)
+            backbone = load_spec(self.spec, device)
             if backbone.recipe["backbone"]["tensors"] != self.tensors:
                 raise BackboneError(
                     f"The weights of {self.spec.name!r} here are not those that this model was "

@@ -26,7 +26,9 @@ def load(owner: str, backbone: Any) -> Any:
 
 @lru_cache(maxsize=4)
 def _loaded(spec: BackboneSpec) -> Any:
-    return spec.load()
+    from featuretl.backbones.backbone import load_spec
+
+    return load_spec(spec)
 
 
 def recipe_of(backbone: Any, pooling: str, what: str, **facts: Any) -> Recipe:

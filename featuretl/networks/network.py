@@ -12,7 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.text import printable
-from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.backbone import Backbone, load_spec
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.views import n_views
 from featuretl.exceptions import ModelError
@@ -95,5 +95,5 @@ def network_of(model: Any, device: str = "auto") -> Network:
             f"The model was trained on embeddings in {spec.precision}; explain and export_model "
             "take networks in float32: train it with precision='float32'."
         )
-    backbone = spec.load(device)
+    backbone = load_spec(spec, device)
     return Network(backbone, copy.deepcopy(backbone.embedding), head.to(backbone.device))

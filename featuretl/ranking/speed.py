@@ -133,4 +133,8 @@ def _load(owner: str, backbone: Any, device: str) -> Any:
     """Return the loaded backbone of a name, a BackboneSpec or a Backbone."""
     if isinstance(backbone, str):
         backbone = BackboneSpec.of(owner, backbone)
-    return backbone.load(device) if isinstance(backbone, BackboneSpec) else backbone
+    if not isinstance(backbone, BackboneSpec):
+        return backbone
+    from featuretl.backbones.backbone import load_spec
+
+    return load_spec(backbone, device)

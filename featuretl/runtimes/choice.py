@@ -19,6 +19,7 @@ import numpy as np
 
 from featuretl.exceptions import BackboneError
 from featuretl.images.decode import golden_pixels
+from featuretl.runtimes.comparison import agree, images_per_second, least_cosine
 from featuretl.store.keys import canonical_json
 from featuretl.store.store import EmbeddingStore
 
@@ -149,7 +150,7 @@ class RuntimeChoice:
         return ""
 
     def _compiled(self) -> Any:
-        from featuretl.backbones.eager import CompiledRuntime
+        from featuretl.runtimes.compiled import CompiledRuntime
 
         backbone = self._backbone
         return self._check("compile", lambda: CompiledRuntime(backbone.embedding, backbone.device))
@@ -180,7 +181,6 @@ class RuntimeChoice:
 
     def _check(self, name: str, make: Any) -> Any:
         """Return what `make` makes. Raises BackboneError if it fails or disagrees."""
-        from featuretl.backbones.eager import agree
 
         def try_() -> tuple[Any, np.ndarray]:
             return (runtime := make()), runtime(self._probe)
@@ -200,7 +200,6 @@ class RuntimeChoice:
         return runtime
 
     def _speed(self, runtime: Any, batch: Any) -> float:
-        from featuretl.backbones.eager import images_per_second
 
         return images_per_second(runtime, batch, self._pool, self._n_threads)
 
@@ -241,7 +240,7 @@ def probe_images() -> list[np.ndarray]:
 
 def agreement(backbone: Any, runtime: Any) -> float | None:
     """Return the least cosine to float32 embeddings on four images; None for float32 itself."""
-    from featuretl.backbones.eager import TorchRuntime, least_cosine
+    from featuretl.backbones.eager import TorchRuntime
 
     if backbone.spec.precision == "float32":
         return None

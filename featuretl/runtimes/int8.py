@@ -16,20 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.datasets import load_sample_images
 
-from featuretl.backbones.eager import TorchRuntime, least_cosine
+from featuretl.backbones.eager import TorchRuntime
+from featuretl.backbones.spec import QUANTIZATION
 from featuretl.exceptions import BackboneError
+from featuretl.runtimes.comparison import least_cosine
 from featuretl.runtimes.exported import OnnxRuntime, export, keep, quiet
 
 if TYPE_CHECKING:
     from featuretl.backbones.backbone import Backbone
 
-# What an int8 network is made by; part of its recipe.
-QUANTIZATION: dict[str, Any] = {
-    "version": 1,
-    "crops": 100,
-    "weights": "int7 per channel",
-    "activations": "uint8",
-}
 LEAST_COSINE = 0.9
 
 _NEEDED = ("onnxruntime", "onnx", "onnxscript")

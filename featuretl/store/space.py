@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 from uuid import uuid4
 
 import numpy as np
@@ -26,11 +26,10 @@ from featuretl.store.format import (
     read_keys_of,
     write_segment,
 )
+from featuretl.store.index import SegmentIndex
+from featuretl.store.local import LocalFolder
 from featuretl.store.lookup import MISSING, KeyIndex, keys_array
 from featuretl.store.memory import MemorySpace
-
-if TYPE_CHECKING:
-    from featuretl.store.store import EmbeddingStore
 
 SEGMENT_ROWS = 16_384
 SEGMENT_BYTES = 128 * 2**20
@@ -47,11 +46,12 @@ class StoredSpace:
     leaving, in whatever way, commits what was appended. Any thread may call its methods.
     """
 
-    def __init__(self, store: EmbeddingStore, identity: str, d: int) -> None:
+    def __init__(self, place: LocalFolder, listing: SegmentIndex, identity: str, d: int) -> None:
         self.d = d
         self.id = identity
-        self.folder = store.path / "spaces" / identity
-        self._store = store
+        self.folder = place.path / "spaces" / identity
+        self._place = place
+        self._listing = listing
         self._index = KeyIndex()
         self._segments: list[Segment] = []
         self._known: set[str] = set()
@@ -59,7 +59,7 @@ class StoredSpace:
         self._refused: dict[int, bool] = {}  # and whether it is damaged, or was only freed
         self._version: tuple[int, ...] = (0,)
         self._last_seq = 0
-        self._claims = Claims(store.path / "claims", identity)
+        self._claims = Claims(place.path / "claims", identity)
         self._unkept = MemorySpace(d)
         self._committed_at = time.monotonic()
         self.begin_in_child()
@@ -75,11 +75,11 @@ class StoredSpace:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(self._store.locked_shared())
-            with self._store.optionally():
+            stack.enter_context(self._place.locked_shared())
+            with self._place.optionally():
                 if not os.path.lexists(self.folder):
                     raise StoreError(
-                        f"The embedding store {str(self._store.path)!r} was cleared while this "
+                        f"The embedding store {str(self._place.path)!r} was cleared while this "
                         "extraction began; run it again."
                     )
             self._locked = stack.pop_all()
@@ -111,7 +111,7 @@ class StoredSpace:
                 locations = self.find(keys := self._index.keys())
             if any(self._refused.values()):
                 raise StoreError(
-                    f"{sum(self._refused.values())} segments of the embedding store {str(self._store.path)!r} are "
+                    f"{sum(self._refused.values())} segments of the embedding store {str(self._place.path)!r} are "
                     "damaged, so nothing is copied; `featuretl cache verify --repair` frees them, "
                     "then run this again."
                 )
@@ -154,7 +154,7 @@ class StoredSpace:
             if not self._claims.take(key) and not force:
                 return None
             # Only now: whoever held the claim before has committed, and then released it.
-            if self._store.keeps:
+            if self._place.keeps:
                 self._refresh()
             if self.find(keys_array([key]))[0] != MISSING:
                 self._claims.give_up(key)
@@ -193,10 +193,10 @@ class StoredSpace:
         with self._lock:
             self._committed_at = time.monotonic()
             keys = [key for part, _ in self._pending for key in part]
-            if keys and self._store.keeps:
-                with self._store.optionally():
+            if keys and self._place.keeps:
+                with self._place.optionally():
                     self._write(keys)
-            if not self._store.keeps:
+            if not self._place.keeps:
                 for part, rows in self._pending:
                     self._unkept.append(part, rows)
             self._pending.clear()
@@ -215,19 +215,19 @@ class StoredSpace:
             segment = write_segment(self.folder, uuid4().hex, self.id, keys_array(keys), rows)
         except (OSError, MemoryError) as error:
             lost = f", and {len(keys)} embeddings of this run are not kept"
-            raise self._store.unwritable(error, lost) from error
-        self._store.index.insert(segment)
+            raise self._place.unwritable(error, lost) from error
+        self._listing.insert(segment)
         self._refresh()
 
     def _refresh(self) -> None:
         """Learn of segments committed since the last look, by anyone."""
-        with self._store.optionally():
-            version = self._store.index.version()
+        with self._place.optionally():
+            version = self._listing.version()
             if version == self._version:
                 return
             if version[0] != self._version[0]:
                 self._last_seq = 0  # the index may have been rebuilt, and numbered otherwise
-            for seq, segment in self._store.index.segments(self.id, after=self._last_seq):
+            for seq, segment in self._listing.segments(self.id, after=self._last_seq):
                 if segment.uuid not in self._known:
                     self._learn(segment)
                 self._last_seq = seq
@@ -290,10 +290,10 @@ class StoredSpace:
     def _refuse(self, number: int, error: Exception) -> None:
         """Do without a segment; it is damaged only if the index lists it still."""
         listed = False
-        with self._store.optionally():
+        with self._place.optionally():
             if isinstance(error, UnusableStoreError):
                 raise error
-            listed = self._store.index.lists(self._segments[number])
+            listed = self._listing.lists(self._segments[number])
         self._refused[number] = listed
         if listed:
             warnings.warn(

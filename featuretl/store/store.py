@@ -284,7 +284,8 @@ class EmbeddingStore(LocalFolder):
 
     def _stored_space(self, record: dict[str, Any]) -> StoredSpace:
         _touch(self._record_path(record["id"]))
-        return StoredSpace(self, record["id"], record["recipe"]["output"]["n_features"])
+        d = record["recipe"]["output"]["n_features"]
+        return StoredSpace(self, self.index, record["id"], d)
 
     def _record_path(self, identity: str) -> Path:
         return self.path / "spaces" / identity / "space.json"

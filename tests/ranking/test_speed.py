@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from featuretl.backbones.backbone import load_spec
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError
 from featuretl.ranking.speed import time_extraction
@@ -17,7 +18,7 @@ def test_an_extraction_is_timed_and_nothing_is_kept(photos: list[str], cache: Pa
     rate = time_extraction(photos, TINY, n_jobs=2)
     assert rate > 0
     print(f"{rate:.0f} images/s")
-    assert time_extraction(photos[:1], TINY.load(), n_jobs=1) > 0
+    assert time_extraction(photos[:1], load_spec(TINY), n_jobs=1) > 0
     assert not cache.exists()
     assert not forwards
 

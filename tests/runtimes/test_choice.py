@@ -13,11 +13,9 @@ import torch
 from sklearn.datasets import load_sample_images
 
 from featuretl import ImageEmbedder, extract, load_backbone, time_backbone
-from featuretl.backbones import eager as runtimes
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, ParameterError
-from featuretl.runtimes import choice as _runtime
-from featuretl.runtimes import exported
+from featuretl.runtimes import choice, comparison, compiled, exported
 from featuretl.runtimes import int8 as quantized
 from featuretl.runtimes.choice import ALTERNATIVES, RuntimeChoice
 
@@ -25,7 +23,7 @@ EXPORTED = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            not _runtime._has(ALTERNATIVES[name].needs[0]),
+            not choice._has(ALTERNATIVES[name].needs[0]),
             reason=f"pip install {name}",
         ),
     )
@@ -74,7 +72,7 @@ def speeds(monkeypatch):
             assert runtime(batch).shape == (len(batch), 96)
             return speed_of[type(runtime).__name__]
 
-        monkeypatch.setattr(runtimes, "images_per_second", images_per_second)
+        monkeypatch.setattr(choice, "images_per_second", images_per_second)
         return asked
 
     return set_
@@ -176,7 +174,7 @@ def test_what_was_made_before_is_used_for_fewer_images(photos, store, worth, spe
 def test_the_speed_is_measured_in_the_threads_that_will_embed():
     called = []
     with ThreadPoolExecutor(2, "featuretl") as pool:
-        speed = runtimes.images_per_second(lambda batch: called.append(batch), [1, 2, 3], pool, 2)
+        speed = comparison.images_per_second(lambda batch: called.append(batch), [1, 2, 3], pool, 2)
     assert len(called) == 8  # of two threads: once to warm up, three times
     assert speed > 0
 
@@ -213,7 +211,7 @@ def test_what_cannot_be_exported_runs_in_pytorch(photos, store, monkeypatch, wor
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_without_the_packages_installed(photos, monkeypatch, worth, runtime):
-    monkeypatch.setattr(_runtime, "_has", lambda package: False)
+    monkeypatch.setattr(choice, "_has", lambda package: False)
     worth(onnx=4, openvino=4)
     with pytest.raises(
         BackboneError, match=rf"runtime='{runtime}' needs: pip install {runtime}.* onnx onnxscript"
@@ -240,7 +238,7 @@ def test_a_memo_that_is_lost_costs_time_only(photos, store, worth, exports):
 def test_compiled_gives_what_eager_pytorch_gives(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     module = Tiny().eval()
-    runtime = runtimes.CompiledRuntime(module, torch.device("cpu"))
+    runtime = compiled.CompiledRuntime(module, torch.device("cpu"))
     batch = torch.rand((20, 3, 8, 8))
     with ThreadPoolExecutor(2) as pool:
         for rows in pool.map(runtime, [batch, batch]):
@@ -274,7 +272,7 @@ class Tiny(torch.nn.Module):
 def test_compiled_pads_to_one_size(monkeypatch):
     shapes = []
     monkeypatch.setattr(torch, "compile", lambda module, **_: Watched(module, shapes))
-    runtime = runtimes.CompiledRuntime(Tiny(), torch.device("cpu"))
+    runtime = compiled.CompiledRuntime(Tiny(), torch.device("cpu"))
     batch = torch.rand((37, 3, 8, 8))
     np.testing.assert_allclose(runtime(batch), Tiny()(batch).numpy(), rtol=1e-5)
     assert shapes == [16, 16, 16]
@@ -283,7 +281,7 @@ def test_compiled_pads_to_one_size(monkeypatch):
 def test_compiled_halves_its_batches_where_memory_does_not_suffice(monkeypatch):
     shapes = []
     monkeypatch.setattr(torch, "compile", lambda module, **_: Watched(module, shapes, most=4))
-    runtime = runtimes.CompiledRuntime(Tiny(), torch.device("cpu"))
+    runtime = compiled.CompiledRuntime(Tiny(), torch.device("cpu"))
     batch = torch.rand((6, 3, 8, 8))
     for _ in range(2):
         np.testing.assert_allclose(runtime(batch), Tiny()(batch).numpy(), rtol=1e-5)
