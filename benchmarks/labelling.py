@@ -42,11 +42,11 @@ import featuretl
 from featuretl import (
     LinearProbeClassifier,
     NearestMeanClassifier,
-    SelfTrainingProbeClassifier,
     SemiSupervisedProbeClassifier,
     forecast_accuracy,
     suggest_labels,
 )
+from featuretl.heads import SelfTrainingProbeClassifier
 
 TOTALS = (10, 20, 50, 100, 200, 350, 500)
 STRATEGIES = ("random", "typiclust", "coreset", "uncertainty", "auto")

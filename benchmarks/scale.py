@@ -36,11 +36,8 @@ import joblib
 import numpy as np
 from PIL import Image
 
-from featuretl import (
-    LinearProbeClassifier,
-    ShardedMatrix,
-    extract_shards,
-)
+from featuretl import LinearProbeClassifier, extract_shards
+from featuretl.scaleout import ShardedMatrix
 
 STAGES = ("read", "hash", "decode", "resize", "normalise", "forward")
 PER_SHARD = 1000

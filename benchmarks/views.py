@@ -25,14 +25,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 
 import featuretl
-from featuretl import (
-    AttentionPoolingClassifier,
-    ImageEmbedder,
-    LinearProbeClassifier,
-    ViewPooling,
-    ViewsClassifier,
-)
+from featuretl import ImageEmbedder, LinearProbeClassifier
 from featuretl.backbones.views import n_views
+from featuretl.heads import AttentionPoolingClassifier, ViewPooling, ViewsClassifier
 
 SCHEMES = ("flip", 8, "ten-crop")
 GRID = "4x4"

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 import pdoc
 
 import featuretl
 
 
+def public_packages() -> list[ModuleType]:
+    """Return the packages that have public names, the top one first."""
+    names = [one.name for one in pkgutil.iter_modules(featuretl.__path__) if one.ispkg]
+    packages = [importlib.import_module(f"featuretl.{name}") for name in names if name[0] != "_"]
+    return [featuretl, *(one for one in packages if hasattr(one, "__all__"))]
+
+
 def main(folder: str = "build/docs") -> None:
-    """Write a page of all public names; a warning is an error."""
+    """Write a page of the names at the top and one of each public package; a warning is an error."""
     warnings.simplefilter("error")
-    for name in featuretl.__all__:
-        getattr(featuretl, name)  # they are imported on first use; pdoc shows what is there
+    public = public_packages()
+    for package in public:
+        for name in package.__all__:
+            getattr(package, name)  # they are imported on first use; pdoc shows what is there
     pdoc.render.configure(docformat="numpy", show_source=False)
-    pdoc.pdoc("featuretl", r"!featuretl\..+", output_directory=Path(folder))
+    names = [package.__name__ for package in public]
+    pages = [*names, r"!featuretl\..+\..+", r"!featuretl\._.+"]
+    pdoc.pdoc(*pages, output_directory=Path(folder))
     print(f"{folder}/index.html")
 
 

@@ -12,7 +12,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from featuretl import LinearProbeClassifier, MediaEmbedder, Sound
+from featuretl import LinearProbeClassifier, MediaEmbedder
+from featuretl.media import Sound
 
 FOLDERS = {
     "kick": "x/lower x/upper a/upper v/lower v/upper w/upper",

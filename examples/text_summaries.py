@@ -12,7 +12,8 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.discovery import all_estimators, all_functions
 
-from featuretl import MediaEmbedder, Text
+from featuretl import MediaEmbedder
+from featuretl.media import Text
 
 ROOMS = {"cluster", "datasets", "linear_model", "metrics", "preprocessing", "utils"}
 lines = {}

@@ -12,7 +12,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
-from featuretl import LinearProbeClassifier, MediaEmbedder, Video
+from featuretl import LinearProbeClassifier, MediaEmbedder
+from featuretl.media import Video
 
 
 def clip(digit: np.ndarray, seed: int) -> bytes:

@@ -16,9 +16,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from featuretl import (
-    AttentionPoolingClassifier,
     DomainAdapter,
-    EmbeddingMapDisplay,
     FineTuneClassifier,
     FineTuneRegressor,
     ImageEmbedder,
@@ -28,13 +26,10 @@ from featuretl import (
     MultiTaskHead,
     NearestMeanClassifier,
     NoveltyDetector,
-    SelfTrainingProbeClassifier,
     SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
     TransferClassifier,
     TransferMultiTask,
-    ViewPooling,
-    ViewsClassifier,
     explain,
     export_model,
     forecast_accuracy,
@@ -46,6 +41,13 @@ from featuretl import (
 )
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError
 from featuretl.finetune.parameters import check_parameters
+from featuretl.heads import (
+    AttentionPoolingClassifier,
+    SelfTrainingProbeClassifier,
+    ViewPooling,
+    ViewsClassifier,
+)
+from featuretl.report import EmbeddingMapDisplay
 
 Y = np.repeat(["a", "b", "c"], 8)
 X = np.random.default_rng(0).normal(size=(24, 4)) + np.eye(4)[np.repeat([0, 1, 2], 8)] * 3
@@ -156,17 +158,18 @@ for head, target in tests_heads.heads():
 
 def test_tensors_are_taken_with_and_without_array_api_dispatch(tmp_path):
     (tmp_path / "tests_heads.py").write_text(
-        "import numpy as np, featuretl\n"
+        "import numpy as np, featuretl, featuretl.heads\n"
         "X = np.random.default_rng(0).normal(size=(24, 4)).astype('float32')\n"
         "y = np.arange(24) % 3\n"
         "def heads():\n"
         "    for name in ('LinearProbeClassifier', 'SVMProbeClassifier', 'NearestMeanClassifier',\n"
-        "            'SemiSupervisedProbeClassifier', 'SelfTrainingProbeClassifier', 'NoveltyDetector'):\n"
-        "        yield getattr(featuretl, name)(), y\n"
+        "            'SemiSupervisedProbeClassifier', 'SelfTrainingProbeClassifier'):\n"
+        "        yield getattr(featuretl.heads, name)(), y\n"
+        "    yield featuretl.NoveltyDetector(), y\n"
         "    yield featuretl.LinearProbeRegressor(), X[:, 0]\n"
         "    yield featuretl.MultiTaskHead(), np.column_stack([y, y])\n"
         "    for name in ('ViewPooling', 'ViewsClassifier', 'AttentionPoolingClassifier'):\n"
-        "        yield getattr(featuretl, name)(n_views=2), y\n"
+        "        yield getattr(featuretl.heads, name)(n_views=2), y\n"
     )
     path = os.pathsep.join([str(tmp_path), *sys.path])
     subprocess.run(
@@ -190,7 +193,7 @@ def test_numpys_scalars_are_the_same_recipe_and_can_be_saved(photos, shared_cach
 
 
 def test_what_takes_images_refuses_pipelines_of_other_media(tmp_path, photos):
-    from featuretl import Text
+    from featuretl.media import Text
 
     pipe = make_pipeline(MediaEmbedder(Text()), LinearProbeClassifier())
     for use in (

@@ -1,1 +1,11 @@
 """When the images to predict look different from those that were labelled."""
+
+from featuretl._core.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "adapter": ["DomainAdapter"],
+        "gap": ["DomainGap", "domain_gap"],
+    },
+)

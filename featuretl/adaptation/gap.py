@@ -132,7 +132,7 @@ def domain_gap(
     Examples
     --------
     >>> import numpy as np
-    >>> from featuretl import domain_gap
+    >>> from featuretl.adaptation import domain_gap
     >>> X = np.random.default_rng(0).normal(size=(400, 8))
     >>> domain_gap(X[:200], X[200:]).is_clear, domain_gap(X[:200], X[200:] + 1).is_clear
     (False, True)

@@ -1,1 +1,11 @@
 """What a backbone is: frozen timm networks, their weights, preprocessing and pooling."""
+
+from featuretl._core.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "backbone": ["Backbone", "load_backbone"],
+        "catalog": ["list_backbones"],
+    },
+)

@@ -67,7 +67,7 @@ def load_backbone(
         image; an int n that, and n - 2 light random crops, drawn by the image's content; "ten-crop"
         the four corners and their mirror images, as AlexNet was tested (Krizhevsky et al., 2012);
         a grid of rows x columns squares that cover the image, for images much larger than the
-        network's input. See `featuretl.ViewsClassifier` and `featuretl.ViewPooling`.
+        network's input. See `featuretl.heads.ViewsClassifier` and `featuretl.heads.ViewPooling`.
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
 

@@ -1,1 +1,11 @@
 """Where in an image the evidence for a prediction lies."""
+
+from featuretl._core.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "explaining": ["explain"],
+        "explanation": ["Explanation"],
+    },
+)

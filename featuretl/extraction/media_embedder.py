@@ -33,7 +33,7 @@ class MediaEmbedder(Embedder):
     Parameters
     ----------
     medium : Medium
-        `featuretl.Sound()`, `featuretl.Video()`, `featuretl.Text()`, or what you wrote; see
+        `featuretl.media.Sound()`, `featuretl.media.Video()`, `featuretl.media.Text()`, or what you wrote; see
         `featuretl.media.medium.Medium`.
     batch_size : int or "auto", default="auto"
         Items per forward pass; "auto" grows while that is faster.
@@ -61,7 +61,7 @@ class MediaEmbedder(Embedder):
 
     Examples
     --------
-    >>> from featuretl import Sound
+    >>> from featuretl.media import Sound
     >>> rate = 8_000
     >>> tones = [(np.sin(np.arange(rate) * hz * 2 * np.pi / rate), rate) for hz in (220, 440, 880)]
     >>> MediaEmbedder(Sound(seconds=1), cache=None).transform(tones).shape

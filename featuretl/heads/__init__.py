@@ -13,3 +13,20 @@ and `MLPClassifier` for a hidden layer, as in Flatten + Dense(256, relu) + softm
     head = MLPClassifier((256,), activation="relu", early_stopping=True, random_state=0)
     model = make_pipeline(embedder, StandardScaler(), head).fit(photos.data, photos.target)
 """
+
+from featuretl._core.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "attention": ["AttentionPoolingClassifier"],
+        "linear": ["LinearProbeClassifier"],
+        "multi_task": ["MultiTaskHead"],
+        "nearest_mean": ["NearestMeanClassifier"],
+        "ridge": ["LinearProbeRegressor"],
+        "self_training": ["SelfTrainingProbeClassifier"],
+        "semi_supervised": ["SemiSupervisedProbeClassifier"],
+        "svm": ["SVMProbeClassifier"],
+        "views": ["ViewPooling", "ViewsClassifier"],
+    },
+)

@@ -1,1 +1,10 @@
 """What an image is: where it comes from, how it is read and decoded."""
+
+from featuretl._core.lazy import exports
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {
+        "sources": ["ImageList", "load_image_folder"],
+    },
+)

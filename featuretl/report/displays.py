@@ -84,7 +84,7 @@ class EmbeddingMapDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_iris
-    >>> from featuretl import EmbeddingMapDisplay
+    >>> from featuretl.report import EmbeddingMapDisplay
     >>> X, y = load_iris(return_X_y=True)
     >>> display = EmbeddingMapDisplay.from_embeddings(X, y)
     >>> display.places.shape, len(display.scatters_)
@@ -161,7 +161,7 @@ class ClassScoresDisplay:
 
     Examples
     --------
-    >>> from featuretl import ClassScoresDisplay
+    >>> from featuretl.report import ClassScoresDisplay
     >>> display = ClassScoresDisplay.from_predictions(["a", "a", "b"], ["a", "b", "b"])
     >>> display.ax_.get_xlabel()
     'recall'
@@ -227,7 +227,7 @@ class ImageGridDisplay:
     Examples
     --------
     >>> from sklearn.datasets import load_sample_images
-    >>> from featuretl import ImageGridDisplay
+    >>> from featuretl.report import ImageGridDisplay
     >>> photos = load_sample_images().images
     >>> proba = [[0.3, 0.7], [0.2, 0.8]]
     >>> display = ImageGridDisplay.from_predictions(

@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featuretl import DomainAdapter, LinearProbeClassifier, NearestMeanClassifier, domain_gap
+from featuretl import DomainAdapter, LinearProbeClassifier, NearestMeanClassifier
+from featuretl.adaptation import domain_gap
 from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
 
 

@@ -11,7 +11,8 @@ from click.testing import CliRunner
 from featuretl_cli.main import cli
 from PIL import Image
 
-from featuretl import TransferClassifier, TransferRegressor, load_model, read_card, task_models
+from featuretl import TransferClassifier, TransferRegressor, load_model, read_card
+from featuretl.prediction import task_models
 from featuretl.report import embedding_map
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")

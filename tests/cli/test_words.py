@@ -9,7 +9,6 @@ import pytest
 from featuretl_cli.main import cli
 
 from featuretl import (
-    AccuracyForecast,
     EmbeddingStore,
     TransferClassifier,
     evaluate_model,
@@ -28,6 +27,7 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.demo import write_digits
 from featuretl.explanation.pictures import save_overlays
 from featuretl.images.sources import find_images
+from featuretl.labelling import AccuracyForecast
 from featuretl.prediction.predict import use_machine
 from featuretl.scaleout.cluster import dask_workers
 from featuretl.store.collect import collect

@@ -11,7 +11,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featuretl import (
-    Explanation,
     FineTuneClassifier,
     ImageEmbedder,
     LinearProbeClassifier,
@@ -20,6 +19,7 @@ from featuretl import (
     explain,
 )
 from featuretl.exceptions import BackboneError, ImageError, InputError, ModelError, ParameterError
+from featuretl.explanation import Explanation
 from featuretl.networks.network import network_of
 
 SMALL = {"weights": "random", "cache": None}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featuretl import Explanation
 from featuretl.exceptions import ParameterError
+from featuretl.explanation import Explanation
 from featuretl.explanation.pictures import save_overlays
 
 mpl.use("Agg")

@@ -24,7 +24,6 @@ from featuretl import (
     EmbeddingStore,
     ImageEmbedder,
     NearestMeanClassifier,
-    ViewPooling,
     explain,
     extract,
     load_image_folder,
@@ -39,6 +38,7 @@ from featuretl.exceptions import (
     ModelError,
     ParameterError,
 )
+from featuretl.heads import ViewPooling
 
 
 def tiny(**parameters):

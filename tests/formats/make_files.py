@@ -65,13 +65,13 @@ def heads() -> dict[str, Any]:
         "labels": ftl.LinearProbeClassifier().fit(X, tags),
         "numbers": ftl.LinearProbeRegressor().fit(X, X[:, 2:]),
         "nearest-mean": ftl.NearestMeanClassifier().fit(X, y),
-        "self-training": ftl.SelfTrainingProbeClassifier(random_state=0).fit(X, some),
+        "self-training": ftl.heads.SelfTrainingProbeClassifier(random_state=0).fit(X, some),
         "semi-supervised": ftl.SemiSupervisedProbeClassifier(random_state=0).fit(X, some),
         "svm": ftl.SVMProbeClassifier(random_state=0).fit(X, y),
         "svm-rbf": ftl.SVMProbeClassifier(kernel="rbf", random_state=0).fit(X, y),
-        "attention": ftl.AttentionPoolingClassifier(2).fit(parts, y),
-        "views": make_pipeline(ftl.ViewPooling(2), ftl.LinearProbeClassifier()).fit(parts, y),
-        "views-each": ftl.ViewsClassifier(2).fit(parts, y),
+        "attention": ftl.heads.AttentionPoolingClassifier(2).fit(parts, y),
+        "views": make_pipeline(ftl.heads.ViewPooling(2), ftl.LinearProbeClassifier()).fit(parts, y),
+        "views-each": ftl.heads.ViewsClassifier(2).fit(parts, y),
         "several-tasks": ftl.MultiTaskHead().fit(X, table),
         "novelty": ftl.NoveltyDetector(random_state=0).fit(X),
         "logistic": make_pipeline(StandardScaler(), PCA(2), LogisticRegression()).fit(X, y),
@@ -143,7 +143,7 @@ def main(folder: Path) -> None:
     store = ftl.EmbeddingStore(folder / "store")
     known_rows.put(store, range(N_ROWS // 2))
     known_rows.put(store, range(N_ROWS // 2, N_ROWS))
-    export_shared(store, ftl.SharedStore(folder / "shared"))
+    export_shared(store, ftl.store.SharedStore(folder / "shared"))
     with tempfile.TemporaryDirectory() as cache:
         crops, y = images()
         found = ftl.extract(crops[:4], store=ftl.EmbeddingStore(cache))

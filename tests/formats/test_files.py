@@ -10,8 +10,9 @@ import pytest
 from known_rows import present, put
 from make_files import N_ROWS, NAMES, images, output_of, rows, small_network, two_views
 
-from featuretl import EmbeddingStore, SharedStore, load_model, read_card, save_model
+from featuretl import EmbeddingStore, load_model, read_card, save_model
 from featuretl.extraction.outputs import load_embeddings
+from featuretl.store import SharedStore
 from featuretl.store.exchange import import_shared
 
 FOLDERS = sorted((Path(__file__).parent / "files").iterdir())

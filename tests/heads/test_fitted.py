@@ -6,7 +6,6 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from featuretl import (
-    AttentionPoolingClassifier,
     DomainAdapter,
     FineTuneClassifier,
     FineTuneRegressor,
@@ -15,14 +14,13 @@ from featuretl import (
     MultiTaskHead,
     NearestMeanClassifier,
     NoveltyDetector,
-    SelfTrainingProbeClassifier,
     SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
     TransferClassifier,
     TransferMultiTask,
     TransferRegressor,
-    ViewsClassifier,
 )
+from featuretl.heads import AttentionPoolingClassifier, SelfTrainingProbeClassifier, ViewsClassifier
 
 FEW = {"backbone": "test_resnet", "weights": "random", "cache": None, "random_state": 0}
 TUNE = FEW | {"epochs": 1, "n_blocks": 1, "learning_rate": 0.001, "augment": "none"}

@@ -7,8 +7,9 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featuretl import LinearProbeClassifier, SelfTrainingProbeClassifier
+from featuretl import LinearProbeClassifier
 from featuretl.exceptions import InputError, ParameterError
+from featuretl.heads import SelfTrainingProbeClassifier
 
 
 @parametrize_with_checks(

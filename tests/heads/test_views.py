@@ -8,16 +8,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featuretl import (
-    AttentionPoolingClassifier,
-    LinearProbeClassifier,
-    NearestMeanClassifier,
-    ViewPooling,
-    ViewsClassifier,
-    load_model,
-    save_model,
-)
+from featuretl import LinearProbeClassifier, NearestMeanClassifier, load_model, save_model
 from featuretl.exceptions import InputError, ModelError, ParameterError
+from featuretl.heads import AttentionPoolingClassifier, ViewPooling, ViewsClassifier
 
 
 @parametrize_with_checks(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from featuretl import AccuracyForecast, NearestMeanClassifier, forecast_accuracy
+from featuretl import NearestMeanClassifier, forecast_accuracy
 from featuretl.exceptions import InputError, ParameterError
+from featuretl.labelling import AccuracyForecast
 from featuretl.labelling.forecast import _measure, _order, _power_laws
 
 

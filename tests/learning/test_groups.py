@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featuretl import DomainAdapter, NoveltyDetector, domain_gap, forecast_accuracy
+from featuretl import DomainAdapter, NoveltyDetector, forecast_accuracy
 from featuretl._learning.groups import copies_of, joined, read_groups
+from featuretl.adaptation import domain_gap
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.multi_task import MultiTaskHead

@@ -17,26 +17,19 @@ from scipy.sparse import csr_array
 from sklearn.datasets import load_digits, load_iris
 
 from featuretl import (
-    AttentionPoolingClassifier,
-    ClassScoresDisplay,
     DomainAdapter,
-    EmbeddingMapDisplay,
     FineTuneClassifier,
     FineTuneRegressor,
     LinearProbeClassifier,
     LinearProbeRegressor,
     MultiTaskHead,
     NearestMeanClassifier,
-    SelfTrainingProbeClassifier,
     SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
     TransferClassifier,
     TransferMultiTask,
     TransferRegressor,
-    ViewsClassifier,
-    domain_gap,
     forecast_accuracy,
-    log_me,
     metrics_report,
     rank_backbones,
     suggest_labels,
@@ -50,7 +43,11 @@ from featuretl._learning.labels import (
     label_text,
     some_labels,
 )
+from featuretl.adaptation import domain_gap
 from featuretl.exceptions import InputError
+from featuretl.heads import AttentionPoolingClassifier, SelfTrainingProbeClassifier, ViewsClassifier
+from featuretl.ranking import log_me
+from featuretl.report import ClassScoresDisplay, EmbeddingMapDisplay
 from featuretl.report.findings import class_scores, confident_mistakes, label_errors
 
 NAN = float("nan")

@@ -12,10 +12,10 @@ import pytest
 import scipy.fft
 import soundfile
 
-from featuretl import MediaEmbedder, Sound, extract
+from featuretl import MediaEmbedder, extract
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ItemError, ParameterError
-from featuretl.media import sound, spectrogram
+from featuretl.media import Sound, sound, spectrogram
 from featuretl.media.spectrogram import N_BANDS, WIDTH, mel_filters
 
 RATE = 16_000

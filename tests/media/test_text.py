@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from featuretl import MediaEmbedder, Text, extract
+from featuretl import MediaEmbedder, extract
 from featuretl.exceptions import BackboneError, FeatureTLError, ItemError, ParameterError
-from featuretl.media import text
+from featuretl.media import Text, text
 
 TEXTS = ["A cat sat on the mat.", "", "Zoë 🐈\n" * 300, "Shares fell.", "A cat sat on the mat."]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featuretl import Video, extract
+from featuretl import extract
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ItemError, ParameterError
-from featuretl.media import video
+from featuretl.media import Video, video
 from featuretl.media.video import sampled
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")

@@ -27,7 +27,6 @@ from featuretl import (
     LinearProbeRegressor,
     MultiTaskHead,
     NearestMeanClassifier,
-    SelfTrainingProbeClassifier,
     SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
     TransferClassifier,
@@ -39,6 +38,7 @@ from featuretl import (
 )
 from featuretl.backbones.backbone import load_backbone
 from featuretl.exceptions import FeatureTLWarning, ModelError
+from featuretl.heads import SelfTrainingProbeClassifier
 from featuretl.models.card import data_of
 from featuretl.models.persistence import model_digest
 

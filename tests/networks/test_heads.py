@@ -17,11 +17,11 @@ from featuretl import (
     LinearProbeClassifier,
     LinearProbeRegressor,
     NearestMeanClassifier,
-    SelfTrainingProbeClassifier,
     SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
 )
 from featuretl.exceptions import ModelError
+from featuretl.heads import SelfTrainingProbeClassifier
 from featuretl.networks.heads import head_of
 
 RBF = {"kernel": "rbf", "gamma": "scale", "cv": 2, "random_state": 0}

@@ -20,11 +20,11 @@ from featuretl import (
     LinearProbeClassifier,
     load_backbone,
     load_image_folder,
-    log_me,
     rank_backbones,
 )
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError, InputError, ParameterError
+from featuretl.ranking import log_me
 from featuretl.ranking.methods import Task
 from featuretl.ranking.rank import _place_in_samples
 

@@ -9,8 +9,8 @@ from sklearn.datasets import load_diabetes, load_digits, load_wine
 from sklearn.preprocessing import scale
 from threadpoolctl import threadpool_limits
 
-from featuretl import log_me
 from featuretl.exceptions import InputError, ParameterError
+from featuretl.ranking import log_me
 from featuretl.ranking.scores import estimate_log_me
 
 WINE, KINDS = load_wine(return_X_y=True)

@@ -8,13 +8,8 @@ import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
-from featuretl import (
-    ClassScoresDisplay,
-    EmbeddingMapDisplay,
-    ImageGridDisplay,
-    class_scores,
-)
 from featuretl.exceptions import FeatureTLError
+from featuretl.report import ClassScoresDisplay, EmbeddingMapDisplay, ImageGridDisplay, class_scores
 from featuretl.report.displays import map_of
 
 matplotlib.use("Agg")

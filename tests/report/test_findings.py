@@ -11,8 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import precision_recall_fscore_support
 from sklearn.model_selection import cross_val_predict
 
-from featuretl import class_scores, confident_mistakes, label_errors, near_duplicates
 from featuretl.exceptions import InputError, ParameterError
+from featuretl.report import class_scores, confident_mistakes, label_errors, near_duplicates
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import pytest
 import torch
 from sklearn.datasets import load_sample_images
 
-from featuretl import ImageEmbedder, extract, load_backbone, time_backbone
+from featuretl import ImageEmbedder, extract, load_backbone
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, ParameterError
+from featuretl.ranking import time_backbone
 from featuretl.runtimes import choice, comparison, compiled, exported
 from featuretl.runtimes import int8 as quantized
 from featuretl.runtimes.choice import ALTERNATIVES, RuntimeChoice

@@ -23,7 +23,7 @@ from featuretl_cli.main import cli
 from known_rows import RECIPE, append, found_in, open_space, present, put, take
 from sklearn.base import clone
 
-from featuretl import EmbeddingStore, ImageEmbedder, SharedStore
+from featuretl import EmbeddingStore, ImageEmbedder
 from featuretl.exceptions import (
     FeatureTLError,
     FeatureTLWarning,
@@ -34,6 +34,7 @@ from featuretl.exceptions import (
 from featuretl.extraction import engine as _engine
 from featuretl.extraction.extraction import extract
 from featuretl.extraction.outputs import export_space
+from featuretl.store import SharedStore
 from featuretl.store.collect import collect
 from featuretl.store.exchange import export_shared, import_shared
 from featuretl.store.format import DamagedFileError, reading
@@ -61,7 +62,7 @@ def in_process(code: str, *arguments: object) -> str:
 MANY_SEGMENTS = """
     import os, resource, warnings
     from known_rows import *
-    from featuretl import SharedStore
+    from featuretl.store import SharedStore
     from featuretl.extraction.outputs import export_space
     from featuretl.store.exchange import export_shared
     from featuretl.store.verify import verify

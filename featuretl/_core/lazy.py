@@ -1,0 +1,35 @@
+"""Packages whose public names are imported on first use (PEP 562), so that importing them is fast."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def exports(
+    package: str, names: dict[str, list[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
+
+    Parameters
+    ----------
+    package : str
+        Its ``__name__``.
+    names : dict of str to list of str
+        The public names of each of its modules.
+    """
+    module_of = {name: module for module, listed in names.items() for name in listed}
+
+    def __getattr__(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted(module_of)
+
+    return __getattr__, __dir__, sorted(module_of)
