@@ -14,7 +14,7 @@ import numpy as np
 from scipy.stats import beta
 from scipy.stats import t as student
 
-Array = np.ndarray[Any, Any]
+from featuretl._core.types import Array
 
 CONFIDENCE = 0.95
 # Resamples of `interval_of_ratio`.

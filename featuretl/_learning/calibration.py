@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, softmax
 from sklearn.utils import Bunch
 
+from featuretl._core.types import Array
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
-
-Array = np.ndarray[Any, Any]
 
 _BINS = 15
 # Of the logarithm of a temperature: two thirds lie between 0.6 and 1.6 of what is expected.

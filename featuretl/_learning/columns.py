@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl._learning.labels import all_numbers, columns_of, is_label_sets, some_labels
 from featuretl._learning.targets import check_length
 from featuretl.exceptions import FeatureTLError, InputError
-
-Array = np.ndarray[Any, Any]
 
 KINDS = ("classification", "regression")
 # More different whole numbers than these are taken for amounts.

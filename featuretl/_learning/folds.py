@@ -22,11 +22,10 @@ from sklearn.model_selection import (
 )
 
 from featuretl._core.parameters import check_int, parameter_error, random_generator
+from featuretl._core.types import Array
 from featuretl._learning.groups import copies_of, group_names, joined, read_groups, taken
 from featuretl._learning.targets import Targets
 from featuretl.exceptions import FeatureTLWarning, InputError
-
-Array = np.ndarray[Any, Any]
 
 
 def check_folds(owner: str, cv: Any) -> None:

@@ -11,12 +11,11 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from featuretl._core.types import Array
 from featuretl._learning.labels import is_gap
 from featuretl._learning.rows import blocks
 from featuretl._learning.targets import check_length
 from featuretl.exceptions import InputError
-
-Array = np.ndarray[Any, Any]
 
 
 def read_groups(owner: str, groups: Any, n: int) -> Array | None:

@@ -14,8 +14,8 @@ from featuretl._core.statistics import (
     share_with_interval,
     units_of,
 )
+from featuretl._core.types import Array
 
-Array = np.ndarray[Any, Any]
 Intervals = dict[str, tuple[float, float]]
 
 # The estimate is biased upwards by more than it varies: no interval is honest.

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl.exceptions import InputError
-
-Array = np.ndarray[Any, Any]
 
 _SETS = (set, frozenset)
 _SEVERAL = (list, tuple, *_SETS)

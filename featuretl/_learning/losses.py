@@ -8,12 +8,10 @@ class is minus the sum of the others, never ``p - 1``.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from scipy.special import expit
 
-Array = np.ndarray[Any, Any]
+from featuretl._core.types import Array
 
 
 def softmax_cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:

@@ -19,13 +19,13 @@ from sklearn.utils import Bunch
 
 from featuretl._core.parameters import check_int, check_option, random_generator
 from featuretl._core.statistics import RESAMPLES
+from featuretl._core.types import Array
 from featuretl._learning.calibration import expected_calibration_error
 from featuretl._learning.groups import read_groups
 from featuretl._learning.intervals import Intervals, intervals_of, losses_of
 from featuretl._learning.labels import all_labels, all_numbers, codes_of, one_label_each
 from featuretl.exceptions import InputError
 
-Array = np.ndarray[Any, Any]
 Score = Callable[[Array, Array, Any], float]
 
 _OWNER = "metrics_report"

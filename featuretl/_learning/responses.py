@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._core.types import Array
 from featuretl._learning.calibration import probabilities
 from featuretl._learning.targets import ScoreMixin
-
-Array = np.ndarray[Any, Any]
 
 
 class Responses(ScoreMixin):

@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from featuretl._core.types import Array
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError
-
-Array = np.ndarray[Any, Any]
 
 SCALINGS = ("floored", "features", "common")
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._core.types import Array
 from featuretl.exceptions import InputError
-
-Array = np.ndarray[Any, Any]
 
 _OPEN = 8  # files mapped at once: what was read of them counts as this process's memory
 

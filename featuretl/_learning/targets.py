@@ -15,11 +15,10 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import validate_data
 
 from featuretl._core.parameters import parameter_error
+from featuretl._core.types import Array
 from featuretl._learning.labels import all_labels, codes_of, codes_of_sets, is_label_sets
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError
-
-Array = np.ndarray[Any, Any]
 
 FLOATS = (np.float64, np.float32, np.float16)
 _OR_SEMI_SUPERVISED = (

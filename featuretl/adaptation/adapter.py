@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_estimator_parameter, check_option, random_generator
 from featuretl._core.statistics import Gain, gain_of
+from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows
 from featuretl._learning.groups import read_groups
 from featuretl._learning.labels import one_label_each
@@ -27,7 +28,6 @@ from featuretl.heads.linear import LinearProbeClassifier
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = np.ndarray[Any, Any]
 
 # Each must beat the one chosen before it.
 _TRIED = ("none", "moments")

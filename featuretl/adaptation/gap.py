@@ -17,13 +17,12 @@ from sklearn.utils.validation import check_consistent_length
 
 from featuretl._core.parameters import check_int, random_generator
 from featuretl._core.statistics import CONFIDENCE, interval_of_share, standard_error
+from featuretl._core.types import Array
 from featuretl._learning.groups import group_names, read_groups
 from featuretl._learning.labels import one_label_each
 from featuretl._learning.rows import check_finite
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
-
-Array = np.ndarray[Any, Any]
 
 _ROWS = 5000  # of each domain; more say no more
 _ROWS_OF_KERNEL, _PERMUTATIONS = 1000, 200

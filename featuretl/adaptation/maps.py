@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh
 from sklearn.covariance import ledoit_wolf
 
-Array = np.ndarray[Any, Any]
+from featuretl._core.types import Array
 
 # Of the largest eigenvalue or standard deviation: less than this is no direction but noise.
 _LEAST = 1e-6

@@ -16,6 +16,7 @@ import torch
 from featuretl._core.parameters import check_option
 from featuretl._core.statistics import error_of_mean
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLError, ImageError, InputError, ModelError
 from featuretl.export.graph import Session, joined, metadata_of, parts_of
 from featuretl.extraction.outputs import check_output, replace_file
@@ -24,8 +25,6 @@ from featuretl.models.card import Card, card_of
 from featuretl.networks.network import Network, network_of
 from featuretl.prediction.predict import inner_of, known_labels, use_machine
 from featuretl.runtimes.choice import probe_images
-
-Array = np.ndarray[Any, Any]
 
 TOLERANCE = 1e-4
 PRECISIONS = ("float32", "int8")

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 import featuretl
+from featuretl._core.types import Array
 from featuretl.models.card import Card
 from featuretl.networks.heads import Head
 from featuretl.networks.network import Network
 from featuretl.runtimes.exported import export_any_number
-
-Array = np.ndarray[Any, Any]
 
 INPUT, _EMBEDDING = "images", "embedding"
 _OF_CARD = ("model", "created", "versions", "strategy", "decision", "metrics", "data")

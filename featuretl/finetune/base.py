@@ -15,6 +15,7 @@ from sklearn.base import (
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._core.types import Array
 from featuretl._learning.refit import forget
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import STRENGTHS
@@ -28,8 +29,6 @@ from featuretl.finetune.search import verdict_of
 from featuretl.finetune.trunk import Trunk
 from featuretl.images.inputs import as_images
 from featuretl.store.store import resolve_store
-
-Array = np.ndarray[Any, Any]
 
 
 class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Tags
 
+from featuretl._core.types import Array
 from featuretl._learning.responses import Responses
 from featuretl._learning.targets import (
     Targets,
@@ -20,8 +21,6 @@ from featuretl._learning.targets import (
 from featuretl.finetune.base import BaseFineTune
 from featuretl.finetune.fitting import Problem
 from featuretl.heads.linear import LinearProbeClassifier
-
-Array = np.ndarray[Any, Any]
 
 _UNSEEN = 3.0
 # The best probe fits its training images so well that it leaves nothing for the blocks to learn.

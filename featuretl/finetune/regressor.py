@@ -10,14 +10,13 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._core.types import Array
 from featuretl._learning.labels import all_numbers
 from featuretl._learning.targets import check_length, read_weight
 from featuretl.exceptions import InputError
 from featuretl.finetune.base import BaseFineTune
 from featuretl.finetune.fitting import Problem
 from featuretl.heads.ridge import LinearProbeRegressor
-
-Array = np.ndarray[Any, Any]
 
 
 class FineTuneRegressor(RegressorMixin, BaseFineTune):

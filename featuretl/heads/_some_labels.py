@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows, judges
 from featuretl._learning.labels import some_labels
 from featuretl._learning.responses import Responses
 from featuretl._learning.targets import Targets, check_length, read_matrix, read_targets
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
-
-Array = np.ndarray[Any, Any]
 
 
 class PredictsByProbe(Responses):

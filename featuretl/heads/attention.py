@@ -13,14 +13,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_int, parameter_error
+from featuretl._core.types import Array
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import scale_of
 from featuretl._learning.targets import is_positive, read_targets, read_weight
 from featuretl.exceptions import InputError
 from featuretl.heads.views import by_view
-
-Array = np.ndarray[Any, Any]
 
 _TOL = 1e-6  # relative decrease of the objective in an iteration
 

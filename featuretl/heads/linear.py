@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_bool, check_int, check_option, is_word, parameter_error
+from featuretl._core.types import Array
 from featuretl._learning.calibration import best_temperature, calibration_of, log_loss_of_rows
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
@@ -33,8 +34,6 @@ from featuretl.heads._solver.lbfgs import Solution
 from featuretl.heads._solver.path import check_grid, fold_means, search
 from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
 from featuretl.heads._solver.stream import Portion, Stream
-
-Array = np.ndarray[Any, Any]
 
 # Where no choice can be judged.
 _UNTESTED_C = 0.03

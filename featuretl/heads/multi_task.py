@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from featuretl._core.parameters import parameter_error
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl._learning.columns import Column, in_column, read_column, table_of
 from featuretl._learning.groups import read_groups
 from featuretl._learning.refit import forget
@@ -19,8 +20,6 @@ from featuretl._learning.targets import read_matrix, read_weight
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
-
-Array = np.ndarray[Any, Any]
 
 
 def _gives_probabilities(head: MultiTaskHead) -> bool:

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import parameter_error
+from featuretl._core.types import Array
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import blocks, in_blocks
@@ -20,8 +21,6 @@ from featuretl._learning.targets import (
     read_weight,
 )
 from featuretl.exceptions import InputError
-
-Array = np.ndarray[Any, Any]
 
 
 class NearestMeanClassifier(Responses, BaseEstimator):

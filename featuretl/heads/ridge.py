@@ -11,6 +11,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_option, is_word, parameter_error
+from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows
 from featuretl._learning.groups import copies_of, read_groups
 from featuretl._learning.labels import all_numbers
@@ -18,8 +19,6 @@ from featuretl._learning.refit import forget
 from featuretl._learning.rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
 from featuretl._learning.targets import Targets, check_length, is_positive, read_matrix, read_weight
 from featuretl.exceptions import FeatureTLWarning
-
-Array = np.ndarray[Any, Any]
 
 _AUTO_ALPHAS = np.logspace(-6, 3, 28)
 _FOLDS_OF_GROUPS = 5

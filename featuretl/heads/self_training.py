@@ -8,14 +8,13 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from featuretl._core.parameters import check_int, parameter_error
+from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds
 from featuretl._learning.groups import read_groups
 from featuretl._learning.refit import forget
 from featuretl._learning.targets import is_positive, read_matrix
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
 from featuretl.heads.linear import LinearProbeClassifier
-
-Array = np.ndarray[Any, Any]
 
 _UNTESTED = 0.9  # how sure, where no label can be held out
 _GROWTH = 3

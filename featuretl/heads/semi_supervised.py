@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featuretl._core.parameters import check_int, parameter_error
+from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds
 from featuretl._learning.groups import read_groups
 from featuretl._learning.refit import forget
@@ -19,8 +20,6 @@ from featuretl._learning.rows import check_finite
 from featuretl._learning.targets import Targets, is_positive, read_matrix
 from featuretl.heads._some_labels import PredictsByProbe, folds_of_labels, read_some_targets
 from featuretl.heads.linear import LinearProbeClassifier
-
-Array = np.ndarray[Any, Any]
 
 # Similar neighbours count more: cosines to this power (Iscen et al. 2019).
 _POWER = 3

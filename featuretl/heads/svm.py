@@ -18,6 +18,7 @@ from featuretl._core.parameters import (
     parameter_error,
     random_generator,
 )
+from featuretl._core.types import Array
 from featuretl._learning.calibration import best_temperature, calibration_of
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.refit import forget
@@ -33,8 +34,6 @@ from featuretl._learning.targets import (
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads._solver.machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._solver.path import check_grid
-
-Array = np.ndarray[Any, Any]
 
 _MOST_EXACT_ROWS = 4000
 _N_COMPONENTS = 1000

@@ -19,13 +19,12 @@ from sklearn.utils.validation import (
 )
 
 from featuretl._core.parameters import check_estimator_parameter, check_int, check_option
+from featuretl._core.types import Array
 from featuretl._learning.groups import read_groups
 from featuretl._learning.refit import forget
 from featuretl._learning.targets import ScoreMixin, as_matrix, read_targets, read_weight
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
-
-Array = np.ndarray[Any, Any]
 
 POOLINGS = ("mean", "max", "mean+max")
 _DTYPES = (np.float32, np.float64)

@@ -19,14 +19,13 @@ from featuretl._core.parameters import (
     random_generator,
 )
 from featuretl._core.statistics import CONFIDENCE, interval_of_share
+from featuretl._core.types import Array
 from featuretl._learning.groups import copies_of, joined, read_groups
 from featuretl._learning.labels import one_label_each
 from featuretl._learning.rows import check_finite
 from featuretl._learning.targets import check_length
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
-
-Array = np.ndarray[Any, Any]
 
 _OWNER = "forecast_accuracy"
 _FEWEST, _FEWEST_GROUPS = 20, 5

@@ -13,12 +13,11 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from featuretl._core.parameters import check_int, check_option, parameter_error, random_generator
+from featuretl._core.types import Array
 from featuretl._learning.labels import one_label_each, some_labels
 from featuretl._learning.rows import check_finite
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
-
-Array = np.ndarray[Any, Any]
 
 STRATEGIES = ("auto", "typiclust", "uncertainty", "coreset", "random")
 

@@ -25,18 +25,17 @@ import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl.exceptions import ModelError
 from featuretl.store.format import fsync_folder
 
 FORMAT_VERSION = 1
 SUFFIX = ".featuretl"
 
-Array = np.ndarray[Any, Any]
 Tensors = Mapping[str, Array]
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from featuretl._core.types import Array
 from featuretl.exceptions import ModelError
 from featuretl.networks.layers import RBF, Affine, Nearness, Normalise, Votes, fused
 
-Array = np.ndarray[Any, Any]
 Layers = list[nn.Module]
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl.backbones.backbone import Backbone, load_spec
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.views import n_views
@@ -19,8 +19,6 @@ from featuretl.exceptions import ModelError
 from featuretl.images.inputs import read
 from featuretl.networks.heads import Head, head_of, tuned_head
 from featuretl.prediction.predict import check_takes_images, inner_of, task_models
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_int, parameter_error, random_generator
 from featuretl._core.statistics import standard_error
+from featuretl._core.types import Array
 from featuretl._learning.groups import copies_of, joined, read_groups
 from featuretl._learning.refit import forget
 from featuretl._learning.targets import as_matrix
 from featuretl.exceptions import InputError
 from featuretl.novelty.drift import Drift
-
-Array = np.ndarray[Any, Any]
 
 # More tell shares of 0.01 no better.
 _MOST_CALIBRATED = 10_000

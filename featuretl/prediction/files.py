@@ -31,6 +31,7 @@ from pyarrow import csv, parquet
 
 from featuretl._core.parameters import check_bool, check_int, parameter_error
 from featuretl._core.text import as_utf8, printable
+from featuretl._core.types import Array
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
 from featuretl.extraction.outputs import check_output, replace_file
 from featuretl.images.inputs import as_images, name_of, read
@@ -49,8 +50,6 @@ from featuretl.prediction.predict import (
     predict_batch,
     task_models,
 )
-
-Array = np.ndarray[Any, Any]
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 TAG_SEPARATOR = ";"

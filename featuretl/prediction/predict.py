@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 
 from featuretl._core.statistics import RESAMPLES
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl._learning.columns import in_column, read_column, table_of
 from featuretl._learning.groups import read_groups
 from featuretl._learning.labels import (
@@ -28,7 +29,6 @@ from featuretl.extraction.engine import Failure
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images, name_of
 
-Array = np.ndarray[Any, Any]
 # Called with the number of images that are done.
 Progress = Callable[[int], Any]
 

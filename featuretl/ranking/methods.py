@@ -11,12 +11,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils.validation import has_fit_parameter
 
+from featuretl._core.types import Array
 from featuretl._learning.rows import one_thread_pool
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
 from featuretl.ranking.scores import Estimate, estimate_log_me
-
-Array = np.ndarray[Any, Any]
 
 METHODS = ("probe", "knn", "logme")
 

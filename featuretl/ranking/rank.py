@@ -16,6 +16,7 @@ import pandas as pd
 
 from featuretl._core.parameters import check_int, check_option, parameter_error, random_generator
 from featuretl._core.statistics import CONFIDENCE, interval_of_share, margin, standard_error
+from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows
 from featuretl._learning.groups import equal_ones, joined, read_groups
 from featuretl._learning.targets import Targets
@@ -29,8 +30,6 @@ from featuretl.ranking.costs import Costs, costs_of
 from featuretl.ranking.methods import METHODS, Task, estimate
 from featuretl.ranking.scores import Estimate, read_labels
 from featuretl.store.store import EmbeddingStore, resolve_store
-
-Array = np.ndarray[Any, Any]
 
 _OWNER = "rank_backbones"
 _FEWEST_IMAGES = 100

@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featuretl._core.parameters import check_option
+from featuretl._core.types import Array
 from featuretl._learning.labels import all_labels, all_numbers, one_label_each
 from featuretl._learning.rows import check_finite
 from featuretl._learning.targets import check_length
 from featuretl.exceptions import InputError
-
-Array = np.ndarray[Any, Any]
 
 TASKS = ("auto", "classification", "regression")
 

@@ -12,6 +12,7 @@ from sklearn.manifold import TSNE
 
 from featuretl._core.parameters import import_pyplot
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl._learning.labels import some_labels
 from featuretl.exceptions import ImageError
 from featuretl.images.inputs import as_images, name_of, read
@@ -21,8 +22,6 @@ from featuretl.report.findings import (
     label_errors,
     near_duplicates,
 )
-
-Array = np.ndarray[Any, Any]
 
 # What is left of the embeddings before t-SNE; van der Maaten and Hinton (2008) took 30.
 _COMPONENTS = 50

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl.report.displays import map_of
 from featuretl.report.examination import Examination
 from featuretl.report.names import short_names
 from featuretl.report.thumbnails import thumbnails
-
-Array = np.ndarray[Any, Any]
 
 # t-SNE of more takes minutes, and dots lie on each other.
 MOST_ON_MAP = 5_000

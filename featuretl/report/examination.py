@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from featuretl._core.types import Array
 from featuretl._learning.metrics import metrics_report
 from featuretl.report.findings import (
     class_scores,
@@ -20,8 +21,6 @@ from featuretl.report.findings import (
 )
 from featuretl.report.probe import Curve, learning_curve, learning_curve_on
 from featuretl.report.subject import Subject
-
-Array = np.ndarray[Any, Any]
 
 # Every number is a little wrong.
 _RESIDUALS = 100

@@ -10,6 +10,7 @@ from sklearn.preprocessing import normalize
 
 from featuretl._core.parameters import check_share
 from featuretl._core.statistics import share_with_interval
+from featuretl._core.types import Array
 from featuretl._learning.groups import read_groups
 from featuretl._learning.labels import codes_of, one_label_each
 from featuretl._learning.metrics import classes_of
@@ -18,7 +19,6 @@ from featuretl.exceptions import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-Array = np.ndarray[Any, Any]
 
 # Of one image; more copies than these are in one set with it all the same.
 _NEIGHBOURS = 5

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLError
 from featuretl.report.examination import Examination
 from featuretl.report.names import short_names
 from featuretl.report.thumbnails import data_uri, thumbnails
-
-Array = np.ndarray[Any, Any]
 
 # Of each kind, on the page; the findings hold all.
 _SHOWN, _SHOWN_PAIRS = 24, 12

@@ -24,6 +24,7 @@ from featuretl._core.parameters import (
 )
 from featuretl._core.statistics import RESAMPLES
 from featuretl._core.text import as_utf8, printable
+from featuretl._core.types import Array
 from featuretl._learning.columns import in_column
 from featuretl._learning.groups import read_groups
 from featuretl.exceptions import FeatureTLError, StoreError
@@ -42,8 +43,6 @@ from featuretl.report.subject import (
     subject_of_embeddings,
     subject_of_model,
 )
-
-Array = np.ndarray[Any, Any]
 
 _OWNER = "write_report"
 _HERE = Path(__file__).parent

@@ -5,18 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import r2_score
 
+from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows
 from featuretl._learning.targets import Targets
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
-
-Array = np.ndarray[Any, Any]
 
 _OWNER = "write_report"
 _LADDER = [step * 10**power for power in range(6) for step in (1, 2, 5)]

@@ -12,12 +12,11 @@ from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, conf
 from sklearn.model_selection import LearningCurveDisplay
 
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl.models.card import Card
 from featuretl.report.examination import Examination
 from featuretl.report.figures import ACCENT, svg
 from featuretl.report.subject import Subject
-
-Array = np.ndarray[Any, Any]
 
 _TILES = {
     "accuracy": "accuracy",

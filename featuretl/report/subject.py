@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._core.types import Array
 from featuretl._learning.groups import copies_of, joined, read_groups
 from featuretl._learning.labels import all_numbers, one_label_each
 from featuretl.exceptions import InputError
@@ -23,8 +24,6 @@ from featuretl.prediction.predict import (
     known_labels,
 )
 from featuretl.report.probe import HeldOut, out_of_fold
-
-Array = np.ndarray[Any, Any]
 
 # From the sha256 of images (n,) to which of them were trained on (n,); None where it is not known.
 Seen = Callable[[Array], Array | None]

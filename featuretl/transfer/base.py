@@ -14,6 +14,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_bool, check_option, is_word, parameter_error
+from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds
 from featuretl._learning.refit import forget
 from featuretl.backbones.catalog import PACKAGED, packaged_file
@@ -22,8 +23,6 @@ from featuretl.transfer.decision import Outer, decision_of
 from featuretl.transfer.problem import Problem
 from featuretl.transfer.search import MANY, MANY_NUMBERS, Search, Trial
 from featuretl.transfer.tasks import Task
-
-Array = np.ndarray[Any, Any]
 
 # The folds of the outer score: many where fitting is cheap and images are few, one else.
 _FOLDS_OF_FEW, _FEW_IMAGES = 10, 300

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featuretl._core.statistics import gain_of, interval, interval_in_words
+from featuretl._core.types import Array
 from featuretl.transfer.search import FEWEST, MANY, MANY_NUMBERS, Trial
 from featuretl.transfer.tasks import Tags
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from featuretl.transfer.problem import Problem
     from featuretl.transfer.search import Search
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import has_fit_parameter
 
 from featuretl._core.parameters import random_generator
+from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows, judges
 from featuretl._learning.groups import copies_of, joined, read_groups
 from featuretl._learning.targets import Targets
@@ -22,8 +23,6 @@ from featuretl.extraction.extraction import extract
 from featuretl.images.inputs import as_images
 from featuretl.novelty.detector import NoveltyDetector
 from featuretl.transfer.tasks import Task
-
-Array = np.ndarray[Any, Any]
 
 _TIMED = 32
 # Many images need fewer epochs: on all of sign-digits, six reach 0.977 and twelve 0.980 of 399 images.

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from featuretl._core.statistics import Gain, gain_of
+from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.transfer.problem import Problem
 from featuretl.transfer.tasks import MOST_FOR_SVM
-
-Array = np.ndarray[Any, Any]
 
 # Images per class. Below the first, what is held out says nothing, and the probe is the better guess
 # (benchmarks/README.md, "chooser.py"); from the second on, more than a linear head may be worth its price.

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from sklearn.utils import Bunch
 
+from featuretl._core.types import Array
 from featuretl._learning.labels import all_labels, all_numbers, is_label_sets
 from featuretl._learning.targets import Targets, check_length, read_targets
 from featuretl.exceptions import InputError
@@ -20,8 +21,6 @@ from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.nearest_mean import NearestMeanClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
 from featuretl.heads.svm import SVMProbeClassifier
-
-Array = np.ndarray[Any, Any]
 
 # From this number of images on, an RBF machine is approximated, and slow to choose.
 MOST_FOR_SVM = 4000

@@ -14,12 +14,11 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
 from sklearn.utils import Bunch
 
+from featuretl._core.types import Array
 from featuretl._learning.losses import squared_hinge
 from featuretl._learning.rows import Rows
 from featuretl.heads._solver.path import fold_means, rank_of, search
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
-
-Array = np.ndarray[Any, Any]
 
 _MAX_ITER = 1000
 _EXACT_CS = (0.1, 1.0, 10.0, 100.0)

@@ -9,10 +9,9 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from featuretl._core.parameters import parameter_error
+from featuretl._core.types import Array
 from featuretl._learning.targets import is_positive
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
-
-Array = np.ndarray[Any, Any]
 
 COARSE = tuple(10.0**exponent for exponent in range(-5, 2))
 _FINE = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)

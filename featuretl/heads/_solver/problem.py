@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from featuretl._core.types import Array
 from featuretl._learning.rows import Rows, scale_of
 from featuretl.heads._solver.lbfgs import Solution, minimise
 
-Array = np.ndarray[Any, Any]
 Loss = Callable[[Array, Array], tuple[Array, Array]]
 
 _RANK = 256

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from featuretl._core.types import Array
 from featuretl._learning.rows import Rows, Workers, check_finite, scale_of
 from featuretl.heads._solver.lbfgs import Solution, minimise
 from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
-
-Array = np.ndarray[Any, Any]
 
 # Of a row's second derivatives, summed over the columns. A portion of a single class is no longer
 # uncertain once it is learnt, and the next one would make the head forget it.
