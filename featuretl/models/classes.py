@@ -30,6 +30,21 @@ _TUNED = {
     "n_blocks_": "int",
     "stopped_": "str",
 }
+# Of `Training`; earlier files hold them as parameters of the estimator.
+_SETTINGS = (
+    "average",
+    "batch_norm",
+    "decay_rate",
+    "head_epochs",
+    "layer_decay",
+    "optimizer",
+    "precision",
+    "schedule",
+    "unfrozen_rate",
+    "validation_fraction",
+    "warmup",
+    "weight_decay",
+)
 _CHOSEN = {
     **_IMAGES,
     "decision_": "Decision",
@@ -181,11 +196,14 @@ CLASSES: dict[str, Kept] = {
     "FineTuneClassifier": Kept(
         "featuretl.finetune.classifier",
         {**_TUNED, "classes_": "labels[c]", "_multilabel": "bool"},
-        former=("label_smoothing",),
+        former=("label_smoothing", *_SETTINGS),
     ),
     "FineTuneRegressor": Kept(
-        "featuretl.finetune.regressor", {**_TUNED, "_scaling": "plain", "_flat": "bool"}
+        "featuretl.finetune.regressor",
+        {**_TUNED, "_scaling": "plain", "_flat": "bool"},
+        former=_SETTINGS,
     ),
+    "Training": Kept("featuretl.finetune.training", dict.fromkeys(_SETTINGS, "plain")),
     "Tuned": Kept(
         "featuretl.finetune.network",
         {
