@@ -332,7 +332,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         owner = type(self).__name__
         if not is_word(self.C, "cv") and not is_positive(self.C):
             raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
-        check_grid(owner, self.Cs)
+        check_grid(owner, "Cs", self.Cs)
         check_folds(owner, self.cv)
         check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
         check_option(owner, "scaling", self.scaling, SCALINGS)

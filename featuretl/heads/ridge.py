@@ -19,6 +19,7 @@ from featuretl._learning.refit import forget
 from featuretl._learning.rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
 from featuretl._learning.targets import Targets, check_length, is_positive, read_matrix, read_weight
 from featuretl.exceptions import FeatureTLWarning
+from featuretl.heads._solver.path import check_grid
 
 _AUTO_ALPHAS = np.logspace(-6, 3, 28)
 _FOLDS_OF_GROUPS = 5
@@ -172,11 +173,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_option(owner, "scaling", self.scaling, SCALINGS)
         if not is_word(self.alpha, "loo") and not is_positive(self.alpha):
             raise parameter_error(owner, "alpha", "a number > 0 or 'loo'", self.alpha)
-        if isinstance(self.alphas, str) and self.alphas == "auto":
-            return
-        grid = np.asarray(self.alphas)
-        if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
-            raise parameter_error(owner, "alphas", "'auto' or numbers > 0", self.alphas)
+        check_grid(owner, "alphas", self.alphas)
 
     def _read_outputs(self, y: Any, n: int) -> tuple[Array, bool]:
         Y = all_numbers(type(self).__name__, y)

@@ -229,7 +229,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             raise parameter_error(owner, "gamma", "a number > 0, 'scale' or 'cv'", self.gamma)
         check_option(owner, "scaling", self.scaling, SCALINGS)
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
-        check_grid(owner, self.Cs)
+        check_grid(owner, "Cs", self.Cs)
         check_folds(owner, self.cv)
         check_bool(owner, "calibrate", self.calibrate)
         if not is_positive(self.tol):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from featuretl._core.parameters import parameter_error
+from featuretl._core.parameters import is_word, parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.targets import is_positive
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
@@ -76,13 +76,13 @@ def rank_of(scores: dict[str, Array], criterion: str) -> tuple[float, ...]:
     return means.pop(criterion), *means.values()
 
 
-def check_grid(owner: str, Cs: Any) -> None:
-    """Raise ParameterError unless `Cs` is "auto" or numbers > 0."""
-    if isinstance(Cs, str) and Cs == "auto":
+def check_grid(owner: str, name: str, grid: Any) -> None:
+    """Raise ParameterError unless `grid` is "auto" or numbers > 0."""
+    if is_word(grid, "auto"):
         return
-    grid = np.asarray(Cs)
-    if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
-        raise parameter_error(owner, "Cs", "'auto' or numbers > 0", Cs)
+    values = np.asarray(grid)
+    if values.ndim != 1 or not len(values) or not all(map(is_positive, values.tolist())):
+        raise parameter_error(owner, name, "'auto' or numbers > 0", grid)
 
 
 class _Walk:
