@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, softmax
-from sklearn.utils import Bunch
 
 from featuretl._core.types import Array
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
@@ -53,17 +52,6 @@ def best_temperature(logits: Array, target: Array, weight: Array, expected: floa
 
     shift = minimize_scalar(loss, bounds=(-5, 5), method="bounded").x
     return float(expected * np.exp(shift)) if loss(shift) <= loss(0.0) else expected
-
-
-def calibration_of(
-    temperature: float, target: Array, before: Array, after: Array, weight: Array
-) -> Bunch:
-    """Return what the heads report as `calibration_`, from probabilities before and after."""
-    return Bunch(
-        temperature=temperature,
-        error_before=expected_calibration_error(target, before, weight),
-        error_after=expected_calibration_error(target, after, weight),
-    )
 
 
 def expected_calibration_error(

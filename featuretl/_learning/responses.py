@@ -6,9 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn.utils import Bunch
 
 from featuretl._core.types import Array
-from featuretl._learning.calibration import probabilities
+from featuretl._learning.calibration import (
+    best_temperature,
+    expected_calibration_error,
+    probabilities,
+)
 from featuretl._learning.targets import ScoreMixin
 
 
@@ -74,6 +79,18 @@ class Responses(ScoreMixin):
 
     def _temperature(self) -> float:
         return 1.0
+
+    def _calibration(
+        self, logits: Array, codes: Array, weight: Array, judged: bool, expected: float = 1.0
+    ) -> Bunch:
+        """Return `calibration_` of held-out logits; of the `expected` temperature unless `judged`."""
+        target = codes[:, None] if self._is_binary(logits) else codes
+        best = best_temperature(logits, target, weight, expected) if judged else expected
+        before, after = (
+            expected_calibration_error(codes, self._probabilities(values), weight)
+            for values in (logits, logits / best)
+        )
+        return Bunch(temperature=best, error_before=before, error_after=after)
 
     def _is_binary(self, logits: Array) -> bool:
         return not self._multilabel and logits.shape[1] == 1

@@ -118,6 +118,14 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     return Targets(classes, codes)
 
 
+def one_class_each(estimator: Any, targets: Targets) -> Targets:
+    """Return `targets`; raises InputError if a row may have several labels."""
+    if targets.multilabel:
+        owner = type(estimator).__name__
+        raise InputError(f"{owner} needs one class per row; got multi-label y.")
+    return targets
+
+
 def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
     """Return the classes announced in the first `partial_fit`, and the codes of `y` among them.
 

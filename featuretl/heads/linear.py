@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_bool, check_int, check_option, is_word, parameter_error
 from featuretl._core.types import Array
-from featuretl._learning.calibration import best_temperature, calibration_of, log_loss_of_rows
+from featuretl._learning.calibration import log_loss_of_rows
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl._learning.refit import forget
@@ -107,10 +107,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         predictions before and after, `error_before` and `error_after`.
     n_iter_ : int
         Passes over X of the final fit.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names where X has any.
 
     See Also
     --------
@@ -180,9 +178,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self.max_iter = max_iter
         self.random_state = random_state
 
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
-    ) -> LinearProbeClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head.
 
         Parameters
@@ -196,11 +192,6 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             Weights >= 0 of the rows, also in the standardisation.
         groups : array-like of shape (n,), default=None
             Rows of one group are held out together when C or the temperature is chosen.
-
-        Returns
-        -------
-        LinearProbeClassifier
-            The fitted estimator.
 
         Raises
         ------
@@ -218,9 +209,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         return self._learn(X, targets, weight, in_loss, groups)
 
     @available_if(_is_streamable)
-    def partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
-    ) -> LinearProbeClassifier:
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Go on with more rows; those of earlier calls need not be kept.
 
         One pass over portions comes close to what `fit` makes of all rows at once: the loss of
@@ -240,11 +229,6 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             All classes that will come; the first call needs them.
         sample_weight : array-like of shape (n,), default=None
             Weights >= 0 of the rows, also in the standardisation.
-
-        Returns
-        -------
-        LinearProbeClassifier
-            The estimator.
 
         Raises
         ------
@@ -290,7 +274,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     def _learn(
         self, X: Array, targets: Targets, weight: Array, in_loss: Array, groups: Any = None
-    ) -> LinearProbeClassifier:
+    ) -> Self:
         """Fit to rows that weigh `weight` (n,) in the standardisation, `in_loss` (n, 1) in the loss."""
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
         target, columns, loss = _as_columns(targets)
@@ -305,9 +289,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             coef, intercept = everything.unscaled(solution.x)
         return self._set(solution, coef, intercept, rows.dtype)
 
-    def _set(
-        self, solution: Solution, coef: Array, intercept: Array, dtype: Any
-    ) -> LinearProbeClassifier:
+    def _set(self, solution: Solution, coef: Array, intercept: Array, dtype: Any) -> Self:
         if not solution.converged.all():
             message = f"{type(self).__name__} did not converge in max_iter={self.max_iter} passes."
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
@@ -346,13 +328,12 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         weight = folds.weight.mean(axis=1) * (folds.fold >= 0)
 
         def scores(logits: Array) -> dict[str, Array]:
-            loss = log_loss_of_rows(logits, folds.target)
-            right = self._is_right(logits, folds.target)
-            named = {"log_loss": -loss, "accuracy": right}
-            return {
-                name: fold_means(value, folds.fold, folds.n_folds, weight)
-                for name, value in named.items()
+            values = {
+                "log_loss": -log_loss_of_rows(logits, folds.target),
+                "accuracy": self._is_right(logits, folds.target),
             }
+            how = folds.fold, folds.n_folds, weight
+            return {name: fold_means(value, *how) for name, value in values.items()}
 
         Cs = self.Cs if self.C == "cv" and judged else [_UNTESTED_C if self.C == "cv" else self.C]
         tol = min(self.tol, _SEARCH_TOL)
@@ -361,13 +342,9 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             self.C_ = path.best
             self.path_ = Bunch(C=path.C, log_loss=-path.log_loss, accuracy=path.accuracy)
         if self.calibrate:
-            self.calibration_ = self._calibration(path.logits, folds.target, weight, judged)
-
-    def _calibration(self, logits: Array, target: Array, weight: Array, judged: bool) -> Bunch:
-        temperature = best_temperature(logits, target, weight) if judged else 1.0
-        codes = target if self._multinomial or self._multilabel else target[:, 0]
-        proba = (self._probabilities(logits), self._probabilities(logits / temperature))
-        return calibration_of(temperature, codes, *proba, weight)
+            is_flat = self._multinomial or self._multilabel
+            codes = folds.target if is_flat else folds.target[:, 0]
+            self.calibration_ = self._calibration(path.logits, codes, weight, judged)
 
     def _is_right(self, logits: Array, target: Array) -> Array:
         if self._multinomial:

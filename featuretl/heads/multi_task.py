@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
@@ -51,10 +51,8 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         A line for each task: its head, how its kind was known, and how many rows it learnt from.
     ranges_ : dict of str to (float, float)
         The least and the largest number of each regression in training.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names where X has any.
 
     See Also
     --------
@@ -86,7 +84,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
     def __init__(self, heads: Any = None) -> None:
         self.heads = heads
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> MultiTaskHead:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit a head for each task.
 
         Parameters
@@ -99,11 +97,6 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             Weights >= 0 of the rows, for the heads that take any.
         groups : array-like of shape (n,), default=None
             Rows of one group are held out together by the heads that hold any out.
-
-        Returns
-        -------
-        MultiTaskHead
-            The fitted estimator.
 
         Raises
         ------

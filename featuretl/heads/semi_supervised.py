@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -25,6 +25,7 @@ from featuretl._learning.targets import (
     Targets,
     check_length,
     is_positive,
+    one_class_each,
     read_matrix,
     read_targets,
 )
@@ -83,10 +84,8 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         was learnt, else by the head.
     decision_ : str
         What was learnt, and why: "spreading", "self-training" or "probe", and the accuracies on held-out labels.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names where X has any.
 
     See Also
     --------
@@ -145,7 +144,7 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         self.cv = cv
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any, groups: Any = None) -> SemiSupervisedProbeClassifier:
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Fit the head.
 
         Parameters
@@ -156,11 +155,6 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
             At least two classes. -1, None, NaN and "" stand for no label.
         groups : array-like of shape (n,), default=None
             Labelled rows of one group are held out together.
-
-        Returns
-        -------
-        SemiSupervisedProbeClassifier
-            The fitted estimator.
 
         Raises
         ------
@@ -196,9 +190,7 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         check_length(n, "y", len(is_known))
         if not is_known.any():
             raise InputError(f"y of {owner} must have labels; got none.")
-        targets = read_targets(self, labels, len(labels))
-        if targets.multilabel:
-            raise InputError(f"{owner} needs one class per row; got multi-label y.")
+        targets = one_class_each(self, read_targets(self, labels, len(labels)))
         self.classes_ = targets.classes
         codes = np.full(n, -1)
         codes[is_known] = targets.codes

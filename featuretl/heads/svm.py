@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -19,7 +19,6 @@ from featuretl._core.parameters import (
     random_generator,
 )
 from featuretl._core.types import Array
-from featuretl._learning.calibration import best_temperature, calibration_of
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
@@ -27,11 +26,12 @@ from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl._learning.targets import (
     is_positive,
     loss_weight,
+    one_class_each,
     read_matrix,
     read_targets,
     read_weight,
 )
-from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.machines import Exact, Linear, Nystrom, Task
 from featuretl.heads._solver.path import check_grid
 
@@ -97,10 +97,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     calibration_ : Bunch
         With ``calibrate=True``: `temperature`, and the expected calibration error of the held-out
         predictions before and after, `error_before` and `error_after`.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names where X has any.
 
     See Also
     --------
@@ -153,9 +151,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         self.tol = tol
         self.random_state = random_state
 
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
-    ) -> SVMProbeClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head.
 
         Parameters
@@ -168,11 +164,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             Weights >= 0 of the rows, also in the standardisation.
         groups : array-like of shape (n,), default=None
             Rows of one group are held out together when something is chosen by folds.
-
-        Returns
-        -------
-        SVMProbeClassifier
-            The fitted estimator.
 
         Raises
         ------
@@ -189,9 +180,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         self._check_parameters()
         forget(self)
         X = read_matrix(self, X)
-        targets = read_targets(self, y, len(X))
-        if targets.multilabel:
-            raise InputError("SVMProbeClassifier needs one class per row; got multi-label y.")
+        targets = one_class_each(self, read_targets(self, y, len(X)))
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight)[:, 0]
         self.classes_ = targets.classes
@@ -205,21 +194,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             self._choose_and_fit(task, judges(targets, fold))
         return self
 
-    @available_if(lambda self: self.calibrate)
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities (n, n_classes), rows summing to 1; needs ``calibrate=True``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray of float64, in [0, 1]
-            Softmax (or logistic function) of the decision values divided by the temperature.
-        """
-        return super().predict_proba(X)
+    predict_proba = available_if(lambda self: self.calibrate)(Responses.predict_proba)
+    """Return probabilities (n, n_classes), as `LinearProbeClassifier` does; needs ``calibrate=True``."""
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -274,12 +250,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             )
         if self.calibrate:
             logits, held_out = paths[best].logits, task.weight * (task.fold >= 0)
-            target = task.codes[:, None] if logits.shape[1] == 1 else task.codes
-            temperature = _EXPECTED_TEMPERATURE * _usual_margin(logits, held_out)
-            if judged:
-                temperature = best_temperature(logits, target, held_out, temperature)
-            proba = (self._probabilities(logits), self._probabilities(logits / temperature))
-            self.calibration_ = calibration_of(temperature, task.codes, *proba, held_out)
+            expected = _EXPECTED_TEMPERATURE * _usual_margin(logits, held_out)
+            self.calibration_ = self._calibration(logits, task.codes, held_out, judged, expected)
 
     def _machines(self, task: Task) -> list[Any]:
         if self.kernel == "linear":

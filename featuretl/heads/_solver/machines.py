@@ -17,7 +17,7 @@ from sklearn.utils import Bunch
 from featuretl._core.types import Array
 from featuretl._learning.losses import squared_hinge
 from featuretl._learning.rows import Rows
-from featuretl.heads._solver.path import fold_means, rank_of, search
+from featuretl.heads._solver.path import Path, fold_means, search
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
 
 _MAX_ITER = 1000
@@ -66,26 +66,24 @@ class Linear:
 
     def search(self, task: Task, Cs: Any) -> Bunch:
         """Search C."""
-        return self._search(task, task.rows, Cs)
+        rows = self._features(task.rows)
+        problem, spectrum = task.problem(rows, folds=True), Spectrum.of(rows)
+        return search(problem, spectrum, Cs, task.scores, "accuracy", self._tol, _MAX_ITER)
 
     def fit(self, task: Task, C: float) -> Linear:
-        """Fit all rows; `coef` (columns, d) and `intercept` (columns,) apply to raw rows."""
-        self.coef, self.intercept = self._fit(task, task.rows, C)
+        """Fit all rows; `coef` (columns, d) and `intercept` (columns,) apply to raw features."""
+        rows = self._features(task.rows)
+        problem, spectrum = task.problem(rows, folds=False), Spectrum.of(rows)
+        x = problem.solve(C, problem.start(), spectrum, self._tol, _MAX_ITER).x
+        self.coef, self.intercept = (part.astype(rows.dtype) for part in problem.unscaled(x))
         return self
 
     def values(self, X: Array) -> Array:
         """Return decision values of raw rows."""
         return X @ self.coef.T + self.intercept
 
-    def _search(self, task: Task, rows: Rows, Cs: Any) -> Bunch:
-        problem, spectrum = task.problem(rows, folds=True), Spectrum.of(rows)
-        return search(problem, spectrum, Cs, task.scores, "accuracy", self._tol, _MAX_ITER)
-
-    def _fit(self, task: Task, rows: Rows, C: float) -> tuple[Array, Array]:
-        problem, spectrum = task.problem(rows, folds=False), Spectrum.of(rows)
-        x = problem.solve(C, problem.start(), spectrum, self._tol, _MAX_ITER).x
-        coef, intercept = problem.unscaled(x)
-        return coef.astype(rows.dtype), intercept.astype(rows.dtype)
+    def _features(self, rows: Rows) -> Rows:
+        return rows
 
 
 class Nystrom(Linear):
@@ -95,22 +93,13 @@ class Nystrom(Linear):
         super().__init__(tol)
         self.gamma, self._n_components, self._seed = gamma, n_components, seed
 
-    def search(self, task: Task, Cs: Any) -> Bunch:
-        """Search C."""
-        return self._search(task, self._features(task.rows), Cs)
-
-    def fit(self, task: Task, C: float) -> Nystrom:
-        """Fit all rows."""
-        self.coef, self.intercept = self._fit(task, self._features(task.rows), C)
-        self._mean, self._scale = task.rows.mean_, task.rows.scale_
-        return self
-
     def values(self, X: Array) -> Array:
         """Return decision values of raw rows."""
         features = np.asarray(self._map.transform((X - self._mean) / self._scale))
-        return features.astype(self.coef.dtype) @ self.coef.T + self.intercept
+        return super().values(features.astype(self.coef.dtype))
 
     def _features(self, rows: Rows) -> Rows:
+        self._mean, self._scale = rows.mean_, rows.scale_
         size = min(self._n_components, rows.n)
         landmarks = rows.sample(size, np.random.default_rng(self._seed))[0]
         self._map = Nystroem(
@@ -133,14 +122,10 @@ class Exact:
         """Search C."""
         Z = task.rows.sample(task.rows.n, np.random.default_rng(0))[0]
         kernel = rbf_kernel(Z, gamma=self.gamma).astype(np.float64)
-        Cs = sorted(_EXACT_CS if isinstance(Cs, str) else Cs)
-        values = [self._held_out(task, kernel, C) for C in Cs]
-        scores = [task.scores(v) for v in values]
-        ranks = [rank_of(score, "accuracy") for score in scores]
-        best = ranks.index(max(ranks))
-        accuracy = np.array([score["accuracy"] for score in scores])
-        chosen = {"best": Cs[best], "logits": values[best], "rank": ranks[best]}
-        return Bunch(C=np.array(Cs), accuracy=accuracy, **chosen)
+        path = Path(task.scores, "accuracy")
+        for C in sorted(_EXACT_CS if isinstance(Cs, str) else Cs):
+            path.add(C, self._held_out(task, kernel, C))
+        return path.result()
 
     def fit(self, task: Task, C: float) -> Exact:
         """Fit all rows, and keep those that support the decision."""
