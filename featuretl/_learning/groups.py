@@ -21,15 +21,9 @@ from featuretl.exceptions import InputError
 def read_groups(owner: str, groups: Any, n: int) -> Array | None:
     """Return the number of the group of each row (n,), or None without groups.
 
-    Parameters
-    ----------
-    groups : array-like of shape (n,) or (n, 1), or None
-        List, array or column of pandas, polars or pyarrow, of any hashable values.
-
-    Raises
-    ------
-    InputError
-        If lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or empty text).
+    `groups` (n,) or (n, 1) is a list, array or column of pandas, polars or pyarrow, of any hashable
+    values. Raises InputError if lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or
+    empty text).
     """
     if groups is None:
         return None

@@ -93,10 +93,7 @@ def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     """Return the classes and codes of `y`: n labels, an (n, labels) indicator or n lists of labels.
 
-    Raises
-    ------
-    InputError
-        If `y` is missing, has a row without a label, is of another length, or has a single class.
+    Raises InputError if `y` is missing, has a row without a label, another length or a single class.
     """
     owner = type(estimator).__name__
     y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
@@ -129,10 +126,7 @@ def one_class_each(estimator: Any, targets: Targets) -> Targets:
 def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
     """Return the classes announced in the first `partial_fit`, and the codes of `y` among them.
 
-    Raises
-    ------
-    InputError
-        If there is no or another announcement, or `y` is of another length or kind, or not of it.
+    Raises InputError if there is no or another announcement, or `y` does not fit it.
     """
     owner, known = type(estimator).__name__, getattr(estimator, "classes_", None)
     if known is None and classes is None:

@@ -33,14 +33,10 @@ class Portion(NamedTuple):
 
 
 class Stream:
-    """What is left of the rows seen so far: (d + 1)^2 numbers, and twice those of the head.
+    """Statistics of the rows seen so far: (d + 1)^2 numbers, and twice those of the head.
 
-    Parameters
-    ----------
-    rows : Rows
-        The first portion, still to `take`; parameters refer to its mean and scale.
-    shape : (int, int)
-        Problems, and columns of one problem; see `LinearProblem`.
+    Parameters refer to the mean and the scale of `rows`, the first portion, still to `take`; `shape`
+    is the number of problems, and of columns of one problem.
     """
 
     def __init__(self, rows: Rows, shape: tuple[int, int]) -> None:
