@@ -33,8 +33,8 @@ class Responses(ScoreMixin):
 
         Parameters
         ----------
-        X : array-like of n rows, or sequence of n images
-            As in `fit`. Matrices are processed in blocks.
+        X : as for `fit`
+            n rows, or n images. Matrices are processed in blocks.
 
         Returns
         -------
@@ -49,8 +49,7 @@ class Responses(ScoreMixin):
 
         Parameters
         ----------
-        X : array-like of n rows, or sequence of n images
-            As in `fit`. Matrices are processed in blocks.
+        X : as for `decision_function`
 
         Returns
         -------
@@ -64,8 +63,7 @@ class Responses(ScoreMixin):
 
         Parameters
         ----------
-        X : array-like of n rows, or sequence of n images
-            As in `fit`. Matrices are processed in blocks.
+        X : as for `decision_function`
 
         Returns
         -------

@@ -95,15 +95,12 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
 
     Raises InputError if `y` is missing, has a row without a label, another length or a single class.
     """
-    owner = type(estimator).__name__
-    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
-    check_length(n, "y", len(y))
+    owner, y = type(estimator).__name__, _read_labels(estimator, y, n)
     if is_label_sets(y):
         binarizer = MultiLabelBinarizer().fit(y)
         if not len(binarizer.classes_):
             raise InputError(f"y of {owner} must hold labels; got empty lists only.")
         return Targets(np.asarray(binarizer.classes_), binarizer.transform(y))
-    y = _column_or_indicator(owner, y)
     if y.ndim == 2:
         return Targets(np.arange(y.shape[1]), y)
     classes, codes = np.unique(y, return_inverse=True)
@@ -141,11 +138,9 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
         )
     if len(found) < 2:
         raise InputError(f"{owner} needs at least 2 classes; got {found.tolist()}.")
-    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
-    check_length(n, "y", len(y))
+    y = _read_labels(estimator, y, n)
     if is_label_sets(y):
         return Targets(found, codes_of_sets(owner, y, found, unknown=NOT_ANNOUNCED))
-    y = _column_or_indicator(owner, y)
     if y.ndim == 1:
         return Targets(found, codes_of(owner, y, found, unknown=NOT_ANNOUNCED))
     if y.shape[1] != len(found):
@@ -161,8 +156,13 @@ def read_classes(owner: str, classes: Any) -> Array:
     return np.unique(all_labels(owner, classes, "classes"))
 
 
-def _column_or_indicator(owner: str, y: Array) -> Array:
-    """Return `y` as labels (n,), or as an indicator (n, labels), uint8."""
+def _read_labels(estimator: Any, y: Any, n: int) -> Array:
+    """Return `y` as labels (n,), sets of labels (n,), or an indicator (n, labels), uint8."""
+    owner = type(estimator).__name__
+    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
+    check_length(n, "y", len(y))
+    if is_label_sets(y):
+        return y
     try:
         kind = type_of_target(y, input_name="y", raise_unknown=True)
         check_classification_targets(y)

@@ -132,8 +132,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         check_is_fitted(self)
         views = by_view(self, X, self.n_views, reset=False)

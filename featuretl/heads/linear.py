@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import Any, Self
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
@@ -18,7 +17,7 @@ from featuretl._learning.calibration import log_loss_of_rows
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl._learning.refit import forget
-from featuretl._learning.responses import Responses
+from featuretl._learning.responses import Responses, chosen_codes
 from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl._learning.targets import (
     Targets,
@@ -210,25 +209,22 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     @available_if(_is_streamable)
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Go on with more rows; those of earlier calls need not be kept.
+        """Continue with more rows; those of earlier calls are not needed again.
 
-        One pass over portions comes close to what `fit` makes of all rows at once: the loss of
+        One pass over portions comes close to what `fit` makes of all rows together: the loss of
         earlier rows is kept as its expansion to second order, (d + 1)^2 numbers
         (`featuretl.heads._solver.stream`). Best are portions of at least as many rows as columns, of all
         classes: shuffled ones, as rows that come class by class cost points. ``C="cv"`` chooses C on
         the first one. There is no `partial_fit` with
-        ``calibrate=True`` or ``class_weight="balanced"``, which need all rows at once.
+        ``calibrate=True`` or ``class_weight="balanced"``, which need all rows together.
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite.
-        y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
+        X, sample_weight : as for `fit`
+        y : as for `fit`
             Classes, or labels, among `classes`.
         classes : array-like of shape (n_classes,), default=None
             All classes that will come; the first call needs them.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, also in the standardisation.
 
         Raises
         ------
@@ -245,8 +241,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self._check_parameters()
         if hasattr(self, "classes_") and not hasattr(self, "_stream"):
             message = (
-                f"partial_fit of {type(self).__name__} begins anew: fit and model files keep nothing "
-                "of the rows to go on with."
+                f"partial_fit of {type(self).__name__} starts from scratch: fit and model files keep "
+                "nothing of the rows to continue with."
             )
             warnings.warn(message, FeatureTLWarning, stacklevel=2)
         first = not hasattr(self, "_stream")
@@ -283,7 +279,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             rows = Rows(X, weight, workers, self.scaling)
             spectrum = Spectrum.of(rows)
             self._choose(rows, spectrum, targets, in_loss, groups)
-            everything = LinearProblem(rows, target, loss, columns, in_loss, np.full(len(X), -1), 1)
+            everything = LinearProblem(rows, target, loss, columns, in_loss)
             start = everything.start_from_sample(float(self.C_), spectrum, self.tol, self.max_iter)
             solution = everything.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
             coef, intercept = everything.unscaled(solution.x)
@@ -300,15 +296,34 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     def _choose(
         self, rows: Rows, spectrum: Spectrum, targets: Targets, in_loss: Array, groups: Any
     ) -> None:
-        """Set `C_`; if asked for, choose it and the temperature on folds of the rows."""
+        """Set `C_`, and `path_` and `calibration_` by folds where asked, or defaults if none judges."""
         self.C_ = self.C
         if self.C != "cv" and not self.calibrate:
             return
-        target, columns, loss = _as_columns(targets)
+        codes, (target, columns, loss) = targets.codes, _as_columns(targets)
         how = (type(self).__name__, targets, groups, self.cv, self.random_state)
         fold, n_folds = folds_to_choose_by(*how, rows.source, in_loss.max(axis=1))
         folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
-        self._cross_validate(folds, spectrum, judges(targets, fold))
+        weight, judged = in_loss.mean(axis=1) * (fold >= 0), judges(targets, fold)
+
+        def scores(logits: Array) -> dict[str, Array]:
+            several = targets.multilabel
+            right = (
+                ((logits > 0) == codes).mean(axis=1) if several else chosen_codes(logits) == codes
+            )
+            values = {"log_loss": -log_loss_of_rows(logits, target), "accuracy": right}
+            return {
+                name: fold_means(value, fold, n_folds, weight) for name, value in values.items()
+            }
+
+        Cs = self.Cs if self.C == "cv" and judged else [_UNTESTED_C if self.C == "cv" else self.C]
+        tol = min(self.tol, _SEARCH_TOL)
+        path = search(folds, spectrum, Cs, scores, self.scoring, tol, self.max_iter)
+        if self.C == "cv":
+            self.C_ = path.best
+            self.path_ = Bunch(C=path.C, log_loss=-path.log_loss, accuracy=path.accuracy)
+        if self.calibrate:
+            self.calibration_ = self._calibration(path.logits, codes, weight, judged)
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -322,34 +337,6 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         if not is_positive(self.tol):
             raise parameter_error(owner, "tol", "a number > 0", self.tol)
         check_int(owner, "max_iter", self.max_iter, 1)
-
-    def _cross_validate(self, folds: LinearProblem, spectrum: Spectrum, judged: bool) -> None:
-        """Set `path_`, `C_` and `calibration_`, as asked; by default values if nothing is `judged`."""
-        weight = folds.weight.mean(axis=1) * (folds.fold >= 0)
-
-        def scores(logits: Array) -> dict[str, Array]:
-            values = {
-                "log_loss": -log_loss_of_rows(logits, folds.target),
-                "accuracy": self._is_right(logits, folds.target),
-            }
-            how = folds.fold, folds.n_folds, weight
-            return {name: fold_means(value, *how) for name, value in values.items()}
-
-        Cs = self.Cs if self.C == "cv" and judged else [_UNTESTED_C if self.C == "cv" else self.C]
-        tol = min(self.tol, _SEARCH_TOL)
-        path = search(folds, spectrum, Cs, scores, self.scoring, tol, self.max_iter)
-        if self.C == "cv":
-            self.C_ = path.best
-            self.path_ = Bunch(C=path.C, log_loss=-path.log_loss, accuracy=path.accuracy)
-        if self.calibrate:
-            is_flat = self._multinomial or self._multilabel
-            codes = folds.target if is_flat else folds.target[:, 0]
-            self.calibration_ = self._calibration(path.logits, codes, weight, judged)
-
-    def _is_right(self, logits: Array, target: Array) -> Array:
-        if self._multinomial:
-            return logits.argmax(axis=1) == target
-        return ((logits > 0) == target).mean(axis=1)
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self)

@@ -98,14 +98,11 @@ class NearestMeanClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite.
+        X, sample_weight : as for `fit`
         y : array-like of shape (n,)
             Classes among `classes`.
         classes : array-like of shape (n_classes,), default=None
             All classes that will come; the first call needs them, unless `fit` was called.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows.
 
         Raises
         ------

@@ -83,8 +83,7 @@ class ViewPooling(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         check_is_fitted(self)
         views = by_view(self, X, self.n_views, reset=False)
@@ -212,8 +211,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         return self._averaged("predict_proba", X)
 
@@ -223,8 +221,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         return self._averaged("decision_function", X)
 
@@ -233,8 +230,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         check_is_fitted(self)
         has_probabilities = hasattr(self.estimator_, "predict_proba")

@@ -16,6 +16,7 @@ from sklearn.utils import Bunch
 
 from featuretl._core.types import Array
 from featuretl._learning.losses import squared_hinge
+from featuretl._learning.responses import chosen_codes
 from featuretl._learning.rows import Rows
 from featuretl.heads._solver.path import Path, fold_means, search
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
@@ -39,7 +40,7 @@ class Task(NamedTuple):
 
         Where accuracies are equal, a machine that always says the same counts less.
         """
-        chosen = values[:, 0] > 0 if values.shape[1] == 1 else values.argmax(axis=1)
+        chosen = chosen_codes(values)
         weight = self.weight * (self.fold >= 0)
         accuracy = fold_means(chosen == self.codes, self.fold, self.n_folds, weight)
         varies = len(np.unique(chosen[weight > 0])) > 1
@@ -52,7 +53,7 @@ class Task(NamedTuple):
             target = (target == np.arange(self.n_classes)).astype(np.uint8)
         columns = target.shape[1]
         weight = np.broadcast_to(self.weight[:, None], target.shape)
-        where = (self.fold, self.n_folds) if folds else (np.full_like(self.fold, -1), 1)
+        where = (self.fold, self.n_folds) if folds else ()
         return LinearProblem(rows, target, squared_hinge, columns, weight, *where)
 
 
