@@ -18,24 +18,9 @@ class Learner:
     """A probe of the rows that have a label, which adds its own predictions to them.
 
     Rows that a fold holds out are to its learner what rows without a label are to the learner of all
-    labels, so that the threshold holds for both, round after round.
-
-    Parameters
-    ----------
-    C : float > 0
-    X : ndarray of shape (n, d)
-    codes : ndarray of shape (n,), int
-        Classes from 0 on; -1 for no label.
-    n_classes : int
-
-    Attributes
-    ----------
-    codes : ndarray of shape (n,), int
-        What it was given.
-    added : ndarray of shape (n,), bool
-        Rows that it learnt by its own predictions.
-    probe : LinearProbeClassifier
-    proba : ndarray of shape (n, n_classes)
+    labels, so that the threshold holds for both, round after round. `codes` (n,) are classes from 0 on,
+    or -1 for no label; `added` (n,) are the rows that it learnt by its own predictions; `proba`
+    (n, n_classes) are the predictions of its `probe`.
     """
 
     def __init__(self, C: float, X: Array, codes: Array, n_classes: int) -> None:

@@ -119,23 +119,18 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             given["sample_weight"] = read_weight(self, sample_weight, len(X))
         if groups is not None:
             given["groups"] = read_groups(owner, groups, len(X))
-        self.estimators_ = []
+        self.tasks_ = {name: column.kind for name, column in columns.items()}
+        self.estimators_, self.ranges_, lines = [], {}, []
         for name, column in columns.items():
             head = clone(by_hand[name]) if name in by_hand else _automatic(column)
             with in_column(name):
                 self.estimators_.append(_fitted(head, X, column, given))
-        self.tasks_ = {name: column.kind for name, column in columns.items()}
-        self.ranges_ = {
-            name: (float(column.y.min()), float(column.y.max()))
-            for name, column in columns.items()
-            if column.kind == "regression"
-        }
-        lines = zip(columns.items(), self.estimators_, strict=True)
-        self.decision_ = "\n".join(
-            f"{printable(name)}: {type(head).__name__} on {len(column.rows):,} of {len(X):,} rows "
-            f"({'as given' if name in by_hand else column.why})."
-            for (name, column), head in lines
-        )
+            if column.kind == "regression":
+                self.ranges_[name] = float(column.y.min()), float(column.y.max())
+            why = "as given" if name in by_hand else column.why
+            rows = f"{len(column.rows):,} of {len(X):,} rows"
+            lines.append(f"{printable(name)}: {type(head).__name__} on {rows} ({why}).")
+        self.decision_ = "\n".join(lines)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -143,8 +138,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite.
+        X : as for `fit`
 
         Returns
         -------
@@ -165,8 +159,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite.
+        X : as for `fit`
 
         Returns
         -------
@@ -189,8 +182,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Embeddings.
+        X : as for `fit`
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             The truth; each task is scored on the rows that have its label.
 

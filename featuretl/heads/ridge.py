@@ -148,8 +148,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
+        X : as for `fit`
+            Processed in blocks.
 
         Returns
         -------

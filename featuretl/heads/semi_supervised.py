@@ -220,10 +220,9 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         if method == "self-training":
             for threshold in thresholds:
                 learner.learn_more(threshold)
-            self.decision_ += (
-                f" {learner.added.sum():,} of {(codes < 0).sum():,} rows without a label were added, "
-                f"with a probability of at least {thresholds[-1]:.2f}."
-            )
+            count, least = f"{learner.added.sum():,} of {(codes < 0).sum():,}", thresholds[-1]
+            how = f", with a probability of at least {least:.2f}" if np.isfinite(least) else ""
+            self.decision_ += f" {count} rows without a label were added{how}."
         self.probe_ = learner.probe
         return learner.found
 

@@ -52,7 +52,7 @@ def test_sign_digits_with_the_averages_of_block_10(signs):
     X, y, groups = signs
     assert X.shape[1] == 1392
     linear = LinearProbeClassifier("cv", random_state=0)
-    assert grouped_accuracy(linear, X, y, groups) >= 0.945
+    assert grouped_accuracy(linear, X, y, groups) >= 0.94
 
 
 def test_hymenoptera(shared_data, shared_cache):
