@@ -23,7 +23,7 @@ from sklearn.model_selection import (
 
 from featuretl._core.parameters import check_int, parameter_error, random_generator
 from featuretl._core.types import Array
-from featuretl._learning.groups import copies_of, group_names, joined, read_groups, taken
+from featuretl._learning.groups import copies_of, group_names, joined, read_groups, subset
 from featuretl._learning.targets import Targets
 from featuretl.exceptions import FeatureTLWarning, InputError
 
@@ -61,7 +61,7 @@ def fold_of_rows(
     kept = Targets(targets.classes, targets.codes[rows])
     if isinstance(cv, numbers.Integral):
         copies = None if X is None else copies_of(X)
-        together = taken(group, rows), taken(copies, rows)
+        together = subset(group, rows), subset(copies, rows)
         found, said = _folds_of_units(owner, kept, together, int(cv), random_state)
     else:
         splits = _splits(owner, cv, targets, groups)

@@ -88,6 +88,6 @@ def joined(groups: Array | None, contents: Array | None) -> Array | None:
     return np.unique(unit, return_inverse=True)[1]
 
 
-def taken(codes: Array | None, rows: Array) -> Array | None:
+def subset(codes: Array | None, rows: Array) -> Array | None:
     """Return the codes of `rows`, None of None."""
     return None if codes is None else codes[rows]

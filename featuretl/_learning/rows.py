@@ -100,10 +100,10 @@ class Rows:
         chosen = np.arange(self.n)
         if self.n > size:
             chosen = np.sort(rng.choice(self.n, size, replace=False))
-        taken = self.taken(chosen)
-        return taken.source, taken.weight
+        rows = self.subset(chosen)
+        return rows.source, rows.weight
 
-    def taken(self, chosen: Array) -> Rows:
+    def subset(self, chosen: Array) -> Rows:
         """Return the standardised rows at `chosen` (k,) with their weights and these threads."""
         rows = self._standardise(self.source[chosen]) if self._copy is None else self._copy[chosen]
         return Rows(rows, self.weight[chosen], self._workers, scaling=None)

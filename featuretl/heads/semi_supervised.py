@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from featuretl._core.parameters import check_int, check_option, parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows, judges
-from featuretl._learning.groups import read_groups, taken
+from featuretl._learning.groups import read_groups, subset
 from featuretl._learning.labels import some_labels
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
@@ -230,7 +230,7 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         """Return `codes` without the labels of each fold in turn; none where no fold can judge."""
         known = np.flatnonzero(codes >= 0)
         targets = Targets(self.classes_, codes[known])
-        how = (type(self).__name__, targets, taken(groups, known), self.cv, self.random_state)
+        how = (type(self).__name__, targets, subset(groups, known), self.cv, self.random_state)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FeatureTLWarning)  # few labels are what this is for
             try:

@@ -32,7 +32,7 @@ from featuretl._learning.targets import (
     read_weight,
 )
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.heads._solver.machines import Exact, Linear, Nystrom, Task
+from featuretl.heads._solver.machines import Exact, Linear, Nystrom, TrainingSet
 from featuretl.heads._solver.path import check_grid
 
 _MOST_EXACT_ROWS = 4000
@@ -190,8 +190,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             fold, n_folds = folds_to_choose_by(*how, X, in_loss)
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            task = Task(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
-            self._choose_and_fit(task, judges(targets, fold))
+            data = TrainingSet(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
+            self._choose_and_fit(data, judges(targets, fold))
         return self
 
     predict_proba = available_if(lambda self: self.calibrate)(Responses.predict_proba)
@@ -214,31 +214,31 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     def _needs_folds(self) -> bool:
         return self.C == "cv" or self.calibrate or (self.kernel == "rbf" and self.gamma == "cv")
 
-    def _choose_and_fit(self, task: Task, judged: bool) -> None:
+    def _choose_and_fit(self, data: TrainingSet, judged: bool) -> None:
         """Search machines on the folds where asked, if these can judge; fit the best on all rows."""
-        self.approximated_ = self._is_approximated(task.rows.n)
+        self.approximated_ = self._is_approximated(data.rows.n)
         Cs = self.Cs if self.C == "cv" else [self.C]
-        machines = self._machines(task)
+        machines = self._machines(data)
         if not judged:
             Cs = [_UNTESTED_C[self.kernel]] if self.C == "cv" else Cs
             machines = machines[-1:]
         best = 0
         if self._needs_folds():
-            paths = [machine.search(task, Cs) for machine in machines]
+            paths = [machine.search(data, Cs) for machine in machines]
             ranks = [path.rank for path in paths]
             best = ranks.index(max(ranks))
             self.C_ = paths[best].best
-            self._report(task, machines, paths, best, judged)
+            self._report(data, machines, paths, best, judged)
         else:
             self.C_ = self.C
-        self._machine = machines[best].fit(task, self.C_)
+        self._machine = machines[best].fit(data, self.C_)
         if self.kernel == "linear":
             self.coef_, self.intercept_ = self._machine.coef, self._machine.intercept
         else:
             self.gamma_ = self._machine.gamma
 
     def _report(
-        self, task: Task, machines: list[Any], paths: list[Bunch], best: int, judged: bool
+        self, data: TrainingSet, machines: list[Any], paths: list[Bunch], best: int, judged: bool
     ) -> None:
         """Set `path_` and `calibration_`, as asked."""
         if self.C == "cv" or len(paths) > 1:
@@ -249,14 +249,14 @@ class SVMProbeClassifier(Responses, BaseEstimator):
                 accuracy=np.concatenate([path.accuracy for path in paths]),
             )
         if self.calibrate:
-            logits, held_out = paths[best].logits, task.weight * (task.fold >= 0)
+            logits, held_out = paths[best].logits, data.weight * (data.fold >= 0)
             expected = _EXPECTED_TEMPERATURE * _usual_margin(logits, held_out)
-            self.calibration_ = self._calibration(logits, task.codes, held_out, judged, expected)
+            self.calibration_ = self._calibration(logits, data.codes, held_out, judged, expected)
 
-    def _machines(self, task: Task) -> list[Any]:
+    def _machines(self, data: TrainingSet) -> list[Any]:
         if self.kernel == "linear":
             return [Linear(self.tol)]
-        d = task.rows.d
+        d = data.rows.d
         if not isinstance(self.gamma, str):
             gammas = [float(self.gamma)]
         else:

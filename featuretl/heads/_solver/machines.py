@@ -1,6 +1,6 @@
 """The three machines behind SVMProbeClassifier: each can search C on folds, fit, and decide.
 
-`search(task, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(task, C)` returns the
+`search(data, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(data, C)` returns the
 machine, fitted on all rows; `values(X)` maps a block of raw rows to decision values (r, columns).
 """
 
@@ -25,7 +25,7 @@ _MAX_ITER = 1000
 _EXACT_CS = (0.1, 1.0, 10.0, 100.0)
 
 
-class Task(NamedTuple):
+class TrainingSet(NamedTuple):
     """Rows, class numbers (n,), loss weights (n,), and the fold (n,) that holds each row out."""
 
     rows: Rows
@@ -65,16 +65,16 @@ class Linear:
     def __init__(self, tol: float) -> None:
         self._tol = tol
 
-    def search(self, task: Task, Cs: Any) -> Bunch:
+    def search(self, data: TrainingSet, Cs: Any) -> Bunch:
         """Search C."""
-        rows = self._features(task.rows)
-        problem, spectrum = task.problem(rows, folds=True), Spectrum.of(rows)
-        return search(problem, spectrum, Cs, task.scores, "accuracy", self._tol, _MAX_ITER)
+        rows = self._features(data.rows)
+        problem, spectrum = data.problem(rows, folds=True), Spectrum.of(rows)
+        return search(problem, spectrum, Cs, data.scores, "accuracy", self._tol, _MAX_ITER)
 
-    def fit(self, task: Task, C: float) -> Linear:
+    def fit(self, data: TrainingSet, C: float) -> Linear:
         """Fit all rows; `coef` (columns, d) and `intercept` (columns,) apply to raw features."""
-        rows = self._features(task.rows)
-        problem, spectrum = task.problem(rows, folds=False), Spectrum.of(rows)
+        rows = self._features(data.rows)
+        problem, spectrum = data.problem(rows, folds=False), Spectrum.of(rows)
         x = problem.solve(C, problem.start(), spectrum, self._tol, _MAX_ITER).x
         self.coef, self.intercept = (part.astype(rows.dtype) for part in problem.unscaled(x))
         return self
@@ -119,22 +119,22 @@ class Exact:
     def __init__(self, tol: float, gamma: float) -> None:
         self._tol, self.gamma = tol, gamma
 
-    def search(self, task: Task, Cs: Any) -> Bunch:
+    def search(self, data: TrainingSet, Cs: Any) -> Bunch:
         """Search C."""
-        Z = task.rows.sample(task.rows.n, np.random.default_rng(0))[0]
+        Z = data.rows.sample(data.rows.n, np.random.default_rng(0))[0]
         kernel = rbf_kernel(Z, gamma=self.gamma).astype(np.float64)
-        path = Path(task.scores, "accuracy")
+        path = Path(data.scores, "accuracy")
         for C in sorted(_EXACT_CS if isinstance(Cs, str) else Cs):
-            path.add(C, self._held_out(task, kernel, C))
+            path.add(C, self._held_out(data, kernel, C))
         return path.result()
 
-    def fit(self, task: Task, C: float) -> Exact:
+    def fit(self, data: TrainingSet, C: float) -> Exact:
         """Fit all rows, and keep those that support the decision."""
         # libsvm drops rows of weight 0, and then numbers its support vectors without them.
-        weighed = np.flatnonzero(task.weight > 0)
-        Z = task.rows.sample(task.rows.n, np.random.default_rng(0))[0][weighed]
-        self._svc = self._fitted(task, rbf_kernel(Z, gamma=self.gamma), C, weighed)
-        self._rows, self._mean, self._scale = Z, task.rows.mean_, task.rows.scale_
+        weighed = np.flatnonzero(data.weight > 0)
+        Z = data.rows.sample(data.rows.n, np.random.default_rng(0))[0][weighed]
+        self._svc = self._fitted(data, rbf_kernel(Z, gamma=self.gamma), C, weighed)
+        self._rows, self._mean, self._scale = Z, data.rows.mean_, data.rows.scale_
         return self
 
     def values(self, X: Array) -> Array:
@@ -142,14 +142,14 @@ class Exact:
         kernel = rbf_kernel((X - self._mean) / self._scale, self._rows, gamma=self.gamma)
         return self._svc.decision_function(kernel).reshape(len(X), -1)
 
-    def _held_out(self, task: Task, kernel: Array, C: float) -> Array:
-        columns = 1 if task.n_classes == 2 else task.n_classes
+    def _held_out(self, data: TrainingSet, kernel: Array, C: float) -> Array:
+        columns = 1 if data.n_classes == 2 else data.n_classes
         # A class that a fold cannot learn must never win there.
         values = np.full((len(kernel), columns), -np.inf if columns > 1 else 0.0)
-        for number in range(task.n_folds):
-            train = np.flatnonzero((task.fold != number) & (task.weight > 0))
-            test = np.flatnonzero(task.fold == number)
-            svc = self._fitted(task, kernel[np.ix_(train, train)], C, train)
+        for number in range(data.n_folds):
+            train = np.flatnonzero((data.fold != number) & (data.weight > 0))
+            test = np.flatnonzero(data.fold == number)
+            svc = self._fitted(data, kernel[np.ix_(train, train)], C, train)
             decided = svc.decision_function(kernel[np.ix_(test, train)]).reshape(len(test), -1)
             if columns == 1:
                 values[test] = decided
@@ -159,6 +159,6 @@ class Exact:
                 values[np.ix_(test, svc.classes_)] = decided
         return np.maximum(values, -1e6)
 
-    def _fitted(self, task: Task, kernel: Array, C: float, rows: Array) -> SVC:
+    def _fitted(self, data: TrainingSet, kernel: Array, C: float, rows: Array) -> SVC:
         svc = SVC(C=C, kernel="precomputed", tol=10 * self._tol)
-        return svc.fit(kernel, task.codes[rows], sample_weight=task.weight[rows])
+        return svc.fit(kernel, data.codes[rows], sample_weight=data.weight[rows])

@@ -108,7 +108,7 @@ class LinearProblem:
             return self.start()
         chosen = np.sort(np.random.default_rng(0).choice(self.rows.n, size, replace=False))
         sample = LinearProblem(
-            self.rows.taken(chosen),
+            self.rows.subset(chosen),
             self.target[chosen],
             self._loss,
             self.n_columns,
