@@ -99,7 +99,8 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     Self-training adds a prediction if it is at least as probable as held-out predictions of which 0.9
     are right, measured again in each round. This threshold is a heuristic, not a guarantee: few
     held-out labels tell little, and of what was added on sign-digits, 0.76, 0.81 and 0.92 were right with 2, 5
-    and 10 labels per class. Gains and losses are in ``benchmarks/README.md``; what else was tried, such as
+    and 10 labels per class. Self-training, and so "auto", trains up to six probes for each fold and for all labels,
+    spreading a single one. Gains and losses are in ``benchmarks/README.md``; what else was tried, such as
     scikit-learn's `LabelSpreading`, whose graph is not symmetric, is in
     ``benchmarks/labelling.py unlabelled``.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -172,6 +174,13 @@ def test_a_model_file_predicts_the_same_bits(digits, tmp_path):
     loaded = load_model(tmp_path / "head.featuretl")
     np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
     assert loaded.decision_ == head.decision_
+
+
+def test_a_file_of_the_former_self_training_class_is_one_of_this_head():
+    path = Path(__file__).parents[1] / "formats/files/v1/models/self-training.featuretl"
+    head = load_model(path)
+    assert type(head) is SemiSupervisedProbeClassifier
+    assert head.method == "self-training"
 
 
 @pytest.mark.parametrize(
