@@ -117,14 +117,10 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     Notes
     -----
-    Embeddings are few, dense, correlated columns, often many rows. A full-batch quasi-Newton
-    method then wins, and four things make it fast: preconditioning by the Gram matrix of the
-    standardised features, which removes most of the ill-conditioning that correlated features
-    cause; one thread pool (numpy's and scipy's BLAS pools otherwise spin against each other);
-    all folds in one pass over X, as one wide matrix product in which the held-out rows weigh
-    nothing; and starting each C from the solution of the one before, a single fit of many rows
-    from that of every 16th. A fold is standardised by
-    its own training rows, so nothing leaks into its score.
+    The solver is full-batch L-BFGS, preconditioned by the Gram matrix of the standardised features,
+    on one thread pool and on all folds in one pass over X; each C starts from the solution of the one
+    before, a single fit of many rows from that of every 16th. A fold is standardised by its own
+    training rows, so nothing leaks into its score.
 
     X is copied once at most; a memory map (or float16) whose float32 copy exceeds 1 GiB is read
     and standardised in blocks instead, once for each evaluation of the objective and its gradient.
