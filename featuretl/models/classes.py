@@ -6,6 +6,8 @@ they are plain values, and checked by their owners when they are used.
 
 from __future__ import annotations
 
+from typing import Any
+
 from featuretl.models.checks import (
     check_attention,
     check_novelty,
@@ -128,25 +130,16 @@ CLASSES: dict[str, Kept] = {
             "center_": "float[d]",
         },
     ),
-    "SelfTrainingProbeClassifier": Kept(
-        "featuretl.heads.self_training",
-        {
-            **COLUMNS,
-            "classes_": "labels[c]",
-            "probe_": "LinearProbeClassifier",
-            "threshold_": "float",
-        },
-        left_out=("taken_",),
-    ),
     "SemiSupervisedProbeClassifier": Kept(
         "featuretl.heads.semi_supervised",
         {
             **COLUMNS,
             "classes_": "labels[c]",
             "probe_": "LinearProbeClassifier",
-            "decision_": "str",
+            "decision_?": "str",
         },
         left_out=("transduction_",),
+        former=("precision", "rounds", "threshold_"),
     ),
     "SVMProbeClassifier": Kept(
         "featuretl.heads.svm",
@@ -284,6 +277,11 @@ CLASSES: dict[str, Kept] = {
         },
     ),
     **STEPS,
+}
+
+# What a class of earlier versions is now, and the parameters that make it the same.
+FORMER: dict[str, tuple[str, dict[str, Any]]] = {
+    "SelfTrainingProbeClassifier": ("SemiSupervisedProbeClassifier", {"method": "self-training"}),
 }
 
 INSTEAD = (

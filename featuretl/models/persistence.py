@@ -14,7 +14,7 @@ from featuretl._core.text import printable
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of
-from featuretl.models.classes import CLASSES, INSTEAD
+from featuretl.models.classes import CLASSES, FORMER, INSTEAD
 from featuretl.models.format import (
     Tensors,
     check_target,
@@ -221,6 +221,9 @@ class _Maker:
 
     def make(self, name: str, state: dict[str, Any]) -> Any:
         """Return an object of an allowed class; its constructor is not called."""
+        if name in FORMER:
+            name, own = FORMER[name]
+            state = own | state
         if name not in CLASSES:
             raise ValueError(f"it names the class {name!r}, which is not allowed")
         kept = CLASSES[name]

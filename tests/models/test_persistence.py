@@ -39,7 +39,6 @@ from featuretl import (
 from featuretl.backbones.backbone import load_backbone
 from featuretl.exceptions import FeatureTLWarning, ModelError
 from featuretl.finetune import Training
-from featuretl.heads import SelfTrainingProbeClassifier
 from featuretl.models.card import data_of
 from featuretl.models.persistence import model_digest
 
@@ -66,7 +65,7 @@ def through_file(model, tmp_path):
 HEADS = {
     "linear": LinearProbeClassifier("cv", calibrate=True, random_state=0),
     "nearest mean": NearestMeanClassifier(),
-    "self-training probe": SelfTrainingProbeClassifier(),
+    "self-training probe": SemiSupervisedProbeClassifier(method="self-training"),
     "semi-supervised": SemiSupervisedProbeClassifier(),
     "svm": SVMProbeClassifier(),
     "rbf svm": SVMProbeClassifier(kernel="rbf"),
