@@ -17,9 +17,10 @@ from featuretl import FineTuneClassifier, TransferClassifier, list_backbones
 from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
 from featuretl.finetune.loop import Trainer
 from featuretl.transfer import search
-from featuretl.transfer.problem import Problem
+from featuretl.transfer.decision import verdict
+from featuretl.transfer.experiment import Experiment
 from featuretl.transfer.search import Search
-from featuretl.transfer.tasks import classes_or_tags
+from featuretl.transfer.targets import classification_targets
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
@@ -56,7 +57,7 @@ def test_some_images_give_heads_compared_on_the_same_folds(chooser, photos, labe
     assert frame["gain"][0] == 0
     assert (frame["bytes"][:2] == 24 * 1280 * 4).all()
     assert decision.outer.images == 24
-    assert "made anew on the rest of each of 10 folds" in decision.outer.how
+    assert "repeated on the rest of each of 10 folds" in decision.outer.how
     assert decision.outer.low < decision.outer.score <= 1.0
     proba = model.predict_proba(photos)
     np.testing.assert_allclose(proba.sum(axis=1), 1)
@@ -77,7 +78,7 @@ def test_the_decision_is_a_table_and_sentences(chooser, photos, labels):
 
 def test_fine_tuning_is_tried_where_images_suffice(chooser, photos, labels, monkeypatch):
     monkeypatch.setattr(search, "MANY", 10)
-    monkeypatch.setattr("featuretl.transfer.base.MANY", 10)
+    monkeypatch.setattr("featuretl.transfer.choice.MANY", 10)
     monkeypatch.setattr(search, "_FEWEST_ERRORS", 0)
     model = chooser().fit(photos, labels)
     row = model.decision_.candidates.set_index("strategy").loc["fine-tune"]
@@ -105,36 +106,41 @@ def test_fine_tuning_on_request(chooser, photos, labels):
 
 
 def test_a_gain_must_exceed_its_error(chooser, photos, labels, monkeypatch):
-    problem = Problem(chooser(), photos, None, TransferClassifier._task, labels)
-    choice = Search(problem, np.arange(24), ["tf_efficientnet_lite0"], "auto", 4)
+    experiment = Experiment(chooser(), photos, labels, None, classification_targets)
+    choice = Search(experiment, np.arange(24), ["tf_efficientnet_lite0"], "auto", 4)
     base, other = (choice._trial("linear", "x", ""), choice._trial("svm", "x", ""))
     base.scores[:], other.scores[:] = 0.0, 0.0
     other.scores[:3] = 1.0  # 12.5 +- 6.9 points
     assert choice._better(other, than=base) is other
-    assert base.verdict == "beaten by the SVM"
+    assert (base.outcome, base.better) == ("beaten", "svm")
+    assert verdict(base, choice.trials) == "beaten by the SVM"
+    assert (other.rival, other.gain.images) == ("linear", 24)
+    assert other.gain.mean == pytest.approx(0.125)
     other.scores[1:] = 0.0  # 4.2 +- 4.2
     base.losses[:], other.losses[:] = 1.0, 1.0
     assert choice._better(other, than=base) is base
-    assert "less than one standard error" in other.verdict
+    assert other.outcome == "rejected"
+    assert "less than one standard error" in verdict(other, choice.trials)
     other.losses[:] -= np.linspace(0.1, 0.3, 24)  # clear in the log-loss, and no worse in the score
     assert choice._better(other, than=base) is other
     other.scores[:] = 0.0
     assert choice._better(other, than=base) is base
-    assert "right about the same ones" in other.verdict
+    assert "right about the same ones" in verdict(other, choice.trials)
     other.scores[:], base.scores[:] = 0.0, 1.0
     assert choice._better(other, than=base) is base
-    assert "lost 100.0" in other.verdict
+    assert verdict(other, choice.trials).startswith("rejected, as it lost 100.0 +- 0.0 points")
+    assert verdict(other, choice.trials, brief=True) == "rejected"
 
 
 def test_the_outer_images_have_no_part_in_the_choice(chooser, photos, labels, monkeypatch):
     looked_at, judged = [], []
-    run, judge = Search.run, Problem.judge
+    run, judge = Search.run, Experiment.judge
 
     def note_rows(self):
         looked_at.append(set(self._rows))
-        monkeypatch.setattr(Problem, "judge", judge)
+        monkeypatch.setattr(Experiment, "judge", judge)
         winner = run(self)
-        monkeypatch.setattr(Problem, "judge", note_judged)
+        monkeypatch.setattr(Experiment, "judge", note_judged)
         return winner
 
     def note_judged(self, model, strategy, rows, backbone):
@@ -152,10 +158,10 @@ def test_the_outer_images_have_no_part_in_the_choice(chooser, photos, labels, mo
 
 def test_groups_stay_on_one_side(chooser, photos, labels):
     groups = np.arange(24) // 3
-    problem = Problem(chooser(), photos, groups, TransferClassifier._task, labels)
+    experiment = Experiment(chooser(), photos, labels, groups, classification_targets)
     rows = np.arange(24)
     for cv in (2, 4):
-        fold, _ = problem.folds(rows, cv)
+        fold, _ = experiment.folds(rows, cv)
         assert all(len(set(fold[groups == g])) == 1 for g in groups)
     model = chooser(test_size=0.25).fit(photos, labels, groups=groups)
     assert model.score(photos, labels) == 1.0
@@ -326,7 +332,7 @@ def test_the_score_of_labels_is_scikit_learns(photos):
     tags = kinds_and_halves(photos)
     indicator = MultiLabelBinarizer().fit_transform(tags)
     X = np.random.default_rng(0).normal(size=(24, 5)) + indicator @ np.ones((3, 5))
-    task = classes_or_tags(TransferClassifier("linear"), tags, 24)
+    task = classification_targets(TransferClassifier("linear"), tags, 24)
     rows = np.arange(0, 24, 2)
     for train in (np.arange(1, 24, 2), np.arange(12)):  # the second without a temple
         head = task.head("linear", len(train), True, True, 0).fit(X[train], task.y[train])
