@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import Tags
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import (
@@ -30,6 +31,12 @@ from featuretl.novelty.detector import NoveltyDetector
 from featuretl.transfer.choice import choose
 from featuretl.transfer.experiment import Experiment, embedder_of
 from featuretl.transfer.targets import TransferTargets
+
+
+def _gives_probabilities(model: BaseTransfer) -> bool:
+    if hasattr(model, "estimator_"):
+        return hasattr(model.estimator_, "predict_proba")
+    return not isinstance(model, RegressorMixin)
 
 
 class BaseTransfer(BaseEstimator):
@@ -154,6 +161,23 @@ class BaseTransfer(BaseEstimator):
         check_is_fitted(self)
         predicted: Array = self.estimator_.predict(X)
         return predicted
+
+    @available_if(_gives_probabilities)
+    def predict_proba(self, X: Any) -> Any:
+        """Return probabilities (n, n_classes), rows summing to 1; of several tasks a dict of these.
+
+        Parameters
+        ----------
+        X : sequence of n images
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict_proba(X)
+
+    @property
+    def classes_(self) -> Any:
+        """The classes, ndarray of shape (n_classes,); of several tasks a dict of these."""
+        check_is_fitted(self, "estimator_")
+        return self.estimator_.classes_
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

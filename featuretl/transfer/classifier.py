@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sklearn.utils.validation import check_is_fitted
-
-from featuretl._core.types import Array
 from featuretl._learning.targets import ScoreMixin
 from featuretl.transfer.base import BaseTransfer
 from featuretl.transfer.targets import classification_targets
@@ -79,21 +74,3 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
 
     _targets = staticmethod(classification_targets)
     _strategies = ("auto", "nearest-mean", "linear", "svm", "fine-tune")
-
-    @property
-    def classes_(self) -> Array:
-        """The classes, ndarray of shape (n_classes,)."""
-        check_is_fitted(self, "estimator_")
-        classes: Array = self.estimator_.classes_
-        return classes
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities (n, n_classes), rows summing to 1.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
-        check_is_fitted(self)
-        proba: Array = self.estimator_.predict_proba(X)
-        return proba

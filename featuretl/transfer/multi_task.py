@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import Tags
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import parameter_error, random_generator
@@ -25,10 +24,6 @@ from featuretl.transfer.choice import choose
 from featuretl.transfer.decision import Decision
 from featuretl.transfer.experiment import Experiment, embedder_of
 from featuretl.transfer.targets import RegressionTargets, classification_targets
-
-
-def _gives_probabilities(model: TransferMultiTask) -> bool:
-    return not hasattr(model, "estimator_") or hasattr(model.estimator_, "predict_proba")
 
 
 class TransferMultiTask(BaseTransfer):
@@ -171,18 +166,6 @@ class TransferMultiTask(BaseTransfer):
         )
         return self
 
-    @available_if(_gives_probabilities)
-    def predict_proba(self, X: Any) -> dict[str, Array] | Array:
-        """Return the probabilities (n, n_classes) of each classification; see `MultiTaskHead`.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
-        check_is_fitted(self)
-        proba: dict[str, Array] | Array = self.estimator_.predict_proba(X)
-        return proba
-
     def score(self, X: Any, y: Any) -> float:
         """Return the mean of the tasks' own scores: accuracy of classes, R2 of numbers.
 
@@ -193,13 +176,6 @@ class TransferMultiTask(BaseTransfer):
         """
         check_is_fitted(self)
         return float(self.estimator_.score(X, y))
-
-    @property
-    def classes_(self) -> dict[str, Array]:
-        """The classes of each classification: dict of str to ndarray of shape (n_classes,)."""
-        check_is_fitted(self, "estimator_")
-        classes: dict[str, Array] = self.estimator_[-1].classes_
-        return classes
 
     def _probe(
         self, images: Any, column: Column, groups: Any, embeddings: Array
