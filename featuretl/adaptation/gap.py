@@ -20,7 +20,7 @@ from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows
 from featuretl._learning.groups import group_names, read_groups
 from featuretl._learning.labels import one_label_each
-from featuretl._learning.rows import check_finite
+from featuretl._learning.rows import finite_matrix
 from featuretl._learning.targets import Targets
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
@@ -164,15 +164,12 @@ def domain_gap(
 
 def read_domains(X: Any, X_target: Any) -> tuple[Array, Array]:
     """Return source (n, d) and target (m, d) as arrays of floats; raises InputError."""
-    S, T = (np.asarray(rows) for rows in (X, X_target))
-    S, T = (rows if rows.dtype.kind == "f" else rows.astype(np.float64) for rows in (S, T))
-    if S.ndim != 2 or T.ndim != 2 or min(len(S), len(T)) < 2 or S.shape[1] != T.shape[1]:
+    S, T = finite_matrix("X", X), finite_matrix("X_target", X_target)
+    if min(len(S), len(T)) < 2 or S.shape[1] != T.shape[1]:
         raise InputError(
             "X and X_target must be matrices of two rows or more and of the same width; got "
             f"{S.shape} and {T.shape}."
         )
-    check_finite(S)
-    check_finite(T)
     return S, T
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from featuretl._core.parameters import check_option
 from featuretl._core.types import Array
 from featuretl._learning.labels import all_labels, all_numbers, one_label_each
-from featuretl._learning.rows import check_finite
+from featuretl._learning.rows import finite_matrix
 from featuretl._learning.targets import check_length
 from featuretl.exceptions import InputError
 
@@ -84,10 +84,7 @@ def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
     >>> log_me(X, y) > log_me(X[:, :2], y)
     True
     """
-    X = np.asarray(X, np.float64)
-    if X.ndim != 2 or not X.size:
-        raise InputError(f"X of log_me must have the shape (n, d); got {X.shape}.")
-    check_finite(X)
+    X = finite_matrix("X of log_me", X).astype(np.float64)
     return log_me_score(X, read_labels("log_me", y, len(X), task)).value
 
 
