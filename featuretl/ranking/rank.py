@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -164,26 +163,21 @@ def rank_backbones(
     how = {"device": device, "runtime": runtime, "n_jobs": n_jobs}
     with _store(cache) as store:
         embed = partial(_embed, images, store=store, verbose=verbose, **how)
-        rounds = _halve(candidates, whole, method, embed, finalists, random_state)
-        costs = {
-            name: costs_of(backbone, images, store, device=device, n_jobs=n_jobs)
-            for name, backbone in candidates.items()
-        }
-    frame = _frame(rounds, costs, len(images), method)
-    tied = frame[frame["tied"] & (frame["round"] == len(rounds))]
+        frame = _halve(candidates, whole, method, embed, finalists, random_state)
+        costs = pd.DataFrame(
+            costs_of(candidates[name], images, store, device=device, n_jobs=n_jobs)
+            for name in frame["backbone"]
+        )
+    frame = frame.assign(
+        images_per_second=costs["images_per_second"],
+        ms_per_image=1000 / costs["images_per_second"],
+        cache_bytes=len(images) * (4 * frame["n_features"] + _KEY_BYTES),
+        n_parameters=costs["n_parameters"],
+    )
+    tied = frame[frame["tied"] & (frame["round"] == frame["round"].max())]
     if len(tied):
         warnings.warn(_not_known(frame, tied), FeatureTLWarning, stacklevel=2)
     return frame
-
-
-@dataclass(frozen=True)
-class _Round:
-    """Backbones judged on the same images; `scores` best first, of which `kept` reach the next."""
-
-    targets: FoldedTargets
-    scores: dict[str, BackboneScore]
-    n_features: dict[str, int]
-    kept: list[str]
 
 
 def _candidates(backbones: Any) -> dict[str, Any]:
@@ -194,27 +188,18 @@ def _candidates(backbones: Any) -> dict[str, Any]:
     if not is_many or not backbones:
         expected = "'auto', a list of backbones or a dict of names to these"
         raise parameter_error(_OWNER, "backbones", expected, backbones)
-    if not isinstance(backbones, Mapping):
-        names = [_spec(backbone).name for backbone in backbones]
-        if len(set(names)) < len(names):
-            expected = "a list of distinct names, or a dict of names to backbones"
-            raise parameter_error(_OWNER, "backbones", expected, names)
-        backbones = dict(zip(names, backbones, strict=True))
-    specs = {name: _spec(backbone) for name, backbone in backbones.items()}
-    return {
-        name: specs[name] if isinstance(backbone, str) else backbone
-        for name, backbone in backbones.items()
-    }
-
-
-def _spec(backbone: Any) -> BackboneSpec:
-    """Return the spec of a name, a BackboneSpec or a Backbone."""
-    if isinstance(backbone, str):
-        return BackboneSpec.of(_OWNER, backbone)
-    spec = getattr(backbone, "spec", backbone)
-    if not isinstance(spec, BackboneSpec):
-        raise parameter_error(_OWNER, "backbones", "names of timm models or backbones", backbone)
-    return spec
+    is_named = isinstance(backbones, Mapping)
+    found = list(backbones.values() if is_named else backbones)
+    found = [BackboneSpec.of(_OWNER, one) if isinstance(one, str) else one for one in found]
+    specs = [getattr(one, "spec", one) for one in found]
+    for one, spec in zip(found, specs, strict=True):
+        if not isinstance(spec, BackboneSpec):
+            raise parameter_error(_OWNER, "backbones", "names of timm models or backbones", one)
+    names = list(backbones) if is_named else [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        expected = "a list of distinct names, or a dict of names to backbones"
+        raise parameter_error(_OWNER, "backbones", expected, names)
+    return dict(zip(names, found, strict=True))
 
 
 def _read_targets(
@@ -251,26 +236,51 @@ def _halve(
     embed: Any,
     finalists: int,
     random_state: Any,
-) -> list[_Round]:
+) -> pd.DataFrame:
     """Judge the candidates in rounds, on more and more images, until at most `finalists` are left."""
     n, field = len(whole.y), list(candidates)
     wanted, possible = math.log2(len(field) / finalists), math.log2(n / _FEWEST_IMAGES)
     n_halvings = max(0, min(math.ceil(wanted), math.floor(possible)))
     place = _place_in_samples(whole, random_state)
-    rounds: list[_Round] = []
-    for halvings_left in range(n_halvings, -1, -1):
+    table: list[dict[str, Any]] = []
+    for number, halvings_left in enumerate(range(n_halvings, -1, -1), start=1):
         rows = np.flatnonzero(place < n >> halvings_left)
         targets = whole.subset(rows)
         scores, n_features = {}, {}
         for name in field:
-            embeddings = embed(rows, candidates[name])
-            n_features[name] = embeddings.shape[1]
-            scores[name] = score_of(method, embeddings, targets)
+            X = embed(rows, candidates[name])
+            scores[name], n_features[name] = score_of(method, X, targets), X.shape[1]
         best_first = sorted(field, key=lambda name: -scores[name].value)
+        best = scores[best_first[0]]
         field = best_first[: finalists * 2 ** (halvings_left - 1)] if halvings_left else []
-        ordered = {name: scores[name] for name in best_first}
-        rounds.append(_Round(targets, ordered, n_features, field))
-    return rounds
+        last_round = [
+            {
+                "backbone": name,
+                **_compared(scores[name], best, targets, method),
+                "round": number,
+                "images": len(rows),
+                "n_features": n_features[name],
+            }
+            for name in best_first
+            if name not in field
+        ]
+        table = last_round + table
+    return pd.DataFrame(table)
+
+
+def _compared(
+    score: BackboneScore, best: BackboneScore, targets: FoldedTargets, method: str
+) -> dict[str, Any]:
+    """Return a score, its interval, and its difference from the best on the same images."""
+    sizes = np.bincount(targets.groups)
+    error, reach = standard_error(score.influence, targets.groups), margin(CONFIDENCE, len(sizes))
+    low, high = score.value - reach * error, score.value + reach * error
+    if method in ("probe", "knn") and not targets.is_regression:
+        low, high = interval_of_share(score.value, error, CONFIDENCE, sizes)
+    behind = best.value - score.value
+    chance = reach * standard_error(best.influence - score.influence, targets.groups)
+    tied = score is not best and behind <= chance
+    return {"score": score.value, "low": low, "high": high, "behind": behind, "tied": tied}
 
 
 def _place_in_samples(targets: FoldedTargets, random_state: Any) -> Array:
@@ -312,43 +322,6 @@ def _embed(
         remedy = "fix these or leave them out."
         raise ImageError(describe_failures(extraction.failures, len(chosen), remedy))
     return extraction.to_numpy()
-
-
-def _frame(rounds: list[_Round], costs: Mapping[str, Any], n: int, method: str) -> pd.DataFrame:
-    """Return the result, best first."""
-    table = []
-    for number, one in reversed(list(enumerate(rounds, start=1))):
-        groups, (best, *_) = one.targets.groups, one.scores.values()
-        sizes = np.bincount(groups)
-        reach = margin(CONFIDENCE, len(sizes))
-        for name, score in one.scores.items():
-            if name in one.kept:
-                continue
-            error = standard_error(score.influence, groups)
-            low, high = score.value - reach * error, score.value + reach * error
-            if method in ("probe", "knn") and not one.targets.is_regression:
-                low, high = interval_of_share(score.value, error, CONFIDENCE, sizes)
-            behind = best.value - score.value
-            chance = reach * standard_error(best.influence - score.influence, groups)
-            speed = costs[name]["images_per_second"]
-            table.append(
-                {
-                    "backbone": name,
-                    "score": score.value,
-                    "low": low,
-                    "high": high,
-                    "behind": behind,
-                    "tied": score is not best and behind <= chance,
-                    "round": number,
-                    "images": len(groups),
-                    "n_features": one.n_features[name],
-                    "images_per_second": speed,
-                    "ms_per_image": 1000 / speed,
-                    "cache_bytes": n * (4 * one.n_features[name] + _KEY_BYTES),
-                    "n_parameters": costs[name]["n_parameters"],
-                }
-            )
-    return pd.DataFrame(table)
 
 
 def _not_known(frame: pd.DataFrame, tied: pd.DataFrame) -> str:

@@ -46,10 +46,16 @@ def rank(*args: Any, **kwargs: Any) -> pd.DataFrame:
         return rank_backbones(*args, **kwargs)
 
 
+@pytest.fixture(autouse=True)
+def _untimed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring takes seconds for each backbone; one test does it."""
+    if request.node.name != "test_photographs_are_ranked_and_nothing_is_embedded_again":
+        monkeypatch.setattr("featuretl.ranking.speed.time_extraction", lambda *args, **how: 100.0)
+
+
 @pytest.fixture
-def layers(monkeypatch: pytest.MonkeyPatch) -> dict[str, BackboneSpec]:
-    """Four candidates of one small network, none of which is timed."""
-    monkeypatch.setattr("featuretl.ranking.speed.time_extraction", lambda *args, **how: 100.0)
+def layers() -> dict[str, BackboneSpec]:
+    """Four candidates of one small network."""
     return {
         "avg": tiny(),
         "max": tiny(pooling="max"),
