@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+_FLOATS = (np.float64, np.float32)
 # The second must beat the first.
 _TRIED = ("none", "moments")
 
@@ -232,7 +233,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ndarray of shape (m, d), float32 or float64
         """
         check_is_fitted(self)
-        return mapped(self._alignment.target, self._read(X, reset=False))
+        return mapped(self._alignment.target, as_matrix(self, X, reset=False, dtype=_FLOATS))
 
     def _fit(self, X: Any, y: Any, X_target: Any, groups: Any) -> Array:
         """Learn the alignment; return X as an array."""
@@ -241,7 +242,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_folds(owner, self.cv)
         check_estimator_parameter(owner, "estimator", self.estimator)
         forget(self)
-        source = self._read(X, reset=True)
+        source = as_matrix(self, X, dtype=_FLOATS)
         if X_target is None:
             if self.method != "none":
                 message = "DomainAdapter got no X_target, images of the target: nothing is changed."
@@ -255,10 +256,6 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 self.method_ = self.decision_.method
         self._alignment = align(self.method_, source, target)
         return source
-
-    def _read(self, X: Any, reset: bool) -> Array:
-        found: Array = as_matrix(self, X, reset=reset, dtype=(np.float64, np.float32))
-        return found
 
     def _decide(self, source: Array, y: Any, target: Array, groups: Any) -> Adaptation:
         if y is None:

@@ -154,11 +154,11 @@ def domain_gap(
     if y is None:
         return DomainGap(auc, a_distance, mmd, p, None, np.nan, auc, *error)
     classes, codes = np.unique(y[some], return_inverse=True)
-    shares = np.bincount(codes) / len(codes)
+    present = np.bincount(codes) / len(codes)
     estimated = _proportions_in(T, S, codes)
-    matched, _, *error = _separation(S, T, (estimated / shares)[codes], fold, group)
+    matched, _, *error = _separation(S, T, (estimated / present)[codes], fold, group)
     priors = dict(zip(classes.tolist(), estimated.tolist(), strict=True))
-    shift = float(np.abs(estimated - shares).sum() / 2)
+    shift = float(np.abs(estimated - present).sum() / 2)
     return DomainGap(auc, a_distance, mmd, p, priors, shift, matched, *error)
 
 
@@ -193,7 +193,7 @@ def _separation(
     """Return AUC, proxy A-distance, the AUC's standard error and lower end, the source weighted (n,).
 
     Both are computed within each fold and averaged: scores of classifiers that were trained on
-    different shares of the domains cannot be ranked against each other.
+    different mixtures of the domains cannot be ranked against each other.
     """
     X, domain = np.vstack([S, T]), np.repeat([0, 1], [len(S), len(T)])
     weight = np.concatenate([weight, np.ones(len(T))])
@@ -213,19 +213,21 @@ def _separation(
         found.append((auc, (wrong / sizes[1]).mean(), pairs))
     if not found:
         return 0.5, 0.0, np.inf, 0.0
-    aucs, errors, shares = np.array(found).T
-    auc, wrong_share = (float(np.average(of, weights=shares)) for of in (aucs, errors))
+    aucs, errors, pairs = np.array(found).T
+    auc, error_rate = (float(np.average(of, weights=pairs)) for of in (aucs, errors))
     units = np.unique(group, return_inverse=True)[1]
     # The luck of the classifiers' training sets shows between the folds only.
     luck = aucs.var(ddof=1) / len(aucs) if len(aucs) > 1 else np.inf
-    error = float(np.hypot(standard_error(influence / shares.sum(), units), np.sqrt(luck)))
+    error = float(np.hypot(standard_error(influence / pairs.sum(), units), np.sqrt(luck)))
     low, _ = interval_of_share(auc, error, CONFIDENCE, np.bincount(units).astype(float))
-    return auc, 2 * (1 - 2 * wrong_share), error, low
+    return auc, 2 * (1 - 2 * error_rate), error, low
 
 
 def _auc(domain: Array, logit: Array, weight: Array) -> tuple[float, Array]:
     """Return the weighted AUC, and its derivative by each row's weight (DeLong et al. 1988)."""
-    below = np.empty(len(logit))  # the share of the other domain that a row is on the right side of
+    below = np.empty(
+        len(logit)
+    )  # the fraction of the other domain that a row is ranked correctly against
     for d in (0, 1):
         order = np.argsort(logit[domain != d], kind="stable")
         others, size = logit[domain != d][order], weight[domain != d][order]
@@ -250,7 +252,9 @@ def _proportions_in(T: Array, S: Array, codes: Array) -> Array:
     root = cholesky(ledoit_wolf(Z - means[codes])[0] + 1e-9 * np.eye(len(scale)), lower=True)
     whitened = solve_triangular(root, means.T, lower=True)
     target = solve_triangular(root, (T / scale).mean(axis=0), lower=True)
-    one = 1e3 * np.abs(whitened).max()  # an equation so heavy that the shares add up to one
+    one = (
+        1e3 * np.abs(whitened).max()
+    )  # an equation with so much weight that the proportions add up to one
     system = np.vstack([whitened, np.full(len(means), one)])
     shares = nnls(system, np.append(target, one))[0]
     found: Array = shares / shares.sum()
@@ -258,21 +262,17 @@ def _proportions_in(T: Array, S: Array, codes: Array) -> Array:
 
 
 def _mmd(S: Array, T: Array, rng: np.random.RandomState) -> tuple[float, float]:
+    """Return the unbiased squared maximum mean discrepancy, and its p-value by permutation."""
     rows = [D[np.sort(rng.permutation(len(D))[:_ROWS_OF_KERNEL])] for D in (S, T)]
     squared = euclidean_distances(np.vstack(rows), squared=True)
     between = squared[np.triu_indices(len(squared), 1)]
     kernel = np.exp(-squared / max(np.median(between), np.finfo(np.float64).tiny))
     np.fill_diagonal(kernel, 0.0)
-    sign = np.repeat([1.0, -1.0], [len(rows[0]), len(rows[1])])
-    found = _mmd_of(kernel, sign)
-    others = [_mmd_of(kernel, rng.permutation(sign)) for _ in range(_PERMUTATIONS)]
-    return found, float((1 + np.sum(np.array(others) >= found)) / (1 + _PERMUTATIONS))
-
-
-def _mmd_of(kernel: Array, sign: Array) -> float:
-    """Return the unbiased estimate for rows of the source (1) and the target (-1)."""
-    n, m = np.sum(sign > 0), np.sum(sign < 0)
-    of_source = kernel @ (sign > 0)
-    of_target = kernel @ (sign < 0)
-    within = of_source[sign > 0].sum() / (n * (n - 1)) + of_target[sign < 0].sum() / (m * (m - 1))
-    return float(within - 2 * of_source[sign < 0].sum() / (n * m))
+    n, m = len(rows[0]), len(rows[1])
+    source = np.repeat([1.0, 0.0], [n, m])
+    sources = np.stack([source, *(rng.permutation(source) for _ in range(_PERMUTATIONS))])
+    sums = sources @ kernel
+    inside, across = (sums * sources).sum(axis=1), (sums * (1 - sources)).sum(axis=1)
+    outside = kernel.sum() - inside - 2 * across
+    found = inside / (n * (n - 1)) + outside / (m * (m - 1)) - 2 * across / (n * m)
+    return float(found[0]), float(np.mean(found >= found[0]))

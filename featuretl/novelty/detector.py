@@ -172,22 +172,12 @@ sign that the images have changed.
         return self._similarity(as_matrix(self, X, reset=False, dtype=(np.float64, np.float32)))
 
     def decision_function(self, X: Any) -> Array:
-        """Return the scores less `offset_`, (n,): below 0 an image is novel.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-        """
+        """Return the scores of embeddings X (n, d) less `offset_`, (n,): below 0 an image is novel."""
         found: Array = self.score_samples(X) - self.offset_
         return found
 
     def predict(self, X: Any) -> Array:
-        """Return -1 for each novel image and 1 for the others, (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-        """
+        """Return -1 for each novel image and 1 for the others, (n,), of embeddings X (n, d)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def novelty(self, X: Any) -> Array:

@@ -67,13 +67,13 @@ def _held_out(method: str, X: Array, targets: FoldedTargets) -> Array:
     predicted = np.zeros_like(targets.y)
     for number in np.unique(targets.fold[targets.fold >= 0]):
         held = targets.fold == number
-        learnt = targets.y[~held]
-        if not targets.is_regression and len(np.unique(learnt)) < 2:  # in a small sample
-            predicted[held] = learnt[0]
+        y_train = targets.y[~held]
+        if not targets.is_regression and len(np.unique(y_train)) < 2:  # in a small sample
+            predicted[held] = y_train[0]
             continue
-        head = _head(method, targets.is_regression, len(learnt))
+        head = _head(method, targets.is_regression, len(y_train))
         options = {"groups": targets.groups[~held]} if has_fit_parameter(head, "groups") else {}
-        found = head.fit(X[~held], learnt, **options).predict(X[held])
+        found = head.fit(X[~held], y_train, **options).predict(X[held])
         predicted[held] = found.reshape(predicted[held].shape)
     return predicted
 

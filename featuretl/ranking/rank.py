@@ -118,7 +118,7 @@ def rank_backbones(
     InputError
         If `y` or `groups` does not fit X, or there are no two folds.
     ImageError
-        If images cannot be read; the others are embedded and kept.
+        If images cannot be read; the others are embedded and stored.
     BackboneError, StoreError
         If a backbone or the store cannot be used.
 

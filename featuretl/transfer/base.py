@@ -67,7 +67,7 @@ class BaseTransfer(BaseEstimator):
         Parameters
         ----------
         strategy : str, default="auto"
-            What to train on the images; see the class.
+            The model to train on the images; see the class.
         backbone : str, list of str or "auto", default="tf_efficientnet_lite0"
             Any timm model name; of several the one with the best linear probe. "auto" compares the
             packaged ones that are installed.
@@ -77,8 +77,8 @@ class BaseTransfer(BaseEstimator):
             Inner folds: heads are judged by all of them, fine-tuning by the first. A number spreads
             classes evenly and never splits a group.
         test_size : "auto", float in (0, 0.5] or None, default="auto"
-            The fraction of the images that is held out for the outer score. "auto": a fifth; where
-            fine-tuning is not tried and there are at most 300 images, ten folds are held out in turn,
+            The fraction of the images that is held out for the outer score. "auto" is a fifth or, where
+            fine-tuning is not tried and there are at most 300 images, cross-validation in ten folds,
             each with a choice of its own. A number is rounded to one of 2, 3, .. equal parts. None
             saves the time and gives no score.
         time_budget : float > 0 or None, default=None
@@ -144,32 +144,24 @@ class BaseTransfer(BaseEstimator):
         self.n_features_in_ = 1
         how = {"strategy": self.strategy, "cv": self.cv, "test_size": self.test_size}
         winner, decision = choose(experiment, self._backbones(), **how)
-        self.estimator_ = experiment.fit(winner, np.arange(experiment.n), last=True)
         self.strategy_, self.backbone_ = winner.strategy, winner.backbone
-        embeddings = experiment.embeddings(winner.backbone)
+        self.estimator_ = experiment.fit(
+            self.strategy_, self.backbone_, winner.settings, np.arange(experiment.n), last=True
+        )
+        embeddings = experiment.embeddings(self.backbone_)
         self._fit_novelty(embeddings, experiment.groups, experiment.seed)
         self.decision_ = dataclasses.replace(decision, seconds=experiment.seconds())
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return the predictions of the chosen model, (n,), or (n, k) for several targets.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
+        """Return the predictions for n images X, (n,), or (n, k) for several targets."""
         check_is_fitted(self)
         predicted: Array = self.estimator_.predict(X)
         return predicted
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X: Any) -> Any:
-        """Return probabilities (n, n_classes), rows summing to 1; of several tasks a dict of these.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
+        """Return the probabilities of n images X, (n, n_classes); of several tasks a dict of these."""
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
 

@@ -33,8 +33,9 @@ def choose(
         train, test = rows[fold != k], rows[fold == k]
         search = Search(experiment, train, backbones, strategy, cv)
         winner = search.run()
-        model = experiment.fit(winner, train)
-        scores[test] = experiment.judge(model, winner.strategy, test, winner.backbone)[0]
+        chosen, backbone = winner.strategy, winner.backbone
+        model = experiment.fit(chosen, backbone, winner.settings, train)
+        scores[test] = experiment.judge(model, chosen, test, backbone)[0]
     if n_folds != 1:  # of one fold, the choice that was scored is the choice that counts
         search = Search(experiment, rows, backbones, strategy, cv)
         winner = search.run()

@@ -55,14 +55,14 @@ class Outer:
 
 @dataclass(eq=False, frozen=True)
 class Decision:
-    """What `TransferClassifier` or `TransferRegressor` decided, and on what evidence.
+    """The choice of `TransferClassifier` or `TransferRegressor`, and its evidence.
 
-    Printed it is `explain()`; in a notebook, or printed by rich, the table as well.
+    It prints as `explain()`; in a notebook, or printed by rich, with the table as well.
 
     Attributes
     ----------
     strategy, backbone : str
-        What was chosen.
+        The strategy and the backbone of the winner.
     outer : Outer
         `score`, `low`, `high`, `images`, `how`: measured on images that had no part in choosing.
     seconds : float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.pipeline import make_pipeline
@@ -22,9 +22,6 @@ from featuretl.extraction.embedder import ImageEmbedder
 from featuretl.extraction.extraction import extract
 from featuretl.images.inputs import as_images
 from featuretl.transfer.targets import TransferTargets
-
-if TYPE_CHECKING:
-    from featuretl.transfer.search import Trial
 
 _TIMED = 32
 # Many images need fewer epochs: on all of sign-digits, six reach 0.977 and twelve 0.980 of 399 images.
@@ -125,12 +122,14 @@ class Experiment:
             foldable = False
         return self.targets.head(strategy, len(rows), foldable, last, self.seed)
 
-    def fit(self, winner: Trial, rows: Array, last: bool = False) -> Any:
+    def fit(
+        self, strategy: str, backbone: str, settings: Any, rows: Array, last: bool = False
+    ) -> Any:
         """Return a candidate fitted to `rows`; with `last` an estimator that takes images."""
-        if winner.strategy == "fine-tune":
+        if strategy == "fine-tune":
             fraction = _LAST_FRACTION if last else _OUTER_FRACTION
             seconds = max(0.1, fraction * self.seconds_left())
-            model = self.fine_tune(winner.backbone, seconds, **winner.settings)
+            model = self.fine_tune(backbone, seconds, **settings)
             images, y, groups = self.subset(rows)
             if model.fit(images, y, groups=groups).stopped_ == "interrupted":
                 raise KeyboardInterrupt
@@ -138,8 +137,8 @@ class Experiment:
         with warnings.catch_warnings():
             if not last:
                 warnings.simplefilter("ignore", FeatureTLWarning)
-            head = self.head(winner.strategy, rows, winner.backbone, last)
-        return make_pipeline(embedder_of(self._p, winner.backbone), head) if last else head
+            head = self.head(strategy, rows, backbone, last)
+        return make_pipeline(embedder_of(self._p, backbone), head) if last else head
 
     def judge(self, model: Any, strategy: str, rows: Array, backbone: str) -> tuple[Array, Array]:
         """Return the score and the loss of each of `rows`, (k,) each, by a fitted candidate."""

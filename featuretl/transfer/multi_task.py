@@ -114,12 +114,10 @@ class TransferMultiTask(BaseTransfer):
 
         Parameters
         ----------
-        X : sequence of n images
-            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+        X, groups
+            As for `TransferClassifier`.
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task; None, NaN and empty text are missing labels.
-        groups : array-like of shape (n,), default=None
-            Images of one group stay on one side of every split.
 
         Returns
         -------
@@ -128,13 +126,8 @@ class TransferMultiTask(BaseTransfer):
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If a column cannot be learned, which is named, or lengths differ; ImageError if an image
-            cannot be read.
-        BackboneError
-            If the backbone cannot be loaded.
+        ParameterError, InputError, ImageError, BackboneError
+            As in `TransferClassifier`; if a column cannot be learned, it is named.
         """
         self._check_parameters()
         forget(self)
@@ -167,13 +160,7 @@ class TransferMultiTask(BaseTransfer):
         return self
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the mean of the tasks' own scores: accuracy of classes, R2 of numbers.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        y : table as for `fit`
-        """
+        """Return the mean accuracy and R2 of the tasks, of n images X and a table y as for `fit`."""
         check_is_fitted(self)
         return float(self.estimator_.score(X, y))
 

@@ -48,19 +48,17 @@ class Trial:
     scores, losses : ndarray of shape (k,), float64
         One for each image in `rows` that it was judged by; NaN elsewhere.
     outcome : Outcome or None
-        "chosen"; "compared": tried for comparison only; "outscored": another backbone has the better
-        probe; "beaten" by a challenger; "rejected" as a challenger; "failed" for want of time;
-        "skipped" without a trial. None in files of earlier versions, which have `verdict`.
+        "compared": tried for comparison only; "outscored": another backbone has the better probe;
+        "beaten" by a challenger; "rejected" as a challenger; "failed" for want of time; "skipped":
+        not tried. None in files of earlier versions, which have `verdict`, a sentence, instead.
     rival : str
         The strategy that it challenged; empty for none.
     gain, loss_gain : Gain or None
         By how much it was better than its rival, in score and in log-loss.
     better : str
         The strategy that beat it, or the backbone that scored higher.
-    verdict : str
-        The sentence that files of earlier versions have in place of the five before.
     seconds : float
-        How long it took to try.
+        Duration of the trial.
     bytes : int
         Size of its embeddings or activations in the store.
     settings : dict
