@@ -24,8 +24,36 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
         per class nothing is compared, and the probe is chosen.
         Any other is the strategy itself; the table shows how it does. Only "linear" takes several
         labels per image; its score is then the mean F1 of an image's labels, "f1_samples".
-    backbone, weights, cv, test_size, time_budget, device, n_jobs, cache, novelty, random_state, verbose
-        See the constructor, `__init__`.
+    backbone : str, list of str or "auto", default="tf_efficientnet_lite0"
+        Any timm model name; of several the one with the best linear probe. "auto" compares the
+        packaged ones that are installed.
+    weights : {"auto", "random"} or path, default="auto"
+        See `load_backbone`; a path for a single backbone only.
+    cv : int >= 2 or splitter, default=5
+        Inner folds: heads are judged by all of them, fine-tuning by the first. A number spreads
+        classes evenly and never splits a group.
+    test_size : "auto", float in (0, 0.5] or None, default="auto"
+        The fraction of the images that is held out for the outer score. "auto" is a fifth or, where
+        fine-tuning is not tried and there are at most 300 images, cross-validation in ten folds,
+        each with a choice of its own. A number is rounded to one of 2, 3, .. equal parts. None
+        saves the time and gives no score.
+    time_budget : float > 0 or None, default=None
+        Seconds for `fit`. Candidates that would exceed it are skipped, and fine-tuning is
+        shortened. Embedding the images and the linear probe are not limited.
+    device : str, default="auto"
+        A torch device; "auto" is CUDA where available, else the CPU.
+    n_jobs : int, optional
+        Threads that read, decode and embed; None or -1 is one per usable core.
+    cache : "auto", path, EmbeddingStore or None, default="auto"
+        Where embeddings and activations are cached; see `ImageEmbedder`.
+    novelty : bool, default=True
+        Fit a `NoveltyDetector` too, on embeddings of the backbone as it was before any
+        fine-tuning. It keeps those of at most 2,000 training images, about 5 MB of a model file.
+    random_state : int, RandomState or None, default=None
+        Seeds the splits and all training. With a number and no `time_budget` the result is the
+        same every time.
+    verbose : int, default=0
+        1 shows progress.
 
     Attributes
     ----------

@@ -41,7 +41,7 @@ class TransferMultiTask(BaseTransfer):
     backbone : str, default="tf_efficientnet_lite0"
         Any timm model name.
     weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
-        See the constructor of `TransferClassifier`. Images are embedded once even without a cache.
+        As in `TransferClassifier`. Images are embedded once even without a cache.
 
     Attributes
     ----------

@@ -21,7 +21,7 @@ class TransferRegressor(RegressorMixin, BaseTransfer):
         "auto" starts with "linear" (`LinearProbeRegressor`) and from 200 images on tries "svm"
         (scikit-learn's `SVR`, up to 4,000 images) and "fine-tune" (`FineTuneRegressor`).
     backbone, weights, cv, test_size, time_budget, device, n_jobs, cache, novelty, random_state, verbose
-        See the constructor, `__init__`.
+        As in `TransferClassifier`.
 
     Attributes
     ----------
