@@ -120,7 +120,7 @@ class Decision:
                     name += f" on {trial.backbone}"
                 lines.append(f"{name}: {verdict(trial, self.trials)}.")
         lines.append(f"Heads were compared on {self.folds}")
-        return "\n".join([*lines, *self._outer_lines(), *self._needs()])
+        return "\n".join([*lines, self._outer_line(), *self._needs()])
 
     def __str__(self) -> str:
         return self.explain()
@@ -195,12 +195,11 @@ class Decision:
         names = frame[["strategy", "backbone"]]
         return names.assign(**shown, why=frame["why"], verdict=frame["verdict"])
 
-    def _outer_lines(self) -> list[str]:
-        outer = self.outer
-        if not outer.images:
-            return [f"It has no outer score: {outer.how}."]
-        score = outer.explain(self.score_name, "choosing")
-        return [f"{score}: {outer.how}. Then it was fitted again to all {self.n_images:,}."]
+    def _outer_line(self) -> str:
+        if not self.outer.images:
+            return f"It has no outer score: {self.outer.how}."
+        score = self.outer.explain(self.score_name, "choosing")
+        return f"{score}: {self.outer.how}. Then it was fitted again to all {self.n_images:,}."
 
     def _needs(self) -> list[str]:
         if self.score_name == MultiLabelTargets.score_name:  # for which there is one strategy
@@ -210,11 +209,10 @@ class Decision:
                 f"With {FEWEST} images per class strategies could be compared, with {MANY} "
                 "fine-tuning could be tried."
             ]
-        if self.per_class and self.per_class < MANY:
-            return [f"With {MANY} images per class fine-tuning could be tried."]
-        if not self.per_class and self.n_images < MANY_NUMBERS:
-            return [f"With {MANY_NUMBERS} images fine-tuning could be tried."]
-        return []
+        needed = f"{MANY} images per class" if self.per_class else f"{MANY_NUMBERS} images"
+        if self.per_class >= MANY or (not self.per_class and self.n_images >= MANY_NUMBERS):
+            return []
+        return [f"With {needed} fine-tuning could be tried."]
 
 
 def verdict(trial: Trial, trials: list[Trial], brief: bool = False) -> str:

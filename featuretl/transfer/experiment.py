@@ -35,16 +35,9 @@ _OUTER_FRACTION, _LAST_FRACTION = 0.45, 0.95
 class Experiment:
     """The images and targets of one `fit`, and the candidates fitted to them.
 
-    Parameters
-    ----------
-    estimator : TransferClassifier, TransferRegressor or TransferMultiTask
-        Its parameters say how images are embedded and for how long networks are trained.
-    X, y, groups
-        As for `fit`.
-    read : callable
-        ``read(estimator, y, n)`` returns the targets.
-    embeddings : dict of backbone name to ndarray of shape (n, d), optional
-        Embeddings that exist already.
+    `read(estimator, y, n)` returns the targets. The parameters of the estimator say how images are
+    embedded and for how long networks are trained; `embeddings`, (n, d) by the name of their backbone,
+    are those that exist already.
 
     Attributes
     ----------

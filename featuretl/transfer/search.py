@@ -100,17 +100,7 @@ class Trial:
 
 
 class Search:
-    """The choice among candidates on some images of an experiment.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    rows : ndarray of int
-        The images that the choice may use.
-    backbones : list of str
-    strategy : str
-    cv : int or splitter
-        The inner folds.
+    """The choice among candidates, by inner folds, that uses the images `rows` of an experiment.
 
     Attributes
     ----------
