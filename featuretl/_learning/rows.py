@@ -203,6 +203,16 @@ def check_finite(X: Array) -> None:
     )
 
 
+def finite_matrix(what: str, X: Any) -> Array:
+    """Return X as a matrix (n, d) of finite floats, uncopied where possible; raises InputError."""
+    X = np.asarray(X)
+    if X.ndim != 2 or not X.size:
+        raise InputError(f"{what} must have the shape (n, d); got {X.shape}.")
+    X = X if X.dtype.kind == "f" else X.astype(np.float64)
+    check_finite(X)
+    return X
+
+
 def _copy_is_affordable(X: Array, dtype: Any) -> bool:
     size = X.size * np.dtype(dtype).itemsize
     return size <= _COPY_BYTES or (size <= X.nbytes and not _is_mapped(X))
