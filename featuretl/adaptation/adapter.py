@@ -16,7 +16,7 @@ from featuretl._core.parameters import check_estimator_parameter, check_option, 
 from featuretl._core.statistics import Gain, gain_of
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows
-from featuretl._learning.groups import read_groups, taken
+from featuretl._learning.groups import read_groups, subset
 from featuretl._learning.labels import one_label_each
 from featuretl._learning.refit import forget
 from featuretl._learning.targets import Targets, as_matrix
@@ -269,7 +269,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if not gap.is_clear:
             return Adaptation("none", gap, {}, None, 0)
         some = sampled(len(source), rng)
-        source, group, target = source[some], taken(group, some), target[sampled(len(target), rng)]
+        source, group, target = source[some], subset(group, some), target[sampled(len(target), rng)]
         classes, codes = np.unique(y[some], return_inverse=True)
         targets = Targets(classes, codes)
         fold, n_folds = fold_of_rows(owner, targets, group, self.cv, rng, X=source)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from featuretl._core.types import Array
-from featuretl._learning.groups import taken
+from featuretl._learning.groups import subset
 from featuretl.exceptions import InputError
 from featuretl.transfer.decision import Decision, Outer
 from featuretl.transfer.experiment import Experiment
@@ -42,7 +42,7 @@ def choose(
     outer, targets = Outer(how=how), experiment.targets
     if n_folds:
         judged = ~np.isnan(scores)
-        outer = Outer.of(scores[judged], taken(experiment.groups, judged), targets.proportion, how)
+        outer = Outer.of(scores[judged], subset(experiment.groups, judged), targets.proportion, how)
     return winner, Decision(
         strategy=winner.strategy,
         backbone=winner.backbone,

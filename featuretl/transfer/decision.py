@@ -11,7 +11,7 @@ import numpy as np
 
 from featuretl._core.statistics import Gain, gain_of, interval, interval_in_words
 from featuretl._core.types import Array
-from featuretl._learning.groups import taken
+from featuretl._learning.groups import subset
 from featuretl.transfer.search import FEWEST, MANY, MANY_NUMBERS, Trial
 from featuretl.transfer.targets import MultiLabelTargets
 
@@ -150,10 +150,10 @@ class Decision:
 
     def _row(self, trial: Trial) -> dict[str, Any]:
         judged = ~np.isnan(trial.scores)
-        groups = taken(self.groups, trial.rows)
+        groups = subset(self.groups, trial.rows)
         low, high = np.nan, np.nan
         if judged.any():
-            low, high = interval(trial.scores[judged], taken(groups, judged), self.proportion)
+            low, high = interval(trial.scores[judged], subset(groups, judged), self.proportion)
         gain, error, _ = gain_of(trial.scores, self._probe.scores, groups)
         return {
             "strategy": trial.strategy,

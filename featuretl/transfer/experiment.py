@@ -14,7 +14,7 @@ from sklearn.utils.validation import has_fit_parameter
 from featuretl._core.parameters import random_generator
 from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows, judges
-from featuretl._learning.groups import copies_of, joined, read_groups, taken
+from featuretl._learning.groups import copies_of, joined, read_groups, subset
 from featuretl._learning.targets import Targets
 from featuretl.backbones.backbone import load_backbone
 from featuretl.exceptions import FeatureTLWarning, InputError
@@ -163,7 +163,7 @@ class Experiment:
             If nothing can be held out, or images of one class only.
         """
         targets = Targets(self.targets.coded.classes, self.targets.coded.codes[rows])
-        groups = taken(self.groups, rows)
+        groups = subset(self.groups, rows)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FeatureTLWarning)
             fold, n_folds = fold_of_rows(self.owner, targets, groups, cv, self.seed)
@@ -176,7 +176,7 @@ class Experiment:
 
     def subset(self, rows: Array) -> tuple[list[Any], Array, Array | None]:
         """Return the images, targets and groups of `rows`."""
-        return [self.images[i] for i in rows], self.targets.y[rows], taken(self.groups, rows)
+        return [self.images[i] for i in rows], self.targets.y[rows], subset(self.groups, rows)
 
     def seconds_per_image(self, backbone: str) -> float:
         """Return how long an image takes from file to embedding, measured on 32 of them."""

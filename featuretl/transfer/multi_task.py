@@ -14,7 +14,7 @@ from featuretl._core.parameters import parameter_error, random_generator
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl._learning.columns import KINDS, Column, in_column, read_column, table_of
-from featuretl._learning.groups import read_groups, taken
+from featuretl._learning.groups import read_groups, subset
 from featuretl._learning.refit import forget
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads.multi_task import MultiTaskHead
@@ -173,7 +173,7 @@ class TransferMultiTask(BaseTransfer):
             self,
             [images[i] for i in rows],
             column.y,
-            taken(groups, rows),
+            subset(groups, rows),
             classification_targets if is_class else RegressionTargets,
             {self.backbone: embeddings[rows]},
         )

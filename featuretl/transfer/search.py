@@ -11,7 +11,7 @@ import numpy as np
 
 from featuretl._core.statistics import Gain, gain_of
 from featuretl._core.types import Array
-from featuretl._learning.groups import taken
+from featuretl._learning.groups import subset
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.transfer.experiment import Experiment
 from featuretl.transfer.targets import MOST_FOR_SVM
@@ -115,7 +115,7 @@ class Search:
     ) -> None:
         self._experiment, self._rows = experiment, rows
         self._backbones, self._strategy = backbones, strategy
-        self._groups = taken(experiment.groups, rows)
+        self._groups = subset(experiment.groups, rows)
         self.trials: list[Trial] = []
         try:
             self._fold, self.folds = experiment.folds(rows, cv)
