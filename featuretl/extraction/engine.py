@@ -155,7 +155,7 @@ class Run:
         self.images = images
         self.statistics = Statistics(len(images))
         self.keys = keys_array([NO_KEY] * len(images)).copy()
-        self._source = source
+        self._source, self._encoder = source, source.encoder
         self._batch_size = BatchSize(batch_size)
         self._n_jobs = n_jobs
         self._progress = progress
@@ -199,10 +199,12 @@ class Run:
                 break
 
     def _embed_all(self, pool: ThreadPoolExecutor) -> None:
-        self._batch_size.most = self._source.largest_batch
-        with self.space, self._source.one_thread_each(pool, self._n_jobs):
+        from featuretl.runtimes.threads import one_thread_each
+
+        self._batch_size.most = self._encoder.largest_batch
+        with self.space, one_thread_each(pool, self._n_jobs):
             n_images = len(self._missing())
-            choice = self._source.choose_runtime(pool, self._n_jobs, n_images)
+            choice = self._encoder.choose_runtime(pool, self._n_jobs, n_images)
             self.statistics.runtime, self.statistics.agreement = choice
             with self._costs.rest("other"):
                 for _ in range(_ATTEMPTS):
@@ -271,7 +273,7 @@ class Run:
         if not ready:
             return _Batch(images, [], np.empty((0, 0)), 0.0)
         began = time.perf_counter()
-        rows = self._source.embed([image.input for image in ready], self._stage)
+        rows = self._encoder.embed([image.input for image in ready], self._stage)
         seconds = time.perf_counter() - began
         for image in ready:
             image.input = None
@@ -286,7 +288,7 @@ class Run:
             if not prepared.taken:
                 return prepared
         try:
-            content = self._source.read(self.images[index], self._stage)
+            content = self._encoder.read(self.images[index], self._stage)
         except ItemError as error:
             self.space.give_up(known)
             return _Prepared(index, error=printable(error))
@@ -296,7 +298,7 @@ class Run:
             prepared.taken = self.space.take(content.key, force)
         try:
             if prepared.taken:
-                prepared.input = self._source.prepare(content, self._decoder, self._stage)
+                prepared.input = self._encoder.prepare(content, self._decoder, self._stage)
         except ItemError as error:
             self.space.give_up(prepared.key)
             prepared.error = printable(error)
@@ -308,7 +310,7 @@ class Run:
 
     def _hash_one(self, index: int) -> _Prepared:
         try:
-            content = self._source.read(self.images[index], self._stage)
+            content = self._encoder.read(self.images[index], self._stage)
         except ItemError as error:
             return _Prepared(index, error=printable(error))
         return _Prepared(index, content.key, content.state)
@@ -342,7 +344,7 @@ class Run:
         paths = [
             (index, os.fspath(image))
             for index, image in enumerate(self.images)
-            if self._source.is_file(image)
+            if self._encoder.is_file(image)
         ]
         if self._source.store is not None:
             digests = self._source.store.memo.digests([path for _, path in paths])
@@ -360,7 +362,7 @@ class Run:
         failures = [
             Failure(
                 index,
-                self._source.name_of(self.images[index], index),
+                self._encoder.name_of(self.images[index], index),
                 self._error(index) or _CHANGING,
             )
             for index in np.flatnonzero(self.locations == MISSING).tolist()

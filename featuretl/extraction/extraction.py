@@ -16,7 +16,6 @@ from featuretl._core.parameters import check_int, check_option, check_seconds, p
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError, ItemError
 from featuretl.extraction.engine import NO_KEY, Failure, Progress, Run, Statistics
-from featuretl.extraction.medium_source import MediumSource
 from featuretl.extraction.source import Source
 from featuretl.images.decode import decode
 from featuretl.images.inputs import as_images
@@ -188,7 +187,7 @@ def extract(
     if of_medium := is_medium(backbone):
         _check_unused(device=device, runtime=runtime, decode_timeout=decode_timeout)
     images = (as_items if of_medium else as_images)(images, "extract")
-    source = _source(backbone, store, device, runtime)
+    source = Source(backbone, store, device, runtime)
     n_threads = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)
     with (
         nullcontext(decode)
@@ -261,12 +260,4 @@ def describe_failures(
 
 def recipe_of(backbone: Any, store: EmbeddingStore | None) -> Recipe:
     """Return what makes the embeddings of a BackboneSpec or a medium; loaded only if need be."""
-    return _source(backbone, store).recipe()
-
-
-def _source(
-    backbone: Any, store: EmbeddingStore | None, device: Any = "auto", runtime: str = "torch"
-) -> Source:
-    if is_medium(backbone):
-        return MediumSource(backbone, store)
-    return Source(backbone, store, device, runtime)
+    return Source(backbone, store).recipe()

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from featuretl._core.parameters import random_generator
+from featuretl._core.progress import progress_bar
 from featuretl._learning.folds import hold_out
 from featuretl._learning.groups import equal_ones, joined, read_groups
 from featuretl.backbones.backbone import load_spec
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import Strength
 from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
-from featuretl.extraction.progress import step_bar
 from featuretl.finetune.activations import Activations, FreshActivations, divided
 from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
 from featuretl.finetune.loop import Record, Task, Trainer, Training, judge, outputs_of
@@ -383,7 +383,7 @@ class Fitting:
 
     @contextlib.contextmanager
     def _bar(self, label: str, total: int) -> Iterator[Callable[[], None]]:
-        with step_bar(label, total, bool(self._p.verbose)) as step:
+        with progress_bar(label, total, shown=bool(self._p.verbose)) as step:
             yield step
 
     def _is_bfloat16(self) -> bool:

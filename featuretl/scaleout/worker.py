@@ -94,7 +94,7 @@ class Planned:
 def describe(job: Job, careful: bool = False) -> tuple[Recipe, np.ndarray, dict[str, str]]:
     """Return what `SharedStore.open_space` needs, as this process finds it."""
     worker = _worker_of(job)
-    return worker.source.recipe(), worker.source.golden, versions()
+    return worker.source.recipe(), worker.source.encoder.golden, versions()
 
 
 def embed_shard(job: Job, planned: Planned, careful: bool = False) -> Receipt:
@@ -143,7 +143,7 @@ class _Worker:
     def _space(self) -> SharedSpace:
         space = SharedStore(self._job.url).space(self._job.space)
         same = canonical_json(self.source.recipe()) == canonical_json(space.recipe)
-        if not same or not space.agrees(self.source.golden):
+        if not same or not space.agrees(self.source.encoder.golden):
             raise BackboneError(
                 f"A worker (with {versions()}) does not give the embeddings that the first one gave; "
                 "give all workers the same libraries, weights and kind of processor."
@@ -174,7 +174,7 @@ class _Worker:
             key, shard.name, rows.images, rows.matrix(self._space.d), rows.table(), rows.failures
         )
         costs["shard"] = max(0.0, time.process_time() - began - sum(costs.values()))
-        runtime, _ = self.source.choice or ("", None)
+        runtime, _ = self.source.encoder.choice or ("", None)
         return Receipt(entry, entry.rows, "", runtime, costs, len(passed_over), named)
 
     def _embed_some(self, samples: list[Sample], rows: _Rows, costs: dict[str, float]) -> None:
