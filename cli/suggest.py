@@ -158,7 +158,7 @@ def _rows_of(extraction: Extraction, labels: list[Any]) -> tuple[list[int], list
 
 
 def _write(target: Path, paths: list[str]) -> None:
-    from featuretl.extraction.outputs import replace_file
+    from featuretl._core.files import replace_file
 
     def write(partial: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:

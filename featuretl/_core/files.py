@@ -123,6 +123,33 @@ def open_file(path: str) -> IO[bytes]:
         raise cannot_be_read(printable(path), error) from error
 
 
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file beside `path`, which then replaces `path` atomically and durably.
+
+    If anything fails, what was at `path` is unchanged, and nothing lies beside it.
+    """
+    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the platform can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def cannot_be_read(name: str, error: Exception) -> InputError:
     """Return the error that says that, and why, what is called `name` cannot be read."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -69,8 +69,7 @@ class Source:
         if self.store is not None:
             with self.store.optionally():
                 space = self.store.open_space(recipe, golden, versions())
-                key, entry = self._memo_key(), self.encoder.memo_entry()
-                if key and entry:
+                if (key := self._memo_key()) and (entry := self.encoder.memo_entry()):
                     self.store.memo.put(key, entry)
                 return space, recipe
         return MemorySpace(recipe["output"]["n_features"]), recipe

@@ -17,8 +17,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from featuretl._core.files import (
     cannot_be_read,
@@ -26,11 +25,11 @@ from featuretl._core.files import (
     each,
     file_system,
     is_url,
-    without_scheme,
 )
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, RACY_NS
+from featuretl.images.listing import place_of
 from featuretl.images.tables import (
     counted,
     memory_limit,
@@ -72,25 +71,6 @@ class Sample(NamedTuple):
     label: str | None = None
 
 
-class Shard(Protocol):
-    """See the module's docstring."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in a message; safe to print."""
-
-    @property
-    def images(self) -> int | None:
-        """How many images it holds, where that is known."""
-
-    @property
-    def key(self) -> str:
-        """64 hex digits."""
-
-    def samples(self) -> Iterator[Sample]:
-        """Read the images, in order. Raises InputError if the shard itself cannot be read."""
-
-
 class File(NamedTuple):
     """A local file or, with ``://``, the URL of one; `state` tells another content from this one."""
 
@@ -99,26 +79,50 @@ class File(NamedTuple):
     state: State = None
 
 
-@dataclass(frozen=True)
-class FileShard:
-    """Consecutive files."""
+class Shard:
+    """See the module's docstring. A subclass says what its `_name`, `_identity` and `samples` are."""
 
-    files: tuple[File, ...]
+    images: Any  # how many there are, None where that is not known
+    _kind = ""
 
     @property
     def name(self) -> str:
-        """The first file, and how many more."""
-        return f"{printable(self.files[0].path)} and {len(self.files) - 1} more"
-
-    @property
-    def images(self) -> int:
-        """How many files."""
-        return len(self.files)
+        """What to call it in a message; safe to print."""
+        return printable(self._name())
 
     @property
     def key(self) -> str:
-        """Digest of paths, labels and states."""
-        return digest("files", self.files)
+        """64 hex digits: the digest of what identifies its images."""
+        return digest(self._kind, self._identity())
+
+    def samples(self) -> Iterator[Sample]:
+        """Read the images, in order. Raises InputError if the shard itself cannot be read."""
+        raise NotImplementedError
+
+    def _name(self) -> str:
+        raise NotImplementedError
+
+    def _identity(self) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class FileShard(Shard):
+    """Consecutive files."""
+
+    files: tuple[File, ...]
+    _kind = "files"
+
+    @property
+    def images(self) -> int:
+        """Number of files."""
+        return len(self.files)
+
+    def _name(self) -> str:
+        return f"{self.files[0].path} and {len(self.files) - 1} more"
+
+    def _identity(self) -> Any:
+        return self.files
 
     def samples(self) -> Iterator[Sample]:
         """Yield local paths, and the content of URLs, some of which are read at once."""
@@ -135,27 +139,23 @@ class FileShard:
 
 
 @dataclass(frozen=True)
-class BytesShard:
+class BytesShard(Shard):
     """Images in memory, as bytes of their files."""
 
     contents: tuple[bytes, ...]
     start: int
-
-    @property
-    def name(self) -> str:
-        """Where they stand in the input."""
-        return f"images {self.start} to {self.start + len(self.contents) - 1}"
+    _kind = "bytes"
 
     @property
     def images(self) -> int:
-        """How many."""
+        """Number of images."""
         return len(self.contents)
 
-    @property
-    def key(self) -> str:
-        """Digest of their content."""
-        digests = [hashlib.sha256(content).hexdigest() for content in self.contents]
-        return digest("bytes", [self.start, digests])
+    def _name(self) -> str:
+        return f"images {self.start} to {self.start + len(self.contents) - 1}"
+
+    def _identity(self) -> Any:
+        return [self.start, [hashlib.sha256(content).hexdigest() for content in self.contents]]
 
     def samples(self) -> Iterator[Sample]:
         """Yield them."""
@@ -164,7 +164,7 @@ class BytesShard:
 
 
 @dataclass(frozen=True)
-class ParquetShard:
+class ParquetShard(Shard):
     """A row group of a Parquet file that holds the images themselves."""
 
     file: File
@@ -174,17 +174,14 @@ class ParquetShard:
     label_column: str | None
     name_column: str | None
     pointed_to: str = ""
+    _kind = "parquet"
 
-    @property
-    def name(self) -> str:
-        """Its path and number."""
-        return f"{printable(self.file.path)}, row group {self.group}"
+    def _name(self) -> str:
+        return f"{self.file.path}, row group {self.group}"
 
-    @property
-    def key(self) -> str:
-        """Digest of the file's path and state, the group and the columns."""
+    def _identity(self) -> Any:
         columns = [self.column, self.label_column, self.name_column]
-        return digest("parquet", [self.file, self.group, columns, self.pointed_to])
+        return [self.file, self.group, columns, self.pointed_to]
 
     def samples(self) -> Iterator[Sample]:
         """Read the rows, some at a time."""
@@ -211,22 +208,19 @@ class ParquetShard:
 
 
 @dataclass(frozen=True)
-class UnreadableShard:
+class UnreadableShard(Shard):
     """A file of which not even the shards can be found, so that it is named with the other failures."""
 
     path: str
     error: str
-    images: int | None = None
+    images = None
+    _kind = "unreadable"
 
-    @property
-    def name(self) -> str:
-        """Its path."""
-        return printable(self.path)
+    def _name(self) -> str:
+        return self.path
 
-    @property
-    def key(self) -> str:
-        """Digest of its path and the error; such a shard is never finished."""
-        return digest("unreadable", [self.path, self.error])
+    def _identity(self) -> Any:  # such a shard is never finished
+        return [self.path, self.error]
 
     def samples(self) -> Iterator[Sample]:
         """Raise InputError."""
@@ -234,7 +228,7 @@ class UnreadableShard:
 
 
 @dataclass(frozen=True)
-class DatasetShard:
+class DatasetShard(Shard):
     """Consecutive rows of a Hugging Face dataset; workers map its Arrow files."""
 
     dataset: Any
@@ -245,21 +239,19 @@ class DatasetShard:
     label_names: tuple[str, ...] | None = None
     pointed_to: str = ""
 
-    @property
-    def name(self) -> str:
-        """Which rows."""
-        return f"rows {self.start} to {self.start + len(self.dataset) - 1} of the dataset"
+    _kind = "dataset"
 
     @property
     def images(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return len(self.dataset)
 
-    @property
-    def key(self) -> str:
-        """Digest of the data set's fingerprint, the rows and the columns."""
+    def _name(self) -> str:
+        return f"rows {self.start} to {self.start + len(self.dataset) - 1} of the dataset"
+
+    def _identity(self) -> Any:
         rows = [self.start, len(self.dataset), self.column, self.label_column]
-        return digest("dataset", [self.fingerprint, rows, self.pointed_to])
+        return [self.fingerprint, rows, self.pointed_to]
 
     def samples(self) -> Iterator[Sample]:
         """Read the rows; images are not decoded by this."""
@@ -289,13 +281,6 @@ def sample_of(image: Any, name: str, label: str | None, table: str) -> Sample:
     if isinstance(image, str):
         image = place_of(image, table)
     return Sample(str(name), image, label)
-
-
-def place_of(path: str, table: str) -> str:
-    """Return where a path or URL that a table names is: a relative one starts at the table's folder."""
-    if is_url(path):
-        return without_scheme(path)
-    return f"{table.rpartition('/')[0]}/{path}" if is_url(table) else str(Path(table).parent / path)
 
 
 def state_of(info: dict[str, Any] | Exception) -> State:

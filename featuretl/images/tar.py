@@ -29,9 +29,8 @@ from featuretl._learning.labels import is_gap, label_text
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, SUFFIXES
 from featuretl.images.listing import is_hidden
-from featuretl.images.shards import DamagedShardError, File, PassedOver, Sample, digest
-from featuretl.images.sources import LABEL_COLUMNS
-from featuretl.images.tables import memory_limit
+from featuretl.images.shards import DamagedShardError, File, PassedOver, Sample, Shard
+from featuretl.images.tables import LABEL_COLUMNS, memory_limit
 
 _MAX_LABEL_BYTES = _MAX_HEADER_BYTES = 2**20
 _COMPRESSED: tuple[tuple[bytes, Any], ...] = (
@@ -65,22 +64,19 @@ class _Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TarShard:
+class TarShard(Shard):
     """A tar file in WebDataset layout, compressed or not."""
 
     file: File
     label_column: str | None = None
-    images: int | None = None
+    images = None
+    _kind = "tar"
 
-    @property
-    def name(self) -> str:
-        """Its path."""
-        return printable(self.file.path)
+    def _name(self) -> str:
+        return self.file.path
 
-    @property
-    def key(self) -> str:
-        """Digest of its path and state."""
-        return digest("tar", [self.file, self.label_column])
+    def _identity(self) -> Any:
+        return [self.file, self.label_column]
 
     def samples(self) -> Iterator[Sample]:
         """Read the file as a stream, a sample at a time."""
