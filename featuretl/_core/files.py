@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -98,14 +100,17 @@ def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
         return list(pool.map(called, paths))
 
 
-def open_local(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_local(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a local file. Raises OSError, without waiting, if it is not a regular one."""
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    raise OSError("it is not a regular file")
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError("not a regular file")
 
 
 def open_file(path: str) -> IO[bytes]:
