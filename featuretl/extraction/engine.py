@@ -108,7 +108,7 @@ Progress = Callable[[Statistics], None]
 
 
 @dataclass
-class _Prepared:
+class _Image:
     """An image on its way to the network."""
 
     index: int
@@ -126,7 +126,7 @@ class _Batch:
     The seconds are those that embedding took, reading and decoding excluded.
     """
 
-    images: list[_Prepared]
+    images: list[_Image]
     keys: list[bytes]
     rows: np.ndarray
     seconds: float
@@ -135,7 +135,7 @@ class _Batch:
 class Run:
     """One extraction: the state that planning and streaming share.
 
-    After `go`, `space` holds every embedding that there is, under `keys`: ndarray (n,), S32, at
+    After `run`, `space` holds every embedding that there is, under `keys`: ndarray (n,), S32, at
     `locations`: ndarray (n,), int64.
     """
 
@@ -167,7 +167,7 @@ class Run:
         self._key_errors: dict[bytes, str] = {}
         self._hashed: list[tuple[str, os.stat_result, bytes]] = []
 
-    def go(self) -> list[Failure]:
+    def run(self) -> list[Failure]:
         """Embed what has no embedding yet; return the images that cannot have one, in order."""
         pool = ThreadPoolExecutor(self._n_jobs, "featuretl")
         try:
@@ -279,10 +279,10 @@ class Run:
             image.input = None
         return _Batch(images, [image.key for image in ready], rows, seconds)
 
-    def _prepare(self, index: int, force: bool) -> _Prepared:
+    def _prepare(self, index: int, force: bool) -> _Image:
         """Read and, if it is to be embedded here and now, decode and preprocess one image."""
         known = bytes(self.keys[index]).ljust(32, b"\0")
-        prepared = _Prepared(index, known)
+        prepared = _Image(index, known)
         if known != NO_KEY:
             prepared.taken = self.space.take(known, force)
             if not prepared.taken:
@@ -291,7 +291,7 @@ class Run:
             content = self._encoder.read(self.images[index], self._stage)
         except ItemError as error:
             self.space.give_up(known)
-            return _Prepared(index, error=printable(error))
+            return _Image(index, error=printable(error))
         if content.key != known:
             self.space.give_up(known)
             prepared.key, prepared.state = content.key, content.state
@@ -304,18 +304,18 @@ class Run:
             prepared.error = printable(error)
         return prepared
 
-    def _hash(self, indices: np.ndarray) -> list[_Prepared]:
+    def _hash(self, indices: np.ndarray) -> list[_Image]:
         """Read some images and find out their keys."""
         return [self._hash_one(index) for index in indices.tolist()]
 
-    def _hash_one(self, index: int) -> _Prepared:
+    def _hash_one(self, index: int) -> _Image:
         try:
             content = self._encoder.read(self.images[index], self._stage)
         except ItemError as error:
-            return _Prepared(index, error=printable(error))
-        return _Prepared(index, content.key, content.state)
+            return _Image(index, error=printable(error))
+        return _Image(index, content.key, content.state)
 
-    def _note(self, prepared: _Prepared) -> None:
+    def _note(self, prepared: _Image) -> None:
         self.keys[prepared.index] = prepared.key
         if prepared.state is not None:
             path = os.fspath(self.images[prepared.index])

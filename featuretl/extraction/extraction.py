@@ -195,7 +195,7 @@ def extract(
         else IsolatedDecoder(decode_timeout) as decoder
     ):
         run = Run(images, source, batch_size, n_threads, progress, decoder)
-        failures = run.go()
+        failures = run.run()
     if store is not None and isinstance(run.space, StoredSpace):
         keep_limit(store, run.space.id)
     if failures and on_error == "raise":
@@ -228,12 +228,17 @@ def check_parameters(
         check_option(owner, "batch_size", batch_size, ("auto",))
     else:
         check_int(owner, "batch_size", batch_size, 1)
-    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
-        raise parameter_error(owner, "n_jobs", "None or an int other than 0", n_jobs)
+    check_jobs(owner, "n_jobs", n_jobs)
     check_option(owner, "on_error", on_error, ON_ERROR)
     check_option(owner, "runtime", runtime, RUNTIMES)
     if decode_timeout is not None:
         check_seconds(owner, "decode_timeout", decode_timeout)
+
+
+def check_jobs(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is None or a number of threads or processes for joblib."""
+    if value is not None and (not isinstance(value, Integral) or value == 0):
+        raise parameter_error(owner, name, "None or an int other than 0", value)
 
 
 def _check_unused(**given: Any) -> None:

@@ -57,7 +57,7 @@ class DamagedShardError(InputError):
     """A shard that cannot be read further: what was read before is right."""
 
 
-class PassedOver(NamedTuple):
+class SkipReason(NamedTuple):
     """In the place of an image: why something that could have been one is none."""
 
     reason: str
@@ -67,7 +67,7 @@ class Sample(NamedTuple):
     """An image on its way to the engine: a local path, bytes, or why there are none."""
 
     name: str
-    image: str | bytes | ImageError | PassedOver
+    image: str | bytes | ImageError | SkipReason
     label: str | None = None
 
 

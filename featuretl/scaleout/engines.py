@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 import joblib
 from joblib.parallel import get_active_backend
 
-from featuretl._core.parameters import parameter_error
 from featuretl.exceptions import FeatureTLError, ParameterError
+from featuretl.extraction.extraction import check_jobs
 
 Task = TypeVar("Task")
 
@@ -45,7 +45,7 @@ class Engine:
 
     def start(self) -> Executor:
         """Return what tasks are submitted to, after a loss of processes anew."""
-        return _Here()
+        return _InProcessExecutor()
 
     def n_workers(self) -> int:
         """Return how many tasks can be under way at once, now."""
@@ -152,8 +152,7 @@ def active_engine(workers: int | None) -> Engine:
     ParameterError
         If joblib's backend is another than loky or Dask.
     """
-    if workers is not None and (not isinstance(workers, int) or workers == 0):
-        raise parameter_error("extract_shards", "workers", "None or an int other than 0", workers)
+    check_jobs("extract_shards", "workers", workers)
     backend, n_jobs = get_active_backend()
     kind = type(backend).__name__
     if kind == "DaskDistributedBackend":
@@ -261,7 +260,7 @@ def _scheduler_lost() -> FeatureTLError:
     )
 
 
-class _Here(Executor):
+class _InProcessExecutor(Executor):
     """Runs each task at once, in this process."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

@@ -20,11 +20,12 @@ from featuretl.exceptions import (
     InputError,
     is_out_of_memory,
 )
+from featuretl.extraction.costs import Costs
 from featuretl.extraction.engine import Run
 from featuretl.extraction.source import Source
 from featuretl.images.decode import decode
 from featuretl.images.isolated import IsolatedDecoder
-from featuretl.images.shards import DamagedShardError, PassedOver, Sample, Shard
+from featuretl.images.shards import DamagedShardError, Sample, Shard, SkipReason
 from featuretl.runtimes.choice import versions
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
@@ -84,7 +85,7 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class Planned:
+class KeyedShard:
     """A shard and its key."""
 
     key: str
@@ -97,7 +98,7 @@ def describe(job: Job, careful: bool = False) -> tuple[Recipe, np.ndarray, dict[
     return worker.source.recipe(), worker.source.encoder.golden, versions()
 
 
-def embed_shard(job: Job, planned: Planned, careful: bool = False) -> Receipt:
+def embed_shard(job: Job, planned: KeyedShard, careful: bool = False) -> Receipt:
     """Embed a shard and commit it, unless it is finished.
 
     Parameters
@@ -155,14 +156,14 @@ class _Worker:
         seconds = self._job.decode_timeout
         return decode if seconds is None else IsolatedDecoder(seconds)
 
-    def embed(self, planned: Planned) -> Receipt:
+    def embed(self, planned: KeyedShard) -> Receipt:
         key, shard = planned.key, planned.shard
         entry = self._space.entry(key)
         if entry is not None and not (self._job.retry_failed and entry.failures):
             return Receipt(entry)
         began = time.process_time()
         rows = _Rows()
-        costs: dict[str, float] = {}
+        costs = Costs()
         passed_over: list[str] = []
         for samples in _chunks(_images(_timed(shard.samples(), costs), passed_over)):
             self._embed_some(samples, rows, costs)
@@ -173,19 +174,20 @@ class _Worker:
         entry = self._space.put(
             key, shard.name, rows.images, rows.matrix(self._space.d), rows.table(), rows.failures
         )
-        costs["shard"] = max(0.0, time.process_time() - began - sum(costs.values()))
+        spent = time.process_time() - began - sum(costs.seconds.values())
+        costs.add("shard", max(0.0, spent))
         runtime, _ = self.source.encoder.choice or ("", None)
-        return Receipt(entry, entry.rows, "", runtime, costs, len(passed_over), named)
+        return Receipt(entry, entry.rows, "", runtime, costs.seconds, len(passed_over), named)
 
-    def _embed_some(self, samples: list[Sample], rows: _Rows, costs: dict[str, float]) -> None:
+    def _embed_some(self, samples: list[Sample], rows: _Rows, costs: Costs) -> None:
         images = [sample.image for sample in samples if not isinstance(sample.image, ImageError)]
         run = Run(images, self.source, self._job.batch_size, self._n_threads, None, self._decoder)
         began = time.process_time()
-        messages = {failure.index: failure.message for failure in run.go()}
+        messages = {failure.index: failure.message for failure in run.run()}
         spent = run.statistics.costs
         start = max(0.0, time.process_time() - began - sum(spent.values()))
         for stage, seconds in {**spent, "start": start}.items():
-            costs[stage] = costs.get(stage, 0.0) + seconds
+            costs.add(stage, seconds)
         embedded = iter(zip(gather(run.space, run.locations), run.keys, strict=True))
         number = 0
         for sample in samples:
@@ -288,7 +290,7 @@ def _images(samples: Iterable[Sample], passed_over: list[str]) -> Iterator[Sampl
     some = False
     try:
         for sample in samples:
-            if isinstance(sample.image, PassedOver):
+            if isinstance(sample.image, SkipReason):
                 passed_over.append(f"{printable(sample.name)} ({printable(sample.image.reason)})")
             else:
                 some = True
@@ -299,12 +301,12 @@ def _images(samples: Iterable[Sample], passed_over: list[str]) -> Iterator[Sampl
         yield Sample("the rest of the shard", ImageError(str(error)))
 
 
-def _timed(samples: Iterator[Sample], costs: dict[str, float]) -> Iterator[Sample]:
+def _timed(samples: Iterator[Sample], costs: Costs) -> Iterator[Sample]:
     """Yield the samples, and count the processor time that it takes to read them."""
     while True:
         began = time.thread_time()
         sample = next(samples, None)
-        costs["read"] = costs.get("read", 0.0) + time.thread_time() - began
+        costs.add("read", time.thread_time() - began)
         if sample is None:
             return
         yield sample
