@@ -136,32 +136,32 @@ class ImageEncoder:
     def choose_runtime(
         self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
     ) -> tuple[str, float | None]:
-        """Settle what embeds `n_images` images in the `n_threads` threads of `pool`.
+        """Settle, once, what embeds `n_images` images in the `n_threads` threads of `pool`.
 
-        Returns its name, and the least cosine of its embeddings to float32 ones where it computes
-        in less. It is settled once.
+        Returns the runtime's name, and the least cosine of its embeddings to float32 ones where it
+        computes in lower precision.
         """
-        if self.choice is None:
-            self.choice = self._choose_runtime(pool, n_threads, max(n_images, self._n_images))
-        return self.choice
-
-    def _choose_runtime(
-        self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
-    ) -> tuple[str, float | None]:
-        if not hasattr(self.backbone, "embedding"):
-            return "torch", None
+        if self.choice is not None:
+            return self.choice
+        if not hasattr(self.backbone, "embedding"):  # a trunk
+            self.choice = "torch", None
+            return self.choice
         if _is_int8(self.backbone):
             if self._wanted_runtime not in ("auto", "onnx"):
                 raise BackboneError("precision='int8' runs with runtime='onnx' only.")
-            return "onnx", agreement(self.backbone, self._workers[0].runtime)
-        choices = [
-            RuntimeChoice(worker.backbone, self._store, pool, n_threads) for worker in self._workers
-        ]
-        name, runtime = choices[0].make(self._wanted_runtime, n_images)
-        runtimes = [runtime, *(choice.load(name) for choice in choices[1:])]
-        for worker, runtime in zip(self._workers, runtimes, strict=True):
-            worker.runtime = runtime
-        return name, agreement(self.backbone, self._workers[0].runtime)
+            name = "onnx"
+        else:
+            choices = [
+                RuntimeChoice(worker.backbone, self._store, pool, n_threads)
+                for worker in self._workers
+            ]
+            n_images = max(n_images, self._n_images)
+            name, runtime = choices[0].make(self._wanted_runtime, n_images)
+            runtimes = [runtime, *(choice.load(name) for choice in choices[1:])]
+            for worker, runtime in zip(self._workers, runtimes, strict=True):
+                worker.runtime = runtime
+        self.choice = name, agreement(self.backbone, self._workers[0].runtime)
+        return self.choice
 
     @cached_property
     def golden(self) -> np.ndarray:

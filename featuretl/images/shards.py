@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,7 +83,9 @@ class Shard:
     """See the module's docstring. A subclass says what its `_name`, `_identity` and `samples` are."""
 
     images: Any  # how many there are, None where that is not known
-    _kind = ""
+    _kind: str
+    _name: Callable[[], str]
+    _identity: Callable[[], Any]
 
     @property
     def name(self) -> str:
@@ -99,24 +101,14 @@ class Shard:
         """Read the images, in order. Raises InputError if the shard itself cannot be read."""
         raise NotImplementedError
 
-    def _name(self) -> str:
-        raise NotImplementedError
-
-    def _identity(self) -> Any:
-        raise NotImplementedError
-
 
 @dataclass(frozen=True)
 class FileShard(Shard):
     """Consecutive files."""
 
     files: tuple[File, ...]
+    images = property(lambda self: len(self.files))
     _kind = "files"
-
-    @property
-    def images(self) -> int:
-        """Number of files."""
-        return len(self.files)
 
     def _name(self) -> str:
         return f"{self.files[0].path} and {len(self.files) - 1} more"
@@ -144,12 +136,8 @@ class BytesShard(Shard):
 
     contents: tuple[bytes, ...]
     start: int
+    images = property(lambda self: len(self.contents))
     _kind = "bytes"
-
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return len(self.contents)
 
     def _name(self) -> str:
         return f"images {self.start} to {self.start + len(self.contents) - 1}"
@@ -239,12 +227,8 @@ class DatasetShard(Shard):
     label_names: tuple[str, ...] | None = None
     pointed_to: str = ""
 
+    images = property(lambda self: len(self.dataset))
     _kind = "dataset"
-
-    @property
-    def images(self) -> int:
-        """Number of rows."""
-        return len(self.dataset)
 
     def _name(self) -> str:
         return f"rows {self.start} to {self.start + len(self.dataset) - 1} of the dataset"

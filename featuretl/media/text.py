@@ -108,7 +108,10 @@ class Text:
         with _tokenizer:
             tokens = encoder.preprocess(list(inputs))
         with torch.inference_mode():
-            tokens = {name: _to(value, encoder.device) for name, value in tokens.items()}
+            tokens = {
+                name: value.to(encoder.device) if hasattr(value, "to") else value
+                for name, value in tokens.items()
+            }
             return encoder(tokens)["sentence_embedding"].float().cpu().numpy()
 
     @property
@@ -203,7 +206,3 @@ def _load(folder: Path, files: str) -> Any:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _to(value: Any, device: Any) -> Any:
-    return value.to(device) if hasattr(value, "to") else value
