@@ -262,13 +262,6 @@ class ImageEmbedder(Embedder):
         check_parameters(
             owner, self.batch_size, self.n_jobs, self.on_error, self.runtime, self.decode_timeout
         )
-        return BackboneSpec.of(
-            owner,
-            self.backbone,
-            weights=self.weights,
-            layers=self.layers,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            precision=self.precision,
-            views=self.views,
-        )
+        names = ("weights", "layers", "pooling", "normalize", "precision", "views")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return BackboneSpec.of(owner, self.backbone, **given)

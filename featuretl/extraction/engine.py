@@ -306,14 +306,14 @@ class Run:
 
     def _hash(self, indices: np.ndarray) -> list[_Image]:
         """Read some images and find out their keys."""
-        return [self._hash_one(index) for index in indices.tolist()]
-
-    def _hash_one(self, index: int) -> _Image:
-        try:
-            content = self._encoder.read(self.images[index], self._stage)
-        except ItemError as error:
-            return _Image(index, error=printable(error))
-        return _Image(index, content.key, content.state)
+        found = []
+        for index in indices.tolist():
+            try:
+                content = self._encoder.read(self.images[index], self._stage)
+                found.append(_Image(index, content.key, content.state))
+            except ItemError as error:
+                found.append(_Image(index, error=printable(error)))
+        return found
 
     def _note(self, prepared: _Image) -> None:
         self.keys[prepared.index] = prepared.key

@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from featuretl._core.files import (
     cannot_be_read,
@@ -40,6 +40,7 @@ from featuretl.images.tables import (
 )
 
 State = tuple[Any, ...] | None
+T = TypeVar("T")
 
 NAME_COLUMNS = ("path", "id", "key", "__key__", "url", "file_name", "filename")
 
@@ -118,16 +119,15 @@ class FileShard(Shard):
 
     def samples(self) -> Iterator[Sample]:
         """Yield local paths, and the content of URLs, some of which are read at once."""
-        some: list[Sample] = []
-        size = 0
-        for path, label, state in self.files:
-            known = state[0] if state and isinstance(state[0], int) else _UNKNOWN_SIZE
-            if some and (len(some) >= _READ_AT_ONCE or size + known > _BYTES_AT_ONCE):
-                yield from _with_contents(some)
-                some, size = [], 0
-            some.append(Sample(path, path, label))
-            size += known if is_url(path) else 0
-        yield from _with_contents(some)
+
+        def size_of(file: File) -> int:
+            if not is_url(file.path):
+                return 0
+            known = file.state and isinstance(file.state[0], int)
+            return file.state[0] if file.state and known else _UNKNOWN_SIZE
+
+        for some in batches(self.files, size_of, _READ_AT_ONCE):
+            yield from _with_contents([Sample(path, path, label) for path, label, _ in some])
 
 
 @dataclass(frozen=True)
@@ -251,6 +251,21 @@ class DatasetShard(Shard):
         for number, row in enumerate(self.dataset):
             name = f"row {self.start + number}"
             yield from _with_contents([sample_of(row[self.column], name, labels[number], "")])
+
+
+def batches(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Yield up to `most` items at a time, of up to 128 MiB together unless one is larger."""
+    some: list[T] = []
+    size = 0
+    for item in items:
+        more = size_of(item)
+        if some and (len(some) >= most or size + more > _BYTES_AT_ONCE):
+            yield some
+            some, size = [], 0
+        some.append(item)
+        size += more
+    if some:
+        yield some
 
 
 def sample_of(image: Any, name: str, label: str | None, table: str) -> Sample:

@@ -25,7 +25,7 @@ from featuretl.extraction.engine import Run
 from featuretl.extraction.source import Source
 from featuretl.images.decode import decode
 from featuretl.images.isolated import IsolatedDecoder
-from featuretl.images.shards import DamagedShardError, Sample, Shard, SkipReason
+from featuretl.images.shards import DamagedShardError, Sample, Shard, SkipReason, batches
 from featuretl.runtimes.choice import versions
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
@@ -35,7 +35,6 @@ from featuretl.store.space import gather
 CAREFUL_SECONDS = 60.0  # for an image of a shard that a worker did not survive
 
 _IMAGES_AT_ONCE = 1024
-_BYTES_AT_ONCE = 128 * 2**20
 _MANY = 100_000  # a choice of runtime is made for the whole extraction, not for a shard
 
 
@@ -165,7 +164,8 @@ class _Worker:
         rows = _Rows()
         costs = Costs()
         passed_over: list[str] = []
-        for samples in _chunks(_images(_timed(shard.samples(), costs), passed_over)):
+        images = _images(_timed(shard.samples(), costs), passed_over)
+        for samples in batches(images, _size, _IMAGES_AT_ONCE):
             self._embed_some(samples, rows, costs)
         named = tuple(passed_over[:3])
         if not rows.images:
@@ -268,18 +268,8 @@ def release() -> None:
         _workers.popitem()[1].close()
 
 
-def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    """Yield samples in lists that are neither too long nor too large."""
-    chunk: list[Sample] = []
-    size = 0
-    for sample in samples:
-        chunk.append(sample)
-        size += len(sample.image) if isinstance(sample.image, bytes) else 0
-        if len(chunk) >= _IMAGES_AT_ONCE or size >= _BYTES_AT_ONCE:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+def _size(sample: Sample) -> int:
+    return len(sample.image) if isinstance(sample.image, bytes) else 0
 
 
 def _images(samples: Iterable[Sample], passed_over: list[str]) -> Iterator[Sample]:
