@@ -118,7 +118,7 @@ def extract(
     Parameters
     ----------
     images : sequence of n images
-        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. Of another
+        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. For another
         medium, its items.
     backbone : str, BackboneSpec, Backbone or Medium, default="tf_efficientnet_lite0"
         For more than a name: what `load_backbone` returns. Of a medium (`Sound`, `Video`, `Text`, or
@@ -130,11 +130,11 @@ def extract(
         Where a backbone that is not loaded yet will run. "auto" is every GPU that there is, else the
         CPU; "cuda" every GPU; of several devices each thread uses one, in turn.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
-        What computes: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
+        Inference runtime: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
         ``featuretl[openvino]``); or PyTorch compiled, which takes a minute and on the CPU a C++
         compiler. Another than eager PyTorch is used only if its embeddings agree on a few images
-        (cosine >= 0.9999). "auto" is the fastest of them, measured when there are so many images
-        that it pays (1,000), and remembered in the store; compiled PyTorch takes part on GPUs, from
+        (cosine >= 0.9999). "auto" is the fastest of them, measured when there are enough images
+        to pay for it (1,000), and remembered in the store; compiled PyTorch takes part on GPUs, from
         20,000 images on.
     batch_size : int or "auto", default="auto"
         Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
@@ -148,7 +148,7 @@ def extract(
     decode_timeout : float, optional
         Seconds that decoding an image may take. Given, images are decoded in child processes: one
         that crashes the decoder, or takes longer, is a bad image like any other. The embeddings are
-        the same. None decodes in this process, where neither can be helped.
+        the same. None decodes in this process: no crash isolation and no timeout.
     progress : callable, optional
         Called with the `Statistics` so far, in this thread, a few times a second at most.
 
@@ -169,9 +169,9 @@ def extract(
 
     Notes
     -----
-    However it ends, by an error, Ctrl-C or a signal that raises, what is embedded by then is
-    committed first; the next call goes on from there. Several processes may extract into one store
-    at once: an image that another one has under way is waited for, not embedded again.
+    If the call ends early, by an error, Ctrl-C or a signal that raises, what is embedded by then is
+    committed first; the next call resumes from there. Several processes may extract into one store
+    simultaneously: each waits for an image that another one is embedding, and does not embed it again.
 
     Examples
     --------
@@ -251,7 +251,7 @@ def _check_unused(**given: Any) -> None:
 def describe_failures(
     failures: Sequence[Failure],
     n_images: int,
-    remedy: str = "mend or leave out these, or give them rows of NaN with on_error='nan'.",
+    remedy: str = "fix or remove these, or pass on_error='nan' to get NaN rows.",
     what: str = "images",
 ) -> str:
     """Return one sentence that names the first few images, or items, without an embedding."""

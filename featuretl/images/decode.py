@@ -3,7 +3,7 @@
 ======================  ==========================================================================
 input                   what becomes of it
 ======================  ==========================================================================
-formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA and AVIF, told apart by
+formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA and AVIF, recognised by
                         content, never by name; anything else (SVG, EPS, HTML, text, ..) fails
 EXIF orientation 1-8    applied; an EXIF block that cannot be parsed is ignored
 alpha, transparency     composited on white (alpha channel, palette alpha, PNG ``tRNS`` alike)

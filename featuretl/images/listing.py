@@ -55,8 +55,8 @@ def kind_of(path: str) -> str:
 def files_of(source: str) -> Iterator[tuple[str, str | None]]:
     """Yield the files that a local path or pattern names, and their labels.
 
-    Of a folder these are the images below it, whose label is the first folder below, if any. Raises
-    InputError if there is none, or something cannot be listed.
+    A folder gives the images below it; their label is the name of the first folder below, if any.
+    Raises InputError if there is no file, or something cannot be listed.
     """
     kind = _is_folder(source)
     if kind is None:

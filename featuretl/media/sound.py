@@ -30,17 +30,17 @@ class Sound(Pictures):
     Items are paths or bytes of files that libsndfile reads (WAV of any encoding, FLAC, Ogg, MP3, ..),
     or pairs (samples, rate): an array of floats or signed integers, (n,) or (n, channels), and samples
     per second. Channels are averaged. NaN, no samples, more than 16 channels or a rate outside
-    1,000..192,000 make a bad item. Of a file that is shorter than its header says, what is there counts.
+    1,000..192,000 make a bad item. A file that is shorter than its header says is used as far as it goes.
 
     Parameters
     ----------
     backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
         For more than a name: what `load_backbone` returns.
     seconds : float, default=5.0
-        Length of a window; about that of what is to be told apart. What is shorter is followed by
+        Length of a window; about that of the events to distinguish. A shorter sound is padded with
         silence.
     windows : int, default=12
-        At most so many windows, side by side; of a longer sound as many, evenly spread.
+        Maximum number of windows. They lie side by side; in a longer sound they are evenly spread.
     pooling : {"mean", "mean+std"}, default="mean"
         Over the windows.
 
@@ -112,7 +112,7 @@ class Sound(Pictures):
         return max(1, round(self.seconds * rate))
 
     def _starts(self, n_samples: int, rate: int) -> list[int]:
-        """Return where the windows begin, of a sound of so many samples."""
+        """Return where the windows begin, in a sound of `n_samples` samples."""
         length = self._length(rate)
         if n_samples <= length * self.windows:
             return list(range(0, n_samples, length))

@@ -164,7 +164,7 @@ def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[s
         elif path.suffix not in _PROSE and path.name not in _PROSE:
             raise BackboneError(
                 f"The sentence encoder {printable(folder)!r} holds {printable(path.name)!r}; expected only files of the kinds "
-                f"{', '.join(_KINDS)}: save it anew with sentence-transformers."
+                f"{', '.join(_KINDS)}: save it again with sentence-transformers."
             )
     for needed in (WEIGHTS, "modules.json"):
         if needed not in found:

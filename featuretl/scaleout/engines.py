@@ -44,11 +44,11 @@ class Engine:
     name = "sequential"
 
     def start(self) -> Executor:
-        """Return what tasks are submitted to, after a loss of processes anew."""
+        """Return the executor that tasks are submitted to; a new one if its processes were lost."""
         return _InProcessExecutor()
 
     def n_workers(self) -> int:
-        """Return how many tasks can be under way at once, now."""
+        """Return how many tasks can run simultaneously now."""
         return 1
 
     def stop(self, executor: Executor) -> None:
@@ -217,7 +217,7 @@ def results(
 
 
 class _Schedule(Generic[Task]):
-    """Which task comes next: new ones first, then those whose workers were lost, ever more alone."""
+    """Which task comes next: new ones first, then those whose workers were lost, at last alone."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self._fresh = iter(tasks)
@@ -261,7 +261,7 @@ def _scheduler_lost() -> FeatureTLError:
 
 
 class _InProcessExecutor(Executor):
-    """Runs each task at once, in this process."""
+    """Runs each task in this process when it is submitted."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Return a future that is done."""

@@ -155,7 +155,7 @@ def extract_shards(
     Notes
     -----
     A shard, a tar file, a row group or `images_per_shard` consecutive files, is embedded by one
-    worker and then committed at once. However this ends, finished shards are kept, and the next call
+    worker and then committed as a whole. However this ends, finished shards are kept, and the next call
     skips them, without reading an image, as long as names, labels, sizes and times of their files
     are the same. Only shard descriptions and receipts pass through this process.
 
@@ -248,8 +248,8 @@ class _Run:
         kind = InputError if any(one.index < 0 for one in self.failures) else ImageError
         return kind(
             f"{self.statistics.failed} of {self.statistics.images} images have no embedding "
-            f"({named}{more}); all others are embedded and kept: mend or leave out these, or go on "
-            "without them with on_error='nan'."
+            f"({named}{more}); all others are embedded and kept: fix or remove these, or pass "
+            "on_error='nan' to continue without them."
         )
 
     def _open(self) -> SharedSpace:
