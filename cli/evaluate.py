@@ -44,7 +44,7 @@ def evaluate(
     Images that cannot be read are named, and not scored. Of a model of several tasks each is scored on
     the images that have its label: all tasks, by their columns, or those of --label-column.
     """
-    from featuretl.extraction.progress import image_bar
+    from featuretl._core.progress import progress_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
     from featuretl.prediction.predict import evaluate_model, task_models, use_machine
@@ -66,7 +66,7 @@ def evaluate(
     y = truth_of(images, not hasattr(loaded, "classes_"), column)
     store = resolve_cache(cache, no_cache)
     use_machine(loaded, cache=store, device=device, n_jobs=n_jobs)
-    with image_bar("Predicting", len(images)) as progress:
+    with progress_bar("Predicting", len(images)) as progress:
         report = evaluate_model(
             loaded, images.paths, y,
             groups=groups_of(images), n_bootstrap=n_bootstrap, progress=progress,

@@ -46,17 +46,17 @@ def explain(
 
     IMAGEs are files, folders or patterns. Exact for linear heads on convolutional networks.
     """
+    from featuretl._core.progress import progress_bar
     from featuretl._core.text import printable
     from featuretl.explanation.explaining import explain as explain_images
     from featuretl.explanation.pictures import check_overlay_output, save_overlays
-    from featuretl.extraction.progress import image_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
 
     paths = find_images(images).paths
     check_overlay_output(output, paths)
     loaded = load_model(model, weights=weights)
-    with image_bar("Explaining", len(paths)) as progress:
+    with progress_bar("Explaining", len(paths)) as progress:
         found = explain_images(loaded, paths, target=target, device=device, progress=progress)
     files = save_overlays(found, output, height=height)
     if len(files) < len(found):

@@ -154,16 +154,15 @@ def _resolve_backbone(options: dict[str, Any]) -> dict[str, Any]:
 
 def _extract(images: ImageList, store: EmbeddingStore | None, **options: Any) -> Extraction:
     from featuretl.extraction.extraction import extract
-    from featuretl.extraction.progress import progress_bar
+    from featuretl.extraction.progress import embedding_bar
 
     last: list[Statistics] = []
     try:
-        with progress_bar(len(images)) as show:
+        with embedding_bar(len(images)) as show:
 
             def progress(statistics: Statistics) -> None:
                 last[:] = [statistics]
-                if show:
-                    show(statistics)
+                show(statistics)
 
             return extract(
                 images.paths,

@@ -50,9 +50,9 @@ def predict(
     A killed run goes on where it was when the command is given again. An image that cannot be read
     has its row, with the reason in the column `error`.
     """
+    from featuretl._core.progress import progress_bar
     from featuretl._core.text import printable
     from featuretl.extraction.outputs import check_output
-    from featuretl.extraction.progress import image_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
     from featuretl.prediction.files import ENDINGS, predict_to_file
@@ -64,7 +64,7 @@ def predict(
     store = resolve_cache(cache, no_cache)
     use_machine(loaded, cache=store, device=device, n_jobs=n_jobs)
     try:
-        with image_bar("Predicting", len(images)) as progress:
+        with progress_bar("Predicting", len(images)) as progress:
             written = predict_to_file(
                 loaded,
                 images.paths,

@@ -134,17 +134,16 @@ def _quieten_dask() -> None:
 
 
 def _extract(photos: tuple[str, ...], store: str, **options: Any) -> ShardedExtraction:
-    from featuretl.extraction.progress import progress_bar
+    from featuretl.extraction.progress import embedding_bar
     from featuretl.scaleout.extraction import extract_shards
 
     last: list[Statistics] = []
     try:
-        with progress_bar(0) as show:
+        with embedding_bar(0) as show:
 
             def progress(statistics: Statistics) -> None:
                 last[:] = [statistics]
-                if show:
-                    show(statistics)
+                show(statistics)
 
             return extract_shards(photos, store=store, on_error="nan", progress=progress, **options)
     except KeyboardInterrupt:

@@ -80,7 +80,7 @@ def suggest(
     from featuretl._core.text import printable
     from featuretl.extraction.extraction import extract
     from featuretl.extraction.outputs import check_output
-    from featuretl.extraction.progress import progress_bar
+    from featuretl.extraction.progress import embedding_bar
     from featuretl.images.sources import find_images, has_columns, join_images
     from featuretl.labelling.forecast import forecast_accuracy
     from featuretl.labelling.suggest import suggest_labels
@@ -94,7 +94,7 @@ def suggest(
     images = join_images(
         [find_images([one], **columns if has_columns(one) or not some else {}) for one in photos]
     )
-    with progress_bar(len(images)) as progress:
+    with embedding_bar(len(images)) as progress:
         extraction = extract(
             images.paths,
             backbone,
@@ -158,7 +158,7 @@ def _rows_of(extraction: Extraction, labels: list[Any]) -> tuple[list[int], list
 
 
 def _write(target: Path, paths: list[str]) -> None:
-    from featuretl.extraction.outputs import replace_file
+    from featuretl._core.files import replace_file
 
     def write(partial: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:

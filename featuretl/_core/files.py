@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -98,14 +100,17 @@ def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
         return list(pool.map(called, paths))
 
 
-def open_local(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_local(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a local file. Raises OSError, without waiting, if it is not a regular one."""
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    raise OSError("it is not a regular file")
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError("not a regular file")
 
 
 def open_file(path: str) -> IO[bytes]:
@@ -121,6 +126,33 @@ def open_file(path: str) -> IO[bytes]:
         raise
     except Exception as error:  # each file system has its own
         raise cannot_be_read(printable(path), error) from error
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file beside `path`, which then replaces `path` atomically and durably.
+
+    If anything fails, what was at `path` is unchanged, and nothing lies beside it.
+    """
+    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the platform can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def cannot_be_read(name: str, error: Exception) -> InputError:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from featuretl._core.files import replace_file
 from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError
 from featuretl.explanation.explanation import Explanation
-from featuretl.extraction.outputs import replace_file
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 MOST_SIDE_BY_SIDE = 12

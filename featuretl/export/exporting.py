@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from featuretl._core.files import replace_file
 from featuretl._core.parameters import check_option
 from featuretl._core.statistics import error_of_mean
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLError, ImageError, InputError, ModelError
 from featuretl.export.graph import Session, joined, metadata_of, parts_of
-from featuretl.extraction.outputs import check_output, replace_file
+from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.card import Card, card_of
 from featuretl.networks.network import Network, network_of
@@ -339,11 +340,8 @@ def _not_exported(error: Exception) -> ModelError:
 
 
 def _write(target: Path, graph: bytes) -> None:
-    def write(partial: Path) -> None:
-        partial.write_bytes(graph)
-
     try:
-        replace_file(target, write)
+        replace_file(target, lambda partial: partial.write_bytes(graph))
     except OSError as error:
         raise ModelError(
             f"The model {printable(target)!r} cannot be written ({error.strerror}); choose another "

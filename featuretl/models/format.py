@@ -28,10 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
+from featuretl._core.files import replace_file
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.exceptions import ModelError
-from featuretl.store.format import fsync_folder
 
 FORMAT_VERSION = 1
 SUFFIX = ".featuretl"
@@ -77,21 +77,13 @@ def write_file(path: Path, model: str, card: str, tensors: Tensors) -> None:
         "model": model,
         "sha256": digest_of(model, card, tensors),
     }
-    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
     try:
-        with partial.open("xb") as file:
-            file.write(save(dict(tensors), metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        fsync_folder(path.parent)
+        replace_file(path, lambda partial: partial.write_bytes(save(dict(tensors), metadata)))
     except OSError as error:
         raise ModelError(
             f"The model file {printable(path)!r} cannot be written ({error.strerror}); choose "
             "another place."
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:

@@ -29,11 +29,12 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from featuretl._core.files import replace_file
 from featuretl._core.parameters import check_bool, check_int, parameter_error
 from featuretl._core.text import as_utf8, printable
 from featuretl._core.types import Array
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
-from featuretl.extraction.outputs import check_output, replace_file
+from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.persistence import model_digest
 from featuretl.novelty.drift import Drift
@@ -318,8 +319,6 @@ def _join(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[i
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
             _WRITERS[target.suffix](file, columns.schema, tables())
-            file.flush()
-            os.fsync(file.fileno())
 
     replace_file(target, write)
     parts.remove()

@@ -16,10 +16,10 @@ from typing import Self
 import pyarrow as pa
 from pyarrow import parquet
 
+from featuretl._core.files import replace_file
 from featuretl._core.forks import begin_again_after_fork
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError
-from featuretl.extraction.outputs import replace_file
 
 try:
     import fcntl
@@ -133,10 +133,4 @@ class Parts:
         return True
 
     def _publish(self, name: str, data: bytes) -> None:
-        def write(partial: Path) -> None:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-
-        replace_file(self._folder / name, write)
+        replace_file(self._folder / name, lambda partial: partial.write_bytes(data))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import featuretl
+from featuretl._core.files import replace_file
 from featuretl._core.parameters import (
     check_int,
     check_option,
@@ -29,7 +30,7 @@ from featuretl._learning.columns import in_column
 from featuretl._learning.groups import read_groups
 from featuretl.exceptions import FeatureTLError, StoreError
 from featuretl.extraction.engine import Failure
-from featuretl.extraction.outputs import check_output, replace_file
+from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
 from featuretl.prediction.predict import check_takes_images, known_labels, known_tasks, task_models

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from featuretl._core.files import replace_file
 
 
 class OnnxRuntime:
@@ -127,9 +128,4 @@ def keep(model: bytes, file: Path) -> None:
     """Write a file that appears under its name when it is whole; without one, time is lost only."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{os.urandom(4).hex()}.partial")
-        try:
-            partial.write_bytes(model)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        replace_file(file, lambda partial: partial.write_bytes(model))

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from featuretl._core.files import absolute, contents, file_system, is_local
+from featuretl._core.files import absolute, contents, file_system, fsync_folder, is_local
 from featuretl._core.parameters import as_path
 from featuretl._core.text import printable
 from featuretl.exceptions import FeatureTLError, ParameterError, UnusableStoreError
-from featuretl.store.format import fsync_folder, write_durably
+from featuretl.store.format import write_durably
 
 
 class SharedFolder:

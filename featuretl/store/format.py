@@ -67,6 +67,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
+from featuretl._core.files import fsync_folder
 from featuretl.store.unusable import unusable
 
 FORMAT_VERSION = 1
@@ -328,17 +329,6 @@ def write_matrix(
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the platform can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def npy_header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
