@@ -79,7 +79,7 @@ def _show_speeds(infos: list[BackboneInfo], cache: str | None, as_json: bool) ->
 
     from .tables import print_table
 
-    store = resolve_cache(cache, no_cache=False)
+    store = resolve_cache(cache)
     speeds = []
     for info in track(infos, "Measuring", console=Console(stderr=True), transient=True):
         weights = "auto" if info.available else "random"
