@@ -14,7 +14,7 @@ from featuretl._core.text import printable
 from .options import json_option, model_argument, output_option, weights_option
 
 if TYPE_CHECKING:
-    from featuretl.export.exporting import Exported
+    from featuretl.export.exporting import ExportResult
 
 _PHOTOS = "PHOTOS"
 
@@ -85,14 +85,14 @@ def export(
     _show(exported)
 
 
-def _facts(exported: Exported) -> dict[str, Any]:
+def _facts(exported: ExportResult) -> dict[str, Any]:
     facts = dataclasses.asdict(exported)
     if exported.loss and not math.isfinite(exported.loss.standard_error):
         facts["loss"]["standard_error"] = None
     return facts
 
 
-def _show(exported: Exported) -> None:
+def _show(exported: ExportResult) -> None:
     megabytes = exported.bytes / 1e6
     click.echo(f"Wrote {printable(exported.path)}: {exported.precision}, {megabytes:.1f} MB")
     click.echo(f"Outputs: {', '.join(exported.outputs)}")

@@ -176,7 +176,11 @@ def write_report(
     main = _main_of(parts).subject
     kind = main.title if "" in parts else type(source).__name__
     page = template.render(title=printable(title or f"{kind} on {len(main):,} images"), **context)
+    _write(target, page)
+    return {**_facts_of(parts), "left_out": left_out}
 
+
+def _write(target: Path, page: str) -> None:
     def write(partial: Path) -> None:
         partial.write_text(as_utf8(page), encoding="utf-8")
 
@@ -187,11 +191,15 @@ def write_report(
             f"The report {printable(target)!r} cannot be written ({error.strerror or error}); choose "
             "another place."
         ) from error
-    if "" in parts:
-        return {**facts_of(parts[""]), "left_out": left_out}
+
+
+def _facts_of(parts: dict[str, Examination]) -> dict[str, Any]:
+    """Return all that was found as JSON; for several tasks by task."""
     facts = {name: facts_of(found) for name, found in parts.items()}
+    if "" in facts:
+        return facts[""]
     failures = [{"path": f.name, "error": f.message} for f in _failures(parts)]
-    return {"task": "several", "tasks": facts, "failures": failures, "left_out": left_out}
+    return {"task": "several", "tasks": facts, "failures": failures}
 
 
 def _tasks_of_model(
@@ -366,6 +374,6 @@ def _sections(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
         *first,
         ("map", "Map"),
         *((anchor, name) for anchor, name in optional.items() if part[anchor]),
-        *((gallery["anchor"], gallery["short"]) for gallery in part["galleries"]),
+        *((gallery.anchor, gallery.short) for gallery in part["galleries"]),
         ("about", "About"),
     ]

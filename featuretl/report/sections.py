@@ -14,7 +14,7 @@ from sklearn.model_selection import LearningCurveDisplay
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.models.card import Card
-from featuretl.report.examination import Examination
+from featuretl.report.examination import Examination, plain
 from featuretl.report.figures import ACCENT, svg
 from featuretl.report.subject import Subject
 
@@ -82,6 +82,7 @@ def class_section(found: Examination) -> dict[str, Any] | None:
     subject = found.subject
     if subject.classes is None or found.per_class is None or found.confusions is None:
         return None
+    classes = _shown_classes(subject)
     scored = found.per_class[found.per_class["images"] > 0]
     absent = found.per_class[found.per_class["images"] == 0]["class"].tolist()
     table = scored.sort_values("recall", kind="stable")[:_CLASSES]
@@ -92,11 +93,11 @@ def class_section(found: Examination) -> dict[str, Any] | None:
         names = printable(", ".join(map(str, absent[:20])))
         left_out.append(f"No image is scored of: {names}{', ..' if len(absent) > 20 else ''}.")
     return {
-        "matrix": _matrix(found),
-        "matrix_width": min(850, 22 * _n_shown(found)),
+        "matrix": _matrix(subject, classes),
+        "matrix_width": min(850, 22 * len(classes)),
         "matrix_words": "Rows are true classes, columns predicted ones. The stronger the colour, the larger "
         "the share of the true class"
-        + ("; numbers are images." if _n_shown(found) <= _MOST_NUMBERS else "."),
+        + ("; numbers are images." if len(classes) <= _MOST_NUMBERS else "."),
         "confusions": _named(found.confusions[:_CONFUSIONS], "label", "prediction"),
         "rows": _named(table, "class"),
         "grouped": "; images of one group count as one draw" if subject.groups is not None else "",
@@ -180,21 +181,15 @@ def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
     return [(name, printable(value)) for name, value in facts if value]
 
 
-def _n_shown(found: Examination) -> int:
-    return len(_shown_classes(found))
-
-
-def _shown_classes(found: Examination) -> Array:
+def _shown_classes(subject: Subject) -> Array:
     """Return the classes that occur, as truth or as prediction, in the order of the model's."""
-    subject = found.subject
     rows = subject.scored
     classes = np.asarray(subject.classes)
     occur = set(subject.y[rows].tolist()) | set(subject.predicted[rows].tolist())
     return classes[[name in occur for name in classes.tolist()]]
 
 
-def _matrix(found: Examination) -> str:
-    subject, classes = found.subject, _shown_classes(found)
+def _matrix(subject: Subject, classes: Array) -> str:
     rows = subject.scored
     counts = confusion_matrix(subject.y[rows], subject.predicted[rows], labels=classes)
     names = [_cut(name) for name in classes]
@@ -276,11 +271,8 @@ def _learning_curve(found: Examination, of: str) -> str:
 
 def _named(frame: Any, *columns: str) -> list[dict[str, Any]]:
     """Return rows with names that may be shown, None for NaN."""
-    rows = []
-    for row in frame.to_dict("records"):
-        clean = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-        rows.append({**clean, **{column: printable(row[column]) for column in columns}})
-    return rows
+    rows = plain(frame.to_dict("records"))
+    return [{**row, **{column: printable(row[column]) for column in columns}} for row in rows]
 
 
 def _cut(name: Any, length: int = 24) -> str:
