@@ -10,34 +10,22 @@ import click
 
 from featuretl._core.text import printable
 
-from .options import (
-    groups_option,
-    json_option,
-    label_columns_option,
-    label_separator_option,
-    machine_options,
-    manifest_options,
-    model_argument,
-    n_bootstrap_option,
-    photos_argument,
-    store_options,
-    weights_option,
-)
+from . import options
 
 
 @click.command()
-@model_argument
-@photos_argument
-@weights_option
-@manifest_options(
-    label_column=label_columns_option,
-    label_separator=label_separator_option,
-    group_column=groups_option,
+@options.model_argument
+@options.photos_argument
+@options.weights_option
+@options.manifest_options(
+    label_column=options.label_columns_option,
+    label_separator=options.label_separator_option,
+    group_column=options.groups_option,
 )
-@machine_options
-@n_bootstrap_option
-@store_options
-@json_option
+@options.machine_options
+@options.n_bootstrap_option
+@options.store_options
+@options.json_option
 def evaluate(
     model: str,
     photos: tuple[str, ...],

@@ -7,30 +7,15 @@ from typing import Any
 
 import click
 
+from . import options
 from .extraction import cached_in, finish, run_extraction
-from .options import (
-    WordOr,
-    backbone_option,
-    backbone_weights_option,
-    cache_options,
-    devices_option,
-    grouped,
-    json_option,
-    label_column_option,
-    manifest_options,
-    one_or_list,
-    output_option,
-    photos_argument,
-    resolve_cache,
-    runtime_option,
-)
 from .sharded import engine_options, extract_on_engine
 
 _BACKBONE = {
-    "backbone": backbone_option,
-    "weights": backbone_weights_option,
+    "backbone": options.backbone_option,
+    "weights": options.backbone_weights_option,
     "layers": click.option(
-        "--layers", default="pre_logits", show_default=True, metavar="LAYER,..", callback=one_or_list,
+        "--layers", default="pre_logits", show_default=True, metavar="LAYER,..", callback=options.one_or_list,
         help="'pre_logits', or a layer's number or name; several, with commas, side by side.",
     ),
     "pooling": click.option(
@@ -53,9 +38,9 @@ _BACKBONE = {
 
 
 @click.command()
-@photos_argument
-@grouped("recipe", _BACKBONE)
-@output_option(
+@options.photos_argument
+@options.grouped("recipe", _BACKBONE)
+@options.output_option(
     "OUT.npy|.npz|.parquet",
     "Write the embeddings, paths, labels and metadata to a file; with another engine, "
     "OUT.parquet or a folder.",
@@ -67,11 +52,11 @@ _BACKBONE = {
     help="Error policy for unreadable images: fail the run (the other images are still embedded and "
     "cached), leave out their rows, or give NaN rows.",
 )  # fmt: skip
-@manifest_options(label_column=label_column_option)
-@devices_option
-@runtime_option
+@options.manifest_options(label_column=options.label_column_option)
+@options.devices_option
+@options.runtime_option
 @click.option(
-    "--batch-size", type=WordOr({"auto": "auto"}, click.IntRange(min=1), "INTEGER"),
+    "--batch-size", type=options.WordOr({"auto": "auto"}, click.IntRange(min=1), "INTEGER"),
     default="auto", show_default=True,
     help="Images per forward pass; auto grows while that is faster.",
 )  # fmt: skip
@@ -86,8 +71,8 @@ _BACKBONE = {
 )  # fmt: skip
 @click.option("--profile", is_flag=True, help="Show where the processor's time went.")
 @engine_options
-@cache_options
-@json_option
+@options.cache_options
+@options.json_option
 def extract(
     photos: tuple[str, ...],
     output: str | None,
@@ -100,7 +85,7 @@ def extract(
     on_error: str,
     as_json: bool,
     profile: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Embed PHOTOS, each image once, and cache the embeddings.
 
@@ -116,19 +101,19 @@ def extract(
     from featuretl.images.sources import find_images
 
     shown: dict[str, Any] = {"on_error": on_error, "as_json": as_json, "profile": profile}
-    options["backbone"] = _spec(recipe)
+    given["backbone"] = _spec(recipe)
     if engine != "threads":
         if cache is not None or no_cache:
             raise click.UsageError(
                 f"--cache and --no-cache go with --engine threads, --store with {engine}."
             )
-        extract_on_engine(photos, engine, output, shown, **engine_settings, **columns, **options)
+        extract_on_engine(photos, engine, output, shown, **engine_settings, **columns, **given)
         return
     if output is not None:
         check_output(output)
     images = find_images(photos, **columns)
-    store = resolve_cache(cache, no_cache)
-    extraction = run_extraction(extract, images.paths, store, **options)
+    store = options.resolve_cache(cache, no_cache)
+    extraction = run_extraction(extract, images.paths, store, **given)
     facts = {
         "n_features": extraction.shape[1],
         "classes": len(images.class_names or ()),

@@ -8,25 +8,16 @@ from typing import Any
 
 import click
 
-from .options import (
-    json_option,
-    machine_options,
-    manifest_options,
-    model_argument,
-    output_option,
-    photos_argument,
-    store_options,
-    weights_option,
-)
+from . import options
 
 
 @click.command()
-@model_argument
-@photos_argument
-@weights_option
-@manifest_options()
-@machine_options
-@output_option("OUT.csv|.parquet|.jsonl", "Write a row per image, in order.")
+@options.model_argument
+@options.photos_argument
+@options.weights_option
+@options.manifest_options()
+@options.machine_options
+@options.output_option("OUT.csv|.parquet|.jsonl", "Write a row per image, in order.")
 @click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True,
     help="Number of classes to give, with their probabilities, the most probable first.",
@@ -39,8 +30,8 @@ from .options import (
     "--novelty", is_flag=True,
     help="Add how unlike the training images each image is, in [0, 1): 0.95 is novel at a level of 5%.",
 )  # fmt: skip
-@store_options
-@json_option
+@options.store_options
+@options.json_option
 def predict(
     model: str,
     photos: tuple[str, ...],
@@ -50,7 +41,7 @@ def predict(
     store: Any,
     output: str,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Predict PHOTOS with MODEL into OUT, in bounded memory.
 
@@ -71,7 +62,7 @@ def predict(
     use_machine(loaded, cache=store, **machine)
     try:
         with image_bar("Predicting", len(images)) as progress:
-            written = predict_to_file(loaded, images.paths, output, progress=progress, **options)
+            written = predict_to_file(loaded, images.paths, output, progress=progress, **given)
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the command again to go on.", err=True)
         raise
@@ -82,7 +73,7 @@ def predict(
     click.echo(f"Wrote {written.images:,} rows to {printable(output)}{resumed}")
     if written.failed:
         click.echo(f"{written.failed:,} images cannot be read: see the column error")
-    if options["threshold"] or written.abstained:
+    if given["threshold"] or written.abstained:
         click.echo(f"Abstained from {written.abstained:,}: nothing is as probable as the threshold")
     if written.drift is not None:
         click.echo(written.drift.explain())

@@ -7,48 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import options
 from .labels import groups_of, labels_of
-from .options import (
-    cv_option,
-    groups_option,
-    json_option,
-    label_column_option,
-    manifest_options,
-    one_or_list,
-    output_option,
-    photos_argument,
-    runtime_options,
-    seed_option,
-    store_options,
-    task_option,
-)
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @click.command()
-@photos_argument
+@options.photos_argument
 @click.option(
-    "--backbones", default="auto", show_default=True, metavar="auto|NAME,..", callback=one_or_list,
+    "--backbones", default="auto", show_default=True, metavar="auto|NAME,..", callback=options.one_or_list,
     help="timm models; auto is the packaged ones that are installed.",
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(["probe", "knn", "logme"]), default="probe", show_default=True,
     help="Held-out accuracy (R2 for regression) of a linear probe or of nearest neighbours, or LogME.",
 )  # fmt: skip
-@task_option("regression: the labels are numbers.")
-@manifest_options(label_column=label_column_option, group_column=groups_option)
-@cv_option("Folds.")
+@options.task_option("regression: the labels are numbers.")
+@options.manifest_options(
+    label_column=options.label_column_option, group_column=options.groups_option
+)
+@options.cv_option("Folds.")
 @click.option(
     "--finalists", type=click.IntRange(min=1), default=4, show_default=True,
     help="Backbones that are scored on all images; of more, samples of the images eliminate half at a time.",
 )  # fmt: skip
-@seed_option
-@runtime_options
-@output_option("OUT.csv", "Write the ranking to a file.", required=False)
-@store_options
-@json_option
+@options.seed_option
+@options.runtime_options
+@options.output_option("OUT.csv", "Write the ranking to a file.", required=False)
+@options.store_options
+@options.json_option
 def rank(
     photos: tuple[str, ...],
     columns: dict[str, Any],
@@ -57,7 +46,7 @@ def rank(
     store: Any,
     output: str | None,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Rank backbones by how well their frozen embeddings suit PHOTOS, best first.
 
@@ -73,12 +62,12 @@ def rank(
     images = find_images(photos, **columns)
     frame = rank_backbones(
         images.paths,
-        labels_of(images, options["task"] == "regression", columns["label_column"]),
+        labels_of(images, given["task"] == "regression", columns["label_column"]),
         [backbones] if isinstance(backbones, str) and backbones != "auto" else backbones,
         groups=groups_of(images),
         cache=store,
         verbose=1,
-        **options,
+        **given,
         **machine,
     )
     if output is not None:
@@ -86,7 +75,7 @@ def rank(
     if as_json:
         click.echo(json.dumps(frame.to_dict(orient="records")))
     else:
-        _show(frame, options["method"])
+        _show(frame, given["method"])
 
 
 def _show(frame: pd.DataFrame, method: str) -> None:

@@ -10,22 +10,8 @@ import click
 
 from featuretl._core.text import printable
 
+from . import options
 from .labels import columns_of_tasks, groups_of, truth_of
-from .options import (
-    FilePath,
-    cv_option,
-    groups_option,
-    json_option,
-    machine_options,
-    manifest_options,
-    n_bootstrap_option,
-    one_or_tasks,
-    output_option,
-    seed_option,
-    store_options,
-    task_option,
-    weights_option,
-)
 
 _COUNTED = {
     "mistakes": "mistakes",
@@ -36,38 +22,38 @@ _COUNTED = {
 
 
 _LABELS = click.option(
-    "--label-column", multiple=True, callback=one_or_tasks,
+    "--label-column", multiple=True, callback=options.one_or_tasks,
     help="Column of a manifest that holds the classes or regression targets; for a MODEL of several "
     "tasks the tasks to report on.  [default: for each task the column of its name]",
 )  # fmt: skip
 
 
 @click.command()
-@click.argument("source", metavar="MODEL|EMBEDDINGS", type=FilePath(dir_okay=False))
+@click.argument("source", metavar="MODEL|EMBEDDINGS", type=options.FilePath(dir_okay=False))
 @click.argument("photos", nargs=-1)
-@output_option("OUT.html", "Write the page: one file that loads nothing from anywhere.")
+@options.output_option("OUT.html", "Write the page: one file that loads nothing from anywhere.")
 @click.option(
     "--train", multiple=True, metavar="PHOTOS",
     help="Training images of MODEL: shows leaks, and gives the learning curve.",
 )  # fmt: skip
-@task_option("Task of EMBEDDINGS; regression: the labels are numbers.")
-@manifest_options(label_column=_LABELS, group_column=groups_option)
-@cv_option("Folds of the linear probe.")
+@options.task_option("Task of EMBEDDINGS; regression: the labels are numbers.")
+@options.manifest_options(label_column=_LABELS, group_column=options.groups_option)
+@options.cv_option("Folds of the linear probe.")
 @click.option(
     "--threshold", type=click.FloatRange(0, 1, min_open=True), default=0.9, show_default=True,
     help="Least similarity of two images that are near-duplicates.",
 )  # fmt: skip
-@n_bootstrap_option
+@options.n_bootstrap_option
 @click.option(
     "--explain/--no-explain", default=True, show_default=True,
     help="Show where the evidence for mistakes lies.",
 )  # fmt: skip
 @click.option("--title", help="Page title.")
-@weights_option
-@seed_option
-@machine_options
-@store_options
-@json_option
+@options.weights_option
+@options.seed_option
+@options.machine_options
+@options.store_options
+@options.json_option
 def report(
     source: str,
     photos: tuple[str, ...],
@@ -79,7 +65,7 @@ def report(
     store: Any,
     title: str | None,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Write a page on MODEL and labelled PHOTOS that had no part in training.
 
@@ -95,14 +81,14 @@ def report(
         if not photos:
             raise click.UsageError("MODEL needs PHOTOS to report on.")
         subject, about = _model(source, weights, photos, train, columns, cache=store, **machine)
-        options["cache"] = store
+        given["cache"] = store
     else:
         if train:
             raise click.UsageError("--train belongs to a MODEL; embeddings are divided into folds.")
-        subject, about = _embeddings(source, photos, columns, options["task"] == "regression")
+        subject, about = _embeddings(source, photos, columns, given["task"] == "regression")
     found = _with_status(
         write_report, subject, path=output, **about,
-        title=title or f"{Path(source).name}: a report", **options,
+        title=title or f"{Path(source).name}: a report", **given,
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps({**found, "output": output}, allow_nan=False))

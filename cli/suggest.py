@@ -12,18 +12,8 @@ import click
 
 from featuretl._core.text import printable
 
+from . import options
 from .extraction import run_extraction
-from .options import (
-    backbone_option,
-    json_option,
-    label_column_option,
-    manifest_options,
-    output_option,
-    photos_argument,
-    runtime_options,
-    seed_option,
-    store_options,
-)
 
 if TYPE_CHECKING:
     from featuretl.extraction.extraction import Extraction
@@ -32,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@photos_argument
+@options.photos_argument
 @click.option(
     "-n", "n", type=click.IntRange(min=1), default=50, show_default=True, help="Number of images."
 )
@@ -45,17 +35,17 @@ if TYPE_CHECKING:
     "--target-accuracy", type=click.FloatRange(0, 1, min_open=True, max_open=True),
     help="Also estimate how many labels this accuracy needs, from the learning curve of the given ones.",
 )  # fmt: skip
-@backbone_option
-@manifest_options(label_column=label_column_option)
-@seed_option
-@runtime_options
-@output_option(
+@options.backbone_option
+@options.manifest_options(label_column=options.label_column_option)
+@options.seed_option
+@options.runtime_options
+@options.output_option(
     "OUT.csv",
     "Write paths and an empty column of labels, to fill in and to pass the next time.",
     required=False,
 )
-@store_options
-@json_option
+@options.store_options
+@options.json_option
 def suggest(
     photos: tuple[str, ...],
     n: int,

@@ -12,45 +12,31 @@ import click
 
 from featuretl._core.text import printable
 
+from . import options
 from .labels import check_columns, groups_of, labels_of, typed_table
-from .options import (
-    WordOr,
-    backbone_weights_option,
-    groups_option,
-    json_option,
-    label_columns_option,
-    label_separator_option,
-    machine_options,
-    manifest_options,
-    one_or_list,
-    output_option,
-    photos_argument,
-    seed_option,
-    store_options,
-)
 
-_TEST_SIZE = WordOr(
+_TEST_SIZE = options.WordOr(
     {"auto": "auto", "none": None}, click.FloatRange(0, 0.5, min_open=True), "SHARE"
 )
 
 
 @click.command()
-@photos_argument
-@output_option("OUT.featuretl", "Write the model, with its card.")
+@options.photos_argument
+@options.output_option("OUT.featuretl", "Write the model, with its card.")
 @click.option(
     "--strategy", type=click.Choice(["auto", "nearest-mean", "linear", "svm", "fine-tune"]),
     default="auto", show_default=True, help="auto tries what the images allow.",
 )  # fmt: skip
 @click.option(
     "--backbone", default="tf_efficientnet_lite0", show_default=True, metavar="auto|NAME,..",
-    callback=one_or_list,
+    callback=options.one_or_list,
     help="A timm model; of several, with commas, the best; auto compares the packaged ones.",
 )  # fmt: skip
-@backbone_weights_option
-@manifest_options(
-    label_column=label_columns_option,
-    label_separator=label_separator_option,
-    group_column=groups_option,
+@options.backbone_weights_option
+@options.manifest_options(
+    label_column=options.label_columns_option,
+    label_separator=options.label_separator_option,
+    group_column=options.groups_option,
 )
 @click.option(
     "--target", metavar="COLUMN", multiple=True,
@@ -65,14 +51,14 @@ _TEST_SIZE = WordOr(
     "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
     help="Time limit in seconds; candidates that would exceed it are skipped.",
 )  # fmt: skip
-@seed_option
+@options.seed_option
 @click.option(
     "--novelty/--no-novelty", default=True, show_default=True,
     help="Save embeddings of up to 2,000 training images in the model, for predict --novelty.",
 )  # fmt: skip
-@machine_options
-@store_options
-@json_option
+@options.machine_options
+@options.store_options
+@options.json_option
 def train(
     photos: tuple[str, ...],
     output: str,
@@ -81,7 +67,7 @@ def train(
     machine: dict[str, Any],
     store: Any,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
     """Train on labelled PHOTOS, and write a model that can be evaluated and predicts.
 
@@ -107,8 +93,8 @@ def train(
     else:
         y = rows = labels_of(images, bool(target), columns["label_column"])
         check_columns(y, columns["label_column"])
-    estimator = _estimator(tasks, bool(target), options)
-    model = estimator(**options, **machine, cache=store, verbose=1)
+    estimator = _estimator(tasks, bool(target), given)
+    model = estimator(**given, **machine, cache=store, verbose=1)
     model.fit(images.paths, y, groups=groups_of(images))
     command = shlex.join(["featuretl", *sys.argv[1:]])
     card = {"data": data_of(images.paths, rows, store), "command": command}
@@ -120,7 +106,7 @@ def train(
     click.echo(f"Model: {printable(output)}")
 
 
-def _estimator(tasks: dict[str, Any], is_regression: bool, options: dict[str, Any]) -> Any:
+def _estimator(tasks: dict[str, Any], is_regression: bool, given: dict[str, Any]) -> Any:
     """Return what makes the estimator of the options; those of several tasks lack --time-budget."""
     from featuretl.transfer.classifier import TransferClassifier
     from featuretl.transfer.multi_task import TransferMultiTask
@@ -128,10 +114,10 @@ def _estimator(tasks: dict[str, Any], is_regression: bool, options: dict[str, An
 
     if not tasks:
         return TransferRegressor if is_regression else TransferClassifier
-    if options.pop("time_budget") is not None:
+    if given.pop("time_budget") is not None:
         raise click.UsageError("--time-budget has no use for several tasks; leave it out.")
-    given = {name: task for name, task in tasks.items() if task}
-    return functools.partial(TransferMultiTask, tasks=given)
+    known = {name: task for name, task in tasks.items() if task}
+    return functools.partial(TransferMultiTask, tasks=known)
 
 
 def _tasks(
