@@ -1,10 +1,9 @@
-"""``featuretl cache``: what is kept, and where."""
+"""``featuretl cache``: the cached embeddings, their place and their size."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ import click
 from featuretl._core.text import SIZE_UNITS, printable
 
 from .options import F, Quantity, cache_option, json_option
+from .tables import print_json, print_table
 
 if TYPE_CHECKING:
     from featuretl.store.store import EmbeddingStore
@@ -187,10 +187,9 @@ def _show(
     with_path: bool = True,
 ) -> None:
     """Print the path of a store with facts as JSON, or with lines, of text or tables."""
-    from .tables import print_table
 
     if as_json:
-        click.echo(json.dumps({"cache": str(store.path), **facts}))
+        print_json({"cache": str(store.path), **facts})
         return
     if with_path:
         click.echo(f"Cache: {printable(store.path)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 from featuretl._core.text import printable
 
 from . import options
+from .tables import print_failures, print_json, print_table
 
 
 @click.command()
@@ -47,7 +47,6 @@ def evaluate(
     from featuretl.prediction.predict import evaluate_model, task_models, use_machine
 
     from .labels import columns_of_tasks, groups_of, truth_of
-    from .tables import print_failures
 
     loaded = load_model(model, weights=weights)
     images = find_images(photos, **columns_of_tasks(task_models(loaded), columns))
@@ -60,7 +59,7 @@ def evaluate(
         )  # fmt: skip
     print_failures(report.failures, "images that are not scored")
     if as_json:
-        click.echo(json.dumps(_facts(report), allow_nan=False))
+        print_json(_facts(report))
         return
     if report.task != "several":
         _show_scores(report, f"{report.n:,} images")
@@ -70,22 +69,13 @@ def evaluate(
 
 
 def _facts(report: Any) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {str(key): plain(item) for key, item in value.items()}
-        if isinstance(value, tuple):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
     failures = [{"path": f.name, "error": f.message} for f in report.failures]
-    return {**plain(dict(report, failures=None)), "failures": failures}
+    return {**report, "failures": failures}
 
 
 def _show_scores(report: Any, title: str) -> None:
     from rich.table import Table
     from rich.text import Text
-
-    from .tables import print_table
 
     table = Table("score", "value", "95% interval", title=Text(title))
     for name, value in report.scores.items():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .options import device_option, json_option, model_argument, output_option, weights_option
+from .tables import print_json
 
 if TYPE_CHECKING:
     from featuretl.explanation.explanation import Explanation
@@ -64,7 +64,7 @@ def explain(
         files *= len(found)
     if as_json:
         facts = [_facts(e, file) for e, file in zip(found, files, strict=True)]
-        click.echo(json.dumps(facts, allow_nan=False))
+        print_json(facts)
         return
     for explanation in found:
         shown = f"{explanation.image}: {explanation.caption} ({explanation.method})"

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from featuretl._core.text import printable
 
 from .options import json_option, model_argument, output_option, weights_option
+from .tables import print_json
 
 if TYPE_CHECKING:
     from featuretl.export.exporting import ExportResult
@@ -80,16 +79,9 @@ def export(
         card=read_card(model),
     )
     if as_json:
-        click.echo(json.dumps(_facts(exported), allow_nan=False))
+        print_json(dataclasses.asdict(exported))
         return
     _show(exported)
-
-
-def _facts(exported: ExportResult) -> dict[str, Any]:
-    facts = dataclasses.asdict(exported)
-    if exported.loss and not math.isfinite(exported.loss.standard_error):
-        facts["loss"]["standard_error"] = None
-    return facts
 
 
 def _show(exported: ExportResult) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from .tables import print_costs, print_failures, print_json, print_summary
 
 if TYPE_CHECKING:
     from featuretl.extraction.engine import Statistics
@@ -66,7 +67,6 @@ def finish(
     what : str
         What the failures are, in words.
     """
-    from .tables import print_costs, print_failures, print_summary
 
     statistics = extraction.statistics
     print_failures(extraction.failures, what)
@@ -82,7 +82,7 @@ def finish(
         **facts,
     }
     if as_json:
-        click.echo(json.dumps({**facts, "failures": failures}))
+        print_json({**facts, "failures": failures})
     else:
         print_summary(facts, statistics)
         if profile:

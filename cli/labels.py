@@ -1,4 +1,4 @@
-"""What the images of a command are labelled with, and grouped by."""
+"""Labels and groups of the images of a command."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def typed_table(images: ImageList) -> dict[str, list[Any]]:
 
 
 def truth_of(images: ImageList, numbers: bool, column: Any = None) -> Any:
-    """Return what a model is judged by: `labels_of`, or the columns of several tasks, as text."""
+    """Return the labels to score a model on: `labels_of`, or the columns of several tasks, as text."""
     return images.tasks if images.tasks is not None else labels_of(images, numbers, column)
 
 

@@ -34,7 +34,7 @@ class Quantity(click.ParamType):
     Parameters
     ----------
     name : str
-        What the help shows in its place.
+        Its name in the help.
     units : dict of str to int
     example : str
     """

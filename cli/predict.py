@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import Any
 
 import click
 
 from . import options
+from .tables import print_json
 
 
 @click.command()
@@ -67,7 +67,7 @@ def predict(
         click.echo("Interrupted. Run the command again to go on.", err=True)
         raise
     if as_json:
-        click.echo(json.dumps({**dataclasses.asdict(written), "output": output}))
+        print_json({**dataclasses.asdict(written), "output": output})
         return
     resumed = f", {written.resumed:,} of them by an earlier run" if written.resumed else ""
     click.echo(f"Wrote {written.images:,} rows to {printable(output)}{resumed}")

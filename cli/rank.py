@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import options
 from .labels import groups_of, labels_of
+from .tables import print_json, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,15 +73,13 @@ def rank(
     if output is not None:
         frame.to_csv(output, index=False)
     if as_json:
-        click.echo(json.dumps(frame.to_dict(orient="records")))
+        print_json(frame.to_dict(orient="records"))
     else:
         _show(frame, given["method"])
 
 
 def _show(frame: pd.DataFrame, method: str) -> None:
     from rich.table import Table
-
-    from .tables import print_table
 
     right = ("score", "95% interval", "behind", "images", "embedding", "images/s", "ms/image",
              "cache MB", "parameters")  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from featuretl._core.text import printable
 
 from . import options
 from .labels import columns_of_tasks, groups_of, truth_of
+from .tables import print_failures, print_json
 
 _COUNTED = {
     "mistakes": "mistakes",
@@ -91,7 +91,7 @@ def report(
         title=title or f"{Path(source).name}: a report", **given,
     )  # fmt: skip
     if as_json:
-        click.echo(json.dumps({**found, "output": output}, allow_nan=False))
+        print_json({**found, "output": output})
         return
     _show(found)
     click.echo(f"Report: {printable(output)}")
@@ -165,8 +165,6 @@ def _with_status(call: Any, *args: Any, **kwargs: Any) -> Any:
 
 def _show(found: dict[str, Any]) -> None:
     from featuretl.extraction.engine import Failure
-
-    from .tables import print_failures
 
     failures = [Failure(i, f["path"], f["error"]) for i, f in enumerate(found["failures"])]
     print_failures(failures, "images that are not in it")

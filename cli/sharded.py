@@ -27,7 +27,7 @@ _OPTIONS = {
         "--scheduler", metavar="ADDRESS", help="Address of a running Dask cluster.  [default: one started here]"
     ),
     "gpu_per_worker": click.option(
-        "--gpu-per-worker", type=click.IntRange(min=1), help="GPUs for each Dask worker alone."
+        "--gpu-per-worker", type=click.IntRange(min=1), help="GPUs of each Dask worker, which no other worker uses."
     ),
     "images_per_shard": click.option(
         "--images-per-shard", type=click.IntRange(min=1),

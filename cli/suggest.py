@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from featuretl._core.text import printable
 
 from . import options
 from .extraction import run_extraction
+from .tables import print_failures, print_json
 
 if TYPE_CHECKING:
     from featuretl.extraction.extraction import Extraction
@@ -73,8 +73,6 @@ def suggest(
     from featuretl.labelling.forecast import forecast_accuracy
     from featuretl.labelling.suggest import suggest_labels
 
-    from .tables import print_failures
-
     target = None if output is None else check_output(output, (".csv",))
     images = _images(photos, columns)
     extraction = run_extraction(extract, images.paths, store, backbone=backbone, **machine)
@@ -98,7 +96,7 @@ def suggest(
         "output": output,
     }
     if as_json:
-        click.echo(json.dumps(facts | ({"forecast": _facts(*forecast)} if forecast else {})))
+        print_json(facts | ({"forecast": _facts(*forecast)} if forecast else {}))
     else:
         _show(facts, forecast)
 

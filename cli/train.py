@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shlex
 import sys
 from typing import Any
@@ -14,6 +13,7 @@ from featuretl._core.text import printable
 
 from . import options
 from .labels import check_columns, groups_of, labels_of, typed_table
+from .tables import print_json, print_table
 
 _TEST_SIZE = options.WordOr(
     {"auto": "auto", "none": None}, click.FloatRange(0, 0.5, min_open=True), "SHARE"
@@ -100,7 +100,7 @@ def train(
     card = {"data": data_of(images.paths, rows, store), "command": command}
     save_model(model, output, card=card)
     if as_json:
-        click.echo(json.dumps(_facts(model, output)))
+        print_json(_facts(model, output))
         return
     _show(model)
     click.echo(f"Model: {printable(output)}")
@@ -142,8 +142,6 @@ def _show(model: Any) -> None:
     """Print the decision: the table and why; of several tasks a line each."""
     from rich.console import Console
 
-    from .tables import print_table
-
     console = Console()
     if hasattr(model, "decisions_"):
         console.print(model.decision_, soft_wrap=not console.is_terminal, markup=False)
@@ -164,14 +162,12 @@ def _facts(model: Any, output: str) -> dict[str, Any]:
 
 
 def _decided(decision: Any) -> dict[str, Any]:
-    candidates = json.loads(decision.candidates.to_json(orient="records"))
-    outer = {k: v if v == v else None for k, v in vars(decision.outer).items()}
     return {
         "strategy": decision.strategy,
         "backbone": decision.backbone,
         "images": decision.n_images,
         "score_name": decision.score_name,
-        "outer": outer,
+        "outer": vars(decision.outer),
         "seconds": decision.seconds,
-        "candidates": candidates,
+        "candidates": decision.candidates.to_dict(orient="records"),
     }

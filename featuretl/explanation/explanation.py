@@ -24,19 +24,18 @@ class Explanation:
     image : path, bytes, PIL image or uint8 array
         As it was given.
     target : object
-        The class, or label; the number of the output where a model predicts several numbers, None
-        where one.
+        The class, or label; for several regression targets the position of one, None for one target.
     score : float
         The model's decision value for `target`, or the number that it predicts.
     heat : ndarray of shape (h, w), float32
         Evidence in the cells of a grid over `box`, in units of the score: > 0 speaks for `target`,
         < 0 against it. Of "gradient attention rollout": >= 0, without a unit.
     box : tuple of 4 float
-        What the network sees of the picture: left, top, right, bottom, in its pixels (after EXIF).
+        The part of the picture that the network sees: left, top, right, bottom, in pixels (after EXIF).
     method : {"class activation map", "HiResCAM", "gradient attention rollout"}
         See `explain`.
     bias : float or None
-        For a class activation map, ``score - heat.mean()``: what the model adds whatever it sees.
+        For a class activation map, ``score - heat.mean()``: the part of the score that no image changes.
     """
 
     image: Any = field(repr=False)
@@ -50,17 +49,17 @@ class Explanation:
     def overlay(self, alpha: float = 0.6) -> Image.Image:
         """Return the picture in grey with the evidence on it: red is for the target, blue against.
 
-        What the network does not see is darkened.
+        The part that the network does not see is darkened.
 
         Parameters
         ----------
         alpha : float in [0, 1], default=0.6
-            Opacity of the strongest evidence, on either side; that of none is 0.
+            Opacity of the strongest evidence on either side; where there is none, it is 0.
 
         Returns
         -------
         PIL.Image.Image
-            RGB, of the picture's size.
+            RGB, in the picture's size.
 
         Raises
         ------

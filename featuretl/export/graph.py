@@ -1,4 +1,4 @@
-"""The ONNX graph of a network: backbone and head in one, with what a server needs to know."""
+"""The ONNX graph of a network: backbone and head in one, with metadata for servers."""
 
 from __future__ import annotations
 

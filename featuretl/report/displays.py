@@ -53,7 +53,7 @@ class EmbeddingMapDisplay:
     ----------
     places : ndarray of shape (n, 2)
     y : array-like of shape (n,), optional
-        Classes, or numbers with a fraction; images without a label are grey.
+        Classes, or regression targets (with a fraction); images without a label are grey.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class EmbeddingMapDisplay:
         cls, estimator: Any, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None,
         **kwargs: Any,
     ) -> Self:  # fmt: skip
-        """Draw the map of what a transformer, such as `ImageEmbedder`, makes of images `X`."""
+        """Draw the map of images `X`, embedded by a transformer such as `ImageEmbedder`."""
         embeddings = np.asarray(estimator.transform(X))
         return cls.from_embeddings(embeddings, y, random_state=random_state, ax=ax, **kwargs)
 
@@ -163,7 +163,7 @@ class ClassScoresDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, y: Any, **kwargs: Any) -> Self:
-        """Draw the scores of what a fitted classifier predicts for `X`; see `from_predictions`."""
+        """Draw the scores of a fitted classifier on `X`; see `from_predictions`."""
         return cls.from_predictions(y, estimator.predict(X), **kwargs)
 
     def plot(self, score: str = "recall", ax: Any = None, **kwargs: Any) -> Self:
@@ -235,7 +235,7 @@ class ImageGridDisplay:
             The truth.
         proba : array-like of shape (n, n_classes)
         classes : array-like of shape (n_classes,)
-            What the columns of `proba` mean.
+            Classes of the columns of `proba`.
         limit : int, default=12
             Most images that are shown.
         **kwargs

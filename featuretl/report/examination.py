@@ -1,8 +1,7 @@
-"""All findings of a report about its subject, as numbers."""
+"""All findings of a report about its subject, as frames and numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from featuretl._core.text import plain_json
 from featuretl._core.types import Array
 from featuretl._learning.metrics import metrics_report
 from featuretl.report.findings import (
@@ -139,7 +139,7 @@ def facts_of(found: Examination) -> dict[str, Any]:
             "std": np.nanstd(found.curve.test, axis=1),
             "measured_on": found.curve.how,
         }
-    json: dict[str, Any] = plain(facts)
+    json: dict[str, Any] = plain_json(facts)
     return json
 
 
@@ -202,14 +202,3 @@ def _records(frame: pd.DataFrame | None, **names: list[str]) -> list[dict[str, A
     named = frame.assign(**{column: [of[i] for i in frame[column]] for column, of in names.items()})
     records: list[dict[str, Any]] = named.rename(columns={"index": "image"}).to_dict("records")
     return records
-
-
-def plain(value: Any) -> Any:
-    """Return a value as JSON: lists for arrays and tuples, None for NaN and infinity."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ from typing import Any
 
 from featuretl._core.parameters import import_pyplot
 
-# Stand for what the page decides, in light and in dark.
+# Placeholders for colours of the page, which differ in light and in dark.
 _INK, _FAINT = "#010203", "#040506"
 ACCENT = "#4c7df0"
 _STYLE = {

@@ -13,7 +13,7 @@ from featuretl.report.examination import Examination
 from featuretl.report.names import short_names
 from featuretl.report.thumbnails import data_uri, thumbnails
 
-# Of each kind, on the page; the findings hold all.
+# Entries of each kind on the page; the findings hold all.
 _SHOWN, _SHOWN_PAIRS = 24, 12
 _SIDE, _QUALITY = 240, 72
 
@@ -139,8 +139,8 @@ def _leaks(found: Examination) -> Gallery:
     images = pairs["first"].nunique()
     words = (
         f"{images:,} of {len(found.subject):,} images are nearly the same as one of the "
-        f"{len(training.names):,} that the model was trained on (on the right): what it says of them "
-        "tells little of others."
+        f"{len(training.names):,} that the model was trained on (on the right): its predictions for "
+        "them tell little about others."
         if images
         else f"No image is nearly the same as one of the {len(training.names):,} of training."
     )

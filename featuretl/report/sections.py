@@ -11,10 +11,10 @@ from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, confusion_matrix
 from sklearn.model_selection import LearningCurveDisplay
 
-from featuretl._core.text import printable
+from featuretl._core.text import plain_json, printable
 from featuretl._core.types import Array
 from featuretl.models.card import Card
-from featuretl.report.examination import Examination, plain
+from featuretl.report.examination import Examination
 from featuretl.report.figures import ACCENT, svg
 from featuretl.report.subject import Subject
 
@@ -28,7 +28,7 @@ _TILES = {
     "mean_absolute_error": "mean absolute error",
     "root_mean_squared_error": "root mean squared error",
 }
-# Above, a matrix has no numbers, and above the second no names.
+# A larger matrix has no numbers, or no names.
 _MOST_NUMBERS, _MOST_NAMES = 16, 40
 _CONFUSIONS, _CLASSES = 10, 60
 _BINS = 10
@@ -122,8 +122,8 @@ def curves(found: Examination) -> list[dict[str, Any]]:
         made.append(
             {
                 "name": "Calibration",
-                "words": "Of predictions made with about this confidence, so many are right; bars are how "
-                f"many there are. Expected calibration error {error:.3f}.",
+                "words": "Fraction of right predictions by confidence; bars count the predictions. "
+                f"Expected calibration error {error:.3f}.",
                 "figure": _calibration(subject, rows),
             }
         )
@@ -132,7 +132,7 @@ def curves(found: Examination) -> list[dict[str, Any]]:
         made.append(
             {
                 "name": "Learning curve",
-                "words": f"A linear probe on the backbone's embeddings that learns from so many {of}; "
+                "words": f"A linear probe on the backbone's embeddings, by the number of training {of}; "
                 f"{found.curve.score_name} on {found.curve.how}, and its standard deviation.",
                 "figure": _learning_curve(found, of),
             }
@@ -156,7 +156,7 @@ def residuals(found: Examination) -> list[str] | None:
 
 
 def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
-    """Return what the card says, unchecked as it is, and what was computed how."""
+    """Return the facts of the card, which are unchecked, and the methods of the report."""
     facts: list[tuple[str, Any]] = [
         (name, card.get(name)) for name in ("model", "strategy", "backbone", "weights", "created")
     ]
@@ -241,7 +241,7 @@ def _calibration(subject: Subject, rows: Array) -> str:
         )
         ax.plot([0, 1], [0, 1], ":", color=ax.xaxis.label.get_color(), label="perfect")
         display.ax_.set(
-            xlabel="confidence", ylabel="share that is right", xlim=(0, 1.01), ylim=(0, 1.03)
+            xlabel="confidence", ylabel="fraction that is right", xlim=(0, 1.01), ylim=(0, 1.03)
         )
         ax.legend(loc="upper left")
 
@@ -271,7 +271,7 @@ def _learning_curve(found: Examination, of: str) -> str:
 
 def _named(frame: Any, *columns: str) -> list[dict[str, Any]]:
     """Return rows with names that may be shown, None for NaN."""
-    rows = plain(frame.to_dict("records"))
+    rows = plain_json(frame.to_dict("records"))
     return [{**row, **{column: printable(row[column]) for column in columns}} for row in rows]
 
 

@@ -130,7 +130,7 @@ def subject_of_model(
     check_takes_images(model)
     if is_multilabel(model):
         raise InputError(
-            "A report is of one class per image, or of numbers; this model gives several labels per "
+            "A report takes one class or one regression target per image; this model gives several labels per "
             "image: use featuretl evaluate, or evaluate_model."
         )
     images = as_images(images, _OWNER)
@@ -195,7 +195,7 @@ def _shown_embeddings(model: Any, images: Sequence[Any], extraction: Any) -> Arr
 
 
 def _say_what_was_trained_on(subject: Subject, seen: Array | None) -> None:
-    """Score the images that the model was not trained on, and say what the scores are worth."""
+    """Score the images that the model was not trained on, and add the caveats."""
     n = len(subject)
     if seen is None:
         subject.warnings.append(
