@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .options import cache_option, json_option, resolve_cache
-from .tables import print_json, print_table
+from .printing import print_json, print_table
 
 if TYPE_CHECKING:
     from featuretl.backbones.catalog import BackboneInfo

@@ -11,7 +11,7 @@ import click
 from featuretl._core.text import SIZE_UNITS, printable
 
 from .options import F, Quantity, cache_option, json_option
-from .tables import print_json, print_table
+from .printing import print_json, print_table
 
 if TYPE_CHECKING:
     from featuretl.store.store import EmbeddingStore

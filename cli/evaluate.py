@@ -10,7 +10,7 @@ import click
 from featuretl._core.text import printable
 
 from . import options
-from .tables import print_failures, print_json, print_table
+from .printing import print_failures, print_json, print_table
 
 
 @click.command()

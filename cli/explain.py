@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import device_option, json_option, model_argument, output_option, weights_option
-from .tables import print_json
+from .printing import print_json
 
 if TYPE_CHECKING:
     from featuretl.explanation.explanation import Explanation

@@ -10,7 +10,7 @@ import click
 from featuretl._core.text import printable
 
 from .options import json_option, model_argument, output_option, weights_option
-from .tables import print_json
+from .printing import print_json
 
 if TYPE_CHECKING:
     from featuretl.export.exporting import ExportResult

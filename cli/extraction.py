@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from .tables import print_costs, print_failures, print_json, print_summary
+from .printing import print_costs, print_failures, print_json, print_summary
 
 if TYPE_CHECKING:
     from featuretl.extraction.engine import Statistics

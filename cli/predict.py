@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from . import options
-from .tables import print_json
+from .printing import print_json
 
 
 @click.command()

@@ -8,7 +8,7 @@ import click
 
 from . import options
 from .labels import groups_of, labels_of
-from .tables import print_json, print_table
+from .printing import print_json, print_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ from featuretl._core.text import printable
 
 from . import options
 from .labels import columns_of_tasks, groups_of, truth_of
-from .tables import print_failures, print_json
+from .printing import print_failures, print_json
 
 _COUNTED = {
     "mistakes": "mistakes",

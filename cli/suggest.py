@@ -13,7 +13,7 @@ from featuretl._core.text import printable
 
 from . import options
 from .extraction import run_extraction
-from .tables import print_failures, print_json
+from .printing import print_failures, print_json
 
 if TYPE_CHECKING:
     from featuretl.extraction.extraction import Extraction

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import shlex
 import sys
 from typing import Any
@@ -13,7 +12,7 @@ from featuretl._core.text import printable
 
 from . import options
 from .labels import check_columns, groups_of, labels_of, typed_table
-from .tables import print_json, print_table
+from .printing import print_json, print_table
 
 _TEST_SIZE = options.WordOr(
     {"auto": "auto", "none": None}, click.FloatRange(0, 0.5, min_open=True), "SHARE"
@@ -93,8 +92,7 @@ def train(
     else:
         y = rows = labels_of(images, bool(target), columns["label_column"])
         check_columns(y, columns["label_column"])
-    estimator = _estimator(tasks, bool(target), given)
-    model = estimator(**given, **machine, cache=store, verbose=1)
+    model = _estimator(tasks, bool(target), **given, **machine, cache=store, verbose=1)
     model.fit(images.paths, y, groups=groups_of(images))
     command = shlex.join(["featuretl", *sys.argv[1:]])
     card = {"data": data_of(images.paths, rows, store), "command": command}
@@ -106,18 +104,21 @@ def train(
     click.echo(f"Model: {printable(output)}")
 
 
-def _estimator(tasks: dict[str, Any], is_regression: bool, given: dict[str, Any]) -> Any:
-    """Return what makes the estimator of the options; those of several tasks lack --time-budget."""
+def _estimator(
+    tasks: dict[str, Any], is_regression: bool, time_budget: float | None, **parameters: Any
+) -> Any:
+    """Return the estimator of one task or several, of which --time-budget is for one only."""
     from featuretl.transfer.classifier import TransferClassifier
     from featuretl.transfer.multi_task import TransferMultiTask
     from featuretl.transfer.regressor import TransferRegressor
 
     if not tasks:
-        return TransferRegressor if is_regression else TransferClassifier
-    if given.pop("time_budget") is not None:
+        kind: Any = TransferRegressor if is_regression else TransferClassifier
+        return kind(time_budget=time_budget, **parameters)
+    if time_budget is not None:
         raise click.UsageError("--time-budget has no use for several tasks; leave it out.")
     known = {name: task for name, task in tasks.items() if task}
-    return functools.partial(TransferMultiTask, tasks=known)
+    return TransferMultiTask(tasks=known, **parameters)
 
 
 def _tasks(
