@@ -152,3 +152,8 @@ def import_pyplot() -> Any:
             "Figures need matplotlib; install it with pip install 'featuretl[plot]'."
         ) from error
     return plt
+
+
+def axes_or_new(ax: Any) -> Any:
+    """Return matplotlib axes as they are, or those of a new figure for None; raises FeatureTLError."""
+    return import_pyplot().subplots()[1] if ax is None else ax

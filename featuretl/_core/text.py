@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -54,3 +55,18 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("its JSON is nested too deep") from error
+
+
+def plain_json(value: Any) -> Any:
+    """Return a value as JSON takes it: lists for tuples and arrays, None for NaN and infinity.
+
+    >>> plain_json({1: (0.5, float("nan"))})
+    {'1': [0.5, None]}
+    """
+    if hasattr(value, "tolist"):  # of NumPy
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
