@@ -141,12 +141,12 @@ def rebuild(cache: str | None, as_json: bool) -> None:
     from featuretl.store.verify import rebuild
 
     store = EmbeddingStore(cache)
-    found = rebuild(store)
+    segments, rows = rebuild(store)
     if as_json:
-        click.echo(json.dumps({"cache": str(store.path), **dataclasses.asdict(found)}))
+        click.echo(json.dumps({"cache": str(store.path), "segments": segments, "rows": rows}))
         return
     click.echo(f"Cache: {printable(store.path)}")
-    click.echo(f"Found {found.segments:,} segments with {found.rows:,} embeddings")
+    click.echo(f"Found {segments:,} segments with {rows:,} embeddings")
 
 
 _space_option = click.option(

@@ -12,6 +12,11 @@ from typing import IO, Any, TypeVar
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError, ParameterError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 T = TypeVar("T")
 
 _AT_ONCE = 16
@@ -96,6 +101,17 @@ def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
         return [called(path) for path in paths]
     with ThreadPoolExecutor(min(len(paths), _AT_ONCE)) as pool:
         return list(pool.map(called, paths))
+
+
+def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> None:
+    """Lock an open file as a whole until it is closed; Windows has no such locks.
+
+    Raises BlockingIOError if another process holds it and `wait` is False, and OSError where the
+    file system has no locks.
+    """
+    if fcntl is not None:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
 
 
 def open_local(path: str | os.PathLike[str]) -> IO[bytes]:

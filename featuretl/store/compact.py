@@ -1,4 +1,4 @@
-"""Compaction: the rows of many small segments move into few, and no kill or reader loses any."""
+"""Compaction: small segments are merged into larger ones, and no kill or reader loses a row."""
 
 from __future__ import annotations
 
@@ -28,20 +28,10 @@ YOUNG_SECONDS = 3600.0  # what is younger may be under way where there are no lo
 
 
 def compact(store: EmbeddingStore, space: str) -> int:
-    """Merge the small segments of a space in a store that is locked exclusively.
+    """Merge the small segments of a space in a store that is locked exclusively; return how many.
 
-    The new segment is published, then takes the place of the old ones in one transaction of the
-    index, and only then their files go. A reader that knows the old ones finds the new one.
-
-    Returns
-    -------
-    replaced : int
-        How many segments were merged into others.
-
-    Raises
-    ------
-    OSError, UnusableStoreError
-        If something cannot be read or written, such as on a full disk; no row is lost.
+    See "Compacting" in `featuretl.store.format`. Raises OSError or UnusableStoreError if something
+    cannot be read or written, such as on a full disk; no row is lost.
     """
     folder = store.path / "spaces" / space
     listed = [segment for _, segment in store.index.segments(space)]

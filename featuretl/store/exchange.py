@@ -20,14 +20,14 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
     """Copy embeddings of a local store into a shared one, for `import_shared` elsewhere.
 
     Each image's ``path`` there is its sha256 in hex: a local store knows images by content only.
-    What was copied before is not copied again.
+    Embeddings that were copied before are not copied again.
 
     Parameters
     ----------
     store : EmbeddingStore
     shared : SharedStore
     space : str, default=""
-        How the ids of the recipes' spaces begin; all by default.
+        The first digits of the spaces' ids; all spaces by default.
 
     Returns
     -------
@@ -37,9 +37,9 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
     Raises
     ------
     ParameterError
-        If the store holds no such recipe.
+        If there is no such space.
     StoreError
-        If one cannot be read or the other written.
+        If one store cannot be read or the other written.
     """
     copied = 0
     for info in filled_spaces(store, space):
@@ -62,29 +62,10 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
 
 
 def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -> int:
-    """Copy embeddings of a shared store into a local one, each image once.
+    """Copy embeddings of a shared store into a local one, each image once; return how many.
 
     Where the same recipe gives other embeddings in the local store (its golden image differs), they
-    are kept apart, with a warning.
-
-    Parameters
-    ----------
-    store : EmbeddingStore
-    shared : SharedStore
-    space : str, default=""
-        How the ids of the recipes' spaces begin; all by default.
-
-    Returns
-    -------
-    rows : int
-        How many embeddings were new.
-
-    Raises
-    ------
-    ParameterError
-        If the shared store holds no such recipe.
-    StoreError
-        If one cannot be read or the other written.
+    are stored separately, with a warning. Parameters and errors are those of `export_shared`.
     """
     sources = [source for source in shared.spaces() if source.id.startswith(space)]
     if not sources:

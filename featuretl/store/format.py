@@ -86,14 +86,7 @@ _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
 
 
 class DamagedFileError(Exception):
-    """A file of the store is not what was published.
-
-    Attributes
-    ----------
-    path : Path
-    problem : str
-        What is wrong with it.
-    """
+    """A file of the store, `path`, is not what was published: `problem` says why."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(path, problem)
@@ -105,7 +98,7 @@ class DamagedFileError(Exception):
 
 @dataclass(frozen=True)
 class Segment:
-    """What the index knows of a committed segment."""
+    """A committed segment, as the index lists it."""
 
     uuid: str
     space: str
@@ -126,17 +119,9 @@ class Segment:
 def write_segment(
     folder: Path, uuid: str, space: str, keys: np.ndarray, rows: np.ndarray
 ) -> Segment:
-    """Write and publish a segment's two files durably; it is not committed by this.
+    """Write and publish a segment's two files durably, without committing it.
 
-    Parameters
-    ----------
-    keys : ndarray (n,), S32
-    rows : ndarray (n, d), float32 or float16
-
-    Raises
-    ------
-    OSError
-        If anything could not be written; what was written is removed.
+    `keys` is (n,), S32; `rows` (n, d), float32 or float16. On an error, nothing of it is left.
     """
     n, d = rows.shape
     segment = Segment(uuid, space, n, d, 0, 0)
@@ -189,16 +174,13 @@ def read_keys_of(folder: Path, segment: Segment) -> np.ndarray:
 
 
 def open_rows(folder: Path, segment: Segment) -> np.ndarray:
-    """Return a segment's embeddings as a read-only memory map (n, d), its shape and size checked.
-
-    The map keeps no descriptor open, as `numpy.memmap` does: a process may map more segments than
-    it may have open files.
-    """
+    """Return a segment's embeddings as a read-only memory map (n, d), its shape and size checked."""
     path = segment.path(folder)
     with reading(path):
         size = path.stat().st_size
         if size != segment.size:
             raise DamagedFileError(path, f"{size} bytes, {segment.size} were committed")
+        # Unlike `numpy.memmap` it keeps no descriptor open, of which a process may have only a few.
         with pyarrow.memory_map(os.fsencode(path)) as file:
             data = memoryview(file.read_buffer())
     return parse_matrix(path, data, (segment.n, segment.d))
@@ -218,14 +200,10 @@ def open_view(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say which errors of the system are damage of the file at `path`, and which are not.
+    """Distinguish errors of the system while the file at `path` is read.
 
-    Raises
-    ------
-    DamagedFileError
-        If it is missing, something else is in its place, or its medium fails.
-    UnusableStoreError
-        If the system refuses to read it: no permission, too many open files, no memory, ..
+    Raises DamagedFileError if it is missing, something else is in its place, or its medium fails,
+    and UnusableStoreError if the system refuses: no permission, too many open files, no memory, ..
     """
     try:
         yield
@@ -285,7 +263,7 @@ def _check(path: Path, expected: int) -> None:
 
 
 def publish_folder(folder: Path, name: str, data: bytes) -> bool:
-    """Create `folder` durably with one file in it, at once; return False if it was there already."""
+    """Create `folder` atomically and durably with one file in it; return False if it exists."""
     partial = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.partial")
     partial.mkdir(mode=0o700)
     try:
@@ -354,9 +332,8 @@ def npy_header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
 def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, int]:
     """Create `path` with the chunks and fsync it; return its length and CRC-32."""
     size = crc = 0
-    with open(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0
-    ) as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb", buffering=0) as file:
         for chunk in chunks:
             view = memoryview(chunk)
             while view:

@@ -1,4 +1,4 @@
-"""The list of committed segments: one SQLite row each, made anew from the segments when it is lost.
+"""The list of committed segments: one SQLite row each, rebuilt from the segments when it is lost.
 
 Rollback journal and ``synchronous=EXTRA``, not WAL: WAL needs all processes on one host, and SQLite
 3.7.0 to 3.51.2 can corrupt a WAL database with concurrent writers.
@@ -15,16 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from featuretl._core.files import lock_file
 from featuretl._core.forks import SQLITE, begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, UnusableStoreError
 from featuretl.store.format import DamagedFileError, Segment, open_rows, read_keys
 from featuretl.store.listing import entries, space_folders
 from featuretl.store.unusable import unusable
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -119,7 +115,7 @@ class SegmentIndex:
             return self._times_connected, data_version, changes
 
     def problem(self) -> str | None:
-        """Return what is wrong with the index's file, or None; nothing is mended by asking."""
+        """Return what is wrong with the index's file, or None; nothing is repaired."""
         if not os.path.lexists(self.path):
             return "it is missing"
         try:
@@ -132,10 +128,9 @@ class SegmentIndex:
         return None
 
     def rebuild(self) -> None:
-        """Make the index anew from the segments' own files.
+        """Rebuild the index from the segments' own files; damaged ones stay and are not indexed.
 
-        Done by itself where the index is damaged or gone. Files that are not whole are left where
-        they are and not indexed.
+        A damaged or missing index is rebuilt automatically.
         """
         with SQLITE:
             try:
@@ -255,14 +250,14 @@ class SegmentIndex:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Keep two processes from replacing the index at once."""
-        if fcntl is None:
+        """Keep two processes from replacing the index together."""
+        if os.name == "nt":  # where a folder cannot be opened
             yield
             return
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                lock_file(descriptor)
             yield
         finally:
             os.close(descriptor)
