@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from featuretl._core.text import printable
+from featuretl._core.text import printable, reason_of
 from featuretl.exceptions import InputError, ParameterError
 
 try:
@@ -141,5 +141,4 @@ def open_file(path: str) -> IO[bytes]:
 
 def cannot_be_read(name: str, error: Exception) -> InputError:
     """Return the error that says that, and why, what is called `name` cannot be read."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return InputError(f"{name} cannot be read: {printable(reason)}.")
+    return InputError(f"{name} cannot be read: {reason_of(error)}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import numbers
 import os
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from featuretl._core.text import did_you_mean
 from featuretl.exceptions import FeatureTLError, ParameterError
 
 
@@ -33,11 +33,8 @@ def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> N
     """
     if isinstance(value, str) and value in options:
         return
-    expected = "one of " + ", ".join(map(repr, options))
-    near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
-    if near:
-        expected += f" (did you mean {near[0]!r}?)"
-    raise parameter_error(owner, name, expected, value)
+    near = did_you_mean(str(value), options, cutoff=0.5)
+    raise parameter_error(owner, name, f"one of {', '.join(map(repr, options))}{near}", value)
 
 
 def check_int(owner: str, name: str, value: Any, minimum: int) -> None:

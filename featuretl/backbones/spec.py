@@ -1,11 +1,11 @@
-"""BackboneSpec: which embeddings are wanted, said without loading anything."""
+"""BackboneSpec: the parameters of a backbone, checked without loading anything."""
 
 from __future__ import annotations
 
 import numbers
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +62,8 @@ class BackboneSpec:
         if not is_word(weights, "auto", "random"):
             weights = Path(weights).expanduser().absolute()
             if not weights.is_file():
-                raise parameter_error(
-                    owner,
-                    "weights",
-                    "'auto', 'random' or the path of an existing file",
-                    str(weights),
-                )
+                expected = "'auto', 'random' or the path of an existing file"
+                raise parameter_error(owner, "weights", expected, str(weights))
         listed = layers if isinstance(layers, (list, tuple)) else (layers,)
         several = tuple(int(layer) if _is_number(layer) else layer for layer in listed)
         if not several or not all(
@@ -82,10 +78,6 @@ class BackboneSpec:
             precision = "float32"  # nothing lower gives the same embeddings to cosine 0.9999
         views = check_views(owner, views)
         return cls(name, str(weights), several, pooling, bool(normalize), precision, views)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        return asdict(self)
 
 
 def _is_number(layer: Any) -> bool:

@@ -102,12 +102,14 @@ class SharedStore:
     Parameters
     ----------
     url : path or str
-        See `featuretl.store.folder.SharedFolder`.
+        A folder that all processes see, or a URL of any file system that fsspec knows (``s3://``,
+        ``gs://``, ``file://``, ..). A file system other than the local one must put files whole, as
+        object stores do.
 
     Raises
     ------
     ParameterError
-        If the URL's file system is not known or not installed.
+        If it cannot be a path or URL, or its file system is not known or not installed.
     StoreError
         From every method, if the store cannot be read or written, or is of a newer format.
 
