@@ -37,17 +37,14 @@ def without_scheme(path: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Return a path that means the same file in a process that stands elsewhere; URLs as they are."""
+    """Return a path that means the same file in any working folder; URLs as they are."""
     return path if is_url(path) else str(Path.cwd() / path)
 
 
 def file_system(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a path or URL, and the path in it.
 
-    Raises
-    ------
-    ParameterError
-        If the file system is not known or not installed, or the URL is a chain of several.
+    Raises ParameterError if it is not known or not installed, or the URL is a chain of several.
     """
     import fsspec
 
@@ -68,10 +65,7 @@ def is_local(fs: Any) -> bool:
 
 
 def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes | Exception]:
-    """Return the bytes of files of a file system, or what was raised; some are read at once.
-
-    With a `limit`, an OverflowError takes the place of a file that is larger.
-    """
+    """Return the bytes of files, read in parallel, or their errors: OverflowError beyond a `limit`."""
 
     def read(path: str) -> bytes:
         if limit is None:
@@ -89,7 +83,7 @@ def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes 
 
 
 def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
-    """Return what `call` returns or raises for each path; some calls run at once."""
+    """Return the result or error of `call` for each path; calls run in parallel."""
 
     def called(path: str) -> T | Exception:
         try:
@@ -137,6 +131,33 @@ def open_file(path: str) -> IO[bytes]:
         raise
     except Exception as error:  # each file system has its own
         raise cannot_be_read(printable(path), error) from error
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file beside `path`, which then replaces `path` atomically and durably.
+
+    If anything fails, what was at `path` is unchanged, and nothing lies beside it.
+    """
+    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the platform can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def cannot_be_read(name: str, error: Exception) -> InputError:

@@ -39,13 +39,9 @@ def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> N
 
 def check_int(owner: str, name: str, value: Any, minimum: int) -> None:
     """Raise ParameterError unless `value` is an integer (bool excluded) of at least `minimum`."""
-    if (
-        isinstance(value, numbers.Integral)
-        and not isinstance(value, bool)
-        and int(value) >= minimum
-    ):
-        return
-    raise parameter_error(owner, name, f"an int >= {minimum}", value)
+    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_int or int(value) < minimum:
+        raise parameter_error(owner, name, f"an int >= {minimum}", value)
 
 
 def check_seconds(owner: str, name: str, value: Any) -> None:

@@ -218,15 +218,12 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 def _check_fit(model: Any, name: str, file: Path, state: Mapping[str, torch.Tensor]) -> None:
     own = model.state_dict()
+    fitting = [k for k in state if k in own and state[k].shape == own[k].shape]
     problems = {
         "missing": [k for k in own if k not in state and not _is_classifier(k, model)],
         "unexpected": [k for k in state if k not in own],
         "of another shape": [k for k in state if k in own and state[k].shape != own[k].shape],
-        "with NaN or infinity": [
-            k
-            for k, tensor in state.items()
-            if k in own and tensor.shape == own[k].shape and not tensor.isfinite().all()
-        ],
+        "with NaN or infinity": [k for k in fitting if not state[k].isfinite().all()],
     }
     if any(problems.values()):
         lists = "; ".join(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+from featuretl._core.files import replace_file
 
 T = TypeVar("T")
 
@@ -117,17 +118,7 @@ def cached(file: Path | None, make: Callable[[], bytes], start: Callable[[bytes]
             return start(file.read_bytes())
     runtime = start(model := make())
     if file is not None:
-        _write(model, file)
+        with contextlib.suppress(OSError):  # without it, only time is lost
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(file, lambda partial: partial.write_bytes(model))
     return runtime
-
-
-def _write(model: bytes, file: Path) -> None:
-    """Write a model file atomically, as far as the disk allows: without it only time is lost."""
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{os.urandom(4).hex()}.partial")
-        try:
-            partial.write_bytes(model)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)

@@ -87,18 +87,12 @@ def photograph_crops(backbone: Backbone, n: int) -> list[Any]:
 def quantize(model: bytes, inputs: Iterator[np.ndarray]) -> bytes:
     """Return an ONNX model with quantized operators, calibrated on inputs (1, 3, h, w)."""
     import onnx
-    from onnxruntime.quantization import (  # type: ignore[import-untyped]
-        CalibrationDataReader,
-        QuantType,
-        quantize_static,
-    )
-    from onnxruntime.quantization.shape_inference import (  # type: ignore[import-untyped]
-        quant_pre_process,
-    )
+    from onnxruntime import quantization  # type: ignore[import-untyped]
+    from onnxruntime.quantization import shape_inference  # type: ignore[import-untyped]
 
     name = onnx.load_from_string(model).graph.input[0].name
 
-    class Inputs(CalibrationDataReader):
+    class Inputs(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, np.ndarray] | None:
             found = next(inputs, None)
             return None if found is None else {name: found}
@@ -108,15 +102,15 @@ def quantize(model: bytes, inputs: Iterator[np.ndarray]) -> bytes:
             Path(folder, f"{stage}.onnx") for stage in ("float32", "prepared", "int8")
         )
         single.write_bytes(model)
-        quant_pre_process(single, prepared, skip_symbolic_shape=True)
-        quantize_static(
+        shape_inference.quant_pre_process(single, prepared, skip_symbolic_shape=True)
+        quantization.quantize_static(
             prepared,
             quantized,
             Inputs(),
             per_channel=True,
             # Products of 8 x 8 bits overflow on processors without VNNI, and give other numbers.
             reduce_range=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
         )
         return quantized.read_bytes()

@@ -25,12 +25,12 @@ from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 @dataclass
 class CollectionResult:
-    """The freed recipes (or activations) and number of ordered matrices, their bytes, and the number of merged segments."""
+    """Result of `collect`."""
 
-    spaces: list[SpaceInfo] = field(default_factory=list)
-    views: int = 0
-    bytes: int = 0
-    compacted: int = 0
+    spaces: list[SpaceInfo] = field(default_factory=list)  # freed recipes
+    views: int = 0  # freed matrices and exported models
+    bytes: int = 0  # freed
+    compacted: int = 0  # small segments that were merged into others
 
 
 def collect(
@@ -41,23 +41,10 @@ def collect(
 ) -> CollectionResult:
     """Free disk space, and merge small segments of what stays.
 
-    Ordered matrices (views) go before embeddings, and the least recently used go first. Files
-    that a killed run left half written go in any case.
-
-    Parameters
-    ----------
-    store : EmbeddingStore
-    max_size : int, optional
-        Bytes that embeddings and views may take together afterwards.
-    older_than : float, optional
-        Seconds: free everything that was last used longer ago.
-    keep : str, optional
-        Id of a space whose embeddings stay in any case.
-
-    Raises
-    ------
-    StoreError
-        If an extraction is adding rows, or the store cannot be written.
+    Ordered matrices (views) go before embeddings, and the least recently used go first, until both
+    take at most `max_size` bytes and none was last used more than `older_than` seconds ago. The
+    space with the id `keep` stays, and half-written files of killed runs go, in any case. Raises
+    StoreError if an extraction is adding rows, or the store cannot be written.
     """
     result = CollectionResult()
     if not store.exists():
@@ -65,15 +52,16 @@ def collect(
     with store.locked_exclusively():
         remove_leftovers(store.path)
         spaces = sorted(store.info(), key=lambda info: info.used)
-        views = sorted(_views(store.path), key=lambda view: view[0])
-        total = sum(info.bytes for info in spaces) + sum(size for _, size, _ in views)
+        views = entries(store.path / "views", ".npy") + entries(store.path / "models", ".onnx")
+        views.sort(key=lambda view: view[0].st_mtime)
+        total = sum(info.bytes for info in spaces) + sum(state.st_size for state, _ in views)
         cutoff = -math.inf if older_than is None else time.time() - older_than
         most = math.inf if max_size is None else max_size
-        for used, size, path in views:
-            if used < cutoff or total - result.bytes > most:
+        for state, path in views:
+            if state.st_mtime < cutoff or total - result.bytes > most:
                 path.unlink(missing_ok=True)
                 result.views += 1
-                result.bytes += size
+                result.bytes += state.st_size
         for info in spaces:
             if info.id != keep and (info.used < cutoff or total - result.bytes > most):
                 store.index.forget(info.id)  # first: a kill in between leaves files, no more
@@ -100,12 +88,6 @@ def keep_limit(store: EmbeddingStore, extracted: str) -> None:
             collect(store, store.max_size, keep=extracted)
 
 
-def _views(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yield when each view (and kept model) was used last, its size and its path."""
-    for state, path in entries(folder / "views", ".npy") + entries(folder / "models", ".onnx"):
-        yield state.st_mtime, state.st_size, path
-
-
 def remove_space_folder(folder: Path) -> None:
     """Remove the folder of a space, renamed first, so that no reader finds half a space."""
     doomed = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.partial")
@@ -114,7 +96,7 @@ def remove_space_folder(folder: Path) -> None:
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """Yield what was left half written in a store; what is young may still be under way."""
+    """Yield half-written files in a store, except young ones, which may still be under way."""
     young = time.time() - YOUNG_SECONDS
     folders = [folder / name for name in ("spaces", "views", "models")]
     for place in (*folders, *space_folders(folder)):
@@ -124,7 +106,7 @@ def leftovers(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what was left half written in a store."""
+    """Remove half-written files from a store."""
     for path in leftovers(folder):
         if path.is_dir():
             shutil.rmtree(path)

@@ -22,24 +22,9 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
     Each image's ``path`` there is its sha256 in hex: a local store knows images by content only.
     Embeddings that were copied before are not copied again.
 
-    Parameters
-    ----------
-    store : EmbeddingStore
-    shared : SharedStore
-    space : str, default=""
-        The first digits of the spaces' ids; all spaces by default.
-
-    Returns
-    -------
-    rows : int
-        How many embeddings were copied.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such space.
-    StoreError
-        If one store cannot be read or the other written.
+    Only spaces whose ids start with `space` are copied. Returns the number of embeddings that were
+    copied. Raises ParameterError if there is no such space, and StoreError if one store cannot be
+    read or the other written.
     """
     copied = 0
     for info in filled_spaces(store, space):
@@ -88,10 +73,8 @@ def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
                 digests = table.column("sha256").to_pylist()
                 images = np.array(digests, KEY_DTYPE)
                 first = np.unique(images, return_index=True)[1]
-                known = (target.find(images[first]) != MISSING) | (
-                    copied_keys.find(images[first]) != MISSING
-                )
-                new = first[~known]
+                places = [known.find(images[first]) for known in (target, copied_keys)]
+                new = first[np.maximum(*places) == MISSING]
                 copied_keys.add(images[new], np.zeros(len(new), np.int64))
                 if len(new):
                     target.append([digests[i] for i in new], np.asarray(rows[new], np.float32))

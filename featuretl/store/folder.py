@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from featuretl._core.files import absolute, contents, file_system, is_local
+from featuretl._core.files import absolute, contents, file_system, is_local, replace_file
 from featuretl._core.parameters import as_path
 from featuretl._core.text import printable, reason_of
 from featuretl.exceptions import FeatureTLError, ParameterError, UnusableStoreError
-from featuretl.store.format import fsync_folder, write_durably
 
 
 class SharedFolder:
@@ -32,14 +30,15 @@ class SharedFolder:
     def __reduce__(self) -> tuple[Any, ...]:
         return SharedFolder, (self.url,)
 
-    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
-        """Write a file, durably, and replace the one of that name if there is one."""
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file durably, in place of the one of that name if there is one."""
         target = f"{self._root}/{name}"
         try:
             if is_local(self._fs):
-                _put_locally(Path(target), chunks)
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                replace_file(Path(target), lambda partial: partial.write_bytes(data))
             else:
-                self._fs.pipe_file(target, b"".join(chunks))
+                self._fs.pipe_file(target, data)
         except Exception as error:  # each file system has its own
             raise self._unusable("written", error) from error
 
@@ -71,14 +70,3 @@ class SharedFolder:
             f"The shared store {printable(self.url)!r} cannot be {done} ({reason_of(error)}); its "
             "content is intact: fix the cause, and run the command again."
         )
-
-
-def _put_locally(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.urandom(4).hex()}.partial")
-    try:
-        write_durably(partial, chunks)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    fsync_folder(target.parent)

@@ -67,6 +67,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
+from featuretl._core.files import fsync_folder, replace_file
 from featuretl.store.unusable import unusable
 
 FORMAT_VERSION = 1
@@ -285,14 +286,14 @@ def publish_folder(folder: Path, name: str, data: bytes) -> bool:
 def write_matrix(
     path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray], checksum: bool = False
 ) -> None:
-    """Write a float32 ``.npy`` file chunk by chunk; it appears under its name when it is durable.
+    """Write a float32 ``.npy`` file chunk by chunk, atomically and durably.
 
-    With a `checksum`, the CRC-32 of all comes last: what `open_view` reads.
+    With a `checksum`, the CRC-32 of everything before it comes last, as `open_view` expects.
     """
-    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
-    try:
+
+    def write(partial: Path) -> None:
+        header = npy_header(shape, np.dtype("<f4"))
         with partial.open("xb") as file:
-            header = npy_header(shape, np.dtype("<f4"))
             file.write(header)
             crc = zlib.crc32(header)
             for chunk in chunks:
@@ -301,22 +302,8 @@ def write_matrix(
                 crc = zlib.crc32(data, crc) if checksum else 0
             if checksum:
                 file.write(_CHECKSUM.pack(crc))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the platform can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_file(path, write)
 
 
 def npy_header(shape: tuple[int, int], dtype: np.dtype) -> bytes:

@@ -92,7 +92,7 @@ class Memo:
 
 
 def file_state(path: str | os.PathLike[str]) -> list[Any] | None:
-    """Return what must stay the same for a file to count as unchanged (JSON), or None."""
+    """Return the state of a file (JSON) that changes with its content, or None."""
     try:
         return [os.fspath(path), *_state(os.stat(path))]
     except OSError:

@@ -154,7 +154,7 @@ class SharedStore:
         if exists:
             return SharedSpace(self.folder, record)
         name = f"spaces/{record['id']}/space.json"
-        self.folder.put(name, [json.dumps(record, indent=1).encode()])
+        self.folder.put(name, json.dumps(record, indent=1).encode())
         return self.space(record["id"])  # of two that were made together the later one counts
 
     def _record(self, identity: str) -> dict[str, Any] | None:
@@ -226,11 +226,11 @@ class SharedSpace:
             npy = npy_header(rows.shape, rows.dtype) + np.ascontiguousarray(rows).data.cast("B")
             parquet.write_table(table, written := io.BytesIO())
             for name, data in (("npy", npy), ("parquet", written.getvalue())):
-                self._folder.put(self._file_name(uuid, name), [data])
+                self._folder.put(self._file_name(uuid, name), data)
                 files[name] = (len(data), zlib.crc32(data))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         entry = ShardEntry(key, source, images, len(rows), uuid, files, tuple(failures), created)
-        self._folder.put(self._entry_name(key), [entry.to_json()])
+        self._folder.put(self._entry_name(key), entry.to_json())
         return entry
 
     def load(self, entry: ShardEntry) -> tuple[np.ndarray, pyarrow.Table]:

@@ -41,12 +41,11 @@ def default_cache() -> Path:
     import platformdirs
 
     named = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featuretl", False)
-    path = as_path(named)
-    if path is None:
-        raise ParameterError(
-            f"The environment variable {CACHE_VARIABLE} must name a folder; got {named!r}."
-        )
-    return path
+    if path := as_path(named):
+        return path
+    raise ParameterError(
+        f"The environment variable {CACHE_VARIABLE} must name a folder; got {named!r}."
+    )
 
 
 def default_max_size() -> int | None:
@@ -230,7 +229,7 @@ class EmbeddingStore(LocalFolder):
         return matrix
 
     def _find_record(self, identity: str) -> dict[str, Any] | None:
-        """Return the record of a space, or None if there is no such; a space without one is damaged."""
+        """Return the record of a space, or None if there is none; a space without one is damaged."""
         path = self._record_path(identity)
         if os.path.lexists(path.parent):
             try:
