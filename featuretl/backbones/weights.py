@@ -109,7 +109,7 @@ def tensors_digest(model: Any) -> str:
 
 
 def _from_hub(name: str) -> tuple[Any, Path | None]:
-    """Load timm's pretrained weights, without asking the hub for what is here already."""
+    """Load timm's pretrained weights, from the hub only if they are not on this machine."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise BackboneError(

@@ -75,7 +75,7 @@ def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
                 first = np.unique(images, return_index=True)[1]
                 places = [known.find(images[first]) for known in (target, copied_keys)]
                 new = first[np.maximum(*places) == MISSING]
-                copied_keys.add(images[new], np.zeros(len(new), np.int64))
+                copied_keys.add(images[new])
                 if len(new):
                     target.append([digests[i] for i in new], np.asarray(rows[new], np.float32))
                 copied += len(new)

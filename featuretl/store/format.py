@@ -11,7 +11,7 @@ The version is the store's own; it does not follow the package's. A store is a f
         <uuid>.keys           the sha256 of the n images, and a footer
       views/<hash>.npy        ordered matrices, and a CRC-32 at the end; may be deleted at any time
       models/<hash>.onnx      networks as ONNX Runtime takes them; likewise
-      memo.sqlite             what is cheaper to remember than to find out; likewise
+      memo.sqlite             digests of files and small JSON facts; likewise
       claims/                 byte-range locks of running extractions; likewise
 
 **Segment.** ``<uuid>.npy`` is a NumPy file, format 1.0, C order, little-endian, shape (n, d), with
@@ -33,7 +33,7 @@ committed when that transaction is. A published file is never changed, only unli
 memory map stays valid. If fsync fails the descriptor is given up: a retry would lie.
 
 **Compacting.** Under the exclusive lock, small segments (less than half of 16,384 rows and 128 MiB)
-are merged, in order, into ones of at most that size; of each key the first row is kept. The merged
+are merged, in order, into ones of at most that size; the first row of each key is kept. The merged
 segment is written and published as any other; then one transaction inserts its row and deletes those
 of the segments it replaces; then their files are unlinked. A kill leaves files that no row names: the next
 compaction removes them once they are an hour old, and `rebuild` only repeats their rows. A reader that misses the file of a segment asks
@@ -47,7 +47,7 @@ sequence number wins. Object dtypes are refused before anything is read (no pick
 system that is no fault of the file (no permission, too many open files, no memory) is not damage.
 Maps of segments keep no file descriptor open.
 
-**Capabilities.** Append by several processes at once, zero-copy reads, recovery of the index from
+**Capabilities.** Concurrent appends by several processes, zero-copy reads, recovery of the index from
 the sidecars. **Limits.** 2**31 rows a segment, 2**31 segments a space.
 """
 

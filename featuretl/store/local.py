@@ -105,9 +105,9 @@ class LocalFolder:
                 warnings.warn(message, FeatureTLWarning, stacklevel=4)
 
     def unreadable(self, error: OSError) -> UnusableStoreError:
-        """Return the error that says that, and why, the store cannot be read."""
+        """Return the error that says why the store cannot be read."""
         return unusable(f"The embedding store {str(self.path)!r} cannot be read", error)
 
     def unwritable(self, error: Exception, lost: str = "") -> UnusableStoreError:
-        """Return the error that says that, and why, the store cannot be written."""
+        """Return the error that says why the store cannot be written."""
         return unusable(f"The embedding store {str(self.path)!r} cannot be written", error, lost)

@@ -9,7 +9,7 @@ A shared store is a folder that all of them see, or a URL of an object store::
         embeddings/<uuid>.npy     n embeddings of one space
         metadata/<uuid>.parquet   the same n rows: path, label, sha256, and number in the shard
 
-**Shard.** What is embedded and committed at once: a tar file, a row group, 1,000 consecutive files.
+**Shard.** The images that are committed together: a tar file, a row group, 1,000 consecutive files.
 Its key, 64 hex digits, is the sha256 of what identifies its images without reading them
 (`featuretl.images.shards`). Row i of the ``.npy`` file (NumPy format 1.0, C order, little-endian,
 float32, shape (n, d)) belongs to row i of the Parquet file; images without an embedding are in
@@ -23,7 +23,7 @@ embedding has no files.
 **Writing.** First the two files, under a name that nothing else has; then the entry, by one atomic
 put: a shard is finished when it has an entry. Whoever writes a shard a second time writes other
 files and replaces the entry: readers of the old one keep what they have. No file is changed, and no
-lock is needed. What is in no entry was left by a process that was killed, and is never read.
+lock is needed. Files in no entry were left by a process that was killed, and are never read.
 
 **Reading.** Files count only if they have the size and the CRC-32 of the entry.
 """

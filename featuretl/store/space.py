@@ -249,12 +249,12 @@ class StoredSpace:
                 try:
                     index.add(read_keys_of(self.folder, segment), _locations(number, segment.n))
                 except (DamagedFileError, UnusableStoreError) as error:
-                    if number not in self._rows:  # what is mapped stays, even if it was deleted
+                    if number not in self._rows:  # mapped rows stay, even if their file is deleted
                         self._refuse(number, error)
         return index
 
     def _checked(self, numbers: list[int]) -> list[np.ndarray | Exception]:
-        """Return the rows of segments, or what is wrong with them."""
+        """Return the rows of segments, or their errors."""
 
         def check(number: int) -> np.ndarray | Exception:
             try:

@@ -98,7 +98,7 @@ def _findings(store: EmbeddingStore) -> Iterator[Finding]:
 
 
 def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterator[Finding]:
-    """Yield what is wrong with a space; the index is asked only if it can be `trusted`."""
+    """Yield the findings in a space; the index is asked only if it can be `trusted`."""
     folder = store.path / "spaces" / identity
     try:
         n_features = read_record(folder / "space.json")["recipe"]["output"]["n_features"]
@@ -112,7 +112,7 @@ def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterato
     if not trusted:
         yield from _damaged_segments(folder, checked, {})
         return
-    # Only now: it does not list what was freed meanwhile, and what it lists besides is there.
+    # Only now: it no longer lists segments freed meanwhile, and files of new ones are there.
     indexed = _indexed(store, identity)
     for uuid in set(indexed) - set(checked):
         checked[uuid] = _check_segment(folder, uuid, n_features)
@@ -132,7 +132,7 @@ def _damaged_segments(
     whole = KeyIndex()
     for found in checked.values():
         if not isinstance(found, DamagedFileError):
-            whole.add(found[1], np.zeros(found[0].n, np.int64))
+            whole.add(found[1])
     for uuid, found in sorted(checked.items()):
         if isinstance(found, DamagedFileError):
             lost = _lost(folder, {uuid}, indexed, whole)
@@ -140,7 +140,7 @@ def _damaged_segments(
 
 
 def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:
-    """Return a segment and its keys (n,), S32, or what is wrong with it."""
+    """Return a segment and its keys (n,), S32, or its damage."""
     try:
         segment, keys = read_keys(folder, uuid)
         if (segment.space, segment.d) != (folder.name, n_features):
@@ -172,7 +172,7 @@ def _lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: Key
 
 
 def _unlink(path: Path) -> None:
-    """Unlink what is damaged at `path`; of a segment both files, of a space all of them."""
+    """Unlink a damaged file: both files of a segment, all files of a space."""
     if path.name == "space.json":
         if path.parent.exists():
             remove_space_folder(path.parent)
