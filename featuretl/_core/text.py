@@ -42,7 +42,7 @@ def printable(text: object) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return why a call failed, in one line safe to print.
+    r"""Return why a call failed, in one line safe to print.
 
     >>> reason_of(ValueError("a\nb")), reason_of(KeyboardInterrupt())
     ('a', 'KeyboardInterrupt')
