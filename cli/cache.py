@@ -135,9 +135,9 @@ def rebuild(store: EmbeddingStore, as_json: bool) -> None:
     """
     from featuretl.store.verify import rebuild
 
-    found = rebuild(store)
-    line = f"Found {found.segments:,} segments with {found.rows:,} embeddings"
-    _show(store, as_json, dataclasses.asdict(found), [line])
+    segments, rows = rebuild(store)
+    line = f"Found {segments:,} segments with {rows:,} embeddings"
+    _show(store, as_json, {"segments": segments, "rows": rows}, [line])
 
 
 @cache.command()

@@ -11,8 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from featuretl._core.text import printable
+from featuretl._core.text import printable, reason_of
 from featuretl.exceptions import InputError, ParameterError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -34,17 +39,14 @@ def without_scheme(path: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Return a path that means the same file in a process that stands elsewhere; URLs as they are."""
+    """Return a path that means the same file in any working folder; URLs as they are."""
     return path if is_url(path) else str(Path.cwd() / path)
 
 
 def file_system(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a path or URL, and the path in it.
 
-    Raises
-    ------
-    ParameterError
-        If the file system is not known or not installed, or the URL is a chain of several.
+    Raises ParameterError if it is not known or not installed, or the URL is a chain of several.
     """
     import fsspec
 
@@ -65,10 +67,7 @@ def is_local(fs: Any) -> bool:
 
 
 def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes | Exception]:
-    """Return the bytes of files of a file system, or what was raised; some are read at once.
-
-    With a `limit`, an OverflowError takes the place of a file that is larger.
-    """
+    """Return the bytes of files, read in parallel, or their errors: OverflowError beyond a `limit`."""
 
     def read(path: str) -> bytes:
         if limit is None:
@@ -86,7 +85,7 @@ def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes 
 
 
 def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
-    """Return what `call` returns or raises for each path; some calls run at once."""
+    """Return the result or error of `call` for each path; calls run in parallel."""
 
     def called(path: str) -> T | Exception:
         try:
@@ -98,6 +97,17 @@ def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
         return [called(path) for path in paths]
     with ThreadPoolExecutor(min(len(paths), _AT_ONCE)) as pool:
         return list(pool.map(called, paths))
+
+
+def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> None:
+    """Lock an open file as a whole until it is closed; Windows has no such locks.
+
+    Raises BlockingIOError if another process holds it and `wait` is False, and OSError where the
+    file system has no locks.
+    """
+    if fcntl is not None:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
 
 
 def open_local(path: str | os.PathLike[str]) -> io.BufferedReader:
@@ -156,6 +166,5 @@ def fsync_folder(folder: Path) -> None:
 
 
 def cannot_be_read(name: str, error: Exception) -> InputError:
-    """Return the error that says that, and why, what is called `name` cannot be read."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return InputError(f"{name} cannot be read: {printable(reason)}.")
+    """Return the error that says why `name` cannot be read."""
+    return InputError(f"{name} cannot be read: {reason_of(error)}.")

@@ -1,10 +1,12 @@
-"""Text: safe to print, sizes with a unit, JSON."""
+"""Text: safe to print, reasons of errors, sizes with a unit, JSON."""
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 SIZE_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -38,6 +40,22 @@ def printable(text: object) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in str(text)
     )
+
+
+def reason_of(error: BaseException) -> str:
+    r"""Return why a call failed, in one line safe to print.
+
+    >>> reason_of(ValueError("a\nb")), reason_of(KeyboardInterrupt())
+    ('a', 'KeyboardInterrupt')
+    """
+    said = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+    return printable(said.splitlines()[0][:200])
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
+    """Return " (did you mean ..?)" for a near miss, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def as_utf8(text: str) -> str:

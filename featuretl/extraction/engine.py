@@ -284,23 +284,23 @@ class Run:
         known = bytes(self.keys[index]).ljust(32, b"\0")
         prepared = _Image(index, known)
         if known != NO_KEY:
-            prepared.taken = self.space.take(known, force)
+            prepared.taken = self.space.claim(known, force)
             if not prepared.taken:
                 return prepared
         try:
             content = self._encoder.read(self.images[index], self._stage)
         except ItemError as error:
-            self.space.give_up(known)
+            self.space.release(known)
             return _Image(index, error=printable(error))
         if content.key != known:
-            self.space.give_up(known)
+            self.space.release(known)
             prepared.key, prepared.state = content.key, content.state
-            prepared.taken = self.space.take(content.key, force)
+            prepared.taken = self.space.claim(content.key, force)
         try:
             if prepared.taken:
                 prepared.input = self._encoder.prepare(content, self._decoder, self._stage)
         except ItemError as error:
-            self.space.give_up(prepared.key)
+            self.space.release(prepared.key)
             prepared.error = printable(error)
         return prepared
 

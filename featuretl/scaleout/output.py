@@ -146,13 +146,13 @@ def _save_folder(folder: SharedFolder, extraction: ShardedExtraction, dtype: str
     digits, n = len(str(max(0, len(extraction.keys) - 1))), 0
     for number, (table, rows) in enumerate(_parts(extraction, dtype)):
         npy = npy_header(rows.shape, rows.dtype) + rows.data.cast("B")
-        folder.put(f"img_emb/img_emb_{number:0{digits}d}.npy", [npy])
+        folder.put(f"img_emb/img_emb_{number:0{digits}d}.npy", npy)
         buffer = io.BytesIO()
         parquet.write_table(table.rename_columns(["image_path", "label", "sha256"]), buffer)
-        folder.put(f"metadata/metadata_{number:0{digits}d}.parquet", [buffer.getvalue()])
+        folder.put(f"metadata/metadata_{number:0{digits}d}.parquet", buffer.getvalue())
         n += len(rows)
     described = metadata_of((n, extraction.n_features), extraction.recipe)
-    folder.put(_DESCRIBED_IN, [json.dumps(described).encode()])
+    folder.put(_DESCRIBED_IN, json.dumps(described).encode())
     return n
 
 
