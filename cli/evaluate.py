@@ -47,7 +47,8 @@ def evaluate(
     from featuretl.extraction.progress import image_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
-    from featuretl.prediction.predict import evaluate_model, task_models, use_machine
+    from featuretl.prediction.evaluate import evaluate_model
+    from featuretl.prediction.predict import task_models, use_machine
 
     from .labels import groups_of, task_columns, truth_of
     from .tables import print_failures

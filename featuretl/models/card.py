@@ -15,6 +15,7 @@ import numpy as np
 
 import featuretl
 from featuretl.images.inputs import read
+from featuretl.models.fitted import Fitted
 from featuretl.runtimes.choice import versions
 from featuretl.store.store import EmbeddingStore
 
@@ -51,20 +52,19 @@ def card_of(model: Any) -> Card:
     if hasattr(decision, "outer"):
         card |= {"strategy": decision.strategy, "decision": decision.explain()}
         card["metrics"] = _metrics(decision)
-    inner = getattr(model, "estimator_", model)
-    if hasattr(inner, "_tuned"):
-        card |= {"backbone": inner._tuned.spec.name, "weights": inner._tuned.tensors}
-    embedder = inner.steps[0][1] if hasattr(inner, "steps") else inner
-    if hasattr(embedder, "recipe"):
-        backbone = embedder.recipe()["backbone"]
+    fitted = Fitted.of(model)
+    if fitted.tuned is not None:
+        card |= {"backbone": fitted.tuned.spec.name, "weights": fitted.tuned.tensors}
+    elif fitted.embedder is not None:
+        backbone = fitted.embedder.recipe()["backbone"]
         card |= {"backbone": backbone["name"], "weights": backbone["tensors"]}
-    if hasattr(model, "novelty_"):
-        card["novelty"] = {"references": len(model.novelty_[-1].references_)}
-    last = inner.steps[-1][1] if hasattr(inner, "steps") else inner
-    if hasattr(last, "tasks_"):
-        card |= {"decision": str(decision or last.decision_), "tasks": _tasks(model, last)}
-    elif hasattr(model, "classes_"):
-        card["classes"] = [str(name) for name in model.classes_]
+    if fitted.novelty is not None:
+        card["novelty"] = {"references": len(fitted.novelty[-1].references_)}
+    if fitted.tasks is not None:
+        head = fitted.head
+        card |= {"decision": str(decision or head.decision_), "tasks": _tasks(model, head)}
+    elif fitted.classes is not None:
+        card["classes"] = [str(name) for name in fitted.classes]
     return card
 
 

@@ -24,9 +24,9 @@ from featuretl.models.format import (
     unreadable,
     write_file,
 )
-from featuretl.models.kept import OF_TRAINING, Kept, ignored, parameters
 from featuretl.models.kinds import check_kind
 from featuretl.models.rehearsal import rehearse
+from featuretl.models.schema import OF_TRAINING, ClassSchema, ignored, parameters
 from featuretl.models.values import NotPlainError, Packer, unpack
 from featuretl.store.keys import canonical_json
 
@@ -180,18 +180,18 @@ def _packed(model: Any) -> tuple[str, Tensors]:
 def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | None:
     """Return the class name and the state of an object that may be kept, else None."""
     name, cls = type(value).__name__, type(value)
-    kept = CLASSES.get(name)
-    if kept is None or kept.load(name) is not cls:
+    schema = CLASSES.get(name)
+    if schema is None or schema.load(name) is not cls:
         return None
     state: dict[str, Any] = {}
     contents = {
         attribute: content
         for attribute, content in vars(value).items()
-        if attribute not in (*kept.fresh, *kept.left_out) and not ignored(attribute)
+        if attribute not in (*schema.fresh, *schema.left_out) and not ignored(attribute)
     }
     try:
-        if _check_state(name, cls, kept, contents) and kept.check:
-            kept.check(value)
+        if _check_state(name, cls, schema, contents):
+            _check_fit(name, schema, value)
     except ValueError as error:
         raise ModelError(
             f"save_model does not keep this {name}, as it is not what this featuretl was tested "
@@ -223,29 +223,29 @@ class _Maker:
         """Return an object of an allowed class; its constructor is not called."""
         if name not in CLASSES:
             raise ValueError(f"it names the class {name!r}, which is not allowed")
-        kept = CLASSES[name]
-        cls = kept.load(name)
+        schema = CLASSES[name]
+        cls = schema.load(name)
         recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
-        for attribute in kept.former:
+        for attribute in schema.former:
             state.pop(attribute, None)
-        is_fitted = _check_state(name, cls, kept, state)
+        is_fitted = _check_state(name, cls, schema, state)
         if "weights" in state:
             state["weights"] = self._weights_of(state["weights"])
         if name == "BackboneSpec":
             backbone = state.pop("name")
             return BackboneSpec.of("load_model", backbone, **state)
         made: Any = object.__new__(cls)
-        vars(made).update({**parameters(cls), **kept.fresh, **state})
-        if is_fitted and kept.check:
-            kept.check(made)
+        vars(made).update({**parameters(cls), **schema.fresh, **state})
+        if is_fitted:
+            _check_fit(name, schema, made)
         if name == "ImageEmbedder":
             _check_recipe(made, json.loads(recipe))
         return made
 
-    def _weights_of(self, kept: Any) -> Any:
-        if kept in ("auto", "random"):
-            return kept
-        if kept != _FROM_FILE:
+    def _weights_of(self, saved: Any) -> Any:
+        if saved in ("auto", "random"):
+            return saved
+        if saved != _FROM_FILE:
             raise ValueError("its weights are neither 'auto', 'random' nor 'file'")
         if self._weights is None:
             raise ModelError(
@@ -255,12 +255,18 @@ class _Maker:
         return str(self._weights)
 
 
-def _check_state(name: str, cls: type, kept: Kept, state: dict[str, Any]) -> bool:
+def _check_fit(name: str, schema: ClassSchema, made: Any) -> None:
+    """Raise ValueError unless the attributes of a fitted object fit together."""
+    if not schema.fits(made):
+        raise ValueError(f"the attributes of its {name} do not fit together")
+
+
+def _check_state(name: str, cls: type, schema: ClassSchema, state: dict[str, Any]) -> bool:
     """Raise ValueError unless the attributes are those of the class, and of the right kind.
 
     Returns whether they are those of a fitted object.
     """
-    known = kept.kinds(cls)
+    known = schema.kinds(cls)
     unknown = [attribute for attribute in state if attribute not in known or ignored(attribute)]
     if unknown:
         raise ValueError(f"its {name} has the attribute {unknown[0]!r}, which is not allowed")

@@ -1,4 +1,4 @@
-"""A rehearsal: a model that was read from a file predicts once, so that what is wrong shows now."""
+"""A trial prediction of a model that was read from a file, so that defects show when it is loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import warnings
 from typing import Any
 
 import numpy as np
+
+from featuretl.models.fitted import Fitted
 
 _BLANK = np.zeros((32, 32, 3), np.uint8)
 
@@ -18,42 +20,39 @@ def rehearse(model: Any) -> None:
     ValueError
         If it gives another number of outputs than it has classes; or whatever predicting raises.
     """
-    if hasattr(model, "novelty_"):
-        if not hasattr(model.novelty_[-1], "novelty"):
-            raise ValueError("what it tells novel images by is no NoveltyDetector")
-        rehearse(model.novelty_)
-    if hasattr(model, "strategy_"):  # TransferClassifier or -Regressor
-        model = model.estimator_
+    fitted = Fitted.of(model)
+    if fitted.novelty is not None:
+        if not hasattr(fitted.novelty[-1], "novelty"):
+            raise ValueError("its detector of novel images is no NoveltyDetector")
+        rehearse(fitted.novelty)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        if hasattr(model, "_tuned"):
-            _try(model, [_BLANK])
-            return
-        first = model.steps[0][1] if hasattr(model, "steps") else model
-        if type(first).__name__ != "ImageEmbedder":
-            _try(model, np.zeros((1, model.n_features_in_), np.float32))
-        elif first is not model and len(model.steps) > 1:
-            d = first.recipe()["output"]["n_features"]
-            _try(model[1:], np.zeros((1, d), np.float32))
+        if fitted.tuned is not None:
+            _try(fitted.inner, [_BLANK])
+        elif fitted.embedder is None:
+            _try(fitted.inner, np.zeros((1, fitted.inner.n_features_in_), np.float32))
+        elif len(fitted.steps) > 1:
+            d = fitted.embedder.recipe()["output"]["n_features"]
+            _try(fitted.inner[1:], np.zeros((1, d), np.float32))
 
 
 def _try(model: Any, X: Any) -> None:
-    if not hasattr(model, "predict"):
+    fitted = Fitted.of(model)
+    if fitted.head is None:
         model.transform(X)
         return
     model.predict(X)
-    last = model.steps[-1][1] if hasattr(model, "steps") else model
-    if hasattr(last, "tasks_"):  # MultiTaskHead
-        for head in last.estimators_:
-            row = np.zeros((1, last.n_features_in_), np.float32)
+    if fitted.tasks is not None:
+        for head in fitted.head.estimators_:
+            row = np.zeros((1, fitted.head.n_features_in_), np.float32)
             _try(head, row)
             if head.predict(row).shape != (1,):
                 raise ValueError("it gives several values for one task")
         return
-    if not hasattr(model, "classes_"):
+    if fitted.classes is None:
         return
-    classes = len(model.classes_)
-    if hasattr(model, "predict_proba"):
+    classes = len(fitted.classes)
+    if fitted.gives_probabilities:
         allowed, scores = {classes}, model.predict_proba(X)
     else:  # SVC may give a column per pair of classes
         allowed, scores = {classes, classes * (classes - 1) // 2}, model.decision_function(X)

@@ -12,6 +12,7 @@ from torch import nn
 
 from featuretl._core.types import Array
 from featuretl.exceptions import ModelError
+from featuretl.models.fitted import Fitted
 from featuretl.networks.layers import RBF, Affine, Nearness, Normalise, Votes, fused
 
 Layers = list[nn.Module]
@@ -101,26 +102,26 @@ def head_of(steps: list[Any]) -> Head:
     return Head(layers + own, *rest)
 
 
-def tuned_head(model: Any, network: nn.Module) -> Head:
-    """Return the head of a fine-tuned model, which is `network`, from embeddings to outputs."""
+def tuned_head(fitted: Fitted, network: nn.Module) -> Head:
+    """Return the head of a fine-tuned model, whose layers from embeddings to outputs are `network`."""
     inner = list(network) if isinstance(network, nn.Sequential) else [network]
     layers = [
         Affine(layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer
         for layer in inner
     ]
-    if not hasattr(model, "classes_"):
-        centre, scale = model._scaling
-        return Head([*layers, Affine(scale, centre)], "number", flat=model._flat)
-    if model._multilabel:
-        return Head(layers, "labels", model.classes_)
-    if len(model.classes_) == 2:
-        return Head([*layers, _difference()], "logistic", model.classes_)
-    return Head(layers, "softmax", model.classes_)
+    if fitted.kind == "regression":
+        centre, scale = fitted.head._scaling
+        return Head([*layers, Affine(scale, centre)], "number", flat=fitted.head._flat)
+    if fitted.kind == "multilabel":
+        return Head(layers, "labels", fitted.classes)
+    return Head(*_of_classes(layers, fitted.classes))
 
 
-def _difference() -> Affine:
-    """Return the layer that makes one value of two: the second less the first."""
-    return Affine([[-1.0, 1.0]], [0.0])
+def _of_classes(layers: Layers, classes: Array) -> tuple[Layers, str, Array]:
+    """Return layers, link and classes where `layers` give a value per class: one value for two."""
+    if len(classes) == 2:
+        return [*layers, Affine([[-1.0, 1.0]], [0.0])], "logistic", classes
+    return layers, "softmax", classes
 
 
 def _unknown(step: Any) -> ModelError:
@@ -209,9 +210,7 @@ def _nearest_mean(head: Any) -> tuple[Any, ...]:
         Normalise(),
         Nearness(head.means_, head.class_weight_ > 0),
     ]
-    if len(head.classes_) == 2:
-        return [*layers, _difference()], "logistic", head.classes_
-    return layers, "softmax", head.classes_
+    return _of_classes(layers, head.classes_)
 
 
 def _svc(head: Any) -> tuple[Any, ...]:
@@ -259,7 +258,7 @@ def _transformed_target(head: Any) -> tuple[Any, ...]:
     scaler, inner = head.transformer_, head.regressor_
     if type(scaler).__name__ != "StandardScaler":
         raise _refused(head, "whose transformer is no StandardScaler")
-    found = head_of([step for _, step in inner.steps] if hasattr(inner, "steps") else [inner])
+    found = head_of([step for _, step in Fitted.of(inner).steps])
     (undo,) = _standard_scaler(scaler)
     assert isinstance(undo, Affine)  # nosec B101
     back = Affine(1 / undo.weight, -undo.bias / undo.weight)

@@ -2,15 +2,15 @@
 
 Columns, the same in all three: ``path``; ``prediction``, empty for an image that cannot be read and
 where the model abstains; for classes with probabilities ``label_1``, ``probability_1``, .., the most
-probable first; ``novelty``, where asked for, in [0, 1): the share of images like the training ones that
-are less unlike these; ``error``, why an image could not be read. Of a model that gives several labels per
-image the prediction is these, divided by ``;``, and there is a column ``probability_LABEL`` for each.
-Of a model of several tasks there are these columns for each, with ``_TASK`` after their names:
+probable first; ``novelty``, where asked for, in [0, 1): the fraction of images like the training ones
+that are less unusual; ``error``, why an image could not be read. For a multi-label model the prediction
+is the labels, separated by ``;``, and there is a column ``probability_LABEL`` for each. For a
+multi-task model there are these columns for each task, with ``_TASK`` after their names:
 ``prediction_species``, ``label_1_species``, ``probability_1_species``, ``prediction_age``, ..
 
-While they are made, predictions lie in the folder ``OUT.partial``, a Parquet file per batch, which one
-process at a time may fill. After a kill the same call makes the batches that are missing, and those
-whose images have changed since; at the end all are joined to one file.
+Until the file is complete, predictions are in the folder ``OUT.partial``; see
+`featuretl.prediction.parts`. After a kill the same call predicts the batches that are missing, and
+those whose images have changed since.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import hashlib
 import json
 import numbers
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,22 +33,18 @@ from featuretl._core.parameters import check_bool, check_int, parameter_error
 from featuretl._core.text import as_utf8, printable
 from featuretl._core.types import Array
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
-from featuretl.extraction.outputs import check_output, replace_file
+from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of, read
+from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
 from featuretl.novelty.drift import Drift
-from featuretl.prediction.parts import Parts
+from featuretl.prediction.parts import Parts, write_durably
 from featuretl.prediction.predict import (
     BATCH,
     TAG_THRESHOLD,
     Predictions,
     Progress,
-    check_takes_images,
-    detector_of,
-    inner_of,
-    is_multilabel,
     predict_batch,
-    task_models,
 )
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
@@ -56,19 +52,19 @@ TAG_SEPARATOR = ";"
 
 
 @dataclass(frozen=True)
-class Written:
-    """What `predict_to_file` did.
+class PredictionSummary:
+    """Summary of a call of `predict_to_file`.
 
     Attributes
     ----------
     images : int
         Rows of the file.
     resumed : int
-        Rows that an earlier, interrupted call had made.
+        Rows that an earlier, interrupted call had predicted.
     failed : int
-        Images that cannot be read.
+        Images that could not be read.
     abstained : int
-        Images of which nothing is as probable as the threshold; of several tasks, in one at least.
+        Images without a prediction that reaches the threshold; with several tasks, in at least one.
     drift : Drift or None
         With `novelty`: how many images are unlike the training ones, and whether these are more than
         chance explains.
@@ -90,50 +86,56 @@ def predict_to_file(
     threshold: float | None = None,
     novelty: bool = False,
     progress: Progress | None = None,
-) -> Written:
+) -> PredictionSummary:
     """Predict any number of images, in bounded memory, into a file.
 
     Parameters
     ----------
     model : estimator
-        Takes images, gives classes or a number for each, and is one that `save_model` keeps.
+        Takes images, predicts classes or one number, and is of a class that `save_model` saves.
     images : sequence of n images
-        Paths, as a rule: a call that goes on knows files by name, size and times, and what is in
-        memory by its content.
+        Usually paths: a call that resumes recognises files by name, size and times, and images in
+        memory by their content.
     path : path
-        Ending in ``.csv``, ``.parquet`` or ``.jsonl``; replaced at once when all is predicted. What
-        the columns are is told in `featuretl.prediction.files`.
+        Ending in ``.csv``, ``.parquet`` or ``.jsonl``; replaced atomically when all images are
+        predicted. `featuretl.prediction.files` describes the columns.
     top : int >= 1, default=1
-        How many classes to name with their probabilities, at most all. A model of several labels
-        per image names all. Of several tasks it holds for those with probabilities, as does
-        `threshold`.
+        Number of classes to name with their probabilities, at most all. A multi-label model names
+        all. With several tasks it holds for those with probabilities, as does `threshold`.
     threshold : float in [0, 1], optional
-        What is less probable is not predicted. By default 0, and 0.5 for each of several labels.
-        Where nothing is as probable the model abstains: its prediction is empty.
+        Least probability of a prediction. By default 0, and 0.5 for each label of a multi-label
+        model. Where no class reaches it the model abstains: its prediction is empty.
     novelty : bool, default=False
-        Say how unlike the training images each image is; what reaches 0.95 is so at a level of 5%. Of a
-        fine-tuned model this takes a pass of the backbone as it was before.
+        Add how unlike the training images each image is; 0.95 or more is novel at a level of 5%. For
+        a fine-tuned model this takes a second pass, of the backbone before fine-tuning.
     progress : callable, optional
         Called with the number of images that are done.
 
     Returns
     -------
-    Written
+    PredictionSummary
 
     Raises
     ------
     ParameterError
         If a parameter has a value that is not accepted, or the model gives no probabilities.
     InputError
-        If the model does not take images or knows of no novelty, ``OUT.partial`` belongs to another call, or another
-        process is filling it.
+        If the model does not take images or has no novelty detector, ``OUT.partial`` belongs to
+        another call, or another process is filling it.
     StoreError
         If the file cannot be written.
     """
     target = check_output(path, ENDINGS)
     images = as_images(images, "predict_to_file")
-    check_takes_images(model)
-    columns = _Table.of(model, top, threshold, novelty)
+    fitted = Fitted.of_images(model)
+    check_bool("predict_to_file", "novelty", novelty)
+    check_int("predict_to_file", "top", top, 1)
+    if threshold is not None and not (
+        isinstance(threshold, numbers.Real) and 0 <= float(threshold) <= 1
+    ):
+        raise parameter_error("predict_to_file", "threshold", "a number in [0, 1]", threshold)
+    detector = fitted.detector[-1] if novelty else None
+    columns = _Table.of(fitted, top, threshold, novelty)
     identity = _identity(model, images, top, columns.threshold, novelty)
     resumed = 0
     try:
@@ -145,14 +147,13 @@ def predict_to_file(
                     resumed += len(batch)
                 else:
                     names = [_path_of(image, begin + i) for i, image in enumerate(batch)]
-                    found = predict_batch(model, images, begin, novelty=novelty)
+                    found = predict_batch(fitted, images, begin, novelty=novelty)
                     parts.add(columns.table(names, begin, found))
                 if progress:
                     progress(begin + len(batch))
-            detector = detector_of(model)[-1] if novelty else None
             failed, abstained, novel = _join(parts, target, columns, detector)
         drift = detector.drift_of(len(images) - failed, novel) if detector else None
-        return Written(len(images), resumed, failed, abstained, drift)
+        return PredictionSummary(len(images), resumed, failed, abstained, drift)
     except OSError as error:
         raise StoreError(
             f"The predictions {printable(target)!r} cannot be written ({error.strerror or error}); "
@@ -173,10 +174,10 @@ class _Columns:
     ending: str = ""
 
     @classmethod
-    def of(cls, model: Any, top: int, threshold: float | None) -> _Columns:
-        multilabel = is_multilabel(model)
-        if hasattr(inner_of(model), "predict_proba"):
-            classes = [as_utf8(str(name)) for name in model.classes_]
+    def of(cls, fitted: Fitted, top: int, threshold: float | None) -> _Columns:
+        is_number, multilabel = fitted.kind == "regression", fitted.kind == "multilabel"
+        classes = None if is_number else [as_utf8(str(name)) for name in fitted.classes]
+        if classes and fitted.gives_probabilities:
             if multilabel and top > 1:
                 raise ParameterError(
                     "top is for models that give one class; this one gives the probabilities of "
@@ -186,11 +187,10 @@ class _Columns:
             return cls(classes, min(top, len(classes)), float(least), False, multilabel)
         if top > 1 or threshold:
             raise ParameterError(
-                f"top and threshold need probabilities, which a {type(model).__name__} of this kind "
+                f"top and threshold need probabilities, which a {type(fitted.model).__name__} of this kind "
                 "does not give; leave them out."
             )
-        tags = [as_utf8(str(name)) for name in model.classes_] if multilabel else None
-        return cls(tags, 0, 0.0, not hasattr(model, "classes_"), multilabel)
+        return cls(classes, 0, 0.0, is_number, multilabel)
 
     @property
     def fields(self) -> list[tuple[str, pa.DataType]]:
@@ -247,24 +247,15 @@ class _Table:
     novelty: bool
 
     @classmethod
-    def of(cls, model: Any, top: int, threshold: float | None, novelty: bool) -> _Table:
-        check_bool("predict_to_file", "novelty", novelty)
-        if novelty:
-            detector_of(model)
-        check_int("predict_to_file", "top", top, 1)
-        if threshold is not None and not (
-            isinstance(threshold, numbers.Real) and 0 <= float(threshold) <= 1
-        ):
-            raise parameter_error("predict_to_file", "threshold", "a number in [0, 1]", threshold)
-        tasks = task_models(model)
-        if tasks is None:
-            return cls({None: _Columns.of(model, top, threshold)}, novelty)
-        certain = [name for name, one in tasks.items() if not hasattr(one, "predict_proba")]
+    def of(cls, fitted: Fitted, top: int, threshold: float | None, novelty: bool) -> _Table:
+        if fitted.tasks is None:
+            return cls({None: _Columns.of(fitted, top, threshold)}, novelty)
+        # Where no task gives probabilities the first raises the error.
+        some = any(task.gives_probabilities for task in fitted.tasks.values())
         columns: dict[str | None, _Columns] = {}
-        for name, one in tasks.items():
-            # Where no task gives probabilities the first says so.
-            asked = (1, None) if name in certain and len(certain) < len(tasks) else (top, threshold)
-            columns[name] = replace(_Columns.of(one, *asked), ending=f"_{as_utf8(name)}")
+        for name, task in fitted.tasks.items():
+            asked = (1, None) if some and not task.gives_probabilities else (top, threshold)
+            columns[name] = replace(_Columns.of(task, *asked), ending=f"_{as_utf8(name)}")
         return cls(columns, novelty)
 
     @property
@@ -315,13 +306,7 @@ def _join(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[i
             counts[:] += failed, np.any(empty, axis=0).sum() - failed, novel
             yield table
 
-    def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            _WRITERS[target.suffix](file, columns.schema, tables())
-            file.flush()
-            os.fsync(file.fileno())
-
-    replace_file(target, write)
+    write_durably(target, lambda file: _WRITERS[target.suffix](file, columns.schema, tables()))
     parts.remove()
     return int(counts[0]), int(counts[1]), int(counts[2])
 
@@ -360,16 +345,15 @@ def _state_of(batch: Any) -> str:
     return states.hexdigest()[:32]
 
 
-def _write_csv(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-    with csv.CSVWriter(file, schema) as writer:
-        for table in tables:
-            writer.write_table(table)
+def _arrow_writer(make: Any) -> Callable[[Any, pa.Schema, Iterator[pa.Table]], None]:
+    """Return a function that writes tables by a writer of pyarrow."""
 
+    def write(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+        with make(file, schema) as writer:
+            for table in tables:
+                writer.write_table(table)
 
-def _write_parquet(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-    with parquet.ParquetWriter(file, schema) as writer:
-        for table in tables:
-            writer.write_table(table)
+    return write
 
 
 def _write_jsonl(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
@@ -377,4 +361,8 @@ def _write_jsonl(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> No
         file.writelines(f"{json.dumps(row)}\n".encode() for row in table.to_pylist())
 
 
-_WRITERS = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_jsonl}
+_WRITERS = {
+    ".csv": _arrow_writer(csv.CSVWriter),
+    ".parquet": _arrow_writer(parquet.ParquetWriter),
+    ".jsonl": _write_jsonl,
+}

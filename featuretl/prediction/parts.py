@@ -1,17 +1,17 @@
-"""The folder ``OUT.partial`` in which predictions are gathered, a Parquet file per batch.
+"""The folder ``OUT.partial``, which collects predictions in a Parquet file per batch.
 
-Its files are ``identity.json``, what is predicted of which images; ``lock``, which the kernel keeps for
-the process that fills the folder and gives up when that ends, however it ends; and for every batch
-``NUMBER-STATE.parquet``, where the state tells its images from changed ones.
+Its files are ``identity.json``, the model, the images and the parameters; ``lock``, which the kernel
+holds for the one process that fills the folder, and releases when that ends, however it ends; and for
+every batch ``NUMBER-STATE.parquet``, where the state is a digest that changes when its images do.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import IO, Any, Self
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -23,19 +23,19 @@ from featuretl.extraction.outputs import replace_file
 
 try:
     import fcntl
-except ImportError:  # Windows: there, nobody keeps a second process out
+except ImportError:  # Windows, where a second process is not kept out
     fcntl = None  # type: ignore[assignment]
 
 
 class Parts:
-    """The whole batches of one call; a context that one process at a time can enter.
+    """The complete batches of one call; a context that one process at a time can enter.
 
     Parameters
     ----------
     target : path
         The file that will hold all of them.
     identity : str
-        What must be the same for a call to go on with the batches of another.
+        A call resumes with the batches of another one if this is the same.
     """
 
     def __init__(self, target: Path, identity: str) -> None:
@@ -54,7 +54,7 @@ class Parts:
         try:
             kept = self._folder / "identity.json"
             if not kept.exists():
-                self._publish(kept.name, self._identity.encode())
+                write_durably(kept, lambda file: file.write(self._identity.encode()))
             elif kept.read_bytes() != self._identity.encode():
                 raise InputError(
                     f"{printable(self._folder)!r} holds predictions of another model, other images "
@@ -75,9 +75,8 @@ class Parts:
 
     def add(self, table: pa.Table) -> None:
         """Keep the rows of the batch that was asked for last, durably."""
-        sink = pa.BufferOutputStream()
-        parquet.write_table(table, sink)
-        self._publish(self._names[-1], sink.getvalue().to_pybytes())
+        path = self._folder / self._names[-1]
+        write_durably(path, lambda file: parquet.write_table(table, file))
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of all batches, in order."""
@@ -132,11 +131,14 @@ class Parts:
             pass
         return True
 
-    def _publish(self, name: str, data: bytes) -> None:
-        def write(partial: Path) -> None:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
 
-        replace_file(self._folder / name, write)
+def write_durably(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Replace a file atomically by what `write` writes, when that is on the disk."""
+
+    def write_to(partial: Path) -> None:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    replace_file(path, write_to)

@@ -37,7 +37,7 @@ from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.prediction import files as files_module
 from featuretl.prediction import predict as prediction_module
 from featuretl.prediction.parts import Parts
-from featuretl.prediction.predict import inner_of, predict_images, use_machine
+from featuretl.prediction.predict import predict_images, use_machine
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
@@ -211,8 +211,9 @@ def test_a_killed_run_goes_on(ending, tiny, photos, tmp_path, monkeypatch, small
 
 KILLED_IN_THE_THIRD_BATCH = """if True:
     import os, signal, sys
-    from featuretl import load_model, predict_to_file, prediction, prediction_files
-    prediction.BATCH = prediction_files.BATCH = 5
+    from featuretl import load_model, predict_to_file
+    from featuretl.prediction import files, predict as prediction
+    prediction.BATCH = files.BATCH = 5
     predict, calls = prediction.predict_images, []
     def until_killed(model, images, **options):
         calls.append(len(images))
@@ -432,7 +433,7 @@ def test_a_model_is_told_about_the_machine(photos, labels, tmp_path):
     )
     model = chosen.fit(photos, labels)
     use_machine(model, cache=tmp_path / "own", n_jobs=1, device="cpu")
-    embedder = inner_of(model)[0]
+    embedder = model.estimator_[0]
     assert (embedder.cache, embedder.n_jobs) == (tmp_path / "own", 1)
     model.predict(photos[:2])
     assert (tmp_path / "own").is_dir()

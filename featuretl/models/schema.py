@@ -1,4 +1,4 @@
-"""A class that a model file may hold, as a row of a table."""
+"""Schemas of the classes that a model file may hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 # Of the machine, not of the model: where things are kept, what computes, what is shown.
@@ -17,32 +18,39 @@ _NOTES = ("_metadata_request",)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A class that may be kept.
+class ClassSchema:
+    """The attributes of a class in model files.
 
     Attributes
     ----------
     module : str
-        Where it lives.
-    attributes : dict of str to str
-        Name, with ``?`` where it may be missing, to kind; see `featuretl.models.kinds`.
+        The module that defines the class.
+    text : str
+        The attributes, each as ``name=kind``, separated by white space; ``?`` after a name marks
+        an attribute that may be missing. The kinds are described in `featuretl.models.kinds`.
     fresh : dict
-        Attributes that are not kept, and what they are after loading.
+        Attributes that are not saved, and their values after loading.
     left_out : tuple of str
-        Attributes that are neither kept nor there after loading.
+        Attributes that are neither saved nor there after loading.
     former : tuple of str
         Parameters of training that files of earlier versions hold; they are skipped.
-    check : callable, optional
-        Raises ValueError unless the attributes of a fitted object fit together; called before it is
-        written and after it is made.
+    fits : callable
+        Returns whether the attributes of a fitted object fit together, where kinds alone do not
+        tell; called before it is written and after it is made.
     """
 
     module: str
-    attributes: dict[str, str]
+    text: str = ""
     fresh: dict[str, Any] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     former: tuple[str, ...] = ()
-    check: Callable[[Any], None] | None = None
+    fits: Callable[[Any], bool] = lambda made: True
+
+    @cached_property
+    def attributes(self) -> dict[str, tuple[str, bool]]:
+        """The kind of each attribute, and whether it may be missing."""
+        pairs = (item.split("=") for item in self.text.split())
+        return {name.removesuffix("?"): (kind, name.endswith("?")) for name, kind in pairs}
 
     def load(self, name: str) -> type:
         """Import the class."""
@@ -50,11 +58,8 @@ class Kept:
         return found
 
     def kinds(self, cls: type) -> dict[str, tuple[str, bool]]:
-        """Return kind and whether it may be missing of all attributes, parameters included."""
-        kinds = dict.fromkeys(parameters(cls), ("plain", True))
-        for name, kind in self.attributes.items():
-            kinds[name.removesuffix("?")] = (kind, name.endswith("?"))
-        return kinds
+        """Return what `attributes` has, with the parameters of the constructor before them."""
+        return dict.fromkeys(parameters(cls), ("plain", True)) | self.attributes
 
 
 def parameters(cls: type) -> dict[str, Any]:
@@ -68,12 +73,3 @@ def parameters(cls: type) -> dict[str, Any]:
 def ignored(attribute: str) -> bool:
     """Return whether an attribute is neither written nor read."""
     return attribute in OF_THE_MACHINE or attribute in _NOTES
-
-
-# What heads and scikit-learn's steps have in common.
-COLUMNS = {
-    "n_features_in_": "int:d",
-    "feature_names_in_?": "labels[d]",
-    "_sklearn_output_config?": "plain",
-}
-LINEAR = {"classes_": "labels[c]", "coef_": "float[k,d]", "intercept_": "float[k]", **COLUMNS}
