@@ -12,6 +12,11 @@ from typing import IO, Any, TypeVar
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError, ParameterError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 T = TypeVar("T")
 
 _AT_ONCE = 16
@@ -98,6 +103,17 @@ def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
         return list(pool.map(called, paths))
 
 
+def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> None:
+    """Lock an open file as a whole until it is closed; Windows has no such locks.
+
+    Raises BlockingIOError if another process holds it and `wait` is False, and OSError where the
+    file system has no locks.
+    """
+    if fcntl is not None:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
+
+
 def open_local(path: str | os.PathLike[str]) -> IO[bytes]:
     """Open a local file. Raises OSError, without waiting, if it is not a regular one."""
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
@@ -121,6 +137,33 @@ def open_file(path: str) -> IO[bytes]:
         raise
     except Exception as error:  # each file system has its own
         raise cannot_be_read(printable(path), error) from error
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` make a file beside `path`, which then replaces `path` atomically and durably.
+
+    If anything fails, what was at `path` is unchanged, and nothing lies beside it.
+    """
+    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the platform can."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def cannot_be_read(name: str, error: Exception) -> InputError:

@@ -21,7 +21,7 @@ import json
 import numbers
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,16 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
+from featuretl._core.files import replace_file
 from featuretl._core.parameters import check_bool, check_int, parameter_error
 from featuretl._core.text import as_utf8, printable
-from featuretl._core.types import Array
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
 from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
 from featuretl.novelty.drift import Drift
-from featuretl.prediction.parts import Parts, write_durably
+from featuretl.prediction.parts import Parts
 from featuretl.prediction.predict import (
     BATCH,
     TAG_THRESHOLD,
@@ -163,80 +163,66 @@ def predict_to_file(
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of a model's predictions: of numbers, of one class or of several labels."""
+    """The columns of the predictions of one task."""
 
     classes: list[str] | None
     top: int
     threshold: float
-    is_number: bool
     multilabel: bool
-    # Of one of several tasks "_" and its name.
-    ending: str = ""
+    # "_" and the name of the task, for a multi-task model.
+    ending: str
 
     @classmethod
-    def of(cls, fitted: Fitted, top: int, threshold: float | None) -> _Columns:
+    def of(cls, fitted: Fitted, top: int, threshold: float | None, ending: str = "") -> _Columns:
         is_number, multilabel = fitted.kind == "regression", fitted.kind == "multilabel"
         classes = None if is_number else [as_utf8(str(name)) for name in fitted.classes]
-        if classes and fitted.gives_probabilities:
-            if multilabel and top > 1:
+        if classes is None or not fitted.gives_probabilities:
+            if top > 1 or threshold:
                 raise ParameterError(
-                    "top is for models that give one class; this one gives the probabilities of "
-                    "all its labels anyway."
+                    f"top and threshold need probabilities, which a {type(fitted.model).__name__} of "
+                    "this kind does not give; leave them out."
                 )
-            least = (TAG_THRESHOLD if multilabel else 0.0) if threshold is None else threshold
-            return cls(classes, min(top, len(classes)), float(least), False, multilabel)
-        if top > 1 or threshold:
+            return cls(classes, 0, 0.0, multilabel, ending)
+        if multilabel and top > 1:
             raise ParameterError(
-                f"top and threshold need probabilities, which a {type(fitted.model).__name__} of this kind "
-                "does not give; leave them out."
+                "top is for models that give one class; this one gives the probabilities of all its "
+                "labels anyway."
             )
-        return cls(classes, 0, 0.0, is_number, multilabel)
+        least = (TAG_THRESHOLD if multilabel else 0.0) if threshold is None else threshold
+        return cls(classes, min(top, len(classes)), float(least), multilabel, ending)
 
     @property
     def fields(self) -> list[tuple[str, pa.DataType]]:
         """Names and types."""
-        fields = [("prediction", pa.float64() if self.is_number else pa.string())]
+        number, text = pa.float64(), pa.string()
+        fields = [("prediction", number if self.classes is None else text)]
         if self.multilabel and self.top:
-            fields += [(f"probability_{name}", pa.float64()) for name in self.classes or ()]
+            fields += [(f"probability_{name}", number) for name in self.classes or ()]
         else:
             for rank in range(1, self.top + 1):
-                fields += [(f"label_{rank}", pa.string()), (f"probability_{rank}", pa.float64())]
+                fields += [(f"label_{rank}", text), (f"probability_{rank}", number)]
         return [(name + self.ending, kind) for name, kind in fields]
 
-    def fill(self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions) -> None:
-        """Enter the predictions of `rows`."""
-        (self._fill_tags if self.multilabel else self._fill)(columns, rows, predictions)
-
-    def _fill(self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions) -> None:
-        """Enter one class, or number, for each of `rows`."""
-        if predictions.predicted.ndim > 1:
+    def values(self, found: Predictions) -> list[Any]:
+        """Return the values of each field, of the images that could be read."""
+        names, proba = self.classes, found.proba
+        if self.multilabel and names is not None:
+            chosen = found.predicted > 0 if proba is None else proba >= self.threshold
+            tags = [TAG_SEPARATOR.join(names[i] for i in np.flatnonzero(row)) for row in chosen]
+            return [[text or None for text in tags], *(() if proba is None else proba.T)]
+        if found.predicted.ndim > 1:
             raise InputError("The model gives several numbers per image; use its predict.")
-        for row, value in zip(rows, predictions.predicted.tolist(), strict=True):
-            columns[f"prediction{self.ending}"][row] = (
-                value if self.is_number else as_utf8(str(value))
-            )
-        if self.classes is None or predictions.proba is None:
-            return
-        order = np.argsort(-predictions.proba, axis=1, kind="stable")[:, : self.top]
-        for row, chosen, proba in zip(rows, order, predictions.proba, strict=True):
-            for rank, code in enumerate(chosen, 1):
-                columns[f"label_{rank}{self.ending}"][row] = self.classes[code]
-                columns[f"probability_{rank}{self.ending}"][row] = float(proba[code])
-            if proba[chosen[0]] < self.threshold:
-                columns[f"prediction{self.ending}"][row] = None
-
-    def _fill_tags(
-        self, columns: dict[str, list[Any]], rows: Array, predictions: Predictions
-    ) -> None:
-        """Enter the labels of each of `rows`."""
-        names, proba = self.classes or [], predictions.proba
-        chosen = predictions.predicted > 0 if proba is None else proba >= self.threshold
-        for i, row in enumerate(rows):
-            tags = TAG_SEPARATOR.join(names[code] for code in np.flatnonzero(chosen[i]))
-            columns[f"prediction{self.ending}"][row] = tags or None
-            if proba is not None:
-                for name, value in zip(names, proba[i].tolist(), strict=True):
-                    columns[f"probability_{name}{self.ending}"][row] = value
+        if names is None:
+            return [found.predicted]
+        predicted: list[Any] = [as_utf8(str(name)) for name in found.predicted.tolist()]
+        if not self.top:
+            return [predicted]
+        order = np.argsort(-proba, axis=1, kind="stable")[:, : self.top]
+        highest = np.take_along_axis(proba, order, axis=1)
+        for row in np.flatnonzero(highest[:, 0] < self.threshold):
+            predicted[row] = None
+        ranks = zip(order.T, highest.T, strict=True)
+        return [predicted, *(column for i, p in ranks for column in ([names[k] for k in i], p))]
 
 
 @dataclass(frozen=True)
@@ -255,7 +241,7 @@ class _Table:
         columns: dict[str | None, _Columns] = {}
         for name, task in fitted.tasks.items():
             asked = (1, None) if some and not task.gives_probabilities else (top, threshold)
-            columns[name] = replace(_Columns.of(task, *asked), ending=f"_{as_utf8(name)}")
+            columns[name] = _Columns.of(task, *asked, ending=f"_{as_utf8(name)}")
         return cls(columns, novelty)
 
     @property
@@ -265,48 +251,54 @@ class _Table:
         return used[0] if None in self.tasks else used
 
     @property
-    def predictions(self) -> list[str]:
-        """Names of the columns that hold a prediction."""
-        return [f"prediction{columns.ending}" for columns in self.tasks.values()]
-
-    @property
     def schema(self) -> pa.Schema:
-        """What the file holds."""
+        """The schema of the file."""
         fields = [field for columns in self.tasks.values() for field in columns.fields]
         if self.novelty:
             fields.append(("novelty", pa.float64()))
         return pa.schema([("path", pa.string()), *fields, ("error", pa.string())])
 
-    def table(self, names: list[str], begin: int, predictions: Predictions) -> pa.Table:
+    def table(self, names: list[str], begin: int, found: Predictions) -> pa.Table:
         """Return the rows of the batch that begins at image `begin`."""
-        n, rows = len(names), np.flatnonzero(predictions.ok)
-        columns: dict[str, list[Any]] = {name: [None] * n for name in self.schema.names}
-        columns["path"] = [as_utf8(name) for name in names]
-        for failure in predictions.failures:
-            columns["error"][failure.index - begin] = as_utf8(failure.message)
-        for task, own in self.tasks.items():
-            own.fill(columns, rows, predictions if task is None else predictions.of_task(task))
-        if predictions.novelty is not None:
-            for row, value in zip(rows, predictions.novelty.tolist(), strict=True):
-                columns["novelty"][row] = value
-        return pa.table(columns, schema=self.schema)
+        values: list[Any] = []
+        for task, columns in self.tasks.items():
+            values += columns.values(found if task is None else found.of_task(task))
+        if self.novelty:
+            values.append(found.novelty)
+        # The place of each image among those that could be read; null for the others.
+        place = pa.array(np.cumsum(found.ok) - 1, mask=~found.ok)
+        _, *fields, _ = self.schema
+        filled = [
+            pa.array(column, field.type).take(place)
+            for column, field in zip(values, fields, strict=True)
+        ]
+        errors: list[str | None] = [None] * len(names)
+        for failure in found.failures:
+            errors[failure.index - begin] = as_utf8(failure.message)
+        paths = [as_utf8(name) for name in names]
+        return pa.table([paths, *filled, errors], schema=self.schema)
 
 
 def _join(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[int, int, int]:
     """Write all rows to one file; return how many failed, lack a prediction, and are novel."""
     counts = np.zeros(3, int)
+    predictions = [f"prediction{own.ending}" for own in columns.tasks.values()]
 
     def tables() -> Iterator[pa.Table]:
         for table in parts.tables():
             failed = table.num_rows - table["error"].null_count
-            empty = [table[name].is_null().to_numpy() for name in columns.predictions]
+            empty = [table[name].is_null().to_numpy() for name in predictions]
             novel = 0
             if detector is not None:
                 novel = detector.is_novel(table["novelty"].drop_null().to_numpy()).sum()
             counts[:] += failed, np.any(empty, axis=0).sum() - failed, novel
             yield table
 
-    write_durably(target, lambda file: _WRITERS[target.suffix](file, columns.schema, tables()))
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            _WRITERS[target.suffix](file, columns.schema, tables())
+
+    replace_file(target, write)
     parts.remove()
     return int(counts[0]), int(counts[1]), int(counts[2])
 

@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Self
 
 import pyarrow as pa
 from pyarrow import parquet
 
+from featuretl._core.files import lock_file, replace_file
 from featuretl._core.forks import begin_again_after_fork
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError
-from featuretl.extraction.outputs import replace_file
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a second process is not kept out
-    fcntl = None  # type: ignore[assignment]
 
 
 class Parts:
@@ -54,7 +49,7 @@ class Parts:
         try:
             kept = self._folder / "identity.json"
             if not kept.exists():
-                write_durably(kept, lambda file: file.write(self._identity.encode()))
+                replace_file(kept, lambda partial: partial.write_bytes(self._identity.encode()))
             elif kept.read_bytes() != self._identity.encode():
                 raise InputError(
                     f"{printable(self._folder)!r} holds predictions of another model, other images "
@@ -75,8 +70,10 @@ class Parts:
 
     def add(self, table: pa.Table) -> None:
         """Keep the rows of the batch that was asked for last, durably."""
-        path = self._folder / self._names[-1]
-        write_durably(path, lambda file: parquet.write_table(table, file))
+        sink = pa.BufferOutputStream()
+        parquet.write_table(table, sink)
+        data = sink.getvalue()
+        replace_file(self._folder / self._names[-1], lambda partial: partial.write_bytes(data))
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of all batches, in order."""
@@ -104,9 +101,12 @@ class Parts:
         path = self._folder / "lock"
         while True:
             self._folder.mkdir(exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # removed since, by who had the lock
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # the process that held the lock removed it
                 self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                if self._is_free() and os.path.samestat(os.fstat(self._lock), path.stat()):
+                self._lock_file()
+                if os.path.samestat(os.fstat(self._lock), path.stat()):
                     return
                 self._close_lock()
 
@@ -115,12 +115,10 @@ class Parts:
             os.close(self._lock)
             self._lock = -1
 
-    def _is_free(self) -> bool:
-        """Lock the open file; raise InputError if another process has it."""
-        if fcntl is None:
-            return True
+    def _lock_file(self) -> None:
+        """Lock the open file; raise InputError if another process holds it."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._lock, wait=False)
         except BlockingIOError as error:
             self._close_lock()
             raise InputError(
@@ -129,16 +127,3 @@ class Parts:
             ) from error
         except OSError:  # a file system without locks
             pass
-        return True
-
-
-def write_durably(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Replace a file atomically by what `write` writes, when that is on the disk."""
-
-    def write_to(partial: Path) -> None:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-
-    replace_file(path, write_to)
