@@ -14,6 +14,7 @@ from featuretl._core.text import printable
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of
+from featuretl.models.checks import rehearse
 from featuretl.models.classes import CLASSES, INSTEAD
 from featuretl.models.format import (
     Tensors,
@@ -24,9 +25,7 @@ from featuretl.models.format import (
     unreadable,
     write_file,
 )
-from featuretl.models.kinds import check_kind
-from featuretl.models.rehearsal import rehearse
-from featuretl.models.schema import OF_TRAINING, ClassSchema, ignored, parameters
+from featuretl.models.schema import OF_TRAINING, ignored, parameters
 from featuretl.models.values import NotPlainError, Packer, unpack
 from featuretl.store.keys import canonical_json
 
@@ -190,8 +189,8 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
         if attribute not in (*schema.fresh, *schema.left_out) and not ignored(attribute)
     }
     try:
-        if _check_state(name, cls, schema, contents):
-            _check_fit(name, schema, value)
+        if schema.check(cls, contents):
+            schema.check_fit(value)
     except ValueError as error:
         raise ModelError(
             f"save_model does not keep this {name}, as it is not what this featuretl was tested "
@@ -228,7 +227,7 @@ class _Maker:
         recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
         for attribute in schema.former:
             state.pop(attribute, None)
-        is_fitted = _check_state(name, cls, schema, state)
+        is_fitted = schema.check(cls, state)
         if "weights" in state:
             state["weights"] = self._weights_of(state["weights"])
         if name == "BackboneSpec":
@@ -237,7 +236,7 @@ class _Maker:
         made: Any = object.__new__(cls)
         vars(made).update({**parameters(cls), **schema.fresh, **state})
         if is_fitted:
-            _check_fit(name, schema, made)
+            schema.check_fit(made)
         if name == "ImageEmbedder":
             _check_recipe(made, json.loads(recipe))
         return made
@@ -253,35 +252,6 @@ class _Maker:
                 "that file as weights of load_model, or --weights."
             )
         return str(self._weights)
-
-
-def _check_fit(name: str, schema: ClassSchema, made: Any) -> None:
-    """Raise ValueError unless the attributes of a fitted object fit together."""
-    if not schema.fits(made):
-        raise ValueError(f"the attributes of its {name} do not fit together")
-
-
-def _check_state(name: str, cls: type, schema: ClassSchema, state: dict[str, Any]) -> bool:
-    """Raise ValueError unless the attributes are those of the class, and of the right kind.
-
-    Returns whether they are those of a fitted object.
-    """
-    known = schema.kinds(cls)
-    unknown = [attribute for attribute in state if attribute not in known or ignored(attribute)]
-    if unknown:
-        raise ValueError(f"its {name} has the attribute {unknown[0]!r}, which is not allowed")
-    required = [attribute for attribute, (_, optional) in known.items() if not optional]
-    missing = [attribute for attribute in required if attribute not in state]
-    is_unfitted = parameters(cls) and len(missing) == len(required)
-    if missing and not is_unfitted:
-        raise ValueError(f"its {name} lacks the attribute {missing[0]!r}")
-    if name == "Pipeline" and "steps" not in state:
-        raise ValueError("its Pipeline has no steps")
-    sizes: dict[str, int] = {}
-    for attribute, (kind, _) in known.items():
-        if attribute in state:
-            check_kind(f"{attribute} of its {name}", state[attribute], kind, sizes)
-    return not missing
 
 
 def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:

@@ -1,13 +1,28 @@
-"""Schemas of the classes that a model file may hold."""
+"""Schemas of the classes that a model file may hold.
+
+A schema is a text of ``name=kind``, separated by white space; ``?`` after a name marks an attribute
+that may be missing. A kind is one or more of these, separated by ``|``::
+
+    none, bool, int, float, str, tensors, plain     `plain` is anything that a model file holds
+    int:d                                           an int that is the size d
+    float[k,d], int[s], int32[s], labels[c]         arrays, with names or numbers for their sizes
+    Pipeline, ..                                    an object of that class
+
+Sizes of one name are equal throughout an object.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import numbers
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 # Of the machine, not of the model: where things are kept, what computes, what is shown.
 OF_THE_MACHINE = ("cache", "checkpoint", "device", "memory", "n_jobs", "verbose")
@@ -15,6 +30,11 @@ OF_THE_MACHINE = ("cache", "checkpoint", "device", "memory", "n_jobs", "verbose"
 OF_TRAINING = ("augment", "cv", "random_state")
 # scikit-learn's own notes on an estimator: what set_fit_request leaves is of training.
 _NOTES = ("_metadata_request",)
+
+# More features than any backbone gives; what is checked with a row of so many takes 64 MiB.
+_LARGEST_SIZE = 2**24
+_ARRAY = re.compile(r"(float|int|int32|labels)\[([a-z0-9,]*)\]")
+_ARRAY_KINDS = {"float": "f", "int": "iu", "int32": "i", "labels": "biufUO"}
 
 
 @dataclass(frozen=True)
@@ -26,8 +46,7 @@ class ClassSchema:
     module : str
         The module that defines the class.
     text : str
-        The attributes, each as ``name=kind``, separated by white space; ``?`` after a name marks
-        an attribute that may be missing. The kinds are described in `featuretl.models.kinds`.
+        The attributes and their kinds.
     fresh : dict
         Attributes that are not saved, and their values after loading.
     left_out : tuple of str
@@ -57,9 +76,37 @@ class ClassSchema:
         found: type = getattr(importlib.import_module(self.module), name)
         return found
 
-    def kinds(self, cls: type) -> dict[str, tuple[str, bool]]:
-        """Return what `attributes` has, with the parameters of the constructor before them."""
-        return dict.fromkeys(parameters(cls), ("plain", True)) | self.attributes
+    def check(self, cls: type, state: dict[str, Any]) -> bool:
+        """Return whether `state`, the attributes of an object, are those of a fitted one.
+
+        Raises
+        ------
+        ValueError
+            Unless they are the attributes of the class, and of the right kinds.
+        """
+        given = parameters(cls)
+        known = dict.fromkeys(given, ("plain", True)) | self.attributes
+        its = f"its {cls.__name__}"
+        unknown = [attribute for attribute in state if attribute not in known or ignored(attribute)]
+        if unknown:
+            raise ValueError(f"{its} has the attribute {unknown[0]!r}, which is not allowed")
+        required = [attribute for attribute, (_, optional) in known.items() if not optional]
+        missing = [attribute for attribute in required if attribute not in state]
+        is_unfitted = given and len(missing) == len(required)
+        lacks = [] if is_unfitted else missing
+        lacks += [n for n, d in given.items() if d is inspect.Parameter.empty and n not in state]
+        if lacks:
+            raise ValueError(f"{its} lacks the attribute {lacks[0]!r}")
+        sizes: dict[str, int] = {}
+        for attribute, (kind, _) in known.items():
+            if attribute in state:
+                _check_kind(f"{attribute} of {its}", state[attribute], kind, sizes)
+        return not missing
+
+    def check_fit(self, made: Any) -> None:
+        """Raise ValueError unless the attributes of a fitted object fit together."""
+        if not self.fits(made):
+            raise ValueError(f"the attributes of its {type(made).__name__} do not fit together")
 
 
 def parameters(cls: type) -> dict[str, Any]:
@@ -73,3 +120,50 @@ def parameters(cls: type) -> dict[str, Any]:
 def ignored(attribute: str) -> bool:
     """Return whether an attribute is neither written nor read."""
     return attribute in OF_THE_MACHINE or attribute in _NOTES
+
+
+def _check_kind(name: str, value: Any, kind: str, sizes: dict[str, int]) -> None:
+    """Raise ValueError unless `value`, the attribute `name`, is of `kind`; add its sizes."""
+    for one in kind.split("|"):
+        found = _sizes_if(value, one)
+        if found is not None and all(sizes.get(key, size) == size for key, size in found.items()):
+            sizes |= found
+            return
+    shown = f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else repr(value)[:80]
+    known = {key: sizes[key] for key in re.findall(r"[a-z]", kind) if key in sizes}
+    where = f" with {known}" if "[" in kind and known else ""
+    raise ValueError(f"{name} must be {kind}{where}; got {shown}")
+
+
+def _sizes_if(value: Any, kind: str) -> dict[str, int] | None:
+    """Return the sizes of a value of one kind, None if it is of another."""
+    array = _ARRAY.fullmatch(kind)
+    if array:
+        return _sizes_of_array(value, array[1], array[2].split(",") if array[2] else [])
+    is_bool = isinstance(value, bool)
+    is_int = isinstance(value, numbers.Integral) and not is_bool
+    if kind.startswith("int:"):
+        return {kind[4:]: int(value)} if is_int and 0 <= value <= _LARGEST_SIZE else None
+    matches = {
+        "plain": True,
+        "none": value is None,
+        "bool": is_bool,
+        "int": is_int,
+        "float": isinstance(value, numbers.Real) and not is_bool,
+        "str": isinstance(value, str),
+        "tensors": isinstance(value, dict)
+        and all(isinstance(k, str) and isinstance(v, np.ndarray) for k, v in value.items()),
+    }
+    return {} if matches.get(kind, type(value).__name__ == kind) else None
+
+
+def _sizes_of_array(value: Any, kind: str, names: list[str]) -> dict[str, int] | None:
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in _ARRAY_KINDS[kind]:
+        return None
+    if value.ndim != len(names) or (kind == "int32" and value.dtype != np.int32):
+        return None
+    sizes: dict[str, int] = {}
+    for name, size in zip(names, value.shape, strict=True):
+        if (int(name) if name.isdecimal() else sizes.setdefault(name, size)) != size:
+            return None
+    return sizes

@@ -248,6 +248,13 @@ def test_forged_pipelines_are_refused(name, pipeline, forge, model_file):
     assert "\n" not in str(caught.value)
 
 
+def test_a_pipeline_without_steps_is_refused(pipeline, forge, model_file):
+    save_model(pipeline, model_file)
+    assert_refused(
+        forge(lambda model, _: model["state"].pop("steps")), "lacks the attribute 'steps'"
+    )
+
+
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
