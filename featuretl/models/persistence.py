@@ -1,4 +1,4 @@
-"""save_model and load_model: a fitted model as a file that anyone may open."""
+"""save_model and load_model: fitted models as files that are safe to open."""
 
 from __future__ import annotations
 
@@ -35,26 +35,26 @@ _FROM_FILE = "file"
 def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = None) -> None:
     """Write a fitted model to one file, without pickle.
 
-    Kept are the heads, `ImageEmbedder`, `NoveltyDetector`, `FineTuneClassifier`,
+    It saves the heads, `ImageEmbedder`, `NoveltyDetector`, `FineTuneClassifier`,
     `TransferClassifier`, their regressors and `TransferMultiTask`, and pipelines of these with
-    scikit-learn's StandardScaler, Normalizer, PCA,
-    LogisticRegression, LinearSVC, SVC, Ridge, SVR, Nystroem and TransformedTargetRegressor. For
-    other steps, such as a KNeighborsClassifier or an MLPClassifier, there is
-    ``skops.io.dump``, whose files are loaded with a list of the types that one trusts: see
+    scikit-learn's StandardScaler, Normalizer, PCA, LogisticRegression, LinearSVC, SVC, Ridge, SVR,
+    Nystroem and TransformedTargetRegressor. For other steps, such as a KNeighborsClassifier or an
+    MLPClassifier, use ``skops.io.dump``, whose files are loaded with a list of trusted types: see
     ``examples/other_steps.py``.
 
     Parameters
     ----------
     model : estimator
     path : path
-        Ending in ``.featuretl``; replaced at once when all is written.
+        Ending in ``.featuretl``; replaced atomically.
     card : dict (JSON), optional
-        What the file is to say of itself besides `card_of`, such as ``data=data_of(images, y)``.
+        Entries of the card besides those of `card_of`, such as ``data=data_of(images, y)``.
 
     Raises
     ------
     ModelError
-        If the model is not fitted or holds what a file cannot, or the file cannot be written.
+        If the model is not fitted or holds a value that a file cannot, or the file cannot be
+        written.
 
     Warns
     -----
@@ -63,10 +63,11 @@ def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = 
 
     Notes
     -----
-    A fine-tuned model holds the tensors of the blocks above its trunk, and the chooser's
-    `NoveltyDetector` embeddings of training images (``novelty=False`` leaves it out). Pretrained weights are not
-    in the file: the sha256 of their tensors is, and `load_model` compares it. What belongs to the
-    machine (`cache`, `checkpoint`, `device`, `n_jobs`, `memory`, `verbose`) is left out.
+    The file of a fine-tuned model holds the tensors of the blocks above its trunk, and the file of a
+    `TransferClassifier` embeddings of training images, for its `NoveltyDetector` (``novelty=False``
+    leaves it out). Pretrained weights are not in the file: the sha256 of their tensors is, and
+    `load_model` compares it. Parameters of the machine (`cache`, `checkpoint`, `device`, `n_jobs`,
+    `memory`, `verbose`) are left out.
 
     Examples
     --------
@@ -94,13 +95,13 @@ def load_model(
     ----------
     path : path
     weights : path, optional
-        The backbone's weights, where the model was trained on those of a local file.
+        The backbone's weights, if the model was trained on those of a local file.
 
     Returns
     -------
     model : estimator
-        On the same machine it predicts the same bits from the same embeddings. Where these are not
-        in the cache they are computed, in other batches perhaps: probabilities then agree to 1e-5.
+        On the same machine it predicts the same bits from the same embeddings. Embeddings that are
+        not in the cache may be computed in other batches: probabilities then agree to 1e-5.
 
     Raises
     ------
@@ -126,7 +127,7 @@ def load_model(
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
-    """Return what a model file says of itself, without loading the model; see `card_of`.
+    """Return the card of a model file, without loading the model; see `card_of`.
 
     Parameters
     ----------
@@ -153,7 +154,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
 
 
 def model_digest(model: Any) -> str:
-    """Return the sha256, in hex, of what a file of the model would hold but for its card."""
+    """Return the sha256, in hex, of a model file without its card."""
     packed, tensors = _packed(model)
     return digest_of(packed, "", tensors)
 
@@ -177,7 +178,7 @@ def _packed(model: Any) -> tuple[str, Tensors]:
 
 
 def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | None:
-    """Return the class name and the state of an object that may be kept, else None."""
+    """Return the class name and the state of an object that may be saved, else None."""
     name, cls = type(value).__name__, type(value)
     schema = CLASSES.get(name)
     if schema is None or schema.load(name) is not cls:
@@ -266,7 +267,7 @@ def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:
     if other:
         warnings.warn(
             f"The model was trained on embeddings whose {printable(', '.join(other))} differ from "
-            "those made here: expect other predictions, or train it anew.",
+            "those made here: expect other predictions, or train it again.",
             FeatureTLWarning,
             stacklevel=2,
         )

@@ -20,7 +20,7 @@ import hashlib
 import json
 import numbers
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,9 +146,8 @@ def predict_to_file(
                 if parts.has(begin // BATCH, state):
                     resumed += len(batch)
                 else:
-                    names = [_path_of(image, begin + i) for i, image in enumerate(batch)]
                     found = predict_batch(fitted, images, begin, novelty=novelty)
-                    parts.add(columns.table(names, begin, found))
+                    parts.add(columns.table(batch, begin, found))
                 if progress:
                     progress(begin + len(batch))
             failed, abstained, novel = _join(parts, target, columns, detector)
@@ -258,7 +257,7 @@ class _Table:
             fields.append(("novelty", pa.float64()))
         return pa.schema([("path", pa.string()), *fields, ("error", pa.string())])
 
-    def table(self, names: list[str], begin: int, found: Predictions) -> pa.Table:
+    def table(self, batch: Sequence[Any], begin: int, found: Predictions) -> pa.Table:
         """Return the rows of the batch that begins at image `begin`."""
         values: list[Any] = []
         for task, columns in self.tasks.items():
@@ -272,10 +271,13 @@ class _Table:
             pa.array(column, field.type).take(place)
             for column, field in zip(values, fields, strict=True)
         ]
-        errors: list[str | None] = [None] * len(names)
+        errors: list[str | None] = [None] * len(batch)
         for failure in found.failures:
             errors[failure.index - begin] = as_utf8(failure.message)
-        paths = [as_utf8(name) for name in names]
+        paths = [
+            as_utf8(os.fsdecode(image) if _is_path(image) else name_of(image, begin + i))
+            for i, image in enumerate(batch)
+        ]
         return pa.table([paths, *filled, errors], schema=self.schema)
 
 
@@ -296,16 +298,11 @@ def _join(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[i
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
-            _WRITERS[target.suffix](file, columns.schema, tables())
+            _write(file, target.suffix, columns.schema, tables())
 
     replace_file(target, write)
     parts.remove()
     return int(counts[0]), int(counts[1]), int(counts[2])
-
-
-def _path_of(image: Any, index: int) -> str:
-    is_path = isinstance(image, (str, os.PathLike))
-    return os.fsdecode(image) if is_path else name_of(image, index)
 
 
 def _identity(model: Any, images: Any, top: int, threshold: Any, novelty: bool) -> dict[str, Any]:
@@ -322,13 +319,17 @@ def _identity(model: Any, images: Any, top: int, threshold: Any, novelty: bool) 
     }
 
 
+def _is_path(image: Any) -> bool:
+    return isinstance(image, (str, os.PathLike))
+
+
 def _state_of(batch: Any) -> str:
-    """Return a digest of what tells the images of a batch from changed ones, without reading files."""
+    """Return a digest that changes when images of a batch do, without reading files."""
     states = hashlib.sha256()
     for image in batch:
         state: Any = None
         with contextlib.suppress(OSError, ValueError, ImageError):
-            if isinstance(image, (str, os.PathLike)):
+            if _is_path(image):
                 status = Path(image).stat()
                 state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
             else:
@@ -337,24 +338,11 @@ def _state_of(batch: Any) -> str:
     return states.hexdigest()[:32]
 
 
-def _arrow_writer(make: Any) -> Callable[[Any, pa.Schema, Iterator[pa.Table]], None]:
-    """Return a function that writes tables by a writer of pyarrow."""
-
-    def write(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-        with make(file, schema) as writer:
-            for table in tables:
-                writer.write_table(table)
-
-    return write
-
-
-def _write_jsonl(file: Any, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
-    for table in tables:
-        file.writelines(f"{json.dumps(row)}\n".encode() for row in table.to_pylist())
-
-
-_WRITERS = {
-    ".csv": _arrow_writer(csv.CSVWriter),
-    ".parquet": _arrow_writer(parquet.ParquetWriter),
-    ".jsonl": _write_jsonl,
-}
+def _write(file: Any, ending: str, schema: pa.Schema, tables: Iterator[pa.Table]) -> None:
+    if ending == ".jsonl":
+        for table in tables:
+            file.writelines(f"{json.dumps(row)}\n".encode() for row in table.to_pylist())
+        return
+    with (csv.CSVWriter if ending == ".csv" else parquet.ParquetWriter)(file, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
