@@ -144,15 +144,8 @@ def tasks_fit(model: Any) -> bool:
             for kind, head in zip(tasks.values(), map(Fitted.of, heads), strict=True)
         )
         and list(ranges) == [name for name, kind in tasks.items() if kind == "regression"]
-        and all(_is_range(value) for value in ranges.values())
-    )
-
-
-def _is_range(value: Any) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(isinstance(number, float) for number in value)
+        and all(isinstance(pair, tuple) and len(pair) == 2 for pair in ranges.values())
+        and all(isinstance(limit, float) for pair in ranges.values() for limit in pair)
     )
 
 

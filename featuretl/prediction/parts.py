@@ -69,7 +69,7 @@ class Parts:
         return (self._folder / self._names[-1]).exists()
 
     def add(self, table: pa.Table) -> None:
-        """Keep the rows of the batch that was asked for last, durably."""
+        """Save the rows of the batch that was asked for last, durably."""
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink)
         data = sink.getvalue()
@@ -80,7 +80,7 @@ class Parts:
         for path in (self._folder / name for name in self._names):
             try:
                 yield parquet.read_table(pa.BufferReader(path.read_bytes()))
-            except (pa.ArrowInvalid, OSError) as error:  # either says that it is damaged
+            except (pa.ArrowInvalid, OSError) as error:  # both are raised for damaged files
                 raise InputError(
                     f"{printable(path)!r} cannot be read ({printable(error)}); delete it, and run "
                     "the command again to predict its images again."
@@ -101,9 +101,8 @@ class Parts:
         path = self._folder / "lock"
         while True:
             self._folder.mkdir(exist_ok=True)
-            with contextlib.suppress(
-                FileNotFoundError
-            ):  # the process that held the lock removed it
+            # The process that held the lock removes it.
+            with contextlib.suppress(FileNotFoundError):
                 self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 self._lock_file()
                 if os.path.samestat(os.fstat(self._lock), path.stat()):

@@ -73,16 +73,21 @@ def predict_images(model: Any, images: Sequence[Any], *, novelty: bool = False) 
     """
     fitted = Fitted.of(model)
     detector = fitted.detector if novelty else None
+    X = None
     if fitted.tuned is not None:
         found = _by_halves(fitted, images)
-        return replace(found, novelty=_novelty(detector, images, found.ok))
-    extraction = fitted.embedder.extract(images)
-    ok = extraction.ok
-    X = extraction.to_numpy()[ok]
-    found = Predictions(ok, *_of_tasks(fitted, X), extraction.failures)
-    if detector is not None and detector[0].recipe() == fitted.embedder.recipe():
-        return replace(found, novelty=detector[-1].novelty(X) if len(X) else np.zeros(0))
-    return replace(found, novelty=_novelty(detector, images, ok))
+    else:
+        extraction = fitted.embedder.extract(images)
+        X = extraction.to_numpy()[extraction.ok]
+        found = Predictions(extraction.ok, *_of_tasks(fitted, X), extraction.failures)
+    if detector is None:
+        return found
+    readable = [images[i] for i in np.flatnonzero(found.ok).tolist()]
+    if not readable:
+        return replace(found, novelty=np.zeros(0))
+    if X is None or detector[0].recipe() != fitted.embedder.recipe():
+        X = np.asarray(detector[0].transform(readable))
+    return replace(found, novelty=detector[-1].novelty(X))
 
 
 def predict_batch(
@@ -147,9 +152,9 @@ def _of_tasks(fitted: Fitted, X: Array) -> tuple[Any, Any]:
     """Return predictions and probabilities from embeddings; for a multi-task model dicts by task."""
     if fitted.tasks is None:
         return _outputs(fitted, fitted.inner[1:], X)
-    outputs = {name: _outputs(task, task.inner[1:], X) for name, task in fitted.tasks.items()}
-    predicted = {name: output[0] for name, output in outputs.items()}
-    return predicted, {name: output[1] for name, output in outputs.items()}
+    found = {name: _outputs(task, task.inner[1:], X) for name, task in fitted.tasks.items()}
+    predicted = {name: one[0] for name, one in found.items()}
+    return predicted, {name: one[1] for name, one in found.items()}
 
 
 def _outputs(fitted: Fitted, predictor: Any, X: Any) -> tuple[Array, Array | None]:
@@ -163,16 +168,6 @@ def _outputs(fitted: Fitted, predictor: Any, X: Any) -> tuple[Array, Array | Non
     if fitted.kind == "multilabel":
         return (proba > TAG_THRESHOLD).astype(int), proba
     return classes[proba.argmax(axis=1)], proba
-
-
-def _novelty(detector: Any, images: Sequence[Any], ok: Array) -> Array | None:
-    """Return the novelty of the images that could be read; None without a detector."""
-    if detector is None:
-        return None
-    readable = [images[i] for i in np.flatnonzero(ok).tolist()]
-    if not readable:
-        return np.zeros(0)
-    return detector[-1].novelty(np.asarray(detector[0].transform(readable)))
 
 
 def _by_halves(fitted: Fitted, images: Sequence[Any]) -> Predictions:
