@@ -65,7 +65,7 @@ class Fitted:
             steps=steps,
             embedder=first if hasattr(first, "extract") or hasattr(first, "_tuned") else None,
             head=last if is_model(last) else None,
-            classes=getattr(model, "classes_", None),
+            classes=getattr(last, "classes_", None),
             tuned=getattr(first, "_tuned", None),
             novelty=getattr(model, "novelty_", None),
             gives_probabilities=hasattr(inner, "predict_proba"),

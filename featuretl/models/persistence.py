@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
+from functools import partial
 from typing import Any
 
 from sklearn.exceptions import NotFittedError
@@ -25,7 +26,7 @@ from featuretl.models.format import (
     unreadable,
     write_file,
 )
-from featuretl.models.schema import OF_TRAINING, ignored, parameters
+from featuretl.models.schema import IGNORED, OF_TRAINING, parameters
 from featuretl.models.values import NotPlainError, Packer, unpack
 from featuretl.store.keys import canonical_json
 
@@ -117,7 +118,7 @@ def load_model(
     """
     text, tensors = read_file(path)
     try:
-        model = unpack(json.loads(text), tensors, _Maker(weights).make)
+        model = unpack(json.loads(text), tensors, partial(_made, weights))
         rehearse(model)
     except (ModelError, BackboneError, StoreError):
         raise
@@ -184,11 +185,8 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
     if schema is None or schema.load(name) is not cls:
         return None
     state: dict[str, Any] = {}
-    contents = {
-        attribute: content
-        for attribute, content in vars(value).items()
-        if attribute not in (*schema.fresh, *schema.left_out) and not ignored(attribute)
-    }
+    left_out = {*schema.fresh, *schema.left_out, *IGNORED}
+    contents = {name: content for name, content in vars(value).items() if name not in left_out}
     try:
         if schema.check(cls, contents):
             schema.check_fit(value)
@@ -213,46 +211,42 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
     return name, state
 
 
-class _Maker:
-    """Makes the objects of a file, `weights` being those of a local file where it needs them."""
+def _made(weights: str | os.PathLike[str] | None, name: str, state: dict[str, Any]) -> Any:
+    """Return an object of an allowed class, without calling its constructor."""
+    if name not in CLASSES:
+        raise ValueError(f"it names the class {name!r}, which is not allowed")
+    schema = CLASSES[name]
+    cls = schema.load(name)
+    recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
+    for attribute in schema.former:
+        state.pop(attribute, None)
+    is_fitted = schema.check(cls, state)
+    if "weights" in state:
+        state["weights"] = _weights_of(state["weights"], weights)
+    if name == "BackboneSpec":
+        backbone = state.pop("name")
+        return BackboneSpec.of("load_model", backbone, **state)
+    made: Any = object.__new__(cls)
+    vars(made).update({**parameters(cls), **schema.fresh, **state})
+    if is_fitted:
+        schema.check_fit(made)
+    if name == "ImageEmbedder":
+        _check_recipe(made, json.loads(recipe))
+    return made
 
-    def __init__(self, weights: str | os.PathLike[str] | None) -> None:
-        self._weights = weights
 
-    def make(self, name: str, state: dict[str, Any]) -> Any:
-        """Return an object of an allowed class; its constructor is not called."""
-        if name not in CLASSES:
-            raise ValueError(f"it names the class {name!r}, which is not allowed")
-        schema = CLASSES[name]
-        cls = schema.load(name)
-        recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
-        for attribute in schema.former:
-            state.pop(attribute, None)
-        is_fitted = schema.check(cls, state)
-        if "weights" in state:
-            state["weights"] = self._weights_of(state["weights"])
-        if name == "BackboneSpec":
-            backbone = state.pop("name")
-            return BackboneSpec.of("load_model", backbone, **state)
-        made: Any = object.__new__(cls)
-        vars(made).update({**parameters(cls), **schema.fresh, **state})
-        if is_fitted:
-            schema.check_fit(made)
-        if name == "ImageEmbedder":
-            _check_recipe(made, json.loads(recipe))
-        return made
-
-    def _weights_of(self, saved: Any) -> Any:
-        if saved in ("auto", "random"):
-            return saved
-        if saved != _FROM_FILE:
-            raise ValueError("its weights are neither 'auto', 'random' nor 'file'")
-        if self._weights is None:
-            raise ModelError(
-                "The model was trained on a backbone whose weights came from a local file; pass "
-                "that file as weights of load_model, or --weights."
-            )
-        return str(self._weights)
+def _weights_of(saved: Any, given: str | os.PathLike[str] | None) -> Any:
+    """Return the weights of a backbone: "auto", "random", or the local file that was given."""
+    if saved in ("auto", "random"):
+        return saved
+    if saved != _FROM_FILE:
+        raise ValueError("its weights are neither 'auto', 'random' nor 'file'")
+    if given is None:
+        raise ModelError(
+            "The model was trained on a backbone whose weights came from a local file; pass that "
+            "file as weights of load_model, or --weights."
+        )
+    return str(given)
 
 
 def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:

@@ -24,14 +24,11 @@ from typing import Any
 
 import numpy as np
 
-# Of the machine, not of the model: where things are kept, what computes, what is shown.
-OF_THE_MACHINE = ("cache", "checkpoint", "device", "memory", "n_jobs", "verbose")
-# They had their effect in `fit`; one that a file cannot hold is left out with a warning.
+# Neither written nor read: parameters of the machine, and what scikit-learn's set_fit_request leaves.
+IGNORED = ("cache", "checkpoint", "device", "memory", "n_jobs", "verbose", "_metadata_request")
+# Parameters of `fit`; a value that a file cannot hold is left out with a warning.
 OF_TRAINING = ("augment", "cv", "random_state")
-# scikit-learn's own notes on an estimator: what set_fit_request leaves is of training.
-_NOTES = ("_metadata_request",)
-
-# More features than any backbone gives; what is checked with a row of so many takes 64 MiB.
+# More features than any backbone gives; a trial prediction with such a row takes 64 MiB.
 _LARGEST_SIZE = 2**24
 _ARRAY = re.compile(r"(float|int|int32|labels)\[([a-z0-9,]*)\]")
 _ARRAY_KINDS = {"float": "f", "int": "iu", "int32": "i", "labels": "biufUO"}
@@ -87,20 +84,20 @@ class ClassSchema:
         given = parameters(cls)
         known = dict.fromkeys(given, ("plain", True)) | self.attributes
         its = f"its {cls.__name__}"
-        unknown = [attribute for attribute in state if attribute not in known or ignored(attribute)]
+        unknown = [name for name in state if name not in known or name in IGNORED]
         if unknown:
             raise ValueError(f"{its} has the attribute {unknown[0]!r}, which is not allowed")
-        required = [attribute for attribute, (_, optional) in known.items() if not optional]
-        missing = [attribute for attribute in required if attribute not in state]
+        required = [name for name, (_, optional) in known.items() if not optional]
+        missing = [name for name in required if name not in state]
         is_unfitted = given and len(missing) == len(required)
         lacks = [] if is_unfitted else missing
         lacks += [n for n, d in given.items() if d is inspect.Parameter.empty and n not in state]
         if lacks:
             raise ValueError(f"{its} lacks the attribute {lacks[0]!r}")
         sizes: dict[str, int] = {}
-        for attribute, (kind, _) in known.items():
-            if attribute in state:
-                _check_kind(f"{attribute} of {its}", state[attribute], kind, sizes)
+        for name, (kind, _) in known.items():
+            if name in state:
+                _check_kind(f"{name} of {its}", state[name], kind, sizes)
         return not missing
 
     def check_fit(self, made: Any) -> None:
@@ -115,11 +112,6 @@ def parameters(cls: type) -> dict[str, Any]:
         return {}
     signature = inspect.signature(cls)
     return {name: parameter.default for name, parameter in signature.parameters.items()}
-
-
-def ignored(attribute: str) -> bool:
-    """Return whether an attribute is neither written nor read."""
-    return attribute in OF_THE_MACHINE or attribute in _NOTES
 
 
 def _check_kind(name: str, value: Any, kind: str, sizes: dict[str, int]) -> None:
