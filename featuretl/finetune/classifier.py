@@ -19,7 +19,8 @@ from featuretl._learning.targets import (
     read_weight,
 )
 from featuretl.finetune.base import BaseFineTune
-from featuretl.finetune.fitting import Problem
+from featuretl.finetune.objective import Problem
+from featuretl.finetune.training import Training
 from featuretl.heads.linear import LinearProbeClassifier
 
 _UNSEEN = 3.0
@@ -48,28 +49,12 @@ class FineTuneClassifier(Responses, BaseFineTune):
         "probe" starts from `LinearProbeClassifier` on the pretrained embeddings (LP-FT), with a
         50th of the C that cross-validation chooses, which leaves a loss to learn from; the others
         start at random: one layer, or a hidden layer of `width` and a ReLU.
-    optimizer : {"sgd", "adamw", "adam", "rmsprop"}, default="sgd"
-        "sgd" and "rmsprop" with momentum 0.9, "sgd" Nesterov's.
     learning_rate : float > 0 or "auto", default="auto"
-        Of the head and, times ``layer_decay ** distance``, of the blocks. "auto" tries three rates
+        Of the head and the blocks. "auto" tries three rates
         (one where the trunk is not cached) in short runs on an inner split and keeps the probe
         if none beats it there; `history_` and `decision_` show what was tried.
-    layer_decay : float in (0, 1], default=1.0
-        A block's rate is that of the one above it times this.
-    schedule : {"cosine", "one-cycle", "inverse-time", "step", "constant"}, default="cosine"
-        How the rate changes; "inverse-time" is ``rate / (1 + decay_rate * epoch)``, "step" divides
-        by 10 after 60% and 85% of training.
-    decay_rate : float >= 0, default=1.0
-        lambda of "inverse-time", per epoch.
-    warmup : float in [0, 1), default=0.1
-        Share of training in which the rate first rises from 0.
     epochs : int, default=12
-    head_epochs : int, default=0
-        Epochs, of `epochs`, in which the head learns alone before the blocks join.
-    unfrozen_rate : float >= 0, default=1.0
-        Factor on all rates once the blocks have joined after `head_epochs`.
     batch_size : int, default=32
-    weight_decay : float >= 0, default=1e-4
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes; None or "balanced" for multi-label `y`.
     augment : {"auto", "none", "light", "strong"} or callable, default="auto"
@@ -78,18 +63,9 @@ class FineTuneClassifier(Responses, BaseFineTune):
         cached trunk, two ("light") or six ("strong") fixed views of each image are kept. A
         callable maps a PIL image to a PIL image, and every image is computed afresh in each epoch.
         "auto" is "light". Use "none" where left and right matter.
-    batch_norm : {"frozen", "train"}, default="frozen"
-        Keep the statistics of pretraining, or estimate them anew in the learning blocks; the
-        latter is warned of.
     early_stopping : int or None, default=None
-        Hold out `validation_fraction` of the images, stop after so many epochs without a lower
+        Hold out a fifth of the images, stop after so many epochs without a lower
         loss there, and keep the best epoch's weights.
-    validation_fraction : float in (0, 1), default=0.2
-        Share of the images, or groups, of the inner split.
-    average : {"none", "ema"}, default="none"
-        "ema": use the exponential moving average of the weights, over about two epochs.
-    precision : {"auto", "float32", "bfloat16"}, default="auto"
-        Of the learning part in training. "auto" is bfloat16 on a GPU that has it, else float32.
     cache_trunk : bool or "auto", default="auto"
         Run the frozen trunk once per view and keep its activations (float16) with the embeddings.
         "auto" does where they take at most half of the free disk and 20 GiB, and there are more
@@ -100,6 +76,8 @@ class FineTuneClassifier(Responses, BaseFineTune):
     checkpoint : path or None, default=None
         A folder for the state after each epoch; a killed `fit` with the same parameters and data
         goes on from there, to the same result.
+    training : featuretl.finetune.Training, default=None
+        Settings that most fits leave as they are: optimizer, schedule, decay, batch norm, ..
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
     n_jobs : int, optional
@@ -140,10 +118,6 @@ class FineTuneClassifier(Responses, BaseFineTune):
     -----
     Below about 20 images per class there is rarely anything to gain.
 
-    A two-stage recipe, the head first and then the last blocks at a tenth of the rate, is
-    ``FineTuneClassifier(head="linear", learning_rate=0.01, epochs=20, head_epochs=10,
-    unfrozen_rate=0.1)``.
-
     Gradients longer than 5 are shortened to that.
 
     Ctrl-C ends training, and the best weights so far are kept: those of the best epoch with
@@ -172,63 +146,43 @@ class FineTuneClassifier(Responses, BaseFineTune):
         weights: Any = "auto",
         n_blocks: int | str = 3,
         head: Any = "probe",
-        optimizer: str = "sgd",
         learning_rate: float | str = "auto",
-        layer_decay: float = 1.0,
-        schedule: str = "cosine",
-        decay_rate: float = 1.0,
-        warmup: float = 0.1,
         epochs: int = 12,
-        head_epochs: int = 0,
-        unfrozen_rate: float = 1.0,
         batch_size: int = 32,
-        weight_decay: float = 1e-4,
         class_weight: Any = None,
         augment: Any = "auto",
-        batch_norm: str = "frozen",
         early_stopping: int | None = None,
-        validation_fraction: float = 0.2,
-        average: str = "none",
-        precision: str = "auto",
         cache_trunk: bool | str = "auto",
         time_budget: float | None = None,
         checkpoint: Any = None,
+        training: Training | None = None,
         device: str = "auto",
         n_jobs: int | None = None,
         cache: Any = "auto",
         random_state: Any = None,
         verbose: int = 0,
     ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.n_blocks = n_blocks
-        self.head = head
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.layer_decay = layer_decay
-        self.schedule = schedule
-        self.decay_rate = decay_rate
-        self.warmup = warmup
-        self.epochs = epochs
-        self.head_epochs = head_epochs
-        self.unfrozen_rate = unfrozen_rate
-        self.batch_size = batch_size
-        self.weight_decay = weight_decay
+        super().__init__(
+            backbone,
+            weights=weights,
+            n_blocks=n_blocks,
+            head=head,
+            learning_rate=learning_rate,
+            epochs=epochs,
+            batch_size=batch_size,
+            augment=augment,
+            early_stopping=early_stopping,
+            cache_trunk=cache_trunk,
+            time_budget=time_budget,
+            checkpoint=checkpoint,
+            training=training,
+            device=device,
+            n_jobs=n_jobs,
+            cache=cache,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.class_weight = class_weight
-        self.augment = augment
-        self.batch_norm = batch_norm
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.average = average
-        self.precision = precision
-        self.cache_trunk = cache_trunk
-        self.time_budget = time_budget
-        self.checkpoint = checkpoint
-        self.device = device
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.random_state = random_state
-        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
         """Fit the head and the last blocks.

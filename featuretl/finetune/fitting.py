@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -27,9 +25,9 @@ from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
 from featuretl.extraction.progress import step_bar
 from featuretl.finetune.activations import Activations, FreshActivations, divided
 from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
-from featuretl.finetune.loop import Record, Task, Trainer, Training, judge, outputs_of
+from featuretl.finetune.loop import Record, Run, Task, Trainer, judge, outputs_of
 from featuretl.finetune.network import Split, Tuned, TunedNetwork, new_head, set_head, split
-from featuretl.finetune.objective import Objective
+from featuretl.finetune.objective import Objective, Problem
 from featuretl.finetune.planning import Plan, cached, plan, resolve_augment, trunks_of
 from featuretl.finetune.search import (
     RATES,
@@ -40,44 +38,13 @@ from featuretl.finetune.search import (
     rungs,
     verdict_of,
 )
+from featuretl.finetune.training import Training
 from featuretl.finetune.trunk import activation_shape
 from featuretl.images.inputs import contents_of
 from featuretl.store.store import resolve_store
 
 _MOST_BLOCKS = 3
 _SEARCH_SHARE = 0.5
-
-
-@dataclass(eq=False, frozen=True)
-class Problem:
-    """What is to be learnt from n images.
-
-    Attributes
-    ----------
-    kind : {"softmax", "binary", "squared"}
-    target : ndarray
-        See `Objective`.
-    weight : ndarray
-        See `Objective`.
-    n_outputs : int
-        Outputs of the network.
-    strata : ndarray of shape (n,), or None
-        Classes to be spread evenly over splits.
-    probe : callable
-        ``probe(embeddings, rows, groups, strength)`` fits a linear probe to `rows`, in `groups`
-        (or None): coefficients (n_outputs, d), intercepts (n_outputs,) and the strength that it
-        used, chosen by it where None is given.
-    soften : callable
-        Maps a strength to that of the probe which training starts from.
-    """
-
-    kind: str
-    target: np.ndarray
-    weight: np.ndarray
-    n_outputs: int
-    strata: np.ndarray | None
-    probe: Callable[[np.ndarray, np.ndarray, Any, Any], tuple[np.ndarray, np.ndarray, Any]]
-    soften: Callable[[Any], Any]
 
 
 class Fitting:
@@ -106,6 +73,7 @@ class Fitting:
         p = estimator
         self._p, self._images, self._problem = p, images, problem
         self._owner = type(p).__name__
+        self._settings = p.training or Training()
         self._groups = read_groups(self._owner, groups, len(images))
         self._began = time.monotonic()
         self.rows = np.arange(len(images))
@@ -125,7 +93,7 @@ class Fitting:
         self.stopped = ""
         if self.split.why_not_cut:
             self._warn(f"{self.split.why_not_cut} It is trained uncached.")
-        if p.batch_norm == "train":
+        if self._settings.batch_norm == "train":
             self._warn(
                 "batch_norm='train' re-estimates the statistics from small batches, which usually "
                 "costs accuracy; 'frozen' keeps those of pretraining."
@@ -240,12 +208,19 @@ class Fitting:
         objective = Objective(problem.kind, problem.target, problem.weight, self.backbone.device)
         return Task(network, self.split.blocks, self.activations, objective, rows, held_out)
 
-    def training(self, learning_rate: float) -> Training:
+    def training(self, learning_rate: float) -> Run:
         """Return how to train."""
-        names = {field.name for field in dataclasses.fields(Training)}
-        given = {k: v for k, v in self._p.get_params(deep=False).items() if k in names}
-        given |= {"learning_rate": float(learning_rate), "seed": self.seed}
-        return Training(**given, bfloat16=self._is_bfloat16(), seconds=self._seconds_left())
+        p = self._p
+        return Run(
+            **dataclasses.asdict(self._settings),
+            learning_rate=float(learning_rate),
+            epochs=p.epochs,
+            batch_size=p.batch_size,
+            early_stopping=p.early_stopping,
+            bfloat16=self._is_bfloat16(),
+            seed=self.seed,
+            seconds=self._seconds_left(),
+        )
 
     def search(self, held_out: np.ndarray | None) -> tuple[Choice, np.ndarray]:
         """Only search, judging by `held_out` (None: an inner split); return these rows, too."""
@@ -360,14 +335,15 @@ class Fitting:
 
     def _candidates(self) -> list[Candidate]:
         p = self._p
-        rates = RATES[p.optimizer] if self.plan.cached else RATES[p.optimizer][1:2]
+        rates: tuple[float, ...] = RATES[self._settings.optimizer]
+        rates = rates if self.plan.cached else rates[1:2]
         most = len(self.split.blocks)
         depths = sorted({1, most}) if p.n_blocks == "auto" and self.plan.cached else [most]
         return [Candidate(rate, depth) for rate in rates for depth in depths]
 
     def _inner_split(self) -> tuple[np.ndarray, np.ndarray]:
         """Return rows to train on and rows to judge by; groups and copies stay on one side."""
-        share, n = self._p.validation_fraction, len(self.rows)
+        share, n = self._settings.validation_fraction, len(self.rows)
         try:
             return hold_out(n, self._problem.strata, self._units, share, self.seed)
         except ValueError as error:
@@ -381,14 +357,12 @@ class Fitting:
         parts = -(-rows // self._p.batch_size)
         return parts * (candidates * first + max(1, candidates // 2) * second)
 
-    @contextlib.contextmanager
-    def _bar(self, label: str, total: int) -> Iterator[Callable[[], None]]:
-        with step_bar(label, total, bool(self._p.verbose)) as step:
-            yield step
+    def _bar(self, label: str, total: int) -> Any:
+        return step_bar(label, total, bool(self._p.verbose))
 
     def _is_bfloat16(self) -> bool:
-        if self._p.precision != "auto":
-            return self._p.precision == "bfloat16"
+        if self._settings.precision != "auto":
+            return self._settings.precision == "bfloat16"
         return self.backbone.device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     def _seconds_left(self) -> float | None:

@@ -18,9 +18,7 @@ from featuretl.finetune.activations import Activations, divided
 from featuretl.finetune.network import TunedNetwork, snapshot
 from featuretl.finetune.objective import Objective
 from featuretl.finetune.schedules import rate_factor
-
-OPTIMIZERS = ("sgd", "adamw", "adam", "rmsprop")
-AVERAGES = ("none", "ema")
+from featuretl.finetune.training import Training
 
 # A probe's gradient on features that it never saw move is rarely, but then much, longer.
 _LONGEST_GRADIENT = 5.0
@@ -29,23 +27,13 @@ _EMA_EPOCHS = 2.0
 Record = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Training:
-    """How to train; the names are those of `FineTuneClassifier`'s parameters."""
+@dataclass(frozen=True, kw_only=True)
+class Run(Training):
+    """One run of training: its settings and what else decides it."""
 
     learning_rate: float
     epochs: int
     batch_size: int = 32
-    optimizer: str = "sgd"
-    weight_decay: float = 1e-4
-    layer_decay: float = 1.0
-    schedule: str = "cosine"
-    decay_rate: float = 1.0
-    warmup: float = 0.1
-    head_epochs: int = 0
-    unfrozen_rate: float = 1.0
-    batch_norm: str = "frozen"
-    average: str = "none"
     early_stopping: int | None = None
     bfloat16: bool = False
     seed: int = 0
@@ -96,7 +84,7 @@ class Trainer:
     Parameters
     ----------
     task : Task
-    training : Training
+    training : Run
     on_epoch : callable, optional
         Called with this trainer after each epoch.
     on_batch : callable, optional
@@ -106,7 +94,7 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        training: Training,
+        training: Run,
         on_epoch: Callable[[Trainer], None] | None = None,
         on_batch: Callable[[], None] | None = None,
     ) -> None:
@@ -234,7 +222,7 @@ class Trainer:
 
 
 def judge(
-    network: nn.Module, task: Task, rows: np.ndarray, training: Training
+    network: nn.Module, task: Task, rows: np.ndarray, training: Run
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the loss and the score of each of `rows`, float64 (k,), by a network in evaluation."""
     losses, scores = [], []
@@ -258,7 +246,7 @@ def outputs_of(
         yield outputs.float()
 
 
-def _optimizer(task: Task, training: Training) -> torch.optim.Optimizer:
+def _optimizer(task: Task, training: Run) -> torch.optim.Optimizer:
     """Return the optimizer, one group of parameters per distance from the head."""
     groups: dict[int, list[Any]] = {}
     for distance, parameter in task.network.distance_from_head(task.blocks):

@@ -1,10 +1,46 @@
-"""Objective: what training minimises, and how held-out rows are judged."""
+"""What is to be learnt, what training minimises, and how held-out rows are judged."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
+
+
+@dataclass(eq=False, frozen=True)
+class Problem:
+    """What is to be learnt from n images.
+
+    Attributes
+    ----------
+    kind : {"softmax", "binary", "squared"}
+    target : ndarray
+        See `Objective`.
+    weight : ndarray
+        See `Objective`.
+    n_outputs : int
+        Outputs of the network.
+    strata : ndarray of shape (n,), or None
+        Classes to be spread evenly over splits.
+    probe : callable
+        ``probe(embeddings, rows, groups, strength)`` fits a linear probe to `rows`, in `groups`
+        (or None): coefficients (n_outputs, d), intercepts (n_outputs,) and the strength that it
+        used, chosen by it where None is given.
+    soften : callable
+        Maps a strength to that of the probe which training starts from.
+    """
+
+    kind: str
+    target: np.ndarray
+    weight: np.ndarray
+    n_outputs: int
+    strata: np.ndarray | None
+    probe: Callable[[np.ndarray, np.ndarray, Any, Any], tuple[np.ndarray, np.ndarray, Any]]
+    soften: Callable[[Any], Any]
 
 
 class Objective:

@@ -6,14 +6,17 @@ import numbers
 import os
 from typing import Any
 
-from featuretl._core.parameters import check_int, check_option, is_bool, is_word, parameter_error
+from featuretl._core.parameters import (
+    check_int,
+    check_number,
+    check_option,
+    is_bool,
+    is_word,
+    parameter_error,
+)
 from featuretl.backbones.views import STRENGTHS
 from featuretl.extraction.extraction import check_parameters as check_extraction
-from featuretl.finetune.loop import AVERAGES, OPTIMIZERS
-from featuretl.finetune.schedules import SCHEDULES
-
-PRECISIONS = ("auto", "float32", "bfloat16")
-BATCH_NORMS = ("frozen", "train")
+from featuretl.finetune.training import Training
 
 
 def check_parameters(estimator: Any) -> None:
@@ -25,33 +28,24 @@ def check_parameters(estimator: Any) -> None:
         check_int(owner, "n_blocks", p.n_blocks, 1)
     if not _is_head(p.head):
         raise parameter_error(owner, "head", "'probe', 'linear' or ('mlp', width >= 1)", p.head)
-    for name, options in (
-        ("optimizer", OPTIMIZERS),
-        ("schedule", SCHEDULES),
-        ("batch_norm", BATCH_NORMS),
-        ("average", AVERAGES),
-        ("precision", PRECISIONS),
-    ):
-        check_option(owner, name, getattr(p, name), options)
     if not callable(p.augment):
         check_option(owner, "augment", p.augment, ("auto", *STRENGTHS))
     if not is_word(p.cache_trunk, "auto") and not is_bool(p.cache_trunk):
         raise parameter_error(owner, "cache_trunk", "'auto', True or False", p.cache_trunk)
-    for name, minimum in (("epochs", 1), ("head_epochs", 0), ("batch_size", 1)):
-        check_int(owner, name, getattr(p, name), minimum)
+    for name in ("epochs", "batch_size"):
+        check_int(owner, name, getattr(p, name), 1)
     if p.early_stopping is not None:
         check_int(owner, "early_stopping", p.early_stopping, 1)
     if not is_word(p.learning_rate, "auto"):
-        _check_number(
+        check_number(
             owner, "learning_rate", p.learning_rate, 0, open_below=True, words=" or 'auto'"
         )
-    for name in ("weight_decay", "decay_rate", "unfrozen_rate"):
-        _check_number(owner, name, getattr(p, name), 0)
-    _check_number(owner, "warmup", p.warmup, 0, below=1)
-    _check_number(owner, "layer_decay", p.layer_decay, 0, at_most=1, open_below=True)
-    _check_number(owner, "validation_fraction", p.validation_fraction, 0, below=1, open_below=True)
+    if p.training is not None and not isinstance(p.training, Training):
+        raise parameter_error(
+            owner, "training", "a featuretl.finetune.Training or None", p.training
+        )
     if p.time_budget is not None:
-        _check_number(owner, "time_budget", p.time_budget, 0, open_below=True, words=" or None")
+        check_number(owner, "time_budget", p.time_budget, 0, open_below=True, words=" or None")
     if p.checkpoint is not None and not isinstance(p.checkpoint, (str, os.PathLike)):
         raise parameter_error(owner, "checkpoint", "a path or None", p.checkpoint)
     check_extraction(owner, p.batch_size, p.n_jobs, "raise", "auto")
@@ -67,28 +61,3 @@ def _is_head(head: Any) -> bool:
         and isinstance(head[1], numbers.Integral)
         and int(head[1]) >= 1
     )
-
-
-def _check_number(
-    owner: str,
-    name: str,
-    value: Any,
-    at_least: float,
-    *,
-    open_below: bool = False,
-    below: float = float("inf"),
-    at_most: float = float("inf"),
-    words: str = "",
-) -> None:
-    if (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
-        and (at_least < float(value) or (at_least == value and not open_below))
-        and float(value) < below
-        and float(value) <= at_most
-    ):
-        return
-    limits = [f"{'>' if open_below else '>='} {at_least}"]
-    limits += [f"< {below}"] if below < float("inf") else []
-    limits += [f"<= {at_most}"] if at_most < float("inf") else []
-    raise parameter_error(owner, name, f"a number {' and '.join(limits)}{words}", value)

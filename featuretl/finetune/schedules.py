@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-SCHEDULES = ("cosine", "one-cycle", "inverse-time", "step", "constant")
-
 
 def rate_factor(schedule: str, warmup: float, decay_rate: float, epochs: int) -> Callable:
     """Return the function from progress to factor.

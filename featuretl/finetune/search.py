@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from featuretl._core.statistics import error_of_mean
-from featuretl.finetune.loop import Record, State, Task, Trainer, Training, judge
+from featuretl.finetune.loop import Record, Run, State, Task, Trainer, judge
 from featuretl.finetune.network import snapshot
 
 RATES = {
@@ -84,7 +84,7 @@ class Choice(NamedTuple):
 def choose(
     task: Task,
     candidates: list[Candidate],
-    training: Training,
+    training: Run,
     base: Judged,
     on_batch: Callable[[], None] | None = None,
 ) -> Choice:
@@ -127,7 +127,7 @@ def rungs(epochs: int) -> tuple[int, int]:
 
 
 def _run(
-    task: Task, candidate: Candidate, training: Training, on_batch: Callable[[], None] | None
+    task: Task, candidate: Candidate, training: Run, on_batch: Callable[[], None] | None
 ) -> State:
     blocks = task.blocks[-candidate.n_blocks :]
     state = Trainer(dataclasses.replace(task, blocks=blocks), training, on_batch=on_batch).run()
@@ -136,7 +136,7 @@ def _run(
     return state
 
 
-def _short(training: Training, candidate: Candidate, epochs: int, deadline: float) -> Training:
+def _short(training: Run, candidate: Candidate, epochs: int, deadline: float) -> Run:
     seconds = None if training.seconds is None else max(0.1, deadline - time.monotonic())
     return dataclasses.replace(
         training,

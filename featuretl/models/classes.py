@@ -31,6 +31,11 @@ _SVM = f"""{_COLUMNS} _sparse=bool _gamma=float _effective_probability?=bool eps
 _MACHINE = "_tol=float gamma=float _mean=float[d] _scale=float[d] "
 _TUNED = f"""{_IMAGES} _tuned=Tuned _width=int _cached=bool _records=plain cache_trunk_=Plan
     decision_=str fine_tuned_=bool learning_rate_=float n_blocks_=int stopped_=str """
+# Of `Training`; earlier files hold them as parameters of the estimator.
+_SETTINGS = (
+    "average batch_norm decay_rate head_epochs layer_decay optimizer precision schedule "
+    "unfrozen_rate validation_fraction warmup weight_decay"
+).split()
 _CHOSEN = f"{_IMAGES} strategy_=str backbone_=str novelty_?=Pipeline "
 
 _EMBEDDERS = {
@@ -107,10 +112,15 @@ _FINE_TUNED = {
     "FineTuneClassifier": ClassSchema(
         "featuretl.finetune.classifier",
         f"{_TUNED} classes_=labels[c] _multilabel=bool",
-        former=("label_smoothing",),
+        former=("label_smoothing", *_SETTINGS),
     ),
     "FineTuneRegressor": ClassSchema(
-        "featuretl.finetune.regressor", f"{_TUNED} _scaling=plain _flat=bool"
+        "featuretl.finetune.regressor",
+        f"{_TUNED} _scaling=plain _flat=bool",
+        former=tuple(_SETTINGS),
+    ),
+    "Training": ClassSchema(
+        "featuretl.finetune.training", " ".join(f"{name}=plain" for name in _SETTINGS)
     ),
     "Tuned": ClassSchema(
         "featuretl.finetune.network",

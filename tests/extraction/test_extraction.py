@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from featuretl import EmbeddingStore, extract, load_backbone
+from featuretl.backbones import backbone
 from featuretl.backbones.eager import TorchRuntime
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError, ParameterError
@@ -96,7 +97,7 @@ def test_a_warm_run_reads_no_image_and_loads_no_network(photos, store, monkeypat
         raise AssertionError("touched")
 
     monkeypatch.setattr("featuretl.extraction.source.read", refuse)
-    monkeypatch.setattr(BackboneSpec, "load", refuse)
+    monkeypatch.setattr(backbone, "load_spec", refuse)
     np.testing.assert_array_equal(extract(photos, TINY, store=store).to_numpy(), expected)
 
 
@@ -106,7 +107,7 @@ def test_files_too_new_to_trust_are_hashed_again_but_not_embedded(
     path = tmp_path / "new.jpg"
     shutil.copy(photos[0], path)
     extract([path], TINY, store=store)
-    monkeypatch.setattr(BackboneSpec, "load", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr(backbone, "load_spec", lambda *args: pytest.fail("loaded"))
     assert counts(extract([path], TINY, store=store)) == (0, 1, 0)
 
 

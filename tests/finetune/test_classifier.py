@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 
 from featuretl import FineTuneClassifier
 from featuretl.exceptions import FeatureTLWarning, ImageError, InputError, ParameterError
+from featuretl.finetune import Training
 
 # The probe inside says that it uses fewer folds: the sets here are tiny.
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
@@ -177,27 +178,38 @@ def test_partial_fit_takes_more_epochs_and_more_data(quick, photos, labels):
         ({"n_blocks": 0}, "'n_blocks' .* an int >= 1"),
         ({"n_blocks": "some"}, "'n_blocks' .* 'auto' or 'all'"),
         ({"head": ("mlp", 0)}, "'head' .* 'probe', 'linear' or"),
-        ({"optimizer": "sdg"}, "did you mean 'sgd'"),
         ({"learning_rate": 0}, "'learning_rate' .* a number > 0 or 'auto'"),
-        ({"schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"layer_decay": 1.5}, "'layer_decay' .* > 0 and <= 1"),
-        ({"warmup": 1.0}, "'warmup' .* >= 0 and < 1"),
         ({"epochs": 0}, "'epochs'"),
         ({"batch_size": 2.5}, "'batch_size'"),
         ({"augment": "much"}, "'augment'"),
-        ({"batch_norm": True}, "'batch_norm'"),
         ({"cache_trunk": 1}, "'cache_trunk' .* 'auto', True or False"),
-        ({"validation_fraction": 1.0}, "'validation_fraction'"),
         ({"early_stopping": 0}, "'early_stopping'"),
         ({"time_budget": -1}, "'time_budget' .* or None"),
         ({"checkpoint": 3}, "'checkpoint' .* a path or None"),
-        ({"precision": "half"}, "'precision'"),
         ({"n_jobs": 0}, "'n_jobs'"),
+        ({"training": {"optimizer": "adam"}}, "'training' .*Training or None"),
     ],
 )
 def test_parameters_are_checked(quick, photos, labels, parameters, message):
     with pytest.raises(ParameterError, match=message):
         quick(**parameters).fit(photos, labels)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"optimizer": "sdg"}, "did you mean 'sgd'"),
+        ({"schedule": "cosin"}, "did you mean 'cosine'"),
+        ({"layer_decay": 1.5}, "'layer_decay' .* > 0 and <= 1"),
+        ({"warmup": 1.0}, "'warmup' .* >= 0 and < 1"),
+        ({"batch_norm": True}, "'batch_norm'"),
+        ({"validation_fraction": 1.0}, "'validation_fraction'"),
+        ({"precision": "half"}, "'precision'"),
+    ],
+)
+def test_settings_of_training_are_checked(settings, message):
+    with pytest.raises(ParameterError, match=message):
+        Training(**settings)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +249,7 @@ def test_too_few_blocks_and_training_batch_norm_are_said(quick, photos, labels):
     with pytest.raises(RuntimeError, match="has 16 blocks, fewer than n_blocks=17"):
         quick(n_blocks=17).fit(photos, labels)
     with pytest.warns(FeatureTLWarning, match="'frozen' keeps those of pretraining"):
-        quick(batch_norm="train", epochs=1).fit(photos, labels)
+        quick(training=Training(batch_norm="train"), epochs=1).fit(photos, labels)
 
 
 def test_is_a_classifier_of_images():

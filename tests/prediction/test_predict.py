@@ -212,15 +212,15 @@ def test_a_killed_run_goes_on(ending, tiny, photos, tmp_path, monkeypatch, small
 KILLED_IN_THE_THIRD_BATCH = """if True:
     import os, signal, sys
     from featuretl import load_model, predict_to_file
-    from featuretl.prediction import files, predict as prediction
-    prediction.BATCH = files.BATCH = 5
-    predict, calls = prediction.predict_images, []
+    from featuretl.prediction import files, predict as module
+    module.BATCH = files.BATCH = 5
+    predict, calls = module.predict_images, []
     def until_killed(model, images, **options):
         calls.append(len(images))
         if len(calls) == 3:
             os.kill(os.getpid(), signal.SIGKILL)
         return predict(model, images, **options)
-    prediction.predict_images = until_killed
+    module.predict_images = until_killed
     predict_to_file(load_model(sys.argv[1]), sys.argv[3:], sys.argv[2])
 """
 
