@@ -197,6 +197,6 @@ CLASSES = _EMBEDDERS | _HEADS | _FINE_TUNED | _TRANSFER | _SCIKIT_LEARN
 
 INSTEAD = (
     "use a head of featuretl, or LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "
-    "StandardScaler, Normalizer or PCA; skops.io.dump keeps most others, and asks on loading which "
+    "StandardScaler, Normalizer or PCA; skops.io.dump saves most others, and asks on loading which "
     "types you trust"
 )

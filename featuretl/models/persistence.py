@@ -164,10 +164,10 @@ def _packed(model: Any) -> tuple[str, Tensors]:
     """Return a fitted model as JSON text and tensors; raises ModelError."""
     if hasattr(model, "best_estimator_"):
         raise ModelError(
-            f"save_model does not keep a {type(model).__name__}; save its best_estimator_."
+            f"save_model cannot save a {type(model).__name__}; save its best_estimator_."
         )
     if type(model).__name__ not in CLASSES:
-        raise ModelError(f"save_model does not keep a {type(model).__name__}; {INSTEAD}.")
+        raise ModelError(f"save_model cannot save a {type(model).__name__}; {INSTEAD}.")
     try:
         check_is_fitted(model)
     except NotFittedError as error:
@@ -192,7 +192,7 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
             schema.check_fit(value)
     except ValueError as error:
         raise ModelError(
-            f"save_model does not keep this {name}, as it is not what this featuretl was tested "
+            f"save_model cannot save this {name}, as it is not what this featuretl was tested "
             f"with: {error}."
         ) from error
     for attribute, content in contents.items():
@@ -202,9 +202,9 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
             state[attribute] = packer.pack(content)
         except NotPlainError as error:
             if attribute not in OF_TRAINING:
-                message = f"save_model does not keep {error} as {attribute} of {name}; {INSTEAD}."
+                message = f"save_model cannot save {error} as {attribute} of {name}; {INSTEAD}."
                 raise ModelError(message) from error
-            message = f"The {attribute!r} of {name}, {error}, is not kept in the model file."
+            message = f"The {attribute!r} of {name}, {error}, is not saved in the model file."
             warnings.warn(message, FeatureTLWarning, stacklevel=2)
     if name == "ImageEmbedder":
         state["recipe"] = canonical_json(value.recipe())

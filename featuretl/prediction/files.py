@@ -156,7 +156,7 @@ def predict_to_file(
     except OSError as error:
         raise StoreError(
             f"The predictions {printable(target)!r} cannot be written ({error.strerror or error}); "
-            "make room, and run it again to go on."
+            "free disk space, and run it again to resume."
         ) from error
 
 

@@ -47,10 +47,10 @@ class Parts:
     def __enter__(self) -> Self:
         self._take_lock()
         try:
-            kept = self._folder / "identity.json"
-            if not kept.exists():
-                replace_file(kept, lambda partial: partial.write_bytes(self._identity.encode()))
-            elif kept.read_bytes() != self._identity.encode():
+            path = self._folder / "identity.json"
+            if not path.exists():
+                replace_file(path, lambda partial: partial.write_bytes(self._identity.encode()))
+            elif path.read_bytes() != self._identity.encode():
                 raise InputError(
                     f"{printable(self._folder)!r} holds predictions of another model, other images "
                     "or other parameters; delete it, or choose another output."

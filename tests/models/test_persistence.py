@@ -263,7 +263,7 @@ def test_what_only_mattered_in_training_is_left_out_with_a_warning(iris, tmp_pat
     ("model", "message"),
     [
         (LinearProbeClassifier(), "is not fitted; call fit before save_model"),
-        (RandomForestClassifier(2), "does not keep a RandomForestClassifier; use a head of feat"),
+        (RandomForestClassifier(2), "cannot save a RandomForestClassifier; use a head of feat"),
         (
             make_pipeline(RandomForestClassifier(2)),
             r"as steps of Pipeline; .*skops\.io\.dump keeps",
@@ -281,7 +281,7 @@ def test_what_only_mattered_in_training_is_left_out_with_a_warning(iris, tmp_pat
             TransformedTargetRegressor(
                 Ridge(), func=np.log, inverse_func=np.exp, check_inverse=False
             ),
-            "does not keep",
+            "cannot save",
         ),
         (GridSearchCV(LinearProbeClassifier(), {"C": [1.0]}, cv=2), "save its best_estimator_"),
     ],

@@ -244,7 +244,7 @@ def test_what_another_run_left_is_not_gone_on_with(tiny, photos, tmp_path, monke
     path = tmp_path / "out.csv"
     with monkeypatch.context() as patch:
         patch.setattr(Parts, "add", full)
-        with pytest.raises(StoreError, match=r"No space left on device.*run it again to go on"):
+        with pytest.raises(StoreError, match=r"No space left on device.*run it again to resume"):
             predict_to_file(tiny, photos, path)
     for images, options in [(photos[1:], {}), (photos, {"top": 2}), (photos, {"threshold": 0.5})]:
         with pytest.raises(InputError, match="holds predictions of another model, other images"):
