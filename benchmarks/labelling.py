@@ -46,7 +46,6 @@ from featuretl import (
     forecast_accuracy,
     suggest_labels,
 )
-from featuretl.heads import SelfTrainingProbeClassifier
 
 TOTALS = (10, 20, 50, 100, 200, 350, 500)
 STRATEGIES = ("random", "typiclust", "coreset", "uncertainty", "auto")
@@ -241,11 +240,14 @@ LEARNERS = {
     "nearest mean": _on_known(NearestMeanClassifier()),
     "self-training": _on_all(SelfTrainingClassifier(_probe())),
     "self-training, k best": _k_best,
-    "self-training, balanced": _on_all(SelfTrainingProbeClassifier(random_state=0)),
     "LabelSpreading": _spread_only,
     "LabelSpreading, probe": _spread_then_probe(balanced=False),
     "LabelSpreading, masses, probe": _spread_then_probe(balanced=True),
-    "semi-supervised": _on_all(SemiSupervisedProbeClassifier(random_state=0)),
+    "spreading": _on_all(SemiSupervisedProbeClassifier(method="spreading", random_state=0)),
+    "self-training, balanced": _on_all(
+        SemiSupervisedProbeClassifier(method="self-training", random_state=0)
+    ),
+    "auto": _on_all(SemiSupervisedProbeClassifier(random_state=0)),
 }
 
 

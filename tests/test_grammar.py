@@ -43,7 +43,6 @@ from featuretl.exceptions import FeatureTLError, InputError, ParameterError
 from featuretl.finetune.parameters import check_parameters
 from featuretl.heads import (
     AttentionPoolingClassifier,
-    SelfTrainingProbeClassifier,
     ViewPooling,
     ViewsClassifier,
 )
@@ -57,7 +56,7 @@ HEADS = [
     SVMProbeClassifier(),
     NearestMeanClassifier(),
     SemiSupervisedProbeClassifier(),
-    SelfTrainingProbeClassifier(),
+    SemiSupervisedProbeClassifier(method="self-training"),
     MultiTaskHead(),
     NoveltyDetector(),
     ViewPooling(n_views=2),
@@ -163,7 +162,7 @@ def test_tensors_are_taken_with_and_without_array_api_dispatch(tmp_path):
         "y = np.arange(24) % 3\n"
         "def heads():\n"
         "    for name in ('LinearProbeClassifier', 'SVMProbeClassifier', 'NearestMeanClassifier',\n"
-        "            'SemiSupervisedProbeClassifier', 'SelfTrainingProbeClassifier'):\n"
+        "            'SemiSupervisedProbeClassifier'):\n"
         "        yield getattr(featuretl.heads, name)(), y\n"
         "    yield featuretl.NoveltyDetector(), y\n"
         "    yield featuretl.LinearProbeRegressor(), X[:, 0]\n"

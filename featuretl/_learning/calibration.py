@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, softmax
-from sklearn.utils import Bunch
 
 from featuretl._core.types import Array
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
@@ -55,44 +54,12 @@ def best_temperature(logits: Array, target: Array, weight: Array, expected: floa
     return float(expected * np.exp(shift)) if loss(shift) <= loss(0.0) else expected
 
 
-def calibration_of(
-    temperature: float, target: Array, before: Array, after: Array, weight: Array
-) -> Bunch:
-    """Return what the heads report as `calibration_`, from probabilities before and after."""
-    return Bunch(
-        temperature=temperature,
-        error_before=expected_calibration_error(target, before, weight),
-        error_after=expected_calibration_error(target, after, weight),
-    )
+def expected_calibration_error(target: Array, proba: Array, weight: Array | None = None) -> float:
+    """Return the mean gap between confidence and accuracy over 15 bins of [0, 1] (Guo et al. 2017).
 
+    `target` are the positions (n,) of the true classes, or 0 and 1 (n, labels); the confidence is the
+    probability of the most probable class, or for each label, of its more probable value. 0 is perfect.
 
-def expected_calibration_error(
-    target: Array, proba: Array, weight: Array | None = None, n_bins: int = _BINS
-) -> float:
-    """Return the mean gap between confidence and accuracy over equal-width bins (Guo et al. 2017).
-
-    Parameters
-    ----------
-    target : ndarray
-        (n,) positions of the true classes, or (n, labels) of 0 and 1.
-    proba : ndarray of shape (n, classes) or (n, labels), in [0, 1]
-        The confidence is that of the most probable class; of each label, that of yes or no.
-    weight : ndarray of shape (n,), default=None
-        Weights of the rows.
-    n_bins : int, default=15
-        Bins of [0, 1].
-
-    Returns
-    -------
-    float
-        In [0, 1]; 0 is perfect.
-
-    References
-    ----------
-    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, ICML 2017.
-
-    Examples
-    --------
     >>> expected_calibration_error(np.array([0, 0, 0, 1]), np.array([[0.75, 0.25]] * 4))
     0.0
     """
@@ -102,6 +69,6 @@ def expected_calibration_error(
     else:
         confidence, right = np.maximum(proba, 1 - proba).ravel(), ((proba >= 0.5) == target).ravel()
         weight = np.repeat(weight, proba.shape[1])
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gap = np.bincount(bins, weight * (right - confidence), minlength=n_bins)
+    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    gap = np.bincount(bins, weight * (right - confidence))
     return float(np.abs(gap).sum() / weight.sum())

@@ -35,10 +35,7 @@ class Column(NamedTuple):
 def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
     """Return the columns of `y` by name: of a DataFrame, of a dict, or of (n, n_tasks) values.
 
-    Raises
-    ------
-    InputError
-        If there is no such table, or a column is of another length than n.
+    Raises InputError if there is no such table, or a column is of another length than n.
     """
     if y is None:
         raise InputError(f"{owner} requires y to be passed, but the target y is None.")
@@ -62,10 +59,7 @@ def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
 def read_column(name: str, column: Any, kind: str | None = None) -> Column:
     """Return the labels of a task, whose kind is recognised where it is not given.
 
-    Raises
-    ------
-    InputError
-        If there is no label, labels are of several kinds, or not of the kind that is given.
+    Raises InputError if there is no label, or labels are of several kinds, or not of the given kind.
     """
     what = f"Column {printable(name)!r}"
     y, known = some_labels("y", column, what)

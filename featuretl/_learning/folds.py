@@ -23,7 +23,7 @@ from sklearn.model_selection import (
 
 from featuretl._core.parameters import check_int, parameter_error, random_generator
 from featuretl._core.types import Array
-from featuretl._learning.groups import copies_of, group_names, joined, read_groups, taken
+from featuretl._learning.groups import copies_of, group_names, joined, read_groups, subset
 from featuretl._learning.targets import Targets
 from featuretl.exceptions import FeatureTLWarning, InputError
 
@@ -51,17 +51,9 @@ def fold_of_rows(
 
     No fold is empty, and no training part lacks a class. With a number as `cv`, rows of one group,
     and equal rows of `X`, share a fold, and classes are spread evenly; a class in one unit is always
-    trained on and never held out. Rows that weigh nothing are not held out.
-
-    Raises
-    ------
-    InputError
-        If no two folds can be made, or a splitter's training part has a single class.
-
-    Warns
-    -----
-    FeatureTLWarning
-        Once, if there are fewer folds than asked for, or a class cannot be held out and learned.
+    trained on and never held out. Rows that weigh nothing are not held out. Raises InputError if no
+    two folds can be made, or a splitter's training part has a single class; warns once if there are
+    fewer folds than requested, or a class cannot be held out and learned.
     """
     n = len(targets.codes)
     group, random_state = read_groups(owner, groups, n), random_generator(owner, random_state)
@@ -69,7 +61,7 @@ def fold_of_rows(
     kept = Targets(targets.classes, targets.codes[rows])
     if isinstance(cv, numbers.Integral):
         copies = None if X is None else copies_of(X)
-        together = taken(group, rows), taken(copies, rows)
+        together = subset(group, rows), subset(copies, rows)
         found, said = _folds_of_units(owner, kept, together, int(cv), random_state)
     else:
         splits = _splits(owner, cv, targets, groups)
@@ -112,12 +104,8 @@ def hold_out(
     """Return rows to train on and rows to judge by: a `fraction` of n rows, about, where in units.
 
     A unit (number in `units`) stays on one side, and every class (number in `strata`) has a row to
-    train on. Classes are spread evenly where there is enough of each.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to train on, or nothing to judge by.
+    train on. Classes are spread evenly where there is enough of each. Raises ValueError if either
+    part is empty.
     """
     if units is not None and len(np.unique(units)) < n:
         return _hold_out_units(
@@ -152,16 +140,11 @@ def _hold_out_units(strata: Array, unit: Array, fraction: float, seed: int) -> t
 
 
 class _Units:
-    """Units of n rows, and how many rows of each class (of each label: with and without) they hold.
+    """The `unit` (n,) of each row, and the rows of each value in each unit: `counts` (units, values).
 
-    Attributes
-    ----------
-    unit : ndarray of shape (n,), int
-    counts : sparse array of shape (units, values)
-    holders : ndarray of shape (values,), int
-        How many units hold each value.
-    always, free : ndarray of int
-        Units that are always trained on, as a value lies in them alone, and the others.
+    Values are classes, or each label with and without. `holders` (values,) is the number of units
+    that hold each value; `always` are the units that are always trained on, as a value lies in them
+    alone, and `free` the others.
     """
 
     def __init__(self, targets: Targets, unit: Array | None) -> None:
@@ -219,11 +202,8 @@ def _spread(counts: Any, n_folds: int, rng: np.random.RandomState) -> Array:
     part = (counts / np.maximum(counts.sum(axis=0), 1)).tocsr()
     order = rng.permutation(len(size))
     order = order[np.argsort(-part.power(2).sum(axis=1)[order], kind="stable")]
-    fold, held, rows = (
-        np.empty(len(size), int),
-        np.zeros((n_folds, counts.shape[1])),
-        np.zeros(n_folds),
-    )
+    fold, rows = np.empty(len(size), int), np.zeros(n_folds)
+    held = np.zeros((n_folds, counts.shape[1]))
     for unit in order:
         at = slice(part.indptr[unit], part.indptr[unit + 1])
         values, share = part.indices[at], part.data[at]

@@ -21,15 +21,9 @@ from featuretl.exceptions import InputError
 def read_groups(owner: str, groups: Any, n: int) -> Array | None:
     """Return the number of the group of each row (n,), or None without groups.
 
-    Parameters
-    ----------
-    groups : array-like of shape (n,) or (n, 1), or None
-        List, array or column of pandas, polars or pyarrow, of any hashable values.
-
-    Raises
-    ------
-    InputError
-        If lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or empty text).
+    `groups` (n,) or (n, 1) is a list, array or column of pandas, polars or pyarrow, of any hashable
+    values. Raises InputError if lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or
+    empty text).
     """
     if groups is None:
         return None
@@ -94,6 +88,6 @@ def joined(groups: Array | None, contents: Array | None) -> Array | None:
     return np.unique(unit, return_inverse=True)[1]
 
 
-def taken(codes: Array | None, rows: Array) -> Array | None:
+def subset(codes: Array | None, rows: Array) -> Array | None:
     """Return the codes of `rows`, None of None."""
     return None if codes is None else codes[rows]

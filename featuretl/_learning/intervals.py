@@ -36,18 +36,8 @@ def intervals_of(
 ) -> Intervals:
     """Return the interval of each score that has an honest one.
 
-    Parameters
-    ----------
-    task : {"classification", "multilabel", "regression"}
-    predictions : (y, y_pred, y_score)
-        Of n rows, classes as numbers from 0 on.
-    score : callable
-        Maps these to scores.
-    groups : ndarray of shape (n,), int
-        Numbers from 0 on.
-    confidence : float in (0, 1)
-    n_bootstrap : int >= 1
-    seed : int
+    `predictions` are y, y_pred and y_score of n rows, which `score` maps to scores; classes, and
+    `groups` (n,), are numbers from 0 on.
     """
     y, y_pred, y_score = predictions
     found = _of_shares(task, y, y_pred, groups, confidence)

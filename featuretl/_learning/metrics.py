@@ -226,7 +226,7 @@ def _classification(
     }
     if proba is not None:
         scores["log_loss"] = losses_of(y, proba).mean()
-        scores["roc_auc"] = _roc_auc(_one_hot(y, proba), proba)
+        scores["roc_auc"] = _roc_auc(np.eye(len(classes), dtype=int)[y], proba)
         scores["calibration_error"] = expected_calibration_error(y, proba)
     return {name: float(value) for name, value in scores.items()}
 
@@ -295,10 +295,6 @@ def _of_both(y: Array) -> Array:
     """Return which columns of `y` (n, k) hold both 0 and 1."""
     both: Array = (y.min(axis=0) == 0) & (y.max(axis=0) == 1)
     return both
-
-
-def _one_hot(codes: Array, proba: Array) -> Array:
-    return (codes[:, None] == np.arange(proba.shape[1])).astype(int)
 
 
 def _per_class(y: Array, y_pred: Array, classes: Array) -> dict[Any, dict[str, float]]:

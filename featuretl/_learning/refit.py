@@ -10,15 +10,7 @@ def forget(estimator: Any, *private: str, keep: Sequence[str] = ()) -> None:
     """Delete all that an earlier `fit` set; each `fit` begins with this.
 
     Otherwise attributes that only some settings set (`path_`, `coef_`, `gamma_`) would outlive them.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Its attributes that end with an underscore are deleted.
-    *private : str
-        Names of other attributes that are deleted, if they are there.
-    keep : sequence of str, default=()
-        Names of attributes that stay.
+    Deleted are those that end with an underscore, except those to `keep`, and the `private` ones.
     """
     if not hasattr(estimator, "n_features_in_"):
         return  # never fitted; what is there is a subclass's

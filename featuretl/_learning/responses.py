@@ -6,9 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from sklearn.utils import Bunch
 
 from featuretl._core.types import Array
-from featuretl._learning.calibration import probabilities
+from featuretl._learning.calibration import (
+    best_temperature,
+    expected_calibration_error,
+    probabilities,
+)
 from featuretl._learning.targets import ScoreMixin
 
 
@@ -28,8 +33,8 @@ class Responses(ScoreMixin):
 
         Parameters
         ----------
-        X : array-like of n rows, or sequence of n images
-            As in `fit`. Matrices are processed in blocks.
+        X : as for `fit`
+            n rows, or n images. Matrices are processed in blocks.
 
         Returns
         -------
@@ -44,8 +49,7 @@ class Responses(ScoreMixin):
 
         Parameters
         ----------
-        X : array-like of n rows, or sequence of n images
-            As in `fit`. Matrices are processed in blocks.
+        X : as for `decision_function`
 
         Returns
         -------
@@ -59,8 +63,7 @@ class Responses(ScoreMixin):
 
         Parameters
         ----------
-        X : array-like of n rows, or sequence of n images
-            As in `fit`. Matrices are processed in blocks.
+        X : as for `decision_function`
 
         Returns
         -------
@@ -74,6 +77,18 @@ class Responses(ScoreMixin):
 
     def _temperature(self) -> float:
         return 1.0
+
+    def _calibration(
+        self, logits: Array, codes: Array, weight: Array, judged: bool, expected: float = 1.0
+    ) -> Bunch:
+        """Return `calibration_` of held-out logits; of the `expected` temperature unless `judged`."""
+        target = codes[:, None] if self._is_binary(logits) else codes
+        best = best_temperature(logits, target, weight, expected) if judged else expected
+        before, after = (
+            expected_calibration_error(codes, self._probabilities(values), weight)
+            for values in (logits, logits / best)
+        )
+        return Bunch(temperature=best, error_before=before, error_after=after)
 
     def _is_binary(self, logits: Array) -> bool:
         return not self._multilabel and logits.shape[1] == 1

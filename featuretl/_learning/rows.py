@@ -38,32 +38,15 @@ class Workers(NamedTuple):
 
 
 class Rows:
-    """Rows of `X` as ``(X - mean_) / scale_``, visited block by block.
+    """Rows of `X` (n, d) as ``(X - mean_) / scale_``, visited block by block.
 
-    Parameters
-    ----------
-    X : ndarray of shape (n, d), float16, float32 or float64
-        May be a read-only memory map. float16 is computed in float32.
-    weight : ndarray of shape (n,), float64
-        Non-negative weights of the rows in the mean and the scale.
-    workers : Workers
-        Where blocks run.
-    scaling : {"features", "common"} or None, default="features"
-        Each feature by its own standard deviation, all by one (the root of their mean variance),
-        or None: the rows of `X`, of float32 or float64, as they are.
-
-    Raises
-    ------
-    InputError
-        If a row holds NaN or an infinity.
+    `X` may be a read-only memory map; float16 is computed in float32. The rows weigh `weight` (n,) >= 0
+    in the mean and the scale; `scaling` is one of `SCALINGS`, or None: the rows as they are. Raises
+    InputError if a row holds NaN or an infinity.
     """
 
     def __init__(
-        self,
-        X: Array,
-        weight: Array,
-        workers: Workers,
-        scaling: str | None = "floored",
+        self, X: Array, weight: Array, workers: Workers, scaling: str | None = "floored"
     ) -> None:
         self.n, self.d = X.shape
         self.dtype = _computed_in(X)
@@ -117,10 +100,10 @@ class Rows:
         chosen = np.arange(self.n)
         if self.n > size:
             chosen = np.sort(rng.choice(self.n, size, replace=False))
-        taken = self.taken(chosen)
-        return taken.source, taken.weight
+        rows = self.subset(chosen)
+        return rows.source, rows.weight
 
-    def taken(self, chosen: Array) -> Rows:
+    def subset(self, chosen: Array) -> Rows:
         """Return the standardised rows at `chosen` (k,) with their weights and these threads."""
         rows = self._standardise(self.source[chosen]) if self._copy is None else self._copy[chosen]
         return Rows(rows, self.weight[chosen], self._workers, scaling=None)
@@ -183,13 +166,7 @@ def scale_of(variance: Array, scaling: str | None) -> Array:
 
 
 def in_blocks(X: Array, compute: Callable[[Array], Array], columns: int) -> Array:
-    """Return ``compute(block)`` of all rows (n, columns), a block of float32 or float64 at a time.
-
-    Raises
-    ------
-    InputError
-        If a row holds NaN or an infinity.
-    """
+    """Return ``compute(block)`` of all rows (n, columns), with the blocks of `blocks`."""
     out = np.empty((len(X), columns), _computed_in(X))
     for where, block in blocks(X, columns):
         out[where] = compute(block)
@@ -197,12 +174,9 @@ def in_blocks(X: Array, compute: Callable[[Array], Array], columns: int) -> Arra
 
 
 def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
-    """Yield where and what: rows of `X` (n, d) as float32 or float64, some MiB at a time.
+    """Yield slices and rows of `X` (n, d), float32 or float64, some MiB at a time.
 
-    Raises
-    ------
-    InputError
-        If a row holds NaN or an infinity.
+    Raises InputError if a row holds NaN or an infinity.
     """
     step = max(16, 4 * _BLOCK_ELEMENTS // max(X.shape[1], columns))
     for start in range(0, len(X), step):
@@ -218,9 +192,25 @@ def check_finite(X: Array) -> None:
     step = max(16, _BLOCK_ELEMENTS // X.shape[1])
     blocks = [X[start : start + step] for start in range(0, len(X), step)]
     bad = sum(int((~np.isfinite(block)).any(axis=1).sum()) for block in blocks)
-    if bad:
-        nan = sum(int(np.isnan(block).any(axis=1).sum()) for block in blocks)
-        raise InputError(_not_finite(nan, bad, len(X)))
+    if not bad:
+        return
+    nan = sum(int(np.isnan(block).any(axis=1).sum()) for block in blocks)
+    infinite = f" and {bad - nan} with infinity" if bad > nan else ""
+    raise InputError(
+        f"X must be finite; got {nan} of {len(X)} rows with NaN{infinite}: "
+        'ImageEmbedder(on_error="nan") makes a row of NaN for an image that it cannot read; drop '
+        "them with keep = numpy.isfinite(X).all(axis=1), then X[keep] and y[keep]."
+    )
+
+
+def finite_matrix(what: str, X: Any) -> Array:
+    """Return X as a matrix (n, d) of finite floats, uncopied where possible; raises InputError."""
+    X = np.asarray(X)
+    if X.ndim != 2 or not X.size:
+        raise InputError(f"{what} must have the shape (n, d); got {X.shape}.")
+    X = X if X.dtype.kind == "f" else X.astype(np.float64)
+    check_finite(X)
+    return X
 
 
 def _copy_is_affordable(X: Array, dtype: Any) -> bool:
@@ -240,12 +230,3 @@ def _is_mapped(X: Any) -> bool:
             return True
         X = getattr(X, "base", None)
     return False
-
-
-def _not_finite(nan: int, bad: int, n: int) -> str:
-    infinite = f" and {bad - nan} with infinity" if bad > nan else ""
-    return (
-        f"X must be finite; got {nan} of {n} rows with NaN{infinite}: "
-        'ImageEmbedder(on_error="nan") makes a row of NaN for an image that it cannot read; drop '
-        "them with keep = numpy.isfinite(X).all(axis=1), then X[keep] and y[keep]."
-    )

@@ -93,20 +93,14 @@ def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     """Return the classes and codes of `y`: n labels, an (n, labels) indicator or n lists of labels.
 
-    Raises
-    ------
-    InputError
-        If `y` is missing, has a row without a label, is of another length, or has a single class.
+    Raises InputError if `y` is missing, has a row without a label, another length or a single class.
     """
-    owner = type(estimator).__name__
-    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
-    check_length(n, "y", len(y))
+    owner, y = type(estimator).__name__, _read_labels(estimator, y, n)
     if is_label_sets(y):
         binarizer = MultiLabelBinarizer().fit(y)
         if not len(binarizer.classes_):
             raise InputError(f"y of {owner} must hold labels; got empty lists only.")
         return Targets(np.asarray(binarizer.classes_), binarizer.transform(y))
-    y = _column_or_indicator(owner, y)
     if y.ndim == 2:
         return Targets(np.arange(y.shape[1]), y)
     classes, codes = np.unique(y, return_inverse=True)
@@ -118,13 +112,18 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     return Targets(classes, codes)
 
 
+def one_class_each(estimator: Any, targets: Targets) -> Targets:
+    """Return `targets`; raises InputError if a row may have several labels."""
+    if targets.multilabel:
+        owner = type(estimator).__name__
+        raise InputError(f"{owner} needs one class per row; got multi-label y.")
+    return targets
+
+
 def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
     """Return the classes announced in the first `partial_fit`, and the codes of `y` among them.
 
-    Raises
-    ------
-    InputError
-        If there is no or another announcement, or `y` is of another length or kind, or not of it.
+    Raises InputError if there is no or another announcement, or `y` does not fit it.
     """
     owner, known = type(estimator).__name__, getattr(estimator, "classes_", None)
     if known is None and classes is None:
@@ -139,11 +138,9 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
         )
     if len(found) < 2:
         raise InputError(f"{owner} needs at least 2 classes; got {found.tolist()}.")
-    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
-    check_length(n, "y", len(y))
+    y = _read_labels(estimator, y, n)
     if is_label_sets(y):
         return Targets(found, codes_of_sets(owner, y, found, unknown=NOT_ANNOUNCED))
-    y = _column_or_indicator(owner, y)
     if y.ndim == 1:
         return Targets(found, codes_of(owner, y, found, unknown=NOT_ANNOUNCED))
     if y.shape[1] != len(found):
@@ -159,8 +156,13 @@ def read_classes(owner: str, classes: Any) -> Array:
     return np.unique(all_labels(owner, classes, "classes"))
 
 
-def _column_or_indicator(owner: str, y: Array) -> Array:
-    """Return `y` as labels (n,), or as an indicator (n, labels), uint8."""
+def _read_labels(estimator: Any, y: Any, n: int) -> Array:
+    """Return `y` as labels (n,), sets of labels (n,), or an indicator (n, labels), uint8."""
+    owner = type(estimator).__name__
+    y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
+    check_length(n, "y", len(y))
+    if is_label_sets(y):
+        return y
     try:
         kind = type_of_target(y, input_name="y", raise_unknown=True)
         check_classification_targets(y)

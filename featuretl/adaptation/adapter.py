@@ -1,4 +1,4 @@
-"""DomainAdapter: embeddings of two domains brought together, where that helps."""
+"""DomainAdapter: align the embeddings of two domains where that helps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from featuretl._core.parameters import check_estimator_parameter, check_option, 
 from featuretl._core.statistics import Gain, gain_of
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows
-from featuretl._learning.groups import read_groups
+from featuretl._learning.groups import read_groups, subset
 from featuretl._learning.labels import one_label_each
 from featuretl._learning.refit import forget
 from featuretl._learning.targets import Targets, as_matrix
@@ -29,22 +29,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Each must beat the one chosen before it.
+_FLOATS = (np.float64, np.float32)
+# The second must beat the first.
 _TRIED = ("none", "moments")
 
 
 @dataclass(eq=False, frozen=True)
 class Adaptation:
-    """What `DomainAdapter(method="auto")` chose, and on what evidence; printed it is `explain()`.
+    """The choice of `DomainAdapter(method="auto")` and its evidence; printed it is `explain()`.
 
     Attributes
     ----------
     method : str
+        The method that was chosen.
     gap : DomainGap
     right : dict of str to ndarray of shape (k,)
         For each method that was tried, whether reverse validation was right about each row.
-    gain : Gain
-        Of the last method that was tried over the one before.
+    gain : Gain or None
+        The gain of the last method that was tried over the one before; None if none was tried.
     folds : int
     """
 
@@ -69,12 +71,12 @@ class Adaptation:
             return "\n".join([*lines, "So nothing was changed."])
         scores = ", ".join(f"{name} {right.mean():.3f}" for name, right in self.right.items())
         gained = f"{100 * self.gain.mean:+.1f} +- {100 * self.gain.error:.1f} points"
-        verdict = "which is clear" if self.gain.is_clear else "less than one standard error"
-        lines.append(
+        clear = "which is clear" if self.gain.is_clear else "less than one standard error"
+        validation = (
             f"Reverse validation, {self.folds} folds, {self.gain.images:,} rows of the source: {scores}; "
-            f"a difference of {gained}, {verdict}. Chosen: {self.method}."
+            f"a difference of {gained}, {clear}. Chosen: {self.method}."
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, validation])
 
     def __str__(self) -> str:
         return self.explain()
@@ -84,11 +86,11 @@ class Adaptation:
 
 
 class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Bring embeddings of labelled and of unlabelled images together, where these look different.
+    """Align the embeddings of labelled images (source) and unlabelled ones (target) that look different.
 
-    The target's images (photographs of another camera, sketches, another drawer) have no labels.
-    `fit_transform` returns the source's rows, for a head to learn from; `transform` takes rows of
-    the target, for the head to predict from.
+    The target is, for instance, another camera, or sketches instead of photographs. `fit_transform`
+    returns the source's rows, to train a head on; `transform` takes rows of the target, for the head
+    to predict from.
 
     Parameters
     ----------
@@ -96,9 +98,10 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         - "moments": each feature gets the mean and the standard deviation that it has in the source;
         - "coral": the source gets the covariance of the target;
         - "none": nothing is changed;
-        - "auto": "moments" or "none", whichever the evidence speaks for; see Notes.
+        - "auto": "moments" or "none", by the evidence; see Notes.
     estimator : classifier, default=None
-        What "auto" compares the methods with; a `LinearProbeClassifier` with balanced classes.
+        The head that "auto" compares the methods with; None is a `LinearProbeClassifier` with
+        balanced classes.
     cv : int or splitter, default=3
         Folds of "auto".
     random_state : int, RandomState or None, default=None
@@ -107,7 +110,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Attributes
     ----------
     method_ : str
-        What is done.
+        The method in use.
     decision_ : Adaptation
         With "auto": the evidence; `decision_.explain()`, and `decision_.gap`, a `DomainGap`.
     n_features_in_ : int
@@ -117,15 +120,15 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    No label of the target is looked at, so nobody can tell for sure; two things are asked. First,
-    whether source and target can be told apart once the classes have the same shares in both
-    (`domain_gap`): if not, they differ in the shares at most, and aligning would do harm. Second,
-    reverse validation (Zhong et al. 2010, doi:10.1007/978-3-642-15939-8_35): a head that learnt from
-    the source names the target, a second one learns from these names, and must know the labels of
-    held-out source rows. "moments" is chosen if that gain exceeds one standard error.
+    The target has no labels, so the choice of "auto" is not certain. It takes two tests. First,
+    `domain_gap`: a classifier must distinguish source and target after the source is weighted to the
+    target's class proportions; otherwise they differ in the proportions at most, and aligning would
+    do harm. Second, reverse validation (Zhong et al. 2010, doi:10.1007/978-3-642-15939-8_35): a head
+    trained on the source labels the target, a second head is trained on these labels, and is scored
+    on held-out source rows. "moments" is chosen if its gain exceeds one standard error.
 
-    "moments" takes the shares of the classes to be the same in both domains. Where they differ and
-    the images look different, too, `decision_.gap.prior_shift` is large, and no method here is safe.
+    "moments" assumes equal class proportions in both domains. Where they differ and the images look
+    different, too, `decision_.gap.prior_shift` is large, and no method here is safe.
 
     Subspace alignment and importance weighting were measured and left out, see
     ``benchmarks/adaptation.py``.
@@ -166,7 +169,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None, X_target: Any = None, groups: Any = None) -> Self:
-        """Learn how source and target differ.
+        """Learn the alignment of source and target.
 
         Parameters
         ----------
@@ -201,24 +204,24 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def fit_transform(
         self, X: Any, y: Any = None, X_target: Any = None, groups: Any = None
     ) -> Array:
-        """Learn how source and target differ, and return the rows of the source, to learn from.
+        """Learn the alignment, and return the rows of the source, to train a head on.
 
         Parameters
         ----------
-        X, y, X_target, groups :
+        X, y, X_target, groups
             As for `fit`.
 
         Returns
         -------
         ndarray of shape (n, d)
-            `X` itself, but with "coral". ``fit(..).transform(X)`` is something else: it takes rows
-            of the target.
+            `X`, changed by "coral" only. ``fit(..).transform(X)`` differs: it takes rows of the
+            target.
         """
         source = self._fit(X, y, X_target, groups)
         return mapped(self._alignment.source, source)
 
     def transform(self, X: Any) -> Array:
-        """Return rows of the target as the head that learnt from the source expects them.
+        """Return rows of the target, aligned for a head that was trained on the source.
 
         Parameters
         ----------
@@ -230,15 +233,16 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ndarray of shape (m, d), float32 or float64
         """
         check_is_fitted(self)
-        return mapped(self._alignment.target, self._read(X, reset=False))
+        return mapped(self._alignment.target, as_matrix(self, X, reset=False, dtype=_FLOATS))
 
     def _fit(self, X: Any, y: Any, X_target: Any, groups: Any) -> Array:
-        """Learn; return X as an array."""
-        check_option(type(self).__name__, "method", self.method, ("auto", *METHODS))
-        check_folds(type(self).__name__, self.cv)
-        check_estimator_parameter(type(self).__name__, "estimator", self.estimator)
+        """Learn the alignment; return X as an array."""
+        owner = type(self).__name__
+        check_option(owner, "method", self.method, ("auto", *METHODS))
+        check_folds(owner, self.cv)
+        check_estimator_parameter(owner, "estimator", self.estimator)
         forget(self)
-        source = self._read(X, reset=True)
+        source = as_matrix(self, X, dtype=_FLOATS)
         if X_target is None:
             if self.method != "none":
                 message = "DomainAdapter got no X_target, images of the target: nothing is changed."
@@ -253,25 +257,20 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._alignment = align(self.method_, source, target)
         return source
 
-    def _read(self, X: Any, reset: bool) -> Array:
-        found: Array = as_matrix(self, X, reset=reset, dtype=(np.float64, np.float32))
-        return found
-
     def _decide(self, source: Array, y: Any, target: Array, groups: Any) -> Adaptation:
         if y is None:
             raise InputError("DomainAdapter(method='auto') needs y, the classes of the source.")
-        y = one_label_each(type(self).__name__, y)
+        owner = type(self).__name__
+        y = one_label_each(owner, y)
         check_classification_targets(y)
-        rng = random_generator(type(self).__name__, self.random_state)
-        group = read_groups(type(self).__name__, groups, len(source))
+        rng = random_generator(owner, self.random_state)
+        group = read_groups(owner, groups, len(source))
         gap = domain_gap(source, target, y, groups=groups, random_state=rng)
         if not gap.is_clear:
             return Adaptation("none", gap, {}, None, 0)
         some = sampled(len(source), rng)
-        source, y, target = source[some], y[some], target[sampled(len(target), rng)]
-        group = None if group is None else group[some]
-        classes, codes = np.unique(y, return_inverse=True)
-        owner = type(self).__name__
+        source, group, target = source[some], subset(group, some), target[sampled(len(target), rng)]
+        classes, codes = np.unique(y[some], return_inverse=True)
         targets = Targets(classes, codes)
         fold, n_folds = fold_of_rows(owner, targets, group, self.cv, rng, X=source)
         right = {name: self._reversed(name, source, codes, target, fold) for name in _TRIED}
@@ -286,15 +285,15 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         right = np.full(len(codes), np.nan)
         for k in range(fold.max() + 1):
             train, held_out = fold != k, fold == k
-            named = self._named(method, source[train], codes[train], target, target)
+            labels = self._predicted(method, source[train], codes[train], target, target)
             right[held_out] = 0.0
-            if len(np.unique(named)) > 1:
-                back = self._named(method, target, named, source[train], source[held_out])
+            if len(np.unique(labels)) > 1:
+                back = self._predicted(method, target, labels, source[train], source[held_out])
                 right[held_out] = back == codes[held_out]
         return right
 
-    def _named(self, method: str, X: Array, codes: Array, other: Array, rows: Array) -> Array:
-        """Return what a head that learnt from X says of `rows` of the other domain."""
+    def _predicted(self, method: str, X: Array, codes: Array, other: Array, rows: Array) -> Array:
+        """Return what a head trained on X predicts for `rows` of the other domain."""
         alignment = align(method, X, other)
         head = LinearProbeClassifier(class_weight="balanced")
         head = head if self.estimator is None else clone(self.estimator)

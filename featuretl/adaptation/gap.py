@@ -1,4 +1,4 @@
-"""How different two domains are, once the shares of their classes are accounted for."""
+"""The difference between two domains that their class proportions do not explain."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics.pairwise import euclidean_distances
-from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.validation import check_consistent_length
 
 from featuretl._core.parameters import check_int, random_generator
 from featuretl._core.statistics import CONFIDENCE, interval_of_share, standard_error
 from featuretl._core.types import Array
+from featuretl._learning.folds import fold_of_rows
 from featuretl._learning.groups import group_names, read_groups
 from featuretl._learning.labels import one_label_each
-from featuretl._learning.rows import check_finite
-from featuretl.exceptions import InputError
+from featuretl._learning.rows import finite_matrix
+from featuretl._learning.targets import Targets
+from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
 
 _ROWS = 5000  # of each domain; more say no more
@@ -38,25 +39,22 @@ class DomainGap:
     Attributes
     ----------
     auc : float
-        How well a linear classifier tells the domains apart, the mean over held-out folds: 0.5 not
-        at all, 1 without error.
+        AUC of a linear classifier of the domains, the mean over held-out folds: 0.5 is chance.
     a_distance : float
         Proxy A-distance, 2 (1 - 2 error) of that classifier, in [0, 2] but for noise (Ben-David et
         al. 2010, doi:10.1007/s10994-009-5152-4).
     mmd, mmd_p : float
         Squared maximum mean discrepancy, RBF kernel with the median distance as its width, unbiased
-        (Gretton et al. 2012), and the share of 200 permutations of the rows that reach it.
+        (Gretton et al. 2012), and the fraction of 200 permutations of the rows that reach it.
     priors : dict of class to float, or None
-        Estimated shares of the classes in the target: those in which the means of the source's
-        classes add up to the target's mean. Reliable only where the gap is small.
+        Estimated class proportions of the target: those in which the means of the source's classes
+        add up to the target's mean. Reliable only where the gap is small.
     prior_shift : float
-        Total variation distance, in [0, 1], between these and the shares in the source; NaN
+        Total variation distance, in [0, 1], of these from the proportions in the source; NaN
         without `y`.
-    matched_auc, matched_error : float
-        The AUC once the source's rows are weighted to have these shares, and its standard error, in
-        which the rows of a group count as one draw.
-    matched_low : float
-        The lower end of its 95% interval.
+    matched_auc, matched_error, matched_low : float
+        The AUC after the source's rows are weighted to these proportions, its standard error, in
+        which the rows of a group count as one draw, and the lower end of its 95% interval.
     """
 
     auc: float
@@ -71,19 +69,19 @@ class DomainGap:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the domains differ in more than the shares of their classes."""
+        """Whether the domains differ in more than their class proportions."""
         return self.matched_low > _CLEAR
 
     def explain(self) -> str:
         """Return what was found, in plain sentences."""
         lines = [
-            f"Source and target are told apart with an AUC of {self.auc:.3f} (0.5: not at all), "
+            f"A classifier of source and target has an AUC of {self.auc:.3f} (0.5: chance), "
             f"A-distance {self.a_distance:.2f} of 2; MMD {self.mmd:.4f} (p {self.mmd_p:.3f})."
         ]
         if self.priors is not None:
             lines.append(
-                f"The shares of the classes differ by about {self.prior_shift:.2f}; with equal "
-                f"shares the AUC is {self.matched_auc:.3f} +- {self.matched_error:.3f}."
+                f"The class proportions differ by about {self.prior_shift:.2f}; with equal "
+                f"proportions the AUC is {self.matched_auc:.3f} +- {self.matched_error:.3f}."
             )
         verdict = "is worth trying" if self.is_clear else "has nothing to gain"
         return "\n".join([*lines, f"Adaptation {verdict}."])
@@ -104,9 +102,9 @@ def domain_gap(
 ) -> DomainGap:
     """Return how different two sets of embeddings are, and whether adaptation is worth trying.
 
-    A target with other shares of the same classes looks different, too, and aligning its moments
+    A target with other proportions of the same classes looks different, too, and aligning its moments
     with the source's does harm then. So the domains are compared twice: as they are, and with the
-    source's rows weighted to have the shares that the target seems to have.
+    source's rows weighted to the estimated proportions of the target.
 
     Parameters
     ----------
@@ -115,7 +113,7 @@ def domain_gap(
     X_target : array-like of shape (m, d)
         Embeddings of the target.
     y : array-like of shape (n,), default=None
-        Classes of the source; without them shares are taken to be equal.
+        Classes of the source; without them equal proportions are assumed.
     groups, groups_target : array-like of shape (n,) and (m,), default=None
         Rows of one group are never on both sides of a split. A group may be in both domains.
     cv : int >= 2, default=3
@@ -142,38 +140,37 @@ def domain_gap(
     y = None if y is None else one_label_each("domain_gap", y)
     check_consistent_length(S, y)
     group = _group_numbers(len(S), len(T), groups, groups_target)
-    fold = _folds(np.repeat([0, 1], [len(S), len(T)]), group, cv, rng)
+    if group.max() + 1 < cv:
+        raise InputError(f"domain_gap needs at least cv={cv} groups; got {group.max() + 1}.")
     some, others = sampled(len(S), rng), sampled(len(T), rng)
-    both = np.concatenate([some, len(S) + others])
-    S, T, fold, group = S[some], T[others], fold[both], group[both]
-    auc, a_distance, *error = _told_apart(S, T, np.ones(len(S)), fold, group)
+    group = group[np.concatenate([some, len(S) + others])]
+    S, T = S[some], T[others]
+    domains = Targets(np.arange(2), np.repeat([0, 1], [len(S), len(T)]))
+    with warnings.catch_warnings():  # fewer folds than cv, where groups are few, serve too
+        warnings.simplefilter("ignore", FeatureTLWarning)
+        fold, _ = fold_of_rows("domain_gap", domains, group, cv, rng)
+    auc, a_distance, *error = _separation(S, T, np.ones(len(S)), fold, group)
     mmd, p = _mmd(S, T, rng)
     if y is None:
         return DomainGap(auc, a_distance, mmd, p, None, np.nan, auc, *error)
     classes, codes = np.unique(y[some], return_inverse=True)
-    shares = np.bincount(codes) / len(codes)
-    estimated = _shares_in(T, S, codes)
-    matched, _, *error = _told_apart(S, T, (estimated / shares)[codes], fold, group)
+    present = np.bincount(codes) / len(codes)
+    estimated = _proportions_in(T, S, codes)
+    matched, _, *error = _separation(S, T, (estimated / present)[codes], fold, group)
     priors = dict(zip(classes.tolist(), estimated.tolist(), strict=True))
-    shift = float(np.abs(estimated - shares).sum() / 2)
+    shift = float(np.abs(estimated - present).sum() / 2)
     return DomainGap(auc, a_distance, mmd, p, priors, shift, matched, *error)
 
 
 def read_domains(X: Any, X_target: Any) -> tuple[Array, Array]:
     """Return source (n, d) and target (m, d) as arrays of floats; raises InputError."""
-    both = [np.asarray(rows) for rows in (X, X_target)]
-    both = [rows if rows.dtype.kind == "f" else rows.astype(np.float64) for rows in both]
-    if (
-        any(rows.ndim != 2 or len(rows) < 2 for rows in both)
-        or both[0].shape[1] != both[1].shape[1]
-    ):
+    S, T = finite_matrix("X", X), finite_matrix("X_target", X_target)
+    if min(len(S), len(T)) < 2 or S.shape[1] != T.shape[1]:
         raise InputError(
             "X and X_target must be matrices of two rows or more and of the same width; got "
-            f"{both[0].shape} and {both[1].shape}."
+            f"{S.shape} and {T.shape}."
         )
-    for rows in both:
-        check_finite(rows)
-    return both[0], both[1]
+    return S, T
 
 
 def sampled(n: int, rng: np.random.RandomState) -> Array:
@@ -190,40 +187,22 @@ def _group_numbers(n: int, m: int, groups: Any, groups_target: Any) -> Array:
     return pd.factorize(np.array(names, object))[0]
 
 
-def _folds(domain: Array, group: Array, cv: int, rng: np.random.RandomState) -> Array:
-    """Return the fold of each row (k,), with the same shares of both domains as far as groups allow."""
-    n_groups = int(group.max()) + 1
-    if n_groups < cv:
-        raise InputError(f"domain_gap needs at least cv={cv} groups; got {n_groups}.")
-    seed, fold = rng.randint(2**31), np.empty(len(group), int)
-    if n_groups == len(group):  # the same, and fast
-        order = np.lexsort((np.random.default_rng(seed).uniform(size=len(group)), domain))
-        fold[order] = np.arange(len(group)) % cv
-        return fold
-    splitter = StratifiedGroupKFold(cv, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # fewer rows of a domain than folds
-        for k, (_, rows) in enumerate(splitter.split(domain, domain, group)):
-            fold[rows] = k
-    return fold
-
-
-def _told_apart(
+def _separation(
     S: Array, T: Array, weight: Array, fold: Array, group: Array
 ) -> tuple[float, float, float, float]:
     """Return AUC, proxy A-distance, the AUC's standard error and lower end, the source weighted (n,).
 
     Both are computed within each fold and averaged: scores of classifiers that were trained on
-    different shares of the domains cannot be ranked against each other.
+    different mixtures of the domains cannot be ranked against each other.
     """
     X, domain = np.vstack([S, T]), np.repeat([0, 1], [len(S), len(T)])
     weight = np.concatenate([weight, np.ones(len(T))])
     found, influence = [], np.zeros(len(X))
-    for k in np.unique(fold):
+    for k in range(fold.max() + 1):
         train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         sizes = [np.bincount(domain[rows], weight[rows], 2) for rows in (train, test)]
         if not np.all(sizes):
-            continue  # of one domain only: nothing can be told
+            continue  # only one of the domains
         balanced = weight[train] / sizes[0][domain[train]] * len(train)
         head = LinearProbeClassifier(_STRENGTH)
         head.fit(X[train], domain[train], sample_weight=balanced)
@@ -234,19 +213,21 @@ def _told_apart(
         found.append((auc, (wrong / sizes[1]).mean(), pairs))
     if not found:
         return 0.5, 0.0, np.inf, 0.0
-    aucs, errors, shares = np.array(found).T
-    auc, wrong_share = (float(np.average(of, weights=shares)) for of in (aucs, errors))
-    numbers = np.unique(group, return_inverse=True)[1]
-    # What the classifiers happened to learn from shows between the folds only.
+    aucs, errors, pairs = np.array(found).T
+    auc, error_rate = (float(np.average(of, weights=pairs)) for of in (aucs, errors))
+    units = np.unique(group, return_inverse=True)[1]
+    # The luck of the classifiers' training sets shows between the folds only.
     luck = aucs.var(ddof=1) / len(aucs) if len(aucs) > 1 else np.inf
-    error = float(np.hypot(standard_error(influence / shares.sum(), numbers), np.sqrt(luck)))
-    low, _ = interval_of_share(auc, error, CONFIDENCE, np.bincount(numbers).astype(float))
-    return auc, 2 * (1 - 2 * wrong_share), error, low
+    error = float(np.hypot(standard_error(influence / pairs.sum(), units), np.sqrt(luck)))
+    low, _ = interval_of_share(auc, error, CONFIDENCE, np.bincount(units).astype(float))
+    return auc, 2 * (1 - 2 * error_rate), error, low
 
 
 def _auc(domain: Array, logit: Array, weight: Array) -> tuple[float, Array]:
     """Return the weighted AUC, and its derivative by each row's weight (DeLong et al. 1988)."""
-    below = np.empty(len(logit))  # the share of the other domain that a row is on the right side of
+    below = np.empty(
+        len(logit)
+    )  # the fraction of the other domain that a row is ranked correctly against
     for d in (0, 1):
         order = np.argsort(logit[domain != d], kind="stable")
         others, size = logit[domain != d][order], weight[domain != d][order]
@@ -259,8 +240,8 @@ def _auc(domain: Array, logit: Array, weight: Array) -> tuple[float, Array]:
     return auc, weight / sizes[domain] * (below - auc)
 
 
-def _shares_in(T: Array, S: Array, codes: Array) -> Array:
-    """Return the shares (k,) in which the source's class means come nearest to the target's mean.
+def _proportions_in(T: Array, S: Array, codes: Array) -> Array:
+    """Return the class proportions (k,) at which the source's mean is nearest to the target's.
 
     Distances are Mahalanobis's, by the covariance within the source's classes.
     """
@@ -271,7 +252,9 @@ def _shares_in(T: Array, S: Array, codes: Array) -> Array:
     root = cholesky(ledoit_wolf(Z - means[codes])[0] + 1e-9 * np.eye(len(scale)), lower=True)
     whitened = solve_triangular(root, means.T, lower=True)
     target = solve_triangular(root, (T / scale).mean(axis=0), lower=True)
-    one = 1e3 * np.abs(whitened).max()  # an equation so heavy that the shares add up to one
+    one = (
+        1e3 * np.abs(whitened).max()
+    )  # an equation with so much weight that the proportions add up to one
     system = np.vstack([whitened, np.full(len(means), one)])
     shares = nnls(system, np.append(target, one))[0]
     found: Array = shares / shares.sum()
@@ -279,21 +262,17 @@ def _shares_in(T: Array, S: Array, codes: Array) -> Array:
 
 
 def _mmd(S: Array, T: Array, rng: np.random.RandomState) -> tuple[float, float]:
+    """Return the unbiased squared maximum mean discrepancy, and its p-value by permutation."""
     rows = [D[np.sort(rng.permutation(len(D))[:_ROWS_OF_KERNEL])] for D in (S, T)]
     squared = euclidean_distances(np.vstack(rows), squared=True)
     between = squared[np.triu_indices(len(squared), 1)]
     kernel = np.exp(-squared / max(np.median(between), np.finfo(np.float64).tiny))
     np.fill_diagonal(kernel, 0.0)
-    sign = np.repeat([1.0, -1.0], [len(rows[0]), len(rows[1])])
-    found = _mmd_of(kernel, sign)
-    others = [_mmd_of(kernel, rng.permutation(sign)) for _ in range(_PERMUTATIONS)]
-    return found, float((1 + np.sum(np.array(others) >= found)) / (1 + _PERMUTATIONS))
-
-
-def _mmd_of(kernel: Array, sign: Array) -> float:
-    """Return the unbiased estimate for rows of the source (1) and the target (-1)."""
-    n, m = np.sum(sign > 0), np.sum(sign < 0)
-    of_source = kernel @ (sign > 0)
-    of_target = kernel @ (sign < 0)
-    within = of_source[sign > 0].sum() / (n * (n - 1)) + of_target[sign < 0].sum() / (m * (m - 1))
-    return float(within - 2 * of_source[sign < 0].sum() / (n * m))
+    n, m = len(rows[0]), len(rows[1])
+    source = np.repeat([1.0, 0.0], [n, m])
+    sources = np.stack([source, *(rng.permutation(source) for _ in range(_PERMUTATIONS))])
+    sums = sources @ kernel
+    inside, across = (sums * sources).sum(axis=1), (sums * (1 - sources)).sum(axis=1)
+    outside = kernel.sum() - inside - 2 * across
+    found = inside / (n * (n - 1)) + outside / (m * (m - 1)) - 2 * across / (n * m)
+    return float(found[0]), float(np.mean(found >= found[0]))

@@ -1,4 +1,4 @@
-"""Maps that make two domains look alike: of rows of one domain, into the space of the other."""
+"""Maps of the rows of one domain into the space of the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from sklearn.covariance import ledoit_wolf
 
 from featuretl._core.types import Array
 
-# Of the largest eigenvalue or standard deviation: less than this is no direction but noise.
+METHODS = ("none", "moments", "coral")
+
+# Directions with less than this fraction of the largest eigenvalue or standard deviation are noise.
 _LEAST = 1e-6
 
 
@@ -30,13 +32,26 @@ class Affine(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """What is done to rows of the source and of the target; None leaves them as they are."""
+    """The maps of the source's and of the target's rows; None leaves them as they are."""
 
     source: Affine | None = None
     target: Affine | None = None
 
 
-def moments(source: Array, target: Array) -> Alignment:
+def align(method: str, source: Array, target: Array) -> Alignment:
+    """Return the maps of one of `METHODS`, fitted in float64 to rows (n, d) and (m, d)."""
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if method == "moments":
+        return Alignment(target=_moments(source, target))
+    return Alignment(source=_coral(source, target)) if method == "coral" else Alignment()
+
+
+def mapped(affine: Affine | None, X: Array) -> Array:
+    """Return the rows of one side of an alignment."""
+    return X if affine is None else affine(X)
+
+
+def _moments(source: Array, target: Array) -> Affine:
     """Give each feature of the target the mean and the standard deviation that it has in the source.
 
     For linear heads on standardised features this is the same as standardising each domain by itself,
@@ -45,14 +60,14 @@ def moments(source: Array, target: Array) -> Alignment:
     scale, own = source.std(axis=0), target.std(axis=0)
     constant = own <= _LEAST * own.max()
     factor = np.where(constant, 1.0, scale / np.where(constant, 1.0, own))
-    return Alignment(target=Affine(target.mean(axis=0), factor, source.mean(axis=0)))
+    return Affine(target.mean(axis=0), factor, source.mean(axis=0))
 
 
-def coral(source: Array, target: Array) -> Alignment:
+def _coral(source: Array, target: Array) -> Affine:
     """Give the source the covariance (and the mean) of the target.
 
     CORAL (Sun, Feng and Saenko 2016, arXiv:1511.05547) on features divided by their standard
-    deviation in the source, with covariances shrunk as Ledoit and Wolf do: there are more columns
+    deviation in the source, with covariances shrunk as by Ledoit and Wolf: there are more columns
     than rows.
     """
     scale = source.std(axis=0)
@@ -60,25 +75,7 @@ def coral(source: Array, target: Array) -> Alignment:
     whiten = _power(ledoit_wolf(source / scale)[0], -0.5)
     colour = _power(ledoit_wolf(target / scale)[0], 0.5)
     factor = (whiten @ colour) / scale[:, None] * scale
-    return Alignment(source=Affine(source.mean(axis=0), factor, target.mean(axis=0)))
-
-
-def none(source: Array, target: Array) -> Alignment:
-    """Leave both as they are."""
-    return Alignment()
-
-
-METHODS = {"none": none, "moments": moments, "coral": coral}
-
-
-def align(method: str, source: Array, target: Array) -> Alignment:
-    """Return the map of a method, learnt in float64 from rows (n, d) and (m, d)."""
-    return METHODS[method](np.asarray(source, np.float64), np.asarray(target, np.float64))
-
-
-def mapped(affine: Affine | None, X: Array) -> Array:
-    """Return the rows of one side of an alignment."""
-    return X if affine is None else affine(X)
+    return Affine(source.mean(axis=0), factor, target.mean(axis=0))
 
 
 def _power(covariance: Array, exponent: float) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +286,16 @@ def load_spec(spec: BackboneSpec, device: str | torch.device = "auto") -> Backbo
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Backbone(spec, usable_device("load_backbone", device))
+
+
+def as_backbone(owner: str, backbone: Any, device: str = "auto") -> Any:
+    """Return a Backbone as it is, or that of a name or spec; the last two loaded stay in memory."""
+    if isinstance(backbone, str):
+        backbone = BackboneSpec.of(owner, backbone)
+    return _loaded(backbone, device) if isinstance(backbone, BackboneSpec) else backbone
+
+
+_loaded = lru_cache(maxsize=2)(load_spec)
 
 
 def _layer_names(model: Any) -> list[str]:

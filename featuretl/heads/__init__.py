@@ -24,7 +24,6 @@ __getattr__, __dir__, __all__ = exports(
         "multi_task": ["MultiTaskHead"],
         "nearest_mean": ["NearestMeanClassifier"],
         "ridge": ["LinearProbeRegressor"],
-        "self_training": ["SelfTrainingProbeClassifier"],
         "semi_supervised": ["SemiSupervisedProbeClassifier"],
         "svm": ["SVMProbeClassifier"],
         "views": ["ViewPooling", "ViewsClassifier"],

@@ -17,8 +17,7 @@ from featuretl._core.types import Array
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import scale_of
-from featuretl._learning.targets import is_positive, read_targets, read_weight
-from featuretl.exceptions import InputError
+from featuretl._learning.targets import is_positive, one_class_each, read_targets, read_weight
 from featuretl.heads.views import by_view
 
 _TOL = 1e-6  # relative decrease of the objective in an iteration
@@ -119,9 +118,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
         check_int(owner, "max_iter", self.max_iter, 1)
         forget(self)
         views = by_view(self, X, self.n_views, reset=True)
-        targets = read_targets(self, y, len(views))
-        if targets.multilabel:
-            raise InputError(f"{owner} needs one class per row; got multi-label y.")
+        targets = one_class_each(self, read_targets(self, y, len(views)))
         weight = read_weight(self, sample_weight, len(views))
         self.classes_ = targets.classes
         self.mean_ = np.average(views.mean(axis=1, dtype=np.float64), axis=0, weights=weight)
@@ -135,8 +132,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         check_is_fitted(self)
         views = by_view(self, X, self.n_views, reset=False)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
@@ -14,11 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_bool, check_int, check_option, is_word, parameter_error
 from featuretl._core.types import Array
-from featuretl._learning.calibration import best_temperature, calibration_of, log_loss_of_rows
+from featuretl._learning.calibration import log_loss_of_rows
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl._learning.refit import forget
-from featuretl._learning.responses import Responses
+from featuretl._learning.responses import Responses, chosen_codes
 from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl._learning.targets import (
     Targets,
@@ -107,10 +106,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         predictions before and after, `error_before` and `error_after`.
     n_iter_ : int
         Passes over X of the final fit.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names where X has any.
 
     See Also
     --------
@@ -120,14 +117,10 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     Notes
     -----
-    Embeddings are few, dense, correlated columns, often many rows. A full-batch quasi-Newton
-    method then wins, and four things make it fast: preconditioning by the Gram matrix of the
-    standardised features, which removes most of the ill-conditioning that correlated features
-    cause; one thread pool (numpy's and scipy's BLAS pools otherwise spin against each other);
-    all folds in one pass over X, as one wide matrix product in which the held-out rows weigh
-    nothing; and starting each C from the solution of the one before, a single fit of many rows
-    from that of every 16th. A fold is standardised by
-    its own training rows, so nothing leaks into its score.
+    The solver is full-batch L-BFGS, preconditioned by the Gram matrix of the standardised features,
+    on one thread pool and on all folds in one pass over X; each C starts from the solution of the one
+    before, a single fit of many rows from that of every 16th. A fold is standardised by its own
+    training rows, so nothing leaks into its score.
 
     X is copied once at most; a memory map (or float16) whose float32 copy exceeds 1 GiB is read
     and standardised in blocks instead, once for each evaluation of the objective and its gradient.
@@ -180,9 +173,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self.max_iter = max_iter
         self.random_state = random_state
 
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
-    ) -> LinearProbeClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head.
 
         Parameters
@@ -196,11 +187,6 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             Weights >= 0 of the rows, also in the standardisation.
         groups : array-like of shape (n,), default=None
             Rows of one group are held out together when C or the temperature is chosen.
-
-        Returns
-        -------
-        LinearProbeClassifier
-            The fitted estimator.
 
         Raises
         ------
@@ -218,33 +204,23 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         return self._learn(X, targets, weight, in_loss, groups)
 
     @available_if(_is_streamable)
-    def partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
-    ) -> LinearProbeClassifier:
-        """Go on with more rows; those of earlier calls need not be kept.
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Continue with more rows; those of earlier calls are not needed again.
 
-        One pass over portions comes close to what `fit` makes of all rows at once: the loss of
+        One pass over portions comes close to what `fit` makes of all rows together: the loss of
         earlier rows is kept as its expansion to second order, (d + 1)^2 numbers
         (`featuretl.heads._solver.stream`). Best are portions of at least as many rows as columns, of all
         classes: shuffled ones, as rows that come class by class cost points. ``C="cv"`` chooses C on
         the first one. There is no `partial_fit` with
-        ``calibrate=True`` or ``class_weight="balanced"``, which need all rows at once.
+        ``calibrate=True`` or ``class_weight="balanced"``, which need all rows together.
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite.
-        y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
+        X, sample_weight : as for `fit`
+        y : as for `fit`
             Classes, or labels, among `classes`.
         classes : array-like of shape (n_classes,), default=None
             All classes that will come; the first call needs them.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, also in the standardisation.
-
-        Returns
-        -------
-        LinearProbeClassifier
-            The estimator.
 
         Raises
         ------
@@ -261,8 +237,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self._check_parameters()
         if hasattr(self, "classes_") and not hasattr(self, "_stream"):
             message = (
-                f"partial_fit of {type(self).__name__} begins anew: fit and model files keep nothing "
-                "of the rows to go on with."
+                f"partial_fit of {type(self).__name__} starts from scratch: fit and model files keep "
+                "nothing of the rows to continue with."
             )
             warnings.warn(message, FeatureTLWarning, stacklevel=2)
         first = not hasattr(self, "_stream")
@@ -290,7 +266,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     def _learn(
         self, X: Array, targets: Targets, weight: Array, in_loss: Array, groups: Any = None
-    ) -> LinearProbeClassifier:
+    ) -> Self:
         """Fit to rows that weigh `weight` (n,) in the standardisation, `in_loss` (n, 1) in the loss."""
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
         target, columns, loss = _as_columns(targets)
@@ -299,15 +275,13 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             rows = Rows(X, weight, workers, self.scaling)
             spectrum = Spectrum.of(rows)
             self._choose(rows, spectrum, targets, in_loss, groups)
-            everything = LinearProblem(rows, target, loss, columns, in_loss, np.full(len(X), -1), 1)
+            everything = LinearProblem(rows, target, loss, columns, in_loss)
             start = everything.start_from_sample(float(self.C_), spectrum, self.tol, self.max_iter)
             solution = everything.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
             coef, intercept = everything.unscaled(solution.x)
         return self._set(solution, coef, intercept, rows.dtype)
 
-    def _set(
-        self, solution: Solution, coef: Array, intercept: Array, dtype: Any
-    ) -> LinearProbeClassifier:
+    def _set(self, solution: Solution, coef: Array, intercept: Array, dtype: Any) -> Self:
         if not solution.converged.all():
             message = f"{type(self).__name__} did not converge in max_iter={self.max_iter} passes."
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
@@ -318,40 +292,24 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     def _choose(
         self, rows: Rows, spectrum: Spectrum, targets: Targets, in_loss: Array, groups: Any
     ) -> None:
-        """Set `C_`; if asked for, choose it and the temperature on folds of the rows."""
+        """Set `C_`, and `path_` and `calibration_` by folds where asked, or defaults if none judges."""
         self.C_ = self.C
         if self.C != "cv" and not self.calibrate:
             return
-        target, columns, loss = _as_columns(targets)
+        codes, (target, columns, loss) = targets.codes, _as_columns(targets)
         how = (type(self).__name__, targets, groups, self.cv, self.random_state)
         fold, n_folds = folds_to_choose_by(*how, rows.source, in_loss.max(axis=1))
         folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
-        self._cross_validate(folds, spectrum, judges(targets, fold))
-
-    def _check_parameters(self) -> None:
-        owner = type(self).__name__
-        if not is_word(self.C, "cv") and not is_positive(self.C):
-            raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
-        check_grid(owner, self.Cs)
-        check_folds(owner, self.cv)
-        check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
-        check_option(owner, "scaling", self.scaling, SCALINGS)
-        check_bool(owner, "calibrate", self.calibrate)
-        if not is_positive(self.tol):
-            raise parameter_error(owner, "tol", "a number > 0", self.tol)
-        check_int(owner, "max_iter", self.max_iter, 1)
-
-    def _cross_validate(self, folds: LinearProblem, spectrum: Spectrum, judged: bool) -> None:
-        """Set `path_`, `C_` and `calibration_`, as asked; by default values if nothing is `judged`."""
-        weight = folds.weight.mean(axis=1) * (folds.fold >= 0)
+        weight, judged = in_loss.mean(axis=1) * (fold >= 0), judges(targets, fold)
 
         def scores(logits: Array) -> dict[str, Array]:
-            loss = log_loss_of_rows(logits, folds.target)
-            right = self._is_right(logits, folds.target)
-            named = {"log_loss": -loss, "accuracy": right}
+            several = targets.multilabel
+            right = (
+                ((logits > 0) == codes).mean(axis=1) if several else chosen_codes(logits) == codes
+            )
+            values = {"log_loss": -log_loss_of_rows(logits, target), "accuracy": right}
             return {
-                name: fold_means(value, folds.fold, folds.n_folds, weight)
-                for name, value in named.items()
+                name: fold_means(value, fold, n_folds, weight) for name, value in values.items()
             }
 
         Cs = self.Cs if self.C == "cv" and judged else [_UNTESTED_C if self.C == "cv" else self.C]
@@ -361,18 +319,20 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             self.C_ = path.best
             self.path_ = Bunch(C=path.C, log_loss=-path.log_loss, accuracy=path.accuracy)
         if self.calibrate:
-            self.calibration_ = self._calibration(path.logits, folds.target, weight, judged)
+            self.calibration_ = self._calibration(path.logits, codes, weight, judged)
 
-    def _calibration(self, logits: Array, target: Array, weight: Array, judged: bool) -> Bunch:
-        temperature = best_temperature(logits, target, weight) if judged else 1.0
-        codes = target if self._multinomial or self._multilabel else target[:, 0]
-        proba = (self._probabilities(logits), self._probabilities(logits / temperature))
-        return calibration_of(temperature, codes, *proba, weight)
-
-    def _is_right(self, logits: Array, target: Array) -> Array:
-        if self._multinomial:
-            return logits.argmax(axis=1) == target
-        return ((logits > 0) == target).mean(axis=1)
+    def _check_parameters(self) -> None:
+        owner = type(self).__name__
+        if not is_word(self.C, "cv") and not is_positive(self.C):
+            raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
+        check_grid(owner, "Cs", self.Cs)
+        check_folds(owner, self.cv)
+        check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
+        check_option(owner, "scaling", self.scaling, SCALINGS)
+        check_bool(owner, "calibrate", self.calibrate)
+        if not is_positive(self.tol):
+            raise parameter_error(owner, "tol", "a number > 0", self.tol)
+        check_int(owner, "max_iter", self.max_iter, 1)
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier, is_regressor
@@ -51,10 +51,8 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         A line for each task: its head, how its kind was known, and how many rows it learnt from.
     ranges_ : dict of str to (float, float)
         The least and the largest number of each regression in training.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names where X has any.
 
     See Also
     --------
@@ -86,7 +84,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
     def __init__(self, heads: Any = None) -> None:
         self.heads = heads
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> MultiTaskHead:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit a head for each task.
 
         Parameters
@@ -99,11 +97,6 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             Weights >= 0 of the rows, for the heads that take any.
         groups : array-like of shape (n,), default=None
             Rows of one group are held out together by the heads that hold any out.
-
-        Returns
-        -------
-        MultiTaskHead
-            The fitted estimator.
 
         Raises
         ------
@@ -126,23 +119,18 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             given["sample_weight"] = read_weight(self, sample_weight, len(X))
         if groups is not None:
             given["groups"] = read_groups(owner, groups, len(X))
-        self.estimators_ = []
+        self.tasks_ = {name: column.kind for name, column in columns.items()}
+        self.estimators_, self.ranges_, lines = [], {}, []
         for name, column in columns.items():
             head = clone(by_hand[name]) if name in by_hand else _automatic(column)
             with in_column(name):
                 self.estimators_.append(_fitted(head, X, column, given))
-        self.tasks_ = {name: column.kind for name, column in columns.items()}
-        self.ranges_ = {
-            name: (float(column.y.min()), float(column.y.max()))
-            for name, column in columns.items()
-            if column.kind == "regression"
-        }
-        lines = zip(columns.items(), self.estimators_, strict=True)
-        self.decision_ = "\n".join(
-            f"{printable(name)}: {type(head).__name__} on {len(column.rows):,} of {len(X):,} rows "
-            f"({'as given' if name in by_hand else column.why})."
-            for (name, column), head in lines
-        )
+            if column.kind == "regression":
+                self.ranges_[name] = float(column.y.min()), float(column.y.max())
+            why = "as given" if name in by_hand else column.why
+            rows = f"{len(column.rows):,} of {len(X):,} rows"
+            lines.append(f"{printable(name)}: {type(head).__name__} on {rows} ({why}).")
+        self.decision_ = "\n".join(lines)
         return self
 
     def predict(self, X: Any) -> Array:
@@ -150,8 +138,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite.
+        X : as for `fit`
 
         Returns
         -------
@@ -172,8 +159,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite.
+        X : as for `fit`
 
         Returns
         -------
@@ -196,8 +182,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d)
-            Embeddings.
+        X : as for `fit`
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             The truth; each task is scored on the rows that have its label.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -14,13 +14,12 @@ from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import blocks, in_blocks
 from featuretl._learning.targets import (
-    Targets,
+    one_class_each,
     read_announced,
     read_matrix,
     read_targets,
     read_weight,
 )
-from featuretl.exceptions import InputError
 
 
 class NearestMeanClassifier(Responses, BaseEstimator):
@@ -45,10 +44,8 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         What is subtracted.
     class_weight_ : ndarray of shape (n_classes,), float64
         Sum of the weights of the rows seen of each class.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names where X has any.
 
     See Also
     --------
@@ -72,7 +69,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
     def __init__(self, center: Any = "mean") -> None:
         self.center = center
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> NearestMeanClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit from scratch.
 
         Parameters
@@ -84,11 +81,6 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         sample_weight : array-like of shape (n,), default=None
             Weights >= 0 of the rows.
 
-        Returns
-        -------
-        NearestMeanClassifier
-            The fitted estimator.
-
         Raises
         ------
         InputError
@@ -96,32 +88,21 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         """
         forget(self)
         X = read_matrix(self, X)
-        targets = read_targets(self, y, len(X))
-        _refuse_labels(targets)
+        targets = one_class_each(self, read_targets(self, y, len(X)))
         weight = read_weight(self, sample_weight, len(X))
         self._start(X, weight, targets.classes)
         return self._add(X, targets.codes, weight)
 
-    def partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
-    ) -> NearestMeanClassifier:
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Add rows to the means.
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite.
+        X, sample_weight : as for `fit`
         y : array-like of shape (n,)
             Classes among `classes`.
         classes : array-like of shape (n_classes,), default=None
             All classes that will come; the first call needs them, unless `fit` was called.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows.
-
-        Returns
-        -------
-        NearestMeanClassifier
-            The estimator.
 
         Raises
         ------
@@ -130,8 +111,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         """
         first = not hasattr(self, "means_")
         X = read_matrix(self, X, reset=first)
-        targets = read_announced(self, y, len(X), classes)
-        _refuse_labels(targets)
+        targets = one_class_each(self, read_announced(self, y, len(X), classes))
         weight = read_weight(self, sample_weight, len(X))
         if first:
             self._start(X, weight, targets.classes)
@@ -153,7 +133,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         self.class_weight_ = np.zeros(len(classes))
         self._sums = np.zeros((len(classes), X.shape[1]))
 
-    def _add(self, X: Array, codes: Array, weight: Array) -> NearestMeanClassifier:
+    def _add(self, X: Array, codes: Array, weight: Array) -> Self:
         for at, block in blocks(X):
             member = (codes[at] == np.arange(len(self.classes_))[:, None]) * weight[at]
             self._sums += member @ self._normalise(block)
@@ -181,8 +161,3 @@ class NearestMeanClassifier(Responses, BaseEstimator):
 
         scores = in_blocks(X, compute, len(means))
         return scores[:, 1:] - scores[:, :1] if len(means) == 2 else scores
-
-
-def _refuse_labels(targets: Targets) -> None:
-    if targets.multilabel:
-        raise InputError("NearestMeanClassifier needs one class per row; got multi-label y.")

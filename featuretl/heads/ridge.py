@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -19,9 +19,13 @@ from featuretl._learning.refit import forget
 from featuretl._learning.rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
 from featuretl._learning.targets import Targets, check_length, is_positive, read_matrix, read_weight
 from featuretl.exceptions import FeatureTLWarning
+from featuretl.heads._solver.path import check_grid
 
 _AUTO_ALPHAS = np.logspace(-6, 3, 28)
 _FOLDS_OF_GROUPS = 5
+
+# Eigenvalues and eigenvectors of Z'WZ, Y's products with these, and Y's mean.
+Solution = tuple[Array, Array, Array, Array]
 
 
 class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -50,10 +54,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     path_ : Bunch
         With ``alpha="loo"``: `alpha` (m,) and `mean_squared_error` (m, n_outputs) of rows that
         were left out, or held out with their groups.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names where X has any.
 
     See Also
     --------
@@ -91,9 +93,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.alphas = alphas
         self.scaling = scaling
 
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
-    ) -> LinearProbeRegressor:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head.
 
         Parameters
@@ -106,11 +106,6 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             Weights >= 0 of the rows, also in the standardisation.
         groups : array-like of shape (n,), default=None
             Rows of one group are held out together when alpha is chosen.
-
-        Returns
-        -------
-        LinearProbeRegressor
-            The fitted estimator.
 
         Raises
         ------
@@ -127,7 +122,9 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._check_parameters()
         forget(self)
         X = read_matrix(self, X, min_rows=2)
-        Y, flat = self._read_outputs(y, len(X))
+        Y = all_numbers(type(self).__name__, y)
+        check_length(len(X), "y", len(Y))
+        is_flat, Y = Y.ndim == 1, Y.reshape(len(X), -1)
         weight = read_weight(self, sample_weight, len(X))
         groups = read_groups(type(self).__name__, groups, len(X))
         fold = self._fold_of_groups(X, weight, groups) if self.alpha == "loo" else None
@@ -135,16 +132,14 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             Y, weight = _merged(Y, weight, copies_of(X))
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            values, vectors, image, center = _solved(rows, Y)
+            values, vectors, image, center = solution = _solved(rows, Y)
             self.alpha_ = self.alpha
-            if self.alpha == "loo" and fold is None:
-                self._leave_one_out(rows, values, vectors, image, Y - center)
-            elif fold is not None:
-                self._leave_groups_out(X, Y, weight, fold, workers)
+            if self.alpha == "loo":
+                self._choose(rows, solution, Y, fold, workers)
         coef = (vectors @ (image / (values[:, None] + self.alpha_))).T / rows.scale_
         intercept = center - coef @ rows.mean_.astype(np.float64)
         self.coef_, self.intercept_ = coef.astype(rows.dtype), intercept.astype(rows.dtype)
-        if flat:
+        if is_flat:
             self.coef_, self.intercept_ = self.coef_[0], self.intercept_[0]
         return self
 
@@ -153,8 +148,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
+        X : as for `fit`
+            Processed in blocks.
 
         Returns
         -------
@@ -172,16 +167,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_option(owner, "scaling", self.scaling, SCALINGS)
         if not is_word(self.alpha, "loo") and not is_positive(self.alpha):
             raise parameter_error(owner, "alpha", "a number > 0 or 'loo'", self.alpha)
-        if isinstance(self.alphas, str) and self.alphas == "auto":
-            return
-        grid = np.asarray(self.alphas)
-        if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
-            raise parameter_error(owner, "alphas", "'auto' or numbers > 0", self.alphas)
-
-    def _read_outputs(self, y: Any, n: int) -> tuple[Array, bool]:
-        Y = all_numbers(type(self).__name__, y)
-        check_length(n, "y", len(Y))
-        return Y.reshape(n, -1), Y.ndim == 1
+        check_grid(owner, "alphas", self.alphas)
 
     def _fold_of_groups(self, X: Array, weight: Array, groups: Array | None) -> Array | None:
         """Return the fold of each row, None where there are no groups or one alone."""
@@ -194,56 +180,28 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             return None
         return fold_of_rows(owner, numbers, groups, _FOLDS_OF_GROUPS, 0, weight=weight)[0]
 
-    def _alphas(self, total: float) -> Array:
+    def _choose(
+        self, rows: Rows, solution: Solution, Y: Array, fold: Array | None, workers: Workers
+    ) -> None:
+        """Set `alpha_` and `path_`: each row is left out, or each fold is held out."""
+        weight = rows.weight
         auto = isinstance(self.alphas, str)
-        return np.sort(total * _AUTO_ALPHAS if auto else np.ravel(self.alphas).astype(np.float64))
-
-    def _leave_one_out(
-        self, rows: Rows, values: Array, vectors: Array, image: Array, Y: Array
-    ) -> None:
-        """Set `alpha_` and `path_`."""
-        total = rows.weight.sum()
-        alphas = self._alphas(total)
-        shrink = 1 / (values[:, None] + alphas)
-        coef = (shrink[:, :, None] * image[:, None, :]).reshape(len(values), -1)
-
-        def visit(where: slice, Z: Array) -> list[Array]:
-            P = (Z @ vectors).astype(np.float64)
-            weight = rows.weight[where, None]
-            residual = Y[where, None, :] - (P @ coef).reshape(len(Z), len(alphas), -1)
-            leverage = weight * (np.square(P) @ shrink + 1 / total)
-            residual /= np.maximum(1 - leverage, 1e-12)[:, :, None]
-            return [(weight[:, :, None] * np.square(residual)).sum(axis=0)]
-
-        (error,) = rows.sweep(visit, coef.shape[1])
-        self._take_best(alphas, error, Y, rows.weight)
-
-    def _leave_groups_out(
-        self, X: Array, Y: Array, weight: Array, fold: Array, workers: Workers
-    ) -> None:
-        """Set `alpha_` and `path_`, by folds of groups."""
-        alphas = self._alphas(weight.sum())
+        alphas = weight.sum() * _AUTO_ALPHAS if auto else np.ravel(self.alphas).astype(np.float64)
+        alphas = np.sort(alphas)
         error = np.zeros((len(alphas), Y.shape[1]))
-        for number in range(fold.max() + 1):
-            rows = Rows(X, weight * (fold != number), workers, self.scaling)
-            values, vectors, image, center = _solved(rows, Y)
-            coef = (image[:, None, :] / (values[:, None] + alphas)[:, :, None]).reshape(
-                len(values), -1
-            )
-            held = weight * (fold == number)
-            error += _squared_errors(rows, Y - center, held, vectors, coef)
-        self._take_best(alphas, error, Y - np.average(Y, axis=0, weights=weight), weight)
-
-    def _take_best(self, alphas: Array, error: Array, Y: Array, weight: Array) -> None:
-        """Set `alpha_` and `path_`, given the squared errors (m, n_outputs) of centred targets."""
-        variance = weight @ np.square(Y)
+        if fold is None:
+            error += _squared_errors(rows, solution, Y, alphas)
+        for number in range(0 if fold is None else fold.max() + 1):
+            rest = Rows(rows.source, weight * (fold != number), workers, self.scaling)
+            held_out = weight * (fold == number)
+            error += _squared_errors(rest, _solved(rest, Y), Y, alphas, held_out)
+        variance = weight @ np.square(Y - solution[-1])
         relative = (error / np.where(variance > 0, variance, 1)).mean(axis=1)
         self.alpha_ = float(alphas[relative.argmin()])
         self.path_ = Bunch(alpha=alphas, mean_squared_error=error / weight.sum())
 
 
-def _solved(rows: Rows, Y: Array) -> tuple[Array, Array, Array, Array]:
-    """Return eigenvalues and eigenvectors of Z'WZ, Y's products with these, and Y's mean."""
+def _solved(rows: Rows, Y: Array) -> Solution:
     center = np.average(Y, axis=0, weights=rows.weight)
     values, vectors = _decompose(rows)
     (image,) = rows.sweep(
@@ -252,15 +210,28 @@ def _solved(rows: Rows, Y: Array) -> tuple[Array, Array, Array, Array]:
     return values, vectors, image, center
 
 
-def _squared_errors(rows: Rows, Y: Array, weight: Array, vectors: Array, coef: Array) -> Array:
-    """Return the sums over rows (m, n_outputs) of the squared errors of m sets of coefficients."""
+def _squared_errors(
+    rows: Rows, solution: Solution, Y: Array, alphas: Array, held_out: Array | None = None
+) -> Array:
+    """Return the sums of squared errors (m, n_outputs) at `alphas` (m,) of rows that weigh `held_out`.
+
+    Without it they are those of all rows, each of which is left out in turn.
+    """
+    values, vectors, image, center = solution
+    shrink = 1 / (values[:, None] + alphas)
+    coef = (shrink[:, :, None] * image[:, None, :]).reshape(len(values), -1)
+    weight = rows.weight if held_out is None else held_out
 
     def visit(where: slice, Z: Array) -> list[Array]:
-        predicted = ((Z @ vectors).astype(np.float64) @ coef).reshape(len(Z), -1, Y.shape[1])
-        return [np.einsum("i,iak->ak", weight[where], np.square(predicted - Y[where, None, :]))]
+        P = (Z @ vectors).astype(np.float64)
+        error = (Y[where] - center)[:, None, :] - (P @ coef).reshape(len(Z), len(alphas), -1)
+        if held_out is None:
+            leverage = weight[where, None] * (np.square(P) @ shrink + 1 / weight.sum())
+            error /= np.maximum(1 - leverage, 1e-12)[:, :, None]
+        return [np.einsum("i,iak->ak", weight[where], np.square(error))]
 
-    error: Array = rows.sweep(visit, coef.shape[1])[0]
-    return error
+    errors: Array = rows.sweep(visit, coef.shape[1])[0]
+    return errors
 
 
 def _merged(Y: Array, weight: Array, copies: Array | None) -> tuple[Array, Array]:

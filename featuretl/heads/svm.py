@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -19,7 +19,6 @@ from featuretl._core.parameters import (
     random_generator,
 )
 from featuretl._core.types import Array
-from featuretl._learning.calibration import best_temperature, calibration_of
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
@@ -27,12 +26,13 @@ from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl._learning.targets import (
     is_positive,
     loss_weight,
+    one_class_each,
     read_matrix,
     read_targets,
     read_weight,
 )
-from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._solver.machines import Exact, Linear, Nystrom, Task
+from featuretl.exceptions import FeatureTLWarning
+from featuretl.heads._solver.machines import Exact, Linear, Nystrom, TrainingSet
 from featuretl.heads._solver.path import check_grid
 
 _MOST_EXACT_ROWS = 4000
@@ -97,10 +97,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     calibration_ : Bunch
         With ``calibrate=True``: `temperature`, and the expected calibration error of the held-out
         predictions before and after, `error_before` and `error_after`.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names where X has any.
 
     See Also
     --------
@@ -153,9 +151,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         self.tol = tol
         self.random_state = random_state
 
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
-    ) -> SVMProbeClassifier:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head.
 
         Parameters
@@ -168,11 +164,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             Weights >= 0 of the rows, also in the standardisation.
         groups : array-like of shape (n,), default=None
             Rows of one group are held out together when something is chosen by folds.
-
-        Returns
-        -------
-        SVMProbeClassifier
-            The fitted estimator.
 
         Raises
         ------
@@ -189,9 +180,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         self._check_parameters()
         forget(self)
         X = read_matrix(self, X)
-        targets = read_targets(self, y, len(X))
-        if targets.multilabel:
-            raise InputError("SVMProbeClassifier needs one class per row; got multi-label y.")
+        targets = one_class_each(self, read_targets(self, y, len(X)))
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight)[:, 0]
         self.classes_ = targets.classes
@@ -201,25 +190,12 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             fold, n_folds = folds_to_choose_by(*how, X, in_loss)
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            task = Task(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
-            self._choose_and_fit(task, judges(targets, fold))
+            data = TrainingSet(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
+            self._choose_and_fit(data, judges(targets, fold))
         return self
 
-    @available_if(lambda self: self.calibrate)
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities (n, n_classes), rows summing to 1; needs ``calibrate=True``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. Processed in blocks.
-
-        Returns
-        -------
-        ndarray of float64, in [0, 1]
-            Softmax (or logistic function) of the decision values divided by the temperature.
-        """
-        return super().predict_proba(X)
+    predict_proba = available_if(lambda self: self.calibrate)(Responses.predict_proba)
+    """Return probabilities (n, n_classes), as `LinearProbeClassifier` does; needs ``calibrate=True``."""
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -229,7 +205,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             raise parameter_error(owner, "gamma", "a number > 0, 'scale' or 'cv'", self.gamma)
         check_option(owner, "scaling", self.scaling, SCALINGS)
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
-        check_grid(owner, self.Cs)
+        check_grid(owner, "Cs", self.Cs)
         check_folds(owner, self.cv)
         check_bool(owner, "calibrate", self.calibrate)
         if not is_positive(self.tol):
@@ -238,31 +214,31 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     def _needs_folds(self) -> bool:
         return self.C == "cv" or self.calibrate or (self.kernel == "rbf" and self.gamma == "cv")
 
-    def _choose_and_fit(self, task: Task, judged: bool) -> None:
+    def _choose_and_fit(self, data: TrainingSet, judged: bool) -> None:
         """Search machines on the folds where asked, if these can judge; fit the best on all rows."""
-        self.approximated_ = self._is_approximated(task.rows.n)
+        self.approximated_ = self._is_approximated(data.rows.n)
         Cs = self.Cs if self.C == "cv" else [self.C]
-        machines = self._machines(task)
+        machines = self._machines(data)
         if not judged:
             Cs = [_UNTESTED_C[self.kernel]] if self.C == "cv" else Cs
             machines = machines[-1:]
         best = 0
         if self._needs_folds():
-            paths = [machine.search(task, Cs) for machine in machines]
+            paths = [machine.search(data, Cs) for machine in machines]
             ranks = [path.rank for path in paths]
             best = ranks.index(max(ranks))
             self.C_ = paths[best].best
-            self._report(task, machines, paths, best, judged)
+            self._report(data, machines, paths, best, judged)
         else:
             self.C_ = self.C
-        self._machine = machines[best].fit(task, self.C_)
+        self._machine = machines[best].fit(data, self.C_)
         if self.kernel == "linear":
             self.coef_, self.intercept_ = self._machine.coef, self._machine.intercept
         else:
             self.gamma_ = self._machine.gamma
 
     def _report(
-        self, task: Task, machines: list[Any], paths: list[Bunch], best: int, judged: bool
+        self, data: TrainingSet, machines: list[Any], paths: list[Bunch], best: int, judged: bool
     ) -> None:
         """Set `path_` and `calibration_`, as asked."""
         if self.C == "cv" or len(paths) > 1:
@@ -273,18 +249,14 @@ class SVMProbeClassifier(Responses, BaseEstimator):
                 accuracy=np.concatenate([path.accuracy for path in paths]),
             )
         if self.calibrate:
-            logits, held_out = paths[best].logits, task.weight * (task.fold >= 0)
-            target = task.codes[:, None] if logits.shape[1] == 1 else task.codes
-            temperature = _EXPECTED_TEMPERATURE * _usual_margin(logits, held_out)
-            if judged:
-                temperature = best_temperature(logits, target, held_out, temperature)
-            proba = (self._probabilities(logits), self._probabilities(logits / temperature))
-            self.calibration_ = calibration_of(temperature, task.codes, *proba, held_out)
+            logits, held_out = paths[best].logits, data.weight * (data.fold >= 0)
+            expected = _EXPECTED_TEMPERATURE * _usual_margin(logits, held_out)
+            self.calibration_ = self._calibration(logits, data.codes, held_out, judged, expected)
 
-    def _machines(self, task: Task) -> list[Any]:
+    def _machines(self, data: TrainingSet) -> list[Any]:
         if self.kernel == "linear":
             return [Linear(self.tol)]
-        d = task.rows.d
+        d = data.rows.d
         if not isinstance(self.gamma, str):
             gammas = [float(self.gamma)]
         else:

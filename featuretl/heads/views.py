@@ -5,23 +5,16 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    MetaEstimatorMixin,
-    TransformerMixin,
-    clone,
-)
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, TransformerMixin, clone
 from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import (
-    check_is_fitted,
-    has_fit_parameter,
-)
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from featuretl._core.parameters import check_estimator_parameter, check_int, check_option
 from featuretl._core.types import Array
 from featuretl._learning.groups import read_groups
 from featuretl._learning.refit import forget
+from featuretl._learning.responses import chosen_codes
 from featuretl._learning.targets import ScoreMixin, as_matrix, read_targets, read_weight
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
@@ -90,8 +83,7 @@ class ViewPooling(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         check_is_fitted(self)
         views = by_view(self, X, self.n_views, reset=False)
@@ -219,8 +211,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         return self._averaged("predict_proba", X)
 
@@ -230,8 +221,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         return self._averaged("decision_function", X)
 
@@ -240,15 +230,12 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            As in `fit`.
+        X : as for `fit`
         """
         check_is_fitted(self)
         has_probabilities = hasattr(self.estimator_, "predict_proba")
         scores = self._averaged("predict_proba" if has_probabilities else "decision_function", X)
-        if scores.ndim == 1:
-            return self.classes_[(scores > 0).astype(int)]
-        return self.classes_[scores.argmax(axis=1)]
+        return self.classes_[chosen_codes(scores.reshape(len(scores), -1))]
 
     def _averaged(self, method: str, X: Any) -> Array:
         check_is_fitted(self)

@@ -1,11 +1,10 @@
-"""What accuracy more labels would give: the learning curve of those there are, and its power law."""
+"""The accuracy that more labels would give: a learning curve, and the power law fitted to it."""
 
 from __future__ import annotations
 
 import math
 import numbers
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +21,7 @@ from featuretl._core.statistics import CONFIDENCE, interval_of_share
 from featuretl._core.types import Array
 from featuretl._learning.groups import copies_of, joined, read_groups
 from featuretl._learning.labels import one_label_each
-from featuretl._learning.rows import check_finite
+from featuretl._learning.rows import finite_matrix
 from featuretl._learning.targets import check_length
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
@@ -30,11 +29,11 @@ from featuretl.heads.linear import LinearProbeClassifier
 _OWNER = "forecast_accuracy"
 _FEWEST, _FEWEST_GROUPS = 20, 5
 _SIZES = 7
-# The largest part is learnt from, and the rest says how well.
+# The largest fraction that is trained on; the rest is scored.
 _LARGEST = 0.8
 _EXPONENTS = np.geomspace(0.1, 2, 40)
 _DRAWS = 500
-# So many times the labels that there are, and no further.
+# A forecast reaches to this many times the labels there are.
 _HORIZON = 10
 
 
@@ -53,17 +52,15 @@ class AccuracyForecast:
     Attributes
     ----------
     n_labels : int
-        Labels that there are.
+        The number of labels now.
     sizes : ndarray of shape (m,), int
-        Labels learnt from.
-    accuracies : ndarray of shape (m,), float64
-        Mean accuracy on the other labelled rows.
-    errors : ndarray of shape (m,), float64
-        Their standard errors.
+        Numbers of labels trained on.
+    accuracies, errors : ndarray of shape (m,), float64
+        Mean accuracy on the other labelled rows, and its standard error.
     law : ndarray of shape (3,), float64
         a, b and c.
     draws : ndarray of shape (500, 3), float64
-        The same, of labels and splits drawn anew.
+        The same for resampled labels and splits.
     group_sizes : ndarray of shape (n_groups,), int
         Labelled rows of each group; 1 for each row without groups.
     """
@@ -86,14 +83,14 @@ class AccuracyForecast:
         """
         most = _HORIZON * self.n_labels
         if not isinstance(n, numbers.Integral) or isinstance(n, bool) or not 1 <= n <= most:
-            expected = f"an int from 1 to {most}, ten times the labels that there are"
+            expected = f"an int from 1 to {most}, ten times the labels there are"
             raise parameter_error("accuracy_at", "n", expected, n)
         return self._estimate(float(n))
 
     def labels_needed(self, target_accuracy: float) -> Estimate:
-        """Return how many labels, of the same kind, the accuracy needs in all, and its 95% interval.
+        """Return the total number of labels that the accuracy needs, and its 95% interval.
 
-        Infinity stands for more than ten times the labels that there are, or never.
+        Infinity stands for more than ten times the labels there are, or never.
 
         Parameters
         ----------
@@ -108,11 +105,12 @@ class AccuracyForecast:
         if not isinstance(target_accuracy, numbers.Real) or not 0 < float(target_accuracy) < 1:
             expected = "a number between 0 and 1"
             raise parameter_error("labels_needed", "target_accuracy", expected, target_accuracy)
-        target = float(target_accuracy)
-        reached = [
-            self._first(lambda n, i=i: self._estimate(n)[i] >= target)
-            for i in (0, 2, 1)  # the upper end reaches the target first
-        ]
+        sizes, reached = range(1, _HORIZON * self.n_labels + 1), []
+        for i in (0, 2, 1):  # the upper end reaches the target first
+            place = bisect_left(
+                sizes, float(target_accuracy), key=lambda n, i=i: self._estimate(n)[i]
+            )
+            reached.append(float(sizes[place]) if place < len(sizes) else math.inf)
         return Estimate(*reached)
 
     def sentence(self, target_accuracy: float) -> str:
@@ -132,10 +130,10 @@ class AccuracyForecast:
         return f"{start}needs {value:,.0f} labels in all ({between})."
 
     def _estimate(self, n: float) -> Estimate:
-        """Return the accuracy of `n` labels; its interval knows the curve's error, and few mistakes.
+        """Return the accuracy of `n` labels with the wider interval: the resamples', or a proportion's.
 
-        Where hardly any label is mistaken, resamples hardly differ: the interval of a proportion with
-        the same standard error has a width all the same.
+        With hardly any error resamples hardly differ, but the interval of a proportion with the same
+        standard error still has a width.
         """
         value, drawn = float(self._accuracies(self.law, n)), self._accuracies(self.draws, n)
         tails = np.quantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
@@ -145,12 +143,6 @@ class AccuracyForecast:
     def _accuracies(self, law: Array, n: float) -> Array:
         accuracy: Array = 1 - law[..., 0] * (n / self.n_labels) ** -law[..., 1] - law[..., 2]
         return np.clip(accuracy, 0, 1)
-
-    def _first(self, is_reached: Callable[[int], bool]) -> float:
-        """Return the fewest labels for which it is, infinity beyond the horizon."""
-        sizes = range(1, _HORIZON * self.n_labels + 1)
-        place = bisect_left(sizes, True, key=is_reached)
-        return float(sizes[place]) if place < len(sizes) else math.inf
 
 
 def forecast_accuracy(
@@ -164,9 +156,9 @@ def forecast_accuracy(
 ) -> AccuracyForecast:
     """Forecast the accuracy that more labels would give, from the learning curve of those there are.
 
-    Heads learn from parts of the labelled rows, and are scored on the others; a power law is fitted
-    to their errors. It knows images like the labelled ones only: labels that were chosen (by
-    `suggest_labels`, say) are easier or harder than images at random.
+    Heads are trained on parts of the labelled rows and scored on the others; a power law is fitted to
+    their errors. It holds for images like the labelled ones only: images chosen for labelling (by
+    `suggest_labels`, say) are easier or harder than random ones.
 
     Parameters
     ----------
@@ -175,14 +167,13 @@ def forecast_accuracy(
     y : array-like of shape (n,)
         Their classes.
     groups : array-like of shape (n,), default=None
-        Rows of one group (a patient, a signer) are learnt from or scored, never both; nor are equal
-        rows of X.
+        Rows of one group (a patient, a signer), and equal rows of X, are all trained on or all scored.
     estimator : classifier, default=None
-        What learns; None is `LinearProbeClassifier()`.
+        The head; None is `LinearProbeClassifier()`.
     n_repeats : int >= 2, default=10
-        Orders in which rows are learnt.
+        The number of random orders in which rows are added.
     random_state : int, RandomState or None, default=None
-        Draws the orders, and the labels of the interval.
+        Draws the orders, and the resamples of the interval.
 
     Returns
     -------
@@ -198,11 +189,11 @@ def forecast_accuracy(
 
     Notes
     -----
-    The interval is of the mean accuracy over all images like these. It comes from groups (rows,
-    without groups) and orders drawn anew, 500 times, to each of which the law is fitted by least
-    squares, weighted by the inverse variances of the sizes, with a, c >= 0 and b from 0.1 to 2; it is
-    never narrower than that of a proportion with the same standard error (`metrics_report`). How often
-    it covers: `benchmarks/labelling.py forecast` and, near 1, `benchmarks/intervals.py forecast`.
+    The interval is of the mean accuracy over all images like these: groups (rows, without groups) and
+    orders are resampled 500 times, and to each resample the law is fitted by least squares, weighted
+    by the inverse variances of the sizes, with a, c >= 0 and b from 0.1 to 2. It is never narrower
+    than that of a proportion with the same standard error (`metrics_report`). Its coverage is measured
+    in `benchmarks/labelling.py forecast` and, near 1, `benchmarks/intervals.py forecast`.
 
     References
     ----------
@@ -226,15 +217,17 @@ def forecast_accuracy(
     (at least 14...).
     """
     check_int(_OWNER, "n_repeats", n_repeats, 2)
-    X, y = np.asarray(X), one_label_each(_OWNER, y)
-    group = _checked(X, y, groups)
+    X, y = finite_matrix(f"X of {_OWNER}", X), one_label_each(_OWNER, y)
+    group = _checked_groups(X, y, groups)
     rng = random_generator(_OWNER, random_state)
     check_estimator_parameter(_OWNER, "estimator", estimator)
     head = LinearProbeClassifier() if estimator is None else estimator
-    sizes = _sizes(len(y), len(np.unique(y)))
+    n_classes, most = len(np.unique(y)), int(_LARGEST * len(y))
+    least = min(max(2 * n_classes, len(y) // 16), most // 2)
+    sizes = np.unique(np.geomspace(least, most, _SIZES).astype(int))
     wrong, seen = _measure(X, y, group, sizes, head, n_repeats, rng)
     rate = wrong.sum(axis=(1, 2)) / seen.sum(axis=(1, 2))
-    drawn = _drawn_anew(wrong, seen, rng)
+    drawn = _resampled(wrong, seen, rng)
     weight = 1 / np.maximum(drawn.var(axis=0), (0.1 / len(y)) ** 2)
     relative = sizes / len(y)
     law = _power_laws(relative, rate[None], weight)[0]
@@ -243,10 +236,8 @@ def forecast_accuracy(
     return AccuracyForecast(len(y), sizes, 1 - rate, errors, law, draws, group_sizes)
 
 
-def _checked(X: Array, y: Array, groups: Any) -> Array:
-    """Return the number of the group of each row, or raise InputError."""
-    if X.ndim != 2:
-        raise InputError(f"X of {_OWNER} must have the shape (n, d); got {X.shape}.")
+def _checked_groups(X: Array, y: Array, groups: Any) -> Array:
+    """Return the number of the group of each row; raises InputError if a curve needs more data."""
     check_length(len(X), "y", len(y))
     given = read_groups(_OWNER, groups, len(X))
     group = joined(given, copies_of(X))
@@ -259,14 +250,7 @@ def _checked(X: Array, y: Array, groups: Any) -> Array:
             f"{_OWNER} needs {_FEWEST} labels, four per class, two classes and five groups at least; "
             f"got {len(y)} labels of {n_classes} classes in {n_groups} groups."
         )
-    check_finite(X if X.dtype.kind == "f" else X.astype(np.float64))
     return group
-
-
-def _sizes(n: int, n_classes: int) -> Array:
-    most = int(_LARGEST * n)
-    least = min(max(2 * n_classes, n // 16), most // 2)
-    return np.unique(np.geomspace(least, most, _SIZES).astype(int))
 
 
 def _measure(
@@ -290,7 +274,7 @@ def _measure(
 
 
 def _order(y: Array, group: Array, rng: Any) -> Array:
-    """Return rows (n,) group after group, as far as each class keeps its share in every part."""
+    """Return rows (n,) group after group, as far as every part keeps the class proportions."""
     places = rng.permutation(group.max() + 1)[group]
     order = np.lexsort((rng.uniform(size=len(y)), places))
     share = np.empty(len(y))
@@ -300,8 +284,8 @@ def _order(y: Array, group: Array, rng: Any) -> Array:
     return np.argsort(share, kind="stable")
 
 
-def _drawn_anew(wrong: Array, seen: Array, rng: Any) -> Array:
-    """Return error rates (draws, sizes) of groups and repeats drawn anew."""
+def _resampled(wrong: Array, seen: Array, rng: Any) -> Array:
+    """Return error rates (draws, sizes) of resampled groups and repeats."""
     _, n_repeats, n_groups = wrong.shape
     groups = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=_DRAWS)
     repeats = rng.multinomial(n_repeats, np.full(n_repeats, 1 / n_repeats), size=_DRAWS)
@@ -316,7 +300,7 @@ def _drawn_anew(wrong: Array, seen: Array, rng: Any) -> Array:
 def _power_laws(n: Array, errors: Array, weight: Array) -> Array:
     """Return a, b, c (k, 3) of least squares for errors (k, m) at sizes n (m,).
 
-    For each exponent the best a, c >= 0 are known in closed form; the best of 40 exponents counts.
+    The best a, c >= 0 of each exponent have a closed form; the best of 40 exponents is taken.
     """
     best, laws = np.full(len(errors), np.inf), np.zeros((len(errors), 3))
     mean = errors @ weight / weight.sum()

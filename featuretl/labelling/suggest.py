@@ -15,19 +15,21 @@ from sklearn.preprocessing import normalize
 from featuretl._core.parameters import check_int, check_option, parameter_error, random_generator
 from featuretl._core.types import Array
 from featuretl._learning.labels import one_label_each, some_labels
-from featuretl._learning.rows import check_finite
+from featuretl._learning.rows import finite_matrix
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
 
 STRATEGIES = ("auto", "typiclust", "uncertainty", "coreset", "random")
 
-# Labels per class from which uncertainty says more than typicality.
+_OWNER = "suggest_labels"
+# Labels per class from which uncertainty is a better guide than typicality.
 _FEW = 5
 _NEIGHBOURS = 20
 # More clusters than this make typical images of noise, and take long.
 _MOST_CLUSTERS = 500
+# With more rows, clusters are found by mini-batches.
 _ROWS_FOR_ALL = 20_000
-# Of uncertain images so many times those asked for are looked at, and spread.
+# This many times n uncertain images are spread over clusters.
 _SPREAD = 10
 
 
@@ -40,29 +42,29 @@ def suggest_labels(
     y: Any = None,
     random_state: Any = None,
 ) -> Array:
-    """Return which images to label next, the most useful first.
+    """Suggest the images to label next, the most useful first.
 
     Parameters
     ----------
     X : array-like of shape (m, d)
         Embeddings of all images, labelled or not; finite.
     n : int >= 1
-        How many to suggest; fewer where fewer are left.
+        The number to suggest; fewer where fewer are unlabelled.
     strategy : {"auto", "typiclust", "uncertainty", "coreset", "random"}, default="auto"
         - "typiclust": the most typical image of each of the largest clusters that hold no label yet
           (Hacohen, Dekel and Weinshall 2022, arXiv:2202.02794);
-        - "uncertainty": those whose two most probable classes are closest, spread over clusters
+        - "uncertainty": images whose two most probable classes are closest, spread over clusters
           (Citovsky et al. 2021, arXiv:2107.14263); needs `y`;
-        - "coreset": those farthest from all that are labelled or suggested (Sener and Savarese 2018,
+        - "coreset": images farthest from all labelled or suggested ones (Sener and Savarese 2018,
           arXiv:1708.00489);
-        - "random": to compare with;
+        - "random": a baseline to compare with;
         - "auto": "typiclust" until there are five labels per class, then "uncertainty".
     labelled : array-like of int, shape (l,), default=None
         The rows of X that have a label.
     y : array-like of shape (l,), or of shape (m,) without `labelled`, default=None
         Their labels. Rows whose label is None, NaN or "", and without `labelled` -1, have none.
     random_state : int, RandomState or None, default=None
-        Starts the clusters, and draws.
+        Seeds the clusters and the draws.
 
     Returns
     -------
@@ -86,27 +88,22 @@ def suggest_labels(
     >>> suggest_labels(X, 3, labelled=rows, y=y[rows], random_state=0).shape
     (3,)
     """
-    owner = "suggest_labels"
-    check_int(owner, "n", n, 1)
-    check_option(owner, "strategy", strategy, STRATEGIES)
-    X = np.asarray(X)
-    if X.ndim != 2 or not len(X):
-        raise InputError(f"X of {owner} must be a matrix with rows; got shape {X.shape}.")
-    X = X if X.dtype.kind == "f" else X.astype(np.float64)
-    check_finite(X)
+    check_int(_OWNER, "n", n, 1)
+    check_option(_OWNER, "strategy", strategy, STRATEGIES)
+    X = finite_matrix(f"X of {_OWNER}", X)
     known = _rows_of(labelled, len(X))
     if y is not None:
-        y, has_label = some_labels(owner, y, minus_one=labelled is None)
+        y, has_label = some_labels(_OWNER, y, minus_one=labelled is None)
         known = np.arange(len(X)) if labelled is None and len(has_label) else known
         if len(has_label) != len(known):
             got = f"{len(has_label)} for {len(known)}"
             raise InputError(f"y must have one entry per labelled row; got {got}.")
-        y, known = one_label_each(owner, y), known[has_label]
+        y, known = one_label_each(_OWNER, y), known[has_label]
     left = np.setdiff1d(np.arange(len(X)), known)
     n = min(n, len(left))
     if not n:
         return left
-    rng = random_generator("suggest_labels", random_state)
+    rng = random_generator(_OWNER, random_state)
     if strategy == "auto":
         strategy = "typiclust" if _are_few(y) else "uncertainty"
     if strategy == "random":
@@ -119,13 +116,11 @@ def suggest_labels(
 
 
 def _rows_of(labelled: Any, m: int) -> Array:
-    rows = np.unique(np.asarray([] if labelled is None else labelled, int).ravel())
-    given = 0 if labelled is None else np.size(labelled)
-    if len(rows) != given or (len(rows) and not 0 <= rows[0] <= rows[-1] < m):
+    rows: Array = np.asarray([] if labelled is None else labelled, int).ravel()
+    if len(np.unique(rows)) < len(rows) or (len(rows) and not 0 <= rows.min() <= rows.max() < m):
         expected = f"different rows of X, 0 to {m - 1}"
-        raise parameter_error("suggest_labels", "labelled", expected, labelled)
-    found: Array = np.asarray([] if labelled is None else labelled, int).ravel()
-    return found
+        raise parameter_error(_OWNER, "labelled", expected, labelled)
+    return rows
 
 
 def _are_few(y: Any) -> bool:
@@ -138,11 +133,11 @@ def _are_few(y: Any) -> bool:
 def _uncertain(
     X: Array, n: int, known: Array, y: Any, left: Array, rng: np.random.RandomState
 ) -> Array:
-    """Return rows of small margins, one for each cluster of the least certain ones."""
+    """Return rows of small margins, one of each cluster of the least certain ones."""
     if y is None or len(np.unique(y)) < 2:
         raise InputError(
             "strategy='uncertainty' needs labels of two classes; pass labelled and y, or begin with "
-            "'typiclust'."
+            "strategy='typiclust'."
         )
     proba = LinearProbeClassifier().fit(X[known], y).predict_proba(X[left])
     proba.sort(axis=1)
@@ -162,8 +157,8 @@ def _typical(Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomS
     cluster = _clusters(Z, min(len(known) + n, _MOST_CLUSTERS, len(Z)), rng)
     is_left = np.zeros(len(Z), bool)
     is_left[left] = True
-    taken = np.bincount(cluster[known], minlength=cluster.max() + 1)
     size = np.bincount(cluster)
+    n_labels = np.bincount(cluster[known], minlength=len(size))
     waiting = []
     for number in range(len(size)):
         ordered = _by_typicality(Z, np.flatnonzero(cluster == number))
@@ -171,9 +166,9 @@ def _typical(Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomS
     chosen: list[int] = []
     while len(chosen) < n:
         open_ = [number for number, rows in enumerate(waiting) if rows]
-        best = min(open_, key=lambda number: (taken[number], -size[number]))
+        best = min(open_, key=lambda number: (n_labels[number], -size[number]))
         chosen.append(waiting[best].pop(0))
-        taken[best] += 1
+        n_labels[best] += 1
     return np.array(chosen)
 
 

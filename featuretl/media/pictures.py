@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from featuretl.backbones.spec import BackboneSpec
 from featuretl.store.keys import Recipe
 
 POOLINGS = ("mean", "mean+std")
 
 _PICTURES_AT_ONCE = 32
-
-
-def load(owner: str, backbone: Any) -> Any:
-    """Return the Backbone of a name, a spec or a Backbone; the last ones stay in memory."""
-    if isinstance(backbone, str):
-        backbone = BackboneSpec.of(owner, backbone)
-    return _loaded(backbone) if isinstance(backbone, BackboneSpec) else backbone
-
-
-@lru_cache(maxsize=4)
-def _loaded(spec: BackboneSpec) -> Any:
-    from featuretl.backbones.backbone import load_spec
-
-    return load_spec(spec)
 
 
 def recipe_of(backbone: Any, pooling: str, what: str, **facts: Any) -> Recipe:

@@ -113,7 +113,9 @@ class Sound:
 
     @property
     def _backbone(self) -> Any:
-        return pictures.load("Sound", self.backbone)
+        from featuretl.backbones.backbone import as_backbone
+
+        return as_backbone("Sound", self.backbone)
 
     @property
     def _preprocessing(self) -> Any:

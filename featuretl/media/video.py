@@ -105,7 +105,9 @@ class Video:
 
     @property
     def _backbone(self) -> Any:
-        return pictures.load("Video", self.backbone)
+        from featuretl.backbones.backbone import as_backbone
+
+        return as_backbone("Video", self.backbone)
 
 
 def sampled(file: BufferedIOBase, n: int, see: Callable[[np.ndarray], Any]) -> list[Any]:

@@ -6,6 +6,8 @@ constructor need no listing: they are plain values, and checked by their owners 
 
 from __future__ import annotations
 
+from typing import Any
+
 from featuretl.models.checks import (
     attention_fits,
     novelty_fits,
@@ -21,7 +23,6 @@ _IMAGES = f"n_features_in_=int {_OUTPUT} "
 _COLUMNS = f"n_features_in_=int:d feature_names_in_?=labels[d] {_OUTPUT} "
 _CLASSES = f"{_COLUMNS} classes_=labels[c] "
 _LINEAR = f"classes_=labels[c] coef_=float[k,d] intercept_=float[k] {_COLUMNS} "
-_PROBE = f"{_CLASSES} probe_=LinearProbeClassifier "
 _RIDGE = f"{_COLUMNS} coef_=float[d]|float[k,d] intercept_=float|float[k] "
 # LIBSVM, in C, believes the numbers that it is given: `svm_fits` looks at them, too.
 _SVM = f"""{_COLUMNS} _sparse=bool _gamma=float _effective_probability?=bool epsilon?=float nu?=float
@@ -84,11 +85,11 @@ _HEADS = {
         "featuretl.heads.nearest_mean",
         f"{_CLASSES} means_=float[c,d] _sums=float[c,d] class_weight_=float[c] center_=float[d]",
     ),
-    "SelfTrainingProbeClassifier": ClassSchema(
-        "featuretl.heads.self_training", f"{_PROBE} threshold_=float", left_out=("taken_",)
-    ),
     "SemiSupervisedProbeClassifier": ClassSchema(
-        "featuretl.heads.semi_supervised", f"{_PROBE} decision_=str", left_out=("transduction_",)
+        "featuretl.heads.semi_supervised",
+        f"{_CLASSES} probe_=LinearProbeClassifier decision_?=str",
+        left_out=("transduction_",),
+        former=("precision", "rounds", "threshold_"),
     ),
     "SVMProbeClassifier": ClassSchema(
         "featuretl.heads.svm",
@@ -153,8 +154,9 @@ _TRANSFER = {
     ),
     "Trial": ClassSchema(
         "featuretl.transfer.search",
-        """strategy=str backbone=str why=str verdict=str rows=int[n] scores=float[n]
-        losses=float[n] seconds=float bytes=int settings=plain""",
+        """strategy=str backbone=str why=str outcome?=none|str rival?=str gain?=plain
+        loss_gain?=plain better?=str verdict=str rows=int[n] scores=float[n] losses=float[n]
+        seconds=float bytes=int settings=plain""",
     ),
 }
 _SCIKIT_LEARN = {
@@ -194,6 +196,11 @@ _SCIKIT_LEARN = {
     ),
 }
 CLASSES = _EMBEDDERS | _HEADS | _FINE_TUNED | _TRANSFER | _SCIKIT_LEARN
+
+# The present name of a class of earlier versions, and the parameters that make it the same.
+FORMER: dict[str, tuple[str, dict[str, Any]]] = {
+    "SelfTrainingProbeClassifier": ("SemiSupervisedProbeClassifier", {"method": "self-training"}),
+}
 
 INSTEAD = (
     "use a head of featuretl, or LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "

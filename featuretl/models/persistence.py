@@ -16,7 +16,7 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of
 from featuretl.models.checks import rehearse
-from featuretl.models.classes import CLASSES, INSTEAD
+from featuretl.models.classes import CLASSES, FORMER, INSTEAD
 from featuretl.models.format import (
     Tensors,
     check_target,
@@ -213,6 +213,9 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
 
 def _made(weights: str | os.PathLike[str] | None, name: str, state: dict[str, Any]) -> Any:
     """Return an object of an allowed class, without calling its constructor."""
+    if name in FORMER:
+        name, own = FORMER[name]
+        state = own | state
     if name not in CLASSES:
         raise ValueError(f"it names the class {name!r}, which is not allowed")
     schema = CLASSES[name]

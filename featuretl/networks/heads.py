@@ -262,7 +262,6 @@ _TRANSFORMERS: dict[str, Callable[[Any], Layers]] = {
 _HEADS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     "LinearProbeClassifier": _linear_probe,
     "LinearProbeRegressor": _ridge,
-    "SelfTrainingProbeClassifier": lambda head: _linear_probe(head.probe_),
     "SemiSupervisedProbeClassifier": lambda head: _linear_probe(head.probe_),
     "SVMProbeClassifier": _svm_probe,
     "NearestMeanClassifier": _nearest_mean,

@@ -1,4 +1,4 @@
-"""NoveltyDetector: how unlike the training images an image is, as a calibrated number."""
+"""NoveltyDetector: a calibrated score of how unlike the training images an image is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_int, parameter_error, random_generator
-from featuretl._core.statistics import standard_error
+from featuretl._core.statistics import error_of_mean
 from featuretl._core.types import Array
 from featuretl._learning.groups import copies_of, joined, read_groups
 from featuretl._learning.refit import forget
@@ -21,35 +21,35 @@ from featuretl._learning.targets import as_matrix
 from featuretl.exceptions import InputError
 from featuretl.novelty.drift import Drift
 
-# More tell shares of 0.01 no better.
+# More calibration images do not resolve a fraction of 0.01 better.
 _MOST_CALIBRATED = 10_000
-# How often the bound on the error of calibration images in groups may be exceeded.
+# The probability that the error of calibration images in groups exceeds its bound.
 _UNCERTAIN = 0.01
 # Rows whose similarities are in memory at a time.
 _BLOCK = 2048
 
 
 class NoveltyDetector(BaseEstimator):
-    """Tell images that are unlike the training ones by their embeddings.
+    """Detect images that are unlike the training ones by their embeddings.
 
     The score is the cosine similarity to the most similar training image (k-NN out-of-distribution
     detection, Sun et al. 2022, arXiv:2204.06507). It is calibrated on the training images: each is
-    scored as if it, or all of its group, had not been among them (leave-one-out). It judges new
+    scored without itself, and without its group, among them (leave-one-out). The detector is for new
     images: scikit-learn's outlier detectors also find outliers among their own training rows.
 
     Parameters
     ----------
     n_neighbors : int >= 1, default=1
-        The similarity to the k-th most similar training image counts. More are for training images
-        among which there are odd ones.
+        The score is the similarity to the k-th most similar training image. More than 1 makes it
+        robust to outliers among the training images.
     level : float in (0, 0.5], default=0.05
-        The share of images like the training ones that `predict` calls novel. It takes 1 / level - 1
-        training images for any to be: 19 for 0.05, 99 for 0.01.
+        The fraction of images like the training ones that `predict` calls novel. At least
+        1 / level - 1 training images are needed for any to be novel: 19 for 0.05, 99 for 0.01.
     max_references : int >= 2, default=2000
-        Of more training images so many, drawn at random, are kept, in float16: 2 bytes times `d`
-        each, some 5 MB of 1,280 features.
+        The most training images that are kept, drawn at random, in float16: 2 bytes times `d` each,
+        about 5 MB for 1,280 features.
     random_state : int, RandomState or None, default=None
-        Draws them, and 10,000 that calibrate where there are more.
+        Draws them, and the at most 10,000 images that calibrate.
 
     Attributes
     ----------
@@ -58,10 +58,10 @@ class NoveltyDetector(BaseEstimator):
     calibration_ : ndarray of shape (c,), float64
         Scores of held-out training images, ascending.
     calibration_worth_ : float
-        How many independent images these are worth at `level`: `c`, and with groups no more than
+        The number of independent images that these are worth at `level`: `c`, and with groups at most
         their number.
     offset_ : float
-        The score from which on an image is not novel; -inf where the training images are too few.
+        The lowest score that is not novel; -inf where the training images are too few.
     n_features_in_ : int
         Columns of X.
     feature_names_in_ : ndarray of shape (d,)
@@ -74,10 +74,9 @@ class NoveltyDetector(BaseEstimator):
 
     Notes
     -----
-    1 - `novelty` is a conformal p-value (Bates et al. 2023, arXiv:2104.08279): of images like the
-    training ones at most a share of `level` are called novel, as far as these were drawn alike. Where
-    several training images are of one patient, signer or series, pass `groups`; else images of new
-    ones will be called novel too often.
+    1 - `novelty` is a conformal p-value (Bates et al. 2023, arXiv:2104.08279): at most a fraction
+    `level` of exchangeable new images is called novel. Where several training images are of one
+    patient, signer or series, pass `groups`; otherwise images of new ones are called novel too often.
 
     Mahalanobis distances, the local outlier factor and others were measured and left out, see
     ``benchmarks/novelty.py``.
@@ -112,7 +111,7 @@ sign that the images have changed.
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
-        """Keep training images, and learn how similar images like them are.
+        """Keep training images, and calibrate the similarity of images like them.
 
         Parameters
         ----------
@@ -120,8 +119,7 @@ sign that the images have changed.
             Embeddings of the training images; finite.
         y : ignored
         groups : array-like of shape (n,), default=None
-            Images of one group, and equal rows of X, are no evidence of how similar an image of
-            another group is.
+            Images of one group, and equal rows of X, are not compared with each other.
 
         Returns
         -------
@@ -174,26 +172,16 @@ sign that the images have changed.
         return self._similarity(as_matrix(self, X, reset=False, dtype=(np.float64, np.float32)))
 
     def decision_function(self, X: Any) -> Array:
-        """Return the scores less `offset_`, (n,): below 0 an image is novel.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-        """
+        """Return the scores of embeddings X (n, d) less `offset_`, (n,): below 0 an image is novel."""
         found: Array = self.score_samples(X) - self.offset_
         return found
 
     def predict(self, X: Any) -> Array:
-        """Return -1 for each novel image and 1 for the others, (n,).
-
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-        """
+        """Return -1 for each novel image and 1 for the others, (n,), of embeddings X (n, d)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def novelty(self, X: Any) -> Array:
-        """Return the share of images like the training ones that are less novel than each image.
+        """Return the fraction of images like the training ones that are less novel than each image.
 
         Parameters
         ----------
@@ -202,22 +190,22 @@ sign that the images have changed.
         Returns
         -------
         ndarray of shape (n,), float64
-            In [0, 1): novel at a level of 0.05 is what reaches 0.95. At most c / (c + 1), with `c`
-            training images to calibrate on.
+            In [0, 1); an image is novel at a level of 0.05 from 0.95 on. At most c / (c + 1), with
+            `c` calibration images.
         """
         as_low = np.searchsorted(self.calibration_, self.score_samples(X), side="right")
         found: Array = 1 - (1 + as_low) / (len(self.calibration_) + 1)
         return found
 
     def drift(self, X: Any, groups: Any = None) -> Drift:
-        """Return whether more of some images are novel than chance explains.
+        """Test whether the number of novel images exceeds what chance explains.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
             Embeddings of new images.
         groups : array-like of shape (n,), default=None
-            Images of one group are evidence of one draw; without groups each image is.
+            Images of one group count as one draw; without groups each image does.
         """
         novel = self.is_novel(self.novelty(X))
         codes = read_groups(type(self).__name__, groups, len(novel))
@@ -225,29 +213,17 @@ sign that the images have changed.
         return self.drift_of(len(novel), int(novel.sum()), draws)
 
     def is_novel(self, novelty: Array) -> Array:
-        """Return which values of `novelty` are of novel images, (n,) bool.
-
-        Parameters
-        ----------
-        novelty : ndarray of shape (n,)
-        """
+        """Return whether each of `novelty` (n,) is that of a novel image, (n,) bool."""
         found: Array = novelty >= 1 - self.level
         return found
 
     def drift_of(self, images: int, novel: int, draws: int | None = None) -> Drift:
-        """Test whether the number of novel images exceeds what chance explains.
-
-        Parameters
-        ----------
-        images, novel : int
-        draws : int, default=None
-            Independent draws among the images, such as groups; None: all of them.
-        """
+        """Return what `drift` does for counts of images; `draws` are independent, None: all."""
         n, draws = len(self.calibration_), images if draws is None else draws
         return Drift.of(images, novel, self.level, self._rank(), n, self.calibration_worth_, draws)
 
     def _rank(self) -> int:
-        """Return which of the ascending scores is the lowest that is not novel, from 1; 0: none."""
+        """Return the rank, from 1, of the lowest score that is not novel; 0 for none."""
         n = len(self.calibration_)
         return int(np.count_nonzero(np.arange(1, n + 1) / (n + 1) <= self.level))
 
@@ -267,21 +243,18 @@ sign that the images have changed.
         owner = type(self).__name__
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
         check_int(owner, "max_references", self.max_references, 2)
-        level = self.level
-        is_number = isinstance(level, numbers.Real) and not isinstance(level, bool)
-        if not is_number or not 0 < level <= 0.5:
-            raise parameter_error(owner, "level", "a number in (0, 0.5]", level)
+        is_number = isinstance(self.level, numbers.Real) and not isinstance(self.level, bool)
+        if not is_number or not 0 < self.level <= 0.5:
+            raise parameter_error(owner, "level", "a number in (0, 0.5]", self.level)
 
 
 def _worth(is_low: Array, group: Array) -> float:
-    """Return how many independent draws would give a share the standard error that it has.
+    """Return the number of independent draws that would give a proportion its standard error.
 
     The error of few groups is itself uncertain: its upper bound counts, and no group more than once.
     """
-    share, n = is_low.mean(), len(is_low)
-    numbers_of = np.unique(group, return_inverse=True)[1]
-    n_groups = int(numbers_of.max()) + 1
-    error = standard_error((is_low - share) / n, numbers_of)
+    share, n_groups = is_low.mean(), len(np.unique(group))
+    error = error_of_mean(is_low.astype(np.float64), group)
     if not 0 < share < 1 or not error > 0 or n_groups < 2:
         return float(n_groups)
     certain = chi2.ppf(_UNCERTAIN, n_groups - 1) / (n_groups - 1)

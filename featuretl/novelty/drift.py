@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scipy.stats import betabinom
 
-# Of so many folders of images like the training ones, one is called changed.
+# The fraction of folders of images like the training ones that are called changed.
 _FALSE_ALARMS = 0.001
 
 
@@ -18,9 +18,10 @@ class Drift:
     ----------
     images : int
     novel : int
-        Those whose novelty reaches 1 - `level`.
+        The number of images whose novelty reaches 1 - `level`.
     expected : float
-        Of images like the training ones; 0 where these were too few for any to be novel.
+        The number to expect among images like the training ones; 0 where these were too few for any
+        to be novel.
     level : float
     pvalue : float in [0, 1]
         How often as many or more would be novel by chance.
@@ -46,21 +47,11 @@ class Drift:
         worth: float,
         draws: int | None = None,
     ) -> Drift:
-        """Return the evidence.
+        """Test the number of novel images, of which `draws` (None: all) are independent.
 
-        Parameters
-        ----------
-        images, novel : int
-        level : float
-        rank : int
-            Of `n` held-out training images so many, less one, score below the threshold: the number
-            of novel images is then beta-binomial, which allows for a threshold that is itself
-            estimated, where a binomial would not.
-        n : int
-        worth : float
-            How many independent images the `n` are worth.
-        draws : int, default=None
-            How many independent draws the images are; None: all of them.
+        `rank` - 1 of `n` held-out training images, worth `worth` independent ones, score below the
+        threshold. The number of novel images is then beta-binomial, which allows for a threshold that
+        is itself estimated, where a binomial would not.
         """
         draws = images if draws is None else draws
         share, size = rank / (n + 1), (n + 1) * worth / n
@@ -73,7 +64,7 @@ class Drift:
 
     @property
     def is_clear(self) -> bool:
-        """Whether chance would do this to one in 1,000 folders at most."""
+        """Whether chance would explain this in at most one of 1,000 folders."""
         return self.pvalue < _FALSE_ALARMS
 
     def explain(self) -> str:

@@ -1,4 +1,4 @@
-"""rank_backbones: which of many backbones suits these images, without embedding all with each."""
+"""rank_backbones: which of many backbones suits these images, without embedding all images with each."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from featuretl._core.parameters import check_int, check_option, parameter_error, random_generator
+from featuretl._core.parameters import (
+    check_int,
+    check_option,
+    is_word,
+    parameter_error,
+    random_generator,
+)
 from featuretl._core.statistics import CONFIDENCE, interval_of_share, margin, standard_error
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows
@@ -26,9 +31,9 @@ from featuretl.exceptions import FeatureTLWarning, ImageError
 from featuretl.extraction.extraction import check_parameters, describe_failures, extract
 from featuretl.extraction.progress import progress_bar
 from featuretl.images.inputs import as_images, contents_of
-from featuretl.ranking.costs import Costs, costs_of
-from featuretl.ranking.methods import METHODS, Task, estimate
-from featuretl.ranking.scores import Estimate, read_labels
+from featuretl.ranking.methods import METHODS, FoldedTargets, score_of
+from featuretl.ranking.scores import BackboneScore, read_labels
+from featuretl.ranking.speed import costs_of
 from featuretl.store.store import EmbeddingStore, resolve_store
 
 _OWNER = "rank_backbones"
@@ -55,10 +60,9 @@ def rank_backbones(
 ) -> pd.DataFrame:
     """Rank backbones by how well their frozen embeddings suit a task, best first.
 
-    Embeddings in the store are used, those that are not are made and kept. More than `finalists`
-    backbones are halved first: all are judged on a sample of the images, the better half (or fewer,
-    where samples would get too small) again on one of twice the size, and so on; only the finalists
-    embed all images.
+    Embeddings in the store are used, others are made and stored. More than `finalists` backbones are
+    halved first: all are judged on a sample of the images, the better half (or fewer, where samples
+    would get too small) again on one of twice the size, and so on; only the finalists embed all images.
 
     Parameters
     ----------
@@ -67,27 +71,26 @@ def rank_backbones(
     y : array-like of shape (n,), or (n, n_outputs) for regression
         Classes or numbers.
     backbones : "auto", list of (str, BackboneSpec or Backbone), or dict of str to these
-        Names of timm models, or what `load_backbone` returns; the keys of a dict are what the result
-        calls them, so that layers and poolings can be ranked, too. "auto" is every packaged
-        backbone that is installed.
+        Names of timm models, or what `load_backbone` returns; the keys of a dict name them in the
+        result, so that layers and poolings can be ranked, too. "auto" is every packaged backbone
+        that is installed.
     method : {"probe", "knn", "logme"}, default="probe"
-        What the score is. On images held out in turn: "probe" the accuracy of
-        `LinearProbeClassifier` (R2 of `LinearProbeRegressor`), "knn" that of the 5 nearest
-        neighbours by cosine. On all images: "logme", which is `log_me`; it is cheaper, and serves
-        to make a shortlist.
+        The score. Cross-validated: "probe" is the accuracy of `LinearProbeClassifier` (R2 of
+        `LinearProbeRegressor`), "knn" that of the 5 nearest neighbours by cosine. On all images:
+        "logme" is `log_me`; it is cheaper, and serves to make a shortlist.
     groups : array-like of shape (n,), default=None
-        Images of one group are held out, sampled and counted together: for instance all of a patient.
+        Images of one group, such as a patient, are held out, sampled and counted together.
     task : {"auto", "classification", "regression"}, default="auto"
         "auto": numbers with a fraction are regression, the rest classification.
     cv : int >= 2, splitter or iterable of (train, test), default=5
         Folds of "probe" and "knn", as in `LinearProbeClassifier`.
     finalists : int >= 1, default=4
-        How many backbones at most are judged on all images; all are where there are fewer than 200.
-        Samples have 100 images at least and the shares of the classes of `y`.
+        The most backbones that are judged on all images; all of them with fewer than 200 images.
+        Samples have 100 images at least and the class proportions of `y`.
     device, runtime, n_jobs
         See `extract`.
     cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where embeddings are kept, see `ImageEmbedder`; None keeps nothing once the ranking is made.
+        Where embeddings are cached, see `ImageEmbedder`; None keeps nothing after the ranking.
     random_state : int, RandomState or None, default=0
         Draws folds and samples.
     verbose : int, default=0
@@ -98,14 +101,14 @@ def rank_backbones(
     DataFrame of one row per backbone
         - `backbone` : its name.
         - `score`, `low`, `high` : the score and its 95% interval.
-        - `behind` : how much less the score is than that of the best on the same images.
+        - `behind` : the difference from the best score on the same images.
         - `tied` : whether the interval of this difference includes 0.
-        - `round`, `images` : the round in which it was judged last, from 1 on, and on how many
-          images. Those that went further come first.
+        - `round`, `images` : the last round in which it was judged, from 1 on, and its number of
+          images. Later rounds come first.
         - `n_features` : size of an embedding.
         - `images_per_second`, `ms_per_image` : from files to embeddings on this machine, in eager
           PyTorch (on the first device); measured once, then remembered in the store.
-        - `cache_bytes` : what the embeddings of all n images take.
+        - `cache_bytes` : size of the embeddings of all n images in the store.
         - `n_parameters` : classifier excluded.
 
     Raises
@@ -115,14 +118,14 @@ def rank_backbones(
     InputError
         If `y` or `groups` does not fit X, or there are no two folds.
     ImageError
-        If images cannot be read; the others are embedded and kept.
+        If images cannot be read; the others are embedded and stored.
     BackboneError, StoreError
-        If something cannot be used as it is.
+        If a backbone or the store cannot be used.
 
     Warns
     -----
     FeatureTLWarning
-        If it is not known which is best, because others are tied with it.
+        If others are tied with the best.
 
     See Also
     --------
@@ -130,13 +133,11 @@ def rank_backbones(
 
     Notes
     -----
-    The intervals say what other images (or groups) drawn alike would change. The accuracy is a share
-    of the images held out (the exact binomial interval at the effective number of images); the errors of R2
-    are its delta method's, that of `log_me` is the jackknife's in closed form
-    (compared once by hand with how far halves of 2,062 photographs differ: within a tenth). The luck
-    of a head's training set is not in them. Differences are of the same images in the same folds: as
-    a rule they are known better than the scores. Halving saves embedding; it may drop a backbone that
-    all images would have put first, the more easily the less it is behind.
+    The intervals are over images (or groups) drawn alike: for accuracy the exact binomial interval at
+    the effective number of images, for R2 the delta method's, for `log_me` the jackknife's in closed
+    form. They leave out the luck of a head's training set. Differences are paired, of the same images
+    in the same folds: as a rule they are known better than the scores. Halving may drop a backbone
+    that would have come first on all images, the more easily the smaller its lead.
 
     References
     ----------
@@ -158,80 +159,63 @@ def rank_backbones(
     check_int(_OWNER, "finalists", finalists, 1)
     images = as_images(X, _OWNER)
     candidates = _candidates(backbones)
-    whole = _read_task(y, images, method, task, groups, cv, random_state)
+    whole = _read_targets(y, images, method, task, groups, cv, random_state)
     how = {"device": device, "runtime": runtime, "n_jobs": n_jobs}
     with _store(cache) as store:
         embed = partial(_embed, images, store=store, verbose=verbose, **how)
-        rounds = _halve(candidates, whole, method, embed, finalists, random_state)
-        costs = {
-            name: costs_of(backbone, images, store, device=device, n_jobs=n_jobs)
-            for name, backbone in candidates.items()
-        }
-    frame = _frame(rounds, costs, len(images), method)
-    tied = frame[frame["tied"] & (frame["round"] == len(rounds))]
+        frame = _halve(candidates, whole, method, embed, finalists, random_state)
+        costs = pd.DataFrame(
+            costs_of(candidates[name], images, store, device=device, n_jobs=n_jobs)
+            for name in frame["backbone"]
+        )
+    frame = frame.assign(
+        images_per_second=costs["images_per_second"],
+        ms_per_image=1000 / costs["images_per_second"],
+        cache_bytes=len(images) * (4 * frame["n_features"] + _KEY_BYTES),
+        n_parameters=costs["n_parameters"],
+    )
+    tied = frame[frame["tied"] & (frame["round"] == frame["round"].max())]
     if len(tied):
         warnings.warn(_not_known(frame, tied), FeatureTLWarning, stacklevel=2)
     return frame
 
 
-@dataclass(frozen=True)
-class _Round:
-    """Backbones judged on the same images; `estimates` best first, of which `kept` go on."""
-
-    task: Task
-    estimates: dict[str, Estimate]
-    n_features: dict[str, int]
-    kept: list[str]
-
-
 def _candidates(backbones: Any) -> dict[str, Any]:
     """Return what to rank, by name."""
-    if isinstance(backbones, str) and backbones == "auto":
+    if is_word(backbones, "auto"):
         backbones = [name for name in PACKAGED if packaged_file(name) is not None]
-    if (
-        isinstance(backbones, str)
-        or not isinstance(backbones, (Sequence, Mapping))
-        or not backbones
-    ):
+    is_many = isinstance(backbones, (Sequence, Mapping)) and not isinstance(backbones, str)
+    if not is_many or not backbones:
         expected = "'auto', a list of backbones or a dict of names to these"
         raise parameter_error(_OWNER, "backbones", expected, backbones)
-    if not isinstance(backbones, Mapping):
-        names = [_spec(backbone).name for backbone in backbones]
-        if len(set(names)) < len(names):
-            expected = "a list of distinct names, or a dict of names to backbones"
-            raise parameter_error(_OWNER, "backbones", expected, names)
-        backbones = dict(zip(names, backbones, strict=True))
-    specs = {name: _spec(backbone) for name, backbone in backbones.items()}
-    return {
-        name: specs[name] if isinstance(backbone, str) else backbone
-        for name, backbone in backbones.items()
-    }
+    is_named = isinstance(backbones, Mapping)
+    found = list(backbones.values() if is_named else backbones)
+    found = [BackboneSpec.of(_OWNER, one) if isinstance(one, str) else one for one in found]
+    specs = [getattr(one, "spec", one) for one in found]
+    for one, spec in zip(found, specs, strict=True):
+        if not isinstance(spec, BackboneSpec):
+            raise parameter_error(_OWNER, "backbones", "names of timm models or backbones", one)
+    names = list(backbones) if is_named else [spec.name for spec in specs]
+    if len(set(names)) < len(names):
+        expected = "a list of distinct names, or a dict of names to backbones"
+        raise parameter_error(_OWNER, "backbones", expected, names)
+    return dict(zip(names, found, strict=True))
 
 
-def _spec(backbone: Any) -> BackboneSpec:
-    """Return the spec of a name, a BackboneSpec or a Backbone."""
-    if isinstance(backbone, str):
-        return BackboneSpec.of(_OWNER, backbone)
-    spec = getattr(backbone, "spec", backbone)
-    if not isinstance(spec, BackboneSpec):
-        raise parameter_error(_OWNER, "backbones", "names of timm models or backbones", backbone)
-    return spec
-
-
-def _read_task(
+def _read_targets(
     y: Any, images: Any, method: str, task: str, groups: Any, cv: Any, random_state: Any
-) -> Task:
+) -> FoldedTargets:
     n = len(images)
     labels = read_labels(_OWNER, y, n, task)
     groups = joined(read_groups(_OWNER, groups, n), equal_ones(contents_of(images)))
     units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    # Numbers are folded as labels of several to an image are: without strata.
+    # Regression targets are folded as multi-label ones are: without strata.
     strata = labels if labels.ndim == 1 else np.zeros((n, 1), int)
     targets = Targets(np.unique(strata), strata)
     fold = np.zeros(n, int)
     if method in ("probe", "knn"):
         fold, _ = fold_of_rows(_OWNER, targets, groups, cv, random_state)
-    return Task(labels, fold, units)
+    return FoldedTargets(labels, fold, units)
 
 
 @contextmanager
@@ -247,41 +231,66 @@ def _store(cache: Any) -> Iterator[EmbeddingStore]:
 
 def _halve(
     candidates: Mapping[str, Any],
-    whole: Task,
+    whole: FoldedTargets,
     method: str,
     embed: Any,
     finalists: int,
     random_state: Any,
-) -> list[_Round]:
+) -> pd.DataFrame:
     """Judge the candidates in rounds, on more and more images, until at most `finalists` are left."""
     n, field = len(whole.y), list(candidates)
     wanted, possible = math.log2(len(field) / finalists), math.log2(n / _FEWEST_IMAGES)
     n_halvings = max(0, min(math.ceil(wanted), math.floor(possible)))
     place = _place_in_samples(whole, random_state)
-    rounds: list[_Round] = []
-    for halvings_left in range(n_halvings, -1, -1):
+    table: list[dict[str, Any]] = []
+    for number, halvings_left in enumerate(range(n_halvings, -1, -1), start=1):
         rows = np.flatnonzero(place < n >> halvings_left)
-        task = whole.taken(rows)
-        estimates, n_features = {}, {}
+        targets = whole.subset(rows)
+        scores, n_features = {}, {}
         for name in field:
-            embeddings = embed(rows, candidates[name])
-            n_features[name] = embeddings.shape[1]
-            estimates[name] = estimate(method, embeddings, task)
-        best_first = sorted(field, key=lambda name: -estimates[name].score)
+            X = embed(rows, candidates[name])
+            scores[name], n_features[name] = score_of(method, X, targets), X.shape[1]
+        best_first = sorted(field, key=lambda name: -scores[name].value)
+        best = scores[best_first[0]]
         field = best_first[: finalists * 2 ** (halvings_left - 1)] if halvings_left else []
-        ordered = {name: estimates[name] for name in best_first}
-        rounds.append(_Round(task, ordered, n_features, field))
-    return rounds
+        last_round = [
+            {
+                "backbone": name,
+                **_compared(scores[name], best, targets, method),
+                "round": number,
+                "images": len(rows),
+                "n_features": n_features[name],
+            }
+            for name in best_first
+            if name not in field
+        ]
+        table = last_round + table
+    return pd.DataFrame(table)
 
 
-def _place_in_samples(task: Task, random_state: Any) -> Array:
-    """Return for each image (n,) how large a sample must be for it to be in it.
+def _compared(
+    score: BackboneScore, best: BackboneScore, targets: FoldedTargets, method: str
+) -> dict[str, Any]:
+    """Return a score, its interval, and its difference from the best on the same images."""
+    sizes = np.bincount(targets.groups)
+    error, reach = standard_error(score.influence, targets.groups), margin(CONFIDENCE, len(sizes))
+    low, high = score.value - reach * error, score.value + reach * error
+    if method in ("probe", "knn") and not targets.is_regression:
+        low, high = interval_of_share(score.value, error, CONFIDENCE, sizes)
+    behind = best.value - score.value
+    chance = reach * standard_error(best.influence - score.influence, targets.groups)
+    tied = score is not best and behind <= chance
+    return {"score": score.value, "low": low, "high": high, "behind": behind, "tied": tied}
 
-    Samples grow by whole groups, and in all of them each class has its share of the groups that are
-    mostly its.
+
+def _place_in_samples(targets: FoldedTargets, random_state: Any) -> Array:
+    """Return for each image (n,) the size that a sample must exceed to contain it.
+
+    Samples grow by whole groups. A group counts for the class of most of its images, and every
+    sample has the same proportions of classes.
     """
-    strata = np.zeros(len(task.y), int) if task.is_regression else task.y
-    images = pd.DataFrame({"stratum": strata, "group": task.groups})
+    strata = np.zeros(len(targets.y), int) if targets.is_regression else targets.y
+    images = pd.DataFrame({"stratum": strata, "group": targets.groups})
     counts = images.value_counts(["group", "stratum"], sort=False).reset_index(name="size")
     most = counts.sort_values("size", ascending=False, kind="stable").drop_duplicates("group")
     groups = most.set_index("group").sort_index()
@@ -291,7 +300,7 @@ def _place_in_samples(task: Task, random_state: Any) -> Array:
     share = (of_stratum.cumcount() + 0.5) / of_stratum.transform("size")
     groups = groups.loc[share.sort_values(kind="stable").index]
     before = groups["size"].cumsum() - groups["size"]
-    return before.loc[task.groups].to_numpy()
+    return before.loc[targets.groups].to_numpy()
 
 
 def _embed(
@@ -310,45 +319,9 @@ def _embed(
             chosen, backbone, store=store, on_error="nan", progress=progress, **how
         )
     if extraction.failures:
-        remedy = "mend these or leave them out."
+        remedy = "fix these or leave them out."
         raise ImageError(describe_failures(extraction.failures, len(chosen), remedy))
     return extraction.to_numpy()
-
-
-def _frame(rounds: list[_Round], costs: Mapping[str, Costs], n: int, method: str) -> pd.DataFrame:
-    """Return the result, best first."""
-    table = []
-    for number, one in reversed(list(enumerate(rounds, start=1))):
-        groups, (best, *_) = one.task.groups, one.estimates.values()
-        sizes = np.bincount(groups)
-        errors = margin(CONFIDENCE, len(sizes))
-        for name, found in one.estimates.items():
-            if name in one.kept:
-                continue
-            error = standard_error(found.influence, groups)
-            interval = (found.score - errors * error, found.score + errors * error)
-            if method in ("probe", "knn") and not one.task.is_regression:
-                interval = interval_of_share(found.score, error, CONFIDENCE, sizes)
-            behind = best.score - found.score
-            chance = errors * standard_error(best.influence - found.influence, groups)
-            table.append(
-                {
-                    "backbone": name,
-                    "score": found.score,
-                    "low": interval[0],
-                    "high": interval[1],
-                    "behind": behind,
-                    "tied": found is not best and behind <= chance,
-                    "round": number,
-                    "images": len(groups),
-                    "n_features": one.n_features[name],
-                    "images_per_second": costs[name].images_per_second,
-                    "ms_per_image": 1000 / costs[name].images_per_second,
-                    "cache_bytes": n * (4 * one.n_features[name] + _KEY_BYTES),
-                    "n_parameters": costs[name].n_parameters,
-                }
-            )
-    return pd.DataFrame(table)
 
 
 def _not_known(frame: pd.DataFrame, tied: pd.DataFrame) -> str:

@@ -1,8 +1,9 @@
 """LogME: how well embeddings suit labels, without a head being trained.
 
-The score comes with what it loses without each image, in closed form: alpha and beta stay as they
-are, leverages and determinants do not. These give the jackknife's standard error over images at no further cost, and that of the difference of two backbones on the same
-images (Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans, chapter 3).
+The influence of each image on the score is known in closed form, with alpha and beta held fixed. It
+gives the jackknife's standard error at no further cost, of a score and of the difference of two
+backbones on the same images (Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans,
+chapter 3).
 
 LogME needs of the embeddings `F` only ``F F' = U diag(l) U'``, found once, in float64, from the
 smaller of ``F'F`` and ``F F'``. Squaring costs no digits that float32 embeddings have.
@@ -17,7 +18,7 @@ import numpy as np
 from featuretl._core.parameters import check_option
 from featuretl._core.types import Array
 from featuretl._learning.labels import all_labels, all_numbers, one_label_each
-from featuretl._learning.rows import check_finite
+from featuretl._learning.rows import finite_matrix
 from featuretl._learning.targets import check_length
 from featuretl.exceptions import InputError
 
@@ -28,32 +29,26 @@ _TOL = 1e-9
 _WIDEST = 1e12  # of alpha / beta relative to the largest eigenvalue, and of its inverse
 
 
-class Estimate(NamedTuple):
-    """A score and what each image has to do with it.
+class BackboneScore(NamedTuple):
+    """A score of embeddings and the influence of each image on it.
 
     Attributes
     ----------
-    score : float
+    value : float
     influence : ndarray of shape (n,), float64
         What the score loses without each image, less the mean of that.
     """
 
-    score: float
+    value: float
     influence: Array
-
-    @classmethod
-    def of(cls, score: float, loss: Array) -> Estimate:
-        """Centre `loss`: to have an image less, whichever it is, is not another sample."""
-        return cls(float(score), loss - loss.mean())
 
 
 def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
     """Return LogME: the log evidence of a Bayesian linear model, per image.
 
-    ``y ~ N(X w, 1 / beta)`` with ``w ~ N(0, 1 / alpha)``, where alpha and beta maximise the
-    evidence, which the fixed point ``alpha = gamma / |m|^2``, ``beta = (n - gamma) / |X m - y|^2``
-    finds; for classes the mean over one such model of 0 and 1 for each. There is no intercept, and
-    a common factor of X changes nothing.
+    The model is ``y ~ N(X w, 1 / beta)`` with ``w ~ N(0, 1 / alpha)``, where alpha and beta maximise
+    the evidence; for classes the mean over one such model, of 0 and 1, for each class. There is no
+    intercept, and a common factor of X changes nothing.
 
     Parameters
     ----------
@@ -89,11 +84,11 @@ def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
     >>> log_me(X, y) > log_me(X[:, :2], y)
     True
     """
-    X = _read_matrix("log_me", X)
-    return estimate_log_me(X, read_labels("log_me", y, len(X), task)).score
+    X = finite_matrix("X of log_me", X).astype(np.float64)
+    return log_me_score(X, read_labels("log_me", y, len(X), task)).value
 
 
-def estimate_log_me(X: Array, y: Array) -> Estimate:
+def log_me_score(X: Array, y: Array) -> BackboneScore:
     """Return LogME of X (n, d), float64, and targets (n, k), or class numbers (n,)."""
     n = len(X)
     Y = y if y.ndim == 2 else np.eye(y.max() + 1)[y]
@@ -111,7 +106,9 @@ def estimate_log_me(X: Array, y: Array) -> Estimate:
     free = 1 - np.square(left) @ shrink
     error = np.square(Y - left @ (shrink * image)) / free
     density = (np.log(free) - beta * error).sum(axis=1) / 2
-    return Estimate.of(evidence.mean() / n, density / (n * Y.shape[1]))
+    loss = density / (n * Y.shape[1])
+    # Centred: one image less, whichever it is, is not another sample.
+    return BackboneScore(float(evidence.mean() / n), loss - loss.mean())
 
 
 def read_labels(owner: str, y: Any, n: int, task: str) -> Array:
@@ -134,23 +131,13 @@ def read_labels(owner: str, y: Any, n: int, task: str) -> Array:
     return codes
 
 
-def _read_matrix(owner: str, X: Any) -> Array:
-    X = np.asarray(X, np.float64)
-    if X.ndim != 2 or not X.size:
-        raise InputError(f"X of {owner} must have the shape (n, d); got {X.shape}.")
-    check_finite(X)
-    return X
-
-
 def _decompose(X: Array) -> tuple[Array, Array]:
     """Return the left singular vectors (n, r) and squared singular values (r,) of X (n, d)."""
-    if len(X) > X.shape[1]:
-        values, right = np.linalg.eigh(X.T @ X)
-    else:
-        values, right = np.linalg.eigh(X @ X.T)
+    is_tall = len(X) > X.shape[1]
+    values, vectors = np.linalg.eigh(X.T @ X if is_tall else X @ X.T)
     kept = values > values[-1] * np.finfo(np.float64).eps * max(X.shape)
-    values, right = values[kept], right[:, kept]
-    return (X @ right / np.sqrt(values) if len(X) > X.shape[1] else right), values
+    values, vectors = values[kept], vectors[:, kept]
+    return (X @ vectors / np.sqrt(values) if is_tall else vectors), values
 
 
 def _fixed_point(values: Array, image: Array, outside: Array, n: int) -> Array:
@@ -162,8 +149,7 @@ def _fixed_point(values: Array, image: Array, outside: Array, n: int) -> Array:
         damped = image / np.square(ratio + values[:, None])
         error = np.square(ratio) * damped.sum(axis=0) + outside
         found = gamma * error / ((n - gamma) * (values @ damped))
-        found = np.clip(found, least, most)
-        if (abs(found - ratio) <= _TOL * ratio).all():
-            return found
-        ratio = found
+        before, ratio = ratio, np.clip(found, least, most)
+        if (abs(ratio - before) <= _TOL * before).all():
+            break
     return ratio

@@ -1,14 +1,10 @@
-"""TransferClassifier: choose between a linear probe and more, and say on what evidence."""
+"""TransferClassifier: choose between a linear probe and costlier models, and report the evidence."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from sklearn.utils.validation import check_is_fitted
-
 from featuretl._learning.targets import ScoreMixin
-from featuretl.transfer.base import Array, BaseTransfer
-from featuretl.transfer.tasks import classes_or_tags
+from featuretl.transfer.base import BaseTransfer
+from featuretl.transfer.targets import classification_targets
 
 
 class TransferClassifier(ScoreMixin, BaseTransfer):
@@ -16,7 +12,7 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
 
     Candidates are tried on the same inner folds and compared image by image. One replaces another
     only if it is better by more than one standard error. The winner is fitted to all images;
-    `decision_` tells what was tried and why, with a score of images that had no part in choosing.
+    `decision_` reports what was tried and why, with a score of images that had no part in choosing.
 
     Parameters
     ----------
@@ -26,7 +22,7 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
         4,000 images) and "fine-tune" (`FineTuneClassifier`, three blocks, 12 epochs; 6 from 1,000
         images on). With fewer than 5 images
         per class nothing is compared, and the probe is chosen.
-        Any other takes that strategy; the table shows how it does. Only "linear" takes several
+        Any other is the strategy itself; the table shows how it does. Only "linear" takes several
         labels per image; its score is then the mean F1 of an image's labels, "f1_samples".
     backbone : str, list of str or "auto", default="tf_efficientnet_lite0"
         Any timm model name; of several the one with the best linear probe. "auto" compares the
@@ -37,24 +33,25 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
         Inner folds: heads are judged by all of them, fine-tuning by the first. A number spreads
         classes evenly and never splits a group.
     test_size : "auto", float in (0, 0.5] or None, default="auto"
-        What is held out for the outer score. "auto": a fifth; where fine-tuning is not tried and
-        there are at most 300 images, each of ten folds in turn, with a choice of its own. A number
-        is rounded to one of 2, 3, .. equal parts. None saves the time and gives no score.
+        The fraction of the images that is held out for the outer score. "auto" is a fifth or, where
+        fine-tuning is not tried and there are at most 300 images, cross-validation in ten folds,
+        each with a choice of its own. A number is rounded to one of 2, 3, .. equal parts. None
+        saves the time and gives no score.
     time_budget : float > 0 or None, default=None
-        Seconds for `fit`. What does not fit in is left out, and fine-tuning is shortened. Embedding
-        the images and the linear probe take what they take.
+        Seconds for `fit`. Candidates that would exceed it are skipped, and fine-tuning is
+        shortened. Embedding the images and the linear probe are not limited.
     device : str, default="auto"
         A torch device; "auto" is CUDA where available, else the CPU.
     n_jobs : int, optional
         Threads that read, decode and embed; None or -1 is one per usable core.
     cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where embeddings and activations are kept; see `ImageEmbedder`.
+        Where embeddings and activations are cached; see `ImageEmbedder`.
     novelty : bool, default=True
-        Fit a `NoveltyDetector` too, on embeddings of the backbone as it was before any fine-tuning.
-        It keeps those of 2,000 training images at most, some 5 MB of a model file.
+        Fit a `NoveltyDetector` too, on embeddings of the backbone as it was before any
+        fine-tuning. It keeps those of at most 2,000 training images, about 5 MB of a model file.
     random_state : int, RandomState or None, default=None
-        Seeds the splits and all training. With a number and no `time_budget` the result is the same
-        every time.
+        Seeds the splits and all training. With a number and no `time_budget` the result is the
+        same every time.
     verbose : int, default=0
         1 shows progress.
 
@@ -64,9 +61,9 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
         The classes.
     decision_ : Decision
         `explain()` is the decision in sentences; `candidates` the table; `outer` the score of
-        images that had no part in it; `strategy` and `backbone` what was chosen.
+        images that had no part in it; `strategy` and `backbone` the winner.
     strategy_, backbone_ : str
-        What was chosen.
+        The strategy and the backbone of the winner.
     estimator_ : Pipeline or FineTuneClassifier
         The winner, fitted to all images: images in, classes out.
     novelty_ : Pipeline
@@ -82,9 +79,8 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
 
     Notes
     -----
-    Standard errors count the images of a group as one draw. The outer score is that of a model that
-    learnt from the other images only; the one that was fitted to all of them is, if anything,
-    better.
+    Standard errors count the images of a group as one draw. The outer score is that of a model
+    trained on the other images only; the one that is fitted to all of them is, if anything, better.
 
     The gain that counts is in accuracy or, between linear probe and fine-tuning, in log-loss, which
     few images show more clearly; then accuracy must be no lower and some predictions different.
@@ -104,23 +100,5 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
     'linear'
     """
 
-    _task = staticmethod(classes_or_tags)
+    _targets = staticmethod(classification_targets)
     _strategies = ("auto", "nearest-mean", "linear", "svm", "fine-tune")
-
-    @property
-    def classes_(self) -> Array:
-        """The classes, ndarray of shape (n_classes,)."""
-        check_is_fitted(self, "estimator_")
-        classes: Array = self.estimator_.classes_
-        return classes
-
-    def predict_proba(self, X: Any) -> Array:
-        """Return probabilities (n, n_classes), rows summing to 1.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
-        check_is_fitted(self)
-        proba: Array = self.estimator_.predict_proba(X)
-        return proba

@@ -1,37 +1,29 @@
-"""TransferMultiTask: from images and a table of labels to one model, each task scored on images apart."""
+"""TransferMultiTask: from images and a table of labels to one model, each task with a held-out score."""
 
 from __future__ import annotations
 
-import time
 import warnings
 from typing import Any
 
 import numpy as np
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import Tags
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import parameter_error, random_generator
-from featuretl._core.statistics import interval_in_words
 from featuretl._core.text import printable
+from featuretl._core.types import Array
 from featuretl._learning.columns import KINDS, Column, in_column, read_column, table_of
-from featuretl._learning.groups import read_groups
+from featuretl._learning.groups import read_groups, subset
 from featuretl._learning.refit import forget
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.extraction.embedder import ImageEmbedder
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images
-from featuretl.novelty.detector import NoveltyDetector
-from featuretl.transfer.base import Array, BaseTransfer
-from featuretl.transfer.classifier import TransferClassifier
-from featuretl.transfer.decision import Decision, decision_of
-from featuretl.transfer.problem import Problem
-from featuretl.transfer.regressor import TransferRegressor
-
-
-def _gives_probabilities(model: TransferMultiTask) -> bool:
-    return not hasattr(model, "estimator_") or hasattr(model.estimator_, "predict_proba")
+from featuretl.transfer.base import BaseTransfer
+from featuretl.transfer.choice import choose
+from featuretl.transfer.decision import Decision
+from featuretl.transfer.experiment import Experiment, embedder_of
+from featuretl.transfer.targets import RegressionTargets, classification_targets
 
 
 class TransferMultiTask(BaseTransfer):
@@ -43,47 +35,29 @@ class TransferMultiTask(BaseTransfer):
     Parameters
     ----------
     strategy : {"auto", "linear"}, default="auto"
-        Both are the cross-validated linear probe; nothing else serves several tasks at once.
+        Both are the cross-validated linear probe; nothing else serves several tasks together.
     tasks : dict of column to {"classification", "regression"}, or None, default=None
-        The kind of the tasks for which it shall not be recognised; how it is, see `MultiTaskHead`.
+        The kinds of tasks that are not to be inferred from their labels; see `MultiTaskHead`.
     backbone : str, default="tf_efficientnet_lite0"
         Any timm model name.
-    weights : {"auto", "random"} or path, default="auto"
-        See `load_backbone`.
-    cv : int >= 2 or splitter, default=5
-        Folds in which each probe is judged.
-    test_size : "auto", float in (0, 0.5] or None, default="auto"
-        What is held out for the scores of the tasks; see `TransferClassifier`.
-    device : str, default="auto"
-        A torch device; "auto" is CUDA where available, else the CPU.
-    n_jobs : int, optional
-        Threads that read, decode and embed; None or -1 is one per usable core.
-    cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where embeddings are kept; see `ImageEmbedder`. Images are embedded once even without one.
-    novelty : bool, default=True
-        Fit a `NoveltyDetector` too; see `TransferClassifier`.
-    random_state : int, RandomState or None, default=None
-        Draws the splits.
-    verbose : int, default=0
-        1 shows progress.
+    weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
+        As in `TransferClassifier`. Images are embedded once even without a cache.
 
     Attributes
     ----------
     tasks_ : dict of str to {"classification", "regression"}
         The tasks, in the order of their columns.
     decisions_ : dict of str to Decision
-        Of each task what `decision_` is of `TransferClassifier`; `outer` is the score of images that
-        had no part in it.
+        For each task what `decision_` is in `TransferClassifier`; `outer` is the score of images
+        that had no part in it.
     decision_ : str
         How each task was understood, and its score.
     estimator_ : Pipeline
         `ImageEmbedder` and a fitted `MultiTaskHead`.
     strategy_, backbone_ : str
-        "linear", and what embeds.
-    novelty_ : Pipeline
-        With `novelty`, and two images of different groups; see `TransferClassifier`.
-    n_features_in_ : int
-        1: images are one column.
+        "linear", and the backbone.
+    novelty_, n_features_in_
+        As of `TransferClassifier`.
 
     See Also
     --------
@@ -136,16 +110,14 @@ class TransferMultiTask(BaseTransfer):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> TransferMultiTask:
-        """Embed the images, score a probe of each task on images apart, and fit it to all.
+        """Embed the images, score a probe of each task on held-out images, and fit it to all.
 
         Parameters
         ----------
-        X : sequence of n images
-            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+        X, groups
+            As for `TransferClassifier`.
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task; None, NaN and empty text are missing labels.
-        groups : array-like of shape (n,), default=None
-            Images of one group stay on one side of every split.
 
         Returns
         -------
@@ -154,13 +126,8 @@ class TransferMultiTask(BaseTransfer):
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If a column cannot be learnt, which is named, or lengths differ; ImageError if an image
-            cannot be read.
-        BackboneError
-            If the backbone cannot be loaded.
+        ParameterError, InputError, ImageError, BackboneError
+            As in `TransferClassifier`; if a column cannot be learned, it is named.
         """
         self._check_parameters()
         forget(self)
@@ -170,93 +137,52 @@ class TransferMultiTask(BaseTransfer):
         kinds = self._kinds(table)
         columns = {name: read_column(name, v, kinds.get(name)) for name, v in table.items()}
         groups = read_groups(owner, groups, len(images))
-        embedder = self._embedder()
+        embedder = embedder_of(self, self.backbone)
         embeddings = np.asarray(embedder.transform(images))
         self.decisions_: dict[str, Decision] = {}
         heads = {}
         for name, column in columns.items():
             with in_column(name):
                 heads[name], self.decisions_[name] = self._probe(images, column, groups, embeddings)
-        with warnings.catch_warnings():  # said when the head was judged
+        with warnings.catch_warnings():  # they were shown when the head was judged
             warnings.simplefilter("ignore", FeatureTLWarning)
             head = MultiTaskHead(heads).fit(embeddings, table, groups=groups)
         self.n_features_in_ = 1
         self.estimator_ = make_pipeline(embedder, head)
-        if self.novelty and len(images) > 1 and (groups is None or len(np.unique(groups)) > 1):
-            seed = int(random_generator(type(self).__name__, self.random_state).randint(2**31))
-            detector = NoveltyDetector(random_state=seed).fit(embeddings, groups=groups)
-            self.novelty_ = make_pipeline(embedder, detector)
         self.tasks_ = dict(head.tasks_)
         self.strategy_, self.backbone_ = "linear", self.backbone
+        self._fit_novelty(
+            embeddings, groups, int(random_generator(owner, self.random_state).randint(2**31))
+        )
         self.decision_ = "\n".join(
             _line(name, column, self.decisions_[name]) for name, column in columns.items()
         )
         return self
 
-    @available_if(_gives_probabilities)
-    def predict_proba(self, X: Any) -> dict[str, Array] | Array:
-        """Return the probabilities (n, n_classes) of each classification; see `MultiTaskHead`.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
-        check_is_fitted(self)
-        proba: dict[str, Array] | Array = self.estimator_.predict_proba(X)
-        return proba
-
     def score(self, X: Any, y: Any) -> float:
-        """Return the mean of the tasks' own scores: accuracy of classes, R2 of numbers.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        y : table as for `fit`
-        """
+        """Return the mean accuracy and R2 of the tasks, of n images X and a table y as for `fit`."""
         check_is_fitted(self)
         return float(self.estimator_.score(X, y))
-
-    @property
-    def classes_(self) -> dict[str, Array]:
-        """The classes of each classification: dict of str to ndarray of shape (n_classes,)."""
-        check_is_fitted(self, "estimator_")
-        classes: dict[str, Array] = self.estimator_[-1].classes_
-        return classes
 
     def _probe(
         self, images: Any, column: Column, groups: Any, embeddings: Array
     ) -> tuple[Any, Decision]:
-        """Return the unfitted head of a task, and what a search found about it."""
-        began = time.monotonic()
-        parameters = self.get_params() | {"strategy": "linear"}
-        del parameters["tasks"]
-        is_class = column.kind == "classification"
-        single = (TransferClassifier if is_class else TransferRegressor)(**parameters)
-        rows = column.rows
-        problem = Problem(
-            single,
+        """Return the unfitted head of a task, and the decision with its score."""
+        is_class, rows = column.kind == "classification", column.rows
+        experiment = Experiment(
+            self,
             [images[i] for i in rows],
-            None if groups is None else groups[rows],
-            single._task,
             column.y,
+            subset(groups, rows),
+            classification_targets if is_class else RegressionTargets,
             {self.backbone: embeddings[rows]},
         )
-        search, winner, outer = single._chosen(problem)
-        head = problem.new_head("linear", np.arange(problem.n), last=True)
-        return head, decision_of(problem, search, winner, outer, time.monotonic() - began)
-
-    def _embedder(self) -> ImageEmbedder:
-        return ImageEmbedder(
-            self.backbone,
-            weights=self.weights,
-            device=self.device,
-            n_jobs=self.n_jobs,
-            cache=self.cache,
-            verbose=self.verbose,
-        )
+        how = {"strategy": "linear", "cv": self.cv, "test_size": self.test_size}
+        _, decision = choose(experiment, [self.backbone], **how)
+        return experiment.new_head("linear", np.arange(experiment.n), last=True), decision
 
     def _kinds(self, table: dict[str, Any]) -> dict[str, str]:
-        """Return the kinds that were given, by the names of their columns."""
+        """Return the given kinds by the names of their columns."""
         owner = type(self).__name__
         if self.tasks is not None and not isinstance(self.tasks, dict):
             raise parameter_error(owner, "tasks", "None or a dict of column to kind", self.tasks)
@@ -284,11 +210,9 @@ class TransferMultiTask(BaseTransfer):
 
 def _line(name: str, column: Column, decision: Decision) -> str:
     outer = decision.outer
-    score = (
-        f"{decision.score_name} {outer.score:.3f} ({interval_in_words(outer.low, outer.high)}) on {outer.images:,} images that had no part in it"
-        if outer.images
-        else f"no outer score ({outer.how})"
-    )
+    score = f"no outer score ({outer.how})"
+    if outer.images:
+        score = outer.explain(decision.score_name, "it")
     return (
         f"{printable(name)}: {column.kind} ({column.why}) of {decision.n_images:,} images; {score}."
     )

@@ -1,4 +1,4 @@
-"""TransferRegressor: choose between a ridge probe and more, and say on what evidence."""
+"""TransferRegressor: choose between a ridge probe and costlier models, and report the evidence."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import Tags
 
 from featuretl.transfer.base import BaseTransfer
-from featuretl.transfer.tasks import Numbers
+from featuretl.transfer.targets import RegressionTargets
 
 
 class TransferRegressor(RegressorMixin, BaseTransfer):
     """Choose a strategy by the images at hand, with the ridge probe to fall back on.
 
-    As `TransferClassifier`, for numbers: scores are shares of the variance of `y` that are
+    As `TransferClassifier`, for regression: the score is the fraction of the variance of `y` that is
     explained (R2, with the variance of all targets).
 
     Parameters
@@ -20,41 +20,15 @@ class TransferRegressor(RegressorMixin, BaseTransfer):
     strategy : {"auto", "linear", "svm", "fine-tune"}, default="auto"
         "auto" starts with "linear" (`LinearProbeRegressor`) and from 200 images on tries "svm"
         (scikit-learn's `SVR`, up to 4,000 images) and "fine-tune" (`FineTuneRegressor`).
-    backbone : str, list of str or "auto", default="tf_efficientnet_lite0"
+    backbone, weights, cv, test_size, time_budget, device, n_jobs, cache, novelty, random_state, verbose
         As in `TransferClassifier`.
-    weights : {"auto", "random"} or path, default="auto"
-        See `load_backbone`; a path for a single backbone only.
-    cv : int >= 2 or splitter, default=5
-        Inner folds.
-    test_size : "auto", float in (0, 0.5] or None, default="auto"
-        As in `TransferClassifier`.
-    time_budget : float > 0 or None, default=None
-        Seconds for `fit`.
-    device : str, default="auto"
-        A torch device.
-    n_jobs : int, optional
-        Threads that read, decode and embed; None or -1 is one per usable core.
-    cache : "auto", path, EmbeddingStore or None, default="auto"
-        See `ImageEmbedder`.
-    novelty : bool, default=True
-        As in `TransferClassifier`.
-    random_state : int, RandomState or None, default=None
-        Seeds the splits and all training.
-    verbose : int, default=0
-        1 shows progress.
 
     Attributes
     ----------
-    decision_ : Decision
-        See `TransferClassifier`.
-    strategy_, backbone_ : str
-        What was chosen.
+    decision_, strategy_, backbone_, novelty_, n_features_in_
+        As of `TransferClassifier`.
     estimator_ : Pipeline or FineTuneRegressor
         The winner, fitted to all images.
-    novelty_ : Pipeline
-        See `TransferClassifier`.
-    n_features_in_ : int
-        1: images are one column.
 
     See Also
     --------
@@ -71,7 +45,7 @@ class TransferRegressor(RegressorMixin, BaseTransfer):
     ('linear', 10)
     """
 
-    _task = staticmethod(Numbers)
+    _targets = RegressionTargets
     _strategies = ("auto", "linear", "svm", "fine-tune")
 
     def __sklearn_tags__(self) -> Tags:

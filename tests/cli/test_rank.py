@@ -16,7 +16,7 @@ from featuretl import load_image_folder, rank_backbones
 
 @pytest.fixture(autouse=True)
 def _not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featuretl.ranking.costs.time_extraction", lambda *args, **how: 50.0)
+    monkeypatch.setattr("featuretl.ranking.speed.time_extraction", lambda *args, **how: 50.0)
 
 
 def run(*args: Any) -> Result:

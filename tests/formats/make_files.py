@@ -65,7 +65,9 @@ def heads() -> dict[str, Any]:
         "labels": ftl.LinearProbeClassifier().fit(X, tags),
         "numbers": ftl.LinearProbeRegressor().fit(X, X[:, 2:]),
         "nearest-mean": ftl.NearestMeanClassifier().fit(X, y),
-        "self-training": ftl.heads.SelfTrainingProbeClassifier(random_state=0).fit(X, some),
+        "self-training": ftl.SemiSupervisedProbeClassifier(
+            method="self-training", random_state=0
+        ).fit(X, some),
         "semi-supervised": ftl.SemiSupervisedProbeClassifier(random_state=0).fit(X, some),
         "svm": ftl.SVMProbeClassifier(random_state=0).fit(X, y),
         "svm-rbf": ftl.SVMProbeClassifier(kernel="rbf", random_state=0).fit(X, y),

@@ -1,7 +1,6 @@
 """What the heads reach on real photographs, with the packaged backbone."""
 
 import csv
-import itertools
 import re
 from pathlib import Path
 
@@ -34,13 +33,9 @@ def signs(shared_data, shared_cache):
 
 
 def grouped_accuracy(head, X, y, groups):
-    """Return the mean accuracy over two of 5 outer folds that never split a signer."""
-    scores = []
-    folds = GroupKFold(5, shuffle=True, random_state=0).split(X, y, groups)
-    for train, test in itertools.islice(folds, 2):
-        head.fit(X[train], y[train], groups=groups[train])
-        scores.append(head.score(X[test], y[test]))
-    return np.mean(scores)
+    """Return the accuracy on the first of 5 outer folds that never split a signer."""
+    train, test = next(GroupKFold(5, shuffle=True, random_state=0).split(X, y, groups))
+    return head.fit(X[train], y[train], groups=groups[train]).score(X[test], y[test])
 
 
 def test_sign_digits(signs):
@@ -48,7 +43,7 @@ def test_sign_digits(signs):
     assert len(np.unique(groups)) == 220
     X = X[:, 112:]
     linear = LinearProbeClassifier("cv", random_state=0)
-    assert grouped_accuracy(linear, X, y, groups) >= 0.935
+    assert grouped_accuracy(linear, X, y, groups) >= 0.93
     svm = SVMProbeClassifier(random_state=0)
     assert grouped_accuracy(svm, X, y, groups) >= 0.92
 
@@ -57,7 +52,7 @@ def test_sign_digits_with_the_averages_of_block_10(signs):
     X, y, groups = signs
     assert X.shape[1] == 1392
     linear = LinearProbeClassifier("cv", random_state=0)
-    assert grouped_accuracy(linear, X, y, groups) >= 0.945
+    assert grouped_accuracy(linear, X, y, groups) >= 0.94
 
 
 def test_hymenoptera(shared_data, shared_cache):

@@ -20,7 +20,7 @@ from featuretl import (
     TransferMultiTask,
     TransferRegressor,
 )
-from featuretl.heads import AttentionPoolingClassifier, SelfTrainingProbeClassifier, ViewsClassifier
+from featuretl.heads import AttentionPoolingClassifier, ViewsClassifier
 
 FEW = {"backbone": "test_resnet", "weights": "random", "cache": None, "random_state": 0}
 TUNE = FEW | {"epochs": 1, "n_blocks": 1, "learning_rate": 0.001, "augment": "none"}
@@ -32,7 +32,7 @@ OF_CLASSES = [
     (SVMProbeClassifier(cv=2), {"C": "cv"}, {"C": 1.0, "calibrate": False}),
     (NearestMeanClassifier(), {"center": "mean"}, {"center": np.zeros(64)}),
     (SemiSupervisedProbeClassifier(cv=2), {"C": 1.0}, {"C": 0.1}),
-    (SelfTrainingProbeClassifier(cv=2), {"C": 1.0}, {"C": 0.1}),
+    (SemiSupervisedProbeClassifier(cv=2), {"method": "auto"}, {"method": "self-training"}),
     (ViewsClassifier(), {"n_views": 2}, {"n_views": 1, "estimator": NearestMeanClassifier()}),
     (AttentionPoolingClassifier(), {"n_views": 2}, {"n_views": 1}),
     (MultiTaskHead(), {}, {"heads": {"0": NearestMeanClassifier()}}),

@@ -130,7 +130,7 @@ def test_after_fit_and_files_it_begins_anew_and_says_so(digits, tmp_path):
     loaded = load_model(tmp_path / "head.featuretl")
     np.testing.assert_array_equal(loaded.predict(X), head.predict(X))
     for one in (loaded, LinearProbeClassifier().fit(X, y)):
-        with pytest.warns(FeatureTLWarning, match="begins anew"):
+        with pytest.warns(FeatureTLWarning, match="starts from scratch"):
             one.partial_fit(X[:500], y[:500])
         np.testing.assert_array_equal(one.coef_, head.coef_)
         one.partial_fit(X[500:], y[500:])  # and goes on from there

@@ -11,7 +11,6 @@ from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.heads.ridge import LinearProbeRegressor
-from featuretl.heads.self_training import SelfTrainingProbeClassifier
 from featuretl.heads.semi_supervised import SemiSupervisedProbeClassifier
 from featuretl.heads.svm import SVMProbeClassifier
 
@@ -74,7 +73,6 @@ def fits():
         lambda g: SVMProbeClassifier().fit(X, y, groups=g),
         lambda g: LinearProbeRegressor().fit(X, y, groups=g),
         lambda g: SemiSupervisedProbeClassifier().fit(X, y, groups=g),
-        lambda g: SelfTrainingProbeClassifier().fit(X, y, groups=g),
         lambda g: MultiTaskHead().fit(X, {"a": y}, groups=g),
         lambda g: NoveltyDetector(random_state=0).fit(X, groups=g),
         lambda g: forecast_accuracy(X, y, g, n_repeats=2, random_state=0),

@@ -45,7 +45,7 @@ from featuretl._learning.labels import (
 )
 from featuretl.adaptation import domain_gap
 from featuretl.exceptions import InputError
-from featuretl.heads import AttentionPoolingClassifier, SelfTrainingProbeClassifier, ViewsClassifier
+from featuretl.heads import AttentionPoolingClassifier, ViewsClassifier
 from featuretl.ranking import log_me
 from featuretl.report import ClassScoresDisplay, EmbeddingMapDisplay
 from featuretl.report.findings import class_scores, confident_mistakes, label_errors
@@ -117,7 +117,10 @@ CLASSIFIERS = [
     ViewsClassifier(),
     AttentionPoolingClassifier(),
 ]
-SEMI = [SemiSupervisedProbeClassifier(random_state=0), SelfTrainingProbeClassifier(random_state=0)]
+SEMI = [
+    SemiSupervisedProbeClassifier(method=method, random_state=0)
+    for method in ("spreading", "self-training")
+]
 name_of = lambda value: type(value).__name__  # noqa: E731
 
 

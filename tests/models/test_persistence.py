@@ -39,7 +39,6 @@ from featuretl import (
 from featuretl.backbones.backbone import load_backbone
 from featuretl.exceptions import FeatureTLWarning, ModelError
 from featuretl.finetune import Training
-from featuretl.heads import SelfTrainingProbeClassifier
 from featuretl.models.card import data_of
 from featuretl.models.persistence import model_digest
 
@@ -66,7 +65,7 @@ def through_file(model, tmp_path):
 HEADS = {
     "linear": LinearProbeClassifier("cv", calibrate=True, random_state=0),
     "nearest mean": NearestMeanClassifier(),
-    "self-training probe": SelfTrainingProbeClassifier(),
+    "self-training probe": SemiSupervisedProbeClassifier(method="self-training"),
     "semi-supervised": SemiSupervisedProbeClassifier(),
     "svm": SVMProbeClassifier(),
     "rbf svm": SVMProbeClassifier(kernel="rbf"),
@@ -266,16 +265,16 @@ def test_what_only_mattered_in_training_is_left_out_with_a_warning(iris, tmp_pat
         (RandomForestClassifier(2), "cannot save a RandomForestClassifier; use a head of feat"),
         (
             make_pipeline(RandomForestClassifier(2)),
-            r"as steps of Pipeline; .*skops\.io\.dump keeps",
+            r"as steps of Pipeline; .*skops\.io\.dump saves",
         ),
-        (KNeighborsClassifier(), r"a KNeighborsClassifier; .*skops\.io\.dump keeps"),
-        (KNeighborsRegressor(), r"a KNeighborsRegressor; .*skops\.io\.dump keeps"),
-        (MLPClassifier((2,), solver="lbfgs"), r"a MLPClassifier; .*skops\.io\.dump keeps"),
+        (KNeighborsClassifier(), r"a KNeighborsClassifier; .*skops\.io\.dump saves"),
+        (KNeighborsRegressor(), r"a KNeighborsRegressor; .*skops\.io\.dump saves"),
+        (MLPClassifier((2,), solver="lbfgs"), r"a MLPClassifier; .*skops\.io\.dump saves"),
         (
             MLPRegressor(hidden_layer_sizes=(2,), solver="lbfgs"),
-            r"a MLPRegressor; .*skops\.io\.dump keeps",
+            r"a MLPRegressor; .*skops\.io\.dump saves",
         ),
-        (SelfTrainingClassifier(LogisticRegression()), r"SelfTraining.*skops\.io\.dump keeps"),
+        (SelfTrainingClassifier(LogisticRegression()), r"SelfTraining.*skops\.io\.dump saves"),
         (make_pipeline(FunctionTransformer(np.sqrt), Ridge()), "a FunctionTransformer as steps"),
         (
             TransformedTargetRegressor(

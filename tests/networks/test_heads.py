@@ -21,7 +21,6 @@ from featuretl import (
     SVMProbeClassifier,
 )
 from featuretl.exceptions import ModelError
-from featuretl.heads import SelfTrainingProbeClassifier
 from featuretl.models.classes import CLASSES
 from featuretl.networks import heads as heads_module
 from featuretl.networks.heads import head_of
@@ -35,7 +34,7 @@ CLASSIFIERS = {
     "RBF SVM": [SVMProbeClassifier(C=1.0, **RBF)],
     "approximate SVM": [SVMProbeClassifier(C=1.0, **RBF)],
     "nearest mean": [NearestMeanClassifier()],
-    "self-training": [SelfTrainingProbeClassifier()],
+    "self-training": [SemiSupervisedProbeClassifier(method="self-training")],
     "semi-supervised": [SemiSupervisedProbeClassifier()],
     "scaled regression": [StandardScaler(), LogisticRegression(max_iter=500)],
     "whitened regression": [PCA(8, whiten=True), LogisticRegression(max_iter=500)],

@@ -119,7 +119,7 @@ def test_a_model_without_says_what_to_do(photos, photo_folder, shared_cache, tmp
 
 
 def test_a_fine_tuned_model_knows_too(photos, shared_cache, tmp_path, monkeypatch):
-    monkeypatch.setattr("featuretl.transfer.problem._EPOCHS", (1, 1))
+    monkeypatch.setattr("featuretl.transfer.experiment._EPOCHS", (1, 1))
     labels = [path.split("/")[-2] for path in photos]
     chooser = TransferClassifier(
         "fine-tune", backbone="test_resnet", weights="random", test_size=None, cv=2, time_budget=1,

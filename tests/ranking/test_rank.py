@@ -25,7 +25,7 @@ from featuretl import (
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError, InputError, ParameterError
 from featuretl.ranking import log_me
-from featuretl.ranking.methods import Task
+from featuretl.ranking.methods import FoldedTargets
 from featuretl.ranking.rank import _place_in_samples
 
 DIGITS = load_digits()
@@ -46,10 +46,17 @@ def rank(*args: Any, **kwargs: Any) -> pd.DataFrame:
         return rank_backbones(*args, **kwargs)
 
 
+@pytest.fixture(autouse=True)
+def _untimed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring takes seconds for each backbone; one test does it, on few images."""
+    monkeypatch.setattr("featuretl.ranking.speed._TIMED_IN_A_THREAD", 2)
+    if request.node.name != "test_photographs_are_ranked_and_nothing_is_embedded_again":
+        monkeypatch.setattr("featuretl.ranking.speed.time_extraction", lambda *args, **how: 100.0)
+
+
 @pytest.fixture
-def layers(monkeypatch: pytest.MonkeyPatch) -> dict[str, BackboneSpec]:
-    """Four candidates of one small network, none of which is timed."""
-    monkeypatch.setattr("featuretl.ranking.costs.time_extraction", lambda *args, **how: 100.0)
+def layers() -> dict[str, BackboneSpec]:
+    """Four candidates of one small network."""
     return {
         "avg": tiny(),
         "max": tiny(pooling="max"),
@@ -139,12 +146,12 @@ def test_the_field_is_halved_on_samples_that_double(layers, forwards, tmp_path, 
 
 def test_samples_grow_by_whole_groups_with_each_class_at_its_share():
     y = np.repeat([0, 1], [300, 100])
-    alone = Task(y, np.zeros(400, int), np.arange(400))
+    alone = FoldedTargets(y, np.zeros(400, int), np.arange(400))
     place = _place_in_samples(alone, 0)
     assert sorted(place) == list(range(400))
     for size in (40, 100, 200):
         assert y[place < size].sum() == pytest.approx(size / 4, abs=1)
-    grouped = Task(y, np.zeros(400, int), np.arange(400) // 10)
+    grouped = FoldedTargets(y, np.zeros(400, int), np.arange(400) // 10)
     place = _place_in_samples(grouped, 0)
     for size in (40, 105, 200):
         chosen = grouped.groups[place < size]
@@ -188,7 +195,7 @@ def test_without_a_cache_rounds_still_share_embeddings(layers, forwards, cache, 
 
 def test_bad_images_are_named(photos, tmp_path: Path):
     (tmp_path / "bad.jpg").write_text("<html>")
-    with pytest.raises(ImageError, match=r"bad.jpg: .*: mend these or leave them out."):
+    with pytest.raises(ImageError, match=r"bad.jpg: .*: fix these or leave them out."):
         rank_backbones([*photos, tmp_path / "bad.jpg"], [0, 1] * 12 + [1], {"a": tiny()})
 
 

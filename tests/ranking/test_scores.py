@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from featuretl.exceptions import InputError, ParameterError
 from featuretl.ranking import log_me
-from featuretl.ranking.scores import estimate_log_me
+from featuretl.ranking.scores import log_me_score
 
 WINE, KINDS = load_wine(return_X_y=True)
 WINE = scale(WINE)
@@ -58,15 +58,15 @@ def test_log_me_is_the_greatest_evidence_of_numbers():
 @pytest.mark.parametrize(
     "estimate",
     [
-        estimate_log_me,
-        lambda X, y: estimate_log_me(X, 1.0 * y[:, None]),
+        log_me_score,
+        lambda X, y: log_me_score(X, 1.0 * y[:, None]),
     ],
 )
 @pytest.mark.parametrize(("X", "y"), [(WINE, KINDS), (WINE[::4], KINDS[::4])], ids=["178", "45"])
 def test_the_influence_of_an_image_is_what_is_lost_without_it(X, y, estimate):
     one = estimate(X, y)
     rows = np.arange(len(y))
-    lost = np.array([one.score - estimate(X[rows != i], y[rows != i]).score for i in rows])
+    lost = np.array([one.value - estimate(X[rows != i], y[rows != i]).value for i in rows])
     lost -= lost.mean()
     assert one.influence.sum() == pytest.approx(0, abs=1e-9)
     assert np.corrcoef(one.influence, lost)[0, 1] > 0.995

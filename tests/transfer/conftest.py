@@ -5,15 +5,15 @@ from functools import partial
 import pytest
 
 from featuretl import TransferClassifier
-from featuretl.transfer.tasks import Classes, Numbers
+from featuretl.transfer.targets import ClassTargets, RegressionTargets
 
 
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
-    monkeypatch.setattr("featuretl.transfer.problem._EPOCHS", (4, 4))
-    for task in (Classes, Numbers):
+    monkeypatch.setattr("featuretl.transfer.experiment._EPOCHS", (4, 4))
+    for kind in (ClassTargets, RegressionTargets):
         monkeypatch.setattr(
-            task, "fine_tune", staticmethod(partial(task.fine_tune, augment="none"))
+            kind, "fine_tune", staticmethod(partial(kind.fine_tune, augment="none"))
         )
 
 

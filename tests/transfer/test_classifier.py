@@ -1,7 +1,9 @@
 """TransferClassifier: what is tried, what wins, and that the outer score has no part in it."""
 
+import dataclasses
 import io
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,13 +15,15 @@ from sklearn.metrics import f1_score
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
-from featuretl import FineTuneClassifier, TransferClassifier, list_backbones
+from featuretl import FineTuneClassifier, TransferClassifier, list_backbones, load_model
+from featuretl._core.statistics import Gain
 from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
 from featuretl.finetune.loop import Trainer
 from featuretl.transfer import search
-from featuretl.transfer.problem import Problem
-from featuretl.transfer.search import Search
-from featuretl.transfer.tasks import classes_or_tags
+from featuretl.transfer.decision import verdict
+from featuretl.transfer.experiment import Experiment
+from featuretl.transfer.search import Search, Trial
+from featuretl.transfer.targets import classification_targets
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
@@ -47,8 +51,31 @@ def test_one_image_per_class_is_learnt_and_not_scored(chooser, photos):
     assert model.predict([photos[0], photos[-1]]).tolist() == ["a", "b"]
 
 
-def test_some_images_give_heads_compared_on_the_same_folds(chooser, photos, labels):
-    model = chooser().fit(photos, labels)
+@pytest.fixture(scope="module")
+def watched(photos, labels, shared_cache):
+    """A model chosen from 24 photographs, and what each choice saw and was scored on."""
+    looked_at, judged = [], []
+    run, judge = Search.run, Experiment.judge
+
+    def note_rows(self):
+        looked_at.append(set(self._rows))
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Experiment, "judge", judge)
+            return run(self)
+
+    def note_judged(self, model, strategy, rows, backbone):
+        judged.append(set(rows))
+        return judge(self, model, strategy, rows, backbone)
+
+    with pytest.MonkeyPatch.context() as outer:
+        outer.setattr(Search, "run", note_rows)
+        outer.setattr(Experiment, "judge", note_judged)
+        model = TransferClassifier(cv=3, random_state=0, cache=shared_cache).fit(photos, labels)
+    return model, looked_at, judged
+
+
+def test_some_images_give_heads_compared_on_the_same_folds(watched, photos):
+    model = watched[0]
     decision = model.decision_
     frame = decision.candidates
     assert frame["strategy"].tolist() == ["linear", "nearest-mean", "svm", "fine-tune"]
@@ -56,11 +83,20 @@ def test_some_images_give_heads_compared_on_the_same_folds(chooser, photos, labe
     assert frame["gain"][0] == 0
     assert (frame["bytes"][:2] == 24 * 1280 * 4).all()
     assert decision.outer.images == 24
-    assert "made anew on the rest of each of 10 folds" in decision.outer.how
+    assert "repeated on the rest of each of 10 folds" in decision.outer.how
     assert decision.outer.low < decision.outer.score <= 1.0
     proba = model.predict_proba(photos)
     np.testing.assert_allclose(proba.sum(axis=1), 1)
     assert (model.classes_[proba.argmax(axis=1)] == model.predict(photos)).all()
+
+
+def test_the_outer_images_have_no_part_in_the_choice(watched):
+    _, looked_at, judged = watched
+    assert len(judged) == 10
+    for seen, held_out in zip(looked_at, judged, strict=False):
+        assert seen | held_out == set(range(24))
+        assert not seen & held_out
+    assert looked_at[10] == set(range(24))
 
 
 def test_the_decision_is_a_table_and_sentences(chooser, photos, labels):
@@ -77,7 +113,7 @@ def test_the_decision_is_a_table_and_sentences(chooser, photos, labels):
 
 def test_fine_tuning_is_tried_where_images_suffice(chooser, photos, labels, monkeypatch):
     monkeypatch.setattr(search, "MANY", 10)
-    monkeypatch.setattr("featuretl.transfer.base.MANY", 10)
+    monkeypatch.setattr("featuretl.transfer.choice.MANY", 10)
     monkeypatch.setattr(search, "_FEWEST_ERRORS", 0)
     model = chooser().fit(photos, labels)
     row = model.decision_.candidates.set_index("strategy").loc["fine-tune"]
@@ -105,57 +141,38 @@ def test_fine_tuning_on_request(chooser, photos, labels):
 
 
 def test_a_gain_must_exceed_its_error(chooser, photos, labels, monkeypatch):
-    problem = Problem(chooser(), photos, None, TransferClassifier._task, labels)
-    choice = Search(problem, np.arange(24), ["tf_efficientnet_lite0"], "auto", 4)
+    experiment = Experiment(chooser(), photos, labels, None, classification_targets)
+    choice = Search(experiment, np.arange(24), ["tf_efficientnet_lite0"], "auto", 4)
     base, other = (choice._trial("linear", "x", ""), choice._trial("svm", "x", ""))
     base.scores[:], other.scores[:] = 0.0, 0.0
     other.scores[:3] = 1.0  # 12.5 +- 6.9 points
     assert choice._better(other, than=base) is other
-    assert base.verdict == "beaten by the SVM"
+    assert (base.outcome, base.better) == ("beaten", "svm")
+    assert verdict(base, choice.trials) == "beaten by the SVM"
+    assert (other.rival, other.gain.images) == ("linear", 24)
+    assert other.gain.mean == pytest.approx(0.125)
     other.scores[1:] = 0.0  # 4.2 +- 4.2
     base.losses[:], other.losses[:] = 1.0, 1.0
     assert choice._better(other, than=base) is base
-    assert "less than one standard error" in other.verdict
+    assert other.outcome == "rejected"
+    assert "less than one standard error" in verdict(other, choice.trials)
     other.losses[:] -= np.linspace(0.1, 0.3, 24)  # clear in the log-loss, and no worse in the score
     assert choice._better(other, than=base) is other
     other.scores[:] = 0.0
     assert choice._better(other, than=base) is base
-    assert "right about the same ones" in other.verdict
+    assert "right about the same ones" in verdict(other, choice.trials)
     other.scores[:], base.scores[:] = 0.0, 1.0
     assert choice._better(other, than=base) is base
-    assert "lost 100.0" in other.verdict
-
-
-def test_the_outer_images_have_no_part_in_the_choice(chooser, photos, labels, monkeypatch):
-    looked_at, judged = [], []
-    run, judge = Search.run, Problem.judge
-
-    def note_rows(self):
-        looked_at.append(set(self._rows))
-        monkeypatch.setattr(Problem, "judge", judge)
-        winner = run(self)
-        monkeypatch.setattr(Problem, "judge", note_judged)
-        return winner
-
-    def note_judged(self, model, strategy, rows, backbone):
-        judged.append(set(rows))
-        return judge(self, model, strategy, rows, backbone)
-
-    monkeypatch.setattr(Search, "run", note_rows)
-    chooser().fit(photos, labels)
-    assert len(judged) == 10
-    for seen, held_out in zip(looked_at, judged, strict=False):
-        assert seen | held_out == set(range(24))
-        assert not seen & held_out
-    assert looked_at[10] == set(range(24))
+    assert verdict(other, choice.trials).startswith("rejected, as it lost 100.0 +- 0.0 points")
+    assert verdict(other, choice.trials, brief=True) == "rejected"
 
 
 def test_groups_stay_on_one_side(chooser, photos, labels):
     groups = np.arange(24) // 3
-    problem = Problem(chooser(), photos, groups, TransferClassifier._task, labels)
+    experiment = Experiment(chooser(), photos, labels, groups, classification_targets)
     rows = np.arange(24)
     for cv in (2, 4):
-        fold, _ = problem.folds(rows, cv)
+        fold, _ = experiment.folds(rows, cv)
         assert all(len(set(fold[groups == g])) == 1 for g in groups)
     model = chooser(test_size=0.25).fit(photos, labels, groups=groups)
     assert model.score(photos, labels) == 1.0
@@ -239,6 +256,43 @@ def test_it_is_a_scikit_learn_estimator(chooser, photos, labels):
     assert fitted.decision_.explain() == model.decision_.explain()
 
 
+def test_a_decision_is_data_and_a_file_of_an_earlier_version_still_reads():
+    """Files of earlier versions hold the sentence of each trial, newer ones what it is made of."""
+    files = Path(__file__).parents[1] / "formats/files/v1/models"
+    old = load_model(files / "transfer.featuretl").decision_
+    assert (old.trials[0].outcome, old.trials[0].verdict) == (None, "chosen")
+    assert old.explain().splitlines()[0] == (
+        "24 images, 12 in the median class: the linear probe on tf_efficientnet_lite0 was chosen."
+    )
+    scores = np.linspace(0, 1, 24).round()
+    old.trials.append(
+        dataclasses.replace(old.trials[0], strategy="svm", verdict="rejected, as: so")
+    )
+    assert old.explain().splitlines()[1] == "The SVM: rejected, as: so."
+    assert old.candidates["verdict"].tolist() == ["chosen", "rejected, as: so"]
+    assert verdict(old.trials[1], old.trials, brief=True) == "rejected"
+    gain, loss = Gain(0.125, 0.0625, 24), Gain(0.5, 0.25, 24)
+    probe, svm, tuned = (
+        Trial(strategy, "net", "why", np.arange(24), scores, scores)
+        for strategy in ("linear", "svm", "fine-tune")
+    )
+    told = [
+        (probe, {"outcome": "beaten", "better": "svm"}, "beaten by the SVM"),
+        (probe, {"outcome": "outscored", "better": "other"}, "other scored higher"),
+        (probe, {"outcome": "compared"}, "for comparison"),
+        (probe, {"outcome": "chosen"}, "chosen"),
+        (tuned, {"outcome": "skipped"}, "not tried: why"),
+        (tuned, {"outcome": "failed"}, "rejected: the time left did not suffice for a first epoch"),
+        (svm, {"outcome": "chosen", "rival": "linear", "gain": gain, "loss_gain": loss},
+         "chosen: it gained 12.5 +- 6.2 points (log-loss -0.500 +- 0.250) against the linear probe "
+         "on 24 held-out images"),
+        (svm, {"outcome": "rejected", "rival": "linear", "gain": Gain(np.nan, np.inf, 0), "loss_gain": loss},
+         "rejected, as it could not be compared with the linear probe: nothing could be held out"),
+    ]  # fmt: skip
+    for trial, facts, sentence in told:
+        assert verdict(dataclasses.replace(trial, **facts), [probe, svm, tuned]) == sentence
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
@@ -293,7 +347,8 @@ def test_an_interrupt_ends_it(chooser, photos, labels, monkeypatch):
 
 
 def test_a_splitter_makes_the_inner_folds(chooser, photos, labels):
-    model = chooser("linear", cv=KFold(4, shuffle=True, random_state=0)).fit(photos, labels)
+    folds = KFold(4, shuffle=True, random_state=0)
+    model = chooser("linear", cv=folds, test_size=None).fit(photos, labels)
     assert model.decision_.folds == "4 folds."
     assert model.decision_.candidates["images"].tolist() == [24]
 
@@ -326,7 +381,7 @@ def test_the_score_of_labels_is_scikit_learns(photos):
     tags = kinds_and_halves(photos)
     indicator = MultiLabelBinarizer().fit_transform(tags)
     X = np.random.default_rng(0).normal(size=(24, 5)) + indicator @ np.ones((3, 5))
-    task = classes_or_tags(TransferClassifier("linear"), tags, 24)
+    task = classification_targets(TransferClassifier("linear"), tags, 24)
     rows = np.arange(0, 24, 2)
     for train in (np.arange(1, 24, 2), np.arange(12)):  # the second without a temple
         head = task.head("linear", len(train), True, True, 0).fit(X[train], task.y[train])

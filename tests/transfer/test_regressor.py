@@ -45,7 +45,7 @@ def test_several_numbers_per_image(chooser, shades):
 @pytest.mark.parametrize("strategy", ["svm", "fine-tune"])
 def test_other_strategies_on_request(chooser, shades, strategy, monkeypatch):
     # After four epochs, how well 20 images are fitted depends on the processor.
-    monkeypatch.setattr("featuretl.transfer.problem._EPOCHS", (12, 12))
+    monkeypatch.setattr("featuretl.transfer.experiment._EPOCHS", (12, 12))
     model = chooser(strategy, TransferRegressor, test_size=None).fit(*shades)
     assert model.strategy_ == strategy
     assert model.score(*shades) > 0.5

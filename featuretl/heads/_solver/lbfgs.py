@@ -43,27 +43,12 @@ def minimise(
     tol: float,
     max_iter: int,
 ) -> Solution:
-    """Minimise all problems from `x` (problems, size).
+    """Minimise all problems from `x` (problems, size), in at most `max_iter` >= 1 evaluations.
 
-    Parameters
-    ----------
-    evaluate : callable
-        ``evaluate(x, which)`` returns, for the problems `which` (p,) at `x` (p, size), the values
-        (p,), the gradients (p, size) and what `precondition` wants to know of the points (p, any).
-    precondition : callable
-        ``precondition(gradients, state, which)`` multiplies by an approximate inverse Hessian.
-    x : ndarray of shape (problems, size), float64
-        Where to start.
-    tol : float
-        A problem ends when its expected further decrease is below `tol` times its value, after
-        one step at least.
-    max_iter : int
-        Evaluations at most.
-
-    Returns
-    -------
-    Solution
-        A problem that float precision stops before `tol` counts as converged.
+    ``evaluate(x, which)`` returns, for the problems `which` (p,) at `x` (p, size), the values (p,),
+    the gradients (p, size) and a state (p, any) for ``precondition(gradients, state, which)``, which
+    multiplies by an approximate inverse Hessian. A problem ends, after one step at least, when its
+    expected further decrease is below `tol` times its value, or float precision stops it.
     """
     found, values, converged = x.copy(), np.empty(len(x)), np.ones(len(x), bool)
     which: Array = np.arange(len(x))
@@ -73,9 +58,7 @@ def minimise(
     scale: Array = np.ones(len(x))
     step: Array = np.ones(len(x))
     running = np.ones(len(x), bool)
-    n_iter = 0
-    while n_iter < max_iter:
-        n_iter += 1
+    for n_iter in range(1, max_iter + 1):
         slope = _dot(gradient, direction)
         promising = slope / 2 > tol * (value + _NEGLIGIBLE)
         if n_iter == 1:  # under a strong penalty all that can be gained is little
@@ -96,14 +79,10 @@ def minimise(
         new_value, new_gradient, new_state = evaluate(trial, which)
         taken = running & (new_value <= value - _SUFFICIENT_DECREASE * step * slope)
         if taken.any():
-            pair = _pair(trial - x, new_gradient - gradient, taken)
-            history.append(pair)
+            history.append(_pair(trial - x, new_gradient - gradient, taken))
             x = np.where(taken[:, None], trial, x)
             gradient = np.where(taken[:, None], new_gradient, gradient)
             state = np.where(taken[:, None], new_state, state)
-            curved = precondition(pair[1], state, which)
-            known = pair[2] > 0
-            scale[known] = 1 / (pair[2] * _dot(pair[1], curved))[known]
             turned = _two_loops(gradient, history, precondition, (state, which), scale)
             direction = np.where(taken[:, None], turned, direction)
         step = np.where(taken, 1.0, step * _shrink(value, new_value, step, slope))
@@ -124,6 +103,10 @@ def _two_loops(
     point: tuple[Array, Array],
     scale: Array,
 ) -> Array:
+    """Return the directions (p, size) by the history, whose newest pair sets the `scale` (p,)."""
+    turned, inverse = history[-1][1:]
+    known = inverse > 0
+    scale[known] = 1 / (inverse * _dot(turned, precondition(turned, *point)))[known]
     q = gradient.copy()
     shares = []
     for moved, turned, inverse in reversed(history):

@@ -1,6 +1,6 @@
 """The three machines behind SVMProbeClassifier: each can search C on folds, fit, and decide.
 
-`search(task, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(task, C)` returns the
+`search(data, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(data, C)` returns the
 machine, fitted on all rows; `values(X)` maps a block of raw rows to decision values (r, columns).
 """
 
@@ -16,15 +16,16 @@ from sklearn.utils import Bunch
 
 from featuretl._core.types import Array
 from featuretl._learning.losses import squared_hinge
+from featuretl._learning.responses import chosen_codes
 from featuretl._learning.rows import Rows
-from featuretl.heads._solver.path import fold_means, rank_of, search
+from featuretl.heads._solver.path import Path, fold_means, search
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
 
 _MAX_ITER = 1000
 _EXACT_CS = (0.1, 1.0, 10.0, 100.0)
 
 
-class Task(NamedTuple):
+class TrainingSet(NamedTuple):
     """Rows, class numbers (n,), loss weights (n,), and the fold (n,) that holds each row out."""
 
     rows: Rows
@@ -39,7 +40,7 @@ class Task(NamedTuple):
 
         Where accuracies are equal, a machine that always says the same counts less.
         """
-        chosen = values[:, 0] > 0 if values.shape[1] == 1 else values.argmax(axis=1)
+        chosen = chosen_codes(values)
         weight = self.weight * (self.fold >= 0)
         accuracy = fold_means(chosen == self.codes, self.fold, self.n_folds, weight)
         varies = len(np.unique(chosen[weight > 0])) > 1
@@ -52,7 +53,7 @@ class Task(NamedTuple):
             target = (target == np.arange(self.n_classes)).astype(np.uint8)
         columns = target.shape[1]
         weight = np.broadcast_to(self.weight[:, None], target.shape)
-        where = (self.fold, self.n_folds) if folds else (np.full_like(self.fold, -1), 1)
+        where = (self.fold, self.n_folds) if folds else ()
         return LinearProblem(rows, target, squared_hinge, columns, weight, *where)
 
 
@@ -64,28 +65,26 @@ class Linear:
     def __init__(self, tol: float) -> None:
         self._tol = tol
 
-    def search(self, task: Task, Cs: Any) -> Bunch:
+    def search(self, data: TrainingSet, Cs: Any) -> Bunch:
         """Search C."""
-        return self._search(task, task.rows, Cs)
+        rows = self._features(data.rows)
+        problem, spectrum = data.problem(rows, folds=True), Spectrum.of(rows)
+        return search(problem, spectrum, Cs, data.scores, "accuracy", self._tol, _MAX_ITER)
 
-    def fit(self, task: Task, C: float) -> Linear:
-        """Fit all rows; `coef` (columns, d) and `intercept` (columns,) apply to raw rows."""
-        self.coef, self.intercept = self._fit(task, task.rows, C)
+    def fit(self, data: TrainingSet, C: float) -> Linear:
+        """Fit all rows; `coef` (columns, d) and `intercept` (columns,) apply to raw features."""
+        rows = self._features(data.rows)
+        problem, spectrum = data.problem(rows, folds=False), Spectrum.of(rows)
+        x = problem.solve(C, problem.start(), spectrum, self._tol, _MAX_ITER).x
+        self.coef, self.intercept = (part.astype(rows.dtype) for part in problem.unscaled(x))
         return self
 
     def values(self, X: Array) -> Array:
         """Return decision values of raw rows."""
         return X @ self.coef.T + self.intercept
 
-    def _search(self, task: Task, rows: Rows, Cs: Any) -> Bunch:
-        problem, spectrum = task.problem(rows, folds=True), Spectrum.of(rows)
-        return search(problem, spectrum, Cs, task.scores, "accuracy", self._tol, _MAX_ITER)
-
-    def _fit(self, task: Task, rows: Rows, C: float) -> tuple[Array, Array]:
-        problem, spectrum = task.problem(rows, folds=False), Spectrum.of(rows)
-        x = problem.solve(C, problem.start(), spectrum, self._tol, _MAX_ITER).x
-        coef, intercept = problem.unscaled(x)
-        return coef.astype(rows.dtype), intercept.astype(rows.dtype)
+    def _features(self, rows: Rows) -> Rows:
+        return rows
 
 
 class Nystrom(Linear):
@@ -95,22 +94,13 @@ class Nystrom(Linear):
         super().__init__(tol)
         self.gamma, self._n_components, self._seed = gamma, n_components, seed
 
-    def search(self, task: Task, Cs: Any) -> Bunch:
-        """Search C."""
-        return self._search(task, self._features(task.rows), Cs)
-
-    def fit(self, task: Task, C: float) -> Nystrom:
-        """Fit all rows."""
-        self.coef, self.intercept = self._fit(task, self._features(task.rows), C)
-        self._mean, self._scale = task.rows.mean_, task.rows.scale_
-        return self
-
     def values(self, X: Array) -> Array:
         """Return decision values of raw rows."""
         features = np.asarray(self._map.transform((X - self._mean) / self._scale))
-        return features.astype(self.coef.dtype) @ self.coef.T + self.intercept
+        return super().values(features.astype(self.coef.dtype))
 
     def _features(self, rows: Rows) -> Rows:
+        self._mean, self._scale = rows.mean_, rows.scale_
         size = min(self._n_components, rows.n)
         landmarks = rows.sample(size, np.random.default_rng(self._seed))[0]
         self._map = Nystroem(
@@ -129,26 +119,22 @@ class Exact:
     def __init__(self, tol: float, gamma: float) -> None:
         self._tol, self.gamma = tol, gamma
 
-    def search(self, task: Task, Cs: Any) -> Bunch:
+    def search(self, data: TrainingSet, Cs: Any) -> Bunch:
         """Search C."""
-        Z = task.rows.sample(task.rows.n, np.random.default_rng(0))[0]
+        Z = data.rows.sample(data.rows.n, np.random.default_rng(0))[0]
         kernel = rbf_kernel(Z, gamma=self.gamma).astype(np.float64)
-        Cs = sorted(_EXACT_CS if isinstance(Cs, str) else Cs)
-        values = [self._held_out(task, kernel, C) for C in Cs]
-        scores = [task.scores(v) for v in values]
-        ranks = [rank_of(score, "accuracy") for score in scores]
-        best = ranks.index(max(ranks))
-        accuracy = np.array([score["accuracy"] for score in scores])
-        chosen = {"best": Cs[best], "logits": values[best], "rank": ranks[best]}
-        return Bunch(C=np.array(Cs), accuracy=accuracy, **chosen)
+        path = Path(data.scores, "accuracy")
+        for C in sorted(_EXACT_CS if isinstance(Cs, str) else Cs):
+            path.add(C, self._held_out(data, kernel, C))
+        return path.result()
 
-    def fit(self, task: Task, C: float) -> Exact:
+    def fit(self, data: TrainingSet, C: float) -> Exact:
         """Fit all rows, and keep those that support the decision."""
         # libsvm drops rows of weight 0, and then numbers its support vectors without them.
-        weighed = np.flatnonzero(task.weight > 0)
-        Z = task.rows.sample(task.rows.n, np.random.default_rng(0))[0][weighed]
-        self._svc = self._fitted(task, rbf_kernel(Z, gamma=self.gamma), C, weighed)
-        self._rows, self._mean, self._scale = Z, task.rows.mean_, task.rows.scale_
+        weighed = np.flatnonzero(data.weight > 0)
+        Z = data.rows.sample(data.rows.n, np.random.default_rng(0))[0][weighed]
+        self._svc = self._fitted(data, rbf_kernel(Z, gamma=self.gamma), C, weighed)
+        self._rows, self._mean, self._scale = Z, data.rows.mean_, data.rows.scale_
         return self
 
     def values(self, X: Array) -> Array:
@@ -156,14 +142,14 @@ class Exact:
         kernel = rbf_kernel((X - self._mean) / self._scale, self._rows, gamma=self.gamma)
         return self._svc.decision_function(kernel).reshape(len(X), -1)
 
-    def _held_out(self, task: Task, kernel: Array, C: float) -> Array:
-        columns = 1 if task.n_classes == 2 else task.n_classes
+    def _held_out(self, data: TrainingSet, kernel: Array, C: float) -> Array:
+        columns = 1 if data.n_classes == 2 else data.n_classes
         # A class that a fold cannot learn must never win there.
         values = np.full((len(kernel), columns), -np.inf if columns > 1 else 0.0)
-        for number in range(task.n_folds):
-            train = np.flatnonzero((task.fold != number) & (task.weight > 0))
-            test = np.flatnonzero(task.fold == number)
-            svc = self._fitted(task, kernel[np.ix_(train, train)], C, train)
+        for number in range(data.n_folds):
+            train = np.flatnonzero((data.fold != number) & (data.weight > 0))
+            test = np.flatnonzero(data.fold == number)
+            svc = self._fitted(data, kernel[np.ix_(train, train)], C, train)
             decided = svc.decision_function(kernel[np.ix_(test, train)]).reshape(len(test), -1)
             if columns == 1:
                 values[test] = decided
@@ -173,6 +159,6 @@ class Exact:
                 values[np.ix_(test, svc.classes_)] = decided
         return np.maximum(values, -1e6)
 
-    def _fitted(self, task: Task, kernel: Array, C: float, rows: Array) -> SVC:
+    def _fitted(self, data: TrainingSet, kernel: Array, C: float, rows: Array) -> SVC:
         svc = SVC(C=C, kernel="precomputed", tol=10 * self._tol)
-        return svc.fit(kernel, task.codes[rows], sample_weight=task.weight[rows])
+        return svc.fit(kernel, data.codes[rows], sample_weight=data.weight[rows])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from featuretl._core.parameters import parameter_error
+from featuretl._core.parameters import is_word, parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.targets import is_positive
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
@@ -33,32 +33,70 @@ def search(
 ) -> Bunch:
     """Fit all folds along `Cs` and return the path, the best C and its held-out logits.
 
-    Parameters
-    ----------
-    Cs : "auto" or array-like of float
-        "auto" walks up the decades from 1e-5 to 10 until the score has fallen short of the best one
-        twice in a row (an equal one has not), then tries four values within a decade of the best.
-    scores : callable
-        Maps held-out logits (n, columns) to named scores (n_folds,), larger is better.
-    criterion : str
-        The name of the score whose mean over the folds decides; after it the other scores, in their
-        order, and then the smaller C.
-
-    Returns
-    -------
-    Bunch
-        `C` (m,), ascending; an array (m, n_folds) for each score; `best` the C, `logits`
-        (n, columns) its held-out logits, `rank` its mean scores, to be compared.
+    "auto" walks up the decades from 1e-5 to 10 until the score has fallen short of the best one
+    twice in a row (an equal one has not), then tries four values within a decade of the best.
+    `scores` maps held-out logits (n, columns) to named scores (n_folds,), larger is better; the mean
+    over the folds of `criterion` decides, after it the other scores, then the smaller C. The path has
+    `C` (m,), ascending; an array (m, n_folds) for each score; `best` the C, `logits` (n, columns) its
+    held-out logits, `rank` its mean scores, to be compared.
     """
-    walk = _Walk(problem, spectrum, scores, criterion, _LOOSER * tol, max_iter)
+    path = Path(scores, criterion)
+    solutions: dict[float, Array] = {}
+
+    def walk(Cs: Any, patience: int | None = None) -> None:
+        """Try ascending `Cs`; stop after `patience` values in a row that fall short of the best."""
+        short = 0
+        for C in Cs:
+            below = [c for c in solutions if c < C]
+            start = solutions[max(below)] if below else problem.start()
+            solutions[C] = problem.solve(C, start, spectrum, _LOOSER * tol, max_iter).x
+            path.add(C, problem.held_out_logits(solutions[C]))
+            for c in sorted(c for c in solutions if c < path.best)[:-1]:
+                del solutions[c]  # no later C starts from it
+            short = short + 1 if path.rank(C)[0] < path.rank(path.best)[0] else 0
+            if short == patience:
+                break
+
     if isinstance(Cs, str):
-        walk.up(COARSE, _PATIENCE)
-        peak = walk.best
-        walk.up([peak * 10**exponent for exponent in _FINE if exponent < 0], None)
-        walk.up([peak * 10**exponent for exponent in _FINE if exponent > 0], None)
+        walk(COARSE, _PATIENCE)
+        peak = path.best
+        walk([peak * 10**exponent for exponent in _FINE if exponent < 0])
+        walk([peak * 10**exponent for exponent in _FINE if exponent > 0])
     else:
-        walk.up(sorted(float(C) for C in Cs), None)
-    return walk.result()
+        walk(sorted(map(float, Cs)))
+    return path.result()
+
+
+class Path:
+    """Scores by C, and the best C so far with its held-out logits; see `search`."""
+
+    def __init__(self, scores: Scores, criterion: str) -> None:
+        self._scores, self._criterion = scores, criterion
+        self._scored: dict[float, dict[str, Array]] = {}
+        self.best = np.nan
+        self._logits: Array | None = None
+
+    def add(self, C: float, logits: Array) -> None:
+        """Score the held-out logits (n, columns) of `C`."""
+        self._scored[C] = self._scores(logits)
+        if np.isnan(self.best) or (self.rank(C), -C) > (self.rank(self.best), -self.best):
+            self.best, self._logits = C, logits
+
+    def rank(self, C: float) -> tuple[float, ...]:
+        """Return the means over folds of the scores at `C`, the criterion's first.
+
+        They are rounded to 12 places, so that equal accuracies are equal.
+        """
+        means = {name: round(float(score.mean()), 12) for name, score in self._scored[C].items()}
+        return means.pop(self._criterion), *means.values()
+
+    def result(self) -> Bunch:
+        """Return the path as `search` does."""
+        Cs = sorted(self._scored)
+        names = self._scored[Cs[0]]
+        table = {name: np.array([self._scored[C][name] for C in Cs]) for name in names}
+        chosen = {"best": self.best, "logits": self._logits, "rank": self.rank(self.best)}
+        return Bunch(C=np.array(Cs), **table, **chosen)
 
 
 def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array:
@@ -67,73 +105,10 @@ def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array
     return np.bincount(fold + 1, weight * values, n_folds + 1)[1:] / size
 
 
-def rank_of(scores: dict[str, Array], criterion: str) -> tuple[float, ...]:
-    """Return the means over folds of named scores (n_folds,), the criterion's first.
-
-    They are rounded to 12 places, so that equal accuracies are equal.
-    """
-    means = {name: round(float(score.mean()), 12) for name, score in scores.items()}
-    return means.pop(criterion), *means.values()
-
-
-def check_grid(owner: str, Cs: Any) -> None:
-    """Raise ParameterError unless `Cs` is "auto" or numbers > 0."""
-    if isinstance(Cs, str) and Cs == "auto":
+def check_grid(owner: str, name: str, grid: Any) -> None:
+    """Raise ParameterError unless `grid` is "auto" or numbers > 0."""
+    if is_word(grid, "auto"):
         return
-    grid = np.asarray(Cs)
-    if grid.ndim != 1 or not len(grid) or not all(map(is_positive, grid.tolist())):
-        raise parameter_error(owner, "Cs", "'auto' or numbers > 0", Cs)
-
-
-class _Walk:
-    """Where the path has been: scores per C, and the solutions to start from."""
-
-    def __init__(
-        self,
-        problem: LinearProblem,
-        spectrum: Spectrum,
-        scores: Scores,
-        criterion: str,
-        tol: float,
-        max_iter: int,
-    ) -> None:
-        self._solve = lambda C, start: problem.solve(C, start, spectrum, tol, max_iter).x
-        self._problem, self._scores, self._criterion = problem, scores, criterion
-        self._scored: dict[float, dict[str, Array]] = {}
-        self._solutions: dict[float, Array] = {}
-        self.best = np.nan
-        self._best_logits: Array | None = None
-
-    def up(self, Cs: Any, patience: int | None) -> None:
-        """Try ascending `Cs`; stop after `patience` values in a row that fall short of the best."""
-        short = 0
-        for C in Cs:
-            below = [c for c in self._solutions if c < C]
-            start = self._solutions[max(below)] if below else self._problem.start()
-            x = self._solve(C, start)
-            logits = self._problem.held_out_logits(x)
-            self._scored[C] = self._scores(logits)
-            if np.isnan(self.best) or (self._rank(C), -C) > (self._rank(self.best), -self.best):
-                self.best, self._best_logits = C, logits
-            self._remember(C, x)
-            short = short + 1 if self._rank(C)[0] < self._rank(self.best)[0] else 0
-            if short == patience:
-                break
-
-    def result(self) -> Bunch:
-        """Return the path as `search` does."""
-        Cs = sorted(self._scored)
-        names = self._scored[Cs[0]]
-        table = {name: np.array([self._scored[C][name] for C in Cs]) for name in names}
-        rank, logits = self._rank(self.best), self._best_logits
-        return Bunch(C=np.array(Cs), **table, best=self.best, logits=logits, rank=rank)
-
-    def _rank(self, C: float) -> tuple[float, ...]:
-        return rank_of(self._scored[C], self._criterion)
-
-    def _remember(self, C: float, x: Array) -> None:
-        """Keep the solutions from just below the best C on: those that a later C can start from."""
-        self._solutions[C] = x
-        below = sorted(c for c in self._solutions if c < self.best)
-        for c in below[:-1]:
-            del self._solutions[c]
+    values = np.asarray(grid)
+    if values.ndim != 1 or not len(values) or not all(map(is_positive, values.tolist())):
+        raise parameter_error(owner, name, "'auto' or numbers > 0", grid)

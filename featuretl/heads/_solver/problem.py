@@ -70,28 +70,12 @@ class Spectrum(NamedTuple):
 class LinearProblem:
     """A linear model on `rows` in every fold: multinomial, or one binary problem per label.
 
-    Parameters
-    ----------
-    rows : Rows
-    target : ndarray
-        (n,) class numbers, or (n, labels) of 0 and 1: then each label is its own problem.
-    loss : callable
-        One of `featuretl._learning.losses`, fitting `target`.
-    n_columns : int
-        Classes, or labels.
-    weight : ndarray of shape (n, 1) or (n, labels), float64
-        Weights in the loss: sample weights times class weights.
-    fold : ndarray of shape (n,), int
-        The fold in which a row is held out; -1 for none.
-    n_folds : int
-        Folds; 1 with `fold` all -1 fits all rows.
-
-    Attributes
-    ----------
-    shape : (-1, int, int)
-        Of the parameters: problems, columns of one problem, d + 1, the intercept last.
-    total : ndarray of shape (problems,), float64
-        Sums of the weights in the loss.
+    `target` are class numbers (n,), or 0 and 1 (n, labels): then each label is its own problem; `loss`
+    is one of `featuretl._learning.losses`, `n_columns` the number of classes or labels, and `weight`
+    (n, 1) or (n, labels) the sample weights times the class weights. `fold` (n,) is the fold in which a
+    row is held out, -1 for none; without it all rows are fitted. `shape` is that of the parameters
+    (problems, columns of one problem, d + 1), the intercept last, and `total` (problems,) the sum of
+    the weights in the loss.
     """
 
     def __init__(
@@ -101,10 +85,11 @@ class LinearProblem:
         loss: Loss,
         n_columns: int,
         weight: Array,
-        fold: Array,
-        n_folds: int,
+        fold: Array | None = None,
+        n_folds: int = 1,
     ) -> None:
-        self.rows, self.target, self.weight, self.fold = rows, target, weight, fold
+        self.rows, self.target, self.weight = rows, target, weight
+        self.fold = np.full(rows.n, -1) if fold is None else fold
         self.n_folds, self.n_columns, self._loss = n_folds, n_columns, loss
         self._binary = target.ndim == 2
         per_fold = n_columns if self._binary else 1
@@ -123,7 +108,7 @@ class LinearProblem:
             return self.start()
         chosen = np.sort(np.random.default_rng(0).choice(self.rows.n, size, replace=False))
         sample = LinearProblem(
-            self.rows.taken(chosen),
+            self.rows.subset(chosen),
             self.target[chosen],
             self._loss,
             self.n_columns,
@@ -248,10 +233,15 @@ class LinearProblem:
         total, square, size, loss_weight = self.rows.sweep(visit)
         mean = total / size[:, None]
         variance = square / size[:, None] - mean**2
-        variance = np.where(variance > 1e-6, variance, 0.0) * self.rows.scale_**2.0
-        scale = scale_of(variance, self.rows.scaling) / self.rows.scale_
+        scale = rescaled(variance, self.rows.scale_, self.rows.scaling)
         mean = mean if self.rows.scaling else np.zeros_like(mean)
         return mean[:, None, :], scale[:, None, :], loss_weight
+
+
+def rescaled(variance: Array, scale: Array, scaling: str | None) -> Array:
+    """Return what else to divide rows by that were divided by `scale` (d,) and have this `variance`."""
+    variance = np.where(variance > 1e-6, variance, 0.0) * scale**2.0
+    return scale_of(variance, scaling) / scale
 
 
 def _transposed_product(flat: Array, Z: Array) -> Array:

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featuretl._core.types import Array
-from featuretl._learning.rows import Rows, Workers, check_finite, scale_of
+from featuretl._learning.rows import Rows, Workers, check_finite
 from featuretl.heads._solver.lbfgs import Solution, minimise
-from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
+from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum, rescaled
 
 # Of a row's second derivatives, summed over the columns. A portion of a single class is no longer
 # uncertain once it is learnt, and the next one would make the head forget it.
@@ -33,14 +33,10 @@ class Portion(NamedTuple):
 
 
 class Stream:
-    """What is left of the rows seen so far: (d + 1)^2 numbers, and twice those of the head.
+    """Statistics of the rows seen so far: (d + 1)^2 numbers, and twice those of the head.
 
-    Parameters
-    ----------
-    rows : Rows
-        The first portion, still to `take`; parameters refer to its mean and scale.
-    shape : (int, int)
-        Problems, and columns of one problem; see `LinearProblem`.
+    Parameters refer to the mean and the scale of `rows`, the first portion, still to `take`; `shape`
+    is the number of problems, and of columns of one problem.
     """
 
     def __init__(self, rows: Rows, shape: tuple[int, int]) -> None:
@@ -58,11 +54,10 @@ class Stream:
     ) -> Solution:
         """Add a portion, or nothing if it raises: InputError if a row holds NaN or an infinity."""
         rows = self._standardised(portion, workers)
-        none = np.full(rows.n, -1)
-        n_columns = self._spread.size
-        problem = LinearProblem(rows, portion.target, loss, n_columns, portion.in_loss, none, 1)
-        moments = self._moments_with(rows)
-        penalty = self._scales(*moments) ** 2 / C
+        problem = LinearProblem(rows, portion.target, loss, self._spread.size, portion.in_loss)
+        size, sums, squares = moments = self._moments_with(rows)
+        variance = squares / size - (sums / size) ** 2
+        penalty = rescaled(variance, self._scale, self._scaling) ** 2 / C
         total = self._total + problem.total
 
         def evaluate(x: Array, which: Array) -> tuple[Array, Array, Array]:
@@ -104,12 +99,6 @@ class Stream:
             own + before for own, before in zip(rows.sweep(visit), self._moments, strict=True)
         )
         return size, total, squares
-
-    def _scales(self, size: Any, total: Array, squares: Array) -> Array:
-        """Return by what rows of these moments would be divided (d,)."""
-        variance = squares / size - (total / size) ** 2
-        variance = np.where(variance > 1e-6, variance, 0.0) * self._scale**2.0
-        return scale_of(variance, self._scaling) / self._scale
 
     def _evaluate(
         self, problem: LinearProblem, x: Array, which: Array

@@ -1,4 +1,4 @@
-"""What is to be learnt: classes, tags or numbers, the heads for them, and how one image is judged."""
+"""Targets of a transfer task: classes, label sets or numbers, their heads, and the score of an image."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MOST_FOR_SVM = 4000
 _LEAST_PROBABILITY = 1e-7
 
 
-class Classes:
+class ClassTargets:
     """One class per image.
 
     Attributes
     ----------
-    targets : Targets
+    coded : Targets
         Classes and codes.
     y : ndarray of shape (n,)
         The labels.
@@ -40,17 +40,20 @@ class Classes:
         Images of the median class.
     """
 
-    unit, score_name, proportion = "points", "accuracy", True
+    score_name, proportion = "accuracy", True
     fine_tune = FineTuneClassifier
 
     def __init__(self, targets: Targets) -> None:
-        self.targets = targets
-        self.y = self.targets.classes[self.targets.codes]
-        self.per_class = int(np.median(np.bincount(self.targets.codes)))
+        self.coded = targets
+        self.y = self.coded.classes[self.coded.codes]
+        self.per_class = int(np.median(np.bincount(self.coded.codes)))
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
-        """Return a head for n images; `foldable` if it can hold some out, `last` if it will serve."""
+        """Return an unfitted head for n images.
+
+        `foldable` says whether images can be held out, `last` whether the head will predict.
+        """
         if strategy == "nearest-mean":
             return NearestMeanClassifier()
         C: Any = {"C": "cv"} if foldable else {}
@@ -63,7 +66,7 @@ class Classes:
         )
 
     def judge(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
-        """Return 1 for each of `rows` predicted right, and the log-losses (NaN if uncalibrated)."""
+        """Return 1 for each of `rows` that is predicted right, and log-losses (NaN if uncalibrated)."""
         scores = (model.predict(X) == self.y[rows]).astype(np.float64)
         losses = np.full(len(rows), np.nan)
         if calibrated:
@@ -80,15 +83,15 @@ class Classes:
         return search.scores, np.minimum(search.losses, -np.log(_LEAST_PROBABILITY))
 
 
-class Tags(Classes):
-    """Any number of labels per image; the score is the F1 of its labels, averaged over images.
+class MultiLabelTargets(ClassTargets):
+    """Several labels per image; the score is the F1 of its labels, averaged over images.
 
-    An image without labels of which none is predicted counts 1. This is scikit-learn's
+    An image without labels for which none is predicted counts 1. This is scikit-learn's
     ``f1_score(average="samples", zero_division=1)``.
 
     Attributes
     ----------
-    targets : Targets
+    coded : Targets
         Labels, and 0 or 1 for each image and label.
     y : ndarray of shape (n,) of sets, or (n, n_labels) of 0 and 1
     """
@@ -102,43 +105,37 @@ class Tags(Classes):
                 "but y has several labels per image; give strategy='linear', or use "
                 "LinearProbeClassifier or FineTuneClassifier."
             )
-        self.targets, self.per_class = targets, 0
+        self.coded, self.per_class = targets, 0
         labels = all_labels(type(estimator).__name__, y)
         self.y = labels if is_label_sets(labels) else targets.codes
 
-    @staticmethod
-    def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
-        """Return a head for n images; `foldable` if it can hold some out."""
-        C: Any = {"C": "cv"} if foldable else {}
-        return LinearProbeClassifier(**C, random_state=seed)
-
     def judge(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
         """Return the F1 of each of `rows`; log-losses are not compared."""
-        truth = self.targets.codes[rows]
-        predicted = np.zeros_like(truth)  # a label that is not in the training rows is never said
-        predicted[:, np.searchsorted(self.targets.classes, model.classes_)] = model.predict(X)
+        truth = self.coded.codes[rows]
+        predicted = np.zeros_like(truth)  # a label absent from training is never predicted
+        predicted[:, np.searchsorted(self.coded.classes, model.classes_)] = model.predict(X)
         both, either = (truth & predicted).sum(axis=1), (truth + predicted).sum(axis=1)
         scores = np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
         return scores, np.full(len(rows), np.nan)
 
 
-def classes_or_tags(estimator: Any, y: Any, n: int) -> Classes | Tags:
-    """Return what `y` is to a classifier."""
+def classification_targets(estimator: Any, y: Any, n: int) -> ClassTargets:
+    """Return `y` as classes or, if it has several labels per image, as label sets."""
     targets = read_targets(estimator, y, n)
-    return Tags(estimator, y, targets) if targets.multilabel else Classes(targets)
+    return MultiLabelTargets(estimator, y, targets) if targets.multilabel else ClassTargets(targets)
 
 
-class Numbers:
-    """One or more numbers per image; the score is the share of their variance that is explained.
+class RegressionTargets:
+    """One or more numbers per image; the score is the fraction of their variance that is explained.
 
     Attributes
     ----------
-    targets : Targets
+    coded : Targets
         All of one class.
     y : ndarray of shape (n,) or (n, n_outputs), float64
     """
 
-    unit, score_name, proportion = "points", "r2", False
+    score_name, proportion = "r2", False
     fine_tune = FineTuneRegressor
     per_class = 0
 
@@ -146,14 +143,14 @@ class Numbers:
         owner = type(estimator).__name__
         self.y = all_numbers(owner, y)
         check_length(n, "y", len(self.y))
-        self.targets = Targets(np.zeros(1, int), np.zeros(n, int))
+        self.coded = Targets(np.zeros(1, int), np.zeros(n, int))
         self._variance = self._columns(self.y).var(axis=0)
         if not self._variance.all():
             raise InputError(f"y must vary for {owner}; got one number only.")
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
-        """Return a head; what is said of classes does not matter here."""
+        """Return an unfitted head; only the strategy matters here."""
         if strategy == "linear":
             return LinearProbeRegressor()
         machine = make_pipeline(StandardScaler(), SVR(epsilon=0.05))
@@ -175,4 +172,4 @@ class Numbers:
         return np.asarray(y, np.float64).reshape(len(y), -1)
 
 
-Task = Classes | Tags | Numbers
+TransferTargets = ClassTargets | RegressionTargets
