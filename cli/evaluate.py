@@ -44,7 +44,8 @@ def evaluate(
     from featuretl._core.progress import progress_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
-    from featuretl.prediction.predict import evaluate_model, task_models, use_machine
+    from featuretl.prediction.evaluate import evaluate_model
+    from featuretl.prediction.predict import task_models, use_machine
 
     from .labels import columns_of_tasks, groups_of, truth_of
 

@@ -18,11 +18,14 @@ PACKAGE = ROOT / "featuretl"
 MOST_LINES, LONGEST_BODY = 400, 40
 # What tells one kind of model from another, and who may ask for it.
 MODEL_ATTRIBUTES = {
+    "_multilabel",
+    "_tuned",
     "classes_",
     "decision_function",
     "estimator_",
     "estimators_",
     "fine_tuned_",
+    "medium",
     "n_outputs_",
     "named_steps",
     "novelty_",
@@ -30,9 +33,12 @@ MODEL_ATTRIBUTES = {
     "predict_proba",
     "probe_",
     "steps",
+    "strategy_",
     "tasks_",
 }
-ASKS_MODELS = "prediction/fitted.py"
+ASKS_MODELS = "models/fitted.py"
+# Estimators may ask their own parts what they are, as scikit-learn's `available_if` does.
+ROOMS_OF_ESTIMATORS = {"_learning", "heads", "finetune", "transfer"}
 
 
 def files() -> list[Path]:
@@ -127,10 +133,11 @@ def long_bodies(paths: list[Path]) -> list[str]:
 
 
 def questions_to_models() -> list[str]:
-    """Return where a file other than `ASKS_MODELS` asks what a model is."""
+    """Return where other code than `ASKS_MODELS` and the estimators asks what a model is."""
     found = []
     for path in files():
-        if str(path.relative_to(PACKAGE)) == ASKS_MODELS:
+        where = path.relative_to(PACKAGE)
+        if str(where) == ASKS_MODELS or where.parts[0] in ROOMS_OF_ESTIMATORS:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if (

@@ -25,8 +25,10 @@ from featuretl.export.graph import Session, joined, metadata_of, parts_of
 from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.card import Card, card_of
+from featuretl.models.fitted import Fitted
 from featuretl.networks.network import Network, network_of
-from featuretl.prediction.predict import inner_of, known_labels, use_machine
+from featuretl.prediction.evaluate import known_labels
+from featuretl.prediction.predict import use_machine
 from featuretl.runtimes.choice import probe_images
 
 TOLERANCE = 1e-4
@@ -254,12 +256,13 @@ def _compared(session: Session, network: Network, model: Any, images: Sequence[A
 
 def _in_python(model: Any, images: Sequence[Any], names: list[str]) -> dict[str, Array]:
     """Return the outputs `names` of the model itself, computed by eager PyTorch without a cache."""
-    twin = copy.deepcopy(inner_of(model))
+    twin = copy.deepcopy(Fitted.of(model).inner)
     use_machine(twin, cache=None, device="cpu", runtime="torch")
-    if hasattr(twin, "_tuned"):
-        twin._cached = False  # what the cache keeps is rounded to float16
-    else:
-        rows: Any = np.asarray(twin[0].transform(images))
+    fitted = Fitted.of(twin)
+    if fitted.tuned is not None:
+        fitted.embedder._cached = False  # the cache rounds activations to float16
+    if fitted.embedder is not fitted.head:
+        rows: Any = np.asarray(fitted.embedder.transform(images))
         twin, images = twin[1:], rows
     methods = {
         "decision": "decision_function",
@@ -304,7 +307,7 @@ def _loss(session: Session, network: Network, model: Any, images: Sequence[Any],
         return Loss(n, "r2", *scores, standard_error=float("nan"), changed=0)
     labels = _in_python(model, images, ["label"])["label"], found["label"]
     name = "accuracy" if y.ndim == 1 else "label_accuracy"
-    truth = np.searchsorted(inner_of(model).classes_, y) if y.ndim == 1 else y
+    truth = np.searchsorted(Fitted.of(model).classes, y) if y.ndim == 1 else y
     right = [(label == truth).reshape(n, -1).mean(axis=1) for label in labels]
     changed = int((labels[0] != labels[1]).reshape(n, -1).any(axis=1).sum())
     error = error_of_mean(right[1] - right[0])

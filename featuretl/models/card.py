@@ -1,4 +1,4 @@
-"""The card of a model: what it is and how good, for people, readable without loading it."""
+"""Model cards: a description of a model and its scores, readable without loading the model."""
 
 from __future__ import annotations
 
@@ -15,31 +15,28 @@ import numpy as np
 
 import featuretl
 from featuretl.images.inputs import read
+from featuretl.models.fitted import Fitted
 from featuretl.runtimes.choice import versions
 from featuretl.store.store import EmbeddingStore
 
 Card = dict[str, Any]
 
-# Of each sha256 as many bytes tell ten million images apart.
+# Bytes of each sha256; they distinguish ten million images.
 _SHORT = 8
 
 
 def card_of(model: Any) -> Card:
-    """Return what a fitted model says of itself (JSON).
-
-    Parameters
-    ----------
-    model : estimator
+    """Return the card of a fitted estimator.
 
     Returns
     -------
-    dict
+    dict (JSON)
         `model`, its class; `created`, UTC; `versions`; where they are known `backbone`, `weights`
         (sha256 of its tensors), `strategy`, `classes` (as text), `decision` (sentences),
-        `novelty`: `references`, of how many training images it holds the embeddings; and
-        `metrics`: `name`, `score`, `low` and `high` (the 95% interval) and `images`, held out. Of
-        several tasks `tasks` has a dict of each, by name: `task`, its `classes` or the `range` of its
-        numbers in training, and `metrics`.
+        `novelty`: `references`, the number of training images whose embeddings it holds; and
+        `metrics`: `name`, `score`, `low` and `high` (the 95% interval) and `images`, held out. For a
+        multi-task model `tasks` has a dict for each task, by name: `task`, its `classes` or the
+        `range` of its numbers in training, and `metrics`.
     """
     libraries = versions(("torch", "timm", "pillow", "scikit-learn", "numpy"))
     card: Card = {
@@ -51,38 +48,36 @@ def card_of(model: Any) -> Card:
     if hasattr(decision, "outer"):
         card |= {"strategy": decision.strategy, "decision": decision.explain()}
         card["metrics"] = _metrics(decision)
-    inner = getattr(model, "estimator_", model)
-    if hasattr(inner, "_tuned"):
-        card |= {"backbone": inner._tuned.spec.name, "weights": inner._tuned.tensors}
-    embedder = inner.steps[0][1] if hasattr(inner, "steps") else inner
-    if hasattr(embedder, "recipe"):
-        backbone = embedder.recipe()["backbone"]
+    fitted = Fitted.of(model)
+    if fitted.tuned is not None:
+        card |= {"backbone": fitted.tuned.spec.name, "weights": fitted.tuned.tensors}
+    elif fitted.embedder is not None:
+        backbone = fitted.embedder.recipe()["backbone"]
         card |= {"backbone": backbone["name"], "weights": backbone["tensors"]}
-    if hasattr(model, "novelty_"):
-        card["novelty"] = {"references": len(model.novelty_[-1].references_)}
-    last = inner.steps[-1][1] if hasattr(inner, "steps") else inner
-    if hasattr(last, "tasks_"):
-        card |= {"decision": str(decision or last.decision_), "tasks": _tasks(model, last)}
-    elif hasattr(model, "classes_"):
-        card["classes"] = [str(name) for name in model.classes_]
+    if fitted.novelty is not None:
+        card["novelty"] = {"references": len(fitted.novelty[-1].references_)}
+    if fitted.tasks is not None:
+        card |= {"decision": str(decision or fitted.head.decision_), "tasks": _tasks(fitted)}
+    elif fitted.classes is not None:
+        card["classes"] = [str(name) for name in fitted.classes]
     return card
 
 
 def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | None = None) -> Card:
-    """Return what a card says of the data.
+    """Return the part of a card that describes the training data.
 
     Parameters
     ----------
     images : sequence of n images
     y : sequence of n labels, numbers or lists of labels
     store : EmbeddingStore, optional
-        Where an extraction left the digests of files: these are not read again.
+        Files whose digests an extraction left in it are not read again.
 
     Returns
     -------
     dict
-        `images`, how many; `sha256` over the contents and labels, in order; `per_class`, images per
-        label, where labels are text; `contents`, by which `trained_on` knows the images again: the
+        `images`, their number; `sha256` over the contents and labels, in order; `per_class`, images
+        per label, where labels are text; `contents`, by which `trained_on` recognises the images: the
         first 8 bytes of the sha256 of each one's content, sorted, in base64 (11 characters an image).
     """
     digest = hashlib.sha256()
@@ -101,7 +96,7 @@ def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | Non
 
 
 def trained_on(card: Card, keys: Any) -> np.ndarray | None:
-    """Return which images a model was trained on, as far as its card tells.
+    """Return which images a model was trained on, (n,) bool, or None where its card does not say.
 
     Parameters
     ----------
@@ -109,11 +104,6 @@ def trained_on(card: Card, keys: Any) -> np.ndarray | None:
         As `read_card` gives it, unchecked.
     keys : ndarray of shape (n,), S32
         sha256 of the images' contents, as in `Extraction.keys`.
-
-    Returns
-    -------
-    ndarray of shape (n,), bool; or None
-        None where the card does not say.
     """
     data = card.get("data")
     try:
@@ -126,26 +116,26 @@ def trained_on(card: Card, keys: Any) -> np.ndarray | None:
 
 
 def _keys(images: Sequence[Any], store: EmbeddingStore | None) -> list[bytes | None]:
-    """Return the sha256 of every file whose state is as a store remembers it, None of the others."""
+    """Return the sha256 of every file that is unchanged since a store saw it, None for the others."""
     keys: list[bytes | None] = [None] * len(images)
-    files = [i for i, image in enumerate(images) if isinstance(image, (str, os.PathLike))]
     if store is not None:
-        paths = [os.fspath(images[i]) for i in files]
-        for i, key in zip(files, store.memo.digests(paths), strict=True):
+        files = [i for i, image in enumerate(images) if isinstance(image, (str, os.PathLike))]
+        known = store.memo.digests([os.fspath(images[i]) for i in files])
+        for i, key in zip(files, known, strict=True):
             keys[i] = key
     return keys
 
 
-def _tasks(model: Any, head: Any) -> Card:
-    """Return what each task of a `MultiTaskHead` is, and how good where that was measured."""
-    classes, decisions = head.classes_, getattr(model, "decisions_", {})
+def _tasks(fitted: Fitted) -> Card:
+    """Return the kind of each task, and its scores where they were measured."""
+    decisions = getattr(fitted.model, "decisions_", {})
     tasks: Card = {}
-    for name, kind in head.tasks_.items():
+    for name, kind in fitted.head.tasks_.items():
         tasks[name] = {"task": kind}
-        if name in classes:
-            tasks[name]["classes"] = [str(label) for label in classes[name]]
+        if name in fitted.classes:
+            tasks[name]["classes"] = [str(label) for label in fitted.classes[name]]
         else:
-            tasks[name]["range"] = list(head.ranges_[name])
+            tasks[name]["range"] = list(fitted.head.ranges_[name])
         if name in decisions:
             tasks[name]["metrics"] = _metrics(decisions[name])
     return tasks

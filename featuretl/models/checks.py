@@ -1,20 +1,74 @@
-"""What kinds alone do not say of an object in a model file: whether its arrays fit together."""
+"""Checks of what is read from a model file, beyond kinds: attributes fit together, models predict."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 
+from featuretl.models.fitted import Fitted
 
-def check_svm(svm: Any) -> None:
-    """Raise ValueError unless the arrays of an SVC or SVR fit together, as LIBSVM takes them to."""
+_BLANK = np.zeros((32, 32, 3), np.uint8)
+
+
+def rehearse(model: Any) -> None:
+    """Let a model predict for one blank image, or row, and compare its outputs with its classes.
+
+    Raises
+    ------
+    ValueError
+        If it gives another number of outputs than it has classes; or whatever predicting raises.
+    """
+    fitted = Fitted.of(model)
+    if fitted.novelty is not None:
+        if not hasattr(fitted.novelty[-1], "novelty"):
+            raise ValueError("its detector of novel images is no NoveltyDetector")
+        rehearse(fitted.novelty)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        if fitted.tuned is not None:
+            _try(fitted.inner, [_BLANK])
+        elif fitted.embedder is None:
+            _try(fitted.inner, np.zeros((1, fitted.inner.n_features_in_), np.float32))
+        elif len(fitted.steps) > 1:
+            d = fitted.embedder.recipe()["output"]["n_features"]
+            _try(fitted.inner[1:], np.zeros((1, d), np.float32))
+
+
+def _try(model: Any, X: Any) -> None:
+    fitted = Fitted.of(model)
+    if fitted.head is None:
+        model.transform(X)
+        return
+    model.predict(X)
+    if fitted.tasks is not None:
+        for head in fitted.head.estimators_:
+            row = np.zeros((1, fitted.head.n_features_in_), np.float32)
+            _try(head, row)
+            if head.predict(row).shape != (1,):
+                raise ValueError("it gives several values for one task")
+        return
+    if fitted.classes is None:
+        return
+    classes = len(fitted.classes)
+    if fitted.gives_probabilities:
+        allowed, scores = {classes}, model.predict_proba(X)
+    else:  # SVC may give a column per pair of classes
+        allowed, scores = {classes, classes * (classes - 1) // 2}, model.decision_function(X)
+    columns = 2 if scores.ndim == 1 else scores.shape[1]
+    if columns not in allowed:
+        raise ValueError(f"it gives {columns} outputs for {classes} classes")
+
+
+def svm_fits(svm: Any) -> bool:
+    """Return whether the arrays of an SVC or SVR fit together; LIBSVM does not check them."""
     s, classes = len(svm.support_), len(svm._n_support)
     rows, columns = (int(size) for size in svm.shape_fit_)
     is_classifier = type(svm).__name__ == "SVC"
     machines = classes * (classes - 1) // 2 if is_classifier else 1
     has_rows = svm.kernel != "precomputed"
-    fits = (
+    return bool(
         isinstance(svm.kernel, str)
         and columns == svm.n_features_in_
         and (has_rows or rows == columns)
@@ -29,27 +83,24 @@ def check_svm(svm: Any) -> None:
         and len(svm._probA) in (0, machines)
         and all(a.dtype == np.float64 for a in (svm._dual_coef_, svm._intercept_, svm._probA))
     )
-    if not fits:
-        raise ValueError(f"the arrays of its {type(svm).__name__} do not fit together")
 
 
-def check_tuned(tuned: Any) -> None:
-    """Raise ValueError unless a tuned head is as wide as its tensors: it is built before they are."""
+def tuned_fits(tuned: Any) -> bool:
+    """Return whether a tuned head is as wide as its tensors, before it is built to be filled."""
     head = tuned._head
-    if head not in ("probe", "linear") and not (
+    return head in ("probe", "linear") or (
         isinstance(head, (list, tuple))
         and len(head) == 2
         and head[0] == "mlp"
         and head[1] == len(tuned.state["head.0.weight"])
-    ):
-        raise ValueError("the head of its tuned network does not fit its tensors")
+    )
 
 
-def check_novelty(detector: Any) -> None:
-    """Raise ValueError unless a detector's scores ascend and its parameters are what `fit` takes."""
+def novelty_fits(detector: Any) -> bool:
+    """Return whether a detector's scores ascend and its parameters are what `fit` takes."""
     scores, references = detector.calibration_, detector.references_
     k, level = detector.n_neighbors, detector.level
-    fits = (
+    return bool(
         isinstance(k, int)
         and 1 <= k <= len(references)
         and isinstance(level, float)
@@ -61,61 +112,46 @@ def check_novelty(detector: Any) -> None:
         and 1 <= detector.calibration_worth_ <= len(scores)
         and not np.isnan(detector.offset_)
     )
-    if not fits:
-        raise ValueError("the arrays of its NoveltyDetector do not fit together")
 
 
-def check_views(model: Any) -> None:
-    """Raise ValueError unless the head of a `ViewsClassifier` is one, of a view's columns."""
-    head, n_views = model.estimator_, model.n_views
-    fits = (
+def views_fit(model: Any) -> bool:
+    """Return whether the head of a `ViewsClassifier` is a classifier of a view's columns."""
+    head, n_views = Fitted.of(model.estimator_), model.n_views
+    return bool(
         isinstance(n_views, (int, np.integer))
         and n_views >= 1
-        and hasattr(head, "predict")
-        and type(head) is not type(model)
-        and getattr(head, "n_features_in_", None) == model.n_features_in_ / n_views
-        and np.array_equal(getattr(head, "classes_", []), model.classes_)
+        and head.head is not None
+        and type(head.model) is not type(model)
+        and getattr(head.model, "n_features_in_", None) == model.n_features_in_ / n_views
+        and np.array_equal(head.classes, model.classes_)
     )
-    if not fits:
-        raise ValueError("the head of its ViewsClassifier does not fit its views")
 
 
-def check_tasks(head: Any) -> None:
-    """Raise ValueError unless the tasks of a `MultiTaskHead` and its heads fit together."""
-    tasks, heads, ranges = head.tasks_, head.estimators_, head.ranges_
-    fits = (
+def tasks_fit(model: Any) -> bool:
+    """Return whether the tasks of a `MultiTaskHead` and its heads fit together."""
+    tasks, heads, ranges = model.tasks_, model.estimators_, model.ranges_
+    return bool(
         isinstance(tasks, dict)
         and isinstance(heads, list)
         and isinstance(ranges, dict)
         and len(tasks) == len(heads) > 0
         and all(isinstance(name, str) for name in tasks)
         and all(
-            hasattr(one, "predict")
-            and not hasattr(one, "tasks_")
-            and getattr(one, "n_features_in_", None) == head.n_features_in_
-            and kind == ("classification" if hasattr(one, "classes_") else "regression")
-            for kind, one in zip(tasks.values(), heads, strict=True)
+            head.head is not None
+            and head.tasks is None
+            and getattr(head.model, "n_features_in_", None) == model.n_features_in_
+            and kind == ("regression" if head.classes is None else "classification")
+            for kind, head in zip(tasks.values(), map(Fitted.of, heads), strict=True)
         )
         and list(ranges) == [name for name, kind in tasks.items() if kind == "regression"]
-        and all(_is_range(value) for value in ranges.values())
-    )
-    if not fits:
-        raise ValueError("the tasks of its MultiTaskHead do not fit together")
-
-
-def _is_range(value: Any) -> bool:
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(isinstance(number, float) for number in value)
+        and all(isinstance(pair, tuple) and len(pair) == 2 for pair in ranges.values())
+        and all(isinstance(limit, float) for pair in ranges.values() for limit in pair)
     )
 
 
-def check_attention(head: Any) -> None:
-    """Raise ValueError unless the views of an `AttentionPoolingClassifier` have its columns."""
-    fits = (
+def attention_fits(head: Any) -> bool:
+    """Return whether the views of an `AttentionPoolingClassifier` have its columns."""
+    return bool(
         isinstance(head.n_views, (int, np.integer))
         and len(head.mean_) * head.n_views == head.n_features_in_
     )
-    if not fits:
-        raise ValueError("its AttentionPoolingClassifier does not fit its views")

@@ -1,7 +1,7 @@
-"""The classes that a model file may hold, and which of their attributes.
+"""The classes that a model file may hold, and their attributes.
 
-What is not listed here is neither written nor made. Parameters of a constructor need no listing:
-they are plain values, and checked by their owners when they are used.
+A class or an attribute that is not listed here is neither written nor made. Parameters of a
+constructor need no listing: they are plain values, and checked by their owners when they are used.
 """
 
 from __future__ import annotations
@@ -9,288 +9,201 @@ from __future__ import annotations
 from typing import Any
 
 from featuretl.models.checks import (
-    check_attention,
-    check_novelty,
-    check_tasks,
-    check_tuned,
-    check_views,
+    attention_fits,
+    novelty_fits,
+    svm_fits,
+    tasks_fit,
+    tuned_fits,
+    views_fit,
 )
-from featuretl.models.kept import COLUMNS, LINEAR, Kept
-from featuretl.models.steps import STEPS
+from featuretl.models.schema import ClassSchema
 
-_IMAGES = {"n_features_in_": "int", "_sklearn_output_config?": "plain"}
-_TUNED = {
-    **_IMAGES,
-    "_tuned": "Tuned",
-    "_width": "int",
-    "_cached": "bool",
-    "_records": "plain",
-    "cache_trunk_": "Plan",
-    "decision_": "str",
-    "fine_tuned_": "bool",
-    "learning_rate_": "float",
-    "n_blocks_": "int",
-    "stopped_": "str",
-}
+_OUTPUT = "_sklearn_output_config?=plain "
+_IMAGES = f"n_features_in_=int {_OUTPUT} "
+_COLUMNS = f"n_features_in_=int:d feature_names_in_?=labels[d] {_OUTPUT} "
+_CLASSES = f"{_COLUMNS} classes_=labels[c] "
+_LINEAR = f"classes_=labels[c] coef_=float[k,d] intercept_=float[k] {_COLUMNS} "
+_RIDGE = f"{_COLUMNS} coef_=float[d]|float[k,d] intercept_=float|float[k] "
+# LIBSVM, in C, believes the numbers that it is given: `svm_fits` looks at them, too.
+_SVM = f"""{_COLUMNS} _sparse=bool _gamma=float _effective_probability?=bool epsilon?=float nu?=float
+    probability?=bool|str class_weight?=plain random_state?=plain support_=int32[s] _n_support=int32[m]
+    dual_coef_=float[r,s] _dual_coef_=float[r,s] intercept_=float[p] _intercept_=float[p]
+    _probA=float[q] _probB=float[q] fit_status_=int shape_fit_=plain _num_iter=int32[i] """
+_MACHINE = "_tol=float gamma=float _mean=float[d] _scale=float[d] "
+_TUNED = f"""{_IMAGES} _tuned=Tuned _width=int _cached=bool _records=plain cache_trunk_=Plan
+    decision_=str fine_tuned_=bool learning_rate_=float n_blocks_=int stopped_=str """
 # Of `Training`; earlier files hold them as parameters of the estimator.
 _SETTINGS = (
-    "average",
-    "batch_norm",
-    "decay_rate",
-    "head_epochs",
-    "layer_decay",
-    "optimizer",
-    "precision",
-    "schedule",
-    "unfrozen_rate",
-    "validation_fraction",
-    "warmup",
-    "weight_decay",
-)
-_CHOSEN = {
-    **_IMAGES,
-    "decision_": "Decision",
-    "strategy_": "str",
-    "backbone_": "str",
-    "novelty_?": "Pipeline",
-}
-_MACHINE = {"_tol": "float", "gamma": "float", "_mean": "float[d]", "_scale": "float[d]"}
+    "average batch_norm decay_rate head_epochs layer_decay optimizer precision schedule "
+    "unfrozen_rate validation_fraction warmup weight_decay"
+).split()
+_CHOSEN = f"{_IMAGES} strategy_=str backbone_=str novelty_?=Pipeline "
 
-CLASSES: dict[str, Kept] = {
-    "ImageEmbedder": Kept(
+_EMBEDDERS = {
+    "ImageEmbedder": ClassSchema(
         "featuretl.extraction.embedder",
-        {
-            "n_features_in_?": "int",
-            "feature_names_in_?": "labels[n]",
-            "_sklearn_output_config?": "plain",
-        },
+        f"n_features_in_?=int feature_names_in_?=labels[n] {_OUTPUT}",
     ),
-    "LinearProbeClassifier": Kept(
+    "BackboneSpec": ClassSchema(
+        "featuretl.backbones.spec",
+        """name=str weights=str layers=plain pooling=str normalize=bool precision=str
+        views?=int|str""",
+    ),
+    "NoveltyDetector": ClassSchema(
+        "featuretl.novelty.detector",
+        f"""{_COLUMNS} references_=float[m,d] calibration_=float[c] calibration_worth_=float
+        offset_=float""",
+        fits=novelty_fits,
+    ),
+}
+_HEADS = {
+    "LinearProbeClassifier": ClassSchema(
         "featuretl.heads.linear",
-        {
-            **LINEAR,
-            "_multilabel": "bool",
-            "_multinomial": "bool",
-            "C_": "float",
-            "n_iter_": "int",
-            "path_?": "Bunch",
-            "calibration_?": "Bunch",
-        },
+        f"""{_LINEAR} _multilabel=bool _multinomial=bool C_=float n_iter_=int path_?=Bunch
+        calibration_?=Bunch""",
         left_out=("_stream",),
     ),
-    "LinearProbeRegressor": Kept(
-        "featuretl.heads.ridge",
-        {
-            **COLUMNS,
-            "coef_": "float[d]|float[k,d]",
-            "intercept_": "float|float[k]",
-            "alpha_": "float",
-            "path_?": "Bunch",
-        },
+    "LinearProbeRegressor": ClassSchema(
+        "featuretl.heads.ridge", f"{_RIDGE} alpha_=float path_?=Bunch"
     ),
-    "AttentionPoolingClassifier": Kept(
+    "AttentionPoolingClassifier": ClassSchema(
         "featuretl.heads.attention",
-        {
-            **COLUMNS,
-            "classes_": "labels[c]",
-            "coef_": "float[c,e]",
-            "intercept_": "float[c]",
-            "attention_coef_": "float[e]",
-            "mean_": "float[e]",
-            "scale_": "float[e]",
-            "n_iter_": "int",
-        },
-        check=check_attention,
+        f"""{_CLASSES} coef_=float[c,e] intercept_=float[c] attention_coef_=float[e]
+        mean_=float[e] scale_=float[e] n_iter_=int""",
+        fits=attention_fits,
     ),
-    "ViewPooling": Kept("featuretl.heads.views", COLUMNS),
-    "ViewsClassifier": Kept(
-        "featuretl.heads.views",
-        {**COLUMNS, "classes_": "labels[c]", "estimator_": "plain"},
-        check=check_views,
+    "ViewPooling": ClassSchema("featuretl.heads.views", _COLUMNS),
+    "ViewsClassifier": ClassSchema(
+        "featuretl.heads.views", f"{_CLASSES} estimator_=plain", fits=views_fit
     ),
-    "MultiTaskHead": Kept(
+    "MultiTaskHead": ClassSchema(
         "featuretl.heads.multi_task",
-        {
-            **COLUMNS,
-            "tasks_": "plain",
-            "estimators_": "plain",
-            "decision_": "str",
-            "ranges_": "plain",
-        },
-        check=check_tasks,
+        f"{_COLUMNS} tasks_=plain estimators_=plain decision_=str ranges_=plain",
+        fits=tasks_fit,
     ),
-    "NearestMeanClassifier": Kept(
+    "NearestMeanClassifier": ClassSchema(
         "featuretl.heads.nearest_mean",
-        {
-            **COLUMNS,
-            "classes_": "labels[c]",
-            "means_": "float[c,d]",
-            "_sums": "float[c,d]",
-            "class_weight_": "float[c]",
-            "center_": "float[d]",
-        },
+        f"{_CLASSES} means_=float[c,d] _sums=float[c,d] class_weight_=float[c] center_=float[d]",
     ),
-    "SemiSupervisedProbeClassifier": Kept(
+    "SemiSupervisedProbeClassifier": ClassSchema(
         "featuretl.heads.semi_supervised",
-        {
-            **COLUMNS,
-            "classes_": "labels[c]",
-            "probe_": "LinearProbeClassifier",
-            "decision_?": "str",
-        },
+        f"{_CLASSES} probe_=LinearProbeClassifier decision_?=str",
         left_out=("transduction_",),
         former=("precision", "rounds", "threshold_"),
     ),
-    "SVMProbeClassifier": Kept(
+    "SVMProbeClassifier": ClassSchema(
         "featuretl.heads.svm",
-        {
-            **COLUMNS,
-            "classes_": "labels[c]",
-            "C_": "float",
-            "gamma_?": "float",
-            "approximated_": "bool",
-            "coef_?": "float[k,d]",
-            "intercept_?": "float[k]",
-            "path_?": "Bunch",
-            "calibration_?": "Bunch",
-            "_machine": "Linear|Nystrom|Exact",
-        },
+        f"""{_CLASSES} C_=float gamma_?=float approximated_=bool coef_?=float[k,d]
+        intercept_?=float[k] path_?=Bunch calibration_?=Bunch _machine=Linear|Nystrom|Exact""",
         former=("approximate", "n_components"),
     ),
-    "Linear": Kept(
+    "Linear": ClassSchema(
+        "featuretl.heads._solver.machines", "_tol=float coef=float[k,d] intercept=float[k]"
+    ),
+    "Nystrom": ClassSchema(
         "featuretl.heads._solver.machines",
-        {"_tol": "float", "coef": "float[k,d]", "intercept": "float[k]"},
+        f"""{_MACHINE} coef=float[k,f] intercept=float[k] _map=Nystroem _n_components=int
+        _seed=int""",
     ),
-    "Nystrom": Kept(
-        "featuretl.heads._solver.machines",
-        {
-            **_MACHINE,
-            "coef": "float[k,f]",
-            "intercept": "float[k]",
-            "_map": "Nystroem",
-            "_n_components": "int",
-            "_seed": "int",
-        },
+    "Exact": ClassSchema(
+        "featuretl.heads._solver.machines", f"{_MACHINE} _svc=SVC _rows=float[n,d]"
     ),
-    "Exact": Kept(
-        "featuretl.heads._solver.machines", {**_MACHINE, "_svc": "SVC", "_rows": "float[n,d]"}
-    ),
-    "NoveltyDetector": Kept(
-        "featuretl.novelty.detector",
-        {
-            **COLUMNS,
-            "references_": "float[m,d]",
-            "calibration_": "float[c]",
-            "calibration_worth_": "float",
-            "offset_": "float",
-        },
-        check=check_novelty,
-    ),
-    "FineTuneClassifier": Kept(
+}
+_FINE_TUNED = {
+    "FineTuneClassifier": ClassSchema(
         "featuretl.finetune.classifier",
-        {**_TUNED, "classes_": "labels[c]", "_multilabel": "bool"},
+        f"{_TUNED} classes_=labels[c] _multilabel=bool",
         former=("label_smoothing", *_SETTINGS),
     ),
-    "FineTuneRegressor": Kept(
+    "FineTuneRegressor": ClassSchema(
         "featuretl.finetune.regressor",
-        {**_TUNED, "_scaling": "plain", "_flat": "bool"},
-        former=_SETTINGS,
+        f"{_TUNED} _scaling=plain _flat=bool",
+        former=tuple(_SETTINGS),
     ),
-    "Training": Kept("featuretl.finetune.training", dict.fromkeys(_SETTINGS, "plain")),
-    "Tuned": Kept(
+    "Training": ClassSchema(
+        "featuretl.finetune.training", " ".join(f"{name}=plain" for name in _SETTINGS)
+    ),
+    "Tuned": ClassSchema(
         "featuretl.finetune.network",
-        {
-            "spec": "BackboneSpec",
-            "tensors": "str",
-            "n_blocks": "int|str",
-            "_head": "plain",
-            "state": "tensors",
-        },
+        "spec=BackboneSpec tensors=str n_blocks=int|str _head=plain state=tensors",
         fresh={"_live": None},
-        check=check_tuned,
+        fits=tuned_fits,
     ),
-    "BackboneSpec": Kept(
-        "featuretl.backbones.spec",
-        {
-            "name": "str",
-            "weights": "str",
-            "layers": "plain",
-            "pooling": "str",
-            "normalize": "bool",
-            "precision": "str",
-            "views?": "int|str",
-        },
-    ),
-    "Plan": Kept(
-        "featuretl.finetune.planning",
-        {"cached": "bool", "views": "int", "bytes": "int", "why": "str"},
-    ),
-    "TransferClassifier": Kept(
-        "featuretl.transfer.classifier", {**_CHOSEN, "estimator_": "Pipeline|FineTuneClassifier"}
-    ),
-    "TransferRegressor": Kept(
-        "featuretl.transfer.regressor", {**_CHOSEN, "estimator_": "Pipeline|FineTuneRegressor"}
-    ),
-    "TransferMultiTask": Kept(
-        "featuretl.transfer.multi_task",
-        {
-            **_CHOSEN,
-            "decision_": "str",
-            "decisions_": "plain",
-            "tasks_": "plain",
-            "estimator_": "Pipeline",
-        },
-    ),
-    "Decision": Kept(
-        "featuretl.transfer.decision",
-        {
-            "strategy": "str",
-            "backbone": "str",
-            "outer": "Outer",
-            "seconds": "float",
-            "trials": "plain",
-            "n_images": "int",
-            "per_class": "int",
-            "folds": "str",
-            "score_name": "str",
-            "proportion": "bool",
-            "groups": "none|labels[n]",
-        },
-    ),
-    "Outer": Kept(
-        "featuretl.transfer.decision",
-        {"score": "float", "low": "float", "high": "float", "images": "int", "how": "str"},
-    ),
-    "Trial": Kept(
-        "featuretl.transfer.search",
-        {
-            "strategy": "str",
-            "backbone": "str",
-            "why": "str",
-            "outcome?": "none|str",
-            "rival?": "str",
-            "gain?": "plain",
-            "loss_gain?": "plain",
-            "better?": "str",
-            "verdict": "str",
-            "rows": "int[n]",
-            "scores": "float[n]",
-            "losses": "float[n]",
-            "seconds": "float",
-            "bytes": "int",
-            "settings": "plain",
-        },
-    ),
-    **STEPS,
+    "Plan": ClassSchema("featuretl.finetune.planning", "cached=bool views=int bytes=int why=str"),
 }
+_TRANSFER = {
+    "TransferClassifier": ClassSchema(
+        "featuretl.transfer.classifier",
+        f"{_CHOSEN} decision_=Decision estimator_=Pipeline|FineTuneClassifier",
+    ),
+    "TransferRegressor": ClassSchema(
+        "featuretl.transfer.regressor",
+        f"{_CHOSEN} decision_=Decision estimator_=Pipeline|FineTuneRegressor",
+    ),
+    "TransferMultiTask": ClassSchema(
+        "featuretl.transfer.multi_task",
+        f"{_CHOSEN} decision_=str decisions_=plain tasks_=plain estimator_=Pipeline",
+    ),
+    "Decision": ClassSchema(
+        "featuretl.transfer.decision",
+        """strategy=str backbone=str outer=Outer seconds=float trials=plain n_images=int
+        per_class=int folds=str score_name=str proportion=bool groups=none|labels[n]""",
+    ),
+    "Outer": ClassSchema(
+        "featuretl.transfer.decision", "score=float low=float high=float images=int how=str"
+    ),
+    "Trial": ClassSchema(
+        "featuretl.transfer.search",
+        """strategy=str backbone=str why=str outcome?=none|str rival?=str gain?=plain
+        loss_gain?=plain better?=str verdict=str rows=int[n] scores=float[n] losses=float[n]
+        seconds=float bytes=int settings=plain""",
+    ),
+}
+_SCIKIT_LEARN = {
+    "Pipeline": ClassSchema("sklearn.pipeline", _OUTPUT),
+    "StandardScaler": ClassSchema(
+        "sklearn.preprocessing",
+        f"""{_COLUMNS} mean_=none|float[d] var_=none|float[d] scale_=none|float[d]
+        n_samples_seen_=int|float""",
+    ),
+    "Normalizer": ClassSchema("sklearn.preprocessing", _COLUMNS),
+    "PCA": ClassSchema(
+        "sklearn.decomposition",
+        f"""{_COLUMNS} components_=float[k,d] mean_=float[d] explained_variance_=float[k]
+        explained_variance_ratio_=float[k] singular_values_=float[k] noise_variance_=float
+        n_components_=int:k n_samples_=int _fit_svd_solver=str""",
+    ),
+    "Nystroem": ClassSchema(
+        "sklearn.kernel_approximation",
+        f"""{_COLUMNS} components_=float[m,d] component_indices_=int[m]
+        normalization_=float[m,m] _n_features_out?=int""",
+    ),
+    "LogisticRegression": ClassSchema("sklearn.linear_model", f"{_LINEAR} n_iter_=int[i]"),
+    "LinearSVC": ClassSchema("sklearn.svm", f"{_LINEAR} n_iter_=int"),
+    "Ridge": ClassSchema("sklearn.linear_model", f"{_RIDGE} n_iter_=plain solver_?=str"),
+    "SVC": ClassSchema(
+        "sklearn.svm",
+        f"""{_SVM} classes_=labels[m] class_weight_=float[m]
+        support_vectors_=float[0,0]|float[s,d] n_iter_=int[i]""",
+        fits=svm_fits,
+    ),
+    "SVR": ClassSchema(
+        "sklearn.svm", f"{_SVM} support_vectors_=float[s,d] n_iter_=int", fits=svm_fits
+    ),
+    "TransformedTargetRegressor": ClassSchema(
+        "sklearn.compose",
+        "n_features_in_?=int _training_dim=int regressor_=plain transformer_=StandardScaler",
+    ),
+}
+CLASSES = _EMBEDDERS | _HEADS | _FINE_TUNED | _TRANSFER | _SCIKIT_LEARN
 
-# What a class of earlier versions is now, and the parameters that make it the same.
+# The present name of a class of earlier versions, and the parameters that make it the same.
 FORMER: dict[str, tuple[str, dict[str, Any]]] = {
     "SelfTrainingProbeClassifier": ("SemiSupervisedProbeClassifier", {"method": "self-training"}),
 }
 
 INSTEAD = (
     "use a head of featuretl, or LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "
-    "StandardScaler, Normalizer or PCA; skops.io.dump keeps most others, and asks on loading which "
+    "StandardScaler, Normalizer or PCA; skops.io.dump saves most others, and asks on loading which "
     "types you trust"
 )

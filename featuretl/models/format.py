@@ -12,19 +12,21 @@ four texts::
     sha256             hex, over what follows
 
 The sha256 is taken over ``card``, ``model`` and, in order of name, each tensor's line
-``name dtype shape\n`` and bytes. It tells damage, not malice: who writes a file writes its sum, too.
+``name dtype shape\n`` and bytes. It detects damage, not malice.
 
-**Writing.** Under a name ending in ``.partial``, fsynced, renamed, and the folder fsynced: there is
-the old file or the new one. **Reading.** The card is read alone, from the header, unchecked.
+**Writing.** The file is replaced atomically. **Reading.** The card is read alone, from the header,
+without comparing the checksum.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +64,7 @@ def digest_of(model: str, card: str, tensors: Tensors) -> str:
 
 
 def write_file(path: Path, model: str, card: str, tensors: Tensors) -> None:
-    """Write a model file durably and at once.
+    """Write a model file durably and atomically.
 
     Raises
     ------
@@ -94,18 +96,20 @@ def read_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
     ModelError
         If the file cannot be read, is damaged, of a newer format, or no model file.
     """
-    with _Opened(path) as file:
-        tensors = {name: np.array(file.tensor(name)) for name in file.names()}
-        model, card = file.text("model"), file.text("card")
-        if digest_of(model, card, tensors) != file.text("sha256"):
-            raise unreadable(path, "its checksum does not match its content")
-    return model, tensors
+    with _opened(path) as (file, texts):
+        try:
+            tensors = {name: np.array(file.get_tensor(name)) for name in file.keys()}
+        except Exception as error:  # a dtype that NumPy lacks is any of several errors
+            raise unreadable(path, f"its tensors: {error}") from error
+    if digest_of(texts["model"], texts["card"], tensors) != texts["sha256"]:
+        raise unreadable(path, "its checksum does not match its content")
+    return texts["model"], tensors
 
 
 def read_card_text(path: str | os.PathLike[str]) -> str:
     """Return the card, as JSON text, from the header alone; raises as `read_file` does."""
-    with _Opened(path) as file:
-        return file.text("card")
+    with _opened(path) as (_, texts):
+        return texts["card"]
 
 
 def unreadable(path: str | os.PathLike[str], why: object) -> ModelError:
@@ -116,52 +120,31 @@ def unreadable(path: str | os.PathLike[str], why: object) -> ModelError:
     )
 
 
-class _Opened:
-    """A file whose header is that of a model file of a known version."""
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, str]]]:
+    """Yield the safetensors file and the texts of a model file of a known version."""
+    from safetensors import SafetensorError, safe_open
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        from safetensors import SafetensorError, safe_open
-
-        self._path, self._error = path, SafetensorError
-        try:
-            if not stat.S_ISREG(Path(path).stat().st_mode):
-                raise unreadable(path, "not a regular file")
-            self._file = safe_open(path, framework="numpy")
-        except (FileNotFoundError, PermissionError) as error:
-            reason = "No such file" if isinstance(error, FileNotFoundError) else error.strerror
-            name = printable(os.fspath(path))
-            raise ModelError(f"The model file {name!r} cannot be read: {reason}.") from error
-        except (OSError, SafetensorError) as error:
-            raise unreadable(path, getattr(error, "strerror", None) or error) from error
-        self._metadata = self._file.metadata() or {}
-
-    def __enter__(self) -> _Opened:
-        self._file.__enter__()
-        version = self._metadata.get("featuretl_format", "")
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise unreadable(path, "not a regular file")
+        opened = safe_open(path, framework="numpy")
+    except (FileNotFoundError, PermissionError) as error:
+        reason = "No such file" if isinstance(error, FileNotFoundError) else error.strerror
+        name = printable(os.fspath(path))
+        raise ModelError(f"The model file {name!r} cannot be read: {reason}.") from error
+    except (OSError, SafetensorError) as error:
+        raise unreadable(path, getattr(error, "strerror", None) or error) from error
+    with opened as file:
+        texts = file.metadata() or {}
+        version = texts.get("featuretl_format", "")
         if not version.isdecimal() or int(version[:9]) < 1:
-            raise unreadable(self._path, "a safetensors file, but no model")
+            raise unreadable(path, "a safetensors file, but no model")
         if int(version[:9]) > FORMAT_VERSION:
             raise ModelError(
-                f"{printable(os.fspath(self._path))!r} has format {version[:9]} and this featuretl "
+                f"{printable(os.fspath(path))!r} has format {version[:9]} and this featuretl "
                 f"reads format {FORMAT_VERSION}; upgrade featuretl to load it."
             )
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.__exit__(*exception)
-
-    def names(self) -> list[str]:
-        return list(self._file.keys())
-
-    def tensor(self, name: str) -> Array:
-        try:
-            tensor: Array = self._file.get_tensor(name)
-        except Exception as error:  # a dtype that NumPy lacks is any of several errors
-            raise unreadable(self._path, f"tensor {name!r}: {error}") from error
-        return tensor
-
-    def text(self, name: str) -> str:
-        try:
-            return str(self._metadata[name])
-        except KeyError as error:
-            raise unreadable(self._path, f"its header has no {name!r}") from error
+        if missing := {"card", "model", "sha256"} - set(texts):
+            raise unreadable(path, f"its header has no {min(missing)!r}")
+        yield file, texts

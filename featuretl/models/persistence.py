@@ -1,10 +1,11 @@
-"""save_model and load_model: a fitted model as a file that anyone may open."""
+"""save_model and load_model: fitted models as files that are safe to open."""
 
 from __future__ import annotations
 
 import json
 import os
 import warnings
+from functools import partial
 from typing import Any
 
 from sklearn.exceptions import NotFittedError
@@ -14,6 +15,7 @@ from featuretl._core.text import printable
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of
+from featuretl.models.checks import rehearse
 from featuretl.models.classes import CLASSES, FORMER, INSTEAD
 from featuretl.models.format import (
     Tensors,
@@ -24,9 +26,7 @@ from featuretl.models.format import (
     unreadable,
     write_file,
 )
-from featuretl.models.kept import OF_TRAINING, Kept, ignored, parameters
-from featuretl.models.kinds import check_kind
-from featuretl.models.rehearsal import rehearse
+from featuretl.models.schema import IGNORED, OF_TRAINING, parameters
 from featuretl.models.values import NotPlainError, Packer, unpack
 from featuretl.store.keys import canonical_json
 
@@ -36,26 +36,26 @@ _FROM_FILE = "file"
 def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = None) -> None:
     """Write a fitted model to one file, without pickle.
 
-    Kept are the heads, `ImageEmbedder`, `NoveltyDetector`, `FineTuneClassifier`,
+    It saves the heads, `ImageEmbedder`, `NoveltyDetector`, `FineTuneClassifier`,
     `TransferClassifier`, their regressors and `TransferMultiTask`, and pipelines of these with
-    scikit-learn's StandardScaler, Normalizer, PCA,
-    LogisticRegression, LinearSVC, SVC, Ridge, SVR, Nystroem and TransformedTargetRegressor. For
-    other steps, such as a KNeighborsClassifier or an MLPClassifier, there is
-    ``skops.io.dump``, whose files are loaded with a list of the types that one trusts: see
+    scikit-learn's StandardScaler, Normalizer, PCA, LogisticRegression, LinearSVC, SVC, Ridge, SVR,
+    Nystroem and TransformedTargetRegressor. For other steps, such as a KNeighborsClassifier or an
+    MLPClassifier, use ``skops.io.dump``, whose files are loaded with a list of trusted types: see
     ``examples/other_steps.py``.
 
     Parameters
     ----------
     model : estimator
     path : path
-        Ending in ``.featuretl``; replaced at once when all is written.
+        Ending in ``.featuretl``; replaced atomically.
     card : dict (JSON), optional
-        What the file is to say of itself besides `card_of`, such as ``data=data_of(images, y)``.
+        Entries of the card besides those of `card_of`, such as ``data=data_of(images, y)``.
 
     Raises
     ------
     ModelError
-        If the model is not fitted or holds what a file cannot, or the file cannot be written.
+        If the model is not fitted or holds a value that a file cannot, or the file cannot be
+        written.
 
     Warns
     -----
@@ -64,10 +64,11 @@ def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = 
 
     Notes
     -----
-    A fine-tuned model holds the tensors of the blocks above its trunk, and the chooser's
-    `NoveltyDetector` embeddings of training images (``novelty=False`` leaves it out). Pretrained weights are not
-    in the file: the sha256 of their tensors is, and `load_model` compares it. What belongs to the
-    machine (`cache`, `checkpoint`, `device`, `n_jobs`, `memory`, `verbose`) is left out.
+    The file of a fine-tuned model holds the tensors of the blocks above its trunk, and the file of a
+    `TransferClassifier` embeddings of training images, for its `NoveltyDetector` (``novelty=False``
+    leaves it out). Pretrained weights are not in the file: the sha256 of their tensors is, and
+    `load_model` compares it. Parameters of the machine (`cache`, `checkpoint`, `device`, `n_jobs`,
+    `memory`, `verbose`) are left out.
 
     Examples
     --------
@@ -95,13 +96,13 @@ def load_model(
     ----------
     path : path
     weights : path, optional
-        The backbone's weights, where the model was trained on those of a local file.
+        The backbone's weights, if the model was trained on those of a local file.
 
     Returns
     -------
     model : estimator
-        On the same machine it predicts the same bits from the same embeddings. Where these are not
-        in the cache they are computed, in other batches perhaps: probabilities then agree to 1e-5.
+        On the same machine it predicts the same bits from the same embeddings. Embeddings that are
+        not in the cache may be computed in other batches: probabilities then agree to 1e-5.
 
     Raises
     ------
@@ -117,7 +118,7 @@ def load_model(
     """
     text, tensors = read_file(path)
     try:
-        model = unpack(json.loads(text), tensors, _Maker(weights).make)
+        model = unpack(json.loads(text), tensors, partial(_made, weights))
         rehearse(model)
     except (ModelError, BackboneError, StoreError):
         raise
@@ -127,7 +128,7 @@ def load_model(
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
-    """Return what a model file says of itself, without loading the model; see `card_of`.
+    """Return the card of a model file, without loading the model; see `card_of`.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def read_card(path: str | os.PathLike[str]) -> Card:
 
 
 def model_digest(model: Any) -> str:
-    """Return the sha256, in hex, of what a file of the model would hold but for its card."""
+    """Return the sha256, in hex, of a model file without its card."""
     packed, tensors = _packed(model)
     return digest_of(packed, "", tensors)
 
@@ -163,10 +164,10 @@ def _packed(model: Any) -> tuple[str, Tensors]:
     """Return a fitted model as JSON text and tensors; raises ModelError."""
     if hasattr(model, "best_estimator_"):
         raise ModelError(
-            f"save_model does not keep a {type(model).__name__}; save its best_estimator_."
+            f"save_model cannot save a {type(model).__name__}; save its best_estimator_."
         )
     if type(model).__name__ not in CLASSES:
-        raise ModelError(f"save_model does not keep a {type(model).__name__}; {INSTEAD}.")
+        raise ModelError(f"save_model cannot save a {type(model).__name__}; {INSTEAD}.")
     try:
         check_is_fitted(model)
     except NotFittedError as error:
@@ -178,23 +179,20 @@ def _packed(model: Any) -> tuple[str, Tensors]:
 
 
 def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | None:
-    """Return the class name and the state of an object that may be kept, else None."""
+    """Return the class name and the state of an object that may be saved, else None."""
     name, cls = type(value).__name__, type(value)
-    kept = CLASSES.get(name)
-    if kept is None or kept.load(name) is not cls:
+    schema = CLASSES.get(name)
+    if schema is None or schema.load(name) is not cls:
         return None
     state: dict[str, Any] = {}
-    contents = {
-        attribute: content
-        for attribute, content in vars(value).items()
-        if attribute not in (*kept.fresh, *kept.left_out) and not ignored(attribute)
-    }
+    left_out = {*schema.fresh, *schema.left_out, *IGNORED}
+    contents = {name: content for name, content in vars(value).items() if name not in left_out}
     try:
-        if _check_state(name, cls, kept, contents) and kept.check:
-            kept.check(value)
+        if schema.check(cls, contents):
+            schema.check_fit(value)
     except ValueError as error:
         raise ModelError(
-            f"save_model does not keep this {name}, as it is not what this featuretl was tested "
+            f"save_model cannot save this {name}, as it is not what this featuretl was tested "
             f"with: {error}."
         ) from error
     for attribute, content in contents.items():
@@ -204,81 +202,54 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
             state[attribute] = packer.pack(content)
         except NotPlainError as error:
             if attribute not in OF_TRAINING:
-                message = f"save_model does not keep {error} as {attribute} of {name}; {INSTEAD}."
+                message = f"save_model cannot save {error} as {attribute} of {name}; {INSTEAD}."
                 raise ModelError(message) from error
-            message = f"The {attribute!r} of {name}, {error}, is not kept in the model file."
+            message = f"The {attribute!r} of {name}, {error}, is not saved in the model file."
             warnings.warn(message, FeatureTLWarning, stacklevel=2)
     if name == "ImageEmbedder":
         state["recipe"] = canonical_json(value.recipe())
     return name, state
 
 
-class _Maker:
-    """Makes the objects of a file, `weights` being those of a local file where it needs them."""
-
-    def __init__(self, weights: str | os.PathLike[str] | None) -> None:
-        self._weights = weights
-
-    def make(self, name: str, state: dict[str, Any]) -> Any:
-        """Return an object of an allowed class; its constructor is not called."""
-        if name in FORMER:
-            name, own = FORMER[name]
-            state = own | state
-        if name not in CLASSES:
-            raise ValueError(f"it names the class {name!r}, which is not allowed")
-        kept = CLASSES[name]
-        cls = kept.load(name)
-        recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
-        for attribute in kept.former:
-            state.pop(attribute, None)
-        is_fitted = _check_state(name, cls, kept, state)
-        if "weights" in state:
-            state["weights"] = self._weights_of(state["weights"])
-        if name == "BackboneSpec":
-            backbone = state.pop("name")
-            return BackboneSpec.of("load_model", backbone, **state)
-        made: Any = object.__new__(cls)
-        vars(made).update({**parameters(cls), **kept.fresh, **state})
-        if is_fitted and kept.check:
-            kept.check(made)
-        if name == "ImageEmbedder":
-            _check_recipe(made, json.loads(recipe))
-        return made
-
-    def _weights_of(self, kept: Any) -> Any:
-        if kept in ("auto", "random"):
-            return kept
-        if kept != _FROM_FILE:
-            raise ValueError("its weights are neither 'auto', 'random' nor 'file'")
-        if self._weights is None:
-            raise ModelError(
-                "The model was trained on a backbone whose weights came from a local file; pass "
-                "that file as weights of load_model, or --weights."
-            )
-        return str(self._weights)
+def _made(weights: str | os.PathLike[str] | None, name: str, state: dict[str, Any]) -> Any:
+    """Return an object of an allowed class, without calling its constructor."""
+    if name in FORMER:
+        name, own = FORMER[name]
+        state = own | state
+    if name not in CLASSES:
+        raise ValueError(f"it names the class {name!r}, which is not allowed")
+    schema = CLASSES[name]
+    cls = schema.load(name)
+    recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
+    for attribute in schema.former:
+        state.pop(attribute, None)
+    is_fitted = schema.check(cls, state)
+    if "weights" in state:
+        state["weights"] = _weights_of(state["weights"], weights)
+    if name == "BackboneSpec":
+        backbone = state.pop("name")
+        return BackboneSpec.of("load_model", backbone, **state)
+    made: Any = object.__new__(cls)
+    vars(made).update({**parameters(cls), **schema.fresh, **state})
+    if is_fitted:
+        schema.check_fit(made)
+    if name == "ImageEmbedder":
+        _check_recipe(made, json.loads(recipe))
+    return made
 
 
-def _check_state(name: str, cls: type, kept: Kept, state: dict[str, Any]) -> bool:
-    """Raise ValueError unless the attributes are those of the class, and of the right kind.
-
-    Returns whether they are those of a fitted object.
-    """
-    known = kept.kinds(cls)
-    unknown = [attribute for attribute in state if attribute not in known or ignored(attribute)]
-    if unknown:
-        raise ValueError(f"its {name} has the attribute {unknown[0]!r}, which is not allowed")
-    required = [attribute for attribute, (_, optional) in known.items() if not optional]
-    missing = [attribute for attribute in required if attribute not in state]
-    is_unfitted = parameters(cls) and len(missing) == len(required)
-    if missing and not is_unfitted:
-        raise ValueError(f"its {name} lacks the attribute {missing[0]!r}")
-    if name == "Pipeline" and "steps" not in state:
-        raise ValueError("its Pipeline has no steps")
-    sizes: dict[str, int] = {}
-    for attribute, (kind, _) in known.items():
-        if attribute in state:
-            check_kind(f"{attribute} of its {name}", state[attribute], kind, sizes)
-    return not missing
+def _weights_of(saved: Any, given: str | os.PathLike[str] | None) -> Any:
+    """Return the weights of a backbone: "auto", "random", or the local file that was given."""
+    if saved in ("auto", "random"):
+        return saved
+    if saved != _FROM_FILE:
+        raise ValueError("its weights are neither 'auto', 'random' nor 'file'")
+    if given is None:
+        raise ModelError(
+            "The model was trained on a backbone whose weights came from a local file; pass that "
+            "file as weights of load_model, or --weights."
+        )
+    return str(given)
 
 
 def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:
@@ -293,7 +264,7 @@ def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:
     if other:
         warnings.warn(
             f"The model was trained on embeddings whose {printable(', '.join(other))} differ from "
-            "those made here: expect other predictions, or train it anew.",
+            "those made here: expect other predictions, or train it again.",
             FeatureTLWarning,
             stacklevel=2,
         )

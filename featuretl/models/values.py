@@ -1,7 +1,7 @@
 """Values of a model as JSON and tensors, and back.
 
-JSON has None, bool, int, finite float, str and lists as they are. Everything else is an object with
-one key that says what it is::
+None, bool, int, finite float, str and lists are themselves in JSON. Every other value is an object
+whose keys name its kind::
 
     {"float": "nan"}                            also "inf", "-inf"
     {"tuple": [..]}
@@ -12,7 +12,7 @@ one key that says what it is::
     {"strings": [..], "dtype": "U"}             an array (n,) of str; "O" where its dtype is object
     {"class": "Pipeline", "state": {..}}        one of `featuretl.models.classes.CLASSES`
 
-The order in memory is kept because it decides in which order a matrix product adds.
+The order in memory is saved because the order in which a matrix product adds depends on it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NOT_FINITE = ("nan", "inf", "-inf")
 
 
 class NotPlainError(Exception):
-    """A value that a model file cannot hold; the message says what it is."""
+    """A value that a model file cannot hold; the message names it."""
 
 
 class Packer:
@@ -38,8 +38,8 @@ class Packer:
     Parameters
     ----------
     pack_object : callable
-        ``pack_object(value)`` returns the class name and the packed state of an object that is
-        allowed, or None.
+        ``pack_object(value)`` returns the class name and the packed state of an allowed object,
+        else None.
 
     Attributes
     ----------
@@ -52,14 +52,14 @@ class Packer:
 
     def pack(self, value: Any) -> Any:
         """Return `value` as JSON; raises NotPlainError."""
-        if value is None or isinstance(value, (bool, np.bool_)):
-            return value if value is None or isinstance(value, bool) else self._scalar(value)
+        if value is None or isinstance(value, bool):
+            return value
         if isinstance(value, str):
             return str(value)
         if isinstance(value, np.ndarray):
             return self._array(value)
         if isinstance(value, np.generic):
-            return self._scalar(value)
+            return {"scalar": self._keep(np.asarray(value))}
         if isinstance(value, (int, float)):
             finite = isinstance(value, int) or np.isfinite(value)
             return value if finite else {"float": str(value)}
@@ -84,9 +84,6 @@ class Packer:
         transposed = value.ndim > 1 and value.flags.f_contiguous and not value.flags.c_contiguous
         name = self._keep(value.T if transposed else value)
         return {"array": name, "order": "F"} if transposed else {"array": name}
-
-    def _scalar(self, value: np.generic) -> dict[str, Any]:
-        return {"scalar": self._keep(np.asarray(value))}
 
     def _keep(self, value: Array) -> str:
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:

@@ -12,26 +12,27 @@ from torch import nn
 
 from featuretl._core.types import Array
 from featuretl.exceptions import ModelError
+from featuretl.models.fitted import Fitted
 from featuretl.networks.layers import RBF, Affine, Nearness, Normalise, Votes, fused
 
 Layers = list[nn.Module]
 
 
 class Head(nn.Module):
-    """What a model does with embeddings, float32 (n, d).
+    """A model's head, from embeddings, float32 (n, d), to its outputs.
 
     Attributes
     ----------
     layers : torch.nn.Sequential
-        To values (n, k): a column per class, per label, per number; one for two classes. They are
-        the model's decision values, or its numbers.
+        From embeddings to values (n, k), the model's decision values or numbers: a column per
+        class, per label, per number; one for two classes.
     link : {"softmax", "logistic", "labels", "votes", "none", "number"}
-        How probabilities come from values: of classes, of two classes, of each label; "votes" (of
-        a one-vs-one machine) and "none" have none.
+        How probabilities follow from values: for classes, two classes, each label; "votes" (of a
+        one-vs-one machine) and "none" have none.
     classes : list or None
         Names of the classes, or labels; None for numbers.
     temperature : float
-        What the values are divided by before they become probabilities.
+        The values are divided by it before they become probabilities.
     flat : bool
         Whether numbers are (n,) rather than (n, k).
     """
@@ -68,19 +69,17 @@ class Head(nn.Module):
         logits = values / self.temperature
         if self.link == "softmax":
             return logits.softmax(1)
-        of_second = logits.sigmoid()
-        # 1 - p loses what is left of a small probability in float32.
-        return (
-            of_second if self.link == "labels" else torch.cat([(-logits).sigmoid(), of_second], 1)
-        )
+        if self.link == "labels":
+            return logits.sigmoid()
+        # 1 - p would lose a small probability in float32.
+        return torch.cat([(-logits).sigmoid(), logits.sigmoid()], 1)
 
     def chosen(self, values: torch.Tensor) -> torch.Tensor:
         """Return positions in `classes` (n,), or 0 and 1 (n, n_labels), int64, of values."""
-        if self.link == "labels":
-            return (values > 0).to(torch.int64)
-        if values.shape[1] == 1:
-            return (values[:, 0] > 0).to(torch.int64)
-        # Of equally many votes LIBSVM takes the first, whatever breaks ties in the values.
+        if self.link == "labels" or values.shape[1] == 1:
+            positive = (values > 0).to(torch.int64)
+            return positive if self.link == "labels" else positive[:, 0]
+        # LIBSVM chooses the first class among those with most votes, whatever breaks ties in values.
         return (values.round() if self.link == "votes" else values).argmax(1)
 
 
@@ -93,42 +92,41 @@ def head_of(steps: list[Any]) -> Head:
         If there is no such form of one of them.
     """
     *before, last = [step for step in steps if step not in (None, "passthrough")]
-    name = type(last).__name__
-    if name not in _HEADS:
-        raise _unknown(last)
-    layers = [layer for step in before for layer in _layers_of(step)]
-    own, *rest = _HEADS[name](last)
-    return Head(layers + own, *rest)
+    own, *rest = _made(last, _HEADS)
+    return Head([*(layer for step in before for layer in _made(step, _TRANSFORMERS)), *own], *rest)
 
 
-def tuned_head(model: Any, network: nn.Module) -> Head:
-    """Return the head of a fine-tuned model, which is `network`, from embeddings to outputs."""
+def tuned_head(fitted: Fitted, network: nn.Module) -> Head:
+    """Return the head of a fine-tuned model, whose layers from embeddings to outputs are `network`."""
     inner = list(network) if isinstance(network, nn.Sequential) else [network]
     layers = [
         Affine(layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer
         for layer in inner
     ]
-    if not hasattr(model, "classes_"):
-        centre, scale = model._scaling
-        return Head([*layers, Affine(scale, centre)], "number", flat=model._flat)
-    if model._multilabel:
-        return Head(layers, "labels", model.classes_)
-    if len(model.classes_) == 2:
-        return Head([*layers, _difference()], "logistic", model.classes_)
-    return Head(layers, "softmax", model.classes_)
+    if fitted.kind == "regression":
+        centre, scale = fitted.head._scaling
+        return Head([*layers, Affine(scale, centre)], "number", flat=fitted.head._flat)
+    if fitted.kind == "multilabel":
+        return Head(layers, "labels", fitted.classes)
+    return Head(*_of_classes(layers, fitted.classes))
 
 
-def _difference() -> Affine:
-    """Return the layer that makes one value of two: the second less the first."""
-    return Affine([[-1.0, 1.0]], [0.0])
+def _of_classes(layers: Layers, classes: Array) -> tuple[Layers, str, Array]:
+    """Return layers, link and classes where `layers` give a value per class: one value for two."""
+    if len(classes) == 2:
+        return [*layers, Affine([[-1.0, 1.0]], [0.0])], "logistic", classes
+    return layers, "softmax", classes
 
 
-def _unknown(step: Any) -> ModelError:
-    return ModelError(
-        f"A {type(step).__name__} has no form as a network, which explain and export_model need; "
-        "use a head of featuretl, LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "
-        "StandardScaler, Normalizer, PCA or Nystroem."
-    )
+def _made(step: Any, known: dict[str, Callable[[Any], Any]]) -> Any:
+    """Return what the function of a step's class in a table makes of the step."""
+    if type(step).__name__ not in known:
+        raise ModelError(
+            f"A {type(step).__name__} has no form as a network, which explain and export_model "
+            "need; use a head of featuretl, LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "
+            "StandardScaler, Normalizer, PCA or Nystroem."
+        )
+    return known[type(step).__name__](step)
 
 
 def _refused(step: Any, why: str) -> ModelError:
@@ -138,12 +136,8 @@ def _refused(step: Any, why: str) -> ModelError:
     )
 
 
-def _layers_of(step: Any) -> Layers:
-    """Return the layers of a transformer."""
-    make = _TRANSFORMERS.get(type(step).__name__)
-    if make is None:
-        raise _unknown(step)
-    return make(step)
+def _affine(step: Any) -> Affine:
+    return Affine(step.coef_, step.intercept_)
 
 
 def _standard_scaler(step: Any) -> Layers:
@@ -174,21 +168,16 @@ def _nystroem(step: Any) -> Layers:
 def _linear_probe(head: Any) -> tuple[Any, ...]:
     temperature = head.calibration_.temperature if head.calibrate else 1.0
     link = "labels" if head._multilabel else "softmax" if head._multinomial else "logistic"
-    return [Affine(head.coef_, head.intercept_)], link, head.classes_, temperature
+    return [_affine(head)], link, head.classes_, temperature
 
 
 def _logistic_regression(head: Any) -> tuple[Any, ...]:
-    link = "logistic" if len(head.coef_) == 1 else "softmax"
-    return [Affine(head.coef_, head.intercept_)], link, head.classes_
-
-
-def _linear_svc(head: Any) -> tuple[Any, ...]:
-    return [Affine(head.coef_, head.intercept_)], "none", head.classes_
+    return [_affine(head)], "logistic" if len(head.coef_) == 1 else "softmax", head.classes_
 
 
 def _svm_probe(head: Any) -> tuple[Any, ...]:
     if head.kernel == "linear":
-        layers: Layers = [Affine(head.coef_, head.intercept_)]
+        layers: Layers = [_affine(head)]
     else:
         machine = head._machine
         layers = [Affine(1 / machine._scale, -machine._mean / machine._scale)]
@@ -209,9 +198,7 @@ def _nearest_mean(head: Any) -> tuple[Any, ...]:
         Normalise(),
         Nearness(head.means_, head.class_weight_ > 0),
     ]
-    if len(head.classes_) == 2:
-        return [*layers, _difference()], "logistic", head.classes_
-    return layers, "softmax", head.classes_
+    return _of_classes(layers, head.classes_)
 
 
 def _svc(head: Any) -> tuple[Any, ...]:
@@ -259,7 +246,7 @@ def _transformed_target(head: Any) -> tuple[Any, ...]:
     scaler, inner = head.transformer_, head.regressor_
     if type(scaler).__name__ != "StandardScaler":
         raise _refused(head, "whose transformer is no StandardScaler")
-    found = head_of([step for _, step in inner.steps] if hasattr(inner, "steps") else [inner])
+    found = head_of([step for _, step in Fitted.of(inner).steps])
     (undo,) = _standard_scaler(scaler)
     assert isinstance(undo, Affine)  # nosec B101
     back = Affine(1 / undo.weight, -undo.bias / undo.weight)
@@ -279,7 +266,7 @@ _HEADS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     "SVMProbeClassifier": _svm_probe,
     "NearestMeanClassifier": _nearest_mean,
     "LogisticRegression": _logistic_regression,
-    "LinearSVC": _linear_svc,
+    "LinearSVC": lambda head: ([_affine(head)], "none", head.classes_),
     "SVC": _svc,
     "SVR": _svr,
     "Ridge": _ridge,

@@ -17,8 +17,8 @@ from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.views import n_views
 from featuretl.exceptions import ModelError
 from featuretl.images.inputs import read
+from featuretl.models.fitted import Fitted
 from featuretl.networks.heads import Head, head_of, tuned_head
-from featuretl.prediction.predict import check_takes_images, inner_of, task_models
 
 
 @dataclass(frozen=True)
@@ -68,26 +68,26 @@ def network_of(model: Any, device: str = "auto") -> Network:
     BackboneError
         If the backbone cannot be loaded.
     """
-    check_takes_images(model)
-    tasks = task_models(model)
-    if tasks is not None:
+    fitted = Fitted.of_images(model)
+    if fitted.tasks is not None:
         raise ModelError(
-            f"The model has several tasks ({printable(', '.join(tasks))}); explain and export_model "
-            "take one: task_models(model)[NAME] is a model of its own, which save_model keeps, too."
+            f"The model has several tasks ({printable(', '.join(fitted.tasks))}); explain and "
+            "export_model take one: task_models(model)[NAME] is a model of its own, which "
+            "save_model keeps, too."
         )
-    model = inner_of(model)
-    if hasattr(model, "_tuned"):
-        backbone, tuned, layers = model._tuned.whole(device)
-        embedding = Embedding(tuned, [None], "auto", False)
-        return Network(backbone, embedding, tuned_head(model, layers).to(backbone.device))
-    check_is_fitted(model.steps[-1][1])
-    spec = model.steps[0][1]._spec()
+    after = [step for _, step in fitted.steps[1:]]
+    if fitted.tuned is not None:
+        backbone, tuned, layers = fitted.tuned.whole(device)
+        head = head_of(after) if after else tuned_head(fitted, layers)
+        return Network(backbone, Embedding(tuned, [None], "auto", False), head.to(backbone.device))
+    check_is_fitted(fitted.head)
+    spec = fitted.embedder._spec()
     if spec.views != 1:
         raise ModelError(
             f"The model was trained on {n_views(spec.views)} views of each image; explain and "
             "export_model take networks that see an image once: train it with views=1."
         )
-    head = head_of([step for _, step in model.steps[1:]])
+    head = head_of(after)
     if spec.precision != "float32":
         raise ModelError(
             f"The model was trained on embeddings in {spec.precision}; explain and export_model "

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = exports(
     __name__,
     {
         "files": ["predict_to_file"],
-        "predict": ["evaluate_model", "task_models"],
+        "evaluate": ["evaluate_model"],
+        "predict": ["task_models"],
     },
 )

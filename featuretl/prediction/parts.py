@@ -1,8 +1,8 @@
-"""The folder ``OUT.partial`` in which predictions are gathered, a Parquet file per batch.
+"""The folder ``OUT.partial``, which collects predictions in a Parquet file per batch.
 
-Its files are ``identity.json``, what is predicted of which images; ``lock``, which the kernel keeps for
-the process that fills the folder and gives up when that ends, however it ends; and for every batch
-``NUMBER-STATE.parquet``, where the state tells its images from changed ones.
+Its files are ``identity.json``, the model, the images and the parameters; ``lock``, which the kernel
+holds for the one process that fills the folder, and releases when that ends, however it ends; and for
+every batch ``NUMBER-STATE.parquet``, where the state is a digest that changes when its images do.
 """
 
 from __future__ import annotations
@@ -16,26 +16,21 @@ from typing import Self
 import pyarrow as pa
 from pyarrow import parquet
 
-from featuretl._core.files import replace_file
+from featuretl._core.files import lock_file, replace_file
 from featuretl._core.forks import begin_again_after_fork
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows: there, nobody keeps a second process out
-    fcntl = None  # type: ignore[assignment]
-
 
 class Parts:
-    """The whole batches of one call; a context that one process at a time can enter.
+    """The complete batches of one call; a context that one process at a time can enter.
 
     Parameters
     ----------
     target : path
         The file that will hold all of them.
     identity : str
-        What must be the same for a call to go on with the batches of another.
+        A call resumes with the batches of another one if this is the same.
     """
 
     def __init__(self, target: Path, identity: str) -> None:
@@ -52,10 +47,10 @@ class Parts:
     def __enter__(self) -> Self:
         self._take_lock()
         try:
-            kept = self._folder / "identity.json"
-            if not kept.exists():
-                self._publish(kept.name, self._identity.encode())
-            elif kept.read_bytes() != self._identity.encode():
+            path = self._folder / "identity.json"
+            if not path.exists():
+                replace_file(path, lambda partial: partial.write_bytes(self._identity.encode()))
+            elif path.read_bytes() != self._identity.encode():
                 raise InputError(
                     f"{printable(self._folder)!r} holds predictions of another model, other images "
                     "or other parameters; delete it, or choose another output."
@@ -74,17 +69,18 @@ class Parts:
         return (self._folder / self._names[-1]).exists()
 
     def add(self, table: pa.Table) -> None:
-        """Keep the rows of the batch that was asked for last, durably."""
+        """Save the rows of the batch that was asked for last, durably."""
         sink = pa.BufferOutputStream()
         parquet.write_table(table, sink)
-        self._publish(self._names[-1], sink.getvalue().to_pybytes())
+        data = sink.getvalue()
+        replace_file(self._folder / self._names[-1], lambda partial: partial.write_bytes(data))
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the rows of all batches, in order."""
         for path in (self._folder / name for name in self._names):
             try:
                 yield parquet.read_table(pa.BufferReader(path.read_bytes()))
-            except (pa.ArrowInvalid, OSError) as error:  # either says that it is damaged
+            except (pa.ArrowInvalid, OSError) as error:  # both are raised for damaged files
                 raise InputError(
                     f"{printable(path)!r} cannot be read ({printable(error)}); delete it, and run "
                     "the command again to predict its images again."
@@ -105,9 +101,11 @@ class Parts:
         path = self._folder / "lock"
         while True:
             self._folder.mkdir(exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # removed since, by who had the lock
+            # The process that held the lock removes it.
+            with contextlib.suppress(FileNotFoundError):
                 self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                if self._is_free() and os.path.samestat(os.fstat(self._lock), path.stat()):
+                self._lock_file()
+                if os.path.samestat(os.fstat(self._lock), path.stat()):
                     return
                 self._close_lock()
 
@@ -116,12 +114,10 @@ class Parts:
             os.close(self._lock)
             self._lock = -1
 
-    def _is_free(self) -> bool:
-        """Lock the open file; raise InputError if another process has it."""
-        if fcntl is None:
-            return True
+    def _lock_file(self) -> None:
+        """Lock the open file; raise InputError if another process holds it."""
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._lock, wait=False)
         except BlockingIOError as error:
             self._close_lock()
             raise InputError(
@@ -130,7 +126,3 @@ class Parts:
             ) from error
         except OSError:  # a file system without locks
             pass
-        return True
-
-    def _publish(self, name: str, data: bytes) -> None:
-        replace_file(self._folder / name, lambda partial: partial.write_bytes(data))

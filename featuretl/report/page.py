@@ -33,7 +33,8 @@ from featuretl.extraction.engine import Failure
 from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
-from featuretl.prediction.predict import check_takes_images, known_labels, known_tasks, task_models
+from featuretl.models.fitted import Fitted, is_model
+from featuretl.prediction.evaluate import known_labels, known_tasks
 from featuretl.report.embedding_map import map_section
 from featuretl.report.examination import Examination, Training, examine, facts_of
 from featuretl.report.galleries import galleries
@@ -154,7 +155,7 @@ def write_report(
     check_option(_OWNER, "task", task, ("auto", "classification", "regression"))
     random_generator(_OWNER, random_state)
     say = progress or (lambda words: None)
-    if hasattr(source, "predict"):
+    if is_model(source):
         count = lambda done: say(f"Predicted {done:,} of {len(images):,} images")  # noqa: E731
         options = (card or {}, cache, cv, random_state, count)
         tasks = list(_tasks_of_model(source, images, y, groups, train, *options))
@@ -205,8 +206,8 @@ def _tasks_of_model(
     model: Any, images: Any, y: Any, groups: Any, train: Any, card: Card, *options: Any
 ) -> Iterator[tuple[str, Subject, Training | None]]:
     """Yield name, subject and training images of each task of a model; "" of the only one."""
-    check_takes_images(model)
-    tasks = task_models(model)
+    fitted = Fitted.of_images(model)
+    tasks = fitted.tasks
     cache = options[0]
     if tasks is None:
         training = None if train is None else _training(model, train, cache)
@@ -215,18 +216,18 @@ def _tasks_of_model(
         return
     images = as_images(images, _OWNER)
     group = read_groups(_OWNER, groups, len(images))
-    known = known_tasks(tasks, y, len(images), _OWNER)
-    learnt = {} if train is None else known_tasks(tasks, train[1], len(train[0]), _OWNER)
+    known = known_tasks(fitted, y, len(images), _OWNER)
+    learnt = {} if train is None else known_tasks(fitted, train[1], len(train[0]), _OWNER)
     for name, (rows, labels) in known.items():
         training = None
         if name in learnt:
             of_task = [train[0][i] for i in learnt[name][0]], learnt[name][1]
-            training = _training(tasks[name], of_task, cache)
+            training = _training(tasks[name].model, of_task, cache)
         seen = partial(_seen, card, training)
         own = [images[i] for i in rows]
         kept = None if group is None else group[rows]
         with in_column(name):
-            subject = subject_of_model(tasks[name], own, labels, kept, seen, *options)
+            subject = subject_of_model(tasks[name].model, own, labels, kept, seen, *options)
         yield name, subject, training
 
 
@@ -256,9 +257,9 @@ def _template() -> Any:
 
 def _training(model: Any, train: tuple[Any, Any], cache: Any) -> Training:
     """Return the training images that can be read, embedded as the others are."""
-    check_takes_images(model)
+    fitted = Fitted.of_images(model)
     images = as_images(train[0], _OWNER)
-    y = known_labels(model, train[1], _OWNER)
+    y = known_labels(fitted, train[1], _OWNER)
     if len(y) != len(images):
         raise parameter_error(_OWNER, "train", "images and as many labels", (len(images), len(y)))
     extraction = embedder_of(model, cache).extract(images)

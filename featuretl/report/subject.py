@@ -16,14 +16,9 @@ from featuretl.exceptions import InputError
 from featuretl.extraction.embedder import ImageEmbedder
 from featuretl.extraction.engine import Failure
 from featuretl.images.inputs import as_images, name_of
-from featuretl.prediction.predict import (
-    Progress,
-    check_takes_images,
-    in_batches,
-    inner_of,
-    is_multilabel,
-    known_labels,
-)
+from featuretl.models.fitted import Fitted
+from featuretl.prediction.evaluate import known_labels
+from featuretl.prediction.predict import Progress, in_batches
 from featuretl.report.names import short_names
 from featuretl.report.probe import HeldOut, out_of_fold
 
@@ -127,16 +122,16 @@ def subject_of_model(
     progress: Progress | None,
 ) -> Subject:
     """Return images with the predictions of a fitted model, which was trained on those `seen`."""
-    check_takes_images(model)
-    if is_multilabel(model):
+    fitted = Fitted.of_images(model)
+    if fitted.kind == "multilabel":
         raise InputError(
             "A report takes one class or one regression target per image; this model gives several labels per "
             "image: use featuretl evaluate, or evaluate_model."
         )
     images = as_images(images, _OWNER)
-    y = known_labels(model, y, _OWNER)
+    y = known_labels(fitted, y, _OWNER)
     _check_lengths(len(images), y=y)
-    parts = list(in_batches(model, images, progress))
+    parts = list(in_batches(fitted, images, progress))
     ok = np.concatenate([part.ok for part in parts] or [np.zeros(0, bool)])
     rows = np.flatnonzero(ok).tolist()
     if not rows:
@@ -149,7 +144,7 @@ def subject_of_model(
         images=readable,
         names=[name_of(images[i], i) for i in rows],
         y=y[rows],
-        classes=getattr(model, "classes_", None),
+        classes=fitted.classes,
         groups=kept,
         X=X,
         shown_X=_shown_embeddings(model, readable, extraction),
@@ -171,8 +166,7 @@ def subject_of_model(
 
 def embedder_of(model: Any, cache: Any) -> ImageEmbedder:
     """Return an embedder with the frozen backbone of a model."""
-    inner = inner_of(model)
-    first = inner.steps[0][1] if hasattr(inner, "steps") else inner
+    first = Fitted.of(model).embedder
     if isinstance(first, ImageEmbedder):
         return first
     return ImageEmbedder(
@@ -185,8 +179,7 @@ def embedder_of(model: Any, cache: Any) -> ImageEmbedder:
 
 
 def _shown_embeddings(model: Any, images: Sequence[Any], extraction: Any) -> Array:
-    inner = inner_of(model)
-    first = inner.steps[0][1] if hasattr(inner, "steps") else inner
+    first = Fitted.of(model).embedder
     if isinstance(first, ImageEmbedder):
         shown: Array = extraction.to_numpy()
         return shown

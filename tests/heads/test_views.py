@@ -148,5 +148,5 @@ def test_model_files_keep_them_and_refuse_others(digits, tmp_path):
     loaded = load_model(tmp_path / "attention.featuretl")
     np.testing.assert_array_equal(loaded.predict_proba(X), attention.predict_proba(X))
     model.n_views = 2
-    with pytest.raises((ModelError, ValueError), match="does not fit its views"):
+    with pytest.raises((ModelError, ValueError), match="do not fit together"):
         save_model(model, tmp_path / "other.featuretl")

@@ -146,7 +146,7 @@ def rename(name):
 CHANGES = {
     "an unknown class": (rename("os.system"), "names the class 'os.system', which is not allowed"),
     "another class": (rename("Ridge"), "its Ridge has the attribute"),
-    "a class of no estimator": (rename("Kept"), "not allowed"),
+    "a class of no estimator": (rename("ClassSchema"), "not allowed"),
     "an extra attribute": (replace("predict", 1), "'predict', which is not allowed"),
     "a dunder": (replace("__class__", "x"), "'__class__', which is not allowed"),
     "a path of the machine": (replace("cache", "/etc"), "'cache', which is not allowed"),
@@ -248,12 +248,19 @@ def test_forged_pipelines_are_refused(name, pipeline, forge, model_file):
     assert "\n" not in str(caught.value)
 
 
+def test_a_pipeline_without_steps_is_refused(pipeline, forge, model_file):
+    save_model(pipeline, model_file)
+    assert_refused(
+        forge(lambda model, _: model["state"].pop("steps")), "lacks the attribute 'steps'"
+    )
+
+
 @pytest.mark.parametrize(
     ("attribute", "value", "message"),
     [
         ("tensors", "0" * 64, "not those that this model was fine-tuned from"),
-        ("_head", {"tuple": ["mlp", 10**12]}, "head of its tuned network does not fit"),
-        ("_head", "evil", "head of its tuned network does not fit"),
+        ("_head", {"tuple": ["mlp", 10**12]}, "attributes of its Tuned do not fit together"),
+        ("_head", "evil", "attributes of its Tuned do not fit together"),
         ("n_blocks", 10**9, "blocks, fewer than"),
         ("state", {"dict": []}, "cannot be loaded"),
     ],

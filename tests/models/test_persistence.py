@@ -262,25 +262,25 @@ def test_what_only_mattered_in_training_is_left_out_with_a_warning(iris, tmp_pat
     ("model", "message"),
     [
         (LinearProbeClassifier(), "is not fitted; call fit before save_model"),
-        (RandomForestClassifier(2), "does not keep a RandomForestClassifier; use a head of feat"),
+        (RandomForestClassifier(2), "cannot save a RandomForestClassifier; use a head of feat"),
         (
             make_pipeline(RandomForestClassifier(2)),
-            r"as steps of Pipeline; .*skops\.io\.dump keeps",
+            r"as steps of Pipeline; .*skops\.io\.dump saves",
         ),
-        (KNeighborsClassifier(), r"a KNeighborsClassifier; .*skops\.io\.dump keeps"),
-        (KNeighborsRegressor(), r"a KNeighborsRegressor; .*skops\.io\.dump keeps"),
-        (MLPClassifier((2,), solver="lbfgs"), r"a MLPClassifier; .*skops\.io\.dump keeps"),
+        (KNeighborsClassifier(), r"a KNeighborsClassifier; .*skops\.io\.dump saves"),
+        (KNeighborsRegressor(), r"a KNeighborsRegressor; .*skops\.io\.dump saves"),
+        (MLPClassifier((2,), solver="lbfgs"), r"a MLPClassifier; .*skops\.io\.dump saves"),
         (
             MLPRegressor(hidden_layer_sizes=(2,), solver="lbfgs"),
-            r"a MLPRegressor; .*skops\.io\.dump keeps",
+            r"a MLPRegressor; .*skops\.io\.dump saves",
         ),
-        (SelfTrainingClassifier(LogisticRegression()), r"SelfTraining.*skops\.io\.dump keeps"),
+        (SelfTrainingClassifier(LogisticRegression()), r"SelfTraining.*skops\.io\.dump saves"),
         (make_pipeline(FunctionTransformer(np.sqrt), Ridge()), "a FunctionTransformer as steps"),
         (
             TransformedTargetRegressor(
                 Ridge(), func=np.log, inverse_func=np.exp, check_inverse=False
             ),
-            "does not keep",
+            "cannot save",
         ),
         (GridSearchCV(LinearProbeClassifier(), {"C": [1.0]}, cv=2), "save its best_estimator_"),
     ],

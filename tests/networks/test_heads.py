@@ -21,6 +21,8 @@ from featuretl import (
     SVMProbeClassifier,
 )
 from featuretl.exceptions import ModelError
+from featuretl.models.classes import CLASSES
+from featuretl.networks import heads as heads_module
 from featuretl.networks.heads import head_of
 
 RBF = {"kernel": "rbf", "gamma": "scale", "cv": 2, "random_state": 0}
@@ -141,3 +143,15 @@ def test_what_has_no_form_is_refused_in_one_sentence(steps, named, digits):
     with pytest.raises(ModelError, match=named) as error:
         head_of([step for _, step in model.steps])
     assert "\n" not in str(error.value)
+
+
+def test_every_head_that_model_files_hold_has_layers_or_is_known_to_have_none():
+    of_views_or_tasks = {
+        "AttentionPoolingClassifier", "MultiTaskHead", "ViewPooling", "ViewsClassifier",
+    }  # fmt: skip
+    saved = {
+        name
+        for name, schema in CLASSES.items()
+        if schema.module.startswith("featuretl.heads.") and "_solver" not in schema.module
+    }
+    assert saved - of_views_or_tasks == {name for name in heads_module._HEADS if name in saved}

@@ -37,7 +37,7 @@ from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.prediction import files as files_module
 from featuretl.prediction import predict as prediction_module
 from featuretl.prediction.parts import Parts
-from featuretl.prediction.predict import inner_of, predict_images, use_machine
+from featuretl.prediction.predict import predict_images, use_machine
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
@@ -244,7 +244,7 @@ def test_what_another_run_left_is_not_gone_on_with(tiny, photos, tmp_path, monke
     path = tmp_path / "out.csv"
     with monkeypatch.context() as patch:
         patch.setattr(Parts, "add", full)
-        with pytest.raises(StoreError, match=r"No space left on device.*run it again to go on"):
+        with pytest.raises(StoreError, match=r"No space left on device.*run it again to resume"):
             predict_to_file(tiny, photos, path)
     for images, options in [(photos[1:], {}), (photos, {"top": 2}), (photos, {"threshold": 0.5})]:
         with pytest.raises(InputError, match="holds predictions of another model, other images"):
@@ -433,7 +433,7 @@ def test_a_model_is_told_about_the_machine(photos, labels, tmp_path):
     )
     model = chosen.fit(photos, labels)
     use_machine(model, cache=tmp_path / "own", n_jobs=1, device="cpu")
-    embedder = inner_of(model)[0]
+    embedder = model.estimator_[0]
     assert (embedder.cache, embedder.n_jobs) == (tmp_path / "own", 1)
     model.predict(photos[:2])
     assert (tmp_path / "own").is_dir()

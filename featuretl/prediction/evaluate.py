@@ -1,0 +1,168 @@
+"""Scores of a model on labelled images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import Bunch
+
+from featuretl._core.statistics import RESAMPLES
+from featuretl._core.text import printable
+from featuretl._core.types import Array
+from featuretl._learning.columns import in_column, read_column, table_of
+from featuretl._learning.groups import read_groups
+from featuretl._learning.labels import (
+    all_labels,
+    all_numbers,
+    codes_of,
+    codes_of_sets,
+    is_label_sets,
+    one_label_each,
+)
+from featuretl._learning.metrics import metrics_report
+from featuretl.exceptions import InputError
+from featuretl.images.inputs import as_images
+from featuretl.models.fitted import Fitted
+from featuretl.prediction.predict import Predictions, Progress, in_batches, joined
+
+
+def evaluate_model(
+    model: Any,
+    images: Any,
+    y: Any,
+    *,
+    groups: Any = None,
+    n_bootstrap: int = RESAMPLES,
+    confidence: float = 0.95,
+    random_state: Any = 0,
+    progress: Progress | None = None,
+) -> Bunch:
+    """Return the scores of a model on labelled images, with confidence intervals.
+
+    Parameters
+    ----------
+    model : estimator
+        Fitted; takes images: a pipeline that begins with `ImageEmbedder` or `MediaEmbedder`, or an
+        estimator of featuretl.
+    images : sequence of n images
+    y : array-like of shape (n,), (n, n_labels) or (n, n_outputs)
+        For a classifier its classes, of their own type, as text, or as numbers of the same value;
+        for a multi-label model n lists of labels, or an indicator of 0 and 1; for a regressor
+        numbers. For a multi-task model a
+        DataFrame, or a dict, with a column for each task that is to be scored; None, NaN and empty
+        text are missing labels.
+    groups : array-like of shape (n,), default=None
+        Images of one group count as one draw in the intervals.
+    n_bootstrap, confidence, random_state
+        As in `metrics_report`.
+    progress : callable, optional
+        Called with the number of images that are done.
+
+    Returns
+    -------
+    Bunch
+        As `metrics_report`, over the images that could be read; and `failures`, the others. For a
+        multi-task model `task` is "several", `n` the images, and `tasks` has such a Bunch for each,
+        over the images that have its label.
+
+    Raises
+    ------
+    InputError
+        If lengths differ, `y` holds a class or a task that the model does not know, or no image can
+        be read.
+    """
+    owner = "evaluate_model"
+    fitted = Fitted.of_images(model, other_media=True)
+    images = as_images(images, owner)
+    n = len(images)
+    groups = read_groups(owner, groups, n)
+    options = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": random_state}
+    if fitted.tasks is None:
+        truth = {"": (np.arange(n), known_labels(fitted, y, owner))}
+        if len(truth[""][1]) != n:
+            raise InputError(f"y must have one entry per image; got {len(truth[''][1])} for {n}.")
+    else:
+        truth = known_tasks(fitted, y, n, owner)
+    parts = list(in_batches(fitted, images, progress))
+    failures = [failure for part in parts for failure in part.failures]
+    if not any(part.ok.any() for part in parts):
+        raise InputError(f"None of {n} images could be read; there is nothing to score.")
+    if fitted.tasks is None:
+        return Bunch(**_scores(fitted, *truth[""], groups, parts, options), failures=failures)
+    reports = {}
+    for name, (rows, labels) in truth.items():
+        of_task = [part.of_task(name) for part in parts]
+        with in_column(name):
+            reports[name] = _scores(fitted.tasks[name], rows, labels, groups, of_task, options)
+    readable = sum(int(part.ok.sum()) for part in parts)
+    return Bunch(task="several", n=readable, tasks=reports, failures=failures)
+
+
+def known_tasks(model: Any, y: Any, n: int, owner: str) -> dict[str, tuple[Array, Array]]:
+    """Return for each task in `y` which of n rows have a label, and these as the model knows them."""
+    tasks = Fitted.of(model).tasks or {}
+    table = table_of(owner, y, n)
+    unknown = [name for name in table if name not in tasks]
+    if unknown:
+        raise InputError(
+            f"y has a column {printable(unknown[0])!r}, which is no task of the model; it has "
+            f"{printable(', '.join(tasks))}."
+        )
+    known = {}
+    for name, values in table.items():
+        is_class = tasks[name].classes is not None
+        column = read_column(name, values, "classification" if is_class else "regression")
+        with in_column(name):
+            known[name] = column.rows, known_labels(tasks[name], column.y, owner)
+    return known
+
+
+def known_labels(model: Any, y: Any, owner: str) -> Array:
+    """Return `y` as classes of the model, which are found by `codes_of`; numbers as they are."""
+    fitted = Fitted.of(model)
+    if fitted.kind == "regression":
+        return all_numbers(owner, y)
+    labels, classes = all_labels(owner, y), fitted.classes
+    if fitted.kind == "classification":
+        if is_label_sets(labels):
+            raise InputError(
+                "The model gives one class per image, but y has several labels per image."
+            )
+        known: Array = classes[codes_of(owner, one_label_each(owner, labels), classes)]
+        return known
+    if is_label_sets(labels):
+        return codes_of_sets(owner, labels, classes).astype(int)
+    if labels.shape != (len(labels), len(classes)) or not np.isin(labels, (0, 1)).all():
+        raise InputError(
+            "The model gives several labels per image: y must be a list of labels for each image, "
+            f"or 0 and 1 for each image and label, (n, {len(classes)}); got {type(y).__name__} of "
+            f"shape {labels.shape}."
+        )
+    return labels.astype(int)
+
+
+def _scores(
+    fitted: Fitted,
+    rows: Array,
+    y: Array,
+    groups: Array | None,
+    parts: list[Predictions],
+    options: dict[str, Any],
+) -> Bunch:
+    """Return the scores of predictions of images, of which `rows` have a truth, `y`."""
+    ok = np.concatenate([part.ok for part in parts])
+    readable = ok[rows]
+    if not readable.any():
+        raise InputError("no image that has a label could be read; there is nothing to score.")
+    place = (np.cumsum(ok) - 1)[rows[readable]]
+    predicted, proba = joined(parts)
+    return metrics_report(
+        y[readable],
+        predicted[place],
+        None if proba is None else proba[place],
+        task=fitted.kind,
+        labels=fitted.classes,
+        groups=None if groups is None else groups[rows[readable]],
+        **options,
+    )
