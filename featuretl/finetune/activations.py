@@ -32,17 +32,9 @@ Batches = Generator[torch.Tensor, None, None]
 
 
 class CachedActivations:
-    """Activations of several views of every image, as a trunk left them in a store.
+    """Activations of `shape` of several views of every image, as a trunk left them in a store.
 
-    Parameters
-    ----------
-    views : list of Extraction
-        The first is that of the images as they are.
-    shape : tuple of int
-        Of one activation.
-    noise : float
-        See `featuretl.backbones.views.Strength`.
-    device : torch.device
+    The first view is the image as it is; `noise` is that of `featuretl.backbones.views.Strength`.
     """
 
     def __init__(
@@ -72,19 +64,10 @@ class CachedActivations:
 
 
 class FreshActivations:
-    """Activations computed from the images each time.
+    """Activations computed from the images each time; without a `trunk`, the network's input.
 
-    Parameters
-    ----------
-    images : sequence of n images
-    backbone : Backbone
-    trunk : torch.nn.Module or None
-        None yields the network's input itself.
-    augment : Strength or callable
-        A callable maps a PIL image to a PIL image; it is called in this thread, in order, with
-        the generators of `random`, NumPy and torch seeded for the epoch.
-    n_jobs : int
-        Threads that read, decode and preprocess.
+    A function `augment` maps a PIL image to a PIL image; it is called in this thread, in order, with
+    the generators of `random`, NumPy and torch seeded for the epoch.
     """
 
     def __init__(
@@ -101,10 +84,7 @@ class FreshActivations:
     def batches(self, parts: Parts, seed: Sequence[int] | None = None) -> Batches:
         """Yield the activations of each part (indices of images), augmented where a seed is given.
 
-        Raises
-        ------
-        ImageError
-            Naming the image that cannot be read.
+        Raises ImageError for an image that cannot be read.
         """
         custom = seed is not None and callable(self._augment)
         with (

@@ -76,6 +76,38 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self.random_state = random_state
         self.verbose = verbose
 
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
+        """Fit the head and the last blocks.
+
+        Parameters
+        ----------
+        X : sequence of n images
+            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+        y : array-like of shape (n,) or (n, n_outputs), or n lists of labels
+            For the classifier at least two classes, or 0 and 1 for each label; for the regressor
+            finite numbers.
+        sample_weight : array-like of shape (n,), default=None
+            Weights >= 0 of the images.
+        groups : array-like of shape (n,), default=None
+            Images of one group stay on one side of the inner split.
+
+        Returns
+        -------
+        self
+            The fitted estimator.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has a value that is not accepted.
+        InputError
+            If `y` has a single class or NaN, or lengths differ; ImageError if an image cannot be
+            read.
+        BackboneError
+            If the backbone cannot be loaded or has fewer blocks.
+        """
+        return self._fit(X, y, sample_weight, groups)
+
     def transform(self, X: Any) -> Array:
         """Return the embeddings of the tuned network, for any head.
 

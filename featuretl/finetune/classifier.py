@@ -184,36 +184,6 @@ class FineTuneClassifier(Responses, BaseFineTune):
         )
         self.class_weight = class_weight
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Any:
-        """Fit the head and the last blocks.
-
-        Parameters
-        ----------
-        X : sequence of n images
-            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
-        y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
-            At least two classes.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the images.
-        groups : array-like of shape (n,), default=None
-            Images of one group stay on one side of the inner split.
-
-        Returns
-        -------
-        FineTuneClassifier
-            The fitted estimator.
-
-        Raises
-        ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If `y` has a single class, or lengths differ; ImageError if an image cannot be read.
-        BackboneError
-            If the backbone cannot be loaded or has fewer blocks.
-        """
-        return self._fit(X, y, sample_weight, groups)
-
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> FineTuneClassifier:

@@ -48,19 +48,7 @@ _SEARCH_SHARE = 0.5
 
 
 class Fitting:
-    """One fit of `estimator` on `images`.
-
-    Attributes
-    ----------
-    rows : ndarray of shape (n,), int
-        All images.
-    plan : Plan
-        Whether the trunk is cached.
-    records : list of dict
-        One per epoch of the search and of the training.
-    decision : str
-        One sentence.
-    """
+    """One fit of `estimator` on `images`; `records` has a dict for each epoch of search and training."""
 
     def __init__(
         self,

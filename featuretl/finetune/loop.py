@@ -42,26 +42,15 @@ class Run(Training):
 
 @dataclass(eq=False)
 class Task:
-    """What to train, on what.
-
-    Attributes
-    ----------
-    network : TunedNetwork
-    blocks : list of frozenset of str
-        The parameters of the blocks that learn, from input to output.
-    activations : CachedActivations or FreshActivations
-    objective : Objective
-    rows : ndarray of int
-        What to train on.
-    held_out : ndarray of int, or None
-        What to judge each epoch by.
-    """
+    """What to train, and the images to train on."""
 
     network: TunedNetwork
+    # Names of the parameters of each block that learns, from input to output.
     blocks: list[frozenset[str]]
     activations: Activations
     objective: Objective
     rows: np.ndarray
+    # The rows that judge each epoch.
     held_out: np.ndarray | None = None
 
 
@@ -79,17 +68,7 @@ class State:
 
 
 class Trainer:
-    """Trains a `Task` epoch by epoch.
-
-    Parameters
-    ----------
-    task : Task
-    training : Run
-    on_epoch : callable, optional
-        Called with this trainer after each epoch.
-    on_batch : callable, optional
-        Called after each batch.
-    """
+    """Trains a `Task` epoch by epoch, and calls `on_epoch` and `on_batch` after each."""
 
     def __init__(
         self,

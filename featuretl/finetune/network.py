@@ -23,14 +23,7 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 class TunedNetwork(nn.Module):
-    """`top`, from activations (or images) to embeddings, and `head`, from there to outputs.
-
-    Parameters
-    ----------
-    top : torch.nn.Module
-        Its own copy of the tensors, in evaluation mode.
-    head : torch.nn.Module
-    """
+    """`top`, from activations (or images) to embeddings, and `head`, from there to outputs."""
 
     def __init__(self, top: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -90,36 +83,23 @@ def set_head(head: Any, coef: np.ndarray, intercept: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """A backbone divided into what stays frozen and what may learn.
+    """A backbone divided into what stays frozen and what may learn."""
 
-    Attributes
-    ----------
-    trunk : torch.nn.Module or None
-        None where the backbone is trained whole or cannot be cut.
-    top : torch.nn.Module
-        A copy of the rest.
-    blocks : list of frozenset of str
-        The parameters of the blocks that may learn, from input to output.
-    n_features : int
-        Of an embedding.
-    why_not_cut : str
-        The reason, where the backbone cannot be cut; else empty.
-    """
-
+    # None where the backbone is trained whole or cannot be cut.
     trunk: nn.Module | None
+    # A copy of the rest.
     top: nn.Module
+    # Names of the parameters of each block that may learn, from input to output.
     blocks: list[frozenset[str]]
     n_features: int
+    # Why the backbone cannot be cut, or empty.
     why_not_cut: str = ""
 
 
 def split(backbone: Backbone, n_blocks: int | str) -> Split:
     """Divide a backbone below its last `n_blocks` blocks ("all" leaves nothing frozen).
 
-    Raises
-    ------
-    BackboneError
-        If the backbone does not say what its blocks are, or has fewer.
+    Raises BackboneError if the backbone has fewer blocks, or its blocks are not known.
     """
     whole = PreLogits(backbone.model)
     d = activation_shape(backbone, whole)[0]
@@ -157,15 +137,6 @@ class Tuned:
 
     Pickles without the frozen trunk, whose weights come from where the backbone's come from; that
     they are the same as in training is checked.
-
-    Parameters
-    ----------
-    backbone : Backbone
-    divided : Split
-    n_blocks : int or "all"
-    head : str or tuple
-        See `new_head`.
-    network : TunedNetwork
     """
 
     def __init__(
@@ -188,10 +159,7 @@ class Tuned:
     def live(self, device: str) -> tuple[Backbone, nn.Module | None, TunedNetwork]:
         """Return the backbone, its trunk and the network, loaded if need be.
 
-        Raises
-        ------
-        BackboneError
-            If the backbone's weights are not those that were trained on.
+        Raises BackboneError if the backbone's weights are not those of training.
         """
         if self._live is None:
             backbone = load_spec(self.spec, device)

@@ -13,33 +13,19 @@ from torch.nn import functional
 
 @dataclass(eq=False, frozen=True)
 class Problem:
-    """What is to be learnt from n images.
-
-    Attributes
-    ----------
-    kind : {"softmax", "binary", "squared"}
-    target : ndarray
-        See `Objective`.
-    weight : ndarray
-        See `Objective`.
-    n_outputs : int
-        Outputs of the network.
-    strata : ndarray of shape (n,), or None
-        Classes to be spread evenly over splits.
-    probe : callable
-        ``probe(embeddings, rows, groups, strength)`` fits a linear probe to `rows`, in `groups`
-        (or None): coefficients (n_outputs, d), intercepts (n_outputs,) and the strength that it
-        used, chosen by it where None is given.
-    soften : callable
-        Maps a strength to that of the probe which training starts from.
-    """
+    """What is to be learnt from n images; `kind`, `target` and `weight` are those of `Objective`."""
 
     kind: str
     target: np.ndarray
     weight: np.ndarray
+    # Outputs of the network.
     n_outputs: int
+    # Classes (n,) that splits spread evenly.
     strata: np.ndarray | None
+    # From embeddings, rows, groups or None, and the strength of the penalty (None: to be chosen) to
+    # coefficients (n_outputs, d) and intercepts (n_outputs,) of a linear probe, and its strength.
     probe: Callable[[np.ndarray, np.ndarray, Any, Any], tuple[np.ndarray, np.ndarray, Any]]
+    # From a strength to that of the probe that training starts from.
     soften: Callable[[Any], Any]
 
 

@@ -95,10 +95,7 @@ def cached(
 ) -> CachedActivations:
     """Run every view of every image through its trunk, once, and return the activations.
 
-    Raises
-    ------
-    ImageError
-        Naming the images that cannot be read.
+    Raises ImageError for images that cannot be read.
     """
     views = []
     for trunk in trunks:
@@ -122,16 +119,7 @@ def cached(
 
 
 class FoundActivations:
-    """Activations for prediction: found in the store, or computed and not kept.
-
-    Parameters
-    ----------
-    images : sequence of n images
-    trunk : Trunk
-        Of the images as they are.
-    store : EmbeddingStore or None
-    n_jobs : int
-    """
+    """Activations of the images as they are, for prediction: found in the store, or computed."""
 
     def __init__(
         self, images: Sequence[Any], trunk: Trunk, store: EmbeddingStore | None, n_jobs: int

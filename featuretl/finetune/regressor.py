@@ -53,38 +53,6 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
     (3,)
     """
 
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
-    ) -> FineTuneRegressor:
-        """Fit the head and the last blocks.
-
-        Parameters
-        ----------
-        X : sequence of n images
-            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
-        y : array-like of shape (n,) or (n, n_outputs)
-            Finite numbers.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the images.
-        groups : array-like of shape (n,), default=None
-            Images of one group stay on one side of the inner split.
-
-        Returns
-        -------
-        FineTuneRegressor
-            The fitted estimator.
-
-        Raises
-        ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If lengths differ or `y` has NaN; ImageError if an image cannot be read.
-        BackboneError
-            If the backbone cannot be loaded or has fewer blocks.
-        """
-        return self._fit(X, y, sample_weight, groups)
-
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> FineTuneRegressor:
         """Train on for `epochs`, on these images; the first call is `fit`.
 

@@ -13,19 +13,8 @@ from collections.abc import Callable
 
 
 def rate_factor(schedule: str, warmup: float, decay_rate: float, epochs: int) -> Callable:
-    """Return the function from progress to factor.
+    """Return the function from progress to factor; the parameters are those of `Training`.
 
-    Parameters
-    ----------
-    schedule : {"cosine", "one-cycle", "inverse-time", "step", "constant"}
-    warmup : float in [0, 1)
-        The share of training in which the factor first rises from 0 in proportion.
-    decay_rate : float
-        lambda of "inverse-time", per epoch.
-    epochs : int
-
-    Examples
-    --------
     >>> factor = rate_factor("cosine", 0.0, 1.0, 10)
     >>> [round(factor(t), 2) for t in (0, 0.5, 1)]
     [1.0, 0.5, 0.0]

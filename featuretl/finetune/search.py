@@ -40,28 +40,17 @@ class Judged(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What the search found.
+    """What the search found."""
 
-    Attributes
-    ----------
-    candidate : Candidate or None
-        The best; None if nothing could be tried.
-    base : Judged
-        The start, judged by the held-out rows.
-    found : Judged
-        The candidate, judged by them; the start where there is none.
-    records : list of dict
-        The epochs of all runs.
-    interrupted : bool
-    weight : ndarray of shape (k,), float64
-        Weights of the held-out rows, which are in the losses already.
-    """
-
+    # The best; None if nothing could be tried.
     candidate: Candidate | None
+    # The start, and the candidate (the start where there is none), judged by the held-out rows.
     base: Judged
     found: Judged
+    # The epochs of all runs.
     records: list[Record]
     interrupted: bool
+    # Weights (k,) of the held-out rows, which are in the losses already.
     weight: np.ndarray
 
     @property

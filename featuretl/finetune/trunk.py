@@ -19,17 +19,8 @@ class Trunk:
     """The part of a backbone below its last blocks; `extract` takes it in place of a backbone.
 
     An activation is kept as one float16 row, channels last where it is a map: (h, w, c) flattened,
-    or (tokens, c) for a transformer.
-
-    Parameters
-    ----------
-    backbone : Backbone
-    module : torch.nn.Module
-        The lower part of ``backbone.cut(n_blocks)``.
-    n_blocks : int
-    view : int
-        Which view of an image; see `featuretl.backbones.views.cached_view`.
-    strength : Strength
+    or (tokens, c) for a transformer. `module` is the lower part of ``backbone.cut(n_blocks)``;
+    `view` and `strength` are those of `featuretl.backbones.views.cached_view`.
     """
 
     def __init__(
