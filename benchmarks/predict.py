@@ -21,10 +21,10 @@ from heads import show
 
 def train(folder: str) -> list[str]:
     """Write the digits and a model of them; return the paths."""
+    from featuretl_cli.digits import write_digits  # type: ignore[import-not-found]
     from sklearn.pipeline import make_pipeline
 
     from featuretl import ImageEmbedder, LinearProbeClassifier, load_image_folder, save_model
-    from featuretl.demo import write_digits
 
     photos = load_image_folder(write_digits(f"{folder}/digits") / "train")
     model = make_pipeline(ImageEmbedder(cache=f"{folder}/store"), LinearProbeClassifier())

@@ -111,11 +111,7 @@ def _canvases() -> tuple[Any, Any, Any]:
     chosen = rng.permutation(len(y))[:CANVASES]
     insects = _insects().data
     images = [_canvas(signs.data[i], insects, rng) for i in chosen]
-    return (
-        ImageEmbedder(views=GRID).transform(images),
-        y[chosen],
-        signers(signs.data, y)[chosen],
-    )
+    return (ImageEmbedder(views=GRID).transform(images), y[chosen], signers(signs.data, y)[chosen])
 
 
 def _canvas(sign: str, insects: Any, rng: np.random.Generator) -> Any:

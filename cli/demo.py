@@ -26,7 +26,7 @@ def demo(ctx: click.Context, folder: str, cache: str | None, no_cache: bool, as_
     Every command is shown before it runs: give it again with pictures of your own. With --json,
     each prints its JSON on a line.
     """
-    from featuretl.demo import write_digits
+    from .digits import write_digits
 
     group = ctx.find_root().command
     assert isinstance(group, click.Group)

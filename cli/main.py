@@ -12,12 +12,7 @@ from typing import Any
 import click
 
 from featuretl import __version__
-from featuretl.exceptions import (
-    FeatureTLError,
-    FeatureTLWarning,
-    NoColumnsError,
-    is_out_of_memory,
-)
+from featuretl.exceptions import FeatureTLError, FeatureTLWarning, NoColumnsError, is_out_of_memory
 
 from .backbones import backbones
 from .cache import cache

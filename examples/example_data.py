@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from featuretl_cli.digits import write_digits
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-
-from featuretl.demo import write_digits
 
 FOLDER = "featuretl-demo/digits"
 

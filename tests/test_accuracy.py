@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from featuretl_cli.digits import write_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from featuretl import ImageEmbedder, load_image_folder
-from featuretl.demo import write_digits
 from featuretl.exceptions import FeatureTLWarning
 
 

@@ -41,11 +41,7 @@ from featuretl import (
 )
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError
 from featuretl.finetune.parameters import check_parameters
-from featuretl.heads import (
-    AttentionPoolingClassifier,
-    ViewPooling,
-    ViewsClassifier,
-)
+from featuretl.heads import AttentionPoolingClassifier, ViewPooling, ViewsClassifier
 from featuretl.report import EmbeddingMapDisplay
 
 Y = np.repeat(["a", "b", "c"], 8)

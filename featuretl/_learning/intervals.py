@@ -126,11 +126,7 @@ def _errors(
 
 
 def _of_averages(
-    y: Array,
-    groups: Array,
-    scores: dict[str, float],
-    errors: dict[str, float],
-    confidence: float,
+    y: Array, groups: Array, scores: dict[str, float], errors: dict[str, float], confidence: float
 ) -> Intervals:
     """Return the intervals of averages over classes, in [0, 1], by their standard errors."""
     sizes, positives = np.bincount(groups).astype(float), np.bincount(y) if y.ndim == 1 else None

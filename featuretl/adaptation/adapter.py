@@ -156,12 +156,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """
 
     def __init__(
-        self,
-        method: str = "auto",
-        *,
-        estimator: Any = None,
-        cv: Any = 3,
-        random_state: Any = None,
+        self, method: str = "auto", *, estimator: Any = None, cv: Any = 3, random_state: Any = None
     ) -> None:
         self.method = method
         self.estimator = estimator

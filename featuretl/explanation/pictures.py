@@ -23,10 +23,7 @@ _WIDEST = 4  # times the height
 
 
 def save_overlays(
-    explanations: Sequence[Explanation],
-    output: str | os.PathLike[str],
-    *,
-    height: int = 256,
+    explanations: Sequence[Explanation], output: str | os.PathLike[str], *, height: int = 256
 ) -> list[Path]:
     """Write overlays; return the files. Raises ParameterError if that fails, and ImageError.
 

@@ -15,17 +15,7 @@ class BatchSize:
     """A batch size; "auto" doubles while that makes images faster, then steps back once and stays.
 
     Where memory does not suffice, the runtime halves its own batches; that is slower here, so that
-    the size stops growing.
-
-    Parameters
-    ----------
-    wanted : int or "auto"
-
-    Attributes
-    ----------
-    now : int
-    most : int
-        What "auto" does not pass.
+    the size stops growing. "auto" does not pass `most`.
     """
 
     def __init__(self, wanted: int | str) -> None:

@@ -28,20 +28,10 @@ RECIPE_VERSION = 1
 
 
 class ImageEncoder:
-    """What the engine needs of a backbone; it is loaded only when needed.
+    """What the engine needs of a BackboneSpec or Backbone, which is loaded only when needed.
 
-    Parameters
-    ----------
-    backbone : BackboneSpec or Backbone
-    store : EmbeddingStore or None
-        Caches exported graphs and the choice of a runtime.
-    device : str or list of str
-        Where a backbone that is not loaded yet will run; with several devices, each thread uses
-        one of them, in turn.
-    runtime : str
-        One of `featuretl.runtimes.choice.RUNTIMES`.
-    n_images : int
-        Number of images of all runs together, where there are several runs.
+    With several devices, each thread uses one of them, in turn. The store caches exported graphs and
+    the choice of a runtime. `n_images` counts the images of all runs together, where there are several.
     """
 
     read = staticmethod(read)
@@ -49,12 +39,7 @@ class ImageEncoder:
     name_of = staticmethod(name_of)
 
     def __init__(
-        self,
-        backbone: Any,
-        store: EmbeddingStore | None,
-        device: Any,
-        runtime: str,
-        n_images: int,
+        self, backbone: Any, store: EmbeddingStore | None, device: Any, runtime: str, n_images: int
     ) -> None:
         self._store = store
         self._n_images = n_images

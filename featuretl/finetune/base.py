@@ -6,12 +6,7 @@ from typing import Any, Self
 
 import joblib
 import numpy as np
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    clone,
-)
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_is_fitted
 

@@ -29,15 +29,7 @@ from featuretl.finetune.loop import Record, Run, Task, Trainer, judge, outputs_o
 from featuretl.finetune.network import Split, Tuned, TunedNetwork, new_head, set_head, split
 from featuretl.finetune.objective import Objective, Problem
 from featuretl.finetune.planning import Plan, cached, plan, resolve_augment, trunks_of
-from featuretl.finetune.search import (
-    RATES,
-    Candidate,
-    Choice,
-    Judged,
-    choose,
-    rungs,
-    verdict_of,
-)
+from featuretl.finetune.search import RATES, Candidate, Choice, Judged, choose, rungs, verdict_of
 from featuretl.finetune.training import Training
 from featuretl.finetune.trunk import activation_shape
 from featuretl.images.inputs import contents_of

@@ -44,11 +44,7 @@ class Objective:
     """
 
     def __init__(
-        self,
-        kind: str,
-        target: np.ndarray,
-        weight: np.ndarray,
-        device: torch.device,
+        self, kind: str, target: np.ndarray, weight: np.ndarray, device: torch.device
     ) -> None:
         self.kind = kind
         dtype = torch.int64 if kind == "softmax" else torch.float32

@@ -19,12 +19,7 @@ from featuretl.exceptions import ImageError
 from featuretl.extraction.extraction import describe_failures, extract
 from featuretl.extraction.progress import embedding_bar
 from featuretl.extraction.source import Source
-from featuretl.finetune.activations import (
-    Batches,
-    CachedActivations,
-    Parts,
-    ahead,
-)
+from featuretl.finetune.activations import Batches, CachedActivations, Parts, ahead
 from featuretl.finetune.network import Split
 from featuretl.finetune.trunk import Trunk, from_rows
 from featuretl.images.inputs import name_of, read

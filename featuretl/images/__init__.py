@@ -2,9 +2,4 @@
 
 from featuretl._core.lazy import exports
 
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "sources": ["ImageList", "load_image_folder"],
-    },
-)
+__getattr__, __dir__, __all__ = exports(__name__, {"sources": ["ImageList", "load_image_folder"]})

@@ -9,24 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from featuretl._core.files import (
-    absolute,
-    cannot_be_read,
-    file_system,
-    is_url,
-    without_scheme,
-)
+from featuretl._core.files import absolute, cannot_be_read, file_system, is_url, without_scheme
 from featuretl._core.parameters import check_int
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError, NoColumnsError
 from featuretl.images.decode import is_image_name
-from featuretl.images.listing import (
-    files_of,
-    is_hidden,
-    kind_of,
-    paths_of_list,
-    rows_of_manifest,
-)
+from featuretl.images.listing import files_of, is_hidden, kind_of, paths_of_list, rows_of_manifest
 from featuretl.images.shards import (
     NAME_COLUMNS,
     BytesShard,

@@ -19,13 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
-from featuretl._core.files import (
-    cannot_be_read,
-    contents,
-    each,
-    file_system,
-    is_url,
-)
+from featuretl._core.files import cannot_be_read, contents, each, file_system, is_url
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, RACY_NS

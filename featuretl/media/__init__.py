@@ -3,11 +3,5 @@
 from featuretl._core.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "medium": ["Medium"],
-        "sound": ["Sound"],
-        "text": ["Text"],
-        "video": ["Video"],
-    },
+    __name__, {"medium": ["Medium"], "sound": ["Sound"], "text": ["Text"], "video": ["Video"]}
 )

@@ -74,9 +74,7 @@ class Sound(Pictures):
         """What makes the embeddings (JSON)."""
         facts = {"spectrogram": SPECTROGRAM, "seconds": self.seconds, "windows": self.windows}
         return self._recipe(
-            "windows",
-            preprocess=self._preprocessing.recipe(),
-            medium={"name": "sound", **facts},
+            "windows", preprocess=self._preprocessing.recipe(), medium={"name": "sound", **facts}
         )
 
     @property

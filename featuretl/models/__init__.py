@@ -3,8 +3,5 @@
 from featuretl._core.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "persistence": ["load_model", "read_card", "save_model"],
-    },
+    __name__, {"persistence": ["load_model", "read_card", "save_model"]}
 )

@@ -199,7 +199,7 @@ CLASSES = _EMBEDDERS | _HEADS | _FINE_TUNED | _TRANSFER | _SCIKIT_LEARN
 
 # The present name of a class of earlier versions, and the parameters that make it the same.
 FORMER: dict[str, tuple[str, dict[str, Any]]] = {
-    "SelfTrainingProbeClassifier": ("SemiSupervisedProbeClassifier", {"method": "self-training"}),
+    "SelfTrainingProbeClassifier": ("SemiSupervisedProbeClassifier", {"method": "self-training"})
 }
 
 INSTEAD = (

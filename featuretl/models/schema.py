@@ -36,30 +36,19 @@ _ARRAY_KINDS = {"float": "f", "int": "iu", "int32": "i", "labels": "biufUO"}
 
 @dataclass(frozen=True)
 class ClassSchema:
-    """The attributes of a class in model files.
+    """The attributes of a class in model files."""
 
-    Attributes
-    ----------
-    module : str
-        The module that defines the class.
-    text : str
-        The attributes and their kinds.
-    fresh : dict
-        Attributes that are not saved, and their values after loading.
-    left_out : tuple of str
-        Attributes that are neither saved nor there after loading.
-    former : tuple of str
-        Parameters of training that files of earlier versions hold; they are skipped.
-    fits : callable
-        Returns whether the attributes of a fitted object fit together, where kinds alone do not
-        tell; called before it is written and after it is made.
-    """
-
+    # The module that defines the class, and its attributes with their kinds.
     module: str
     text: str = ""
+    # Attributes that are not saved, and their values after loading.
     fresh: dict[str, Any] = field(default_factory=dict)
+    # Attributes that are neither saved nor there after loading.
     left_out: tuple[str, ...] = ()
+    # Parameters of training that files of earlier versions hold; they are skipped.
     former: tuple[str, ...] = ()
+    # Whether the attributes of a fitted object fit together, where kinds alone do not tell; asked
+    # before it is written and after it is made.
     fits: Callable[[Any], bool] = lambda made: True
 
     @cached_property

@@ -33,17 +33,9 @@ class NotPlainError(Exception):
 
 
 class Packer:
-    """Turns values into JSON, and collects their arrays.
+    """Turns values into JSON, and collects their arrays in `tensors`.
 
-    Parameters
-    ----------
-    pack_object : callable
-        ``pack_object(value)`` returns the class name and the packed state of an allowed object,
-        else None.
-
-    Attributes
-    ----------
-    tensors : dict of str to ndarray
+    ``pack_object(value)`` returns the class name and the packed state of an allowed object, else None.
     """
 
     def __init__(self, pack_object: Callable[[Any], tuple[str, dict[str, Any]] | None]) -> None:
@@ -99,17 +91,8 @@ def unpack(
 ) -> Any:
     """Return the value that `Packer.pack` was given.
 
-    Parameters
-    ----------
-    packed : JSON
-    tensors : dict of str to ndarray
-    make_object : callable
-        ``make_object(class_name, state)`` makes an object, or refuses to.
-
-    Raises
-    ------
-    ValueError, KeyError, TypeError, AttributeError
-        If `packed` is not what `Packer.pack` returns.
+    ``make_object(class_name, state)`` makes an object, or refuses to. Raises ValueError, KeyError,
+    TypeError or AttributeError if `packed` is not what `Packer.pack` returns.
     """
 
     def value_of(packed: Any) -> Any:

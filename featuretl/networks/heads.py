@@ -21,20 +21,11 @@ Layers = list[nn.Module]
 class Head(nn.Module):
     """A model's head, from embeddings, float32 (n, d), to its outputs.
 
-    Attributes
-    ----------
-    layers : torch.nn.Sequential
-        From embeddings to values (n, k), the model's decision values or numbers: a column per
-        class, per label, per number; one for two classes.
-    link : {"softmax", "logistic", "labels", "votes", "none", "number"}
-        How probabilities follow from values: for classes, two classes, each label; "votes" (of a
-        one-vs-one machine) and "none" have none.
-    classes : list or None
-        Names of the classes, or labels; None for numbers.
-    temperature : float
-        The values are divided by it before they become probabilities.
-    flat : bool
-        Whether numbers are (n,) rather than (n, k).
+    `layers` lead to values (n, k), the model's decision values or numbers: a column per class, per
+    label, per number; one for two classes. `link` ("softmax", "logistic", "labels", "votes", "none" or
+    "number") says how probabilities follow from the values divided by `temperature`; "votes" (of a
+    one-vs-one machine) and "none" have no probabilities. `classes` is None for numbers, which are
+    (n,) where `flat`.
     """
 
     def __init__(

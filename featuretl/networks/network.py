@@ -50,23 +50,10 @@ class Network:
 
 
 def network_of(model: Any, device: str = "auto") -> Network:
-    """Return a fitted model as a network.
+    """Return a fitted model as a network on a torch device.
 
-    Parameters
-    ----------
-    model : estimator
-        A pipeline that begins with `ImageEmbedder`, or an estimator of featuretl that takes images.
-    device : str, default="auto"
-        A torch device.
-
-    Raises
-    ------
-    InputError
-        If the model takes no images.
-    ModelError
-        If a step has no form as a network, or the model has several tasks.
-    BackboneError
-        If the backbone cannot be loaded.
+    Raises InputError if the model takes no images, ModelError if a step has no form as a network or
+    the model has several tasks, and BackboneError if the backbone cannot be loaded.
     """
     fitted = Fitted.of_images(model)
     if fitted.tasks is not None:

@@ -39,13 +39,7 @@ from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
 from featuretl.novelty.drift import Drift
 from featuretl.prediction.parts import Parts
-from featuretl.prediction.predict import (
-    BATCH,
-    TAG_THRESHOLD,
-    Predictions,
-    Progress,
-    predict_batch,
-)
+from featuretl.prediction.predict import BATCH, TAG_THRESHOLD, Predictions, Progress, predict_batch
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 TAG_SEPARATOR = ";"

@@ -27,27 +27,18 @@ TAG_THRESHOLD = 0.5
 class Predictions:
     """Predictions for a batch of n images, of which k could be read.
 
-    Attributes
-    ----------
-    ok : ndarray of shape (n,), bool
-        Which images could be read.
-    predicted : ndarray of shape (k, ..)
-        Their classes, or numbers; for a multi-label model 0 and 1, (k, n_labels).
-    proba : ndarray of shape (k, n_classes), float64, or None
-        Their probabilities, where the model gives any; the class that is predicted is the most
-        probable one.
-    failures : list of Failure
-        The images that could not be read, with their positions in the batch.
-    novelty : ndarray of shape (k,), float64, or None
-        Where it was asked for; see `NoveltyDetector.novelty`.
-
-    For a multi-task model `predicted` and `proba` are dicts of these, by task.
+    For a multi-task model `predicted` and `proba` are dicts, by task.
     """
 
+    # Which images (n,) could be read.
     ok: Array
+    # Their classes, or numbers, (k, ..); for a multi-label model 0 and 1, (k, n_labels).
     predicted: Any
+    # Their probabilities (k, n_classes), where the model gives any; the most probable is predicted.
     proba: Any
+    # The images that could not be read, with their positions in the batch.
     failures: list[Failure]
+    # See `NoveltyDetector.novelty`, (k,); None unless asked for.
     novelty: Array | None = None
 
     def of_task(self, name: str) -> Predictions:
@@ -56,20 +47,9 @@ class Predictions:
 
 
 def predict_images(model: Any, images: Sequence[Any], *, novelty: bool = False) -> Predictions:
-    """Return the predictions of a fitted model for images.
+    """Return the predictions of an estimator, or a `Fitted`, for images, with their novelty if asked for.
 
-    Parameters
-    ----------
-    model : estimator or Fitted
-        Takes images: a pipeline that begins with `ImageEmbedder`, or an estimator of featuretl.
-    images : sequence of n images
-    novelty : bool, default=False
-        Whether to return how unlike the training images they are, too.
-
-    Raises
-    ------
-    InputError
-        If `novelty` is True and the model has no detector.
+    Raises InputError if `novelty` is True and the model has no detector.
     """
     fitted = Fitted.of(model)
     detector = fitted.detector if novelty else None

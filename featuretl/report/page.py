@@ -39,12 +39,7 @@ from featuretl.report.embedding_map import map_section
 from featuretl.report.examination import Examination, Training, examine, facts_of
 from featuretl.report.galleries import galleries
 from featuretl.report.sections import about, class_section, curves, decision, residuals, tiles
-from featuretl.report.subject import (
-    Subject,
-    embedder_of,
-    subject_of_embeddings,
-    subject_of_model,
-)
+from featuretl.report.subject import Subject, embedder_of, subject_of_embeddings, subject_of_model
 
 _OWNER = "write_report"
 _HERE = Path(__file__).parent

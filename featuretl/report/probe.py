@@ -102,12 +102,7 @@ def _usual(rank: Array, y: Array, classes: Array | None) -> float:
 
 
 def _score(
-    X: Array,
-    y: Array,
-    classes: Array | None,
-    groups: Array | None,
-    rows: Array,
-    on: list[Array],
+    X: Array, y: Array, classes: Array | None, groups: Array | None, rows: Array, on: list[Array]
 ) -> list[float]:
     if classes is None:
         head = _regressor(X, y, groups, rows)

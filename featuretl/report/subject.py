@@ -170,11 +170,7 @@ def embedder_of(model: Any, cache: Any) -> ImageEmbedder:
     if isinstance(first, ImageEmbedder):
         return first
     return ImageEmbedder(
-        first.backbone,
-        weights=first.weights,
-        device=first.device,
-        n_jobs=first.n_jobs,
-        cache=cache,
+        first.backbone, weights=first.weights, device=first.device, n_jobs=first.n_jobs, cache=cache
     )
 
 

@@ -55,30 +55,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker returns of a shard: never its rows.
+    """What a worker returns of a shard: never its rows."""
 
-    Attributes
-    ----------
-    entry : ShardEntry or None
-        None where the shard could not be read.
-    embedded : int
-        How many images were embedded now; 0 where it was finished already.
-    error : str
-        Why the shard could not be read; one sentence.
-    runtime : str
-    costs : dict of str to float
-        Both as in `featuretl.extraction.engine.Statistics`; besides, "start" is the choice of a runtime and
-        its start, "shard" what else this process did: put rows together, write the shard, talk to
-        the scheduler.
-    passed_over : int
-        How much could have been an image and is none, of which some are `named`, with the reason.
-    """
-
+    # None where the shard could not be read, for the reason in `error`, one sentence.
     entry: ShardEntry | None
+    # Images that were embedded now; 0 where the shard was finished already.
     embedded: int = 0
     error: str = ""
+    # Both as in `featuretl.extraction.engine.Statistics`; besides, "start" is the choice and start of
+    # a runtime, "shard" what else this process did: join rows, write the shard, talk to the scheduler.
     runtime: str = ""
     costs: dict[str, float] = field(default_factory=dict)
+    # How many members could have been an image and are none; some are `named`, with the reason.
     passed_over: int = 0
     named: tuple[str, ...] = ()
 

@@ -3,9 +3,5 @@
 from featuretl._core.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "shared": ["SharedStore"],
-        "store": ["EmbeddingStore"],
-    },
+    __name__, {"shared": ["SharedStore"], "store": ["EmbeddingStore"]}
 )

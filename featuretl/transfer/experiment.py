@@ -37,18 +37,7 @@ class Experiment:
 
     `read(estimator, y, n)` returns the targets. The parameters of the estimator say how images are
     embedded and for how long networks are trained; `embeddings`, (n, d) by the name of their backbone,
-    are those that exist already.
-
-    Attributes
-    ----------
-    images : sequence of n images
-    targets : ClassTargets, MultiLabelTargets or RegressionTargets
-    groups : ndarray of shape (n,), int, or None
-    n_copies : int
-        Images with the content of another one; see `keep_copies_together`.
-    seed : int
-    budget : float
-        Seconds that the whole fit may take.
+    are those that exist already. `n_copies` images have the content of another one.
     """
 
     def __init__(

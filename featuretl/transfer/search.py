@@ -36,49 +36,31 @@ Outcome = Literal["chosen", "compared", "outscored", "beaten", "rejected", "fail
 
 @dataclass(eq=False)
 class Trial:
-    """One candidate, tried or not.
-
-    Attributes
-    ----------
-    strategy, backbone : str
-    why : str
-        Why it was tried, or why it was skipped.
-    rows : ndarray of int
-        The images of the choice.
-    scores, losses : ndarray of shape (k,), float64
-        One for each image in `rows` that it was judged by; NaN elsewhere.
-    outcome : Outcome or None
-        "compared": tried for comparison only; "outscored": another backbone has the better probe;
-        "beaten" by a challenger; "rejected" as a challenger; "failed" for want of time; "skipped":
-        not tried. None in files of earlier versions, which have `verdict`, a sentence, instead.
-    rival : str
-        The strategy that it challenged; empty for none.
-    gain, loss_gain : Gain or None
-        By how much it was better than its rival, in score and in log-loss.
-    better : str
-        The strategy that beat it, or the backbone that scored higher.
-    seconds : float
-        Duration of the trial.
-    bytes : int
-        Size of its embeddings or activations in the store.
-    settings : dict
-        `learning_rate` and `n_blocks` that fine-tuning found.
-    """
+    """One candidate, tried or not."""
 
     strategy: str
     backbone: str
+    # Why it was tried, or why it was skipped.
     why: str
+    # The images of the choice; a score and a log-loss of each that judged it, NaN of the others.
     rows: Array
     scores: Array
     losses: Array
+    # "compared": tried for comparison only; "outscored": another backbone has the better probe;
+    # "beaten" by a challenger; "rejected" as a challenger; "failed" for want of time; "skipped":
+    # not tried. None in files of earlier versions, which have `verdict`, a sentence, instead.
     outcome: Outcome | None = None
+    # The strategy that it challenged, and by how much it was better in score and log-loss.
     rival: str = ""
     gain: Gain | None = None
     loss_gain: Gain | None = None
+    # The strategy that beat it, or the backbone that scored higher.
     better: str = ""
     verdict: str = ""
     seconds: float = 0.0
+    # Size of its embeddings or activations in the store.
     bytes: int = 0
+    # `learning_rate` and `n_blocks` that fine-tuning found.
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property

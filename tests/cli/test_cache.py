@@ -130,10 +130,7 @@ def test_a_record_that_is_damaged_says_what_to_do(few: Path, cache: Path) -> Non
 def test_rebuild_finds_what_is_there(few: Path, cache: Path) -> None:
     (cache / "index.sqlite").write_bytes(b"")
     result = run("cache", "rebuild")
-    assert result.stdout.splitlines() == [
-        f"Cache: {cache}",
-        "Found 1 segments with 3 embeddings",
-    ]
+    assert result.stdout.splitlines() == [f"Cache: {cache}", "Found 1 segments with 3 embeddings"]
     assert not (cache / "memo.sqlite").exists()
     facts = json.loads(run("cache", "rebuild", "--json").stdout)
     assert facts == {"cache": str(cache), "segments": 1, "rows": 3}

@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 import pytest
+from featuretl_cli.digits import write_digits
 from featuretl_cli.main import cli
 
 from featuretl import (
@@ -24,7 +25,6 @@ from featuretl import (
     write_report,
 )
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.demo import write_digits
 from featuretl.explanation.pictures import save_overlays
 from featuretl.images.sources import find_images
 from featuretl.labelling import AccuracyForecast

@@ -133,10 +133,7 @@ def test_a_pipeline_in_cross_validation_forwards_every_image_once(data, forwards
 
 def test_a_grid_search_forwards_every_image_once_per_recipe(data, forwards):
     pipe = make_pipeline(tiny(), KNeighborsClassifier())
-    grid = {
-        "imageembedder__pooling": ["avg", "max"],
-        "kneighborsclassifier__n_neighbors": [1, 3],
-    }
+    grid = {"imageembedder__pooling": ["avg", "max"], "kneighborsclassifier__n_neighbors": [1, 3]}
     search = GridSearchCV(pipe, grid, cv=3).fit(data.data, data.target)
     assert search.best_score_ > 0.7
     assert len(forwards) == 48

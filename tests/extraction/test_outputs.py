@@ -202,13 +202,7 @@ def test_an_npz_has_no_pickle_and_the_documented_arrays(
     images, extraction = damaged
     save_embeddings(tmp_path / "out.npz", extraction, images)
     with np.load(tmp_path / "out.npz", allow_pickle=False) as file:
-        assert set(file) == {
-            "embeddings",
-            "paths",
-            "labels",
-            "class_names",
-            "metadata",
-        }
+        assert set(file) == {"embeddings", "paths", "labels", "class_names", "metadata"}
         assert file["labels"].tolist() == ["flower", "flower", "", "broken"]
         assert file["class_names"].tolist() == ["broken", "flower"]
 

@@ -35,11 +35,7 @@ def digits():
 def test_each_task_is_what_it_is_alone(digits):
     X, table = digits
     head = MultiTaskHead().fit(X, table)
-    assert head.tasks_ == {
-        "digit": "classification",
-        "even": "classification",
-        "ink": "regression",
-    }
+    assert head.tasks_ == {"digit": "classification", "even": "classification", "ink": "regression"}
     alone = {name: LinearProbeClassifier().fit(X, table[name]) for name in ("digit", "even")}
     alone["ink"] = LinearProbeRegressor().fit(X, table["ink"])
     predicted = head.predict(X)

@@ -18,10 +18,7 @@ def expected_failed_checks(estimator):
 
 
 @parametrize_with_checks(
-    [
-        SVMProbeClassifier(cv=3),
-        SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", cv=3),
-    ],
+    [SVMProbeClassifier(cv=3), SVMProbeClassifier(1.0, kernel="rbf", gamma="scale", cv=3)],
     expected_failed_checks=expected_failed_checks,
 )
 def test_scikit_learn_checks(estimator, check):

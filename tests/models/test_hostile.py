@@ -168,10 +168,7 @@ CHANGES = {
     "an unknown kind": (replace("coef_", {"pickle": "gASV"}), "no known kind"),
     "a float that is none": (replace("C_", {"float": "1e999"}), "cannot be loaded"),
     "a dict of lists": (replace("C", {"dict": [[[1], 2]]}), "unhashable"),
-    "a deep object": (
-        replace("path_", {"class": "Tuned", "state": {}}),
-        "lacks the attribute",
-    ),
+    "a deep object": (replace("path_", {"class": "Tuned", "state": {}}), "lacks the attribute"),
 }
 
 

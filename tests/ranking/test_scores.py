@@ -55,13 +55,7 @@ def test_log_me_is_the_greatest_evidence_of_numbers():
     assert both == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "estimate",
-    [
-        log_me_score,
-        lambda X, y: log_me_score(X, 1.0 * y[:, None]),
-    ],
-)
+@pytest.mark.parametrize("estimate", [log_me_score, lambda X, y: log_me_score(X, 1.0 * y[:, None])])
 @pytest.mark.parametrize(("X", "y"), [(WINE, KINDS), (WINE[::4], KINDS[::4])], ids=["178", "45"])
 def test_the_influence_of_an_image_is_what_is_lost_without_it(X, y, estimate):
     one = estimate(X, y)

@@ -161,10 +161,7 @@ def run(target: Callable[..., None], examples: int, seed: int | None = None) -> 
     if seed is not None:
         test = hypothesis.seed(seed)(test)
     settings(
-        max_examples=examples,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )(test)()
 
 

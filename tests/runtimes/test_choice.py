@@ -24,8 +24,7 @@ EXPORTED = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            not choice._has(ALTERNATIVES[name].needs[0]),
-            reason=f"pip install {name}",
+            not choice._has(ALTERNATIVES[name].needs[0]), reason=f"pip install {name}"
         ),
     )
     for name in ("onnx", "openvino")

@@ -15,13 +15,7 @@ import pytest
 from pyarrow import parquet
 
 from featuretl import LinearProbeClassifier, extract, extract_shards, load_shards, save_shards
-from featuretl.exceptions import (
-    BackboneError,
-    ImageError,
-    InputError,
-    ParameterError,
-    StoreError,
-)
+from featuretl.exceptions import BackboneError, ImageError, InputError, ParameterError, StoreError
 from featuretl.scaleout import engines as engines_module
 from featuretl.scaleout import extraction as extraction_module
 from featuretl.scaleout import worker as worker_module
