@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from .options import cache_option, json_option, resolve_cache
+from .printing import print_json, print_table
 
 if TYPE_CHECKING:
     from featuretl.backbones.catalog import BackboneInfo
@@ -36,8 +36,6 @@ def backbones(pattern: str | None, timed: bool, cache: str | None, as_json: bool
     from featuretl.backbones.catalog import backbone_names, describe_backbones
     from featuretl.exceptions import InputError
 
-    from .tables import print_table
-
     names = backbone_names(pattern)
     if not names:
         raise InputError(f"timm has no pretrained model whose name matches {pattern!r}.")
@@ -53,7 +51,7 @@ def backbones(pattern: str | None, timed: bool, cache: str | None, as_json: bool
         _show_speeds(list(described), cache, as_json)
         return
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(info) for info in described]))
+        print_json([dataclasses.asdict(info) for info in described])
         return
     table = Table("backbone", "weights", "embedding", "input", "parameters")
     for info in described:
@@ -77,16 +75,14 @@ def _show_speeds(infos: list[BackboneInfo], cache: str | None, as_json: bool) ->
     from featuretl.backbones.spec import BackboneSpec
     from featuretl.ranking.speed import time_backbone
 
-    from .tables import print_table
-
-    store = resolve_cache(cache, no_cache=False)
+    store = resolve_cache(cache)
     speeds = []
     for info in track(infos, "Measuring", console=Console(stderr=True), transient=True):
         weights = "auto" if info.available else "random"
         spec = BackboneSpec.of("featuretl backbones", info.name, weights=weights)
         speeds.append(time_backbone(spec, store=store if info.available else None))
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(speed) for speed in speeds]))
+        print_json([dataclasses.asdict(speed) for speed in speeds])
         return
     runtimes = list(dict.fromkeys(name for speed in speeds for name in speed.images_per_second))
     table = Table("backbone", *runtimes, "fastest", title="images per second, forward pass only")

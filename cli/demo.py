@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from featuretl._core.text import printable
+
 from .options import cache_options, json_option
 
 
@@ -24,7 +26,6 @@ def demo(ctx: click.Context, folder: str, cache: str | None, no_cache: bool, as_
     Every command is shown before it runs: give it again with pictures of your own. With --json,
     each prints its JSON on a line.
     """
-    from featuretl._core.text import printable
     from featuretl.demo import write_digits
 
     group = ctx.find_root().command

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import json_option, model_argument, weights_option
+from .options import device_option, json_option, model_argument, output_option, weights_option
+from .printing import print_json
 
 if TYPE_CHECKING:
     from featuretl.explanation.explanation import Explanation
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 @click.command()
 @model_argument
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "-o", "--output", type=click.Path(), required=True, metavar="OUT.png|FOLDER",
-    help="Write one picture, side by side; or one for each image into a folder.",
-)  # fmt: skip
+@output_option(
+    "OUT.png|FOLDER",
+    "Write one picture, side by side; or one for each image into a folder.",
+    folder=True,
+)
 @click.option(
     "--target", metavar="CLASS",
-    help="The class whose evidence is shown (of several numbers, which).  [default: the predicted]",
+    help="Class whose evidence is shown (of several regression targets, its number).  [default: the predicted]",
 )  # fmt: skip
 @click.option(
     "--height", type=click.IntRange(16, 4096), default=256, show_default=True,
-    help="Of each image in OUT.png, in pixels.",
+    help="Height of each image in OUT.png, in pixels.",
 )  # fmt: skip
 @weights_option
-@click.option("--device", default="auto", show_default=True, help="A torch device.")
+@device_option
 @json_option
 def explain(
     model: str,
@@ -42,28 +43,28 @@ def explain(
     device: str,
     as_json: bool,
 ) -> None:
-    """Show where in IMAGEs the evidence for what MODEL says lies: red for it, blue against it.
+    """Show where in IMAGEs the evidence for the prediction of MODEL lies: red for it, blue against it.
 
     IMAGEs are files, folders or patterns. Exact for linear heads on convolutional networks.
     """
+    from featuretl._core.progress import progress_bar
     from featuretl._core.text import printable
     from featuretl.explanation.explaining import explain as explain_images
     from featuretl.explanation.pictures import check_overlay_output, save_overlays
-    from featuretl.extraction.progress import image_bar
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
 
     paths = find_images(images).paths
     check_overlay_output(output, paths)
     loaded = load_model(model, weights=weights)
-    with image_bar("Explaining", len(paths)) as progress:
+    with progress_bar("Explaining", len(paths)) as progress:
         found = explain_images(loaded, paths, target=target, device=device, progress=progress)
     files = save_overlays(found, output, height=height)
     if len(files) < len(found):
         files *= len(found)
     if as_json:
         facts = [_facts(e, file) for e, file in zip(found, files, strict=True)]
-        click.echo(json.dumps(facts, allow_nan=False))
+        print_json(facts)
         return
     for explanation in found:
         shown = f"{explanation.image}: {explanation.caption} ({explanation.method})"

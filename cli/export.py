@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import json_option, model_argument, weights_option
+from featuretl._core.text import printable
+
+from .options import json_option, model_argument, output_option, weights_option
+from .printing import print_json
 
 if TYPE_CHECKING:
-    from featuretl.export.exporting import Exported
+    from featuretl.export.exporting import ExportResult
 
 _PHOTOS = "PHOTOS"
 
 
 @click.command()
 @model_argument
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), required=True, metavar="OUT.onnx",
-    help="Write backbone, scaling and head as one graph.",
-)  # fmt: skip
+@output_option("OUT.onnx", "Write backbone, scaling and head as one graph.")
 @click.option(
     "--precision", type=click.Choice(["float32", "int8"]), default="float32", show_default=True,
-    help="int8 is smaller, and predicts otherwise: how much, --evaluate measures.",
+    help="int8 is smaller and changes some predictions: --evaluate measures how many.",
 )  # fmt: skip
 @click.option(
     "--check", multiple=True, metavar=_PHOTOS,
-    help="Images on which it must agree with Python, besides featuretl's own; repeatable.",
+    help="Images on which the graph must agree with Python, besides featuretl's own; repeatable.",
 )  # fmt: skip
 @click.option(
     "--calibrate", multiple=True, metavar=_PHOTOS,
@@ -37,7 +35,7 @@ _PHOTOS = "PHOTOS"
 )  # fmt: skip
 @click.option(
     "--evaluate", multiple=True, metavar=_PHOTOS,
-    help="int8: labelled images on which the loss is measured, which MODEL has not learnt from.",
+    help="int8: labelled images on which the loss is measured, that MODEL was not trained on.",
 )  # fmt: skip
 @click.option("--label-column", help="Column of the manifest of --evaluate that holds the classes.")
 @weights_option
@@ -81,21 +79,12 @@ def export(
         card=read_card(model),
     )
     if as_json:
-        click.echo(json.dumps(_facts(exported), allow_nan=False))
+        print_json(dataclasses.asdict(exported))
         return
     _show(exported)
 
 
-def _facts(exported: Exported) -> dict[str, Any]:
-    facts = dataclasses.asdict(exported)
-    if exported.loss and not math.isfinite(exported.loss.standard_error):
-        facts["loss"]["standard_error"] = None
-    return facts
-
-
-def _show(exported: Exported) -> None:
-    from featuretl._core.text import printable
-
+def _show(exported: ExportResult) -> None:
     megabytes = exported.bytes / 1e6
     click.echo(f"Wrote {printable(exported.path)}: {exported.precision}, {megabytes:.1f} MB")
     click.echo(f"Outputs: {', '.join(exported.outputs)}")

@@ -1,4 +1,4 @@
-"""What the images of a command are labelled with, and grouped by."""
+"""Labels and groups of the images of a command."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from featuretl._core.text import printable
+from featuretl.exceptions import InputError
+
 if TYPE_CHECKING:
     from featuretl.images.sources import ImageList
 
@@ -15,11 +18,8 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 
 
-def labels_of(images: ImageList, numbers: bool, column: str | None = None) -> list[Any]:
+def labels_of(images: ImageList, numbers: bool, column: Any = None) -> list[Any]:
     """Return the label of every image, its labels, or the number; InputError where one has none."""
-    from featuretl._core.text import printable
-    from featuretl.exceptions import InputError
-
     if images.tags is not None:
         return _tags_of(images, numbers)
     labels = images.labels or [None] * len(images)
@@ -34,11 +34,8 @@ def labels_of(images: ImageList, numbers: bool, column: str | None = None) -> li
     return _numbers(labels, images, column)
 
 
-def _numbers(labels: list[Any], images: ImageList, column: str | None) -> list[float]:
+def _numbers(labels: list[Any], images: ImageList, column: Any) -> list[float]:
     """Return labels as numbers. Raises InputError for others, and for NaN and infinity."""
-    from featuretl._core.text import printable
-    from featuretl.exceptions import InputError
-
     numbers, bad = [], []
     for row, label in enumerate(labels):
         try:
@@ -48,7 +45,11 @@ def _numbers(labels: list[Any], images: ImageList, column: str | None) -> list[f
         if not math.isfinite(numbers[-1]):
             bad.append(row)
     if bad:
-        which = "The column of labels" if column is None else f"Column {printable(column)!r}"
+        which = (
+            "The column of labels"
+            if not isinstance(column, str)
+            else f"Column {printable(column)!r}"
+        )
         raise InputError(
             f"{which} must hold finite numbers; {len(bad):,} of {len(labels):,} are something else, "
             f"such as {printable(labels[bad[0]])!r} of {printable(images.paths[bad[0]])!r}."
@@ -61,26 +62,25 @@ def typed_table(images: ImageList) -> dict[str, list[Any]]:
     return {name: _typed(values) for name, values in (images.tasks or {}).items()}
 
 
-def truth_of(images: ImageList, numbers: bool, column: str | None = None) -> Any:
-    """Return what a model is judged by: `labels_of`, or the columns of several tasks, as text."""
+def truth_of(images: ImageList, numbers: bool, column: Any = None) -> Any:
+    """Return the labels to score a model on: `labels_of`, or the columns of several tasks, as text."""
     return images.tasks if images.tasks is not None else labels_of(images, numbers, column)
 
 
-def task_columns(
-    tasks: Any, label_column: Any, label_separator: str | None = None
-) -> tuple[str, ...]:
-    """Return the columns of the tasks that are to be scored; () for a model of one task."""
+def columns_of_tasks(tasks: Any, columns: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of a manifest for a model with these tasks, None for a model of one task."""
+    named = columns["label_column"]
     if tasks is None:
-        if isinstance(label_column, tuple):
+        if isinstance(named, tuple):
             raise click.UsageError("The model has one task; give --label-column once.")
-        return ()
-    if label_separator or isinstance(label_column, list):
+        return columns
+    if columns.get("label_separator") or isinstance(named, list):
         raise click.UsageError(
             "The model has several tasks: give --label-column once for each, without commas, and no "
             "--label-separator."
         )
-    asked = (label_column,) if isinstance(label_column, str) else label_column
-    return asked or tuple(tasks)
+    scored = (named,) if isinstance(named, str) else named or tuple(tasks)
+    return {**columns, "label_column": None, "task_columns": scored}
 
 
 def _typed(values: list[str | None]) -> list[Any]:
@@ -91,8 +91,6 @@ def _typed(values: list[str | None]) -> list[Any]:
 
 def _tags_of(images: ImageList, numbers: bool) -> list[Any]:
     """Return the labels of every image, which may have several, or none."""
-    from featuretl.exceptions import InputError
-
     tags = images.tags or []
     if numbers:
         raise InputError("Numbers are one column; several columns, and a separator, are of labels.")
@@ -103,9 +101,6 @@ def _tags_of(images: ImageList, numbers: bool) -> list[Any]:
 
 def check_columns(y: list[Any], label_column: Any) -> None:
     """Raise InputError if one of several label columns is 0 for all images: nothing to learn."""
-    from featuretl._core.text import printable
-    from featuretl.exceptions import InputError
-
     if isinstance(label_column, list):
         empty = sorted(set(label_column) - {label for labels in y for label in labels})
         if empty:
@@ -118,8 +113,6 @@ def check_columns(y: list[Any], label_column: Any) -> None:
 def groups_of(images: ImageList) -> Any:
     """Return the group of every image (n,), None where no column was named."""
     import numpy as np
-
-    from featuretl.exceptions import InputError
 
     if images.groups is None:
         return None

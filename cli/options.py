@@ -1,7 +1,8 @@
-"""Options that several commands share."""
+"""Options that several commands share, each declared once."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
     from featuretl.store.store import EmbeddingStore
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+Option = Callable[[Any], Any]
 
 
 class FilePath(click.Path):
@@ -28,29 +28,13 @@ class FilePath(click.Path):
         return super().convert(value, param, ctx)
 
 
-seed_option = click.option(
-    "--random-state",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="Seed of all random draws.",
-)
-
-cache_option = click.option(
-    "--cache",
-    type=FilePath(file_okay=False),
-    metavar="DIR",
-    help="Where embeddings are kept.  [default: $FEATURETL_CACHE, or the user's cache directory]",
-)
-
-
 class Quantity(click.ParamType):
     """A number with a unit, e.g. "20GB"; the value is an int in the unit of 1.
 
     Parameters
     ----------
     name : str
-        What the help shows in its place.
+        Its name in the help.
     units : dict of str to int
     example : str
     """
@@ -68,30 +52,27 @@ class Quantity(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class AutoOrInt(click.ParamType):
-    """An int of at least 1, or "auto"."""
+class WordOr(click.ParamType):
+    """One of a few words, or a value of another type.
 
-    name = "auto|INTEGER"
+    Parameters
+    ----------
+    words : dict of str to object
+        The value of each word.
+    other : click.ParamType
+    metavar : str
+        The name of the other type in the help.
+    """
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        """Return what `value` means; fail unless it is "auto" or an int >= 1."""
-        if value == "auto":
-            return value
-        return click.IntRange(min=1).convert(value, param, ctx)
+    def __init__(self, words: dict[str, Any], other: click.ParamType, metavar: str) -> None:
+        self._words, self._other = words, other
+        self.name = "|".join([*words, metavar])
 
-
-class IntOrText(click.ParamType):
-    """An int, or text."""
-
-    name = "text"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        """Return what `value` means."""
-        return int(value) if str(value).isdecimal() else value
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return what `value` means; fail unless it is a word or converted by the other type."""
+        if value in self._words:
+            return self._words[value]
+        return self._other.convert(value, param, ctx)
 
 
 def one_or_list(
@@ -99,45 +80,6 @@ def one_or_list(
 ) -> str | list[str] | None:
     """Return what an option was given: one value, or a list where there are commas."""
     return value.split(",") if value is not None and "," in value else value
-
-
-devices_option = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    callback=one_or_list,
-    help="A torch device, or several: cuda is every GPU, cuda:0,cuda:1 are two.",
-)
-runtime_option = click.option(
-    "--runtime",
-    type=click.Choice(["auto", "torch", "onnx", "openvino", "compile"]),
-    default="auto",
-    show_default=True,
-    help="What computes; auto is the fastest.",
-)
-
-
-model_argument = click.argument("model", type=FilePath(dir_okay=False))
-weights_option = click.option(
-    "--weights",
-    type=FilePath(dir_okay=False),
-    metavar="FILE",
-    help="The backbone's weights, where the model was trained on a local file of them.",
-)
-
-
-def model_options(command: F) -> F:
-    """Add MODEL and PHOTOS, and how both are read."""
-    for option in (
-        click.option("--n-jobs", type=int, help="Threads.  [default: one per core]"),
-        click.option("--device", default="auto", show_default=True, help="A torch device."),
-        click.option("--path-column", help="Column of a manifest that holds the paths."),
-        weights_option,
-        click.argument("photos", nargs=-1, required=True),
-        model_argument,
-    ):
-        command = option(command)
-    return command
 
 
 def one_or_tasks(
@@ -155,32 +97,134 @@ def one_or_tasks(
     return values
 
 
-def label_options(command: F) -> F:
-    """Add --label-column and --label-separator."""
-    columns = click.option(
-        "--label-column",
-        metavar="COLUMN,..",
-        multiple=True,
-        callback=one_or_tasks,
-        help="Column of a manifest that holds the labels; several columns of 0 and 1, with commas, "
-        "are labels that an image may have together. Given several times, each column is a task of "
-        "its own, of classes or of numbers, and may have gaps.",
-    )
-    separator = click.option(
-        "--label-separator",
-        metavar="TEXT",
-        help='What divides the labels of an image that may have several, such as ";".',
-    )
-    return columns(separator(command))
+def grouped(name: str, options: dict[str, Option]) -> Callable[[F], F]:
+    """Return a decorator that adds options, by their parameters; the command gets one dict, `name`."""
+
+    def add(command: Any) -> Any:
+        @functools.wraps(command)
+        def collected(**values: Any) -> Any:
+            group = {parameter: values.pop(parameter) for parameter in options}
+            return command(**{name: group}, **values)
+
+        for option in reversed(options.values()):
+            collected = option(collected)
+        return collected
+
+    return add
+
+
+def output_option(metavar: str, help: str, required: bool = True, folder: bool = False) -> Option:
+    """Return -o, --output: a file, or with `folder` a folder, too."""
+    kind = FilePath(dir_okay=folder)
+    return click.option("-o", "--output", type=kind, required=required, metavar=metavar, help=help)
+
+
+def task_option(help: str) -> Option:
+    """Return --task."""
+    tasks = click.Choice(["auto", "classification", "regression"])
+    return click.option("--task", type=tasks, default="auto", show_default=True, help=help)
+
+
+def cv_option(help: str) -> Option:
+    """Return --cv."""
+    return click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help=help)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+photos_argument = click.argument("photos", nargs=-1, required=True)
+seed_option = click.option(
+    "--random-state", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
+    help="Seed of all random draws.",
+)  # fmt: skip
+n_bootstrap_option = click.option(
+    "--n-bootstrap", type=click.IntRange(min=0), default=1000, show_default=True,
+    help="Resamples for the intervals of log-loss and regression scores; 0: no intervals.",
+)  # fmt: skip
+
+# The model and its backbone
+model_argument = click.argument("model", type=FilePath(dir_okay=False))
+weights_option = click.option(
+    "--weights", type=FilePath(dir_okay=False), metavar="FILE",
+    help="The backbone's weights, where the model was trained on a local file of them.",
+)  # fmt: skip
+backbone_option = click.option(
+    "--backbone", default="tf_efficientnet_lite0", show_default=True, help="A timm model."
+)
+backbone_weights_option = click.option(
+    "--weights", default="auto", show_default=True, metavar="auto|FILE|random",
+    help="Packaged or from timm's hub; a local .safetensors or .pth file; or none.",
+)  # fmt: skip
+
+# The columns of a manifest
+path_column_option = click.option(
+    "--path-column", help="Column of a manifest that holds the paths."
+)
+label_column_option = click.option(
+    "--label-column", help="Column of a manifest that holds the labels."
+)
+label_columns_option = click.option(
+    "--label-column", metavar="COLUMN,..", multiple=True, callback=one_or_tasks,
+    help="Column of a manifest that holds the labels; several columns of 0 and 1, with commas, "
+    "are labels that an image may have together. Given several times, each column is a task of "
+    "its own, of classes or of numbers, and may have gaps.",
+)  # fmt: skip
+label_separator_option = click.option(
+    "--label-separator", metavar="TEXT",
+    help='Text between the labels of an image that may have several, such as ";".',
+)  # fmt: skip
+groups_option = click.option(
+    "--groups", "group_column", metavar="COLUMN",
+    help="Column of a manifest; images of one group stay on one side of every split, and count as "
+    "one draw in all intervals.",
+)  # fmt: skip
+
+
+def manifest_options(**columns: Option) -> Callable[[F], F]:
+    """Return a decorator that adds --path-column and other columns: `columns`, for `find_images`."""
+    return grouped("columns", {"path_column": path_column_option, **columns})
+
+
+# The machine
+device_option = click.option("--device", default="auto", show_default=True, help="A torch device.")
+devices_option = click.option(
+    "--device", default="auto", show_default=True, callback=one_or_list,
+    help="A torch device, or several: cuda is every GPU, cuda:0,cuda:1 are two.",
+)  # fmt: skip
+runtime_option = click.option(
+    "--runtime", type=click.Choice(["auto", "torch", "onnx", "openvino", "compile"]),
+    default="auto", show_default=True,
+    help="Inference runtime; auto picks the fastest one whose embeddings match PyTorch.",
+)  # fmt: skip
+n_jobs_option = click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
+machine_options = grouped("machine", {"device": device_option, "n_jobs": n_jobs_option})
+runtime_options = grouped(
+    "machine", {"device": devices_option, "runtime": runtime_option, "n_jobs": n_jobs_option}
+)
+
+# The store
+cache_option = click.option(
+    "--cache", type=FilePath(file_okay=False), metavar="DIR",
+    help="Folder of cached embeddings.  [default: $FEATURETL_CACHE, or the user's cache directory]",
+)  # fmt: skip
+no_cache_option = click.option("--no-cache", is_flag=True, help="Cache no embeddings.")
 
 
 def cache_options(command: F) -> F:
     """Add --cache and --no-cache."""
-    no_cache = click.option("--no-cache", is_flag=True, help="Keep no embeddings.")
-    return cache_option(no_cache(command))
+    return cache_option(no_cache_option(command))
 
 
-def resolve_cache(cache: str | None, no_cache: bool) -> EmbeddingStore | None:
+def store_options(command: F) -> F:
+    """Add --cache and --no-cache; the command gets the store that they mean, as `store`."""
+
+    @functools.wraps(command)
+    def resolved(cache: str | None, no_cache: bool, **values: Any) -> Any:
+        return command(store=resolve_cache(cache, no_cache), **values)
+
+    return cache_options(resolved)  # type: ignore[return-value]
+
+
+def resolve_cache(cache: str | None, no_cache: bool = False) -> EmbeddingStore | None:
     """Return the store that --cache and --no-cache mean."""
     from featuretl.store.store import resolve_store
 

@@ -2,85 +2,56 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import options
 from .labels import groups_of, labels_of
-from .options import (
-    cache_options,
-    devices_option,
-    json_option,
-    one_or_list,
-    resolve_cache,
-    runtime_option,
-    seed_option,
-)
+from .printing import print_json, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @click.command()
-@click.argument("photos", nargs=-1, required=True)
+@options.photos_argument
 @click.option(
-    "--backbones", default="auto", show_default=True, metavar="auto|NAME,..", callback=one_or_list,
+    "--backbones", default="auto", show_default=True, metavar="auto|NAME,..", callback=options.one_or_list,
     help="timm models; auto is the packaged ones that are installed.",
 )  # fmt: skip
 @click.option(
-    "--method", type=click.Choice(["probe", "knn", "logme"]),
-    default="probe", show_default=True,
-    help="Held-out accuracy (R2 for numbers) of a linear probe or of neighbours, or LogME.",
+    "--method", type=click.Choice(["probe", "knn", "logme"]), default="probe", show_default=True,
+    help="Held-out accuracy (R2 for regression) of a linear probe or of nearest neighbours, or LogME.",
 )  # fmt: skip
-@click.option(
-    "--task", type=click.Choice(["auto", "classification", "regression"]),
-    default="auto", show_default=True, help="regression: the labels are numbers.",
-)  # fmt: skip
-@click.option("--path-column", help="Column of a manifest that holds the paths.")
-@click.option("--label-column", help="Column of a manifest that holds the labels.")
-@click.option(
-    "--groups", metavar="COLUMN",
-    help="Column of a manifest; images of one group are held out together.",
-)  # fmt: skip
-@click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help="Folds.")
+@options.task_option("regression: the labels are numbers.")
+@options.manifest_options(
+    label_column=options.label_column_option, group_column=options.groups_option
+)
+@options.cv_option("Folds.")
 @click.option(
     "--finalists", type=click.IntRange(min=1), default=4, show_default=True,
-    help="How many see all images; more backbones are halved on samples first.",
+    help="Backbones that are scored on all images; of more, samples of the images eliminate half at a time.",
 )  # fmt: skip
-@seed_option
-@devices_option
-@runtime_option
-@click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), metavar="OUT.csv",
-    help="Write the ranking to a file.",
-)  # fmt: skip
-@cache_options
-@json_option
+@options.seed_option
+@options.runtime_options
+@options.output_option("OUT.csv", "Write the ranking to a file.", required=False)
+@options.store_options
+@options.json_option
 def rank(
     photos: tuple[str, ...],
+    columns: dict[str, Any],
     backbones: str | list[str],
-    method: str,
-    task: str,
-    path_column: str | None,
-    label_column: str | None,
-    groups: str | None,
-    cv: int,
-    finalists: int,
-    random_state: int,
-    device: str | list[str],
-    runtime: str,
-    n_jobs: int | None,
+    machine: dict[str, Any],
+    store: Any,
     output: str | None,
-    cache: str | None,
-    no_cache: bool,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Rank backbones by how well their frozen embeddings suit PHOTOS, best first.
 
     PHOTOS are as in "featuretl extract"; class folders or --label-column give the labels.
-    Embeddings that there are already are used.
+    Cached embeddings are used.
     """
     from featuretl.extraction.outputs import check_output
     from featuretl.images.sources import find_images
@@ -88,37 +59,27 @@ def rank(
 
     if output is not None:
         check_output(output, (".csv",))
-    images = find_images(
-        photos, path_column=path_column, label_column=label_column, group_column=groups
-    )
+    images = find_images(photos, **columns)
     frame = rank_backbones(
         images.paths,
-        labels_of(images, task == "regression", label_column),
+        labels_of(images, given["task"] == "regression", columns["label_column"]),
         [backbones] if isinstance(backbones, str) and backbones != "auto" else backbones,
-        method=method,
         groups=groups_of(images),
-        task=task,
-        cv=cv,
-        finalists=finalists,
-        device=device,
-        runtime=runtime,
-        n_jobs=n_jobs,
-        cache=resolve_cache(cache, no_cache),
-        random_state=random_state,
+        cache=store,
         verbose=1,
+        **given,
+        **machine,
     )
     if output is not None:
         frame.to_csv(output, index=False)
     if as_json:
-        click.echo(json.dumps(frame.to_dict(orient="records")))
+        print_json(frame.to_dict(orient="records"))
     else:
-        _show(frame, method)
+        _show(frame, given["method"])
 
 
 def _show(frame: pd.DataFrame, method: str) -> None:
     from rich.table import Table
-
-    from .tables import print_table
 
     right = ("score", "95% interval", "behind", "images", "embedding", "images/s", "ms/image",
              "cache MB", "parameters")  # fmt: skip

@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import (
-    cache_options,
-    devices_option,
-    json_option,
-    resolve_cache,
-    runtime_option,
-    seed_option,
-)
+from featuretl._core.text import printable
+
+from . import options
+from .extraction import run_extraction
+from .printing import print_failures, print_json
 
 if TYPE_CHECKING:
     from featuretl.extraction.extraction import Extraction
+    from featuretl.images.sources import ImageList
     from featuretl.labelling.forecast import AccuracyForecast
 
 
 @click.command()
-@click.argument("photos", nargs=-1, required=True)
+@options.photos_argument
 @click.option(
-    "-n", "n", type=click.IntRange(min=1), default=50, show_default=True, help="How many."
+    "-n", "n", type=click.IntRange(min=1), default=50, show_default=True, help="Number of images."
 )
 @click.option(
     "--strategy", type=click.Choice(["auto", "typiclust", "uncertainty", "coreset", "random"]),
@@ -36,73 +33,49 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @click.option(
     "--target-accuracy", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Say, too, how many labels this accuracy needs, by the learning curve of those there are.",
+    help="Also estimate how many labels this accuracy needs, from the learning curve of the given ones.",
 )  # fmt: skip
-@click.option(
-    "--backbone", default="tf_efficientnet_lite0", show_default=True, help="A timm model."
+@options.backbone_option
+@options.manifest_options(label_column=options.label_column_option)
+@options.seed_option
+@options.runtime_options
+@options.output_option(
+    "OUT.csv",
+    "Write paths and an empty column of labels, to fill in and to pass the next time.",
+    required=False,
 )
-@click.option("--path-column", help="Column of a manifest that holds the paths.")
-@click.option("--label-column", help="Column of a manifest that holds the labels.")
-@seed_option
-@devices_option
-@runtime_option
-@click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), metavar="OUT.csv",
-    help="Write paths and an empty column of labels, to fill in and to name the next time.",
-)  # fmt: skip
-@cache_options
-@json_option
+@options.store_options
+@options.json_option
 def suggest(
     photos: tuple[str, ...],
     n: int,
     strategy: str,
     target_accuracy: float | None,
     backbone: str,
-    path_column: str | None,
-    label_column: str | None,
+    columns: dict[str, Any],
     random_state: int,
+    machine: dict[str, Any],
     output: str | None,
-    cache: str | None,
-    no_cache: bool,
+    store: Any,
     as_json: bool,
-    **options: Any,
 ) -> None:
-    """Name the images of PHOTOS that are worth labelling next, the most useful first.
+    """List the images of PHOTOS that are worth labelling next, the most useful first.
 
     PHOTOS are as in "featuretl extract". Images in class folders, or with a label in a manifest, are
-    labelled already; the others are chosen from, each content once:
+    labelled already; the suggestions are among the others, each content once:
 
       featuretl suggest photos/ -n 50 -o labels.csv
 
       featuretl suggest labels.csv photos/ -n 50 -o more.csv --target-accuracy 0.95
     """
-    from featuretl._core.text import printable
     from featuretl.extraction.extraction import extract
     from featuretl.extraction.outputs import check_output
-    from featuretl.extraction.progress import progress_bar
-    from featuretl.images.sources import find_images, has_columns, join_images
     from featuretl.labelling.forecast import forecast_accuracy
     from featuretl.labelling.suggest import suggest_labels
 
-    from .tables import print_failures
-
     target = None if output is None else check_output(output, (".csv",))
-    columns: dict[str, Any] = {"path_column": path_column, "label_column": label_column}
-    # Columns are those of the manifest of labels; beside it come the images without one.
-    some = any(map(has_columns, photos))
-    images = join_images(
-        [find_images([one], **columns if has_columns(one) or not some else {}) for one in photos]
-    )
-    with progress_bar(len(images)) as progress:
-        extraction = extract(
-            images.paths,
-            backbone,
-            store=resolve_cache(cache, no_cache),
-            on_error="nan",
-            progress=progress,
-            **options,
-        )
+    images = _images(photos, columns)
+    extraction = run_extraction(extract, images.paths, store, backbone=backbone, **machine)
     print_failures(extraction.failures, "images that cannot be read")
     labels = images.labels or [None] * len(images)
     rows, labelled = _rows_of(extraction, labels)
@@ -111,29 +84,47 @@ def suggest(
     found = suggest_labels(X, n, strategy, labelled=labelled, y=y, random_state=random_state)
     forecast = None
     if target_accuracy is not None:
-        forecast = forecast_accuracy(X[labelled], y, random_state=random_state)
+        curve = forecast_accuracy(X[labelled], y, random_state=random_state)
+        forecast = curve, target_accuracy
     paths = [str(Path(images.paths[rows[i]]).absolute()) for i in found]
     if target is not None:
         _write(target, paths)
+    facts: dict[str, Any] = {
+        "labelled": len(labelled),
+        "unlabelled": len(rows) - len(labelled),
+        "suggested": paths,
+        "output": output,
+    }
     if as_json:
-        facts: dict[str, Any] = {"suggested": paths, "output": output}
-        counts = {"labelled": len(labelled), "unlabelled": len(rows) - len(labelled)}
-        if forecast is not None and target_accuracy is not None:
-            facts["forecast"] = _facts(forecast, target_accuracy)
-        click.echo(json.dumps({**counts, **facts}))
-        return
-    for path in paths if target is None else []:
-        click.echo(printable(path))
-    where = "" if target is None else f", written to {printable(target)}"
-    click.echo(
-        f"{len(paths):,} of {len(rows) - len(labelled):,} images without a label{where}", err=True
+        print_json(facts | ({"forecast": _facts(*forecast)} if forecast else {}))
+    else:
+        _show(facts, forecast)
+
+
+def _images(photos: tuple[str, ...], columns: dict[str, Any]) -> ImageList:
+    """Return the images of PHOTOS; the columns are those of manifests, if there is one."""
+    from featuretl.images.sources import find_images, has_columns, join_images
+
+    some = any(map(has_columns, photos))
+    return join_images(
+        [find_images([one], **columns if has_columns(one) or not some else {}) for one in photos]
     )
-    if forecast is not None and target_accuracy is not None:
-        click.echo(forecast.sentence(target_accuracy), err=True)
+
+
+def _show(facts: dict[str, Any], forecast: tuple[AccuracyForecast, float] | None) -> None:
+    paths, output = facts["suggested"], facts["output"]
+    for path in paths if output is None else []:
+        click.echo(printable(path))
+    where = "" if output is None else f", written to {printable(output)}"
+    count = f"{len(paths):,} of {facts['unlabelled']:,} images without a label"
+    click.echo(count + where, err=True)
+    if forecast:
+        curve, target_accuracy = forecast
+        click.echo(curve.sentence(target_accuracy), err=True)
 
 
 def _facts(forecast: AccuracyForecast, target_accuracy: float) -> dict[str, Any]:
-    """Return what is forecast; null for more labels than can be told."""
+    """Return the forecast as JSON; null for more labels than it can estimate."""
     needed = forecast.labels_needed(target_accuracy)
     now = forecast.accuracy_at(forecast.n_labels)
     return {
@@ -146,10 +137,10 @@ def _facts(forecast: AccuracyForecast, target_accuracy: float) -> dict[str, Any]
 
 
 def _rows_of(extraction: Extraction, labels: list[Any]) -> tuple[list[int], list[int]]:
-    """Return the rows to look at, of each content one, and which of these have a label."""
+    """Return a row for each distinct content, and which of these rows have a label."""
     failed = {failure.index for failure in extraction.failures}
     first: dict[bytes, int] = {}
-    # Of an image that is there twice the row with the label counts.
+    # Of equal images the row with a label comes first.
     for row in sorted(range(len(labels)), key=lambda row: labels[row] is None):
         if row not in failed:
             first.setdefault(bytes(extraction.keys[row]), row)
@@ -158,7 +149,7 @@ def _rows_of(extraction: Extraction, labels: list[Any]) -> tuple[list[int], list
 
 
 def _write(target: Path, paths: list[str]) -> None:
-    from featuretl.extraction.outputs import replace_file
+    from featuretl._core.files import replace_file
 
     def write(partial: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:

@@ -2,100 +2,73 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import shlex
 import sys
 from typing import Any
 
 import click
 
+from featuretl._core.text import printable
+
+from . import options
 from .labels import check_columns, groups_of, labels_of, typed_table
-from .options import (
-    cache_options,
-    json_option,
-    label_options,
-    one_or_list,
-    resolve_cache,
-    seed_option,
+from .printing import print_json, print_table
+
+_TEST_SIZE = options.WordOr(
+    {"auto": "auto", "none": None}, click.FloatRange(0, 0.5, min_open=True), "SHARE"
 )
 
 
-class AutoNoneOrShare(click.ParamType):
-    """A number, "auto" or "none"."""
-
-    name = "auto|none|SHARE"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float | str | None:
-        """Return what `value` means; fail unless it is "auto", "none" or a number in (0, 0.5]."""
-        if value in ("auto", "none", None):
-            return None if value == "none" else value
-        return click.FloatRange(0, 0.5, min_open=True).convert(value, param, ctx)
-
-
 @click.command()
-@click.argument("photos", nargs=-1, required=True)
-@click.option(
-    "-o", "--output", type=click.Path(dir_okay=False), required=True, metavar="OUT.featuretl",
-    help="Write the model, with its card.",
-)  # fmt: skip
+@options.photos_argument
+@options.output_option("OUT.featuretl", "Write the model, with its card.")
 @click.option(
     "--strategy", type=click.Choice(["auto", "nearest-mean", "linear", "svm", "fine-tune"]),
     default="auto", show_default=True, help="auto tries what the images allow.",
 )  # fmt: skip
 @click.option(
     "--backbone", default="tf_efficientnet_lite0", show_default=True, metavar="auto|NAME,..",
-    callback=one_or_list,
+    callback=options.one_or_list,
     help="A timm model; of several, with commas, the best; auto compares the packaged ones.",
 )  # fmt: skip
-@click.option(
-    "--weights", default="auto", show_default=True, metavar="auto|FILE|random",
-    help="Packaged or from timm's hub; a local .safetensors or .pth file; or none.",
-)  # fmt: skip
-@click.option("--path-column", help="Column of a manifest that holds the paths.")
-@label_options
+@options.backbone_weights_option
+@options.manifest_options(
+    label_column=options.label_columns_option,
+    label_separator=options.label_separator_option,
+    group_column=options.groups_option,
+)
 @click.option(
     "--target", metavar="COLUMN", multiple=True,
-    help="Column of a manifest of numbers: regression; given several times, or beside "
+    help="Column of a manifest with numbers: regression; given several times, or beside "
     "--label-column, a task of its own.",
 )  # fmt: skip
 @click.option(
-    "--groups", metavar="COLUMN",
-    help="Column of a manifest; images of one group stay on one side of every split.",
-)  # fmt: skip
-@click.option(
-    "--test-size", type=AutoNoneOrShare(), default="auto", show_default=True,
-    help="What is held out for the outer score.",
+    "--test-size", type=_TEST_SIZE, default="auto", show_default=True,
+    help="Fraction of the images that is held out for the outer score.",
 )  # fmt: skip
 @click.option(
     "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-    help="What does not fit in is left out.",
+    help="Time limit in seconds; candidates that would exceed it are skipped.",
 )  # fmt: skip
-@seed_option
+@options.seed_option
 @click.option(
     "--novelty/--no-novelty", default=True, show_default=True,
-    help="Keep embeddings of up to 2,000 training images, for predict --novelty.",
+    help="Save embeddings of up to 2,000 training images in the model, for predict --novelty.",
 )  # fmt: skip
-@click.option("--device", default="auto", show_default=True, help="A torch device.")
-@click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
-@cache_options
-@json_option
+@options.machine_options
+@options.store_options
+@options.json_option
 def train(
     photos: tuple[str, ...],
     output: str,
-    path_column: str | None,
-    label_column: str | list[str] | tuple[str, ...] | None,
-    label_separator: str | None,
+    columns: dict[str, Any],
     target: tuple[str, ...],
-    groups: str | None,
-    cache: str | None,
-    no_cache: bool,
+    machine: dict[str, Any],
+    store: Any,
     as_json: bool,
-    **options: Any,
+    **given: Any,
 ) -> None:
-    """Learn from labelled PHOTOS, and write a model that can be evaluated and predicts.
+    """Train on labelled PHOTOS, and write a model that can be evaluated and predicts.
 
     PHOTOS are class folders, or .csv or .parquet manifests. The strategy is chosen on inner
     splits; the score is that of images that had no part in it. Images with several labels each take
@@ -103,56 +76,55 @@ def train(
     the same images, each with its --label-column or --target, are one model of linear probes. A column
     of numbers with a fraction, or of more than 20 different ones, is a regression without --target, too.
     """
-    from featuretl._core.text import printable
     from featuretl.images.sources import find_images
     from featuretl.models.card import data_of
     from featuretl.models.format import check_target
     from featuretl.models.persistence import save_model
-    from featuretl.transfer.classifier import TransferClassifier
-    from featuretl.transfer.multi_task import TransferMultiTask
-    from featuretl.transfer.regressor import TransferRegressor
 
     check_target(output)
-    tasks = _tasks(label_column, label_separator, target)
-    images = find_images(
-        photos,
-        path_column=path_column,
-        label_column=None if tasks else target[0] if target else label_column,
-        label_separator=label_separator,
-        group_column=groups,
-        task_columns=tuple(tasks),
-    )
-    kind: Any = TransferRegressor if target else TransferClassifier
+    tasks = _tasks(columns["label_column"], columns["label_separator"], target)
+    if tasks or target:
+        columns["label_column"] = None if tasks else target[0]
+    images = find_images(photos, **columns, task_columns=tuple(tasks))
     if tasks:
-        if options.pop("time_budget") is not None:
-            raise click.UsageError("--time-budget has no use for several tasks; leave it out.")
-        given = {name: task for name, task in tasks.items() if task}
-        kind = functools.partial(TransferMultiTask, tasks=given)
         y: Any = typed_table(images)
         rows: list[Any] = [dict(zip(y, row, strict=True)) for row in zip(*y.values(), strict=True)]
     else:
-        y = rows = labels_of(images, bool(target), target[0] if target else None)
-        check_columns(y, label_column)
-    store = resolve_cache(cache, no_cache)
-    model = kind(
-        **options,
-        cache=store,
-        verbose=1,
-    ).fit(images.paths, y, groups=groups_of(images))
-    data = data_of(images.paths, rows, store)
-    card = {"data": data, "command": shlex.join(["featuretl", *sys.argv[1:]])}
+        y = rows = labels_of(images, bool(target), columns["label_column"])
+        check_columns(y, columns["label_column"])
+    model = _estimator(tasks, bool(target), **given, **machine, cache=store, verbose=1)
+    model.fit(images.paths, y, groups=groups_of(images))
+    command = shlex.join(["featuretl", *sys.argv[1:]])
+    card = {"data": data_of(images.paths, rows, store), "command": command}
     save_model(model, output, card=card)
     if as_json:
-        click.echo(json.dumps(_facts(model, output)))
+        print_json(_facts(model, output))
         return
     _show(model)
     click.echo(f"Model: {printable(output)}")
 
 
+def _estimator(
+    tasks: dict[str, Any], is_regression: bool, time_budget: float | None, **parameters: Any
+) -> Any:
+    """Return the estimator of one task or several, of which --time-budget is for one only."""
+    from featuretl.transfer.classifier import TransferClassifier
+    from featuretl.transfer.multi_task import TransferMultiTask
+    from featuretl.transfer.regressor import TransferRegressor
+
+    if not tasks:
+        kind: Any = TransferRegressor if is_regression else TransferClassifier
+        return kind(time_budget=time_budget, **parameters)
+    if time_budget is not None:
+        raise click.UsageError("--time-budget has no use for several tasks; leave it out.")
+    known = {name: task for name, task in tasks.items() if task}
+    return TransferMultiTask(tasks=known, **parameters)
+
+
 def _tasks(
     label_column: Any, label_separator: str | None, target: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the columns of several tasks, each with its kind where it was said; {} for one task."""
+    """Return the columns of several tasks, each with its kind where one is given; {} for one task."""
     named = label_column if isinstance(label_column, tuple) else (label_column,)
     columns = [column for column in named if column]
     if len(columns) + len(target) < 2:
@@ -170,8 +142,6 @@ def _tasks(
 def _show(model: Any) -> None:
     """Print the decision: the table and why; of several tasks a line each."""
     from rich.console import Console
-
-    from .tables import print_table
 
     console = Console()
     if hasattr(model, "decisions_"):
@@ -193,14 +163,12 @@ def _facts(model: Any, output: str) -> dict[str, Any]:
 
 
 def _decided(decision: Any) -> dict[str, Any]:
-    candidates = json.loads(decision.candidates.to_json(orient="records"))
-    outer = {k: v if v == v else None for k, v in vars(decision.outer).items()}
     return {
         "strategy": decision.strategy,
         "backbone": decision.backbone,
         "images": decision.n_images,
         "score_name": decision.score_name,
-        "outer": outer,
+        "outer": vars(decision.outer),
         "seconds": decision.seconds,
-        "candidates": candidates,
+        "candidates": decision.candidates.to_dict(orient="records"),
     }

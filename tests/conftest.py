@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +57,26 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.fixture(scope="session")
-def _exports() -> dict[Any, bytes]:
-    return {}
-
-
-@pytest.fixture
-def exported_once(monkeypatch: pytest.MonkeyPatch, _exports: dict[Any, bytes]) -> None:
-    """Let torch export a module once, which takes seconds, however often the same one is exported."""
+def _remembered_export() -> Callable[..., bytes]:
+    exports: dict[Any, bytes] = {}
     export = graph.export_any_number
 
     def remembered(module: Any, *args: Any) -> bytes:
         tensors = [tensor.numpy().tobytes() for tensor in module.state_dict().values()]
         key = repr(module), b"".join(tensors), repr(args), getattr(module, "pooling", "")
-        if key not in _exports:
-            _exports[key] = export(module, *args)
-        return _exports[key]
+        if key not in exports:
+            exports[key] = export(module, *args)
+        return exports[key]
 
-    monkeypatch.setattr(graph, "export_any_number", remembered)
+    return remembered
+
+
+@pytest.fixture(scope="module")
+def exported_once(_remembered_export: Callable[..., bytes]) -> Iterator[None]:
+    """Let torch export a network once in a session, which takes seconds, in the tests of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph, "export_any_number", _remembered_export)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from featuretl._core.text import printable
+from featuretl._core.text import printable, reason_of
 from featuretl.exceptions import InputError, ParameterError
 
 try:
@@ -37,17 +39,14 @@ def without_scheme(path: str) -> str:
 
 
 def absolute(path: str) -> str:
-    """Return a path that means the same file in a process that stands elsewhere; URLs as they are."""
+    """Return a path that means the same file in any working folder; URLs as they are."""
     return path if is_url(path) else str(Path.cwd() / path)
 
 
 def file_system(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a path or URL, and the path in it.
 
-    Raises
-    ------
-    ParameterError
-        If the file system is not known or not installed, or the URL is a chain of several.
+    Raises ParameterError if it is not known or not installed, or the URL is a chain of several.
     """
     import fsspec
 
@@ -68,10 +67,7 @@ def is_local(fs: Any) -> bool:
 
 
 def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes | Exception]:
-    """Return the bytes of files of a file system, or what was raised; some are read at once.
-
-    With a `limit`, an OverflowError takes the place of a file that is larger.
-    """
+    """Return the bytes of files, read in parallel, or their errors: OverflowError beyond a `limit`."""
 
     def read(path: str) -> bytes:
         if limit is None:
@@ -89,7 +85,7 @@ def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes 
 
 
 def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
-    """Return what `call` returns or raises for each path; some calls run at once."""
+    """Return the result or error of `call` for each path; calls run in parallel."""
 
     def called(path: str) -> T | Exception:
         try:
@@ -114,14 +110,17 @@ def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> No
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
 
 
-def open_local(path: str | os.PathLike[str]) -> IO[bytes]:
+def open_local(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a local file. Raises OSError, without waiting, if it is not a regular one."""
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    raise OSError("it is not a regular file")
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError("not a regular file")
 
 
 def open_file(path: str) -> IO[bytes]:
@@ -167,6 +166,5 @@ def fsync_folder(folder: Path) -> None:
 
 
 def cannot_be_read(name: str, error: Exception) -> InputError:
-    """Return the error that says that, and why, what is called `name` cannot be read."""
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return InputError(f"{name} cannot be read: {printable(reason)}.")
+    """Return the error that says why `name` cannot be read."""
+    return InputError(f"{name} cannot be read: {reason_of(error)}.")

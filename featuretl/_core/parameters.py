@@ -1,8 +1,7 @@
-"""Parameter checks: one sentence with the parameter, its owner, what is accepted and what came."""
+"""Parameter checks: one sentence with the parameter, its owner, the accepted and the given value."""
 
 from __future__ import annotations
 
-import difflib
 import numbers
 import os
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from featuretl._core.text import did_you_mean
 from featuretl.exceptions import FeatureTLError, ParameterError
 
 
@@ -33,22 +33,15 @@ def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> N
     """
     if isinstance(value, str) and value in options:
         return
-    expected = "one of " + ", ".join(map(repr, options))
-    near = difflib.get_close_matches(str(value), options, n=1, cutoff=0.5)
-    if near:
-        expected += f" (did you mean {near[0]!r}?)"
-    raise parameter_error(owner, name, expected, value)
+    near = did_you_mean(str(value), options, cutoff=0.5)
+    raise parameter_error(owner, name, f"one of {', '.join(map(repr, options))}{near}", value)
 
 
 def check_int(owner: str, name: str, value: Any, minimum: int) -> None:
     """Raise ParameterError unless `value` is an integer (bool excluded) of at least `minimum`."""
-    if (
-        isinstance(value, numbers.Integral)
-        and not isinstance(value, bool)
-        and int(value) >= minimum
-    ):
-        return
-    raise parameter_error(owner, name, f"an int >= {minimum}", value)
+    is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_int or int(value) < minimum:
+        raise parameter_error(owner, name, f"an int >= {minimum}", value)
 
 
 def check_seconds(owner: str, name: str, value: Any) -> None:
@@ -107,7 +100,7 @@ def is_bool(value: Any) -> bool:
 
 
 def random_generator(owner: str, random_state: Any) -> Any:
-    """Return scikit-learn's generator of a `random_state`; raises ParameterError for what is none."""
+    """Return scikit-learn's generator of a `random_state`; raises ParameterError if it is invalid."""
     from sklearn.utils import check_random_state
 
     try:
@@ -152,3 +145,8 @@ def import_pyplot() -> Any:
             "Figures need matplotlib; install it with pip install 'featuretl[plot]'."
         ) from error
     return plt
+
+
+def axes_or_new(ax: Any) -> Any:
+    """Return matplotlib axes as they are, or those of a new figure for None; raises FeatureTLError."""
+    return import_pyplot().subplots()[1] if ax is None else ax

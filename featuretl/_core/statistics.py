@@ -1,7 +1,7 @@
-"""How far a score may be off: standard errors, intervals, paired gains.
+"""Uncertainty of scores: standard errors, intervals, paired gains.
 
 All intervals that featuretl states come from here. Rows of one group (a patient, a signer) count as
-one draw: groups are what is resampled, left out and counted.
+one draw: groups are resampled, left out and counted.
 """
 
 from __future__ import annotations
@@ -27,15 +27,11 @@ _LARGEST_ERROR = 0.5
 
 
 def standard_error(influence: Array, groups: Array) -> float:
-    """Return the standard error of a score over images drawn anew, a whole group at a time.
+    """Return the standard error of a score over new draws of whole groups (Liang and Zeger 1986).
 
-    Parameters
-    ----------
-    influence : ndarray of shape (n,), float64
-        Derivative of the score, or of a difference of two, by the weight of each image.
-    groups : ndarray of shape (n,), int
-        Numbers from 0 on; images of one group are drawn together (Liang and Zeger 1986). One group
-        alone tells nothing: the error is infinite.
+    `influence` (n,), float64, is the derivative of the score, or of a difference of two, by the
+    weight of each image. `groups` (n,) numbers the groups from 0; with only one, the error is
+    infinite.
     """
     together = np.bincount(groups, influence)
     n = len(together)
@@ -47,12 +43,8 @@ def jackknife_errors(
 ) -> dict[str, float]:
     """Return the standard error of each score, by leaving out one unit after another.
 
-    Parameters
-    ----------
-    scores_of : callable
-        Maps the kept rows, (k,) int, to scores; NaN where they have none.
-    units : ndarray of shape (n,), int
-        The unit of each row, as `units_of` returns it.
+    `scores_of` maps the kept rows, (k,) int, to scores, NaN where there is none. `units` (n,), int,
+    are those of the rows, from `units_of`.
     """
     n = int(units.max()) + 1
     if n == 1:
@@ -67,7 +59,7 @@ def jackknife_errors(
 
 
 def units_of(groups: Array) -> Array:
-    """Return the numbers from 0 on of groups (n,), where many are merged into 200 of equal sizes."""
+    """Return the groups' numbers (n,), from 0, where many are merged into 200 of equal sizes."""
     n = int(groups.max()) + 1
     merged = np.random.default_rng(0).permutation(n) % min(n, _MOST_UNITS)
     units: Array = merged[groups]
@@ -84,20 +76,10 @@ def interval_of_share(
 ) -> tuple[float, float]:
     """Return the interval of a score in [0, 1] that behaves like a proportion.
 
-    It is the exact one of a binomial proportion (Clopper and Pearson 1934) of the number of
-    independent rows that would have the same standard error (Korn and Graubard 1998): it has a width
-    where the score is 0 or 1, too.
-
-    Parameters
-    ----------
-    share : float
-    error : float
-        Its standard error; infinite where nothing is known.
-    confidence : float in (0, 1)
-    sizes : ndarray of shape (n_groups,)
-        What each group counts.
-    most : float
-        A bound on the effective number of rows, besides the sum of `sizes`.
+    It is the exact one of a binomial proportion (Clopper and Pearson 1934) with the number of
+    independent rows that would have the same standard `error` (Korn and Graubard 1998), which may be
+    infinite: it has a width where the score is 0 or 1, too. `sizes` (n_groups,) are the groups'
+    weights; their sum and `most` bound the effective number of rows.
     """
     if math.isinf(error) or math.isnan(share):
         return (0.0, 1.0) if math.isinf(error) else (np.nan, np.nan)
@@ -117,9 +99,9 @@ def interval_of_share(
 def share_with_interval(
     hits: Array, of: Array, groups: Any = None, confidence: float = CONFIDENCE
 ) -> tuple[float, float, float]:
-    """Return sum(hits) / sum(of) with its interval, low and high; NaN where nothing is counted.
+    """Return sum(hits) / sum(of), both (n,), and the interval's ends; NaN where nothing is counted.
 
-    `hits` and `of` (n,) are what each image counts; images of one of `groups` (n,) count as one draw.
+    Images of one of `groups` (n,) count as one draw.
     """
     counted = of > 0
     if not counted.any():
@@ -139,20 +121,12 @@ def interval_of_ratio(
     n_bootstrap: int = RESAMPLES,
     random_state: Any = 0,
 ) -> tuple[float, float]:
-    """Return the interval of sum(values) / sum(of), a mean error of any size.
+    """Return the interval of sum(values) / sum(of), both (n,) and >= 0: a mean error of any size.
 
-    It is all of [0, inf) where so few units decide the sum that no interval is honest. Else it is the bootstrap-t interval of the logarithm (Efron and Tibshirani 1993, chapter 12): units are
-    resampled, and each resample's difference is divided by its own standard error. It allows for
-    the skewness of errors, where percentiles do not.
-
-    Parameters
-    ----------
-    values, of : ndarray of shape (n,), >= 0
-    groups : ndarray of shape (n,), int
-        Numbers from 0 on.
-    confidence : float in (0, 1)
-    n_bootstrap : int >= 1
-    random_state : int or RandomState
+    It is all of [0, inf) where so few units decide the sum that no interval is honest. Else it is
+    the bootstrap-t interval of the logarithm (Efron and Tibshirani 1993, chapter 12): units of
+    `groups` (n,), numbered from 0, are resampled, and each resample's difference is divided by its
+    own standard error. It allows for the skewness of errors, where percentiles do not.
     """
     units = units_of(groups)
     n = int(units.max()) + 1
@@ -183,7 +157,7 @@ def _log_ratios(draws: Array, sums: Array, sizes: Array) -> tuple[Array, Array]:
 
 
 class Gain(NamedTuple):
-    """By how much one candidate is better than another on the `images` that both were judged by."""
+    """Mean gain of one candidate over another on the images that both were evaluated on."""
 
     mean: float
     error: float
@@ -222,7 +196,7 @@ def interval(scores: Array, groups: Array | None, proportion: bool) -> tuple[flo
 
 
 def interval_in_words(low: float | None, high: float | None) -> str:
-    """Return the 95% interval as text; None stands for what is not finite."""
+    """Return the 95% interval as text; None stands for an end that is not finite."""
     if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
         return "no interval: too few images"
     return f"{CONFIDENCE:.0%} interval {low:.3f} to {high:.3f}"

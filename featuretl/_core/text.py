@@ -1,9 +1,12 @@
-"""Text: safe to print, sizes with a unit, JSON."""
+"""Text: safe to print, reasons of errors, sizes with a unit, JSON."""
 
 from __future__ import annotations
 
+import difflib
 import json
+import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 SIZE_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -39,6 +42,22 @@ def printable(text: object) -> str:
     )
 
 
+def reason_of(error: BaseException) -> str:
+    r"""Return why a call failed, in one line safe to print.
+
+    >>> reason_of(ValueError("a\nb")), reason_of(KeyboardInterrupt())
+    ('a', 'KeyboardInterrupt')
+    """
+    said = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+    return printable(said.splitlines()[0][:200])
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
+    """Return " (did you mean ..?)" for a near miss, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
 def as_utf8(text: str) -> str:
     r"""Return `text` as it can be written in UTF-8: surrogates, bytes that were none, escaped.
 
@@ -54,3 +73,18 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("its JSON is nested too deep") from error
+
+
+def plain_json(value: Any) -> Any:
+    """Return a value as JSON takes it: lists for tuples and arrays, None for NaN and infinity.
+
+    >>> plain_json({1: (0.5, float("nan"))})
+    {'1': [0.5, None]}
+    """
+    if hasattr(value, "tolist"):  # of NumPy
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""What a backbone is: frozen timm networks, their weights, preprocessing and pooling."""
+"""Backbones: frozen timm networks, their weights, preprocessing and pooling."""
 
 from featuretl._core.lazy import exports
 

@@ -44,24 +44,24 @@ def load_backbone(
         Any timm model name, with or without a pretrained tag; see `list_backbones`.
     weights : {"auto", "random"} or path, default="auto"
         "auto" takes the packaged weights if there are, else timm's, downloaded from its hub once.
-        A path names a local ``.safetensors`` file or a PyTorch file of tensors only; a classifier
-        of other classes in it is passed over. "random" is for tests and ablations (seed 0).
+        A path names a local ``.safetensors`` file or a PyTorch file of tensors only; its classifier
+        is ignored if it has other classes. "random" is for tests and ablations (seed 0).
     layers : "pre_logits", int, str, or a list of these, default="pre_logits"
-        What to embed, concatenated in this order, all from one forward pass: the network's output
-        before its classifier, or a layer by its number (negative from the end) or name in
+        Outputs of one forward pass, concatenated in this order: the network's output before its
+        classifier, or a layer by its number (negative from the end) or name in
         `Backbone.layer_names`, as timm's ``forward_intermediates`` counts them.
     pooling : {"auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten"}, default="auto"
-        "auto" is the model's own way: for "pre_logits" timm's ``forward_head(.., pre_logits=True)``,
+        "auto" is the model's own: for "pre_logits" timm's ``forward_head(.., pre_logits=True)``,
         for a layer the class token if the model classifies by it, else the average. The others
-        apply to ``forward_features`` and to layers; register tokens take no part. "flatten" keeps
+        apply to ``forward_features`` and to layers, without register tokens. "flatten" keeps
         every position, as Flatten after VGG16 does.
     normalize : bool, default=False
         Scale every embedding to length 1.
     precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
-        Of the computation; embeddings are float32. "auto" is "float32": the others give other
-        embeddings (another recipe), and have to be asked for. "bfloat16" is meant for processors
-        and GPUs that have it and is much slower on others; its gain is not measured. "int8" runs in
-        ONNX Runtime on the CPU, calibrated on photographs that come with scikit-learn.
+        Precision of the computation; embeddings are float32. "auto" is "float32": the others give
+        other embeddings (another recipe). "bfloat16" is for processors and GPUs that have it and is
+        much slower on others; its gain is not measured. "int8" runs in ONNX Runtime on the CPU,
+        calibrated on photographs that come with scikit-learn.
     views : int, "flip", "ten-crop" or a grid such as "3x3", default=1
         Views of each image, embedded side by side, the image itself first: "flip" adds its mirror
         image; an int n that, and n - 2 light random crops, drawn by the image's content; "ten-crop"
@@ -81,7 +81,7 @@ def load_backbone(
     ParameterError
         If a parameter has a value of the wrong kind.
     BackboneError
-        If the name is unknown, the weights are not to be had or do not fit, or the model has no
+        If the name is unknown, the weights are not available or do not fit, or the model has no
         such layer or token.
 
     Examples
@@ -127,8 +127,12 @@ class Backbone:
         self.preprocessing = Preprocessing.of(
             self.model.pretrained_cfg, **(PACKAGED[spec.name].preprocess if packaged else {})
         )
-        self._indices = [_layer_index(layer, self.model, spec.name) for layer in spec.layers]
-        _check_tokens(spec, self.model)
+        self._indices = [self._layer_index(layer) for layer in spec.layers]
+        if "cls" in spec.pooling and not has_class_token(self.model):
+            raise BackboneError(
+                f"The backbone {spec.name!r} has no class token, so pooling={spec.pooling!r} has "
+                "nothing to take; use 'auto', 'avg' or 'max'."
+            )
 
     @property
     def weights_file(self) -> Path | None:
@@ -162,19 +166,35 @@ class Backbone:
 
     @property
     def n_views(self) -> int:
-        """How many inputs of the network an image becomes."""
+        """Number of views of each image."""
         return n_views(self.spec.views)
 
     @property
     def layer_names(self) -> list[str]:
-        """The layers to choose from, from input to output, by timm's module names."""
-        return _layer_names(self.model)
+        """Available layers from input to output, by timm's module names."""
+        if not hasattr(self.model, "forward_intermediates"):
+            return []
+        return [str(info["module"]) for info in self.model.feature_info]
+
+    def _layer_index(self, layer: Layer) -> int | None:
+        if layer == PRE_LOGITS:
+            return None
+        names = self.layer_names
+        if isinstance(layer, str) and layer in names:
+            return names.index(layer)
+        if isinstance(layer, int) and -len(names) <= layer < len(names):
+            return layer % len(names)
+        listed = ", ".join(f"{i} {n!r}" for i, n in enumerate(names)) or "none"
+        raise BackboneError(
+            f"The backbone {self.spec.name!r} has no layer {layer!r}; there is 'pre_logits', and by "
+            f"number or name: {listed}."
+        )
 
     @cached_property
     def blocks(self) -> tuple[str, ...]:
-        """The blocks from input to output, by their modules' names; see `featuretl.backbones.blocks`.
+        """Names of the blocks' modules from input to output; see `featuretl.backbones.blocks`.
 
-        Raises BackboneError for a model that does not say what its blocks are.
+        Raises BackboneError for a model that does not define its blocks.
         """
         return tuple(block.name for block in self._blocks)
 
@@ -196,7 +216,7 @@ class Backbone:
 
     @property
     def block_parameters(self) -> tuple[frozenset[str], ...]:
-        """The names of each block's parameters in `model`."""
+        """Names of each block's parameters in `model`."""
         return tuple(block.parameters for block in self._blocks)
 
     @property
@@ -205,6 +225,7 @@ class Backbone:
         names = self.layer_names if set(self._indices) != {None} else []
         layers = [PRE_LOGITS if index is None else names[index] for index in self._indices]
         views = {} if self.n_views == 1 else {"views": views_recipe(self.spec.views)}
+        quantization = {"quantization": QUANTIZATION} if self.spec.precision == "int8" else {}
         return {
             "backbone": {"name": self.spec.name.split(".")[0], "tensors": self._network.tensors},
             "preprocess": {**self.preprocessing.recipe(), **views},
@@ -215,19 +236,13 @@ class Backbone:
                 "dtype": "float32",
                 "n_features": self.n_features,
             },
-            "compute": self._compute,
+            "compute": {"precision": self.spec.precision, **quantization},
         }
 
-    @property
-    def _compute(self) -> dict[str, Any]:
-        if self.spec.precision != "int8":
-            return {"precision": self.spec.precision}
-        return {"precision": "int8", "quantization": QUANTIZATION}
-
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return what the network sees, uint8 (3, height, width), of pixels (h, w, 3), uint8.
+        """Resize and crop pixels (h, w, 3), uint8, to the network's uint8 (3, height, width).
 
-        Of several views, uint8 (views, 3, height, width). Raises ImageError for an image too long
+        With several views, uint8 (views, 3, height, width). Raises ImageError for an image too long
         and thin to be resized.
         """
         if self.n_views == 1:
@@ -236,9 +251,9 @@ class Backbone:
         return torch.stack([view(pixels, self.preprocessing) for view in views])
 
     def batch(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the network's input, float32 (n, 3, height, width), on its device, of prepared images.
+        """Normalise prepared images to the network's input, float32 (n, 3, height, width), on its device.
 
-        Of several views of each, (n x views, 3, height, width), view by view.
+        With several views, (n x views, 3, height, width), view by view.
         """
         inputs = split_views(inputs)
         batch = torch.stack([x.permute(1, 2, 0) for x in inputs]).permute(0, 3, 1, 2)
@@ -254,7 +269,7 @@ class Backbone:
 
     @cached_property
     def forward(self) -> Runtime:
-        """What gives the embeddings, float32 (n, n_features), of the network's input, in PyTorch.
+        """PyTorch from the network's input to embeddings, float32 (n, n_features).
 
         Raises BackboneError for int8, in which only `extract` and `ImageEmbedder` compute.
         """
@@ -267,14 +282,11 @@ class Backbone:
 
     @cached_property
     def embedding(self) -> Embedding:
-        """What turns the network's input into embeddings, as one module, in its precision.
-
-        What an int8 network is made from is in float32.
-        """
+        """One module from the network's input to embeddings, in its precision; for int8 in float32."""
         return self.embedding_in(self.spec.precision)
 
     def embedding_in(self, precision: str) -> Embedding:
-        """Return what turns the network's input into embeddings in a precision."""
+        """Return the `embedding` module in a precision."""
         model = self._network.folded
         if precision == "bfloat16":
             model = copy.deepcopy(model).to(torch.bfloat16)
@@ -296,32 +308,3 @@ def as_backbone(owner: str, backbone: Any, device: str = "auto") -> Any:
 
 
 _loaded = lru_cache(maxsize=2)(load_spec)
-
-
-def _layer_names(model: Any) -> list[str]:
-    if not hasattr(model, "forward_intermediates"):
-        return []
-    return [str(info["module"]) for info in model.feature_info]
-
-
-def _layer_index(layer: Layer, model: Any, name: str) -> int | None:
-    if layer == PRE_LOGITS:
-        return None
-    names = _layer_names(model)
-    if isinstance(layer, str) and layer in names:
-        return names.index(layer)
-    if isinstance(layer, int) and -len(names) <= layer < len(names):
-        return layer % len(names)
-    listed = ", ".join(f"{i} {n!r}" for i, n in enumerate(names)) or "none"
-    raise BackboneError(
-        f"The backbone {name!r} has no layer {layer!r}; there is 'pre_logits', and by number or "
-        f"name: {listed}."
-    )
-
-
-def _check_tokens(spec: BackboneSpec, model: Any) -> None:
-    if "cls" in spec.pooling and not has_class_token(model):
-        raise BackboneError(
-            f"The backbone {spec.name!r} has no class token, so pooling={spec.pooling!r} has "
-            "nothing to take; use 'auto', 'avg' or 'max'."
-        )

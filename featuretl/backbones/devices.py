@@ -15,18 +15,10 @@ _of_thread = threading.local()
 
 
 def devices_of(owner: str, device: Any) -> list[torch.device]:
-    """Return the devices that the parameter `device` of `owner` means.
+    """Return the devices that the parameter `device` of `owner`, or a list of such, means.
 
-    Parameters
-    ----------
-    owner : str
-    device : str, torch.device, or a list of these
-        "auto" is every CUDA device, or the CPU where there is none; "cuda" is every CUDA device.
-
-    Raises
-    ------
-    ParameterError
-        If this machine has no such device.
+    "auto" is every CUDA device, or the CPU where there is none; "cuda" is every CUDA device. Raises
+    ParameterError if this machine has no such device.
     """
     n_gpus = count_gpus()
     if n_gpus and device in ("auto", "cuda"):

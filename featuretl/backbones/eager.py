@@ -14,12 +14,9 @@ Runtime = Callable[[torch.Tensor], np.ndarray]
 
 
 class TorchRuntime:
-    """Eager PyTorch, on any device; where memory does not suffice, in smaller batches from then on.
+    """Eager PyTorch on any device; from an out-of-memory error on, in smaller batches.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        From the network's input, float32 (n, 3, h, w), to a tensor (n, d).
+    `module` maps the network's input, float32 (n, 3, h, w), to a tensor (n, d).
     """
 
     def __init__(self, module: nn.Module) -> None:

@@ -12,17 +12,10 @@ from featuretl.backbones.pooling import Features, has_class_token, pool, usual_p
 
 
 class Embedding(nn.Module):
-    """A timm model up to the layers that are asked for, pooled and concatenated.
+    """Layers of a timm model, pooled as in `load_backbone` and concatenated.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        timm's, in evaluation mode; its precision is that of the computation.
-    indices : list of int or None
-        Layers by number, in the order of the output; None is the output before the classifier.
-    pooling : str
-        See `featuretl.backbones.backbone.load_backbone`.
-    normalize : bool
+    `model` is in evaluation mode and computes in its own precision. `indices` are the layers by
+    number, in the order of the output; None is the output before the classifier.
     """
 
     def __init__(
@@ -37,10 +30,9 @@ class Embedding(nn.Module):
         return self.pooled(self.outputs(batch))
 
     def outputs(self, batch: torch.Tensor) -> dict[int | None, Any]:
-        """Return what the layers give for the network's input, by number, not pooled yet.
+        """Return the outputs of the layers, not pooled, by number; None is ``forward_features``.
 
-        None is the output of ``forward_features``; of a network with a class token, a layer by
-        number gives its map and its prefix tokens.
+        In a network with a class token, a numbered layer gives its map and its prefix tokens.
         """
         model, indices = self.model, sorted({i for i in self.indices if i is not None})
         batch = batch.to(next(model.parameters()).dtype)
@@ -55,7 +47,7 @@ class Embedding(nn.Module):
         return {None: final, **outputs} if None in self.indices else outputs
 
     def pooled(self, outputs: dict[int | None, Any]) -> torch.Tensor:
-        """Return the embeddings (n, d), float32, of what `outputs` returned."""
+        """Return the embeddings (n, d), float32, from `outputs`."""
         pooled = {index: self._pool(index, output) for index, output in outputs.items()}
         embedding = torch.cat([pooled[index] for index in self.indices], dim=1).float()
         return nn.functional.normalize(embedding, dim=1) if self.normalize else embedding

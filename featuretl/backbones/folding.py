@@ -16,19 +16,9 @@ _BATCH_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
 def fold(module: nn.Module, graph: fx.Graph) -> nn.Module:
-    """Return a module that computes in evaluation what `module` does, with fewer operations.
+    """Return a copy of `module` (in evaluation mode) with fewer operations, and tensors of its own.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        In evaluation mode.
-    graph : torch.fx.Graph
-        Of its operations.
-
-    Returns
-    -------
-    folded : torch.nn.Module
-        A copy with tensors of its own; `module` itself where there is nothing to fold.
+    `graph` is that of its operations. It is `module` itself where there is nothing to fold.
     """
     pairs = list(_pairs(module, graph))
     if not pairs:

@@ -14,18 +14,10 @@ _GEM_P, _GEM_EPS = 3.0, 1e-6
 
 @dataclass(eq=False, frozen=True)
 class Features:
-    """What one layer gives, whatever its layout.
+    """The output of one layer, whatever its layout; register tokens are left out."""
 
-    Attributes
-    ----------
-    positions : Tensor of shape (n, c, k)
-        Channels at the k spatial positions or patch tokens.
-    cls : Tensor of shape (n, c), or None
-        The class token, if the network has one; register tokens are left out.
-    """
-
-    positions: torch.Tensor
-    cls: torch.Tensor | None = None
+    positions: torch.Tensor  # (n, c, k): channels at the k spatial positions or patch tokens
+    cls: torch.Tensor | None = None  # (n, c): the class token, if the network has one
 
     @classmethod
     def from_map(cls, x: torch.Tensor, prefix: torch.Tensor | None, has_cls: bool) -> Features:

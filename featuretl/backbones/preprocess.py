@@ -26,27 +26,13 @@ _FAST_CROPS = ("center", "squash")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop and normalise as timm does in evaluation.
+    """Resize, crop and normalise as timm does in evaluation."""
 
-    Attributes
-    ----------
-    input_size : tuple of int
-        (3, height, width) of the network's input.
-    interpolation : str
-        "bicubic", "bilinear" or "lanczos", with antialiasing.
-    crop_pct : float
-        The image is resized to ``input_size / crop_pct`` before the crop.
-    crop_mode : str
-        "center", "border" or "squash".
-    mean, std : tuple of float
-        Per channel, for pixels in [0, 1].
-    """
-
-    input_size: tuple[int, int, int]
-    interpolation: str
-    crop_pct: float
-    crop_mode: str
-    mean: tuple[float, ...]
+    input_size: tuple[int, int, int]  # (3, height, width) of the network's input
+    interpolation: str  # "bicubic", "bilinear" or "lanczos", with antialiasing
+    crop_pct: float  # the image is resized to input_size / crop_pct before the crop
+    crop_mode: str  # "center", "border" or "squash"
+    mean: tuple[float, ...]  # per channel, for pixels in [0, 1]
     std: tuple[float, ...]
 
     @classmethod
@@ -65,25 +51,15 @@ class Preprocessing:
         )
 
     def recipe(self) -> dict[str, Any]:
-        """Return the part of a recipe that this is (JSON)."""
+        """Return the preprocessing's part of a recipe (JSON)."""
         implementation = "torch, passes as Pillow 13" if self._is_fast else "timm"
         return {"implementation": implementation, **asdict(self)}
 
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return the part of an image that the network sees, at its size.
+        """Resize and crop pixels (h, w, 3), uint8, to the network's uint8 (3, height, width).
 
-        Parameters
-        ----------
-        pixels : ndarray of shape (h, w, 3), uint8
-
-        Returns
-        -------
-        seen : torch.Tensor of shape (3, height, width), uint8
-
-        Raises
-        ------
-        ImageError
-            If the image is so long and thin that it would be resized to over `MAX_RESIZED_PIXELS`.
+        Raises ImageError for an image so long and thin that it would be resized to over
+        `MAX_RESIZED_PIXELS`.
         """
         height, width = pixels.shape[:2]
         resized = self._resized(height, width)
@@ -101,9 +77,9 @@ class Preprocessing:
         return self._resize_and_crop(pixels, resized)
 
     def box(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return what the network sees of an image: (left, top, right, bottom) in its pixels.
+        """Return the crop that the network sees, (left, top, right, bottom) in the image's pixels.
 
-        With ``crop_mode="border"`` that may be more than there is.
+        With ``crop_mode="border"`` it may exceed the image.
         """
         resized = self._resized(height, width)
         seen = self.input_size[1:]
@@ -162,12 +138,10 @@ class Preprocessing:
 
 
 def _passes(size: tuple[int, int], target: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return the sizes (height, width) that an image goes through, in Pillow's order of passes.
-
-    The values are rounded to 8 bits between the passes, so their order changes up to a quarter of
-    the pixels by some levels. PyTorch resizes rows first, as Pillow does, but Pillow 13 begins with
-    the columns of an image that loses over twice as many rows as columns.
-    """
+    """Return the sizes (height, width) that an image goes through, in Pillow's order of passes."""
+    # The values are rounded to 8 bits between the passes, so their order changes up to a quarter of
+    # the pixels by some levels. PyTorch resizes rows first, as Pillow does, but Pillow 13 begins with
+    # the columns of an image that loses over twice as many rows as columns.
     (height, width), (rows, columns) = size, target
     if size == target:
         return []

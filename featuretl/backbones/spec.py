@@ -1,11 +1,10 @@
-"""BackboneSpec: which embeddings are wanted, said without loading anything."""
+"""BackboneSpec: the parameters of a backbone, checked without loading anything."""
 
 from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ Layer = int | str
 PRE_LOGITS = "pre_logits"
 POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
-# What an int8 network is made by; part of its recipe.
+# How an int8 network is made; part of its recipe.
 QUANTIZATION: dict[str, Any] = {
     "version": 1,
     "crops": 100,
@@ -27,34 +26,25 @@ QUANTIZATION: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Name, weights and output of a backbone; what a `Backbone` is loaded from.
+    """Name, weights and output of a backbone, from which a `Backbone` is loaded.
 
     The attributes are the parameters of `load_backbone`, resolved: `weights` is "auto", "random"
     or an absolute path, `layers` a tuple.
     """
 
     name: str
-    weights: str
-    layers: tuple[Layer, ...]
-    pooling: str
-    normalize: bool
-    precision: str
+    weights: str = "auto"
+    layers: tuple[Layer, ...] = (PRE_LOGITS,)
+    pooling: str = "auto"
+    normalize: bool = False
+    precision: str = "auto"
     views: int | str = 1
 
     @classmethod
-    def of(
-        cls,
-        owner: str,
-        name: str,
-        *,
-        weights: str | os.PathLike[str] = "auto",
-        layers: Layer | Sequence[Layer] = PRE_LOGITS,
-        pooling: str = "auto",
-        normalize: bool = False,
-        precision: str = "auto",
-        views: int | str = 1,
-    ) -> BackboneSpec:
+    def of(cls, owner: str, name: str, **parameters: Any) -> BackboneSpec:
         """Check the parameters, as those of `owner`, and resolve them. Raises ParameterError."""
+        given: Any = cls(name, **parameters)
+        weights, layers, precision = given.weights, given.layers, given.precision
         if not isinstance(name, str) or not name:
             raise parameter_error(owner, "backbone", "the name of a timm model", name)
         if not isinstance(weights, (str, os.PathLike)):
@@ -62,12 +52,8 @@ class BackboneSpec:
         if not is_word(weights, "auto", "random"):
             weights = Path(weights).expanduser().absolute()
             if not weights.is_file():
-                raise parameter_error(
-                    owner,
-                    "weights",
-                    "'auto', 'random' or the path of an existing file",
-                    str(weights),
-                )
+                expected = "'auto', 'random' or the path of an existing file"
+                raise parameter_error(owner, "weights", expected, str(weights))
         listed = layers if isinstance(layers, (list, tuple)) else (layers,)
         several = tuple(int(layer) if _is_number(layer) else layer for layer in listed)
         if not several or not all(
@@ -75,17 +61,13 @@ class BackboneSpec:
         ):
             expected = "'pre_logits', a layer's number or name, or a list of these"
             raise parameter_error(owner, "layers", expected, layers)
-        check_option(owner, "pooling", pooling, POOLINGS)
-        check_bool(owner, "normalize", normalize)
+        check_option(owner, "pooling", given.pooling, POOLINGS)
+        check_bool(owner, "normalize", given.normalize)
         check_option(owner, "precision", precision, PRECISIONS)
         if precision == "auto":
             precision = "float32"  # nothing lower gives the same embeddings to cosine 0.9999
-        views = check_views(owner, views)
-        return cls(name, str(weights), several, pooling, bool(normalize), precision, views)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON."""
-        return asdict(self)
+        views, normalize = check_views(owner, given.views), bool(given.normalize)
+        return cls(name, str(weights), several, given.pooling, normalize, precision, views)
 
 
 def _is_number(layer: Any) -> bool:

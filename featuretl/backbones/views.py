@@ -21,33 +21,21 @@ if TYPE_CHECKING:
 
 MOST_VIEWS = 1024
 
-_CORNER = 0.875  # side of a corner's crop, as a share of the image's short side
+# Left, top, right and bottom of a crop as fractions of width and height.
+Box = tuple[float, float, float, float]
+
+_CORNER = 0.875  # side of a corner's crop, as a fraction of the image's short side
 
 
 @dataclass(frozen=True)
 class Strength:
-    """How far augmentation by random views goes.
+    """Strength of augmentation by random views."""
 
-    Attributes
-    ----------
-    area : tuple of float
-        Least and largest share of the image that a crop keeps.
-    ratio : float >= 1
-        A crop is at most this much wider or higher than the image's own shape.
-    colour : float
-        Brightness, contrast and saturation are multiplied by 1 - colour to 1 + colour.
-    views : int
-        Views of an image that a cached trunk keeps: the image, its mirror image, then crops.
-    noise : float
-        Standard deviation of the factors on activations of a cached trunk (mean 1): augmentation
-        in feature space.
-    """
-
-    area: tuple[float, float]
-    ratio: float
-    colour: float
-    views: int
-    noise: float
+    area: tuple[float, float]  # smallest and largest fraction of the image that a crop keeps
+    ratio: float  # >= 1: a crop is at most this much wider or higher than the image's own shape
+    colour: float  # brightness, contrast, saturation are multiplied by 1 - colour to 1 + colour
+    views: int  # of an image that a cached trunk keeps: itself, its mirror image, then crops
+    noise: float  # standard deviation of the factors on a cached trunk's activations (mean 1)
 
 
 STRENGTHS = {
@@ -59,25 +47,14 @@ STRENGTHS = {
 
 @dataclass(frozen=True)
 class View:
-    """One way of looking at an image.
+    """One view of an image; without a box the whole image, preprocessed as in evaluation."""
 
-    Attributes
-    ----------
-    box : tuple of float or None
-        Left, top, right and bottom of a crop as shares of width and height; None for the whole
-        image, preprocessed as in evaluation.
-    mirrored : bool
-        Left and right exchanged.
-    colour : tuple of float
-        Factors of brightness, contrast and saturation.
-    """
-
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
     mirrored: bool = False
-    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    colour: tuple[float, float, float] = (1.0, 1.0, 1.0)  # brightness, contrast, saturation
 
     def __call__(self, pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
-        """Return what the network sees, uint8 (3, height, width), of pixels (h, w, 3), uint8."""
+        """Return the view of pixels (h, w, 3), uint8, at the network's size: uint8 (3, height, width)."""
         if self.box is not None:
             height, width = pixels.shape[:2]
             left, top, right, bottom = self.box
@@ -120,7 +97,7 @@ def cached_view(number: int, strength: Strength, pixels: np.ndarray) -> View:
 
 
 def view_recipe(number: int, strength: Strength) -> dict[str, Any]:
-    """Return the part of a trunk's recipe that `cached_view` is (JSON)."""
+    """Return the part of a trunk's recipe that identifies `cached_view` (JSON)."""
     if number < 2:
         return {"number": number}
     crop = {"area": list(strength.area), "ratio": strength.ratio, "colour": strength.colour}
@@ -163,8 +140,9 @@ def views_of(views: int | str, pixels: np.ndarray) -> list[View]:
         return [cached_view(number, STRENGTHS["light"], pixels) for number in range(views)]
     height, width = pixels.shape[:2]
     grid = _grid(views)
-    if grid is not None:
-        return [View(), *(View(box) for box in _tiles(*grid, height, width))]
+    if grid is not None:  # squares that cover the image, as far as their number allows
+        side = min(max(height / grid[0], width / grid[1]), height, width)
+        return [View(), *(View(box) for box in _squares(*grid, side, height, width))]
     side = _CORNER * min(height, width)
     corners = [View(box) for box in _squares(2, 2, side, height, width)]
     mirrored = [dataclasses.replace(view, mirrored=True) for view in corners]
@@ -177,30 +155,19 @@ def split_views(prepared: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def views_recipe(views: int | str) -> dict[str, Any]:
-    """Return the part of a recipe that `views_of` is (JSON)."""
+    """Return the part of a recipe that identifies `views_of` (JSON)."""
     if isinstance(views, int):
         return {"n": views, "last": view_recipe(views - 1, STRENGTHS["light"])}
     return {"n": n_views(views), "scheme": views, "version": 1}
 
 
 def _grid(views: Any) -> tuple[int, int] | None:
-    found = (
-        re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", views) if isinstance(views, str) else None
-    )
+    text = views if isinstance(views, str) else ""
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
     return None if found is None else (int(found[1]), int(found[2]))
 
 
-def _tiles(
-    rows: int, columns: int, height: int, width: int
-) -> list[tuple[float, float, float, float]]:
-    """Return squares that cover the image, as far as so many can, and overlap where they must."""
-    side = min(max(height / rows, width / columns), height, width)
-    return _squares(rows, columns, side, height, width)
-
-
-def _squares(
-    rows: int, columns: int, side: float, height: int, width: int
-) -> list[tuple[float, float, float, float]]:
+def _squares(rows: int, columns: int, side: float, height: int, width: int) -> list[Box]:
     """Return the boxes of evenly spaced squares, from corner to corner, row by row."""
     share_x, share_y = side / width, side / height
     return [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-import os
 import socket
 import urllib.parse
 import urllib.request
@@ -18,10 +17,10 @@ from typing import Any
 import timm
 import torch
 
-from featuretl._core.text import printable
+from featuretl._core.text import did_you_mean, printable, reason_of
 from featuretl.backbones._allocator import keep_freed_memory
 from featuretl.backbones.blocks import PreLogits, trace
-from featuretl.backbones.catalog import PACKAGED, did_you_mean, hub_file, packaged_file
+from featuretl.backbones.catalog import PACKAGED, hub_file, packaged_file
 from featuretl.backbones.folding import fold
 from featuretl.exceptions import BackboneError
 
@@ -33,21 +32,11 @@ _SAME = 0.99999
 
 @dataclass(frozen=True)
 class Network:
-    """A timm model with its weights.
-
-    Attributes
-    ----------
-    model : torch.nn.Module
-        In evaluation mode, without gradients.
-    file : Path or None
-        The file that the weights came from, where there is one.
-    tensors : str
-        `tensors_digest` of the model.
-    """
+    """A timm model with its weights, in evaluation mode, without gradients."""
 
     model: Any
-    file: Path | None
-    tensors: str
+    file: Path | None  # of the weights
+    tensors: str  # `tensors_digest` of the model
 
     @cached_property
     def folded(self) -> Any:
@@ -61,20 +50,9 @@ class Network:
 
 
 def load_network(name: str, weights: str, device: torch.device) -> Network:
-    """Build a timm model with its weights; the last two stay in memory.
+    """Build a timm model with its weights, "auto", "random" or a path; the last two stay in memory.
 
-    Parameters
-    ----------
-    name : str
-        A timm model name, with or without a pretrained tag.
-    weights : str
-        "auto", "random", or a path; see `load_backbone`.
-    device : torch.device
-
-    Raises
-    ------
-    BackboneError
-        If the name is unknown, or the weights are not there or do not fit.
+    Raises BackboneError if the name is unknown, or the weights are not there or do not fit.
     """
     state = Path(weights).stat() if weights not in ("auto", "random") else None
     return _load(name, weights, device, state and (state.st_mtime_ns, state.st_ctime_ns))
@@ -131,7 +109,7 @@ def tensors_digest(model: Any) -> str:
 
 
 def _from_hub(name: str) -> tuple[Any, Path | None]:
-    """Load timm's pretrained weights, without asking the hub for what is here already."""
+    """Load timm's pretrained weights, from the hub only if they are not on this machine."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise BackboneError(
@@ -146,8 +124,8 @@ def _from_hub(name: str) -> tuple[Any, Path | None]:
         model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever the hub, the network or the disk raised
         raise BackboneError(
-            f"The weights of {printable(name)!r} could not be had from timm's hub "
-            f"({type(error).__name__}: {_first_line(error)}); offline, use a packaged backbone "
+            f"The weights of {printable(name)!r} could not be loaded from timm's hub "
+            f"({type(error).__name__}: {reason_of(error)}); offline, use a packaged backbone "
             f"({', '.join(PACKAGED)}), pass a local .safetensors or .pth file as weights, or "
             "weights='random'."
         ) from error
@@ -155,7 +133,7 @@ def _from_hub(name: str) -> tuple[Any, Path | None]:
 
 
 def _reach_hub() -> None:
-    """Raise OSError at once where there is no way to the hub: its own client retries for long."""
+    """Raise OSError quickly where the hub cannot be reached: its own client retries for long."""
     import huggingface_hub.constants
 
     if huggingface_hub.constants.HF_HUB_OFFLINE:
@@ -197,9 +175,9 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # hostile or foreign files raise anything; nothing was executed
         raise BackboneError(
-            f"The weights file {printable(os.fspath(file))!r} cannot be loaded "
-            f"({type(error).__name__}: {_first_line(error)}); expected a .safetensors file, or a "
-            "PyTorch file that holds tensors only."
+            f"The weights file {printable(file)!r} cannot be loaded ({type(error).__name__}: "
+            f"{reason_of(error)}); expected a .safetensors file, or a PyTorch file that holds tensors "
+            "only."
         ) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
@@ -208,14 +186,13 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
         isinstance(t, torch.Tensor) for t in state.values()
     ):
         raise BackboneError(
-            f"The weights file {printable(os.fspath(file))!r} holds no state dict (names to tensors)."
+            f"The weights file {printable(file)!r} holds no state dict (names to tensors)."
         )
     odd = [str(key) for key, tensor in state.items() if not _is_plain(tensor)]
     if odd:
         raise BackboneError(
-            f"The weights file {printable(os.fspath(file))!r} must hold dense tensors of real numbers; "
-            f"got {len(odd)} others (sparse, meta, complex or quantised), such as "
-            f"{printable(odd[0])!r}."
+            f"The weights file {printable(file)!r} must hold dense tensors of real numbers; got "
+            f"{len(odd)} others (sparse, meta, complex or quantised), such as {printable(odd[0])!r}."
         )
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 
@@ -241,15 +218,12 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 def _check_fit(model: Any, name: str, file: Path, state: Mapping[str, torch.Tensor]) -> None:
     own = model.state_dict()
+    fitting = [k for k in state if k in own and state[k].shape == own[k].shape]
     problems = {
         "missing": [k for k in own if k not in state and not _is_classifier(k, model)],
         "unexpected": [k for k in state if k not in own],
         "of another shape": [k for k in state if k in own and state[k].shape != own[k].shape],
-        "with NaN or infinity": [
-            k
-            for k, tensor in state.items()
-            if k in own and tensor.shape == own[k].shape and not tensor.isfinite().all()
-        ],
+        "with NaN or infinity": [k for k in fitting if not state[k].isfinite().all()],
     }
     if any(problems.values()):
         lists = "; ".join(
@@ -257,9 +231,7 @@ def _check_fit(model: Any, name: str, file: Path, state: Mapping[str, torch.Tens
             for what, keys in problems.items()
             if keys
         )
-        raise BackboneError(
-            f"The weights file {printable(os.fspath(file))!r} does not fit {name!r}: {lists}."
-        )
+        raise BackboneError(f"The weights file {printable(file)!r} does not fit {name!r}: {lists}.")
 
 
 def _agree(whole: PreLogits, folded: Any) -> bool:
@@ -276,7 +248,3 @@ def _is_classifier(key: str, model: Any) -> bool:
     names = model.pretrained_cfg.get("classifier") or ()
     names = (names,) if isinstance(names, str) else names
     return any(key.startswith(f"{name}.") for name in names)
-
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error).splitlines() or [""])[0][:200])

@@ -29,20 +29,9 @@ class Evidence(NamedTuple):
 
 
 def evidence(network: Network, batch: torch.Tensor, weight: torch.Tensor) -> Evidence:
-    """Return the evidence for ``values @ weight`` in one image.
+    """Return the evidence for ``values @ weight``, weight (k,), in one image (1, 3, height, width).
 
-    Parameters
-    ----------
-    network : Network
-    batch : Tensor of shape (1, 3, height, width), float32
-        The network's input.
-    weight : Tensor of shape (k,), float32
-        Of the values of the head.
-
-    Raises
-    ------
-    BackboneError
-        If the network has neither maps nor attention that can be read.
+    Raises BackboneError if the network has neither maps nor attention that can be read.
     """
     if layers := attention_layers(network.embedding.model):
         return Evidence(rollout(network, batch, weight, layers), ROLLOUT, None)
@@ -77,7 +66,7 @@ def evidence(network: Network, batch: torch.Tensor, weight: torch.Tensor) -> Evi
 
 
 def _as_map(x: torch.Tensor, embedding: Embedding, is_final: bool) -> torch.Tensor:
-    """Return what a layer gives as a map (1, c, h, w). Raises BackboneError if it is none."""
+    """Return the output of a layer as a map (1, c, h, w). Raises BackboneError if it is none."""
     if x.ndim == 4:
         channels_last = is_final and getattr(embedding.model, "output_fmt", "NCHW") == "NHWC"
         return x.permute(0, 3, 1, 2) if channels_last else x

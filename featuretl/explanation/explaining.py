@@ -1,4 +1,4 @@
-"""explain: where in images the evidence for what a model says of them lies."""
+"""explain: where in images the evidence for a model's predictions lies."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def explain(
     ----------
     model : estimator
         Fitted; takes images: a pipeline that begins with `ImageEmbedder`, `TransferClassifier`,
-        `FineTuneClassifier` or their regressors. What `load_model` returns will do.
+        `FineTuneClassifier` or their regressors, such as `load_model` returns.
     images : sequence of n images
         Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
     target : object, default=None
-        The class, or label, whose evidence is asked for, or its text; None is the one predicted
-        for each image. Of several numbers, which: an int >= 0.
+        The class, or label, to explain, or its text; None is the one predicted for each image. With
+        several regression targets the position of one, an int >= 0.
     device : str, default="auto"
         A torch device.
     progress : callable, optional
-        Called with the number of images that are done.
+        Called with the number of images done.
 
     Returns
     -------
     list of n Explanation
-        Each says by which `method` it was made.
+        One per image; `method` is how it was made.
 
     Raises
     ------
@@ -68,14 +68,14 @@ def explain(
     the maps add up.
 
     *HiResCAM* (Draelos and Carin 2020): map times gradient of the value, where the head (nearest
-    mean, RBF kernel, a hidden layer) or the pooling is not linear. It says what a small change of
-    the map would do, and need not add up to the value.
+    mean, RBF kernel, a hidden layer) or the pooling is not linear. It is the effect of a small change
+    of the map, and need not add up to the value.
 
     *Gradient attention rollout* (Chefer et al. 2021) for vision transformers: which patches the
     value draws on; evidence against it does not show.
 
-    A map has 7 x 7 cells for the default backbone: it shows regions, not outlines. That a region
-    decides says nothing about whether it should.
+    A map has 7 x 7 cells for the default backbone: it shows regions, not outlines, and the regions that
+    the model uses, not those that it should use.
 
     References
     ----------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from featuretl._core.parameters import import_pyplot, parameter_error
+from featuretl._core.parameters import axes_or_new, parameter_error
 from featuretl.images.inputs import read
 
 _FOR, _AGAINST = np.array([[255, 40, 0], [0, 90, 255]], np.float32)
@@ -24,19 +24,18 @@ class Explanation:
     image : path, bytes, PIL image or uint8 array
         As it was given.
     target : object
-        The class, or label; the number of the output where a model predicts several numbers, None
-        where one.
+        The class, or label; for several regression targets the position of one, None for one target.
     score : float
         The model's decision value for `target`, or the number that it predicts.
     heat : ndarray of shape (h, w), float32
         Evidence in the cells of a grid over `box`, in units of the score: > 0 speaks for `target`,
         < 0 against it. Of "gradient attention rollout": >= 0, without a unit.
     box : tuple of 4 float
-        What the network sees of the picture: left, top, right, bottom, in its pixels (after EXIF).
+        The part of the picture that the network sees: left, top, right, bottom, in pixels (after EXIF).
     method : {"class activation map", "HiResCAM", "gradient attention rollout"}
         See `explain`.
     bias : float or None
-        For a class activation map, ``score - heat.mean()``: what the model adds whatever it sees.
+        For a class activation map, ``score - heat.mean()``: the part of the score that no image changes.
     """
 
     image: Any = field(repr=False)
@@ -50,17 +49,17 @@ class Explanation:
     def overlay(self, alpha: float = 0.6) -> Image.Image:
         """Return the picture in grey with the evidence on it: red is for the target, blue against.
 
-        What the network does not see is darkened.
+        The part that the network does not see is darkened.
 
         Parameters
         ----------
         alpha : float in [0, 1], default=0.6
-            Opacity of the strongest evidence, on either side; that of none is 0.
+            Opacity of the strongest evidence on either side; where there is none, it is 0.
 
         Returns
         -------
         PIL.Image.Image
-            RGB, of the picture's size.
+            RGB, in the picture's size.
 
         Raises
         ------
@@ -83,46 +82,25 @@ class Explanation:
         return Image.fromarray(drawn)
 
     def plot(self, ax: Any = None, alpha: float = 0.6) -> Any:
-        """Draw the overlay with matplotlib, under the target and its score.
+        """Draw the overlay, under the target and its score, into matplotlib's `ax` or a new figure.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            Where to draw; by default a new figure.
-        alpha : float in [0, 1], default=0.6
-            See `overlay`.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-
-        Raises
-        ------
-        FeatureTLError
-            If matplotlib is not installed.
+        Returns the axes; `alpha` is as in `overlay`. Raises FeatureTLError without matplotlib.
         """
-        plt = import_pyplot()
-        ax = plt.subplots()[1] if ax is None else ax
+        ax = axes_or_new(ax)
         ax.imshow(self.overlay(alpha))
         ax.set_title(self.caption, parse_math=False)
         ax.set_axis_off()
         return ax
 
     def _strength(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        """Return the heat of a part of the picture, float32 in [-1, 1], a number per pixel."""
+        """Return the heat of the pixels of a part of the picture, float32 in [-1, 1]."""
         heat = Image.fromarray(self.heat / (float(np.abs(self.heat).max()) or 1.0))
         x0, y0, x1, y1 = self.box
 
-        def cell(pixel: int, begin: float, end: float, cells: int) -> float:
-            return min(max(0.0, (pixel - begin) / (end - begin) * cells), float(cells))
-
-        part = (
-            cell(left, x0, x1, heat.width),
-            cell(top, y0, y1, heat.height),
-            cell(right, x0, x1, heat.width),
-            cell(bottom, y0, y1, heat.height),
-        )
-        size = right - left, bottom - top
+        x = (np.array([left, right]) - x0) / (x1 - x0) * heat.width
+        y = (np.array([top, bottom]) - y0) / (y1 - y0) * heat.height
+        (x0, x1), (y0, y1) = x.clip(0, heat.width), y.clip(0, heat.height)
+        size, part = (right - left, bottom - top), (x0, y0, x1, y1)
         return np.asarray(heat.resize(size, Image.Resampling.BILINEAR, part)).clip(-1, 1)
 
     @property

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from featuretl._core.files import replace_file
 from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError
 from featuretl.explanation.explanation import Explanation
-from featuretl.extraction.outputs import replace_file
+from featuretl.extraction.outputs import check_output
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 MOST_SIDE_BY_SIDE = 12
@@ -27,28 +28,10 @@ def save_overlays(
     *,
     height: int = 256,
 ) -> list[Path]:
-    """Write overlays: into a folder, or side by side into one picture.
+    """Write overlays; return the files. Raises ParameterError if that fails, and ImageError.
 
-    Parameters
-    ----------
-    explanations : sequence of n Explanation
-    output : path
-        Ending in ``.png`` or ``.jpg``: one picture of at most 12, with target and score below each.
-        Else a folder, made if need be, that gets ``NAME-explained.png`` of each picture's own size.
-    height : int, default=256
-        Of each in the one picture, in pixels.
-
-    Returns
-    -------
-    list of Path
-        The files.
-
-    Raises
-    ------
-    ParameterError
-        If it cannot be written there.
-    ImageError
-        If an image cannot be read any more.
+    An `output` with the ending of a picture is one picture of at most 12, each `height` pixels high, with
+    target and score below; any other is a folder for ``NAME-explained.png`` in each picture's own size.
     """
     target = check_overlay_output(output, [e.image for e in explanations])
     try:
@@ -77,10 +60,7 @@ def check_overlay_output(output: str | os.PathLike[str], images: Sequence[object
             f"The output must be a folder, or end in {', '.join(ENDINGS)}; got "
             f"{printable(target)!r}."
         )
-    if not target.parent.is_dir():
-        raise ParameterError(
-            f"The folder of the output {printable(target)!r} does not exist; create it first."
-        )
+    check_output(target, (target.suffix,))
     if len(images) > MOST_SIDE_BY_SIDE:
         raise ParameterError(
             f"One picture holds {MOST_SIDE_BY_SIDE} overlays; for {len(images)} name a folder."
@@ -94,7 +74,7 @@ def check_overlay_output(output: str | os.PathLike[str], images: Sequence[object
 
 
 def _names(explanations: Sequence[Explanation]) -> list[str]:
-    """Return a name for each, in one folder: that of its file, numbered where it is taken."""
+    """Return a file name for each: that of its image, numbered where several have the same."""
     names: list[str] = []
     for i, explanation in enumerate(explanations):
         image = explanation.image

@@ -1,4 +1,4 @@
-"""Gradient attention rollout: what of a value comes from which patch of a vision transformer."""
+"""Gradient attention rollout: how much each patch of a vision transformer adds to a value."""
 
 from __future__ import annotations
 
@@ -24,18 +24,7 @@ def rollout(
     Interpreting Bi-Modal and Encoder-Decoder Transformers", ICCV 2021: the positive part of
     attention times its gradient, averaged over heads, rolled out over the layers (Abnar and
     Zuidema 2020).
-
-    Parameters
-    ----------
-    network, batch, weight
-        See `featuretl.explanation.evidence.evidence`.
-    layers : list of torch.nn.Module
-        See `attention_layers`.
-
-    Raises
-    ------
-    BackboneError
-        If a layer does not attend to all tokens, or the pooling is not that of a rollout.
+    Raises BackboneError if a layer does not attend to all tokens, or on another pooling.
     """
     model: Any = network.embedding.model
     grid, prefix = patch_grid(model), int(model.num_prefix_tokens)

@@ -6,20 +6,23 @@ import copy
 import importlib.util
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import r2_score
 
+from featuretl._core.files import replace_file
 from featuretl._core.parameters import check_option
 from featuretl._core.statistics import error_of_mean
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLError, ImageError, InputError, ModelError
 from featuretl.export.graph import Session, joined, metadata_of, parts_of
-from featuretl.extraction.outputs import check_output, replace_file
+from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.card import Card, card_of
 from featuretl.models.fitted import Fitted
@@ -38,7 +41,7 @@ _PHOTOGRAPH_CROPS = 100
 
 @dataclass(frozen=True)
 class Loss:
-    """What int8 costs, on labelled images.
+    """Loss of accuracy by int8, on labelled images.
 
     Attributes
     ----------
@@ -48,7 +51,7 @@ class Loss:
     float32, int8 : float
         The scores of both.
     standard_error : float
-        Of their difference, the images being drawn at random; NaN for "r2".
+        Standard error of their difference, over images drawn at random; NaN for "r2".
     changed : int
         Images of another class, or of other labels, in int8; for "r2", 0.
     """
@@ -62,8 +65,8 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What `export_model` wrote.
+class ExportResult:
+    """Result of `export_model`.
 
     Attributes
     ----------
@@ -76,10 +79,10 @@ class Exported:
     checked : int
         Images on which the float32 graph was compared with the model in Python.
     difference : float
-        The largest between them in any output but the label, over the larger of 1 and the largest
-        number of that output.
+        Largest difference between them in any output but the label, relative to the larger of 1 and
+        the largest number of that output.
     loss : Loss or None
-        What int8 costs.
+        Loss of accuracy by int8; None in float32.
     """
 
     path: str
@@ -101,7 +104,7 @@ def export_model(
     evaluate: Sequence[Any] | None = None,
     y: Any = None,
     card: Card | None = None,
-) -> Exported:
+) -> ExportResult:
     """Write a fitted model as one ONNX graph: backbone, scaling and head.
 
     The graph takes `images`, float32 (n, 3, height, width), resized, cropped and normalised as its
@@ -115,7 +118,7 @@ def export_model(
     model : estimator
         Fitted; takes images, as for `explain`.
     path : path
-        Ending in ``.onnx``; replaced at once when all is written and compared.
+        Ending in ``.onnx``; replaced atomically once the graph is written and compared.
     precision : {"float32", "int8"}, default="float32"
         "int8" quantizes the backbone's weights and activations, not the head; it needs `evaluate`.
     check : sequence of images, default=()
@@ -123,19 +126,19 @@ def export_model(
         must agree with the model in Python: to 1e-4, times the largest number of an output where
         that exceeds 1.
     calibrate : sequence of images, optional
-        The ranges of activations in int8 are measured on these, unlabelled: some hundred of the
-        kind to be predicted. By default on crops of scikit-learn's two photographs.
+        Unlabelled images on which the ranges of activations in int8 are measured: about a hundred like
+        those to be predicted. By default crops of scikit-learn's two photographs.
     evaluate : sequence of n images, optional
-        What int8 costs is measured on these. None may be among `calibrate`, and none should be
-        what the model learnt from.
+        Images on which the loss by int8 is measured. None must be in `calibrate`, and none should have
+        been trained on.
     y : array-like of shape (n,), optional
-        Their classes, as the model's or as text, or numbers.
+        Labels of `evaluate`: classes, as the model's or as text, or regression targets.
     card : dict (JSON), optional
-        What the metadata are to say of the model; by default `card_of`.
+        The model's card for the metadata; by default `card_of`.
 
     Returns
     -------
-    Exported
+    ExportResult
 
     Raises
     ------
@@ -195,7 +198,7 @@ def export_model(
         loss = _loss(Session(graph), network, model, *labelled)
     _write(target, graph)
     size = len(graph)
-    return Exported(str(target), size, precision, tuple(names), len(images), difference, loss)
+    return ExportResult(str(target), size, precision, tuple(names), len(images), difference, loss)
 
 
 def _labelled(model: Any, images: Any, y: Any) -> tuple[Sequence[Any], Array]:
@@ -212,9 +215,8 @@ def _labelled(model: Any, images: Any, y: Any) -> tuple[Sequence[Any], Array]:
 
 def _check_apart(calibrate: Sequence[Any], evaluate: Sequence[Any]) -> None:
     """Raise InputError if an image is in both."""
-    both = {_read(i, image).key for i, image in enumerate(calibrate)} & {
-        _read(i, image).key for i, image in enumerate(evaluate)
-    }
+    calibrated, evaluated = (set(_keys(images)) for images in (calibrate, evaluate))
+    both = calibrated & evaluated
     if both:
         raise InputError(
             f"{len(both)} images are both in calibrate and in evaluate; the loss is measured on "
@@ -222,8 +224,14 @@ def _check_apart(calibrate: Sequence[Any], evaluate: Sequence[Any]) -> None:
         )
 
 
+def _keys(images: Sequence[Any]) -> Iterator[bytes]:
+    for i, image in enumerate(images):
+        with _named(i, image):
+            yield read(image).key
+
+
 def _compared(session: Session, network: Network, model: Any, images: Sequence[Any]) -> float:
-    """Return by how much the graph differs from the model. Raises ModelError if too much."""
+    """Return the largest difference between graph and model. Raises ModelError if it is too large."""
     found = session(_batches(network, images))
     expected = _in_python(model, images, list(found))
     worst = 0.0
@@ -247,7 +255,7 @@ def _compared(session: Session, network: Network, model: Any, images: Sequence[A
 
 
 def _in_python(model: Any, images: Sequence[Any], names: list[str]) -> dict[str, Array]:
-    """Return the outputs `names` of the model itself, computed anew by eager PyTorch."""
+    """Return the outputs `names` of the model itself, computed by eager PyTorch without a cache."""
     twin = copy.deepcopy(Fitted.of(model).inner)
     use_machine(twin, cache=None, device="cpu", runtime="torch")
     fitted = Fitted.of(twin)
@@ -290,12 +298,12 @@ def _quantized(
 
 
 def _loss(session: Session, network: Network, model: Any, images: Sequence[Any], y: Array) -> Loss:
-    """Return what int8 costs on labelled images."""
+    """Return the loss by int8 on labelled images."""
     found = session(_batches(network, images))
     n = len(images)
     if network.head.classes is None:
         in_python = _in_python(model, images, ["prediction"])["prediction"]
-        scores = _r2(y, in_python), _r2(y, found["prediction"])
+        scores = r2_score(y, in_python), r2_score(y, found["prediction"])
         return Loss(n, "r2", *scores, standard_error=float("nan"), changed=0)
     labels = _in_python(model, images, ["label"])["label"], found["label"]
     name = "accuracy" if y.ndim == 1 else "label_accuracy"
@@ -306,34 +314,22 @@ def _loss(session: Session, network: Network, model: Any, images: Sequence[Any],
     return Loss(n, name, float(right[0].mean()), float(right[1].mean()), error, changed)
 
 
-def _r2(y: Array, predicted: Array) -> float:
-    from sklearn.metrics import r2_score
-
-    return float(r2_score(y, predicted))
-
-
 def _batches(network: Network, images: Sequence[Any], size: int = _BATCH) -> Iterator[torch.Tensor]:
     for begin in range(0, len(images), size):
-        part = enumerate(images[begin : begin + size], begin)
-        yield network.backbone.batch([_prepared(network, i, image) for i, image in part])
+        prepared = []
+        for i, image in enumerate(images[begin : begin + size], begin):
+            with _named(i, image):
+                prepared.append(network.backbone.prepare(read(image).pixels()))
+        yield network.backbone.batch(prepared)
 
 
-def _prepared(network: Network, position: int, image: Any) -> torch.Tensor:
+@contextmanager
+def _named(position: int, image: Any) -> Iterator[None]:
+    """Name the image in errors."""
     try:
-        return network.backbone.prepare(read(image).pixels())
+        yield
     except ImageError as error:
-        raise _unreadable(position, image, error) from error
-
-
-def _read(position: int, image: Any) -> Any:
-    try:
-        return read(image)
-    except ImageError as error:
-        raise _unreadable(position, image, error) from error
-
-
-def _unreadable(position: int, image: Any, error: ImageError) -> ImageError:
-    return ImageError(f"Cannot export with {name_of(image, position)}: {error}.")
+        raise ImageError(f"Cannot export with {name_of(image, position)}: {error}.") from error
 
 
 def _not_exported(error: Exception) -> ModelError:
@@ -342,11 +338,8 @@ def _not_exported(error: Exception) -> ModelError:
 
 
 def _write(target: Path, graph: bytes) -> None:
-    def write(partial: Path) -> None:
-        partial.write_bytes(graph)
-
     try:
-        replace_file(target, write)
+        replace_file(target, lambda partial: partial.write_bytes(graph))
     except OSError as error:
         raise ModelError(
             f"The model {printable(target)!r} cannot be written ({error.strerror}); choose another "

@@ -1,4 +1,4 @@
-"""The ONNX graph of a network: backbone and head in one, with what a server needs to know."""
+"""The ONNX graph of a network: backbone and head in one, with metadata for servers."""
 
 from __future__ import annotations
 
@@ -21,17 +21,7 @@ _OF_CARD = ("model", "created", "versions", "strategy", "decision", "metrics", "
 
 
 class Outputs(nn.Module):
-    """What the graph gives for embeddings (n, d).
-
-    Parameters
-    ----------
-    head : Head
-
-    Attributes
-    ----------
-    names : list of str
-        "prediction"; or "decision", "probabilities" (where there are any) and "label".
-    """
+    """A head, from embeddings (n, d) to the outputs of the graph, which `names` lists."""
 
     def __init__(self, head: Head) -> None:
         super().__init__()
@@ -66,7 +56,7 @@ def joined(backbone: bytes, head: bytes, metadata: dict[str, str]) -> bytes:
     import onnx
 
     first, second = onnx.load_from_string(backbone), onnx.load_from_string(head)
-    # The quantizer writes them anew; there is nothing between the versions that matters here.
+    # The quantizer changes the version; no difference between the two matters here.
     second.ir_version = first.ir_version
     prefixed = onnx.compose.add_prefix(
         second, "head/", rename_inputs=False, rename_outputs=False, inplace=True
@@ -78,7 +68,7 @@ def joined(backbone: bytes, head: bytes, metadata: dict[str, str]) -> bytes:
 
 
 def metadata_of(network: Network, card: Card, precision: str) -> dict[str, str]:
-    """Return what the file says of itself; everything but plain words is JSON."""
+    """Return the metadata of the file; everything but plain words is JSON."""
     head, backbone = network.head, network.backbone
     size = {k: v for k, v in backbone.preprocessing.recipe().items() if k != "implementation"}
     task = "multilabel" if head.link == "labels" else "classification"
@@ -96,13 +86,7 @@ def metadata_of(network: Network, card: Card, precision: str) -> dict[str, str]:
 
 
 class Session:
-    """The graph in ONNX Runtime, on the CPU.
-
-    Parameters
-    ----------
-    model : bytes
-        An ONNX model.
-    """
+    """An ONNX model in ONNX Runtime, on the CPU."""
 
     def __init__(self, model: bytes) -> None:
         import onnxruntime  # type: ignore[import-untyped]

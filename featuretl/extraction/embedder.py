@@ -1,10 +1,10 @@
-"""ImageEmbedder: pretrained embeddings as a scikit-learn transformer."""
+"""Pretrained embeddings as scikit-learn transformers: what they share, and ImageEmbedder."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -20,21 +20,115 @@ from featuretl.extraction.extraction import (
     extract,
     recipe_of,
 )
-from featuretl.extraction.progress import progress_bar
+from featuretl.extraction.progress import embedding_bar
 from featuretl.images.inputs import as_images
 from featuretl.store.keys import Recipe
 from featuretl.store.store import EmbeddingStore, resolve_store
 
 
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """What the transformers share: they are stateless, and what they take is one column."""
+    """A stateless transformer from one column, of images or of items, to embeddings.
 
-    def _note_columns(self, X: Any) -> None:
+    A subclass says what they are called (`_what`), which collections of them it accepts (`_items`),
+    what embeds them (`_spec`, with the parameters checked) and which parameters of `extract` it
+    has besides those that every embedder has (`_options`).
+    """
+
+    _what = "items"
+    _options: tuple[str, ...] = ()
+    _items: Callable[[Any, str], Sequence[Any]]
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check the parameters and the kind of `X`; nothing is trained and nothing is opened.
+
+        Parameters
+        ----------
+        X : sequence of n images or items
+            See `transform`.
+        y : ignored
+
+        Returns
+        -------
+        self : ImageEmbedder or MediaEmbedder
+        """
+        self._spec()
+        self._items(X, type(self).__name__)
         self.n_features_in_ = 1
         if hasattr(X, "columns"):
             self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
+        return self
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Embed images or items.
+
+        Parameters
+        ----------
+        X : sequence of n images or items
+            A list, 1-D object or str array, Series or one-column frame. Images are paths, bytes of
+            image files, PIL images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4); or one uint8
+            array (n, h, w, 3). Items are what the medium accepts.
+
+        Returns
+        -------
+        embeddings : ndarray of shape (n, n_features), float32
+            Row i belongs to image or item i.
+
+        Raises
+        ------
+        ImageError
+            With ``on_error="raise"``, if an image cannot be read; for items an ItemError.
+        BackboneError, ParameterError, InputError, StoreError
+            If something cannot be used as it is.
+        """
+        extraction = self._extract(X, self.on_error)
+        if extraction.failures:
+            n = len(extraction.images)
+            message = describe_failures(extraction.failures, n, what=self._what)
+            warnings.warn(message, FeatureTLWarning, stacklevel=2)
+        return extraction.to_numpy()
+
+    def extract(self, X: Any) -> Extraction:
+        """Embed as `transform` does, and name every bad image or item, whatever `on_error` says.
+
+        Parameters
+        ----------
+        X : sequence of n images or items
+            See `transform`.
+
+        Returns
+        -------
+        Extraction
+            `to_numpy()` returns the embeddings; `failures` are the bad images or items; `recipe` is
+            what made the embeddings.
+        """
+        return self._extract(X, "nan")
+
+    def recipe(self) -> Recipe:
+        """Return what makes the embeddings (JSON); see `featuretl.store.keys`.
+
+        The backbone is loaded only if the cache does not know it.
+        """
+        return recipe_of(self._spec(), resolve_store(self.cache, type(self).__name__))
+
+    def _extract(self, X: Any, on_error: str) -> Extraction:
+        owner, backbone = type(self).__name__, self._spec()
+        items = self._items(X, owner)
+        options = {name: getattr(self, name) for name in ("batch_size", "n_jobs", *self._options)}
+        with embedding_bar(len(items), self._what, shown=bool(self.verbose)) as progress:
+            return extract(
+                items,
+                backbone,
+                store=resolve_store(self.cache, owner),
+                on_error=on_error,
+                progress=progress,
+                **options,
+            )
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.recipe()["output"]["n_features"])
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -67,7 +161,7 @@ class ImageEmbedder(Embedder):
     normalize : bool, default=False
         Scale every embedding to length 1.
     precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
-        Of the computation; "auto" is "float32", the others give other embeddings, see
+        Precision of the computation; "auto" is "float32", the others give other embeddings, see
         `load_backbone`.
     views : int, "flip", "ten-crop" or a grid such as "3x3", default=1
         Views of each image, embedded side by side, the image itself first: its mirror image, random
@@ -76,7 +170,7 @@ class ImageEmbedder(Embedder):
     device : str, torch.device or list of these, default="auto"
         "auto" is every GPU that there is, else the CPU; "cuda" every GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
-        What computes; "auto" is the fastest that agrees with eager PyTorch, see `extract`.
+        Inference runtime; "auto" picks the fastest one that agrees with eager PyTorch, see `extract`.
     batch_size : int or "auto", default="auto"
         Images per forward pass; "auto" grows while that is faster.
     n_jobs : int, optional
@@ -124,6 +218,10 @@ class ImageEmbedder(Embedder):
     ['temple', 'flower']
     """
 
+    _what = "images"
+    _options = ("device", "runtime", "decode_timeout")
+    _items = staticmethod(as_images)
+
     def __init__(
         self,
         backbone: str = "tf_efficientnet_lite0",
@@ -159,107 +257,11 @@ class ImageEmbedder(Embedder):
         self.decode_timeout = decode_timeout
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the kind of `X`; nothing is learnt and no image is opened.
-
-        Parameters
-        ----------
-        X : sequence of n images
-            See `transform`.
-        y : ignored
-
-        Returns
-        -------
-        self : ImageEmbedder
-        """
-        self._spec()
-        as_images(X, type(self).__name__)
-        self._note_columns(X)
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Embed images.
-
-        Parameters
-        ----------
-        X : sequence of n images
-            A list, 1-D object or str array, Series or one-column frame of paths, bytes of image
-            files, PIL images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4); or one uint8 array
-            (n, h, w, 3).
-
-        Returns
-        -------
-        embeddings : ndarray of shape (n, n_features), float32
-            Row i belongs to image i.
-
-        Raises
-        ------
-        ImageError
-            With ``on_error="raise"``, if an image cannot be read.
-        BackboneError, ParameterError, InputError, StoreError
-            If something cannot be used as it is.
-        """
-        extraction = self._extract(X, self.on_error)
-        if extraction.failures:
-            message = describe_failures(extraction.failures, len(extraction.images))
-            warnings.warn(message, FeatureTLWarning, stacklevel=2)
-        return extraction.to_numpy()
-
-    def extract(self, X: Any) -> Extraction:
-        """Embed images as `transform` does, with every bad image named, whatever `on_error` says.
-
-        Parameters
-        ----------
-        X : sequence of n images
-            See `transform`.
-
-        Returns
-        -------
-        Extraction
-            `to_numpy()` are the embeddings, `failures` the bad images, `recipe` what made them.
-        """
-        return self._extract(X, "nan")
-
-    def recipe(self) -> Recipe:
-        """Return what makes the embeddings (JSON); see `featuretl.store.keys`.
-
-        The backbone is loaded only if the cache does not know it.
-        """
-        return recipe_of(self._spec(), resolve_store(self.cache, type(self).__name__))
-
-    def _extract(self, X: Any, on_error: str) -> Extraction:
+    def _spec(self) -> BackboneSpec:
         owner = type(self).__name__
-        spec = self._spec()
         check_parameters(
             owner, self.batch_size, self.n_jobs, self.on_error, self.runtime, self.decode_timeout
         )
-        images = as_images(X, owner)
-        with progress_bar(len(images), shown=bool(self.verbose)) as progress:
-            return extract(
-                images,
-                spec,
-                store=resolve_store(self.cache, owner),
-                device=self.device,
-                runtime=self.runtime,
-                batch_size=self.batch_size,
-                n_jobs=self.n_jobs,
-                on_error=on_error,
-                decode_timeout=self.decode_timeout,
-                progress=progress,
-            )
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.recipe()["output"]["n_features"])
-
-    def _spec(self) -> BackboneSpec:
-        return BackboneSpec.of(
-            type(self).__name__,
-            self.backbone,
-            weights=self.weights,
-            layers=self.layers,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            precision=self.precision,
-            views=self.views,
-        )
+        names = ("weights", "layers", "pooling", "normalize", "precision", "views")
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return BackboneSpec.of(owner, self.backbone, **given)

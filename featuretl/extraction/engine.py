@@ -108,7 +108,7 @@ Progress = Callable[[Statistics], None]
 
 
 @dataclass
-class _Prepared:
+class _Image:
     """An image on its way to the network."""
 
     index: int
@@ -126,7 +126,7 @@ class _Batch:
     The seconds are those that embedding took, reading and decoding excluded.
     """
 
-    images: list[_Prepared]
+    images: list[_Image]
     keys: list[bytes]
     rows: np.ndarray
     seconds: float
@@ -135,7 +135,7 @@ class _Batch:
 class Run:
     """One extraction: the state that planning and streaming share.
 
-    After `go`, `space` holds every embedding that there is, under `keys`: ndarray (n,), S32, at
+    After `run`, `space` holds every embedding that there is, under `keys`: ndarray (n,), S32, at
     `locations`: ndarray (n,), int64.
     """
 
@@ -155,7 +155,7 @@ class Run:
         self.images = images
         self.statistics = Statistics(len(images))
         self.keys = keys_array([NO_KEY] * len(images)).copy()
-        self._source = source
+        self._source, self._encoder = source, source.encoder
         self._batch_size = BatchSize(batch_size)
         self._n_jobs = n_jobs
         self._progress = progress
@@ -167,7 +167,7 @@ class Run:
         self._key_errors: dict[bytes, str] = {}
         self._hashed: list[tuple[str, os.stat_result, bytes]] = []
 
-    def go(self) -> list[Failure]:
+    def run(self) -> list[Failure]:
         """Embed what has no embedding yet; return the images that cannot have one, in order."""
         pool = ThreadPoolExecutor(self._n_jobs, "featuretl")
         try:
@@ -199,10 +199,12 @@ class Run:
                 break
 
     def _embed_all(self, pool: ThreadPoolExecutor) -> None:
-        self._batch_size.most = self._source.largest_batch
-        with self.space, self._source.one_thread_each(pool, self._n_jobs):
+        from featuretl.runtimes.threads import one_thread_each
+
+        self._batch_size.most = self._encoder.largest_batch
+        with self.space, one_thread_each(pool, self._n_jobs):
             n_images = len(self._missing())
-            choice = self._source.choose_runtime(pool, self._n_jobs, n_images)
+            choice = self._encoder.choose_runtime(pool, self._n_jobs, n_images)
             self.statistics.runtime, self.statistics.agreement = choice
             with self._costs.rest("other"):
                 for _ in range(_ATTEMPTS):
@@ -271,49 +273,49 @@ class Run:
         if not ready:
             return _Batch(images, [], np.empty((0, 0)), 0.0)
         began = time.perf_counter()
-        rows = self._source.embed([image.input for image in ready], self._stage)
+        rows = self._encoder.embed([image.input for image in ready], self._stage)
         seconds = time.perf_counter() - began
         for image in ready:
             image.input = None
         return _Batch(images, [image.key for image in ready], rows, seconds)
 
-    def _prepare(self, index: int, force: bool) -> _Prepared:
+    def _prepare(self, index: int, force: bool) -> _Image:
         """Read and, if it is to be embedded here and now, decode and preprocess one image."""
         known = bytes(self.keys[index]).ljust(32, b"\0")
-        prepared = _Prepared(index, known)
+        prepared = _Image(index, known)
         if known != NO_KEY:
-            prepared.taken = self.space.take(known, force)
+            prepared.taken = self.space.claim(known, force)
             if not prepared.taken:
                 return prepared
         try:
-            content = self._source.read(self.images[index], self._stage)
+            content = self._encoder.read(self.images[index], self._stage)
         except ItemError as error:
-            self.space.give_up(known)
-            return _Prepared(index, error=printable(error))
+            self.space.release(known)
+            return _Image(index, error=printable(error))
         if content.key != known:
-            self.space.give_up(known)
+            self.space.release(known)
             prepared.key, prepared.state = content.key, content.state
-            prepared.taken = self.space.take(content.key, force)
+            prepared.taken = self.space.claim(content.key, force)
         try:
             if prepared.taken:
-                prepared.input = self._source.prepare(content, self._decoder, self._stage)
+                prepared.input = self._encoder.prepare(content, self._decoder, self._stage)
         except ItemError as error:
-            self.space.give_up(prepared.key)
+            self.space.release(prepared.key)
             prepared.error = printable(error)
         return prepared
 
-    def _hash(self, indices: np.ndarray) -> list[_Prepared]:
+    def _hash(self, indices: np.ndarray) -> list[_Image]:
         """Read some images and find out their keys."""
-        return [self._hash_one(index) for index in indices.tolist()]
+        found = []
+        for index in indices.tolist():
+            try:
+                content = self._encoder.read(self.images[index], self._stage)
+                found.append(_Image(index, content.key, content.state))
+            except ItemError as error:
+                found.append(_Image(index, error=printable(error)))
+        return found
 
-    def _hash_one(self, index: int) -> _Prepared:
-        try:
-            content = self._source.read(self.images[index], self._stage)
-        except ItemError as error:
-            return _Prepared(index, error=printable(error))
-        return _Prepared(index, content.key, content.state)
-
-    def _note(self, prepared: _Prepared) -> None:
+    def _note(self, prepared: _Image) -> None:
         self.keys[prepared.index] = prepared.key
         if prepared.state is not None:
             path = os.fspath(self.images[prepared.index])
@@ -342,7 +344,7 @@ class Run:
         paths = [
             (index, os.fspath(image))
             for index, image in enumerate(self.images)
-            if self._source.is_file(image)
+            if self._encoder.is_file(image)
         ]
         if self._source.store is not None:
             digests = self._source.store.memo.digests([path for _, path in paths])
@@ -360,7 +362,7 @@ class Run:
         failures = [
             Failure(
                 index,
-                self._source.name_of(self.images[index], index),
+                self._encoder.name_of(self.images[index], index),
                 self._error(index) or _CHANGING,
             )
             for index in np.flatnonzero(self.locations == MISSING).tolist()

@@ -16,7 +16,6 @@ from featuretl._core.parameters import check_int, check_option, check_seconds, p
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError, ItemError
 from featuretl.extraction.engine import NO_KEY, Failure, Progress, Run, Statistics
-from featuretl.extraction.medium_source import MediumSource
 from featuretl.extraction.source import Source
 from featuretl.images.decode import decode
 from featuretl.images.inputs import as_images
@@ -119,7 +118,7 @@ def extract(
     Parameters
     ----------
     images : sequence of n images
-        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. Of another
+        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. For another
         medium, its items.
     backbone : str, BackboneSpec, Backbone or Medium, default="tf_efficientnet_lite0"
         For more than a name: what `load_backbone` returns. Of a medium (`Sound`, `Video`, `Text`, or
@@ -131,11 +130,11 @@ def extract(
         Where a backbone that is not loaded yet will run. "auto" is every GPU that there is, else the
         CPU; "cuda" every GPU; of several devices each thread uses one, in turn.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
-        What computes: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
+        Inference runtime: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
         ``featuretl[openvino]``); or PyTorch compiled, which takes a minute and on the CPU a C++
         compiler. Another than eager PyTorch is used only if its embeddings agree on a few images
-        (cosine >= 0.9999). "auto" is the fastest of them, measured when there are so many images
-        that it pays (1,000), and remembered in the store; compiled PyTorch takes part on GPUs, from
+        (cosine >= 0.9999). "auto" is the fastest of them, measured when there are enough images
+        to pay for it (1,000), and remembered in the store; compiled PyTorch takes part on GPUs, from
         20,000 images on.
     batch_size : int or "auto", default="auto"
         Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
@@ -149,7 +148,7 @@ def extract(
     decode_timeout : float, optional
         Seconds that decoding an image may take. Given, images are decoded in child processes: one
         that crashes the decoder, or takes longer, is a bad image like any other. The embeddings are
-        the same. None decodes in this process, where neither can be helped.
+        the same. None decodes in this process: no crash isolation and no timeout.
     progress : callable, optional
         Called with the `Statistics` so far, in this thread, a few times a second at most.
 
@@ -170,9 +169,9 @@ def extract(
 
     Notes
     -----
-    However it ends, by an error, Ctrl-C or a signal that raises, what is embedded by then is
-    committed first; the next call goes on from there. Several processes may extract into one store
-    at once: an image that another one has under way is waited for, not embedded again.
+    If the call ends early, by an error, Ctrl-C or a signal that raises, what is embedded by then is
+    committed first; the next call resumes from there. Several processes may extract into one store
+    simultaneously: each waits for an image that another one is embedding, and does not embed it again.
 
     Examples
     --------
@@ -188,7 +187,7 @@ def extract(
     if of_medium := is_medium(backbone):
         _check_unused(device=device, runtime=runtime, decode_timeout=decode_timeout)
     images = (as_items if of_medium else as_images)(images, "extract")
-    source = _source(backbone, store, device, runtime)
+    source = Source(backbone, store, device, runtime)
     n_threads = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)
     with (
         nullcontext(decode)
@@ -196,7 +195,7 @@ def extract(
         else IsolatedDecoder(decode_timeout) as decoder
     ):
         run = Run(images, source, batch_size, n_threads, progress, decoder)
-        failures = run.go()
+        failures = run.run()
     if store is not None and isinstance(run.space, StoredSpace):
         keep_limit(store, run.space.id)
     if failures and on_error == "raise":
@@ -229,12 +228,17 @@ def check_parameters(
         check_option(owner, "batch_size", batch_size, ("auto",))
     else:
         check_int(owner, "batch_size", batch_size, 1)
-    if n_jobs is not None and (not isinstance(n_jobs, Integral) or n_jobs == 0):
-        raise parameter_error(owner, "n_jobs", "None or an int other than 0", n_jobs)
+    check_jobs(owner, "n_jobs", n_jobs)
     check_option(owner, "on_error", on_error, ON_ERROR)
     check_option(owner, "runtime", runtime, RUNTIMES)
     if decode_timeout is not None:
         check_seconds(owner, "decode_timeout", decode_timeout)
+
+
+def check_jobs(owner: str, name: str, value: Any) -> None:
+    """Raise ParameterError unless `value` is None or a number of threads or processes for joblib."""
+    if value is not None and (not isinstance(value, Integral) or value == 0):
+        raise parameter_error(owner, name, "None or an int other than 0", value)
 
 
 def _check_unused(**given: Any) -> None:
@@ -247,7 +251,7 @@ def _check_unused(**given: Any) -> None:
 def describe_failures(
     failures: Sequence[Failure],
     n_images: int,
-    remedy: str = "mend or leave out these, or give them rows of NaN with on_error='nan'.",
+    remedy: str = "fix or remove these, or pass on_error='nan' to get NaN rows.",
     what: str = "images",
 ) -> str:
     """Return one sentence that names the first few images, or items, without an embedding."""
@@ -261,12 +265,4 @@ def describe_failures(
 
 def recipe_of(backbone: Any, store: EmbeddingStore | None) -> Recipe:
     """Return what makes the embeddings of a BackboneSpec or a medium; loaded only if need be."""
-    return _source(backbone, store).recipe()
-
-
-def _source(
-    backbone: Any, store: EmbeddingStore | None, device: Any = "auto", runtime: str = "torch"
-) -> Source:
-    if is_medium(backbone):
-        return MediumSource(backbone, store)
-    return Source(backbone, store, device, runtime)
+    return Source(backbone, store).recipe()

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
-from typing import Any, Self
-
-import numpy as np
 
 from featuretl._core.parameters import parameter_error
-from featuretl.exceptions import FeatureTLWarning
 from featuretl.extraction.embedder import Embedder
-from featuretl.extraction.extraction import (
-    Extraction,
-    check_parameters,
-    describe_failures,
-    extract,
-    recipe_of,
-)
-from featuretl.extraction.progress import progress_bar
+from featuretl.extraction.extraction import check_parameters
 from featuretl.media.items import as_items
 from featuretl.media.medium import Medium, is_medium
-from featuretl.store.keys import Recipe
-from featuretl.store.store import EmbeddingStore, resolve_store
+from featuretl.store.store import EmbeddingStore
 
 
 class MediaEmbedder(Embedder):
@@ -68,6 +55,8 @@ class MediaEmbedder(Embedder):
     (3, 1280)
     """
 
+    _items = staticmethod(as_items)
+
     def __init__(
         self,
         medium: Medium,
@@ -85,93 +74,11 @@ class MediaEmbedder(Embedder):
         self.on_error = on_error
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the kind of `X`; nothing is learnt and no item is opened.
-
-        Parameters
-        ----------
-        X : sequence of n items
-        y : ignored
-
-        Returns
-        -------
-        self : MediaEmbedder
-        """
-        self._check_parameters()
-        as_items(X, type(self).__name__)
-        self._note_columns(X)
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Embed items.
-
-        Parameters
-        ----------
-        X : sequence of n items
-            A list, 1-D array, Series or one-column frame of what the medium takes.
-
-        Returns
-        -------
-        embeddings : ndarray of shape (n, n_features), float32
-            Row i belongs to item i.
-
-        Raises
-        ------
-        ItemError
-            With ``on_error="raise"``, if an item cannot be read.
-        BackboneError, ParameterError, InputError, StoreError
-            If something cannot be used as it is.
-        """
-        extraction = self._extract(X, self.on_error)
-        if extraction.failures:
-            failures, n = extraction.failures, len(extraction.images)
-            message = describe_failures(failures, n, what="items")
-            warnings.warn(message, FeatureTLWarning, stacklevel=2)
-        return extraction.to_numpy()
-
-    def extract(self, X: Any) -> Extraction:
-        """Embed items as `transform` does, with every bad item named, whatever `on_error` says.
-
-        Parameters
-        ----------
-        X : sequence of n items
-            See `transform`.
-
-        Returns
-        -------
-        Extraction
-            `to_numpy()` are the embeddings, `failures` the bad items, `recipe` what made them.
-        """
-        return self._extract(X, "nan")
-
-    def recipe(self) -> Recipe:
-        """Return what makes the embeddings (JSON); see `featuretl.store.keys`."""
-        self._check_parameters()
-        return recipe_of(self.medium, resolve_store(self.cache, type(self).__name__))
-
-    def _extract(self, X: Any, on_error: str) -> Extraction:
-        self._check_parameters()
-        owner = type(self).__name__
-        items = as_items(X, owner)
-        with progress_bar(len(items), shown=bool(self.verbose), what="items") as progress:
-            return extract(
-                items,
-                self.medium,
-                store=resolve_store(self.cache, owner),
-                batch_size=self.batch_size,
-                n_jobs=self.n_jobs,
-                on_error=on_error,
-                progress=progress,
-            )
-
-    def _check_parameters(self) -> None:
+    def _spec(self) -> Medium:
         owner = type(self).__name__
         if not is_medium(self.medium):
             raise parameter_error(
                 owner, "medium", "a Medium such as Sound() or Text()", self.medium
             )
         check_parameters(owner, self.batch_size, self.n_jobs, self.on_error, "auto")
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.recipe()["output"]["n_features"])
+        return self.medium

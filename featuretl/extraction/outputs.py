@@ -17,19 +17,22 @@ content, in hex, in the place of paths and labels, and the id of its ``space`` i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import featuretl
-from featuretl._core.files import open_local
+from featuretl._core.files import open_local, replace_file
 from featuretl._core.parameters import as_path
 from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
@@ -37,17 +40,19 @@ from featuretl.extraction.extraction import Extraction
 from featuretl.images.sources import ImageList
 from featuretl.images.tables import memory_limit, open_parquet, text_batches
 from featuretl.store.exchange import filled_spaces
-from featuretl.store.format import npy_header, write_matrix
+from featuretl.store.format import npy_header
 from featuretl.store.keys import Recipe
 from featuretl.store.space import gather_chunks
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 if TYPE_CHECKING:
+    import pyarrow
     from sklearn.utils import Bunch
 
 ENDINGS = (".npy", ".npz", ".parquet")
 
 _ROWS = 4096
+_ARRAYS = {"path": "paths", "label": "labels"}
 
 
 def save_embeddings(
@@ -62,7 +67,7 @@ def save_embeddings(
     Parameters
     ----------
     path : path
-        Ending in ``.npy``, ``.npz`` or ``.parquet``; replaced at once when all is written.
+        Ending in ``.npy``, ``.npz`` or ``.parquet``; replaced atomically when all is written.
     extraction : Extraction
     images : ImageList
         The paths and labels that were extracted.
@@ -77,8 +82,9 @@ def save_embeddings(
         If the file cannot be written.
     """
     target = check_output(path)
-    rows = _ImageRows(extraction, images, extraction.ok if skip_failures else None)
-    _write(target, rows)
+    rows = _rows_of_images(extraction, images, extraction.ok if skip_failures else None)
+    with writing(target):
+        _WRITERS[target.suffix](target, rows)
 
 
 def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str = "") -> int:
@@ -87,7 +93,7 @@ def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str
     Parameters
     ----------
     path : path
-        Ending in ``.npz`` or ``.parquet``; replaced at once when all is written.
+        Ending in ``.npz`` or ``.parquet``; replaced atomically when all is written.
     store : EmbeddingStore
     space : str, default=""
         How the id of the recipe's space begins; see `EmbeddingStore.info`.
@@ -105,8 +111,9 @@ def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str
         If the store cannot be read, or the file cannot be written.
     """
     target = check_output(path, (".npz", ".parquet"))
-    rows = _SpaceRows(store, _one_space(store, space))
-    _write(target, rows)
+    rows = _rows_of_space(store, _one_space(store, space))
+    with writing(target):
+        _WRITERS[target.suffix](target, rows)
     return rows.shape[0]
 
 
@@ -149,8 +156,8 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
     except Exception as error:  # hostile content raises anything; nothing was executed
         what = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{printable(source)!r} cannot be read as a file of embeddings: {printable(what)}; make it "
-            "with featuretl extract -o."
+            f"{printable(source)!r} cannot be read as a file of embeddings: {printable(what)}; make "
+            "it with featuretl extract -o."
         ) from error
     labels = None if labels is None else [label or None for label in labels]
     return Bunch(embeddings=X, paths=list(paths), labels=labels, metadata=metadata)
@@ -183,80 +190,41 @@ def _one_space(store: EmbeddingStore, prefix: str) -> SpaceInfo:
     )
 
 
-class _Rows(Protocol):
-    """The rows to write and what belongs to them."""
+@dataclass(frozen=True)
+class _Rows:
+    """The rows to write: embeddings chunk by chunk, and columns of text, a slice at a time."""
 
     shape: tuple[int, int]
     metadata: dict[str, Any]
-
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Yield the embeddings, `_ROWS` at a time."""
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Return what goes beside the embeddings in an ``.npz``."""
-
-    def columns(self, part: slice) -> dict[str, Any]:
-        """Return what goes beside the embeddings in a Parquet file: pyarrow arrays, in order."""
+    chunks: Callable[[], Iterator[np.ndarray]]
+    columns: dict[str, Callable[[slice], list[Any]]]
 
 
-class _SpaceRows:
-    """All rows of a space, in order of commit."""
+def _rows_of_space(store: EmbeddingStore, info: SpaceInfo) -> _Rows:
+    """Return all rows of a space, in order of commit."""
+    space = store.space(info.id)
+    keys, locations = space.all_rows()
+    shape = (len(keys), space.d)
 
-    def __init__(self, store: EmbeddingStore, info: SpaceInfo) -> None:
-        self._space = store.space(info.id)
-        self._keys, self._locations = self._space.all_rows()
-        self.shape = (len(self._keys), self._space.d)
-        self.metadata = {**metadata_of(self.shape, info.recipe), "space": info.id}
-
-    def chunks(self) -> Iterator[np.ndarray]:
-        return gather_chunks(self._space, self._locations, _ROWS)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {"sha256": np.array(self._hex(slice(None)), "U64")}
-
-    def columns(self, part: slice) -> dict[str, Any]:
-        import pyarrow as pa
-
-        return {"sha256": pa.array(self._hex(part), pa.string())}
-
-    def _hex(self, part: slice) -> list[str]:
-        text = self._keys[part].tobytes().hex()
+    def hex_of(part: slice) -> list[str]:
+        text = keys[part].tobytes().hex()
         return [text[start : start + 64] for start in range(0, len(text), 64)]
 
+    metadata = metadata_of(shape, info.recipe) | {"space": info.id}
+    chunks = partial(gather_chunks, space, locations, _ROWS)
+    return _Rows(shape, metadata, chunks, {"sha256": hex_of})
 
-class _ImageRows:
-    """The rows of an extraction."""
 
-    def __init__(self, extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> None:
-        kept = range(len(images)) if keep is None else np.flatnonzero(keep).tolist()
-        labels = images.labels
-        self.paths = [images.paths[i] for i in kept]
-        self.labels = None if labels is None else [labels[i] for i in kept]
-        self.class_names = images.class_names
-        self.shape = (len(self.paths), extraction.shape[1])
-        self.chunks = lambda: extraction.chunks(_ROWS, keep)
-        self.metadata = {
-            **metadata_of(self.shape, extraction.recipe),
-            "versions": extraction.versions,
-            "class_names": self.class_names,
-        }
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        arrays = {"paths": np.array(self.paths, str)}
-        if self.labels is not None:
-            arrays["labels"] = np.array([label or "" for label in self.labels], str)
-            arrays["class_names"] = np.array(self.class_names, str)
-        return arrays
-
-    def columns(self, part: slice) -> dict[str, Any]:
-        import pyarrow as pa
-
-        # Parquet's text is UTF-8; the bytes of a path need not be.
-        columns = {"path": pa.array([as_utf8(name) for name in self.paths[part]], pa.string())}
-        if self.labels is not None:
-            labels = [label and as_utf8(label) for label in self.labels[part]]
-            columns["label"] = pa.array(labels, pa.string())
-        return columns
+def _rows_of_images(extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> _Rows:
+    kept = range(len(images)) if keep is None else np.flatnonzero(keep).tolist()
+    shape = (len(kept), extraction.shape[1])
+    found = {"path": images.paths, "label": images.labels}
+    columns = {name: [all_[i] for i in kept] for name, all_ in found.items() if all_ is not None}
+    metadata = metadata_of(shape, extraction.recipe)
+    metadata |= {"versions": extraction.versions, "class_names": images.class_names}
+    get: dict[str, Callable[[slice], list[Any]]]
+    get = {name: values.__getitem__ for name, values in columns.items()}
+    return _Rows(shape, metadata, partial(extraction.chunks, _ROWS, keep), get)
 
 
 def metadata_of(shape: tuple[int, int], recipe: Recipe) -> dict[str, Any]:
@@ -271,40 +239,88 @@ def metadata_of(shape: tuple[int, int], recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _write(path: Path, rows: _Rows) -> None:
+@contextlib.contextmanager
+def writing(path: Path, kept_in: str = "cache") -> Iterator[None]:
+    """Turn an OSError into the StoreError that says where the embeddings still are."""
     try:
-        _WRITERS[path.suffix](path, rows)
+        yield
     except OSError as error:
         raise StoreError(
             f"{printable(path)!r} cannot be written ({error.strerror or error}); the embeddings "
-            "are in the cache: run the command again with another place."
+            f"are in the {kept_in}: run the command again with another place."
         ) from error
 
 
-def _write_npy(path: Path, rows: _ImageRows) -> None:
-    described = {
-        **rows.metadata,
-        "paths": rows.paths,
-        "labels": rows.labels,
-    }
+def write_parquet(
+    path: Path,
+    columns: pyarrow.Schema,
+    parts: Iterable[tuple[pyarrow.Table, np.ndarray]],
+    dtype: str,
+    metadata: dict[str, Any],
+) -> None:
+    """Write a Parquet file part by part: a table with `columns`, and its embeddings (n, d)."""
+    import pyarrow as pa
+    from pyarrow import parquet
 
-    def write(partial: Path) -> None:
-        partial.write_text(json.dumps(described), encoding="utf-8")
+    d = metadata["shape"][1]
+    kind = pa.list_(pa.from_numpy_dtype(np.dtype(dtype)), d)
+    schema = columns.append(pa.field("embedding", kind))
+    schema = schema.with_metadata({"featuretl": json.dumps(metadata)})
+
+    def write(temporary: Path) -> None:
+        # A file, for pyarrow takes no path that is not UTF-8.
+        with temporary.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
+            for table, rows in parts:
+                values = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), d)
+                writer.write_table(table.append_column("embedding", values).cast(schema))
+
+    replace_file(path, write)
+
+
+def _write_parquet(path: Path, rows: _Rows) -> None:
+    import pyarrow as pa
+
+    def table(part: slice) -> pyarrow.Table:
+        # Parquet's text is UTF-8; the bytes of a path need not be.
+        texts = {name: [v and as_utf8(v) for v in get(part)] for name, get in rows.columns.items()}
+        return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()})
+
+    def parts() -> Iterator[tuple[pyarrow.Table, np.ndarray]]:
+        start = 0
+        for chunk in rows.chunks():
+            yield table(slice(start, start + len(chunk))), chunk
+            start += len(chunk)
+
+    write_parquet(path, table(slice(0)).schema, parts(), "float32", rows.metadata)
+
+
+def _write_npy(path: Path, rows: _Rows) -> None:
+    columns = {name: get(slice(None)) for name, get in rows.columns.items()}
+    described = {**rows.metadata, "paths": columns["path"], "labels": columns.get("label")}
+
+    def write_matrix(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.writelines(_npy(rows))
+
+    def write(sidecar: Path) -> None:
+        sidecar.write_text(json.dumps(described), encoding="utf-8")
         # Inside: a sidecar that cannot be written leaves the matrix as it was, too.
-        write_matrix(path, rows.shape, rows.chunks())
+        replace_file(path, write_matrix)
 
     replace_file(path.with_name(f"{path.name}.json"), write)
 
 
 def _write_npz(path: Path, rows: _Rows) -> None:
-    arrays = {**rows.arrays(), "metadata": np.array(json.dumps(rows.metadata))}
+    arrays = {"metadata": np.array(json.dumps(rows.metadata))}
+    for name, get in rows.columns.items():
+        arrays[_ARRAYS.get(name, name)] = np.array([v or "" for v in get(slice(None))], str)
+    if "label" in rows.columns:
+        arrays["class_names"] = np.array(rows.metadata["class_names"], str)
 
-    def write(partial: Path) -> None:
-        with zipfile.ZipFile(partial, "w", allowZip64=True) as archive:
+    def write(temporary: Path) -> None:
+        with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
             with archive.open("embeddings.npy", "w", force_zip64=True) as member:
-                member.write(npy_header(rows.shape, np.dtype("<f4")))
-                for chunk in rows.chunks():
-                    member.write(chunk.data)
+                member.writelines(_npy(rows))
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
@@ -312,24 +328,10 @@ def _write_npz(path: Path, rows: _Rows) -> None:
     replace_file(path, write)
 
 
-def _write_parquet(path: Path, rows: _Rows) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    d = rows.shape[1]
-    fields = [pa.field(name, none.type) for name, none in rows.columns(slice(0)).items()]
-    fields.append(pa.field("embedding", pa.list_(pa.float32(), d)))
-    schema = pa.schema(fields, metadata={"featuretl": json.dumps(rows.metadata)})
-
-    def write(partial: Path) -> None:
-        # A file, for pyarrow takes no path that is not UTF-8.
-        with partial.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
-            for number, chunk in enumerate(rows.chunks()):
-                columns = rows.columns(slice(number * _ROWS, number * _ROWS + len(chunk)))
-                values = pa.FixedSizeListArray.from_arrays(pa.array(chunk.ravel(), pa.float32()), d)
-                writer.write_batch(pa.record_batch([*columns.values(), values], schema=schema))
-
-    replace_file(path, write)
+def _npy(rows: _Rows) -> Iterator[bytes | memoryview]:
+    yield npy_header(rows.shape, np.dtype("<f4"))
+    for chunk in rows.chunks():
+        yield np.ascontiguousarray(chunk, "<f4").data
 
 
 _WRITERS: dict[str, Callable[[Path, Any], None]] = {
@@ -392,13 +394,3 @@ _READERS: dict[str, Callable[[Path], tuple[np.ndarray, Any, Any, Any]]] = {
     ".npz": _read_npz,
     ".parquet": _read_parquet,
 }
-
-
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` make a file beside `path`, which then takes its place at once."""
-    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

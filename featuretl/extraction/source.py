@@ -1,99 +1,56 @@
-"""Source: where an extraction's embeddings come from and go to, by recipe."""
+"""Source: an encoder paired with the part of the store that caches its embeddings."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from featuretl.backbones.spec import BackboneSpec
-from featuretl.backbones.views import split_views
-from featuretl.exceptions import BackboneError
-from featuretl.images.decode import DECODE_POLICY, golden_pixels
-from featuretl.images.inputs import Content, Decoder, is_file, name_of, read
-from featuretl.runtimes.choice import RuntimeChoice, agreement, model_file, versions
+from featuretl.extraction.image_encoder import ImageEncoder
+from featuretl.extraction.medium_encoder import MediumEncoder
+from featuretl.media.medium import is_medium
+from featuretl.runtimes.choice import versions
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.memo import file_state
 from featuretl.store.space import MemorySpace, Space
 from featuretl.store.store import EmbeddingStore
 
-RECIPE_VERSION = 1
-
 
 class Source:
-    """The backbone and the space of its embeddings; the backbone is loaded only when needed.
+    """An encoder, of images or of a medium, and the space of its embeddings.
 
-    What is cheaper to remember than to find out, the recipe of a backbone whose weights file has
-    not changed, is kept in the store's memo: a run that finds every image never imports torch.
+    The encoder is loaded only when it is needed: the store's memo keeps its recipe for as long as
+    its weights file stays the same, so that a run that finds every image never imports torch.
 
     Parameters
     ----------
-    backbone : BackboneSpec or Backbone
+    backbone : BackboneSpec, Backbone or Medium
     store : EmbeddingStore or None
         None keeps embeddings in memory.
-    device : str or list of str
-        Where a backbone that is not loaded yet will run; on several devices, in turn by thread.
-    runtime : str, default="torch"
-        One of `featuretl.runtimes.choice.RUNTIMES`.
-    n_images : int, default=0
-        How many images are to be embedded, where that is in several runs.
+    device, runtime, n_images :
+        See `featuretl.extraction.image_encoder.ImageEncoder`.
     """
 
     def __init__(
         self,
         backbone: Any,
         store: EmbeddingStore | None,
-        device: Any,
+        device: Any = "auto",
         runtime: str = "torch",
         n_images: int = 0,
     ) -> None:
         self.store = store
-        self._n_images = n_images
-        self.choice: tuple[str, float | None] | None = None
-        self._wanted_runtime = runtime
-        self._wanted = backbone
-        self._device = device
-        self._turn = itertools.count()
-        self._of_thread = threading.local()
+        self.encoder: ImageEncoder | MediumEncoder
+        if is_medium(backbone):
+            self.encoder = MediumEncoder(backbone)
+        else:
+            self.encoder = ImageEncoder(backbone, store, device, runtime, n_images)
 
-    @property
-    def backbone(self) -> Any:
-        """The loaded backbone, on the first device."""
-        return self._workers[0].backbone
-
-    @property
-    def largest_batch(self) -> int:
-        """How many images at most are worth one forward pass; a processor's cache is soon full."""
-        return self._workers[0].largest_batch
-
-    @cached_property
-    def _workers(self) -> list[_Worker]:
-        backbones = [self._wanted]
-        if isinstance(self._wanted, BackboneSpec):
-            from featuretl.backbones.backbone import load_spec
-            from featuretl.backbones.devices import devices_of
-
-            devices = devices_of("extract", self._device)
-            backbones = [load_spec(self._wanted, device) for device in devices]
-        return [_Worker(backbone, self._forward_of(backbone)) for backbone in backbones]
-
-    def _forward_of(self, backbone: Any) -> Any:
-        if not _is_int8(backbone):
-            return backbone.forward
-        from featuretl.runtimes.int8 import load_int8
-
-        return load_int8(backbone, model_file(backbone, self.store))
+    def recipe(self) -> Recipe:
+        """Return the recipe; the encoder is loaded only if the memo does not know it."""
+        return self._remembered_recipe() or self.encoder.recipe
 
     def remembered(self) -> tuple[Space, Recipe] | None:
-        """Return the space, and its recipe, as far as they are known without the backbone."""
+        """Return the space, and its recipe, as far as they are known without the encoder."""
         recipe = self._remembered_recipe()
         if self.store is None or recipe is None:
             return None
@@ -107,157 +64,25 @@ class Source:
         return nullcontext() if self.store is None else self.store.locked_shared()
 
     def open(self) -> tuple[Space, Recipe]:
-        """Return the space that rows may be added to, its golden image compared."""
-        recipe = self._recipe()
-        golden = self.golden
+        """Return the space that rows may be added to, its golden embedding compared."""
+        recipe, golden = self.encoder.recipe, self.encoder.golden
         if self.store is not None:
             with self.store.optionally():
                 space = self.store.open_space(recipe, golden, versions())
-                self._remember_recipe(recipe)
+                if (key := self._memo_key()) and (entry := self.encoder.memo_entry()):
+                    self.store.memo.put(key, entry)
                 return space, recipe
         return MemorySpace(recipe["output"]["n_features"]), recipe
 
-    def read(self, image: Any, stage: Callable[[str], Any]) -> Any:
-        """Read one image and find out its key. Raises ImageError."""
-        return read(image, stage)
-
-    def prepare(self, content: Content, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
-        """Return what the network sees of an image. Raises ImageError."""
-        with stage("decode"):
-            pixels = content.pixels(decoder)
-        with stage("resize"):
-            return self.backbone.prepare(pixels)
-
-    def is_file(self, image: Any) -> bool:
-        """Whether it is a path, of a file whose sha256 is its key."""
-        return is_file(image)
-
-    def name_of(self, image: Any, index: int) -> str:
-        """Return what to call it in a message; safe to print."""
-        return name_of(image, index)
-
-    def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
-        """Return the embeddings (n, d) of prepared images, by the calling thread's device.
-
-        `stage` is entered with "normalise" and "forward" around these.
-        """
-        if not hasattr(self._of_thread, "worker"):
-            workers = self._workers
-            self._of_thread.worker = workers[next(self._turn) % len(workers)]
-        return self._of_thread.worker.embed(inputs, stage)
-
-    def choose_runtime(
-        self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
-    ) -> tuple[str, float | None]:
-        """Settle what embeds `n_images` images in the `n_threads` threads of `pool`.
-
-        Returns its name, and the least cosine of its embeddings to float32 ones where it computes
-        in less. It is settled once.
-        """
-        if self.choice is None:
-            self.choice = self._choose_runtime(pool, n_threads, max(n_images, self._n_images))
-        return self.choice
-
-    def _choose_runtime(
-        self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
-    ) -> tuple[str, float | None]:
-        if not hasattr(self.backbone, "embedding"):
-            return "torch", None
-        if _is_int8(self.backbone):
-            if self._wanted_runtime not in ("auto", "onnx"):
-                raise BackboneError("precision='int8' runs with runtime='onnx' only.")
-            return "onnx", agreement(self.backbone, self._workers[0].runtime)
-        choices = [
-            RuntimeChoice(worker.backbone, self.store, pool, n_threads) for worker in self._workers
-        ]
-        name, runtime = choices[0].make(self._wanted_runtime, n_images)
-        runtimes = [runtime, *(choice.load(name) for choice in choices[1:])]
-        for worker, runtime in zip(self._workers, runtimes, strict=True):
-            worker.runtime = runtime
-        return name, agreement(self.backbone, self._workers[0].runtime)
-
-    @staticmethod
-    def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> AbstractContextManager[None]:
-        """Let each of the threads of `pool` run networks in that thread alone."""
-        from featuretl.runtimes.threads import one_thread_each
-
-        return one_thread_each(pool, n_threads)
-
-    def recipe(self) -> Recipe:
-        """Return the recipe; the backbone is loaded only if it is not remembered."""
-        return self._remembered_recipe() or self._recipe()
-
-    @cached_property
-    def golden(self) -> np.ndarray:
-        """The golden image's embedding (d,). Raises BackboneError if devices differ in it."""
-        from featuretl.runtimes.comparison import agree
-
-        first, *others = (worker.golden() for worker in self._workers)
-        for worker, golden in zip(self._workers[1:], others, strict=True):
-            if not agree(first, golden):
-                raise BackboneError(
-                    f"The device {str(worker.backbone.device)!r} does not give the embeddings that "
-                    f"{str(self.backbone.device)!r} gives; leave one of them out of 'device'."
-                )
-        return first[0]
-
-    def _recipe(self) -> Recipe:
-        return {"version": RECIPE_VERSION, "decode": DECODE_POLICY, **self.backbone.recipe}
-
-    def _memo_key(self) -> str:
-        facts = {
-            "spec": dataclasses.asdict(self._wanted),
-            "versions": versions(),
-            "recipe": [RECIPE_VERSION, DECODE_POLICY],
-        }
-        return "recipe " + canonical_json(facts)
+    def _memo_key(self) -> str | None:
+        facts = self.encoder.memo_facts
+        return None if facts is None else "recipe " + canonical_json(facts)
 
     def _remembered_recipe(self) -> Recipe | None:
-        if not isinstance(self._wanted, BackboneSpec):
-            return self._recipe()
-        known = self.store and self.store.memo.get(self._memo_key())
+        key = self._memo_key()
+        if key is None:
+            return self.encoder.recipe
+        known = self.store and self.store.memo.get(key)
         if not known or (known["file"] and file_state(known["file"][0]) != known["file"]):
             return None
         return known["recipe"]
-
-    def _remember_recipe(self, recipe: Recipe) -> None:
-        file = self.backbone.weights_file
-        if self.store and isinstance(self._wanted, BackboneSpec):
-            if file is not None or self._wanted.weights == "random":
-                state = file_state(file) if file else None
-                self.store.memo.put(self._memo_key(), {"recipe": recipe, "file": state})
-
-
-@dataclass
-class _Worker:
-    """A backbone on a device, and what embeds there."""
-
-    backbone: Any
-    runtime: Any
-
-    def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
-        from featuretl.backbones.devices import own_stream
-
-        rows = []
-        views = split_views(inputs)
-        size = max(len(inputs), self.largest_batch)
-        with own_stream(self.backbone.device):
-            for start in range(0, len(views), size):
-                with stage("normalise"):
-                    batch = self.backbone.batch(views[start : start + size])
-                with stage("forward"):
-                    rows.append(self.runtime(batch))
-        return np.concatenate(rows).reshape(len(inputs), -1)
-
-    @property
-    def largest_batch(self) -> int:
-        """How many inputs at most are worth one forward pass; a processor's cache is soon full."""
-        return 32 if self.backbone.device.type == "cpu" else 1024
-
-    def golden(self) -> np.ndarray:
-        """Return the golden image's embedding (1, d)."""
-        return self.embed([self.backbone.prepare(golden_pixels())], nullcontext)
-
-
-def _is_int8(backbone: Any) -> bool:
-    return hasattr(backbone, "spec") and backbone.spec.precision == "int8"

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from featuretl._core.files import replace_file
 from featuretl.exceptions import InputError
 from featuretl.finetune.loop import State, Trainer
 
@@ -59,13 +60,8 @@ class Checkpoint:
     def save(self, training: dict[str, Any]) -> None:
         """Replace the checkpoint, durably."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._file.with_suffix(".partial")
         content = {"version": _VERSION, "identity": self._identity, "training": training}
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._file)
+        replace_file(self._file, lambda partial: torch.save(content, partial))
 
 
 def state_of(trainer: Trainer) -> dict[str, Any]:

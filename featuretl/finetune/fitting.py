@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from featuretl._core.parameters import random_generator
+from featuretl._core.progress import progress_bar
 from featuretl._learning.folds import hold_out
 from featuretl._learning.groups import equal_ones, joined, read_groups
 from featuretl.backbones.backbone import load_spec
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import Strength
 from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
-from featuretl.extraction.progress import step_bar
 from featuretl.finetune.activations import Activations, FreshActivations, divided
 from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
 from featuretl.finetune.loop import Record, Run, Task, Trainer, judge, outputs_of
@@ -358,7 +358,7 @@ class Fitting:
         return parts * (candidates * first + max(1, candidates // 2) * second)
 
     def _bar(self, label: str, total: int) -> Any:
-        return step_bar(label, total, bool(self._p.verbose))
+        return progress_bar(label, total, shown=bool(self._p.verbose))
 
     def _is_bfloat16(self) -> bool:
         if self._settings.precision != "auto":

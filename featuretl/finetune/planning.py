@@ -17,7 +17,7 @@ from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.views import STRENGTHS, Strength
 from featuretl.exceptions import ImageError
 from featuretl.extraction.extraction import describe_failures, extract
-from featuretl.extraction.progress import progress_bar
+from featuretl.extraction.progress import embedding_bar
 from featuretl.extraction.source import Source
 from featuretl.finetune.activations import (
     Batches,
@@ -102,7 +102,7 @@ def cached(
     """
     views = []
     for trunk in trunks:
-        with progress_bar(len(images), shown) as progress:
+        with embedding_bar(len(images), shown=shown) as progress:
             views.append(
                 extract(
                     images,
@@ -137,7 +137,7 @@ class FoundActivations:
         self, images: Sequence[Any], trunk: Trunk, store: EmbeddingStore | None, n_jobs: int
     ) -> None:
         self._images, self._trunk, self._n_jobs = images, trunk, n_jobs
-        known = Source(trunk, store, "auto").remembered() if store else None
+        known = Source(trunk, store).remembered() if store else None
         self._space = known[0] if known else None
 
     def batches(self, parts: Parts, seed: Sequence[int] | None = None) -> Batches:

@@ -3,7 +3,7 @@
 ======================  ==========================================================================
 input                   what becomes of it
 ======================  ==========================================================================
-formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA and AVIF, told apart by
+formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA and AVIF, recognised by
                         content, never by name; anything else (SVG, EPS, HTML, text, ..) fails
 EXIF orientation 1-8    applied; an EXIF block that cannot be parsed is ignored
 alpha, transparency     composited on white (alpha channel, palette alpha, PNG ``tRNS`` alike)
@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import time
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from featuretl._core.files import open_local
 from featuretl.exceptions import ImageError
 
 DECODE_POLICY = {
@@ -95,12 +95,9 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
         `MAX_FILE_BYTES`.
     """
     try:
-        # O_NONBLOCK: opening a FIFO must not wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        try:
+        with open_local(path) as file:
+            descriptor = file.fileno()
             before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                raise ImageError("not a regular file")
             if before.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"{before.st_size} bytes, over the limit of {MAX_FILE_BYTES}")
             data = os.read(descriptor, before.st_size + 1)
@@ -109,8 +106,6 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
                 if len(data) > MAX_FILE_BYTES:
                     raise ImageError(f"it grew over the limit of {MAX_FILE_BYTES} bytes")
             after = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, ImageError):
             raise

@@ -59,25 +59,29 @@ def as_images(X: Any, owner: str) -> Sequence[Any]:
             f"X of {owner} must be a sequence of images; got a single {type(X).__name__}: "
             "wrap it in a list (for a folder, use load_image_folder)."
         )
-    if hasattr(X, "to_numpy"):
-        X = X.to_numpy()
+    X = one_column(X)
+    is_pixels = isinstance(X, np.ndarray) and X.ndim == 4 and X.dtype == np.uint8
+    if is_pixels or isinstance(X, Sequence):
+        return X
     if not isinstance(X, np.ndarray):
-        if not isinstance(X, Sequence):
-            raise InputError(
-                f"X of {owner} must be a list, array, Series or one-column frame of images; "
-                f"got {type(X).__name__}."
-            )
-        return X
-    if X.ndim == 2 and X.shape[1] == 1:
-        X = X[:, 0]
-    if X.ndim == 1 and X.dtype.kind in "OUT":
-        return X.tolist()
-    if X.ndim == 4 and X.dtype == np.uint8:
-        return X
+        raise InputError(
+            f"X of {owner} must be a list, array, Series or one-column frame of images; "
+            f"got {type(X).__name__}."
+        )
     raise InputError(
         f"X of {owner} must be a 1-D array (or one column) of paths, bytes or images, or a uint8 "
         f"array of shape (n, h, w, 3); got shape {X.shape} and dtype {X.dtype}."
     )
+
+
+def one_column(X: Any) -> Any:
+    """Return the values of a Series, or of an array or frame of one column, as a list; others as arrays."""
+    if hasattr(X, "to_numpy"):
+        X = X.to_numpy()
+    if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1:
+        X = X[:, 0]
+    is_list = isinstance(X, np.ndarray) and X.ndim == 1 and X.dtype.kind in "OUT"
+    return X.tolist() if is_list else X
 
 
 def is_file(image: Any) -> bool:

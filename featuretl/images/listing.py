@@ -1,16 +1,26 @@
-"""Files of folders and patterns: hidden ones are passed over wherever images are listed."""
+"""Sources, a few files at a time: folders, patterns, lists and manifests, for images and for shards.
+
+Hidden files of folders and patterns are passed over.
+"""
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from featuretl._core.files import cannot_be_read
+from featuretl._core.files import cannot_be_read, is_url, open_file, without_scheme
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError
 from featuretl.images.decode import is_image_name
+from featuretl.images.tables import text_batches
+
+TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+
+_LINES = 4096
 
 
 def is_hidden(name: str, pattern: str = "") -> bool:
@@ -28,7 +38,82 @@ def is_hidden(name: str, pattern: str = "") -> bool:
     )
 
 
-def images_in_folder(
+def kind_of(path: str) -> str:
+    """Return what the name of a file says of it: "tar", "manifest", "list", else "image".
+
+    >>> [kind_of(name) for name in ("a.TAR.gz", "a.csv", "a.parquet", "a.txt", "a.jpg", "a")]
+    ['tar', 'manifest', 'manifest', 'list', 'image', 'image']
+    """
+    name = path.lower()
+    if name.endswith(TARS):
+        return "tar"
+    return {".csv": "manifest", ".parquet": "manifest", ".txt": "list"}.get(
+        os.path.splitext(name)[1], "image"
+    )
+
+
+def files_of(source: str) -> Iterator[tuple[str, str | None]]:
+    """Yield the files that a local path or pattern names, and their labels.
+
+    A folder gives the images below it; their label is the name of the first folder below, if any.
+    Raises InputError if there is no file, or something cannot be listed.
+    """
+    kind = _is_folder(source)
+    if kind is None:
+        yield from ((match, None) for match in _files_of_pattern(source))
+    elif not kind:
+        yield source, None
+    else:
+        inside = None
+        for inside in _images_in_folder(source):
+            label = inside.partition(os.sep)[0] if os.sep in inside else None
+            yield os.path.join(Path(source), inside), label
+        if inside is None:
+            raise InputError(
+                f"{printable(source)!r} holds no file with an image's suffix (.jpg, .png, ..)."
+            )
+
+
+def paths_of_list(path: str) -> Iterator[list[str]]:
+    """Yield the paths in a text file, one a line, some at a time. Raises InputError."""
+    start = codecs.BOM_UTF8
+    try:
+        with open_file(path) as file:
+            while lines := list(itertools.islice(file, _LINES)):
+                lines[0], start = lines[0].removeprefix(start), b""
+                found = [part for line in lines for part in line.splitlines() if part.strip()]
+                yield [place_of(os.fsdecode(part), path) for part in found]
+    except OSError as error:
+        raise cannot_be_read(printable(path), error) from error
+
+
+def rows_of_manifest(
+    manifest: str, path_column: str, others: Sequence[str]
+) -> Iterator[tuple[list[str], list[list[str | None]]]]:
+    """Yield the paths in a manifest and the other columns, some rows at a time.
+
+    Raises InputError if a row has no path, or the file cannot be read.
+    """
+    rows = empty = 0
+    for paths, *values in text_batches(manifest, [path_column, *others]):
+        rows, empty = rows + len(paths), empty + paths.count(None)
+        if not empty:
+            yield [place_of(path, manifest) for path in paths if path], values
+    if empty:
+        raise InputError(
+            f"Column {printable(path_column)!r} of the manifest {printable(manifest)!r} must hold a "
+            f"path in every row; it holds {rows} rows, {empty} of them empty."
+        )
+
+
+def place_of(path: str, table: str) -> str:
+    """Return where a path or URL that a table names is: a relative one starts at the table's folder."""
+    if is_url(path):
+        return without_scheme(path)
+    return f"{table.rpartition('/')[0]}/{path}" if is_url(table) else str(Path(table).parent / path)
+
+
+def _images_in_folder(
     root: str, inside: str = "", above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[str]:
     """Yield the images below `root`, relative to it, in order; links are followed, but not in a loop.
@@ -50,12 +135,12 @@ def images_in_folder(
         if is_hidden(entry.name):
             continue
         if os.path.isdir(entry.path):  # entry.is_dir raises where a link leads to itself
-            yield from images_in_folder(root, name, above)
+            yield from _images_in_folder(root, name, above)
         elif is_image_name(Path(entry.name)):
             yield name
 
 
-def is_folder(path: str) -> bool | None:
+def _is_folder(path: str) -> bool | None:
     """Return whether a path is a folder, None if there is nothing. Raises InputError."""
     try:
         return Path(path).is_dir() if Path(path).exists() else None
@@ -63,7 +148,7 @@ def is_folder(path: str) -> bool | None:
         raise InputError(f"{printable(path)!r} cannot be looked up: {error.strerror}.") from error
 
 
-def files_of_pattern(source: str) -> list[str]:
+def _files_of_pattern(source: str) -> list[str]:
     """Return the files that a glob pattern matches, sorted. Raises InputError if there are none."""
     pattern = Path(source)
     if pattern.name == "**":  # means all files below, which pathlib takes to mean all folders

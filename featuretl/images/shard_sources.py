@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import itertools
 import os
 import re
@@ -15,14 +14,19 @@ from featuretl._core.files import (
     cannot_be_read,
     file_system,
     is_url,
-    open_file,
     without_scheme,
 )
 from featuretl._core.parameters import check_int
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError, NoColumnsError
 from featuretl.images.decode import is_image_name
-from featuretl.images.listing import files_of_pattern, images_in_folder, is_folder, is_hidden
+from featuretl.images.listing import (
+    files_of,
+    is_hidden,
+    kind_of,
+    paths_of_list,
+    rows_of_manifest,
+)
 from featuretl.images.shards import (
     NAME_COLUMNS,
     BytesShard,
@@ -34,14 +38,15 @@ from featuretl.images.shards import (
     UnreadableShard,
     digest,
     local_state,
-    place_of,
     pointed_to_by,
     state_of,
     states_of,
 )
-from featuretl.images.sources import LABEL_COLUMNS, PATH_COLUMNS, TARS, refuse_columns
+from featuretl.images.sources import refuse_columns
 from featuretl.images.tables import (
     IMAGE_COLUMNS,
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
     MissingColumnError,
     holds_names,
     image_column,
@@ -50,14 +55,11 @@ from featuretl.images.tables import (
     pick_path_column,
     reading,
     schema_of,
-    text_batches,
 )
 from featuretl.images.tar import TarShard
 
 IMAGES_PER_SHARD = 1000
 
-_MANIFESTS = (".csv", ".txt")
-_LINES = 4096
 # The rows of a shard lie in memory, and a dictionary repeats one image any number of times.
 _FEW_IMAGES, _SMALLEST_IMAGE = 10_000, 32  # bytes
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -89,7 +91,7 @@ def find_shards(
     path_column, label_column : str, optional
         Columns of manifests, Parquet files and datasets, the former of paths or of bytes; the latter
         also a name in the JSON of tar files. By default the first present of `IMAGE_COLUMNS` and
-        `featuretl.images.sources.PATH_COLUMNS`, and of `LABEL_COLUMNS`.
+        `featuretl.images.tables.PATH_COLUMNS`, and of `LABEL_COLUMNS`.
     images_per_shard : int, default=1000
         Of what has no shards of its own.
 
@@ -151,7 +153,7 @@ def _items(
 def _counted(path: str) -> Iterator[str]:
     """Yield what ``a-{000..127}.tar`` means; nothing is looked up."""
     found = _RANGE.search(path)
-    if found is None or (not is_url(path) and is_folder(path) is not None):
+    if found is None or (not is_url(path) and os.path.exists(path)):
         yield path
         return
     first, last = found[1], found[2]
@@ -165,20 +167,9 @@ def _files(path: str) -> Iterator[File]:
     path = without_scheme(path)
     if is_url(path):
         yield from _remote_files(path)
-    elif kind := is_folder(path):
-        found = False
-        for inside in images_in_folder(path):
-            found = True
-            label = inside.partition(os.sep)[0] if os.sep in inside else None
-            whole = os.path.join(path, inside)
-            yield File(whole, label, local_state(whole))
-        if not found:
-            raise InputError(f"{printable(path)!r} holds no file with an image's suffix.")
-    elif kind is False:
-        yield File(path, None, local_state(path))
     else:
-        for match in files_of_pattern(path):
-            yield File(match, None, local_state(match))
+        for name, label in files_of(path):
+            yield File(name, label, local_state(name))
 
 
 def _remote_files(url: str) -> Iterator[File]:
@@ -186,7 +177,7 @@ def _remote_files(url: str) -> Iterator[File]:
     try:
         if "*" in path:
             infos, root = fs.glob(path, detail=True), None
-        elif _is_file_name(path):
+        elif kind_of(path) != "image" or is_image_name(Path(path)):
             infos, root = {path: fs.info(path)}, None
         else:
             infos, root = fs.find(path, detail=True), path
@@ -205,22 +196,22 @@ def _remote_files(url: str) -> Iterator[File]:
         raise InputError(f"{printable(url)!r} holds, or matches, no image.")
 
 
-def _is_file_name(path: str) -> bool:
-    return path.endswith((*TARS, *_MANIFESTS, ".parquet")) or is_image_name(Path(path))
-
-
 def _of_file(
     file: File, source: str, path_column: str | None, label_column: str | None
 ) -> Iterator[Shard | File | bytes]:
-    name = file.path.lower()
-    if name.endswith(TARS):
+    kind = kind_of(file.path)
+    if kind == "tar":
         refuse_columns(source, path_column=path_column)
         yield TarShard(file, label_column)
-    elif name.endswith((".csv", ".parquet")):
+    elif kind == "manifest":
         yield from _of_table(file, path_column, label_column)
     else:
         refuse_columns(source, path_column=path_column, label_column=label_column)
-        yield from _of_list(file) if name.endswith(".txt") else [file]
+        if kind == "image":
+            yield file
+        else:
+            for paths in paths_of_list(file.path):
+                yield from _with_states(paths)
 
 
 def _of_table(
@@ -234,13 +225,8 @@ def _of_table(
         yield from _of_row_groups(file, column, label, name)
         return
     path = pick_path_column(file.path, schema.names, path_column, PATH_COLUMNS)
-    for paths, *labels in text_batches(file.path, [path, label] if label else [path]):
-        if None in paths:
-            raise InputError(
-                f"Column {printable(path)!r} of the manifest {printable(file.path)!r} must hold a "
-                "path in every row; some are empty."
-            )
-        yield from _named_in(file, [p for p in paths if p], labels[0] if labels else None)
+    for paths, labels in rows_of_manifest(file.path, path, [label] if label else []):
+        yield from _with_states(paths, *labels)
 
 
 def _of_row_groups(
@@ -271,19 +257,9 @@ def _of_row_groups(
             yield ParquetShard(file, group, facts.num_rows, column, label, name, pointed_to)
 
 
-def _of_list(file: File) -> Iterator[File]:
-    with open_file(file.path) as opened:
-        lines = (line.rstrip(b"\r\n") for line in opened)
-        while some := list(itertools.islice(lines, _LINES)):
-            paths = [os.fsdecode(line.removeprefix(codecs.BOM_UTF8)) for line in some]
-            yield from _named_in(file, [path for path in paths if path.strip()], None)
-
-
-def _named_in(manifest: File, paths: list[str], labels: list[str | None] | None) -> Iterator[File]:
-    """Yield the files that some rows of a manifest name."""
-    whole = [place_of(path, manifest.path) for path in paths]
-    states = states_of(whole)
-    for path, label in zip(whole, labels or [None] * len(whole), strict=True):
+def _with_states(paths: list[str], labels: list[str | None] | None = None) -> Iterator[File]:
+    states = states_of(paths)
+    for path, label in zip(paths, labels or [None] * len(paths), strict=True):
         yield File(path, label, states[path])
 
 

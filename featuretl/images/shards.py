@@ -15,10 +15,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeVar
 
 from featuretl._core.files import (
     cannot_be_read,
@@ -26,11 +25,11 @@ from featuretl._core.files import (
     each,
     file_system,
     is_url,
-    without_scheme,
 )
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, RACY_NS
+from featuretl.images.listing import place_of
 from featuretl.images.tables import (
     counted,
     memory_limit,
@@ -41,6 +40,7 @@ from featuretl.images.tables import (
 )
 
 State = tuple[Any, ...] | None
+T = TypeVar("T")
 
 NAME_COLUMNS = ("path", "id", "key", "__key__", "url", "file_name", "filename")
 
@@ -58,7 +58,7 @@ class DamagedShardError(InputError):
     """A shard that cannot be read further: what was read before is right."""
 
 
-class PassedOver(NamedTuple):
+class SkipReason(NamedTuple):
     """In the place of an image: why something that could have been one is none."""
 
     reason: str
@@ -68,27 +68,8 @@ class Sample(NamedTuple):
     """An image on its way to the engine: a local path, bytes, or why there are none."""
 
     name: str
-    image: str | bytes | ImageError | PassedOver
+    image: str | bytes | ImageError | SkipReason
     label: str | None = None
-
-
-class Shard(Protocol):
-    """See the module's docstring."""
-
-    @property
-    def name(self) -> str:
-        """What to call it in a message; safe to print."""
-
-    @property
-    def images(self) -> int | None:
-        """How many images it holds, where that is known."""
-
-    @property
-    def key(self) -> str:
-        """64 hex digits."""
-
-    def samples(self) -> Iterator[Sample]:
-        """Read the images, in order. Raises InputError if the shard itself cannot be read."""
 
 
 class File(NamedTuple):
@@ -99,63 +80,70 @@ class File(NamedTuple):
     state: State = None
 
 
-@dataclass(frozen=True)
-class FileShard:
-    """Consecutive files."""
+class Shard:
+    """See the module's docstring. A subclass says what its `_name`, `_identity` and `samples` are."""
 
-    files: tuple[File, ...]
+    images: Any  # how many there are, None where that is not known
+    _kind: str
+    _name: Callable[[], str]
+    _identity: Callable[[], Any]
 
     @property
     def name(self) -> str:
-        """The first file, and how many more."""
-        return f"{printable(self.files[0].path)} and {len(self.files) - 1} more"
-
-    @property
-    def images(self) -> int:
-        """How many files."""
-        return len(self.files)
+        """What to call it in a message; safe to print."""
+        return printable(self._name())
 
     @property
     def key(self) -> str:
-        """Digest of paths, labels and states."""
-        return digest("files", self.files)
+        """64 hex digits: the digest of what identifies its images."""
+        return digest(self._kind, self._identity())
 
     def samples(self) -> Iterator[Sample]:
-        """Yield local paths, and the content of URLs, some of which are read at once."""
-        some: list[Sample] = []
-        size = 0
-        for path, label, state in self.files:
-            known = state[0] if state and isinstance(state[0], int) else _UNKNOWN_SIZE
-            if some and (len(some) >= _READ_AT_ONCE or size + known > _BYTES_AT_ONCE):
-                yield from _with_contents(some)
-                some, size = [], 0
-            some.append(Sample(path, path, label))
-            size += known if is_url(path) else 0
-        yield from _with_contents(some)
+        """Read the images, in order. Raises InputError if the shard itself cannot be read."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class BytesShard:
+class FileShard(Shard):
+    """Consecutive files."""
+
+    files: tuple[File, ...]
+    images = property(lambda self: len(self.files))
+    _kind = "files"
+
+    def _name(self) -> str:
+        return f"{self.files[0].path} and {len(self.files) - 1} more"
+
+    def _identity(self) -> Any:
+        return self.files
+
+    def samples(self) -> Iterator[Sample]:
+        """Yield local paths, and the content of URLs, some of which are read at once."""
+
+        def size_of(file: File) -> int:
+            if not is_url(file.path):
+                return 0
+            known = file.state and isinstance(file.state[0], int)
+            return file.state[0] if file.state and known else _UNKNOWN_SIZE
+
+        for some in batches(self.files, size_of, _READ_AT_ONCE):
+            yield from _with_contents([Sample(path, path, label) for path, label, _ in some])
+
+
+@dataclass(frozen=True)
+class BytesShard(Shard):
     """Images in memory, as bytes of their files."""
 
     contents: tuple[bytes, ...]
     start: int
+    images = property(lambda self: len(self.contents))
+    _kind = "bytes"
 
-    @property
-    def name(self) -> str:
-        """Where they stand in the input."""
+    def _name(self) -> str:
         return f"images {self.start} to {self.start + len(self.contents) - 1}"
 
-    @property
-    def images(self) -> int:
-        """How many."""
-        return len(self.contents)
-
-    @property
-    def key(self) -> str:
-        """Digest of their content."""
-        digests = [hashlib.sha256(content).hexdigest() for content in self.contents]
-        return digest("bytes", [self.start, digests])
+    def _identity(self) -> Any:
+        return [self.start, [hashlib.sha256(content).hexdigest() for content in self.contents]]
 
     def samples(self) -> Iterator[Sample]:
         """Yield them."""
@@ -164,7 +152,7 @@ class BytesShard:
 
 
 @dataclass(frozen=True)
-class ParquetShard:
+class ParquetShard(Shard):
     """A row group of a Parquet file that holds the images themselves."""
 
     file: File
@@ -174,17 +162,14 @@ class ParquetShard:
     label_column: str | None
     name_column: str | None
     pointed_to: str = ""
+    _kind = "parquet"
 
-    @property
-    def name(self) -> str:
-        """Its path and number."""
-        return f"{printable(self.file.path)}, row group {self.group}"
+    def _name(self) -> str:
+        return f"{self.file.path}, row group {self.group}"
 
-    @property
-    def key(self) -> str:
-        """Digest of the file's path and state, the group and the columns."""
+    def _identity(self) -> Any:
         columns = [self.column, self.label_column, self.name_column]
-        return digest("parquet", [self.file, self.group, columns, self.pointed_to])
+        return [self.file, self.group, columns, self.pointed_to]
 
     def samples(self) -> Iterator[Sample]:
         """Read the rows, some at a time."""
@@ -211,22 +196,19 @@ class ParquetShard:
 
 
 @dataclass(frozen=True)
-class UnreadableShard:
+class UnreadableShard(Shard):
     """A file of which not even the shards can be found, so that it is named with the other failures."""
 
     path: str
     error: str
-    images: int | None = None
+    images = None
+    _kind = "unreadable"
 
-    @property
-    def name(self) -> str:
-        """Its path."""
-        return printable(self.path)
+    def _name(self) -> str:
+        return self.path
 
-    @property
-    def key(self) -> str:
-        """Digest of its path and the error; such a shard is never finished."""
-        return digest("unreadable", [self.path, self.error])
+    def _identity(self) -> Any:  # such a shard is never finished
+        return [self.path, self.error]
 
     def samples(self) -> Iterator[Sample]:
         """Raise InputError."""
@@ -234,7 +216,7 @@ class UnreadableShard:
 
 
 @dataclass(frozen=True)
-class DatasetShard:
+class DatasetShard(Shard):
     """Consecutive rows of a Hugging Face dataset; workers map its Arrow files."""
 
     dataset: Any
@@ -245,21 +227,15 @@ class DatasetShard:
     label_names: tuple[str, ...] | None = None
     pointed_to: str = ""
 
-    @property
-    def name(self) -> str:
-        """Which rows."""
+    images = property(lambda self: len(self.dataset))
+    _kind = "dataset"
+
+    def _name(self) -> str:
         return f"rows {self.start} to {self.start + len(self.dataset) - 1} of the dataset"
 
-    @property
-    def images(self) -> int:
-        """How many rows."""
-        return len(self.dataset)
-
-    @property
-    def key(self) -> str:
-        """Digest of the data set's fingerprint, the rows and the columns."""
+    def _identity(self) -> Any:
         rows = [self.start, len(self.dataset), self.column, self.label_column]
-        return digest("dataset", [self.fingerprint, rows, self.pointed_to])
+        return [self.fingerprint, rows, self.pointed_to]
 
     def samples(self) -> Iterator[Sample]:
         """Read the rows; images are not decoded by this."""
@@ -277,6 +253,21 @@ class DatasetShard:
             yield from _with_contents([sample_of(row[self.column], name, labels[number], "")])
 
 
+def batches(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """Yield up to `most` items at a time, of up to 128 MiB together unless one is larger."""
+    some: list[T] = []
+    size = 0
+    for item in items:
+        more = size_of(item)
+        if some and (len(some) >= most or size + more > _BYTES_AT_ONCE):
+            yield some
+            some, size = [], 0
+        some.append(item)
+        size += more
+    if some:
+        yield some
+
+
 def sample_of(image: Any, name: str, label: str | None, table: str) -> Sample:
     """Return the sample of a table's row: bytes, or a struct of bytes and path, as datasets have.
 
@@ -289,13 +280,6 @@ def sample_of(image: Any, name: str, label: str | None, table: str) -> Sample:
     if isinstance(image, str):
         image = place_of(image, table)
     return Sample(str(name), image, label)
-
-
-def place_of(path: str, table: str) -> str:
-    """Return where a path or URL that a table names is: a relative one starts at the table's folder."""
-    if is_url(path):
-        return without_scheme(path)
-    return f"{table.rpartition('/')[0]}/{path}" if is_url(table) else str(Path(table).parent / path)
 
 
 def state_of(info: dict[str, Any] | Exception) -> State:

@@ -2,43 +2,30 @@
 
 from __future__ import annotations
 
-import codecs
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featuretl._core.files import cannot_be_read, is_url, open_local
+from featuretl._core.files import is_url
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError, NoColumnsError
-from featuretl.images.listing import files_of_pattern, images_in_folder, is_folder
+from featuretl.images.listing import files_of, kind_of, paths_of_list, rows_of_manifest
 from featuretl.images.tables import (
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
     image_column,
     pick_column,
     pick_path_column,
     schema_of,
-    text_batches,
 )
 
 if TYPE_CHECKING:
     from sklearn.utils import Bunch
-
-PATH_COLUMNS = ("path", "file", "filename", "filepath", "file_name", "image", "image_path")
-LABEL_COLUMNS = ("label", "class", "target", "category")
-TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
-
-class Columns(NamedTuple):
-    """Names of a manifest's columns, as far as they are given; several labels are 0/1 columns."""
-
-    path: str | None = None
-    label: str | Sequence[str] | None = None
-    group: str | None = None
-    tasks: Sequence[str] = ()
-    separator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +100,9 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     """
     from sklearn.utils import Bunch
 
-    images = _from_folder(Path(folder))
+    if not Path(folder).is_dir():
+        raise InputError(f"{printable(folder)!r} is not a folder; give one that holds images.")
+    images = _plain(files_of(os.fspath(folder)))
     if images.labels is not None and None in images.labels:
         bare = images.paths[images.labels.index(None)]
         raise InputError(
@@ -159,9 +148,14 @@ def find_images(
         If a source is missing, names no image, lacks the column, or a column of tags holds others
         than 0 and 1; NoColumnsError if a column is named, and a source has none.
     """
-    columns = Columns(path_column, label_column, group_column, task_columns, label_separator)
-    named = [one for source in sources for one in _matches(os.fspath(source))]
-    parts = [_from_source(source, columns) for source in named]
+    columns: dict[str, Any] = {
+        "path_column": path_column,
+        "label_column": label_column,
+        "label_separator": label_separator,
+        "group_column": group_column,
+        "task_columns": task_columns,
+    }
+    parts = [part for source in sources for part in _parts(os.fspath(source), columns)]
     if not parts:
         raise InputError("No images were named; give a folder, a glob, files or a manifest.")
     images = join_images(parts)
@@ -179,7 +173,7 @@ def find_images(
 
 def has_columns(source: str) -> bool:
     """Return whether the name of a source is that of a manifest."""
-    return source.lower().endswith((".csv", ".parquet"))
+    return kind_of(source) == "manifest"
 
 
 def join_images(parts: Sequence[ImageList]) -> ImageList:
@@ -203,33 +197,34 @@ def _joined(columns: list[list[Any] | None], parts: Sequence[ImageList]) -> list
     return [value for column, part in rows for value in column or [None] * len(part)]
 
 
-def _from_source(source: str, columns: Columns) -> ImageList:
-    path = Path(source)
-    if is_url(source) or source.lower().endswith(TARS):
+def _parts(source: str, columns: dict[str, Any]) -> Iterator[ImageList]:
+    """Yield the images of each manifest or list that a source names, and those beside them."""
+    if is_url(source):
         raise _for_shards(source)
-    kind = is_folder(source)
-    if kind is False and has_columns(source):
-        return _from_manifest(source, columns)
-    refuse_columns(
-        source,
-        path_column=columns.path,
-        label_column=columns.label,
-        label_separator=columns.separator,
-        group_column=columns.group,
-        task_columns=columns.tasks,
-    )
-    if kind:
-        return _from_folder(path)
-    if kind is False:
-        return _from_list(path) if path.suffix.lower() == ".txt" else ImageList([source])
-    return ImageList(files_of_pattern(source))
+    for kind, group in itertools.groupby(files_of(source), lambda file: kind_of(file[0])):
+        files = list(group)
+        if kind == "tar":
+            raise _for_shards(source)
+        if kind != "manifest":
+            refuse_columns(source, **columns)
+        if kind == "image":
+            yield _plain(files)
+        elif kind == "list":
+            yield from (_from_list(path) for path, _ in files)
+        else:
+            yield from (_from_manifest(path, **columns) for path, _ in files)
 
 
-def _matches(source: str) -> list[str]:
-    """Return the manifests and lists that a pattern matches; other sources as they are."""
-    is_table = source.lower().endswith((".csv", ".parquet", ".txt"))
-    is_pattern = is_table and not is_url(source) and any(char in source for char in "*?[")
-    return files_of_pattern(source) if is_pattern and not os.path.lexists(source) else [source]
+def _plain(files: Iterable[tuple[str, str | None]]) -> ImageList:
+    paths, labels = map(list, zip(*files, strict=True))
+    return ImageList(paths, labels if any(label is not None for label in labels) else None)
+
+
+def _from_list(path: str) -> ImageList:
+    paths = [name for some in paths_of_list(path) for name in some]
+    if not paths:
+        raise InputError(f"The list {printable(path)!r} names no image; write one path a line.")
+    return ImageList(paths)
 
 
 def refuse_columns(source: str, **asked: Any) -> None:
@@ -250,63 +245,42 @@ def _for_shards(source: str) -> InputError:
     )
 
 
-def _from_folder(folder: Path) -> ImageList:
-    if not folder.is_dir():
-        raise InputError(f"{printable(folder)!r} is not a folder; give one that holds images.")
-    found = list(images_in_folder(str(folder)))
-    if not found:
-        raise InputError(
-            f"{printable(folder)!r} holds no file with an image's suffix (.jpg, .png, ..)."
-        )
-    paths = [os.path.join(folder, inside) for inside in found]
-    labels = [inside.partition(os.sep)[0] if os.sep in inside else None for inside in found]
-    return ImageList(paths, labels if any(label is not None for label in labels) else None)
-
-
-def _from_list(path: Path) -> ImageList:
-    try:
-        with open_local(path) as file:
-            lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
-    except OSError as error:
-        raise cannot_be_read(printable(path), error) from error
-    paths = [str(path.parent / os.fsdecode(line)) for line in lines if line.strip()]
-    if not paths:
-        raise InputError(f"The list {printable(path)!r} names no image; write one path a line.")
-    return ImageList(paths)
-
-
-def _from_manifest(manifest: str, columns: Columns) -> ImageList:
+def _from_manifest(
+    manifest: str,
+    path_column: str | None,
+    label_column: str | Sequence[str] | None,
+    label_separator: str | None,
+    group_column: str | None,
+    task_columns: Sequence[str],
+) -> ImageList:
     schema = schema_of(manifest)
-    if image_column(schema, columns.path) is not None:
+    if image_column(schema, path_column) is not None:
         raise _for_shards(manifest)
 
     def named(asked: str | None, usual: Sequence[str] = ()) -> str | None:
         return pick_column(manifest, schema.names, asked, usual)
 
-    path = pick_path_column(manifest, schema.names, columns.path, PATH_COLUMNS)
-    label, tags, group = None, None, named(columns.group)
-    if not isinstance(columns.label, str) and columns.label is not None:
-        tags = [named(name) or name for name in columns.label]
-    elif not columns.tasks:
-        label = named(columns.label, LABEL_COLUMNS)
-    if columns.separator and label is None:
+    path = pick_path_column(manifest, schema.names, path_column, PATH_COLUMNS)
+    label, tags, group = None, None, named(group_column)
+    if not isinstance(label_column, str) and label_column is not None:
+        tags = [named(name) or name for name in label_column]
+    elif not task_columns:
+        label = named(label_column, LABEL_COLUMNS)
+    if label_separator and label is None:
         raise NoColumnsError(
             f"label_separator divides one column of labels, and {printable(manifest)!r} has none, or "
             "several were named: name one by label_column, or leave the separator out."
         )
-    tasks = [named(name) or name for name in columns.tasks]
-    wanted = [path, *filter(None, (label, group)), *(tags or ()), *tasks]
+    tasks = [named(name) or name for name in task_columns]
+    wanted = [*filter(None, (label, group)), *(tags or ()), *tasks]
     table: dict[str, list[str | None]] = {name: [] for name in wanted}
-    for batch in text_batches(manifest, list(table)):
+    paths: list[str] = []
+    for some, batch in rows_of_manifest(manifest, path, list(table)):
+        paths += some
         for values, more in zip(table.values(), batch, strict=True):
             values += more
-    paths = [str(Path(manifest).parent / value) for value in table[path] if value]
-    if not paths or len(paths) < len(table[path]):
-        rows = len(table[path])
-        raise InputError(
-            f"Column {printable(path)!r} of the manifest {printable(manifest)!r} must hold a "
-            f"path in every row; it holds {rows} rows, {rows - len(paths)} of them empty."
-        )
+    if not paths:
+        raise InputError(f"The manifest {printable(manifest)!r} holds 0 rows; write one per image.")
     return ImageList(
         paths,
         table[label] if label else None,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from pyarrow import parquet
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
+PATH_COLUMNS = ("path", "file", "filename", "filepath", "file_name", "image", "image_path")
+LABEL_COLUMNS = ("label", "class", "target", "category")
 EXPANSION = 250  # a million numbered paths, as small as zstd makes them, expand 150 times
 
 _LEAST = 16 * 2**20

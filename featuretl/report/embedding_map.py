@@ -11,7 +11,7 @@ from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.report.displays import map_of
 from featuretl.report.examination import Examination
-from featuretl.report.names import short_names
+from featuretl.report.subject import Subject
 from featuretl.report.thumbnails import thumbnails
 
 # t-SNE of more takes minutes, and dots lie on each other.
@@ -20,7 +20,12 @@ MOST_ON_MAP = 5_000
 BUDGET = 9_000_000
 # (up to so many images, pixels of a side, quality)
 _SIZES = ((600, 176, 60), (1_500, 128, 55), (3_000, 96, 50), (MOST_ON_MAP, 80, 40))
-# Told apart in light and in dark.
+_WORDS = (
+    "Each dot is an image; near each other are those that look alike to the network (t-SNE of its "
+    "embeddings: distances between clusters mean little). Point at a dot, or tap it, to see the "
+    "photograph."
+)
+# They can be distinguished in light and in dark.
 _COLOURS = (
     "#4c7df0", "#e0803a", "#3fa36c", "#d2526b", "#8f6fd8",
     "#b08a2e", "#2fa3b5", "#c966b3", "#7b8794", "#7fae2f",
@@ -44,34 +49,21 @@ def map_section(found: Examination, seed: int) -> tuple[dict[str, Any], list[str
         )
     groups, group = _groups(subject.y[rows], subject.classes)
     wrong = _wrong(found, rows)
-    places = _in_unit_square(map_of(subject.shown_X[rows], random_state=seed))
-    label, said = _words(found, rows)
+    places = _in_unit_square(map_of(subject.shown_X[rows], random_state=seed)).round(4)
     data = {
-        "x": np.round(places[:, 0], 4).tolist(),
-        "y": np.round(places[:, 1], 4).tolist(),
+        "x": places[:, 0].tolist(),
+        "y": places[:, 1].tolist(),
         "group": group.tolist(),
         "wrong": wrong.astype(int).tolist(),
-        "label": label,
-        "said": said,
-        "names": _names(subject, rows),
+        "label": [printable(subject.text_of(subject.y[i])) for i in rows],
+        "said": [_said(subject, int(i)) for i in rows],
+        "names": [subject.short_names[i] for i in rows],
         "thumbs": thumbs,
         "colours": [entry["colour"] for entry in groups],
     }
-    words = (
-        "Each dot is an image; near each other are those that look alike to the network (t-SNE of its "
-        "embeddings: distances between clusters mean little). Point at a dot, or tap it, to see the "
-        "photograph."
-    )
-    if wrong.any():
-        words += " Rings are mistakes."
-    section = {
-        "data": data,
-        "groups": groups,
-        "n": len(rows),
-        "n_wrong": int(wrong.sum()),
-        "words": words,
-    }
-    return section, left_out
+    words = _WORDS + (" Rings are mistakes." if wrong.any() else "")
+    counts = {"n": len(rows), "n_wrong": int(wrong.sum())}
+    return {"data": data, "groups": groups, "words": words, **counts}, left_out
 
 
 def _photographs(images: list[Any], seed: int) -> list[str | None]:
@@ -91,11 +83,6 @@ def _in_unit_square(places: Array) -> Array:
     low, high = places.min(axis=0), places.max(axis=0)
     scaled = (places - low) / np.where(high > low, high - low, 1)
     return np.where(high > low, scaled, 0.5)
-
-
-def _names(subject: Any, rows: Array) -> list[str]:
-    names = short_names(subject.names)
-    return [names[i] for i in rows]
 
 
 def _groups(y: Array, classes: Array | None) -> tuple[list[dict[str, str]], Array]:
@@ -139,17 +126,9 @@ def _wrong(found: Examination, rows: Array) -> Array:
     return wrong
 
 
-def _words(found: Examination, rows: Array) -> tuple[list[str], list[str]]:
-    """Return what each image is, and what was said of it."""
-    subject = found.subject
-    label, said = [], []
-    for i in rows:
-        number = subject.classes is None
-        label.append(f"{subject.y[i]:.4g}" if number else printable(subject.y[i]))
-        if not subject.scored[i]:
-            said.append("not scored")
-            continue
-        words = f"{subject.predicted[i]:.4g}" if number else printable(subject.predicted[i])
-        sure = "" if subject.proba is None else f" ({subject.proba[i].max():.2f})"
-        said.append(f"predicted {words}{sure}")
-    return label, said
+def _said(subject: Subject, i: int) -> str:
+    """Return what was predicted for an image, in words."""
+    if not subject.scored[i]:
+        return "not scored"
+    sure = "" if subject.proba is None else f" ({subject.proba[i].max():.2f})"
+    return f"predicted {printable(subject.text_of(subject.predicted[i]))}{sure}"

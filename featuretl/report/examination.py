@@ -1,8 +1,7 @@
-"""All that a report finds about its subject, as numbers."""
+"""All findings of a report about its subject, as frames and numbers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import Bunch
 
+from featuretl._core.text import plain_json
 from featuretl._core.types import Array
 from featuretl._learning.metrics import metrics_report
 from featuretl.report.findings import (
@@ -19,11 +19,12 @@ from featuretl.report.findings import (
     label_errors,
     near_duplicates,
 )
-from featuretl.report.probe import Curve, learning_curve, learning_curve_on
+from featuretl.report.probe import Curve, learning_curve, splits_of
 from featuretl.report.subject import Subject
 
-# Every number is a little wrong.
+# Every regression prediction is a little wrong.
 _RESIDUALS = 100
+_DRAWS = 5
 
 
 @dataclass(eq=False, frozen=True)
@@ -39,35 +40,18 @@ class Training:
 
 @dataclass(eq=False, frozen=True)
 class Examination:
-    """What was found; frames are as `featuretl.report.findings` returns them.
-
-    Attributes
-    ----------
-    metrics : Bunch
-        As `metrics_report`.
-    mistakes : DataFrame
-        Of numbers the 100 largest residuals: `index`, `label`, `prediction`, `error`.
-    per_class, confusions, label_errors : DataFrame, or None
-        None for numbers, or where nothing is known.
-    duplicates : DataFrame
-        Pairs of these images, with `same_label`, those of different labels first.
-    leaks : DataFrame or None
-        Pairs of one of these images and one of training; None without the latter.
-    across_folds : int or None
-        How many of the near-duplicates lie in different folds of scores that are out-of-fold.
-    curve : Curve or None
-    """
+    """The findings; frames are as `featuretl.report.findings` returns them."""
 
     subject: Subject
     training: Training | None
-    metrics: Bunch
-    mistakes: pd.DataFrame
-    per_class: pd.DataFrame | None
-    confusions: pd.DataFrame | None
-    label_errors: pd.DataFrame | None
-    duplicates: pd.DataFrame
-    leaks: pd.DataFrame | None
-    across_folds: int | None
+    metrics: Bunch  # as `metrics_report`
+    mistakes: pd.DataFrame  # for regression the 100 largest residuals
+    per_class: pd.DataFrame | None  # None for regression
+    confusions: pd.DataFrame | None  # None for regression
+    label_errors: pd.DataFrame | None  # None for regression, and without probabilities
+    duplicates: pd.DataFrame  # pairs with `same_label`, those of different labels first
+    leaks: pd.DataFrame | None  # pairs of an image and one of training; None without the latter
+    across_folds: int | None  # near-duplicates in different folds, where scores are out-of-fold
     curve: Curve | None
 
 
@@ -79,7 +63,7 @@ def examine(
     n_bootstrap: int,
     progress: Callable[[str], Any],
 ) -> Examination:
-    """Return what there is to find."""
+    """Return the findings about a subject."""
     rows = np.flatnonzero(subject.scored)
     y, predicted = subject.y[rows], subject.predicted[rows]
     groups = None if subject.groups is None else subject.groups[rows]
@@ -122,7 +106,7 @@ def examine(
 
 
 def facts_of(found: Examination) -> dict[str, Any]:
-    """Return all of it as JSON: names in the place of positions, None for NaN."""
+    """Return the findings as JSON: names in the place of positions, None for NaN."""
     subject = found.subject
     facts = {
         "task": found.metrics.task,
@@ -155,8 +139,8 @@ def facts_of(found: Examination) -> dict[str, Any]:
             "std": np.nanstd(found.curve.test, axis=1),
             "measured_on": found.curve.how,
         }
-    plain: dict[str, Any] = _plain(facts)
-    return plain
+    json: dict[str, Any] = plain_json(facts)
+    return json
 
 
 def _mistakes(subject: Subject, rows: Array) -> pd.DataFrame:
@@ -175,7 +159,7 @@ def _mistakes(subject: Subject, rows: Array) -> pd.DataFrame:
 
 
 def _confusions(y: Array, predicted: Array) -> pd.DataFrame:
-    """Return how often which class was taken for which other, most often first."""
+    """Return the number of images for each pair of true and other predicted class, in descending order."""
     frame = pd.DataFrame({"label": y, "prediction": predicted})
     counts = frame[frame["label"] != frame["prediction"]].value_counts().rename("images")
     return counts.reset_index()
@@ -196,14 +180,19 @@ def _across_folds(subject: Subject, pairs: pd.DataFrame) -> int | None:
 
 
 def _curve(subject: Subject, training: Training | None, seed: int) -> Curve | None:
+    """Return the learning curve: on folds, or from training images on the scored ones."""
+    X, y, groups = subject.X, subject.y, subject.groups
     if training is not None:
-        rows = subject.scored
-        own = training.X, training.y
-        return learning_curve_on(*own, subject.X[rows], subject.y[rows], subject.classes, seed)
-    if subject.held_out is None:
+        n, rows = len(training.X), subject.scored
+        X, y = np.concatenate([training.X, X[rows]]), np.concatenate([training.y, y[rows]])
+        splits, groups = [(np.arange(n), np.arange(n, len(X)))] * _DRAWS, None
+        how = f"these images, over {_DRAWS} draws of training images"
+    elif subject.held_out is not None:
+        splits = list(splits_of(subject.held_out.fold))
+        how = f"the other images, over {len(splits)} folds"
+    else:
         return None
-    of = subject.X, subject.y, subject.classes, subject.groups
-    return learning_curve(*of, subject.held_out.fold, seed)
+    return learning_curve(X, y, subject.classes, groups, splits, how, seed)
 
 
 def _records(frame: pd.DataFrame | None, **names: list[str]) -> list[dict[str, Any]] | None:
@@ -213,13 +202,3 @@ def _records(frame: pd.DataFrame | None, **names: list[str]) -> list[dict[str, A
     named = frame.assign(**{column: [of[i] for i in frame[column]] for column, of in names.items()})
     records: list[dict[str, Any]] = named.rename(columns={"index": "image"}).to_dict("records")
     return records
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ from typing import Any
 
 from featuretl._core.parameters import import_pyplot
 
-# Stand for what the page decides, in light and in dark.
+# Placeholders for colours of the page, which differ in light and in dark.
 _INK, _FAINT = "#010203", "#040506"
 ACCENT = "#4c7df0"
 _STYLE = {
@@ -37,16 +37,7 @@ _STYLE = {
 
 
 def svg(draw: Callable[[Any], Any], label: str, size: tuple[float, float] = (6.0, 4.0)) -> str:
-    """Return what `draw` draws into the axes that it is given, as an ``<svg>`` element.
-
-    Parameters
-    ----------
-    draw : callable
-    label : str
-        What it shows, for those who do not see it.
-    size : (float, float), default=(6, 4)
-        Width and height in inches of 100 pixels.
-    """
+    """Return what `draw` draws into axes as an ``<svg>`` element, described by a label, size in 100 px."""
     from markupsafe import Markup, escape
 
     plt = import_pyplot()

@@ -1,4 +1,4 @@
-"""What arrays tell of labelled images: probable label errors, near-duplicates, scores of classes."""
+"""Findings in arrays of labelled images: label errors, near-duplicates, scores of classes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# Of one image; more copies than these are in one set with it all the same.
+# Partners of each image; more copies than these are in one set with it nevertheless.
 _NEIGHBOURS = 5
 
 
@@ -39,7 +39,7 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
         Probabilities by models that did not see the image: out-of-fold, as
         ``cross_val_predict(head, X, y, method="predict_proba")`` gives them. Rows of NaN are left out.
     classes : array-like of shape (n_classes,)
-        What the columns of `proba` mean.
+        Classes of the columns of `proba`.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def confident_mistakes(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     proba : array-like of shape (n, n_classes), in [0, 1]
         Rows of NaN are left out.
     classes : array-like of shape (n_classes,)
-        What the columns of `proba` mean.
+        Classes of the columns of `proba`.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.Data
     -------
     pandas.DataFrame
         A row per pair: `first`, a position in `X`; `second`, in `Y`, or in `X` (then `first` < `second`);
-        `similarity`. Of an image at most its five most similar partners are compared.
+        `similarity`. Only the five most similar partners of an image are compared.
 
     Raises
     ------
@@ -149,8 +149,8 @@ def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.Data
 
     Notes
     -----
-    Memory grows with n, not with its square. What a copy is depends on the network: a stronger crop or
-    a smaller copy of an image may well be less similar than 0.9.
+    Memory grows with n, not with its square. Similarity depends on the network: a stronger crop or a
+    smaller copy of an image may well be less similar than 0.9.
 
     Examples
     --------

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import featuretl
+from featuretl._core.files import replace_file
 from featuretl._core.parameters import (
     check_int,
     check_option,
@@ -29,7 +30,7 @@ from featuretl._learning.columns import in_column
 from featuretl._learning.groups import read_groups
 from featuretl.exceptions import FeatureTLError, StoreError
 from featuretl.extraction.engine import Failure
-from featuretl.extraction.outputs import check_output, replace_file
+from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
 from featuretl.models.fitted import Fitted, is_model
@@ -68,59 +69,57 @@ def write_report(
     random_state: int = 0,
     progress: Callable[[str], Any] | None = None,
 ) -> dict[str, Any]:
-    """Write one self-contained HTML page on how good a model is, where it fails and what ails its data.
+    """Write one self-contained HTML page of a model's metrics, failure cases and data-quality issues.
 
     Scores with intervals, the decision, a map of the images, confusion matrix, classes, calibration,
-    learning curve, the most confident mistakes, probable label errors, near-duplicates and leaks. The
-    page loads nothing from anywhere.
+    learning curve, the most confident mistakes, probable label errors, near-duplicates and leaks.
 
     Parameters
     ----------
     source : estimator, or array-like of shape (n, d)
-        A fitted model that takes images (what `load_model` returns, a pipeline that begins with
-        `ImageEmbedder`); or embeddings, row i of image i, NaN where there is none: then the report is
-        about a linear probe's out-of-fold predictions.
+        A fitted model that takes images, such as `load_model` returns; or embeddings, a row per image,
+        NaN where there is none, for a report on a linear probe's out-of-fold predictions.
     images : sequence of n images
         Paths, bytes, PIL images or uint8 arrays.
     y : array-like of shape (n,)
-        Their classes, of the type of the model's or as text; or numbers. With a model of several tasks a
+        Classes, as the model's or as text, or regression targets. With a model of several tasks a
         DataFrame, or a dict, with a column for each task to report on; None, NaN and empty text are
-        missing labels. The page has the scores and sections of each then, and one map.
+        missing labels.
     path : path
-        Ending in ``.html``; replaced at once when all is written.
+        Ending in ``.html``; replaced atomically.
     groups : array-like of shape (n,), default=None
         Images of one group are held out together, and count as one draw in all intervals.
     train : (images, y), default=None
-        With a model: what it was trained on. Its near-duplicates among `images` are shown as leaks, and the
-        learning curve is that of ever more of these, scored on `images`.
+        With a model: its training images and labels. Their near-duplicates in `images` are shown as
+        leaks, and the learning curve trains on more and more of them and scores `images`.
     card : dict, default=None
-        With a model: what `read_card` returns. By it the images that the model was trained on are known
-        and left out of the scores.
+        With a model: its card (`read_card`), by which images that it was trained on are recognised and
+        left out of the scores.
     task : {"auto", "classification", "regression"}, default="auto"
-        With embeddings: "regression" takes `y` for numbers; "auto" is classification.
+        Task of embeddings; "auto" is classification.
     cv : int >= 2, default=5
         Folds of the linear probe; fewer where a class or `groups` allow no more.
     threshold : float in (0, 1], default=0.9
-        From which similarity on two images are near-duplicates; see `near_duplicates`.
+        Least similarity of near-duplicates; see `near_duplicates`.
     n_bootstrap : int >= 0, default=1000
-        As in `metrics_report`; the intervals of classes are given with 0, too.
+        As in `metrics_report`; the intervals of classes need none.
     explain : bool, default=True
-        With a model: show beside each mistake where the evidence for the prediction lies; see `explain`.
+        With a model: show the evidence for the prediction beside each mistake; see `explain`.
     title : str, default=None
-        Of the page.
+        Page title.
     cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where embeddings are kept for a model that does not begin with an `ImageEmbedder`, which has its own.
+        Store of embeddings for a model that does not begin with an `ImageEmbedder`, which has its own.
     random_state : int, default=0
-        Draws folds, resamples, subsets and the map.
+        Seed of folds, resamples, subsets and the map.
     progress : callable, optional
-        Called with what is being done, in words.
+        Called with the current step, in words.
 
     Returns
     -------
     dict (JSON)
-        All that was found: `scores`, `intervals`, `per_class`, `confusions`, `mistakes`, `label_errors`,
-        `near_duplicates`, `leaks`, `learning_curve`, `failures`, `left_out` and more; names of images are
-        in full there, and shortened in the page. Of several tasks `tasks` has such a dict for each.
+        `scores`, `intervals`, `per_class`, `confusions`, `mistakes`, `label_errors`, `near_duplicates`,
+        `leaks`, `learning_curve`, `failures`, `left_out` and more, with full names of images, which the
+        page shortens. For several tasks `tasks` has such a dict for each.
 
     Raises
     ------
@@ -177,7 +176,11 @@ def write_report(
     main = _main_of(parts).subject
     kind = main.title if "" in parts else type(source).__name__
     page = template.render(title=printable(title or f"{kind} on {len(main):,} images"), **context)
+    _write(target, page)
+    return {**_facts_of(parts), "left_out": left_out}
 
+
+def _write(target: Path, page: str) -> None:
     def write(partial: Path) -> None:
         partial.write_text(as_utf8(page), encoding="utf-8")
 
@@ -188,11 +191,15 @@ def write_report(
             f"The report {printable(target)!r} cannot be written ({error.strerror or error}); choose "
             "another place."
         ) from error
-    if "" in parts:
-        return {**facts_of(parts[""]), "left_out": left_out}
+
+
+def _facts_of(parts: dict[str, Examination]) -> dict[str, Any]:
+    """Return all that was found as JSON; for several tasks by task."""
     facts = {name: facts_of(found) for name, found in parts.items()}
+    if "" in facts:
+        return facts[""]
     failures = [{"path": f.name, "error": f.message} for f in _failures(parts)]
-    return {"task": "several", "tasks": facts, "failures": failures, "left_out": left_out}
+    return {"task": "several", "tasks": facts, "failures": failures}
 
 
 def _tasks_of_model(
@@ -225,7 +232,7 @@ def _tasks_of_model(
 
 
 def _main_of(parts: dict[str, Examination]) -> Examination:
-    """Return the task of which most images have a label: what is shown once is of it."""
+    """Return the task with the most labelled images, to which the map and the pairs belong."""
     return max(parts.values(), key=lambda found: len(found.subject))
 
 
@@ -283,7 +290,7 @@ def _context(
     seed: int,
     say: Callable[[str], Any],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return what the template shows, and what it leaves out."""
+    """Return the context of the template, and notes on what the page leaves out."""
     from markupsafe import Markup
 
     script = (_HERE / "map.js").read_text(encoding="utf-8")
@@ -319,7 +326,7 @@ def _context(
 def _part(
     name: str, found: Examination, card: Card, source: Any, explain: bool, is_main: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return what the page shows of a task, and what it leaves out."""
+    """Return the sections of a task, and notes on what they leave out."""
     subject = found.subject
     if name:
         decided = decision(getattr(source, "decisions_", {}).get(name), {})
@@ -367,6 +374,6 @@ def _sections(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
         *first,
         ("map", "Map"),
         *((anchor, name) for anchor, name in optional.items() if part[anchor]),
-        *((gallery["anchor"], gallery["short"]) for gallery in part["galleries"]),
+        *((gallery.anchor, gallery.short) for gallery in part["galleries"]),
         ("about", "About"),
     ]

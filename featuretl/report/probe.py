@@ -18,33 +18,18 @@ from featuretl.heads.ridge import LinearProbeRegressor
 
 _OWNER = "write_report"
 _LADDER = [step * 10**power for power in range(6) for step in (1, 2, 5)]
-# Numbers are not learnt from a handful.
+# A regression needs more than a handful.
 _FEWEST_NUMBERS = 10
-_DRAWS = 5
 
 
 @dataclass(eq=False, frozen=True)
 class HeldOut:
-    """Predictions of n images by probes that did not see them.
+    """Predictions of n images by probes that did not see them."""
 
-    Attributes
-    ----------
-    predicted : ndarray of shape (n,)
-        Classes or numbers; where `ok`.
-    proba : ndarray of shape (n, n_classes), float64, or None
-        NaN where not `ok`; None for numbers.
-    ok : ndarray of shape (n,), bool
-        Which images were held out at all.
-    fold : ndarray of shape (n,), int
-        In which fold; -1 for never.
-    how : str
-        In words.
-    """
-
-    predicted: Array
-    proba: Array | None
-    ok: Array
-    fold: Array
+    predicted: Array  # (n,), valid where `ok`
+    proba: Array | None  # (n, n_classes), float64, NaN where not `ok`; None for regression
+    ok: Array  # (n,), bool: which images were held out
+    fold: Array  # (n,), int; -1 for never
     how: str
 
 
@@ -62,52 +47,22 @@ class Curve:
 def out_of_fold(
     X: Array, y: Array, classes: Array | None, groups: Array | None, cv: int, seed: int
 ) -> HeldOut:
-    """Return out-of-fold predictions of a linear probe; `classes` are None for numbers.
-
-    Raises
-    ------
-    InputError
-        If no two folds can be made.
-    """
+    """Return out-of-fold predictions of a linear probe. Raises InputError if no two folds can be made."""
     fold, how = _folds(y, classes, groups, cv, seed)
     ok = fold >= 0
     if classes is None:
         predicted: Array = np.full(len(y), np.nan)
-        for train, test in _splits(fold):
+        for train, test in splits_of(fold):
             predicted[test] = _regressor(X, y, groups, train).predict(X[test])
         return HeldOut(predicted, None, ok, fold, how)
     proba = np.full((len(y), len(classes)), np.nan)
-    for train, test in _splits(fold):
+    for train, test in splits_of(fold):
         proba[test] = _proba(X[train], y[train], X[test], classes)
     best = np.where(ok, np.nan_to_num(proba).argmax(axis=1), 0)
     return HeldOut(classes[best], proba, ok, fold, how)
 
 
 def learning_curve(
-    X: Array, y: Array, classes: Array | None, groups: Array | None, fold: Array, seed: int
-) -> Curve:
-    """Return the scores of linear probes that learn from ever more images, on each held-out fold.
-
-    `fold` (n,) says where a row is held out; -1 never.
-    """
-    splits = list(_splits(fold))
-    how = f"the other images, over {len(splits)} folds"
-    return _curve(X, y, classes, groups, splits, how, seed)
-
-
-def learning_curve_on(
-    X: Array, y: Array, test_X: Array, test_y: Array, classes: Array | None, seed: int
-) -> Curve:
-    """Return the same for training images of their own: `_DRAWS` draws, all scored on the test's."""
-    n = len(X)
-    rows = np.arange(n + len(test_X))
-    splits = [(rows[:n], rows[n:])] * _DRAWS
-    how = f"these images, over {_DRAWS} draws of training images"
-    both = np.concatenate([X, test_X]), np.concatenate([y, test_y])
-    return _curve(*both, classes, None, splits, how, seed)
-
-
-def _curve(
     X: Array,
     y: Array,
     classes: Array | None,
@@ -116,6 +71,7 @@ def _curve(
     how: str,
     seed: int,
 ) -> Curve:
+    """Return the scores of linear probes trained on ever more of the training rows of each split."""
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(train) for train, _ in splits]
     ranks = [_rank(y[order], classes) for order in orders]
@@ -175,16 +131,15 @@ def _proba(X: Array, y: Array, test_X: Array, classes: Array) -> Array:
 
 
 def _regressor(X: Array, y: Array, groups: Array | None, rows: Array) -> LinearProbeRegressor:
+    of_rows = None if groups is None else groups[rows]
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", FeatureTLWarning
-        )  # few groups are said where folds are made
-        return LinearProbeRegressor().fit(
-            X[rows], y[rows], groups=None if groups is None else groups[rows]
-        )
+        # The warning about few groups comes where folds are made.
+        warnings.simplefilter("ignore", FeatureTLWarning)
+        return LinearProbeRegressor().fit(X[rows], y[rows], groups=of_rows)
 
 
-def _splits(fold: Array) -> Iterator[tuple[Array, Array]]:
+def splits_of(fold: Array) -> Iterator[tuple[Array, Array]]:
+    """Yield training and test rows of each fold."""
     for k in range(fold.max() + 1):
         yield np.flatnonzero(fold != k), np.flatnonzero(fold == k)
 

@@ -11,7 +11,7 @@ from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, confusion_matrix
 from sklearn.model_selection import LearningCurveDisplay
 
-from featuretl._core.text import printable
+from featuretl._core.text import plain_json, printable
 from featuretl._core.types import Array
 from featuretl.models.card import Card
 from featuretl.report.examination import Examination
@@ -28,7 +28,7 @@ _TILES = {
     "mean_absolute_error": "mean absolute error",
     "root_mean_squared_error": "root mean squared error",
 }
-# Above, a matrix has no numbers, and above the second no names.
+# A larger matrix has no numbers, or no names.
 _MOST_NUMBERS, _MOST_NAMES = 16, 40
 _CONFUSIONS, _CLASSES = 10, 60
 _BINS = 10
@@ -82,6 +82,7 @@ def class_section(found: Examination) -> dict[str, Any] | None:
     subject = found.subject
     if subject.classes is None or found.per_class is None or found.confusions is None:
         return None
+    classes = _shown_classes(subject)
     scored = found.per_class[found.per_class["images"] > 0]
     absent = found.per_class[found.per_class["images"] == 0]["class"].tolist()
     table = scored.sort_values("recall", kind="stable")[:_CLASSES]
@@ -92,11 +93,11 @@ def class_section(found: Examination) -> dict[str, Any] | None:
         names = printable(", ".join(map(str, absent[:20])))
         left_out.append(f"No image is scored of: {names}{', ..' if len(absent) > 20 else ''}.")
     return {
-        "matrix": _matrix(found),
-        "matrix_width": min(850, 22 * _n_shown(found)),
+        "matrix": _matrix(subject, classes),
+        "matrix_width": min(850, 22 * len(classes)),
         "matrix_words": "Rows are true classes, columns predicted ones. The stronger the colour, the larger "
         "the share of the true class"
-        + ("; numbers are images." if _n_shown(found) <= _MOST_NUMBERS else "."),
+        + ("; numbers are images." if len(classes) <= _MOST_NUMBERS else "."),
         "confusions": _named(found.confusions[:_CONFUSIONS], "label", "prediction"),
         "rows": _named(table, "class"),
         "grouped": "; images of one group count as one draw" if subject.groups is not None else "",
@@ -121,8 +122,8 @@ def curves(found: Examination) -> list[dict[str, Any]]:
         made.append(
             {
                 "name": "Calibration",
-                "words": "Of predictions made with about this confidence, so many are right; bars are how "
-                f"many there are. Expected calibration error {error:.3f}.",
+                "words": "Fraction of right predictions by confidence; bars count the predictions. "
+                f"Expected calibration error {error:.3f}.",
                 "figure": _calibration(subject, rows),
             }
         )
@@ -131,7 +132,7 @@ def curves(found: Examination) -> list[dict[str, Any]]:
         made.append(
             {
                 "name": "Learning curve",
-                "words": f"A linear probe on the backbone's embeddings that learns from so many {of}; "
+                "words": f"A linear probe on the backbone's embeddings, by the number of training {of}; "
                 f"{found.curve.score_name} on {found.curve.how}, and its standard deviation.",
                 "figure": _learning_curve(found, of),
             }
@@ -155,7 +156,7 @@ def residuals(found: Examination) -> list[str] | None:
 
 
 def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
-    """Return what the card says, unchecked as it is, and what was computed how."""
+    """Return the facts of the card, which are unchecked, and the methods of the report."""
     facts: list[tuple[str, Any]] = [
         (name, card.get(name)) for name in ("model", "strategy", "backbone", "weights", "created")
     ]
@@ -180,21 +181,15 @@ def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
     return [(name, printable(value)) for name, value in facts if value]
 
 
-def _n_shown(found: Examination) -> int:
-    return len(_shown_classes(found))
-
-
-def _shown_classes(found: Examination) -> Array:
+def _shown_classes(subject: Subject) -> Array:
     """Return the classes that occur, as truth or as prediction, in the order of the model's."""
-    subject = found.subject
     rows = subject.scored
     classes = np.asarray(subject.classes)
     occur = set(subject.y[rows].tolist()) | set(subject.predicted[rows].tolist())
     return classes[[name in occur for name in classes.tolist()]]
 
 
-def _matrix(found: Examination) -> str:
-    subject, classes = found.subject, _shown_classes(found)
+def _matrix(subject: Subject, classes: Array) -> str:
     rows = subject.scored
     counts = confusion_matrix(subject.y[rows], subject.predicted[rows], labels=classes)
     names = [_cut(name) for name in classes]
@@ -246,7 +241,7 @@ def _calibration(subject: Subject, rows: Array) -> str:
         )
         ax.plot([0, 1], [0, 1], ":", color=ax.xaxis.label.get_color(), label="perfect")
         display.ax_.set(
-            xlabel="confidence", ylabel="share that is right", xlim=(0, 1.01), ylim=(0, 1.03)
+            xlabel="confidence", ylabel="fraction that is right", xlim=(0, 1.01), ylim=(0, 1.03)
         )
         ax.legend(loc="upper left")
 
@@ -276,11 +271,8 @@ def _learning_curve(found: Examination, of: str) -> str:
 
 def _named(frame: Any, *columns: str) -> list[dict[str, Any]]:
     """Return rows with names that may be shown, None for NaN."""
-    rows = []
-    for row in frame.to_dict("records"):
-        clean = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-        rows.append({**clean, **{column: printable(row[column]) for column in columns}})
-    return rows
+    rows = plain_json(frame.to_dict("records"))
+    return [{**row, **{column: printable(row[column]) for column in columns}} for row in rows]
 
 
 def _cut(name: Any, length: int = 24) -> str:

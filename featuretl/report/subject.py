@@ -1,9 +1,10 @@
-"""What a report is about: images, truth, predictions and embeddings, and how far they are held out."""
+"""The subject of a report: images, labels, predictions and embeddings, and which were held out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from featuretl.images.inputs import as_images, name_of
 from featuretl.models.fitted import Fitted
 from featuretl.prediction.evaluate import known_labels
 from featuretl.prediction.predict import Progress, in_batches
+from featuretl.report.names import short_names
 from featuretl.report.probe import HeldOut, out_of_fold
 
-# From the sha256 of images (n,) to which of them were trained on (n,); None where it is not known.
+# From the sha256 of images (n,) to which of them were trained on (n,); None where that is unknown.
 Seen = Callable[[Array], Array | None]
 
 _OWNER = "write_report"
@@ -28,67 +30,45 @@ _OWNER = "write_report"
 
 @dataclass(eq=False)
 class Subject:
-    """n labelled images that could be read, and what is known of them.
-
-    Attributes
-    ----------
-    images, names : list
-        To be opened, and to be shown.
-    y : ndarray of shape (n,)
-        Classes or numbers.
-    classes : ndarray or None
-        None for numbers.
-    groups : ndarray of shape (n,), or None
-    X : ndarray of shape (n, d)
-        Embeddings of the frozen backbone.
-    shown_X : ndarray of shape (n, d)
-        What the map is drawn from: of a fine-tuned model its own embeddings.
-    predicted, proba : ndarray
-        What the scores are of; `proba` (n, n_classes) or None.
-    scored : ndarray of shape (n,), bool
-        Which images the scores are of.
-    held_out : HeldOut or None
-        Out-of-fold predictions of a linear probe; None where no folds could be made.
-    label_proba : ndarray of shape (n, n_classes), or None
-        Probabilities by models that did not see the image.
-    label_source : str
-        Whose these are.
-    scores_are : str
-        In words, what the scores are of.
-    warnings : list of str
-        What the reader must know to believe them.
-    failures : list of Failure
-        Images that could not be read.
-    """
+    """n labelled images that could be read, their embeddings and predictions."""
 
     images: list[Any]
-    names: list[str]
-    y: Array
-    classes: Array | None
-    groups: Array | None
-    X: Array
-    shown_X: Array
-    predicted: Array
-    proba: Array | None
-    scored: Array
-    held_out: HeldOut | None
-    label_proba: Array | None
-    label_source: str
-    scores_are: str
+    names: list[str]  # in full
+    y: Array  # (n,), classes or regression targets
+    classes: Array | None  # None for regression
+    groups: Array | None  # (n,)
+    X: Array  # (n, d), embeddings of the frozen backbone
+    shown_X: Array  # (n, d) on the map: of the fine-tuned network, if there is one
+    predicted: Array  # (n,)
+    proba: Array | None  # (n, n_classes)
+    scored: Array  # (n,), bool: which images the scores are of
+    scores_are: str  # what is scored, in words
     title: str
-    warnings: list[str] = field(default_factory=list)
-    failures: list[Failure] = field(default_factory=list)
+    held_out: HeldOut | None = None  # None where no folds can be made
+    label_proba: Array | None = None  # (n, n_classes), by models that did not see the image
+    label_source: str = ""  # these models, in words
+    warnings: list[str] = field(default_factory=list)  # caveats about the scores
+    failures: list[Failure] = field(default_factory=list)  # images that cannot be read
     model: Any = None
     trained_on: int | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def short_names(self) -> list[str]:
+        """The names without the folder that they have in common."""
+        return short_names(self.names)
+
+    def text_of(self, value: Any) -> str:
+        """Return a label, or a prediction, in words."""
+        return f"{value:.4g}" if self.classes is None else str(value)
+
 
 def subject_of_embeddings(
     X: Array, images: Any, y: Any, groups: Any, is_regression: bool, cv: int, seed: int
 ) -> Subject:
-    """Return what the out-of-fold predictions of a linear probe tell of embeddings (n, d)."""
+    """Return embeddings (n, d) as a subject, scored on out-of-fold predictions of a linear probe."""
     images = as_images(images, _OWNER)
     X = np.asarray(X)
     if X.ndim != 2 or X.dtype.kind != "f":
@@ -141,11 +121,11 @@ def subject_of_model(
     seed: int,
     progress: Progress | None,
 ) -> Subject:
-    """Return what a fitted model says of images; `seen` tells which of them it was trained on."""
+    """Return images with the predictions of a fitted model, which was trained on those `seen`."""
     fitted = Fitted.of_images(model)
     if fitted.kind == "multilabel":
         raise InputError(
-            "A report is of one class per image, or of numbers; this model gives several labels per "
+            "A report takes one class or one regression target per image; this model gives several labels per "
             "image: use featuretl evaluate, or evaluate_model."
         )
     images = as_images(images, _OWNER)
@@ -157,7 +137,6 @@ def subject_of_model(
     if not rows:
         raise InputError(f"None of {len(images)} images could be read; there is nothing to report.")
     readable = [images[i] for i in rows]
-    has_proba = parts[0].proba is not None
     extraction = embedder_of(model, cache).extract(readable)
     X = extraction.to_numpy()
     kept, copies = _with_copies(groups, len(images), X, rows)
@@ -170,11 +149,10 @@ def subject_of_model(
         X=X,
         shown_X=_shown_embeddings(model, readable, extraction),
         predicted=np.concatenate([part.predicted for part in parts if part.ok.any()]),
-        proba=np.concatenate([part.proba for part in parts]) if has_proba else None,
+        proba=np.concatenate([part.proba for part in parts])
+        if parts[0].proba is not None
+        else None,
         scored=np.ones(len(rows), bool),
-        held_out=None,
-        label_proba=None,
-        label_source="",
         scores_are="predictions of the model",
         title=type(model).__name__,
         warnings=copies,
@@ -187,7 +165,7 @@ def subject_of_model(
 
 
 def embedder_of(model: Any, cache: Any) -> ImageEmbedder:
-    """Return what embeds images as a model's frozen backbone does."""
+    """Return an embedder with the frozen backbone of a model."""
     first = Fitted.of(model).embedder
     if isinstance(first, ImageEmbedder):
         return first
@@ -210,7 +188,7 @@ def _shown_embeddings(model: Any, images: Sequence[Any], extraction: Any) -> Arr
 
 
 def _say_what_was_trained_on(subject: Subject, seen: Array | None) -> None:
-    """Score the images that the model was not trained on, and say what the scores are worth."""
+    """Score the images that the model was not trained on, and add the caveats."""
     n = len(subject)
     if seen is None:
         subject.warnings.append(
@@ -235,7 +213,7 @@ def _say_what_was_trained_on(subject: Subject, seen: Array | None) -> None:
 
 
 def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
-    """Add what judges labels and learns: out-of-fold predictions, where folds can be made."""
+    """Add out-of-fold predictions, where folds can be made, and the probabilities that judge labels."""
     try:
         subject.held_out = out_of_fold(
             subject.X, subject.y, subject.classes, subject.groups, cv, seed

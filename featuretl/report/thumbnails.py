@@ -14,7 +14,7 @@ from PIL import Image
 from featuretl.exceptions import ImageError
 from featuretl.images.inputs import read
 
-# Decoded at once: a batch is over the budget by no more than this many pictures.
+# Images decoded together: at most this many more than the budget allows.
 _BATCH = 256
 
 
@@ -28,25 +28,12 @@ def data_uri(image: Image.Image, side: int, quality: int) -> str:
 
 
 def thumbnails(
-    images: Sequence[Any], side: int, *, quality: int, budget: float = np.inf, n_jobs: int = -1
+    images: Sequence[Any], side: int, *, quality: int, budget: float = np.inf
 ) -> list[str | None]:
-    """Return the ``data:`` URI of each image; None of those that cannot be read, or above a budget.
-
-    Parameters
-    ----------
-    images : sequence
-    side : int
-        Pixels of the longer side at most.
-    quality : int
-        Of WebP, 0 to 100.
-    budget : float, default=infinity
-        Characters in all; once they are spent the rest is left out, unread.
-    n_jobs : int, default=-1
-        Threads; -1 is one per core.
-    """
+    """Return the ``data:`` URI of each image; None if it cannot be read, or above a budget of characters."""
     made: list[str | None] = []
     spent = 0
-    with Parallel(n_jobs=n_jobs, prefer="threads") as parallel:
+    with Parallel(n_jobs=-1, prefer="threads") as parallel:
         while len(made) < len(images) and spent < budget:
             batch = images[len(made) : len(made) + _BATCH]
             for uri in parallel(delayed(_one)(image, side, quality) for image in batch):

@@ -1,4 +1,4 @@
-"""Which runtime embeds: eager PyTorch, or another that is faster here and gives the same."""
+"""The choice of a runtime: eager PyTorch, or a faster one that gives the same embeddings."""
 
 from __future__ import annotations
 
@@ -8,39 +8,34 @@ import importlib.util
 import math
 import os
 import platform
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from featuretl._core.text import reason_of
 from featuretl.exceptions import BackboneError
 from featuretl.images.decode import golden_pixels
 from featuretl.runtimes.comparison import agree, images_per_second, least_cosine
 from featuretl.store.keys import canonical_json
 from featuretl.store.store import EmbeddingStore
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Alternative:
-    """A runtime besides eager PyTorch.
+    """A runtime besides eager PyTorch."""
 
-    Attributes
-    ----------
-    worth : dict of str to int
-        By device, from how many images on "auto" takes it into account: to export a model takes
-        seconds, to compile one a minute, to embed an image milliseconds.
-    needs : tuple of str
-        The packages that it needs.
-    precisions, devices : tuple of str
-        What it runs in and on.
-    """
-
+    # By device, the number of images from which "auto" considers it: exporting a model takes
+    # seconds, compiling one a minute, embedding an image milliseconds.
     worth: dict[str, int]
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # packages
     precisions: tuple[str, ...] = ("float32",)
     devices: tuple[str, ...] = ("cpu",)
 
@@ -53,21 +48,14 @@ ALTERNATIVES = {
 }
 RUNTIMES = ("auto", "torch", *ALTERNATIVES)
 
-_MADE_BEFORE = 10  # what was made before repays loading from so many times fewer images on
+_MADE_BEFORE = 10  # a model that was made before is worth loading for 10 times fewer images
 _MEASURED = 16
 
 
 class RuntimeChoice:
     """The choice for one backbone on this machine, remembered in a store.
 
-    Parameters
-    ----------
-    backbone : Backbone
-    store : EmbeddingStore or None
-    pool : ThreadPoolExecutor
-        Whose threads will embed.
-    n_threads : int
-        Of the pool.
+    The `n_threads` threads of `pool` are those that will embed.
     """
 
     def __init__(
@@ -79,15 +67,11 @@ class RuntimeChoice:
         self._model: bytes | None = None
 
     def make(self, wanted: str, n_images: int) -> tuple[str, Any]:
-        """Return the name of what is to embed `n_images` images, and it.
+        """Return the name of the runtime for `n_images` images, and the runtime.
 
-        What "auto" means is measured once for a backbone and a machine, in the threads that will
-        embed, when there are so many images that it pays.
-
-        Raises
-        ------
-        BackboneError
-            If `wanted` cannot be had, or disagrees with eager PyTorch.
+        For "auto" the speeds are measured once for a backbone and a machine, in the threads that
+        will embed, if there are enough images for that to pay. Raises BackboneError if `wanted` is
+        not available or disagrees with eager PyTorch.
         """
         if wanted != "auto":
             return wanted, self.load(wanted)
@@ -97,16 +81,14 @@ class RuntimeChoice:
         return "torch", self.load("torch")
 
     def measure(self, names: list[str]) -> dict[str, float | None]:
-        """Return the images per second of runtimes, side by side; None of one that cannot be had.
-
-        What is found is remembered.
-        """
+        """Measure and remember the images per second of runtimes; None for an unavailable one."""
         speeds: dict[str, float | None] = {}
         batch = probe(self._backbone, _MEASURED)
         for name in names:
             speeds[name] = None
             with contextlib.suppress(BackboneError):
-                speeds[name] = self._speed(self.load(name), batch)
+                runtime = self.load(name)
+                speeds[name] = images_per_second(runtime, batch, self._pool, self._n_threads)
         if self._store is not None:
             self._store.memo.put(self._key(), {**self._remembered(), **speeds})
         return speeds
@@ -156,52 +138,41 @@ class RuntimeChoice:
         return self._check("compile", lambda: CompiledRuntime(backbone.embedding, backbone.device))
 
     def _exported(self, name: str) -> Any:
-        """Return a runtime on the model that the store keeps, or on one exported now."""
-        from featuretl.runtimes.exported import OnnxRuntime, OpenVinoRuntime, export, keep
+        """Return a runtime on the model that the store caches, or on one exported now."""
+        from featuretl.runtimes.exported import OnnxRuntime, OpenVinoRuntime, cached, export
 
         def start(model: bytes) -> Any:
             if name == "openvino":
-                return OpenVinoRuntime(model, self._n_threads)
-            return OnnxRuntime(model)
+                return self._check(name, lambda: OpenVinoRuntime(model, self._n_threads))
+            return self._check(name, lambda: OnnxRuntime(model))
 
-        file = model_file(self._backbone, self._store)
-        if file is not None and file.exists():
-            with contextlib.suppress(Exception):  # a damaged or foreign file is made anew
-                return self._check(name, lambda: start(file.read_bytes()))
-
-        def export_and_start() -> Any:
+        def make() -> bytes:
             if self._model is None:
-                self._model = export(self._backbone.embedding, tuple(self._probe.shape[1:]))
-            return start(self._model)
+                size = tuple(self._probe.shape[1:])
+                self._model = self._try(name, lambda: export(self._backbone.embedding, size))
+            return self._model
 
-        runtime = self._check(name, export_and_start)
-        if file is not None and self._model is not None:
-            keep(self._model, file)
-        return runtime
+        return cached(model_file(self._backbone, self._store), make, start)
 
-    def _check(self, name: str, make: Any) -> Any:
-        """Return what `make` makes. Raises BackboneError if it fails or disagrees."""
-
-        def try_() -> tuple[Any, np.ndarray]:
-            return (runtime := make()), runtime(self._probe)
-
+    def _try(self, name: str, work: Callable[[], T]) -> T:
+        """Return the result of `work` in a thread of the pool. Raises BackboneError if it fails."""
         try:
-            runtime, found = self._pool.submit(try_).result()
+            return self._pool.submit(work).result()
         except Exception as error:  # exporters, compilers and runtimes raise anything
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise BackboneError(
-                f"This backbone cannot run with runtime={name!r} ({reason}); use runtime='torch'."
+                f"This backbone cannot run with runtime={name!r} ({reason_of(error)}); use "
+                "runtime='torch'."
             ) from error
+
+    def _check(self, name: str, start: Callable[[], Any]) -> Any:
+        """Return the runtime from `start`. Raises BackboneError if it fails or disagrees."""
+        runtime, found = self._try(name, lambda: ((r := start()), r(self._probe)))
         if not agree(self._expected, found):
             raise BackboneError(
                 f"runtime={name!r} does not give the embeddings that eager PyTorch gives; use "
                 "runtime='torch'."
             )
         return runtime
-
-    def _speed(self, runtime: Any, batch: Any) -> float:
-
-        return images_per_second(runtime, batch, self._pool, self._n_threads)
 
     @cached_property
     def _probe(self) -> Any:
@@ -213,13 +184,11 @@ class RuntimeChoice:
         return self._backbone.forward(self._probe)
 
     def _remembered(self) -> dict[str, float | None]:
-        known = None
-        if self._store is not None:
-            known = self._store.memo.get(self._key())
+        known = None if self._store is None else self._store.memo.get(self._key())
         return known if isinstance(known, dict) else {}
 
     def _key(self) -> str:
-        """Return what identifies the speeds of this machine; the weights make no difference."""
+        """Return the key of this machine's speeds; the weights make no difference."""
         backbone = self._backbone
         recipe = {**backbone.recipe, "backbone": backbone.spec.name}
         machine = [platform.node(), platform.machine(), os.cpu_count(), self._n_threads]
@@ -227,7 +196,7 @@ class RuntimeChoice:
 
 
 def probe(backbone: Any, n: int = 4) -> Any:
-    """Return the network's input of n images, those of `probe_images` in turn."""
+    """Return a batch of n images for the network, those of `probe_images` in turn."""
     views = probe_images()
     return backbone.batch([backbone.prepare(views[i % len(views)]) for i in range(n)])
 
@@ -249,14 +218,14 @@ def agreement(backbone: Any, runtime: Any) -> float | None:
 
 
 def model_file(backbone: Any, store: EmbeddingStore | None) -> Path | None:
-    """Return where a store keeps the model that a backbone was exported to."""
+    """Return the path of a backbone's exported model in a store."""
     if store is None:
         return None
     return store.path / "models" / f"{_digest({'recipe': backbone.recipe})}.onnx"
 
 
 def _digest(facts: dict[str, Any]) -> str:
-    """Return the sha256 of facts and of the versions of what makes and runs models."""
+    """Return the sha256 of facts and of the versions of the libraries that make and run models."""
     installed = [package for package in ("onnxruntime", "onnx", "openvino") if _has(package)]
     facts = {**facts, "versions": versions(("torch", "timm", *installed))}
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""Whether two runtimes give the same embeddings, and how fast one is.
+"""Agreement and speed of runtimes.
 
-Another runtime is taken in place of eager PyTorch only if it gives the same embeddings, so the
-runtime is no part of a recipe.
+Another runtime replaces eager PyTorch only if it gives the same embeddings, so the runtime is no
+part of a recipe.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def least_cosine(expected: np.ndarray, found: np.ndarray) -> float:
 def images_per_second(
     runtime: Callable[[Any], np.ndarray], batch: Any, pool: ThreadPoolExecutor, n_threads: int
 ) -> float:
-    """Return how many images like those of `batch` all threads of `pool` together embed a second.
+    """Return how many images like those of `batch` all threads of `pool` together embed per second.
 
-    The median of three rounds, or of as many as fit into three seconds, after one to warm up.
+    It is the median of three rounds, or of those that fit into 3 s, after one to warm up.
     """
 
     def round_() -> float:

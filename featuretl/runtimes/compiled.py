@@ -14,14 +14,7 @@ _COMPILED_BATCH = {"cpu": 16, "cuda": 128}
 class CompiledRuntime(TorchRuntime):
     """PyTorch compiled by Inductor for batches of one size; smaller ones are padded to it.
 
-    On the CPU it needs a C++ compiler. What was compiled is kept by PyTorch for later processes.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        See `TorchRuntime`.
-    device : torch.device
-        Where the module is.
+    On the CPU it needs a C++ compiler. PyTorch caches the compiled code for later processes.
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:

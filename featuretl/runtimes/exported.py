@@ -5,27 +5,25 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from featuretl._core.files import replace_file
+
+T = TypeVar("T")
+
 
 class OnnxRuntime:
-    """ONNX Runtime, in the calling thread alone, image by image.
+    """ONNX Runtime on a model from (1, 3, h, w) to (1, d), in the calling thread alone.
 
-    With a batch of one every shape is known beforehand, so that padding is folded away, and the
-    activations stay in the core's cache.
-
-    Parameters
-    ----------
-    model : bytes
-        An ONNX model of one input (1, 3, h, w) and one output (1, d).
+    With one image per batch every shape is known beforehand, so that padding is folded away, and
+    the activations stay in the core's cache.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -41,23 +39,12 @@ class OnnxRuntime:
 
     def __call__(self, batch: torch.Tensor) -> np.ndarray:
         """Return the embeddings, float32 (n, d), of the network's input, float32 (n, 3, h, w)."""
-        images = batch.contiguous().numpy()
-        rows = [
-            self._session.run(None, {self._input: images[i : i + 1]})[0] for i in range(len(images))
-        ]
-        return np.concatenate(rows)
+        images = np.split(batch.contiguous().numpy(), len(batch))
+        return np.concatenate([self._session.run(None, {self._input: x})[0] for x in images])
 
 
 class OpenVinoRuntime:
-    """OpenVINO, image by image; each thread that calls has one of the processor's cores.
-
-    Parameters
-    ----------
-    model : bytes
-        See `OnnxRuntime`.
-    n_threads : int
-        How many threads will call at once.
-    """
+    """OpenVINO on a model as of `OnnxRuntime`; each of `n_threads` callers uses one core."""
 
     def __init__(self, model: bytes, n_threads: int) -> None:
         import openvino  # type: ignore[import-untyped]
@@ -74,14 +61,12 @@ class OpenVinoRuntime:
 
     def __call__(self, batch: torch.Tensor) -> np.ndarray:
         """Return the embeddings, float32 (n, d), of the network's input, float32 (n, 3, h, w)."""
-        images = batch.contiguous().numpy()
-        return np.concatenate([self._embed(images[i : i + 1]) for i in range(len(images))])
-
-    def _embed(self, image: np.ndarray) -> np.ndarray:
         request: Any = getattr(self._of_thread, "request", None)
         if request is None:
             request = self._of_thread.request = self._model.create_infer_request()
-        return request.infer([image], share_inputs=True)[0].copy()
+        images = np.split(batch.contiguous().numpy(), len(batch))
+        rows = [request.infer([x], share_inputs=True)[0].copy() for x in images]
+        return np.concatenate(rows)
 
 
 def export(module: torch.nn.Module, input_size: tuple[int, ...]) -> bytes:
@@ -92,7 +77,7 @@ def export(module: torch.nn.Module, input_size: tuple[int, ...]) -> bytes:
 def export_any_number(
     module: torch.nn.Module, input_size: tuple[int, ...], inputs: list[str], outputs: list[str]
 ) -> bytes:
-    """Return a module as an ONNX model from (n, *input_size), whatever n, with names as given."""
+    """Return a module as an ONNX model from (n, *input_size), for any n, with the given names."""
     # Of one row, the exporter would take the size for a constant.
     return _exported(
         module,
@@ -123,13 +108,17 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def keep(model: bytes, file: Path) -> None:
-    """Write a file that appears under its name when it is whole; without one, time is lost only."""
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = file.with_name(f"{file.name}.{os.urandom(4).hex()}.partial")
-        try:
-            partial.write_bytes(model)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+def cached(file: Path | None, make: Callable[[], bytes], start: Callable[[bytes], T]) -> T:
+    """Return the runtime that `start` gives for the model in `file`, or for one made and written now.
+
+    `start` raises for a model that does not serve.
+    """
+    if file is not None and file.exists():
+        with contextlib.suppress(Exception):  # a damaged or foreign file is replaced
+            return start(file.read_bytes())
+    runtime = start(model := make())
+    if file is not None:
+        with contextlib.suppress(OSError):  # without it, only time is lost
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(file, lambda partial: partial.write_bytes(model))
+    return runtime

@@ -1,35 +1,26 @@
-"""How many threads PyTorch uses for one operation, where several threads run networks at once."""
+"""PyTorch's threads per operation, where several threads run networks at the same time."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from featuretl._core.forks import begin_again_after_fork
-
-
-class ForkedChildren:
-    """Children forked after a network ran: OpenMP's other threads are not there to be waited for."""
-
-    def begin_in_child(self) -> None:
-        """Let PyTorch use one thread for an operation, as its own data loaders do."""
-        torch.set_num_threads(1)
-
-
-_FORKED_CHILDREN = ForkedChildren()
-begin_again_after_fork(_FORKED_CHILDREN)
+# A child forked after a network ran would wait for OpenMP's other threads, which it does not have.
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 @contextlib.contextmanager
 def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> Iterator[None]:
     """Let PyTorch use one thread for an operation in each of the `n_threads` threads of `pool`.
 
-    The number is the calling thread's own, and what threads started later begin with; both are put
-    back.
+    The setting of the calling thread, and of threads that start later, is restored.
     """
     before = torch.get_num_threads()
     together = threading.Barrier(n_threads)  # a task for each thread, none for any twice

@@ -36,7 +36,7 @@ def dask_workers(
     Raises
     ------
     ParameterError
-        If there are not so many GPUs, or `workers` and `scheduler` are both given.
+        If there are not enough GPUs, or `workers` and `scheduler` are both given.
     FeatureTLError
         If Dask is not installed, or the scheduler does not answer.
     """
@@ -94,6 +94,6 @@ def _local_cluster(workers: int | None, gpu_per_worker: int) -> Any:
 
 
 def _on_gpus(number: int, gpus: int) -> dict[str, Any]:
-    """Return the options of worker `number`, which sees so many GPUs of its own."""
+    """Return the options of worker `number`, which sees `gpus` GPUs of its own."""
     seen = ",".join(map(str, range(number * gpus, (number + 1) * gpus)))
     return {"nthreads": 1, "resources": {"GPU": gpus}, "env": {"CUDA_VISIBLE_DEVICES": seen}}

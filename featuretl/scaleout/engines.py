@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -18,8 +18,8 @@ from typing import Any, Generic, TypeVar
 import joblib
 from joblib.parallel import get_active_backend
 
-from featuretl._core.parameters import parameter_error
 from featuretl.exceptions import FeatureTLError, ParameterError
+from featuretl.extraction.extraction import check_jobs
 
 Task = TypeVar("Task")
 
@@ -44,11 +44,11 @@ class Engine:
     name = "sequential"
 
     def start(self) -> Executor:
-        """Return what tasks are submitted to, after a loss of processes anew."""
-        return _Here()
+        """Return the executor that tasks are submitted to; a new one if its processes were lost."""
+        return _InProcessExecutor()
 
     def n_workers(self) -> int:
-        """Return how many tasks can be under way at once, now."""
+        """Return how many tasks can run simultaneously now."""
         return 1
 
     def stop(self, executor: Executor) -> None:
@@ -152,8 +152,7 @@ def active_engine(workers: int | None) -> Engine:
     ParameterError
         If joblib's backend is another than loky or Dask.
     """
-    if workers is not None and (not isinstance(workers, int) or workers == 0):
-        raise parameter_error("extract_shards", "workers", "None or an int other than 0", workers)
+    check_jobs("extract_shards", "workers", workers)
     backend, n_jobs = get_active_backend()
     kind = type(backend).__name__
     if kind == "DaskDistributedBackend":
@@ -169,7 +168,7 @@ def active_engine(workers: int | None) -> Engine:
     return _LokyEngine(n)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Try(Generic[Task]):
     task: Task
     times: int = 0
@@ -184,36 +183,22 @@ def results(
     are done: first together with others, then twice alone; if no worker survives that either, its
     result is a `WorkerLostError`.
     """
-    fresh = iter(tasks)
-    again: list[deque[_Try[Task]]] = [deque() for _ in range(_GIVEN_UP)]
+    schedule = _Schedule(tasks)
     under_way: dict[Future[Any], _Try[Task]] = {}
     executor = engine.start()
-
-    def following() -> _Try[Task] | None:
-        for task in fresh:
-            return _Try(task)
-        for times, waiting in enumerate(again):
-            if waiting and (times < _ALONE or not under_way):
-                return waiting.popleft()
-            if waiting:
-                return None
-        return None
-
-    def is_alone() -> bool:
-        return any(one.times >= _ALONE for one in under_way.values())
-
     try:
         while True:
-            while len(under_way) < _AHEAD * engine.n_workers() and not is_alone():
-                if (one := following()) is None:
+            while len(under_way) < _AHEAD * engine.n_workers():
+                if (one := schedule.following(under_way.values())) is None:
                     break
+                careful = one.times >= _CAREFUL
                 try:
-                    future = executor.submit(function, one.task, one.times >= _CAREFUL)
+                    future = executor.submit(function, one.task, careful)
                 except Exception as error:
                     if not isinstance(engine.error_of(error), WorkerLostError):
                         raise
                     executor = engine.start()  # broken since the last look: this task is innocent
-                    future = executor.submit(function, one.task, one.times >= _CAREFUL)
+                    future = executor.submit(function, one.task, careful)
                 under_way[future] = one
             if not under_way:
                 return
@@ -221,18 +206,40 @@ def results(
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 one = under_way.pop(future)
                 outcome = _outcome(engine, future)
-                if isinstance(outcome, WorkerLostError):
-                    lost = True
-                    one.times += 1
-                    if one.times < _GIVEN_UP:
-                        again[one.times].append(one)
-                        continue
-                yield one.task, outcome
+                lost = lost or isinstance(outcome, WorkerLostError)
+                if not isinstance(outcome, WorkerLostError) or not schedule.retry(one):
+                    yield one.task, outcome
             if lost:
                 executor = engine.start()
     except BaseException:
         engine.stop(executor)
         raise
+
+
+class _Schedule(Generic[Task]):
+    """Which task comes next: new ones first, then those whose workers were lost, at last alone."""
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._fresh = iter(tasks)
+        self._again: list[deque[_Try[Task]]] = [deque() for _ in range(_GIVEN_UP)]
+
+    def following(self, under_way: Collection[_Try[Task]]) -> _Try[Task] | None:
+        """Return the task to submit now; None if there is none, or it has to wait."""
+        if any(one.times >= _ALONE for one in under_way):
+            return None
+        for task in self._fresh:
+            return _Try(task)
+        for times, waiting in enumerate(self._again):
+            if waiting:
+                return waiting.popleft() if times < _ALONE or not under_way else None
+        return None
+
+    def retry(self, lost: _Try[Task]) -> bool:
+        """Return whether a task whose worker was lost is tried again, later."""
+        lost.times += 1
+        if lost.times < _GIVEN_UP:
+            self._again[lost.times].append(lost)
+        return lost.times < _GIVEN_UP
 
 
 def _outcome(engine: Engine, future: Future[Any]) -> Any:
@@ -253,8 +260,8 @@ def _scheduler_lost() -> FeatureTLError:
     )
 
 
-class _Here(Executor):
-    """Runs each task at once, in this process."""
+class _InProcessExecutor(Executor):
+    """Runs each task in this process when it is submitted."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Return a future that is done."""

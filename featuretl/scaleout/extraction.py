@@ -23,12 +23,13 @@ from featuretl.exceptions import (
     InputError,
     StoreError,
 )
+from featuretl.extraction.costs import Costs
 from featuretl.extraction.engine import Failure, Progress, Statistics
 from featuretl.extraction.extraction import check_parameters
 from featuretl.images.shard_sources import IMAGES_PER_SHARD, find_shards
 from featuretl.images.shards import Shard
 from featuretl.scaleout.engines import Engine, WorkerLostError, active_engine, results
-from featuretl.scaleout.worker import Job, Planned, Receipt, describe, embed_shard, release
+from featuretl.scaleout.worker import Job, KeyedShard, Receipt, describe, embed_shard, release
 from featuretl.store.keys import Recipe
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore
 
@@ -154,7 +155,7 @@ def extract_shards(
     Notes
     -----
     A shard, a tar file, a row group or `images_per_shard` consecutive files, is embedded by one
-    worker and then committed at once. However this ends, finished shards are kept, and the next call
+    worker and then committed as a whole. However this ends, finished shards are kept, and the next call
     skips them, without reading an image, as long as names, labels, sizes and times of their files
     are the same. Only shard descriptions and receipts pass through this process.
 
@@ -197,7 +198,7 @@ def extract_shards(
     first = next(shards)  # what is wrong with the sources is said before workers start
     try:
         run = _Run(shared, engine, job, progress)
-        run.go(chain([first], shards))
+        run.run(chain([first], shards))
     finally:
         engine.close()
         release()
@@ -215,7 +216,8 @@ class _Run:
     def __init__(
         self, store: SharedStore, engine: Engine, job: Job, progress: Progress | None
     ) -> None:
-        self.statistics = Statistics(0)
+        self._costs = Costs()
+        self.statistics = Statistics(0, costs=self._costs.seconds)
         self.failures: list[Failure] = []
         self.passed_over, self.named = 0, []  # type: int, list[str]
         self.keys = bytearray()
@@ -223,7 +225,7 @@ class _Run:
         self._store = store
         self._began = time.monotonic()
 
-    def go(self, shards: Iterable[Shard]) -> None:
+    def run(self, shards: Iterable[Shard]) -> None:
         """Embed the shards that are not finished."""
         self.space = self._open()
         self._job = replace(self._job, space=self.space.id)
@@ -246,8 +248,8 @@ class _Run:
         kind = InputError if any(one.index < 0 for one in self.failures) else ImageError
         return kind(
             f"{self.statistics.failed} of {self.statistics.images} images have no embedding "
-            f"({named}{more}); all others are embedded and kept: mend or leave out these, or go on "
-            "without them with on_error='nan'."
+            f"({named}{more}); all others are embedded and kept: fix or remove these, or pass "
+            "on_error='nan' to continue without them."
         )
 
     def _open(self) -> SharedSpace:
@@ -259,7 +261,7 @@ class _Run:
             )
         return self._store.open_space(*described)
 
-    def _unfinished(self, shards: Iterable[Shard]) -> Iterator[Planned]:
+    def _unfinished(self, shards: Iterable[Shard]) -> Iterator[KeyedShard]:
         """Yield the shards that have no entry yet, and count the others."""
         finished = set(self.space.keys())
         shards = iter(shards)
@@ -276,9 +278,9 @@ class _Run:
                     self._count(entry, 0)
                     continue
                 self.statistics.images += shard.images or 0
-                yield Planned(key, shard)
+                yield KeyedShard(key, shard)
 
-    def _note(self, planned: Planned, receipt: Receipt | WorkerLostError) -> None:
+    def _note(self, planned: KeyedShard, receipt: Receipt | WorkerLostError) -> None:
         shard = planned.shard
         self.statistics.images -= shard.images or 0  # what was expected; now it is known
         if isinstance(receipt, WorkerLostError) or receipt.entry is None:
@@ -289,8 +291,7 @@ class _Run:
         else:
             self.statistics.runtime = receipt.runtime or self.statistics.runtime
             for stage, seconds in receipt.costs.items():
-                costs = self.statistics.costs
-                costs[stage] = costs.get(stage, 0.0) + seconds
+                self._costs.add(stage, seconds)
             self._count(receipt.entry, receipt.embedded)
             self.passed_over += receipt.passed_over
             self.named += receipt.named[: 5 - len(self.named)]

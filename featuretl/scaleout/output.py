@@ -24,8 +24,8 @@ from featuretl._core.files import is_url
 from featuretl._core.parameters import check_option
 from featuretl._core.text import printable
 from featuretl._learning.sharded import ShardedMatrix
-from featuretl.exceptions import InputError, ParameterError, StoreError
-from featuretl.extraction.outputs import check_output, metadata_of, replace_file
+from featuretl.exceptions import InputError, ParameterError
+from featuretl.extraction.outputs import check_output, metadata_of, write_parquet, writing
 from featuretl.images.tables import text_batches
 from featuretl.scaleout.extraction import ShardedExtraction
 from featuretl.store.folder import SharedFolder
@@ -47,11 +47,11 @@ def save_shards(
     Parameters
     ----------
     path : path or URL
-        Ending in ``.parquet``, a file, replaced at once when all is written; else a folder, new or
+        Ending in ``.parquet``, a file, replaced atomically when all is written; else a folder, new or
         empty, or the URL of one.
     extraction : ShardedExtraction
     dtype : {"float32", "float16"}, default="float32"
-        Of the embeddings in the files.
+        Type of the embeddings in the files.
 
     Returns
     -------
@@ -106,7 +106,7 @@ def load_shards(folder: str | os.PathLike[str]) -> Bunch:
     if len(labels) != len(X):
         raise InputError(
             f"{printable(root)!r} holds {len(X)} embeddings and metadata of {len(labels)} images; "
-            "write it anew."
+            "write it again."
         )
     names = sorted({label for label in labels if label is not None})
     return Bunch(data=X, target=labels if names else None, target_names=names)
@@ -144,52 +144,31 @@ def _save_folder(folder: SharedFolder, extraction: ShardedExtraction, dtype: str
     from pyarrow import parquet
 
     digits, n = len(str(max(0, len(extraction.keys) - 1))), 0
-    for number, (rows, table) in enumerate(_parts(extraction, dtype)):
+    for number, (table, rows) in enumerate(_parts(extraction, dtype)):
         npy = npy_header(rows.shape, rows.dtype) + rows.data.cast("B")
-        folder.put(f"img_emb/img_emb_{number:0{digits}d}.npy", [npy])
+        folder.put(f"img_emb/img_emb_{number:0{digits}d}.npy", npy)
         buffer = io.BytesIO()
         parquet.write_table(table.rename_columns(["image_path", "label", "sha256"]), buffer)
-        folder.put(f"metadata/metadata_{number:0{digits}d}.parquet", [buffer.getvalue()])
+        folder.put(f"metadata/metadata_{number:0{digits}d}.parquet", buffer.getvalue())
         n += len(rows)
     described = metadata_of((n, extraction.n_features), extraction.recipe)
-    folder.put(_DESCRIBED_IN, [json.dumps(described).encode()])
+    folder.put(_DESCRIBED_IN, json.dumps(described).encode())
     return n
 
 
 def _save_parquet(path: Path, extraction: ShardedExtraction, dtype: str) -> int:
     import pyarrow as pa
-    from pyarrow import parquet
 
-    d = extraction.n_features
-    kind = pa.list_(pa.float16() if dtype == "float16" else pa.float32(), d)
-    fields = [pa.field("path", pa.string()), pa.field("label", pa.string())]
-    fields += [pa.field("sha256", pa.string()), pa.field("embedding", kind)]
     n = sum(entry.rows for entry in extraction.entries())
-    described = metadata_of((n, d), extraction.recipe)
-    schema = pa.schema(fields, metadata={"featuretl": json.dumps(described)})
-
-    def write(partial: Path) -> None:
-        # A file, for pyarrow takes no path that is not UTF-8.
-        with partial.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
-            for rows, table in _parts(extraction, dtype):
-                values = pa.FixedSizeListArray.from_arrays(
-                    pa.array(rows.ravel(), kind.value_type), d
-                )
-                table = table.append_column("embedding", values)
-                writer.write_table(table.cast(schema))
-
-    try:
-        replace_file(path, write)
-    except OSError as error:
-        raise StoreError(
-            f"{printable(path)!r} cannot be written ({error.strerror or error}); the embeddings are "
-            "in the shared store: run the command again with another place."
-        ) from error
+    metadata = metadata_of((n, extraction.n_features), extraction.recipe)
+    columns = pa.schema([(name, pa.string()) for name in ("path", "label", "sha256")])
+    with writing(path, "shared store"):
+        write_parquet(path, columns, _parts(extraction, dtype), dtype, metadata)
     return n
 
 
-def _parts(extraction: ShardedExtraction, dtype: str) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield the shards that have rows: embeddings (n, d) and a table of path, label and sha256."""
+def _parts(extraction: ShardedExtraction, dtype: str) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield the shards that have rows: a table of path, label and sha256, and embeddings (n, d)."""
     import pyarrow as pa
 
     for rows, table, entry in extraction.shards():
@@ -203,4 +182,4 @@ def _parts(extraction: ShardedExtraction, dtype: str) -> Iterator[tuple[np.ndarr
             )
         digests = [key.hex() for key in table.column("sha256").to_pylist()]
         table = table.select(["path", "label"]).append_column("sha256", pa.array(digests))
-        yield rows, table
+        yield table, rows

@@ -20,11 +20,12 @@ from featuretl.exceptions import (
     InputError,
     is_out_of_memory,
 )
+from featuretl.extraction.costs import Costs
 from featuretl.extraction.engine import Run
 from featuretl.extraction.source import Source
 from featuretl.images.decode import decode
 from featuretl.images.isolated import IsolatedDecoder
-from featuretl.images.shards import DamagedShardError, PassedOver, Sample, Shard
+from featuretl.images.shards import DamagedShardError, Sample, Shard, SkipReason, batches
 from featuretl.runtimes.choice import versions
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
@@ -34,7 +35,6 @@ from featuretl.store.space import gather
 CAREFUL_SECONDS = 60.0  # for an image of a shard that a worker did not survive
 
 _IMAGES_AT_ONCE = 1024
-_BYTES_AT_ONCE = 128 * 2**20
 _MANY = 100_000  # a choice of runtime is made for the whole extraction, not for a shard
 
 
@@ -84,7 +84,7 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class Planned:
+class KeyedShard:
     """A shard and its key."""
 
     key: str
@@ -94,10 +94,10 @@ class Planned:
 def describe(job: Job, careful: bool = False) -> tuple[Recipe, np.ndarray, dict[str, str]]:
     """Return what `SharedStore.open_space` needs, as this process finds it."""
     worker = _worker_of(job)
-    return worker.source.recipe(), worker.source.golden, versions()
+    return worker.source.recipe(), worker.source.encoder.golden, versions()
 
 
-def embed_shard(job: Job, planned: Planned, careful: bool = False) -> Receipt:
+def embed_shard(job: Job, planned: KeyedShard, careful: bool = False) -> Receipt:
     """Embed a shard and commit it, unless it is finished.
 
     Parameters
@@ -143,7 +143,7 @@ class _Worker:
     def _space(self) -> SharedSpace:
         space = SharedStore(self._job.url).space(self._job.space)
         same = canonical_json(self.source.recipe()) == canonical_json(space.recipe)
-        if not same or not space.agrees(self.source.golden):
+        if not same or not space.agrees(self.source.encoder.golden):
             raise BackboneError(
                 f"A worker (with {versions()}) does not give the embeddings that the first one gave; "
                 "give all workers the same libraries, weights and kind of processor."
@@ -155,16 +155,17 @@ class _Worker:
         seconds = self._job.decode_timeout
         return decode if seconds is None else IsolatedDecoder(seconds)
 
-    def embed(self, planned: Planned) -> Receipt:
+    def embed(self, planned: KeyedShard) -> Receipt:
         key, shard = planned.key, planned.shard
         entry = self._space.entry(key)
         if entry is not None and not (self._job.retry_failed and entry.failures):
             return Receipt(entry)
         began = time.process_time()
         rows = _Rows()
-        costs: dict[str, float] = {}
+        costs = Costs()
         passed_over: list[str] = []
-        for samples in _chunks(_images(_timed(shard.samples(), costs), passed_over)):
+        images = _images(_timed(shard.samples(), costs), passed_over)
+        for samples in batches(images, _size, _IMAGES_AT_ONCE):
             self._embed_some(samples, rows, costs)
         named = tuple(passed_over[:3])
         if not rows.images:
@@ -173,19 +174,20 @@ class _Worker:
         entry = self._space.put(
             key, shard.name, rows.images, rows.matrix(self._space.d), rows.table(), rows.failures
         )
-        costs["shard"] = max(0.0, time.process_time() - began - sum(costs.values()))
-        runtime, _ = self.source.choice or ("", None)
-        return Receipt(entry, entry.rows, "", runtime, costs, len(passed_over), named)
+        spent = time.process_time() - began - sum(costs.seconds.values())
+        costs.add("shard", max(0.0, spent))
+        runtime, _ = self.source.encoder.choice or ("", None)
+        return Receipt(entry, entry.rows, "", runtime, costs.seconds, len(passed_over), named)
 
-    def _embed_some(self, samples: list[Sample], rows: _Rows, costs: dict[str, float]) -> None:
+    def _embed_some(self, samples: list[Sample], rows: _Rows, costs: Costs) -> None:
         images = [sample.image for sample in samples if not isinstance(sample.image, ImageError)]
         run = Run(images, self.source, self._job.batch_size, self._n_threads, None, self._decoder)
         began = time.process_time()
-        messages = {failure.index: failure.message for failure in run.go()}
+        messages = {failure.index: failure.message for failure in run.run()}
         spent = run.statistics.costs
         start = max(0.0, time.process_time() - began - sum(spent.values()))
         for stage, seconds in {**spent, "start": start}.items():
-            costs[stage] = costs.get(stage, 0.0) + seconds
+            costs.add(stage, seconds)
         embedded = iter(zip(gather(run.space, run.locations), run.keys, strict=True))
         number = 0
         for sample in samples:
@@ -266,18 +268,8 @@ def release() -> None:
         _workers.popitem()[1].close()
 
 
-def _chunks(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
-    """Yield samples in lists that are neither too long nor too large."""
-    chunk: list[Sample] = []
-    size = 0
-    for sample in samples:
-        chunk.append(sample)
-        size += len(sample.image) if isinstance(sample.image, bytes) else 0
-        if len(chunk) >= _IMAGES_AT_ONCE or size >= _BYTES_AT_ONCE:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+def _size(sample: Sample) -> int:
+    return len(sample.image) if isinstance(sample.image, bytes) else 0
 
 
 def _images(samples: Iterable[Sample], passed_over: list[str]) -> Iterator[Sample]:
@@ -288,7 +280,7 @@ def _images(samples: Iterable[Sample], passed_over: list[str]) -> Iterator[Sampl
     some = False
     try:
         for sample in samples:
-            if isinstance(sample.image, PassedOver):
+            if isinstance(sample.image, SkipReason):
                 passed_over.append(f"{printable(sample.name)} ({printable(sample.image.reason)})")
             else:
                 some = True
@@ -299,12 +291,12 @@ def _images(samples: Iterable[Sample], passed_over: list[str]) -> Iterator[Sampl
         yield Sample("the rest of the shard", ImageError(str(error)))
 
 
-def _timed(samples: Iterator[Sample], costs: dict[str, float]) -> Iterator[Sample]:
+def _timed(samples: Iterator[Sample], costs: Costs) -> Iterator[Sample]:
     """Yield the samples, and count the processor time that it takes to read them."""
     while True:
         began = time.thread_time()
         sample = next(samples, None)
-        costs["read"] = costs.get("read", 0.0) + time.thread_time() - began
+        costs.add("read", time.thread_time() - began)
         if sample is None:
             return
         yield sample

@@ -1,8 +1,8 @@
-"""Which process embeds which image, when several fill one space at once.
+"""Which process embeds which image, when several fill one space at the same time.
 
 A claim is an exclusive one-byte record lock at an offset made of the image's key. The kernel keeps
 it with the open file, so it ends with the process, however that ends: no stale claims, no clean-up.
-Open-file-description locks (Linux 3.15, macOS) also tell threads apart. Where they are missing,
+Open-file-description locks (Linux 3.15, macOS) also distinguish threads. Where they are missing,
 every claim succeeds: an image may then be embedded by two processes, which costs time, never rows.
 """
 
@@ -32,42 +32,37 @@ class Claims:
         self._salt = int(space[:16], 16)
         self._files: dict[int, int] = {}
 
-    def take(self, key: bytes) -> bool:
+    def claim(self, key: bytes) -> bool:
         """Claim an image; False if another extraction holds it."""
+        number = key[8] % _FILES
         try:
-            self._lock(self._file(key[8] % _FILES), self._offset(key))
+            if number not in self._files:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._files[number] = os.open(self._folder / f"{number:02x}", flags, 0o600)
+            self._lock(key)
         except BlockingIOError:
             return False
         except OSError:  # a file system without locks
             return True
         return True
 
-    def give_up(self, key: bytes) -> None:
-        """Give up one claim."""
-        descriptor = self._files.get(key[8] % _FILES)
-        if descriptor is not None:
+    def release(self, key: bytes) -> None:
+        """Release the claim on an image, if there is one."""
+        if key[8] % _FILES in self._files:
             with contextlib.suppress(OSError):
-                self._lock(descriptor, self._offset(key), unlock=True)
+                self._lock(key, unlock=True)
 
-    def release(self) -> None:
-        """Give up all claims."""
+    def release_all(self) -> None:
+        """Release all claims."""
         for descriptor in self._files.values():
             with contextlib.suppress(OSError):
                 os.close(descriptor)
         self._files.clear()
 
-    def _file(self, number: int) -> int:
-        if number not in self._files:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            path = self._folder / f"{number:02x}"
-            self._files[number] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        return self._files[number]
-
-    def _offset(self, key: bytes) -> int:
-        return (int.from_bytes(key[:8], "big") ^ self._salt) >> 1
-
-    @staticmethod
-    def _lock(descriptor: int, offset: int, unlock: bool = False) -> None:
+    def _lock(self, key: bytes, unlock: bool = False) -> None:
         if _SET_LOCK is not None:
             kind = fcntl.F_UNLCK if unlock else fcntl.F_WRLCK
-            fcntl.fcntl(descriptor, _SET_LOCK, _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0))
+            offset = (int.from_bytes(key[:8], "big") ^ self._salt) >> 1
+            lock = _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0)
+            fcntl.fcntl(self._files[key[8] % _FILES], _SET_LOCK, lock)

@@ -1,18 +1,19 @@
 """Garbage collection: free what has not been used for long, and what killed runs have left.
 
-Whatever is freed is embedded again when it is asked for. What stays is compacted. Nothing of this
-happens while an extraction adds rows to the store; a reader that has rows in its hands keeps them,
+Freed embeddings are computed again when they are asked for. What stays is compacted. None of this
+happens while an extraction adds rows to the store; a reader keeps the rows that it has mapped,
 because files are unlinked and never changed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,26 +23,14 @@ from featuretl.store.listing import entries, space_folders
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 
-@dataclass(frozen=True)
-class Freed:
-    """What `collect` freed.
+@dataclass
+class CollectionResult:
+    """Result of `collect`."""
 
-    Attributes
-    ----------
-    spaces : list of SpaceInfo
-        Recipes whose embeddings (or activations) are gone.
-    views : int
-        Ordered matrices that are gone.
-    bytes : int
-        Of both.
-    compacted : int
-        Number of small segments that were merged into others.
-    """
-
-    spaces: list[SpaceInfo]
-    views: int
-    bytes: int
-    compacted: int = 0
+    spaces: list[SpaceInfo] = field(default_factory=list)  # freed recipes
+    views: int = 0  # freed matrices and exported models
+    bytes: int = 0  # freed
+    compacted: int = 0  # small segments that were merged into others
 
 
 def collect(
@@ -49,93 +38,65 @@ def collect(
     max_size: int | None = None,
     older_than: float | None = None,
     keep: str | None = None,
-) -> Freed:
+) -> CollectionResult:
     """Free disk space, and merge small segments of what stays.
 
-    Ordered matrices (views) go before embeddings, and what was used longest ago goes first. Files
-    that a killed run left half written go in any case.
-
-    Parameters
-    ----------
-    store : EmbeddingStore
-    max_size : int, optional
-        What embeddings and views may take together afterwards.
-    older_than : float, optional
-        In seconds: free what has not been used since.
-    keep : str, optional
-        Id of a space whose embeddings stay in any case.
-
-    Returns
-    -------
-    freed : Freed
-
-    Raises
-    ------
-    StoreError
-        If an extraction is adding rows, or the store cannot be written.
+    Ordered matrices (views) go before embeddings, and the least recently used go first, until both
+    take at most `max_size` bytes and none was last used more than `older_than` seconds ago. The
+    space with the id `keep` stays, and half-written files of killed runs go, in any case. Raises
+    StoreError if an extraction is adding rows, or the store cannot be written.
     """
+    result = CollectionResult()
     if not store.exists():
-        return Freed([], 0, 0)
+        return result
     with store.locked_exclusively():
         remove_leftovers(store.path)
         spaces = sorted(store.info(), key=lambda info: info.used)
-        views = sorted(_views(store.path), key=lambda view: view[0])
-        total = sum(info.bytes for info in spaces) + sum(size for _, size, _ in views)
-        cutoff = -float("inf") if older_than is None else time.time() - older_than
-        most = float("inf") if max_size is None else max_size
-        freed = Freed([], 0, 0)
-        for used, size, path in views:
-            if used < cutoff or total > most:
+        views = entries(store.path / "views", ".npy") + entries(store.path / "models", ".onnx")
+        views.sort(key=lambda view: view[0].st_mtime)
+        total = sum(info.bytes for info in spaces) + sum(state.st_size for state, _ in views)
+        cutoff = -math.inf if older_than is None else time.time() - older_than
+        most = math.inf if max_size is None else max_size
+        for state, path in views:
+            if state.st_mtime < cutoff or total - result.bytes > most:
                 path.unlink(missing_ok=True)
-                total -= size
-                freed = Freed(freed.spaces, freed.views + 1, freed.bytes + size)
+                result.views += 1
+                result.bytes += state.st_size
         for info in spaces:
-            if info.id != keep and (info.used < cutoff or total > most):
+            if info.id != keep and (info.used < cutoff or total - result.bytes > most):
                 store.index.forget(info.id)  # first: a kill in between leaves files, no more
                 remove_space_folder(store.path / "spaces" / info.id)
-                total -= info.bytes
-                freed = Freed([*freed.spaces, info], freed.views, freed.bytes + info.bytes)
-        kept = [info.id for info in spaces if info not in freed.spaces]
-        return replace(freed, compacted=_compact_all(store, kept))
-
-
-def _compact_all(store: EmbeddingStore, spaces: list[str]) -> int:
-    compacted = 0
-    try:
-        for space in spaces:
-            compacted += compact(store, space)
-    except (OSError, UnusableStoreError) as error:  # on a full disk, what was freed stays freed
-        message = f"Small segments of the embedding store are not merged this time: {error}"
-        warnings.warn(message, FeatureTLWarning, stacklevel=3)
-    return compacted
+                result.spaces.append(info)
+                result.bytes += info.bytes
+        try:
+            for info in spaces:
+                if info not in result.spaces:
+                    result.compacted += compact(store, info.id)
+        except (OSError, UnusableStoreError) as error:  # on a full disk, what was freed stays freed
+            message = f"Small segments of the embedding store are not merged this time: {error}"
+            warnings.warn(message, FeatureTLWarning, stacklevel=2)
+    return result
 
 
 def keep_limit(store: EmbeddingStore, extracted: str) -> None:
-    """Free what goes beyond the store's own limit, but not the space that was just extracted.
+    """Free what exceeds the store's own limit, but not the space that was just extracted.
 
-    Where that cannot be done, because another process adds rows or the store cannot be written,
-    it is left to the next extraction: the embeddings at hand are good.
+    Where another process adds rows or the store cannot be written, the next extraction does it.
     """
     if store.max_size is not None:
         with contextlib.suppress(StoreError, OSError):
             collect(store, store.max_size, keep=extracted)
 
 
-def _views(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    """Yield when each view (and kept model) was used last, its size and its path."""
-    for state, path in entries(folder / "views", ".npy") + entries(folder / "models", ".onnx"):
-        yield state.st_mtime, state.st_size, path
-
-
 def remove_space_folder(folder: Path) -> None:
-    """Remove the folder of a space; at once for readers, so that nobody finds half a space."""
+    """Remove the folder of a space, renamed first, so that no reader finds half a space."""
     doomed = folder.with_name(f"{folder.name}.{uuid4().hex[:8]}.partial")
     folder.rename(doomed)
     shutil.rmtree(doomed)
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """Yield what was left half written in a store; what is young may still be under way."""
+    """Yield half-written files in a store, except young ones, which may still be under way."""
     young = time.time() - YOUNG_SECONDS
     folders = [folder / name for name in ("spaces", "views", "models")]
     for place in (*folders, *space_folders(folder)):
@@ -145,7 +106,7 @@ def leftovers(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what was left half written in a store."""
+    """Remove half-written files from a store."""
     for path in leftovers(folder):
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Compaction: the rows of many small segments move into few, and no kill or reader loses any."""
+"""Compaction: small segments are merged into larger ones, and no kill or reader loses a row."""
 
 from __future__ import annotations
 
@@ -24,24 +24,14 @@ from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.space import SEGMENT_BYTES, SEGMENT_ROWS
 from featuretl.store.store import EmbeddingStore
 
-YOUNG_SECONDS = 3600.0  # what is younger may be under way where there are no locks
+YOUNG_SECONDS = 3600.0  # younger files may be under way where there are no locks
 
 
 def compact(store: EmbeddingStore, space: str) -> int:
-    """Merge the small segments of a space in a store that is locked exclusively.
+    """Merge the small segments of a space in a store that is locked exclusively; return how many.
 
-    The new segment is published, then takes the place of the old ones in one transaction of the
-    index, and only then their files go. A reader that knows the old ones finds the new one.
-
-    Returns
-    -------
-    replaced : int
-        How many segments were merged into others.
-
-    Raises
-    ------
-    OSError, UnusableStoreError
-        If something cannot be read or written, such as on a full disk; no row is lost.
+    See "Compacting" in `featuretl.store.format`. Raises OSError or UnusableStoreError if something
+    cannot be read or written, such as on a full disk; no row is lost.
     """
     folder = store.path / "spaces" / space
     listed = [segment for _, segment in store.index.segments(space)]
@@ -90,14 +80,14 @@ def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
 
 
 def _remove_replaced(folder: Path, listed: list[Segment]) -> None:
-    """Remove what a kill left of merged segments: old files of no row, with keys that others hold."""
+    """Remove old files without a row whose keys other segments hold: a kill left them of a merge."""
     young = time.time() - YOUNG_SECONDS
     old = {path.stem for state, path in entries(folder, ".keys") if state.st_mtime <= young}
     left = old - {segment.uuid for segment in listed}
     held = KeyIndex()
     for segment in listed if left else []:
         with contextlib.suppress(DamagedFileError):
-            held.add(read_keys_of(folder, segment), np.zeros(segment.n, np.int64))
+            held.add(read_keys_of(folder, segment))
     for uuid in left:
         with contextlib.suppress(DamagedFileError):
             if (held.find(read_keys(folder, uuid)[1]) != MISSING).all():

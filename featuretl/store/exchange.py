@@ -20,26 +20,11 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
     """Copy embeddings of a local store into a shared one, for `import_shared` elsewhere.
 
     Each image's ``path`` there is its sha256 in hex: a local store knows images by content only.
-    What was copied before is not copied again.
+    Embeddings that were copied before are not copied again.
 
-    Parameters
-    ----------
-    store : EmbeddingStore
-    shared : SharedStore
-    space : str, default=""
-        How the ids of the recipes' spaces begin; all by default.
-
-    Returns
-    -------
-    rows : int
-        How many embeddings were copied.
-
-    Raises
-    ------
-    ParameterError
-        If the store holds no such recipe.
-    StoreError
-        If one cannot be read or the other written.
+    Only spaces whose ids start with `space` are copied. Returns the number of embeddings that were
+    copied. Raises ParameterError if there is no such space, and StoreError if one store cannot be
+    read or the other written.
     """
     copied = 0
     for info in filled_spaces(store, space):
@@ -62,29 +47,10 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
 
 
 def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -> int:
-    """Copy embeddings of a shared store into a local one, each image once.
+    """Copy embeddings of a shared store into a local one, each image once; return how many.
 
     Where the same recipe gives other embeddings in the local store (its golden image differs), they
-    are kept apart, with a warning.
-
-    Parameters
-    ----------
-    store : EmbeddingStore
-    shared : SharedStore
-    space : str, default=""
-        How the ids of the recipes' spaces begin; all by default.
-
-    Returns
-    -------
-    rows : int
-        How many embeddings were new.
-
-    Raises
-    ------
-    ParameterError
-        If the shared store holds no such recipe.
-    StoreError
-        If one cannot be read or the other written.
+    are stored separately, with a warning. Parameters and errors are those of `export_shared`.
     """
     sources = [source for source in shared.spaces() if source.id.startswith(space)]
     if not sources:
@@ -107,11 +73,9 @@ def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
                 digests = table.column("sha256").to_pylist()
                 images = np.array(digests, KEY_DTYPE)
                 first = np.unique(images, return_index=True)[1]
-                known = (target.find(images[first]) != MISSING) | (
-                    copied_keys.find(images[first]) != MISSING
-                )
-                new = first[~known]
-                copied_keys.add(images[new], np.zeros(len(new), np.int64))
+                places = [known.find(images[first]) for known in (target, copied_keys)]
+                new = first[np.maximum(*places) == MISSING]
+                copied_keys.add(images[new])
                 if len(new):
                     target.append([digests[i] for i in new], np.asarray(rows[new], np.float32))
                 copied += len(new)

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from featuretl._core.files import absolute, contents, file_system, is_local
+from featuretl._core.files import absolute, contents, file_system, is_local, replace_file
 from featuretl._core.parameters import as_path
-from featuretl._core.text import printable
+from featuretl._core.text import printable, reason_of
 from featuretl.exceptions import FeatureTLError, ParameterError, UnusableStoreError
-from featuretl.store.format import fsync_folder, write_durably
 
 
 class SharedFolder:
     """A folder in which a file appears whole or not at all, and is never changed afterwards.
 
-    Parameters
-    ----------
-    url : path or str
-        A folder that all processes see, or a URL of any file system that fsspec knows (``s3://``,
-        ``gs://``, ``file://``, ..). Of a file system other than the local one it is expected that
-        it puts a file whole, as object stores do.
-
-    Raises
-    ------
-    ParameterError
-        If it cannot be a path or URL, or its file system is not known or not installed.
-    UnusableStoreError
-        From every method, if the folder cannot be read or written.
+    `url` is a path, or a URL of an fsspec file system that puts files whole, as object stores do.
+    Raises ParameterError if it cannot be used, and UnusableStoreError from every method.
     """
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
@@ -43,14 +30,15 @@ class SharedFolder:
     def __reduce__(self) -> tuple[Any, ...]:
         return SharedFolder, (self.url,)
 
-    def put(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
-        """Write a file, durably, and replace the one of that name if there is one."""
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file durably, in place of the one of that name if there is one."""
         target = f"{self._root}/{name}"
         try:
             if is_local(self._fs):
-                _put_locally(Path(target), chunks)
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                replace_file(Path(target), lambda partial: partial.write_bytes(data))
             else:
-                self._fs.pipe_file(target, b"".join(chunks))
+                self._fs.pipe_file(target, data)
         except Exception as error:  # each file system has its own
             raise self._unusable("written", error) from error
 
@@ -59,7 +47,7 @@ class SharedFolder:
         return self.get_all([name])[0]
 
     def get_all(self, names: list[str]) -> list[bytes | None]:
-        """Return the bytes of files, read at once where the file system can; None where there is none."""
+        """Return the bytes of files, read in parallel; None where there is none."""
         found = contents(self._fs, [f"{self._root}/{name}" for name in names])
         for content in found:
             if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
@@ -67,7 +55,7 @@ class SharedFolder:
         return [content if isinstance(content, bytes) else None for content in found]
 
     def names(self, folder: str) -> list[str]:
-        """Return the names of what lies in a folder inside, in no order; none if there is no such."""
+        """Return the names in a subfolder, in no order; none if there is no such folder."""
         try:
             self._fs.invalidate_cache()
             paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
@@ -78,19 +66,7 @@ class SharedFolder:
         return [path.rstrip("/").rpartition("/")[2] for path in paths]
 
     def _unusable(self, done: str, error: Exception) -> FeatureTLError:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         return UnusableStoreError(
-            f"The shared store {printable(self.url)!r} cannot be {done} ({printable(reason)}); what "
-            "lies in it is whole: see to that, and run the command again."
+            f"The shared store {printable(self.url)!r} cannot be {done} ({reason_of(error)}); its "
+            "content is intact: fix the cause, and run the command again."
         )
-
-
-def _put_locally(target: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.{os.urandom(4).hex()}.partial")
-    try:
-        write_durably(partial, chunks)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    fsync_folder(target.parent)

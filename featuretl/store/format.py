@@ -11,7 +11,7 @@ The version is the store's own; it does not follow the package's. A store is a f
         <uuid>.keys           the sha256 of the n images, and a footer
       views/<hash>.npy        ordered matrices, and a CRC-32 at the end; may be deleted at any time
       models/<hash>.onnx      networks as ONNX Runtime takes them; likewise
-      memo.sqlite             what is cheaper to remember than to find out; likewise
+      memo.sqlite             digests of files and small JSON facts; likewise
       claims/                 byte-range locks of running extractions; likewise
 
 **Segment.** ``<uuid>.npy`` is a NumPy file, format 1.0, C order, little-endian, shape (n, d), with
@@ -33,7 +33,7 @@ committed when that transaction is. A published file is never changed, only unli
 memory map stays valid. If fsync fails the descriptor is given up: a retry would lie.
 
 **Compacting.** Under the exclusive lock, small segments (less than half of 16,384 rows and 128 MiB)
-are merged, in order, into ones of at most that size; of each key the first row is kept. The merged
+are merged, in order, into ones of at most that size; the first row of each key is kept. The merged
 segment is written and published as any other; then one transaction inserts its row and deletes those
 of the segments it replaces; then their files are unlinked. A kill leaves files that no row names: the next
 compaction removes them once they are an hour old, and `rebuild` only repeats their rows. A reader that misses the file of a segment asks
@@ -47,7 +47,7 @@ sequence number wins. Object dtypes are refused before anything is read (no pick
 system that is no fault of the file (no permission, too many open files, no memory) is not damage.
 Maps of segments keep no file descriptor open.
 
-**Capabilities.** Append by several processes at once, zero-copy reads, recovery of the index from
+**Capabilities.** Concurrent appends by several processes, zero-copy reads, recovery of the index from
 the sidecars. **Limits.** 2**31 rows a segment, 2**31 segments a space.
 """
 
@@ -67,6 +67,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
+from featuretl._core.files import fsync_folder, replace_file
 from featuretl.store.unusable import unusable
 
 FORMAT_VERSION = 1
@@ -86,14 +87,7 @@ _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
 
 
 class DamagedFileError(Exception):
-    """A file of the store is not what was published.
-
-    Attributes
-    ----------
-    path : Path
-    problem : str
-        What is wrong with it.
-    """
+    """A file of the store, `path`, is not what was published: `problem` says why."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(path, problem)
@@ -105,7 +99,7 @@ class DamagedFileError(Exception):
 
 @dataclass(frozen=True)
 class Segment:
-    """What the index knows of a committed segment."""
+    """A committed segment, as the index lists it."""
 
     uuid: str
     space: str
@@ -126,17 +120,9 @@ class Segment:
 def write_segment(
     folder: Path, uuid: str, space: str, keys: np.ndarray, rows: np.ndarray
 ) -> Segment:
-    """Write and publish a segment's two files durably; it is not committed by this.
+    """Write and publish a segment's two files durably, without committing it.
 
-    Parameters
-    ----------
-    keys : ndarray (n,), S32
-    rows : ndarray (n, d), float32 or float16
-
-    Raises
-    ------
-    OSError
-        If anything could not be written; what was written is removed.
+    `keys` is (n,), S32; `rows` (n, d), float32 or float16. On an error, nothing of it is left.
     """
     n, d = rows.shape
     segment = Segment(uuid, space, n, d, 0, 0)
@@ -189,16 +175,13 @@ def read_keys_of(folder: Path, segment: Segment) -> np.ndarray:
 
 
 def open_rows(folder: Path, segment: Segment) -> np.ndarray:
-    """Return a segment's embeddings as a read-only memory map (n, d), its shape and size checked.
-
-    The map keeps no descriptor open, as `numpy.memmap` does: a process may map more segments than
-    it may have open files.
-    """
+    """Return a segment's embeddings as a read-only memory map (n, d), its shape and size checked."""
     path = segment.path(folder)
     with reading(path):
         size = path.stat().st_size
         if size != segment.size:
             raise DamagedFileError(path, f"{size} bytes, {segment.size} were committed")
+        # Unlike `numpy.memmap` it keeps no descriptor open, of which a process may have only a few.
         with pyarrow.memory_map(os.fsencode(path)) as file:
             data = memoryview(file.read_buffer())
     return parse_matrix(path, data, (segment.n, segment.d))
@@ -218,14 +201,10 @@ def open_view(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Say which errors of the system are damage of the file at `path`, and which are not.
+    """Distinguish errors of the system while the file at `path` is read.
 
-    Raises
-    ------
-    DamagedFileError
-        If it is missing, something else is in its place, or its medium fails.
-    UnusableStoreError
-        If the system refuses to read it: no permission, too many open files, no memory, ..
+    Raises DamagedFileError if it is missing, something else is in its place, or its medium fails,
+    and UnusableStoreError if the system refuses: no permission, too many open files, no memory, ..
     """
     try:
         yield
@@ -285,7 +264,7 @@ def _check(path: Path, expected: int) -> None:
 
 
 def publish_folder(folder: Path, name: str, data: bytes) -> bool:
-    """Create `folder` durably with one file in it, at once; return False if it was there already."""
+    """Create `folder` atomically and durably with one file in it; return False if it exists."""
     partial = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.partial")
     partial.mkdir(mode=0o700)
     try:
@@ -307,14 +286,14 @@ def publish_folder(folder: Path, name: str, data: bytes) -> bool:
 def write_matrix(
     path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray], checksum: bool = False
 ) -> None:
-    """Write a float32 ``.npy`` file chunk by chunk; it appears under its name when it is durable.
+    """Write a float32 ``.npy`` file chunk by chunk, atomically and durably.
 
-    With a `checksum`, the CRC-32 of all comes last: what `open_view` reads.
+    With a `checksum`, the CRC-32 of everything before it comes last, as `open_view` expects.
     """
-    partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
-    try:
+
+    def write(partial: Path) -> None:
+        header = npy_header(shape, np.dtype("<f4"))
         with partial.open("xb") as file:
-            header = npy_header(shape, np.dtype("<f4"))
             file.write(header)
             crc = zlib.crc32(header)
             for chunk in chunks:
@@ -323,22 +302,8 @@ def write_matrix(
                 crc = zlib.crc32(data, crc) if checksum else 0
             if checksum:
                 file.write(_CHECKSUM.pack(crc))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
-
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the platform can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_file(path, write)
 
 
 def npy_header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
@@ -354,9 +319,8 @@ def npy_header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
 def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, int]:
     """Create `path` with the chunks and fsync it; return its length and CRC-32."""
     size = crc = 0
-    with open(
-        os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0
-    ) as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb", buffering=0) as file:
         for chunk in chunks:
             view = memoryview(chunk)
             while view:

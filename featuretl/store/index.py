@@ -1,4 +1,4 @@
-"""The list of committed segments: one SQLite row each, made anew from the segments when it is lost.
+"""The list of committed segments: one SQLite row each, rebuilt from the segments when it is lost.
 
 Rollback journal and ``synchronous=EXTRA``, not WAL: WAL needs all processes on one host, and SQLite
 3.7.0 to 3.51.2 can corrupt a WAL database with concurrent writers.
@@ -15,16 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from featuretl._core.files import lock_file
 from featuretl._core.forks import SQLITE, begin_again_after_fork
-from featuretl.exceptions import FeatureTLWarning, UnusableStoreError
+from featuretl.exceptions import FeatureTLWarning
 from featuretl.store.format import DamagedFileError, Segment, open_rows, read_keys
 from featuretl.store.listing import entries, space_folders
 from featuretl.store.unusable import unusable
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
@@ -36,7 +32,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
 _HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name='segment'"
-# Nor may an index name files that are no segments.
+# Rows that an index must not have, because they name no segment.
 _OTHER_ROWS = """SELECT 1 FROM segment WHERE typeof(uuid) != 'text' OR typeof(space) != 'text'
     OR length(uuid) != 32 OR length(space) != 64 OR uuid GLOB '*[^0-9a-f]*'
     OR space GLOB '*[^0-9a-f]*' OR typeof(n) != 'integer' OR typeof(d) != 'integer'
@@ -94,7 +90,7 @@ class SegmentIndex:
         self._commit((_INSERT, [_values(new)]), ("DELETE FROM segment WHERE uuid=?", uuids))
 
     def forget(self, space: str) -> None:
-        """Take all segments of a space out of the index; their files stay."""
+        """Remove all segments of a space from the index; their files stay."""
         self._commit(("DELETE FROM segment WHERE space=?", [(space,)]))
 
     def _commit(self, *statements: tuple[str, list[tuple[Any, ...]]]) -> None:
@@ -119,30 +115,26 @@ class SegmentIndex:
             return self._times_connected, data_version, changes
 
     def problem(self) -> str | None:
-        """Return what is wrong with the index's file, or None; nothing is mended by asking."""
+        """Return what is wrong with the index's file, or None; nothing is repaired."""
         if not os.path.lexists(self.path):
             return "it is missing"
-        try:
-            with SQLITE, contextlib.closing(self._open()) as db:
-                _check(db)
-        except (sqlite3.Error, OSError, MemoryError) as error:
-            if not is_damage(error):
-                raise self._unusable(error) from error
-            return str(error)
+        with self._usable():
+            try:
+                with contextlib.closing(self._open()) as db:
+                    _check(db)
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                return str(error)
         return None
 
     def rebuild(self) -> None:
-        """Make the index anew from the segments' own files.
+        """Rebuild the index from the segments' own files; damaged ones stay and are not indexed.
 
-        Done by itself where the index is damaged or gone. Files that are not whole are left where
-        they are and not indexed.
+        A damaged or missing index is rebuilt automatically.
         """
-        with SQLITE:
-            try:
-                with self._exclusive():
-                    self._start_again()
-            except (sqlite3.Error, OSError, MemoryError) as error:
-                raise self._unusable(error) from error
+        with self._usable(), self._exclusive():
+            self._start_again()
 
     def _start_again(self) -> None:
         self._connection = None
@@ -151,24 +143,28 @@ class SegmentIndex:
         self._db()
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._usable():
+            try:
+                return work(self._db())
+            except sqlite3.DatabaseError as error:
+                if not is_damage(error):
+                    raise
+                self._replace_damaged()
+                return work(self._db())
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Let this thread alone use SQLite; an error of the system is raised as UnusableStoreError."""
         with SQLITE:
             try:
-                try:
-                    return work(self._db())
-                except sqlite3.DatabaseError as error:
-                    if not is_damage(error):
-                        raise
-                    self._replace_damaged()
-                    return work(self._db())
+                yield
             except (sqlite3.Error, OSError, MemoryError) as error:
-                raise self._unusable(error) from error
-
-    def _unusable(self, error: Exception) -> UnusableStoreError:
-        what = f"The index of the embedding store {str(self._folder)!r} cannot be used"
-        return unusable(what, self._reason(error) if isinstance(error, sqlite3.Error) else error)
+                what = f"The index of the embedding store {str(self._folder)!r} cannot be used"
+                reason = self._reason(error) if isinstance(error, sqlite3.Error) else error
+                raise unusable(what, reason) from error
 
     def _reason(self, error: Exception) -> Exception:
-        """Find out why SQLite cannot open a file, its journal or their folder: it does not say."""
+        """Return why SQLite cannot open a file, its journal or their folder, which it does not say."""
         at = self.path if os.path.lexists(self.path) else self._folder
         opened: list[int] = []
         try:
@@ -255,14 +251,14 @@ class SegmentIndex:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Keep two processes from replacing the index at once."""
-        if fcntl is None:
+        """Keep two processes from replacing the index together."""
+        if os.name == "nt":  # where a folder cannot be opened
             yield
             return
         descriptor = os.open(self._folder, os.O_RDONLY)
         try:
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                lock_file(descriptor)
             yield
         finally:
             os.close(descriptor)

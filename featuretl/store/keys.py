@@ -1,4 +1,4 @@
-"""What identifies an embedding: the image's content and the recipe that made it from there.
+"""The identity of an embedding: the image's content and the recipe that made it.
 
 A **recipe** is a JSON object that covers everything which changes an embedding's values beyond
 floating-point noise:
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from typing import Any
 
 Recipe = dict[str, Any]
@@ -32,6 +33,11 @@ def canonical_json(value: Any) -> str:
     '{"a":[1.5,null],"b":1}'
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def json_checksum(value: Any) -> int:
+    """Return the CRC-32 of the canonical JSON of `value`."""
+    return zlib.crc32(canonical_json(value).encode())
 
 
 def space_id(recipe: Recipe, generation: int) -> str:

@@ -11,9 +11,9 @@ _SPACE_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def entries(folder: Path, *suffixes: str) -> list[tuple[os.stat_result, Path]]:
-    """Return what lies in a folder under a name with one of `suffixes`, and its state, by name.
+    """Return the entries of a folder whose names have one of `suffixes`, and their state, by name.
 
-    What is renamed or removed meanwhile is not there; neither is anything in a folder that is gone.
+    Entries that are renamed or removed meanwhile are left out; a folder that is gone has none.
     """
     found = []
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as listed:

@@ -1,4 +1,4 @@
-"""The folder of a local store: can it be used, who uses it, and what if it cannot be used."""
+"""The folder of a local store: its lock, its errors, and extraction without it if it is optional."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from featuretl._core.files import lock_file
 from featuretl._core.forks import begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
 from featuretl.store.unusable import unusable
-
-try:
-    import fcntl
-except ImportError:  # Windows: deletion is not kept from running beside extraction there
-    fcntl = None  # type: ignore[assignment]
 
 
 class LocalFolder:
@@ -30,7 +26,7 @@ class LocalFolder:
         begin_again_after_fork(self)
 
     def begin_in_child(self) -> None:
-        """Leave the locks to the parent; what this process adds is locked again."""
+        """Leave the locks to the parent; this process locks the store again where it adds rows."""
         for descriptor in self._lock_files.copy():
             self._close_lock(descriptor)
 
@@ -61,9 +57,8 @@ class LocalFolder:
                 self.make_folder()
                 descriptor = self._open_lock()
                 stack.callback(self._close_lock, descriptor)
-                if fcntl is not None:
-                    with contextlib.suppress(OSError):  # a file system without locks
-                        fcntl.flock(descriptor, fcntl.LOCK_SH)
+                with contextlib.suppress(OSError):  # a file system without locks
+                    lock_file(descriptor, shared=True)
             yield
 
     @contextlib.contextmanager
@@ -71,15 +66,14 @@ class LocalFolder:
         """Keep rows from being added. Raises StoreError if some are being added now."""
         descriptor = self._open_lock()
         try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(descriptor, wait=False)
             yield
         except BlockingIOError as error:
             raise StoreError(
                 f"The embedding store {str(self.path)!r} is in use by an extraction; try again "
                 "when that has ended."
             ) from error
-        except OSError as error:  # of the lock, or of what is done under it
+        except OSError as error:  # from locking, or from the body
             raise self.unwritable(error) from error
         finally:
             self._close_lock(descriptor)
@@ -99,10 +93,7 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def optionally(self) -> Iterator[None]:
-        """Run what needs the store; if it is `optional` and cannot be used, keep nothing from now on.
-
-        A warning says so once.
-        """
+        """Run code that needs the store; where an `optional` one fails, warn once and cache no more."""
         try:
             yield
         except StoreError as error:
@@ -114,9 +105,9 @@ class LocalFolder:
                 warnings.warn(message, FeatureTLWarning, stacklevel=4)
 
     def unreadable(self, error: OSError) -> UnusableStoreError:
-        """Return the error that says that, and why, the store cannot be read."""
+        """Return the error that says why the store cannot be read."""
         return unusable(f"The embedding store {str(self.path)!r} cannot be read", error)
 
     def unwritable(self, error: Exception, lost: str = "") -> UnusableStoreError:
-        """Return the error that says that, and why, the store cannot be written."""
+        """Return the error that says why the store cannot be written."""
         return unusable(f"The embedding store {str(self.path)!r} cannot be written", error, lost)

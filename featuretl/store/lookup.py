@@ -1,4 +1,4 @@
-"""From 32-byte keys to where their rows lie, for millions of keys, appended to cheaply."""
+"""From 32-byte keys to the locations of their rows, for millions of keys, with cheap appends."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ class KeyIndex:
             found.add(keys[kept], locations[kept])
         return found
 
-    def add(self, keys: np.ndarray, locations: np.ndarray) -> None:
-        """Add keys (n,), S32, with their locations (n,), int64."""
+    def add(self, keys: np.ndarray, locations: np.ndarray | None = None) -> None:
+        """Add keys (n,), S32, with their locations (n,), int64, by default 0."""
         if not len(keys):
             return
+        if locations is None:
+            locations = np.zeros(len(keys), np.int64)
         runs, newer = self._runs.copy(), _sorted_unique(keys, locations)
         while runs and len(runs[-1][0]) <= 2 * len(newer[0]):
             older = runs.pop()

@@ -1,4 +1,4 @@
-"""What is cheaper to remember than to find out again, in a file that may be deleted at any time.
+"""A disposable SQLite cache of file digests and small JSON facts.
 
 Two kinds of facts: the sha256 of a file whose state has not changed since it was hashed (as git's
 index does), and small JSON values. A memo that cannot be read or written only costs time.
@@ -92,7 +92,7 @@ class Memo:
 
 
 def file_state(path: str | os.PathLike[str]) -> list[Any] | None:
-    """Return what must stay the same for a file to count as unchanged (JSON), or None."""
+    """Return the state of a file (JSON) that changes with its content, or None."""
     try:
         return [os.fspath(path), *_state(os.stat(path))]
     except OSError:

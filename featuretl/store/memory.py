@@ -1,4 +1,4 @@
-"""A space in memory: the embeddings of one recipe where none are kept, or as long as they are not."""
+"""A space in memory, for embeddings that are not cached on disk, or not yet."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ from featuretl.store.lookup import MISSING, KeyIndex, keys_array
 
 
 class MemorySpace:
-    """Embeddings kept in memory only: what ``cache=None`` uses.
-
-    Parameters
-    ----------
-    d : int
-        Width of an embedding.
-    """
+    """Embeddings of width `d` in memory only, as ``cache=None`` uses; see `StoredSpace`."""
 
     def __init__(self, d: int) -> None:
         self.d = d
@@ -29,44 +23,44 @@ class MemorySpace:
         begin_again_after_fork(self)
 
     def begin_in_child(self) -> None:
-        """Leave to the parent what it has under way."""
+        """Leave the images under way to the parent."""
         self._lock = threading.Lock()
-        self._taken: set[bytes] = set()
+        self._claimed: set[bytes] = set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._taken.clear()
+        self._claimed.clear()
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`."""
         with self._lock:
             return self._index.find(keys)
 
-    def take(self, key: bytes, force: bool = False) -> bool | None:
-        """Ask to embed an image: True if the caller shall, False if it is there or under way."""
+    def claim(self, key: bytes, force: bool = False) -> bool | None:
+        """Claim an image to embed; False if its embedding is there or under way."""
         with self._lock:
-            if key in self._taken:
+            if key in self._claimed:
                 return False
-            self._taken.add(key)
+            self._claimed.add(key)
             return bool(self._index.find(keys_array([key]))[0] == MISSING)
 
-    def give_up(self, key: bytes) -> None:
-        """Take back a `take`: the image cannot be embedded."""
+    def release(self, key: bytes) -> None:
+        """Release a claimed image that cannot be embedded."""
         with self._lock:
-            self._taken.discard(key)
+            self._claimed.discard(key)
 
     def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
-        """Add embeddings (n, d) of images that were taken."""
+        """Add embeddings (n, d) of claimed images."""
         with self._lock:
-            self._taken.difference_update(keys)
+            self._claimed.difference_update(keys)
             start = len(self._parts) << 32
             self._index.add(keys_array(list(keys)), np.arange(start, start + len(keys)))
             self._parts.append(rows)
 
     def commit(self) -> None:
-        """Do nothing: rows in memory are there as soon as they are appended."""
+        """Do nothing: rows in memory are found as soon as they are appended."""
 
     def segment_rows(self, number: int) -> np.ndarray:
         """Return a segment's rows (n, d)."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import time
 import warnings
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,9 @@ import numpy as np
 from featuretl._core.text import parse_json
 from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store.format import FORMAT_VERSION, DamagedFileError, reading
-from featuretl.store.keys import Recipe, canonical_json, space_id
+from featuretl.store.keys import Recipe, json_checksum, space_id
 
 GOLDEN_COSINE = 0.99999
-
-
-def new_record(
-    recipe: Recipe, generation: int, golden: np.ndarray, versions: dict[str, str]
-) -> dict[str, Any]:
-    """Return the record of a new space; see `EmbeddingStore.open_space`."""
-    record = {
-        "format": FORMAT_VERSION,
-        "id": space_id(recipe, generation),
-        "recipe": recipe,
-        "generation": generation,
-        "golden": base64.b64encode(golden.astype("<f4").tobytes()).decode(),
-        "versions": versions,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    return {**record, "checksum": _checksum(record)}
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -57,7 +40,7 @@ def parse_record(data: bytes, path: Path) -> dict[str, Any]:
         golden = base64.b64decode(record["golden"], validate=True)
         whole = named == record["id"] == path.parent.name and "versions" in record
         whole &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
-        whole &= checksum in (None, _checksum(record))  # the first stores had none
+        whole &= checksum in (None, json_checksum(record))  # the first stores had none
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
     if not whole:
@@ -78,26 +61,45 @@ def agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
     return bool(then.shape == now.shape and then @ now >= GOLDEN_COSINE * norms)
 
 
-def _checksum(record: dict[str, Any]) -> int:
-    return zlib.crc32(canonical_json(record).encode())
+def generations(
+    find: Callable[[str], dict[str, Any] | None], recipe: Recipe
+) -> list[dict[str, Any]]:
+    """Return the records of a recipe's spaces, oldest first; `find` returns that of an id, or None."""
+    records: list[dict[str, Any]] = []
+    while record := find(space_id(recipe, len(records))):
+        records.append(record)
+    return records
 
 
-def find_agreeing(
-    generations: Sequence[dict[str, Any]], golden: np.ndarray, versions: dict[str, str]
-) -> dict[str, Any] | None:
-    """Return the newest of the records of a recipe that agrees with `golden` (d,).
+def agreeing_record(
+    find: Callable[[str], dict[str, Any] | None],
+    recipe: Recipe,
+    golden: np.ndarray,
+    versions: dict[str, str],
+) -> tuple[dict[str, Any], bool]:
+    """Return the newest record of a recipe that agrees with `golden` (d,), and whether it exists.
 
-    If none does, a new generation has to be started; where that is not the first, a warning says so.
+    If none agrees it is that of a new generation; where that is not the first, a warning says so.
     """
-    for record in reversed(generations):
+    existing = generations(find, recipe)
+    for record in reversed(existing):
         if agrees(record, golden):
-            return record
-    if generations:
+            return record, True
+    if existing:
         warnings.warn(
             "The golden image no longer gives the embedding recorded in the store (another version "
-            f"of a library, or another processor; then: {generations[-1]['versions']}, now: "
+            f"of a library, or another processor; then: {existing[-1]['versions']}, now: "
             f"{versions}); embeddings are computed again and kept apart from the old ones.",
             FeatureTLWarning,
             stacklevel=3,
         )
-    return None
+    record = {
+        "format": FORMAT_VERSION,
+        "id": space_id(recipe, len(existing)),
+        "recipe": recipe,
+        "generation": len(existing),
+        "golden": base64.b64encode(golden.astype("<f4").tobytes()).decode(),
+        "versions": versions,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    return {**record, "checksum": json_checksum(record)}, False

@@ -9,7 +9,7 @@ A shared store is a folder that all of them see, or a URL of an object store::
         embeddings/<uuid>.npy     n embeddings of one space
         metadata/<uuid>.parquet   the same n rows: path, label, sha256, and number in the shard
 
-**Shard.** What is embedded and committed at once: a tar file, a row group, 1,000 consecutive files.
+**Shard.** The images that are committed together: a tar file, a row group, 1,000 consecutive files.
 Its key, 64 hex digits, is the sha256 of what identifies its images without reading them
 (`featuretl.images.shards`). Row i of the ``.npy`` file (NumPy format 1.0, C order, little-endian,
 float32, shape (n, d)) belongs to row i of the Parquet file; images without an embedding are in
@@ -23,7 +23,7 @@ embedding has no files.
 **Writing.** First the two files, under a name that nothing else has; then the entry, by one atomic
 put: a shard is finished when it has an entry. Whoever writes a shard a second time writes other
 files and replaces the entry: readers of the old one keep what they have. No file is changed, and no
-lock is needed. What is in no entry was left by a process that was killed, and is never read.
+lock is needed. Files in no entry were left by a process that was killed, and are never read.
 
 **Reading.** Files count only if they have the size and the CRC-32 of the entry.
 """
@@ -49,14 +49,8 @@ from featuretl._core.text import parse_json, printable
 from featuretl.exceptions import StoreError
 from featuretl.store.folder import SharedFolder
 from featuretl.store.format import DamagedFileError, npy_header, parse_matrix
-from featuretl.store.keys import Recipe, canonical_json, space_id
-from featuretl.store.record import (
-    agrees,
-    find_agreeing,
-    golden_of,
-    new_record,
-    parse_record,
-)
+from featuretl.store.keys import Recipe, json_checksum
+from featuretl.store.record import agreeing_record, agrees, golden_of, parse_record
 
 if TYPE_CHECKING:
     import pyarrow
@@ -68,45 +62,35 @@ _READ_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """What a shared store knows of a finished shard; see the module's docstring.
-
-    Attributes
-    ----------
-    key, source, uuid : str
-    images, rows : int
-        How many images the shard holds, and how many of them have an embedding.
-    files : dict of str to (int, int)
-        Size and CRC-32 of "npy" and "parquet".
-    failures : tuple of (int, str, str)
-        Number in the shard, name and reason of each image without an embedding.
-    created : str
-    """
+    """The entry of a finished shard; see the module's docstring."""
 
     key: str
     source: str
     images: int
-    rows: int
+    rows: int  # images with an embedding
     uuid: str
-    files: dict[str, tuple[int, int]]
-    failures: tuple[tuple[int, str, str], ...]
+    files: dict[str, tuple[int, int]]  # size and CRC-32 of "npy" and "parquet"
+    failures: tuple[tuple[int, str, str], ...]  # number in the shard, name, reason
     created: str
 
     def to_json(self) -> bytes:
         """Return the entry's file."""
         facts = {"format": SHARED_FORMAT_VERSION, **dataclasses.asdict(self)}
-        return json.dumps({**facts, "checksum": _checksum(facts)}).encode()
+        return json.dumps({**facts, "checksum": json_checksum(facts)}).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> ShardEntry:
         """Return the entry that a file holds. Raises ValueError unless it is whole."""
         try:
             facts = parse_json(data)
-            if _checksum(facts) != facts.pop("checksum") or facts.pop("format") != 1:
+            checksum, version = facts.pop("checksum"), facts.get("format")
+            if json_checksum(facts) != checksum or version != SHARED_FORMAT_VERSION:
                 raise ValueError("its checksum or format is another")
             failures = tuple((int(i), str(name), str(why)) for i, name, why in facts["failures"])
             files = {name: (int(size), int(crc)) for name, (size, crc) in facts["files"].items()}
             if not re.fullmatch("[0-9a-f]{32}", facts["uuid"]):  # it becomes a file's name
                 raise ValueError("its uuid is none")
+            del facts["format"]
             return cls(**{**facts, "failures": failures, "files": files})
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError("not the entry of a shard") from error
@@ -118,12 +102,14 @@ class SharedStore:
     Parameters
     ----------
     url : path or str
-        See `featuretl.store.folder.SharedFolder`.
+        A folder that all processes see, or a URL of any file system that fsspec knows (``s3://``,
+        ``gs://``, ``file://``, ..). A file system other than the local one must put files whole, as
+        object stores do.
 
     Raises
     ------
     ParameterError
-        If the URL's file system is not known or not installed.
+        If it cannot be a path or URL, or its file system is not known or not installed.
     StoreError
         From every method, if the store cannot be read or written, or is of a newer format.
 
@@ -164,16 +150,12 @@ class SharedStore:
                 f"{printable(self.url)!r} is a local embedding store; a shared one needs a folder of "
                 "its own."
             )
-        generations: list[dict[str, Any]] = []
-        while record := self._record(space_id(recipe, len(generations))):
-            generations.append(record)
-        record = find_agreeing(generations, golden, versions)
-        if record is None:
-            record = new_record(recipe, len(generations), golden, versions)
-            name = f"spaces/{record['id']}/space.json"
-            self.folder.put(name, [json.dumps(record, indent=1).encode()])
-            return self.space(record["id"])  # of two that were made at once the later one counts
-        return SharedSpace(self.folder, record)
+        record, exists = agreeing_record(self._record, recipe, golden, versions)
+        if exists:
+            return SharedSpace(self.folder, record)
+        name = f"spaces/{record['id']}/space.json"
+        self.folder.put(name, json.dumps(record, indent=1).encode())
+        return self.space(record["id"])  # of two that were made together the later one counts
 
     def _record(self, identity: str) -> dict[str, Any] | None:
         data = self.folder.get(f"spaces/{identity}/space.json")
@@ -233,51 +215,43 @@ class SharedSpace:
         table: pyarrow.Table,
         failures: Sequence[tuple[int, str, str]] = (),
     ) -> ShardEntry:
-        """Write a shard, durably, and finish it.
+        """Write a shard's `rows` (n, d), float32, and `metadata_table` durably, then its entry.
 
-        Parameters
-        ----------
-        key : str
-            64 hex digits.
-        source : str
-            What to call the shard; safe to print.
-        images : int
-            How many images it holds.
-        rows : ndarray (n, d), float32
-        table : pyarrow.Table
-            n rows; see `metadata_table`.
-        failures : sequence of (int, str, str)
+        `source` is its name, safe to print; see `ShardEntry` for the others.
         """
+        from pyarrow import parquet
+
         uuid, files = uuid4().hex, {}
         if len(rows):
             npy = npy_header(rows.shape, rows.dtype) + np.ascontiguousarray(rows).data.cast("B")
-            for name, data in (("npy", npy), ("parquet", _as_parquet(table))):
-                self._folder.put(self._file_name(uuid, name), [data])
+            parquet.write_table(table, written := io.BytesIO())
+            for name, data in (("npy", npy), ("parquet", written.getvalue())):
+                self._folder.put(self._file_name(uuid, name), data)
                 files[name] = (len(data), zlib.crc32(data))
         created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         entry = ShardEntry(key, source, images, len(rows), uuid, files, tuple(failures), created)
-        self._folder.put(self._entry_name(key), [entry.to_json()])
+        self._folder.put(self._entry_name(key), entry.to_json())
         return entry
 
     def load(self, entry: ShardEntry) -> tuple[np.ndarray, pyarrow.Table]:
-        """Return a shard's embeddings (n, d), read-only, and its table of n rows, both checked.
+        """Return a shard's embeddings (n, d), read-only, and its table of n rows.
 
-        Raises
-        ------
-        StoreError
-            If they are not what was written.
+        Raises StoreError if they are not those that were written.
         """
         import pyarrow
+        from pyarrow import parquet
 
         if not entry.rows:
             return np.empty((0, self.d), np.float32), metadata_table([], [], [], [])
         names = {name: self._file_name(entry.uuid, name) for name in ("npy", "parquet")}
         try:
-            contents = dict(zip(names, self._folder.get_all(list(names.values())), strict=True))
-            for name, path in names.items():
-                _check(Path(path), contents[name], entry.files[name])
-            rows = parse_matrix(Path(names["npy"]), contents["npy"] or b"", (entry.rows, self.d))
-            table = _from_parquet(contents["parquet"] or b"")
+            contents = self._folder.get_all(list(names.values()))
+            npy, written = (
+                _checked(Path(path), data, entry.files[name])
+                for (name, path), data in zip(names.items(), contents, strict=True)
+            )
+            rows = parse_matrix(Path(names["npy"]), npy, (entry.rows, self.d))
+            table = parquet.read_table(io.BytesIO(written))
             if len(table) != entry.rows:
                 raise DamagedFileError(Path(names["parquet"]), f"{len(table)} rows")
         except MemoryError:  # Arrow's is an ArrowException
@@ -316,26 +290,10 @@ def metadata_table(
     return pa.table(columns)
 
 
-def _as_parquet(table: pyarrow.Table) -> bytes:
-    from pyarrow import parquet
-
-    buffer = io.BytesIO()
-    parquet.write_table(table, buffer)
-    return buffer.getvalue()
-
-
-def _from_parquet(data: bytes) -> pyarrow.Table:
-    from pyarrow import parquet
-
-    return parquet.read_table(io.BytesIO(data))
-
-
-def _check(path: Path, data: bytes | None, expected: tuple[int, int]) -> None:
+def _checked(path: Path, data: bytes | None, expected: tuple[int, int]) -> bytes:
+    """Return the `data` of a file of the `expected` size and CRC-32; DamagedFileError for others."""
     if data is None:
         raise DamagedFileError(path, "it is missing")
     if (len(data), zlib.crc32(data)) != expected:
         raise DamagedFileError(path, "its size or checksum is another")
-
-
-def _checksum(facts: dict[str, Any]) -> int:
-    return zlib.crc32(canonical_json({k: v for k, v in facts.items() if k != "checksum"}).encode())
+    return data

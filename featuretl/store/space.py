@@ -1,4 +1,4 @@
-"""A space: all embeddings of one recipe, by image. On disk in a store, or in memory (see `memory`)."""
+"""A space: all embeddings of one recipe, by image, on disk in a store or in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
@@ -19,7 +18,6 @@ from featuretl._core.forks import begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
 from featuretl.store.claims import Claims
 from featuretl.store.format import (
-    KEY_DTYPE,
     DamagedFileError,
     Segment,
     open_checked_rows,
@@ -42,8 +40,8 @@ _UNKEPT = 2**30  # numbers from here on are of segments in memory
 class StoredSpace:
     """Embeddings of one recipe in an `EmbeddingStore`; see `EmbeddingStore.open_space`.
 
-    Appending needs the space as a context manager: entering locks the store against deletion and
-    leaving, in whatever way, commits what was appended. Any thread may call its methods.
+    Appending needs the space as a context manager: entering locks the store against deletion, and
+    leaving, also by an error, commits the appended rows. Any thread may call its methods.
     """
 
     def __init__(self, place: LocalFolder, listing: SegmentIndex, identity: str, d: int) -> None:
@@ -56,7 +54,7 @@ class StoredSpace:
         self._segments: list[Segment] = []
         self._known: set[str] = set()
         self._rows: dict[int, np.ndarray] = {}
-        self._refused: dict[int, bool] = {}  # and whether it is damaged, or was only freed
+        self._refused: dict[int, bool] = {}  # True for damaged segments, False for freed ones
         self._version: tuple[int, ...] = (0,)
         self._last_seq = 0
         self._claims = Claims(place.path / "claims", identity)
@@ -67,11 +65,11 @@ class StoredSpace:
         self._refresh()
 
     def begin_in_child(self) -> None:
-        """Leave to the parent what it has under way, and its claims."""
+        """Leave pending rows and claims to the parent."""
         self._lock = threading.RLock()
-        self._taken: set[bytes] = set()
+        self._claimed: set[bytes] = set()
         self._pending: list[tuple[Sequence[bytes], np.ndarray]] = []
-        self._claims.release()
+        self._claims.release_all()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -86,24 +84,19 @@ class StoredSpace:
         self._committed_at = time.monotonic()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         try:
             self.commit()
         finally:
-            self._claims.release()
-            self._taken.clear()
+            self._claims.release_all()
+            self._claimed.clear()
             self._pending.clear()
             self._locked.close()
 
     def all_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the keys (n,), S32, of all committed rows and where they lie, in order of commit.
+        """Return the keys (n,), S32, of all committed rows and their locations, in order of commit.
 
-        Raises StoreError if a segment is damaged: what is copied from here must not lack rows.
+        Raises StoreError if a segment is damaged, so that no copy lacks rows.
         """
         with self._lock:
             locations = self.find(keys := self._index.keys())
@@ -121,8 +114,9 @@ class StoredSpace:
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`.
 
-        Only committed rows are found, and those of this object that could not be kept. Segments that rows lie in are checked before they are
-        served for the first time; a damaged one is named in a warning and its rows are missing.
+        Only committed rows are found, and those of this object that could not be written. A segment
+        is checked before its rows are served for the first time; the rows of a damaged one are
+        missing, with a warning.
         """
         with self._lock:
             while True:
@@ -135,43 +129,36 @@ class StoredSpace:
             only_here = (found == MISSING) & (unkept != MISSING)
             return np.where(only_here, unkept + (_UNKEPT << 32), found)
 
-    def take(self, key: bytes, force: bool = False) -> bool | None:
-        """Ask to embed an image.
+    def claim(self, key: bytes, force: bool = False) -> bool | None:
+        """Claim an image to embed; with `force` even if another extraction has claimed it.
 
-        Parameters
-        ----------
-        force : bool, default=False
-            Embed it even if another extraction has it under way.
-
-        Returns
-        -------
-        True if the caller shall embed it now; False if there is nothing to do, because it is there
-        or this extraction has it under way; None if another extraction has: ask again later.
+        Returns True if the caller has to embed it; False if its embedding is there or under way in
+        this extraction; None if another extraction has claimed it: try again later.
         """
         with self._lock:
-            if key in self._taken:
+            if key in self._claimed:
                 return False
-            if not self._claims.take(key) and not force:
+            if not self._claims.claim(key) and not force:
                 return None
-            # Only now: whoever held the claim before has committed, and then released it.
+            # Only now: the previous holder of the claim has committed, and then released it.
             if self._place.keeps:
                 self._refresh()
             if self.find(keys_array([key]))[0] != MISSING:
-                self._claims.give_up(key)
+                self._claims.release(key)
                 return False
-            self._taken.add(key)
+            self._claimed.add(key)
             return True
 
-    def give_up(self, key: bytes) -> None:
-        """Take back a `take`: the image cannot be embedded, others may try."""
+    def release(self, key: bytes) -> None:
+        """Release a claimed image that cannot be embedded; others may try."""
         with self._lock:
-            self._taken.discard(key)
-            self._claims.give_up(key)
+            self._claimed.discard(key)
+            self._claims.release(key)
 
     def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
-        """Add embeddings (n, d) of images that were taken; commits when a segment is full."""
+        """Add embeddings (n, d) of claimed images; commits when a segment is full."""
         with self._lock:
-            self._pending.append((keys, rows))  # at once: an interrupt may come between two lines
+            self._pending.append((keys, rows))  # one step: an interrupt may come between two lines
             n = sum(len(keys) for keys, _ in self._pending)
             if (
                 n >= SEGMENT_ROWS
@@ -183,12 +170,8 @@ class StoredSpace:
     def commit(self) -> None:
         """Make everything appended so far durable, as one segment; then it is found.
 
-        Of a store that can be done without, what cannot be written is found here only.
-
-        Raises
-        ------
-        UnusableStoreError
-            If it could not be written; nothing is lost that was committed before.
+        Raises UnusableStoreError if it cannot be written, without loss of earlier commits; rows for
+        an optional store are then found in this object only.
         """
         with self._lock:
             self._committed_at = time.monotonic()
@@ -201,7 +184,7 @@ class StoredSpace:
                     self._unkept.append(part, rows)
             self._pending.clear()
             for key in keys:
-                self.give_up(key)
+                self.release(key)
 
     def segment_rows(self, number: int) -> np.ndarray:
         """Return a checked segment's rows (n, d), read-only."""
@@ -220,7 +203,7 @@ class StoredSpace:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Learn of segments committed since the last look, by anyone."""
+        """Add the segments that any process has committed since the last refresh."""
         with self._place.optionally():
             version = self._listing.version()
             if version == self._version:
@@ -229,22 +212,19 @@ class StoredSpace:
                 self._last_seq = 0  # the index may have been rebuilt, and numbered otherwise
             for seq, segment in self._listing.segments(self.id, after=self._last_seq):
                 if segment.uuid not in self._known:
-                    self._learn(segment)
+                    self._add(segment)
                 self._last_seq = seq
             self._version = version
 
-    def _learn(self, segment: Segment) -> None:
-        keys, problem = np.empty(0, KEY_DTYPE), None
-        try:
-            keys = read_keys_of(self.folder, segment)
-        except DamagedFileError as error:
-            problem = error
+    def _add(self, segment: Segment) -> None:
         number = len(self._segments)
         self._segments.append(segment)
         self._known.add(segment.uuid)
-        self._index.add(keys, _locations(number, len(keys)))
-        if problem is not None:
-            self._refuse(number, problem)
+        try:
+            keys = read_keys_of(self.folder, segment)
+            self._index.add(keys, _locations(number, len(keys)))
+        except DamagedFileError as error:
+            self._refuse(number, error)
 
     def _open(self, numbers: list[int]) -> bool:
         """Check and map the segments that are not yet; return whether all of them are good."""
@@ -269,12 +249,12 @@ class StoredSpace:
                 try:
                     index.add(read_keys_of(self.folder, segment), _locations(number, segment.n))
                 except (DamagedFileError, UnusableStoreError) as error:
-                    if number not in self._rows:  # what is mapped stays, even if it was deleted
+                    if number not in self._rows:  # mapped rows stay, even if their file is deleted
                         self._refuse(number, error)
         return index
 
     def _checked(self, numbers: list[int]) -> list[np.ndarray | Exception]:
-        """Return the rows of segments, or what is wrong with them."""
+        """Return the rows of segments, or their errors."""
 
         def check(number: int) -> np.ndarray | Exception:
             try:
@@ -288,7 +268,7 @@ class StoredSpace:
             return list(pool.map(check, numbers))
 
     def _refuse(self, number: int, error: Exception) -> None:
-        """Do without a segment; it is damaged only if the index lists it still."""
+        """Exclude a segment; it is damaged only if the index still lists it."""
         listed = False
         with self._place.optionally():
             if isinstance(error, UnusableStoreError):
@@ -297,7 +277,7 @@ class StoredSpace:
         self._refused[number] = listed
         if listed:
             warnings.warn(
-                f"A damaged segment of the embedding store is not used, and its images are embedded "
+                "A damaged segment of the embedding store is not used, and its images are embedded "
                 f"again: {self.folder.name[:12]}/{error}.",
                 FeatureTLWarning,
                 stacklevel=3,
@@ -312,17 +292,9 @@ Space = MemorySpace | StoredSpace
 
 
 def gather(space: Space, locations: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    """Copy the rows at `locations` into one array.
+    """Copy the rows at `locations` (n,), int64, into one array (n, d), float32, `out` if given.
 
-    Parameters
-    ----------
-    locations : ndarray (n,), int64
-        From `find`; `MISSING` gives a row of NaN.
-    out : ndarray (n, d), float32, optional
-
-    Returns
-    -------
-    out : ndarray (n, d), float32
+    `MISSING` gives a row of NaN.
     """
     if out is None:
         out = np.empty((len(locations), space.d), np.float32)
@@ -332,7 +304,7 @@ def gather(space: Space, locations: np.ndarray, *, out: np.ndarray | None = None
         at = np.flatnonzero(numbers == number)
         rows, wanted = space.segment_rows(int(number)), locations[at] & 0xFFFFFFFF
         if len(at) == at[-1] - at[0] + 1 and rows.dtype == out.dtype:
-            # Without a copy between; "clip" says that no index needs to be checked.
+            # Without an intermediate copy; "clip" skips the check of indices.
             np.take(rows, wanted, axis=0, out=out[at[0] : at[-1] + 1], mode="clip")
         else:
             out[at] = rows[wanted]

@@ -19,22 +19,14 @@ import numpy as np
 
 from featuretl._core.parameters import as_path, check_int, parameter_error
 from featuretl._core.text import SIZE_UNITS, parse_quantity
-from featuretl.exceptions import (
-    ParameterError,
-    StoreError,
-)
-from featuretl.store.format import (
-    DamagedFileError,
-    open_view,
-    publish_folder,
-    write_matrix,
-)
+from featuretl.exceptions import ParameterError, StoreError
+from featuretl.store.format import DamagedFileError, open_view, publish_folder, write_matrix
 from featuretl.store.index import SegmentIndex
-from featuretl.store.keys import Recipe, space_id
+from featuretl.store.keys import Recipe
 from featuretl.store.listing import space_folders
 from featuretl.store.local import LocalFolder
 from featuretl.store.memo import Memo
-from featuretl.store.record import find_agreeing, new_record, read_record
+from featuretl.store.record import agreeing_record, generations, read_record
 from featuretl.store.space import StoredSpace
 from featuretl.store.unusable import CACHE_VARIABLE
 
@@ -42,27 +34,22 @@ SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
 
 
 def default_cache() -> Path:
-    """Return where embeddings are kept unless said otherwise.
+    """Return the folder of the default store: ``$FEATURETL_CACHE``, else in the user's cache folder.
 
-    The folder that the environment variable ``FEATURETL_CACHE`` names, else the user's cache
-    directory of the platform. Raises ParameterError if the variable cannot name a folder.
+    Raises ParameterError if the variable cannot name a folder.
     """
     import platformdirs
 
     named = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featuretl", False)
-    path = as_path(named)
-    if path is None:
-        raise ParameterError(
-            f"The environment variable {CACHE_VARIABLE} must name a folder; got {named!r}."
-        )
-    return path
+    if path := as_path(named):
+        return path
+    raise ParameterError(
+        f"The environment variable {CACHE_VARIABLE} must name a folder; got {named!r}."
+    )
 
 
 def default_max_size() -> int | None:
-    """Return what the environment variable ``FEATURETL_CACHE_MAX_SIZE`` says, in bytes, if set.
-
-    Raises ParameterError unless it is a number and a unit, such as "20GB".
-    """
+    """Return ``$FEATURETL_CACHE_MAX_SIZE`` in bytes; ParameterError unless it is like "20GB"."""
     named = os.environ.get(SIZE_VARIABLE)
     try:
         return parse_quantity(named, SIZE_UNITS, "20GB") if named else None
@@ -71,10 +58,10 @@ def default_max_size() -> int | None:
 
 
 def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
-    """Return the store that a `cache` parameter of `owner` means.
+    """Return the store that a `cache` parameter of `owner` means; None means none.
 
-    "auto" is `default_cache()`; where, or as soon as, that cannot be written, nothing more is kept,
-    with a warning. A path or a store is that; None is nothing.
+    "auto" is the one at `default_cache()`; where that cannot be written, or no longer, a warning says
+    that embeddings are not cached.
     """
     if cache is None or isinstance(cache, EmbeddingStore):
         return cache
@@ -92,26 +79,14 @@ def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
 
 @dataclass(frozen=True)
 class SpaceInfo:
-    """What `EmbeddingStore.info` says of one space.
+    """Contents of one space; see `EmbeddingStore.info`."""
 
-    Attributes
-    ----------
-    id : str
-        64 hex digits.
-    recipe : dict
-        See `featuretl.store.keys`.
-    rows, segments, bytes : int
-        Of committed segments; bytes counts embeddings and keys.
-    used : float
-        When it was opened last, in seconds since 1970.
-    """
-
-    id: str
-    recipe: Recipe
+    id: str  # 64 hex digits
+    recipe: Recipe  # see `featuretl.store.keys`
     rows: int
     segments: int
-    bytes: int
-    used: float
+    bytes: int  # of embeddings and keys
+    used: float  # when it was opened last, in seconds since 1970
 
 
 class EmbeddingStore(LocalFolder):
@@ -122,17 +97,17 @@ class EmbeddingStore(LocalFolder):
     path : path, optional
         A folder, created on first use; by default `default_cache()`.
     max_size : int, optional
-        What embeddings and views may take. Where they take more when an extraction ends, what was
-        used longest ago is freed, but never the recipe just extracted. By default what the
-        environment variable ``FEATURETL_CACHE_MAX_SIZE`` says, such as "20GB", else no limit.
+        Bytes that embeddings and views may take. Where they take more when an extraction ends, the
+        least recently used are freed, but never the recipe just extracted. By default the value of
+        the environment variable ``FEATURETL_CACHE_MAX_SIZE``, such as "20GB", else no limit.
 
     Attributes
     ----------
     optional : bool
-        Whether embeddings are made all the same, and not kept, where the store cannot be written:
-        so for the one that nobody asked for, ``cache="auto"``.
+        Whether extraction continues without caching where the store cannot be written, as with
+        ``cache="auto"``.
     keeps : bool
-        False once that was so.
+        False once that has happened.
 
     Raises
     ------
@@ -178,12 +153,12 @@ class EmbeddingStore(LocalFolder):
 
     def find_space(self, recipe: Recipe) -> StoredSpace | None:
         """Return the newest space of a recipe, to read from, or None if there is none."""
-        generations = list(self._generations(recipe))
-        return self._stored_space(generations[-1]) if generations else None
+        records = generations(self._find_record, recipe)
+        return self._stored_space(records[-1]) if records else None
 
     def space(self, identity: str) -> StoredSpace:
         """Return the space with an id, to read from; see `info`."""
-        return self._stored_space(_record(self._record_path(identity)))
+        return self._stored_space(self.record(identity))
 
     def record(self, identity: str) -> dict[str, Any]:
         """Return the record of the space with an id; see `featuretl.store.record`."""
@@ -200,22 +175,28 @@ class EmbeddingStore(LocalFolder):
         golden : ndarray (d,), float32
             The golden image's embedding as computed now.
         versions : dict
-            Of the libraries, for the record of a new space.
+            Versions of the libraries, for the record of a new space.
 
         Returns
         -------
         space : StoredSpace
-            The newest that agrees with `golden` (cosine >= 0.99999), created if need be; that an
-            older one did not agree is said by a warning.
+            The newest that agrees with `golden` (cosine >= 0.99999), created if need be; a warning
+            says if an older one did not agree.
         """
-        generations = list(self._generations(recipe))
-        record = find_agreeing(generations, golden, versions)
-        if record is None:
-            record = self._create(recipe, len(generations), golden, versions)
+        record, exists = agreeing_record(self._find_record, recipe, golden, versions)
+        if not exists:
+            self.make_folder()
+            path = self._record_path(record["id"])
+            try:
+                path.parent.parent.mkdir(mode=0o700, exist_ok=True)
+                publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
+            except OSError as error:
+                raise self.unwritable(error) from error
+            record = _record(path)  # another process may have been faster
         return self._stored_space(record)
 
     def info(self) -> list[SpaceInfo]:
-        """Return what the store holds, one entry per space, largest first."""
+        """Return the contents of the store, one entry per space, largest first."""
         if not self.exists():
             return []
         sizes, infos = self.index.sizes(), []
@@ -228,15 +209,10 @@ class EmbeddingStore(LocalFolder):
         return sorted(infos, key=lambda info: -info.bytes)
 
     def view(self, name: str, shape: tuple[int, int], chunks: Iterator[np.ndarray]) -> np.ndarray:
-        """Return the matrix kept as view `name`, a read-only memory map.
+        """Return the matrix (n, d), float32, cached as view `name`, as a read-only memory map.
 
-        Parameters
-        ----------
-        name : str
-            64 hex digits that say what the matrix holds.
-        shape : (n, d)
-        chunks : iterator of ndarray (any, d), float32
-            Its rows; only read if the view has to be written: it is not there, or damaged.
+        `name` is 64 hex digits that identify its content. `chunks` are its rows, (any, d), float32;
+        they are read only if the view is missing or damaged and has to be written.
         """
         path = self.path / "views" / f"{name}.npy"
         try:
@@ -252,14 +228,8 @@ class EmbeddingStore(LocalFolder):
         _touch(path)
         return matrix
 
-    def _generations(self, recipe: Recipe) -> Iterator[dict[str, Any]]:
-        generation = 0
-        while record := self._find_record(space_id(recipe, generation)):
-            yield record
-            generation += 1
-
     def _find_record(self, identity: str) -> dict[str, Any] | None:
-        """Return the record of a space, or None if there is no such; a space without one is damaged."""
+        """Return the record of a space, or None if there is none; a space without one is damaged."""
         path = self._record_path(identity)
         if os.path.lexists(path.parent):
             try:
@@ -268,19 +238,6 @@ class EmbeddingStore(LocalFolder):
                 if os.path.lexists(path.parent):  # else freed between the two looks
                     raise
         return None
-
-    def _create(
-        self, recipe: Recipe, generation: int, golden: np.ndarray, versions: dict[str, str]
-    ) -> dict[str, Any]:
-        record = new_record(recipe, generation, golden, versions)
-        self.make_folder()
-        path = self._record_path(record["id"])
-        try:
-            path.parent.parent.mkdir(mode=0o700, exist_ok=True)
-            publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
-        except OSError as error:
-            raise self.unwritable(error) from error
-        return _record(path)
 
     def _stored_space(self, record: dict[str, Any]) -> StoredSpace:
         _touch(self._record_path(record["id"]))

@@ -1,4 +1,4 @@
-"""What the system refuses, as one sentence that says what happened and what to do."""
+"""Errors of the system, as one sentence that says what happened and what to do."""
 
 from __future__ import annotations
 
@@ -29,15 +29,9 @@ _REMEDIES = {
 
 
 def unusable(what: str, error: Exception, lost: str = "") -> UnusableStoreError:
-    """Return the error that says why something cannot be done, and how to go on.
+    """Return the error with the sentence "`what` (reason of `error`)`lost`; remedy."
 
-    Parameters
-    ----------
-    what : str
-        The beginning of the sentence: the file or store, and what cannot be done with it.
-    error : OSError, MemoryError or sqlite3.Error
-    lost : str, default=""
-        The consequence, after the reason.
+    `what` names the file or store and the failed action; `lost` is the consequence.
     """
     number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
     reason = os.strerror(number) if number else str(error) or type(error).__name__

@@ -1,7 +1,7 @@
-"""Verification: read all that is kept, name what is damaged, and free it.
+"""Verification: read the whole store, name what is damaged, and free it.
 
-What is freed is embedded again when it is asked for. Not looked at are the memo and the kept models:
-what they say is compared, with a file's state or eager PyTorch's embeddings, when it is used.
+Freed embeddings are computed again when they are asked for. The memo and the exported models are
+not read: they are compared with a file's state or eager PyTorch's embeddings when they are used.
 """
 
 from __future__ import annotations
@@ -31,57 +31,21 @@ _Checked = tuple[Segment, np.ndarray] | DamagedFileError
 
 @dataclass(frozen=True)
 class Finding:
-    """A file that is not as it should be.
-
-    Attributes
-    ----------
-    path : Path
-    problem : str
-        May hold characters from the file; print it through `printable`.
-    rows : int
-        How many embeddings are lost by it; they are made again when they are asked for.
-    damaged : bool
-        False for what a killed run has left and nothing reads.
-    """
+    """A damaged or leftover file."""
 
     path: Path
-    problem: str
-    rows: int = 0
-    damaged: bool = True
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """What `rebuild` found.
-
-    Attributes
-    ----------
-    segments, rows : int
-    """
-
-    segments: int
-    rows: int
+    problem: str  # may hold characters from the file; print it through `printable`
+    rows: int = 0  # embeddings that it loses; they are computed again when they are asked for
+    damaged: bool = True  # False for a leftover of a killed run, which nothing reads
 
 
 def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
-    """Read all that a store holds, and return what is damaged or left over.
+    """Read the whole store, and return what is damaged or left over.
 
-    Parameters
-    ----------
-    store : EmbeddingStore
-    repair : bool, default=False
-        Unlink what is found, and make the index anew; whole files stay as they are. Extractions
-        that want to add rows wait meanwhile.
-
-    Returns
-    -------
-    findings : list of Finding
-
-    Raises
-    ------
-    StoreError
-        If a file may not be read, or is of a newer format; before anything is unlinked. For
-        `repair` also if an extraction is adding rows, or the store cannot be written.
+    With `repair` it is unlinked, and the index is rebuilt; whole files stay as they are.
+    Extractions that want to add rows wait meanwhile. Raises StoreError, before anything is unlinked,
+    if the system refuses to read a file or one is of a newer format; for `repair` also if an
+    extraction is adding rows, or the store cannot be written.
     """
     if not store.exists():
         return []
@@ -100,21 +64,18 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
     return findings
 
 
-def rebuild(store: EmbeddingStore) -> Rebuilt:
-    """Make a store's index anew from the segments' own files, and forget the files' hashes.
+def rebuild(store: EmbeddingStore) -> tuple[int, int]:
+    """Rebuild a store's index from its segments, and forget images' hashes; return (segments, rows).
 
-    Raises
-    ------
-    StoreError
-        If an extraction is adding rows, or the store cannot be written.
+    Raises StoreError if an extraction is adding rows, or the store cannot be written.
     """
     if not store.exists():
-        return Rebuilt(0, 0)
+        return 0, 0
     with store.locked_exclusively():
         store.index.rebuild()
         store.memo.clear()
         sizes = store.index.sizes().values()
-    return Rebuilt(sum(size[1] for size in sizes), sum(size[0] for size in sizes))
+    return sum(size[1] for size in sizes), sum(size[0] for size in sizes)
 
 
 def _findings(store: EmbeddingStore) -> Iterator[Finding]:
@@ -137,7 +98,7 @@ def _findings(store: EmbeddingStore) -> Iterator[Finding]:
 
 
 def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterator[Finding]:
-    """Yield what is wrong with a space; the index is asked only if it can be `trusted`."""
+    """Yield the findings in a space; the index is asked only if it can be `trusted`."""
     folder = store.path / "spaces" / identity
     try:
         n_features = read_record(folder / "space.json")["recipe"]["output"]["n_features"]
@@ -151,7 +112,7 @@ def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterato
     if not trusted:
         yield from _damaged_segments(folder, checked, {})
         return
-    # Only now: it does not list what was freed meanwhile, and what it lists besides is there.
+    # Only now: it no longer lists segments freed meanwhile, and files of new ones are there.
     indexed = _indexed(store, identity)
     for uuid in set(indexed) - set(checked):
         checked[uuid] = _check_segment(folder, uuid, n_features)
@@ -171,7 +132,7 @@ def _damaged_segments(
     whole = KeyIndex()
     for found in checked.values():
         if not isinstance(found, DamagedFileError):
-            whole.add(found[1], np.zeros(found[0].n, np.int64))
+            whole.add(found[1])
     for uuid, found in sorted(checked.items()):
         if isinstance(found, DamagedFileError):
             lost = _lost(folder, {uuid}, indexed, whole)
@@ -179,7 +140,7 @@ def _damaged_segments(
 
 
 def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:
-    """Return a segment and its keys (n,), S32, or what is wrong with it."""
+    """Return a segment and its keys (n,), S32, or its damage."""
     try:
         segment, keys = read_keys(folder, uuid)
         if (segment.space, segment.d) != (folder.name, n_features):
@@ -199,10 +160,7 @@ def _indexed(store: EmbeddingStore, identity: str) -> dict[str, Segment]:
 
 
 def _lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: KeyIndex) -> int:
-    """Return how many embeddings of damaged segments are in no whole one.
-
-    Where the keys are damaged, all of those that the index knows of.
-    """
+    """Return how many embeddings of damaged segments are in no whole one, at most."""
     lost = 0
     for uuid in uuids:
         try:
@@ -214,7 +172,7 @@ def _lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: Key
 
 
 def _unlink(path: Path) -> None:
-    """Unlink what is damaged at `path`; of a segment both files, of a space all of them."""
+    """Unlink a damaged file: both files of a segment, all files of a space."""
     if path.name == "space.json":
         if path.parent.exists():
             remove_space_folder(path.parent)

@@ -41,7 +41,7 @@ def labels(photos):
 
 
 @pytest.fixture(scope="module")
-def default(photos, labels, shared_cache, tmp_path_factory):
+def default(photos, labels, shared_cache, tmp_path_factory, exported_once):
     """A calibrated probe on the packaged weights, and its graph."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     head = LinearProbeClassifier(calibrate=True, random_state=0)

@@ -21,7 +21,6 @@ import torch
 from PIL import Image
 
 from featuretl import EmbeddingStore, extract, load_backbone
-from featuretl.backbones import backbone
 from featuretl.backbones.eager import TorchRuntime
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError, ParameterError
@@ -96,8 +95,8 @@ def test_a_warm_run_reads_no_image_and_loads_no_network(photos, store, monkeypat
     def refuse(*args):
         raise AssertionError("touched")
 
-    monkeypatch.setattr("featuretl.extraction.source.read", refuse)
-    monkeypatch.setattr(backbone, "load_spec", refuse)
+    monkeypatch.setattr("featuretl.extraction.image_encoder.ImageEncoder.read", refuse)
+    monkeypatch.setattr("featuretl.backbones.backbone.load_spec", refuse)
     np.testing.assert_array_equal(extract(photos, TINY, store=store).to_numpy(), expected)
 
 
@@ -107,7 +106,9 @@ def test_files_too_new_to_trust_are_hashed_again_but_not_embedded(
     path = tmp_path / "new.jpg"
     shutil.copy(photos[0], path)
     extract([path], TINY, store=store)
-    monkeypatch.setattr(backbone, "load_spec", lambda *args: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "featuretl.backbones.backbone.load_spec", lambda *args: pytest.fail("loaded")
+    )
     assert counts(extract([path], TINY, store=store)) == (0, 1, 0)
 
 
@@ -297,7 +298,7 @@ def child(segment_rows: int, paths: list[str]) -> subprocess.Popen[str]:
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, store):
-    paths = tiny_images(tmp_path / "images", 300)
+    paths = tiny_images(tmp_path / "images", 150)
     process = child(16, paths)
     for line in process.stdout:
         if line.strip().isdigit() and int(line) >= 50:
@@ -305,25 +306,25 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, store):
             break
     process.communicate()
     (info,) = store.info()
-    assert 0 < info.rows < 300
+    assert 0 < info.rows < 150
     assert info.rows % 16 == 0
     resumed = extract(paths, TINY, store=store)
-    assert counts(resumed) == (300 - info.rows, info.rows, 0)
+    assert counts(resumed) == (150 - info.rows, info.rows, 0)
     np.testing.assert_allclose(
         resumed.to_numpy(), extract(paths, TINY).to_numpy(), rtol=1e-3, atol=1e-5
     )
 
 
 def test_processes_that_overlap_embed_every_image_once(tmp_path, store):
-    paths = tiny_images(tmp_path / "images", 400)
-    children = [child(64, paths[:300]), child(64, paths[:99:-1])]
+    paths = tiny_images(tmp_path / "images", 200)
+    children = [child(32, paths[:150]), child(32, paths[:49:-1])]
     ends = [process.communicate()[0].splitlines()[-1].split() for process in children]
     assert [end[0] for end in ends] == ["end", "end"]
     embedded = [int(end[1]) for end in ends]
-    assert sum(embedded) == 400
+    assert sum(embedded) == 200
     (info,) = store.info()
-    assert info.rows == 400
-    assert counts(extract(paths, TINY, store=store)) == (0, 400, 0)
+    assert info.rows == 200
+    assert counts(extract(paths, TINY, store=store)) == (0, 200, 0)
 
 
 MEMORY = """

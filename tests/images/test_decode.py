@@ -590,7 +590,7 @@ def test_the_state_is_unknown_of_a_file_that_grew_while_it_was_read(
 
     def growing(descriptor: int) -> os.stat_result:
         calls.append(descriptor)
-        if len(calls) == 2:
+        if len(calls) == 3:  # that it is a regular file, its state before, its state after
             path.write_bytes(b"data and more")
         return fstat(descriptor)
 

@@ -18,7 +18,7 @@ from featuretl.exceptions import ImageError, InputError, ParameterError
 from featuretl.images import shards as shards_module
 from featuretl.images import tar as tar_module
 from featuretl.images.shard_sources import find_shards
-from featuretl.images.shards import BytesShard, FileShard, ParquetShard, PassedOver
+from featuretl.images.shards import BytesShard, FileShard, ParquetShard, SkipReason
 from featuretl.images.sources import find_images
 from featuretl.images.tar import TarShard
 
@@ -72,7 +72,7 @@ def test_a_tar_file_gives_images_with_the_labels_of_cls_and_json(tmp_path, data)
     ]
     assert [sample.image for sample in samples[:3]] == data[:3]
     assert [sample.label for sample in samples[:3]] == ["temple", "7", None]
-    assert samples[3].image == PassedOver("no image beside it")
+    assert samples[3].image == SkipReason("no image beside it")
     assert isinstance(samples[4].image, ImageError)  # its label would be lost
     assert str(samples[4].image).startswith("its .json: ")
     with pytest.raises(InputError, match=r"has no 'species' in the \.json of a/1\.jpg"):
@@ -103,8 +103,8 @@ def test_nothing_of_a_tar_file_is_unpacked_and_only_regular_members_are_read(
     samples = read(path)
     assert [sample.image for sample in samples[:2]] == data[:2]
     assert [sample.image for sample in samples[2:4]] == [
-        PassedOver("a link"),
-        PassedOver("a device"),
+        SkipReason("a link"),
+        SkipReason("a device"),
     ]
     assert isinstance(samples[4].image, ImageError)
     assert len(samples) == 5

@@ -13,7 +13,8 @@ import pytest
 
 from featuretl import load_image_folder
 from featuretl.exceptions import InputError
-from featuretl.images.sources import LABEL_COLUMNS, PATH_COLUMNS, ImageList, find_images
+from featuretl.images.sources import ImageList, find_images
+from featuretl.images.tables import LABEL_COLUMNS, PATH_COLUMNS
 
 HOSTILE_NAMES = ["line\nbreak", "esc\x1b[31mred", "bidi\u202egpj", "not-utf8-\udcff"]
 

@@ -33,7 +33,7 @@ def open_space(store: EmbeddingStore) -> StoredSpace:
 
 def take(space: StoredSpace, numbers: Iterable[int]) -> list[int]:
     """Return those of `numbers` that are to be embedded here."""
-    return [number for number in numbers if space.take(key(number))]
+    return [number for number in numbers if space.claim(key(number))]
 
 
 def append(space: StoredSpace, numbers: list[int]) -> None:

@@ -70,7 +70,7 @@ class Store(RuleBasedStateMachine):
         """End without a commit; claims and locks end with the process."""
         space = open_space(self.users[user]).__enter__()
         append(space, take(space, numbers))
-        space._claims.release()
+        space._claims.release_all()
         space._locked.close()
         self.users[user] = EmbeddingStore(self.folder)
 

@@ -40,12 +40,27 @@ def cosines(a, b):
     return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
 
 
-@pytest.fixture
-def exports(monkeypatch):
-    """How many models are exported."""
+@pytest.fixture(scope="module")
+def models():
+    """The models that the tests export, each once for all of them."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def exports(monkeypatch, models):
+    """The models that this test exports."""
     made, export = [], exported.export
-    for module in (exported, quantized):
-        monkeypatch.setattr(module, "export", lambda *args: made.append(args) or export(*args))
+
+    def export_once(module, size):
+        made.append(module)
+        name = module.model.pretrained_cfg["architecture"]
+        key = (name, size, tuple(module.indices), module.pooling, module.normalize)
+        if key not in models:
+            models[key] = export(module, size)
+        return models[key]
+
+    monkeypatch.setattr(exported, "export", export_once)
+    monkeypatch.setattr(quantized, "export", lambda *args: made.append(args) or export(*args))
     return made
 
 
@@ -238,6 +253,7 @@ def test_a_memo_that_is_lost_costs_time_only(photos, store, worth, exports):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_gives_what_eager_pytorch_gives(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # starts no processes
     module = Tiny().eval()
     runtime = compiled.CompiledRuntime(module, torch.device("cpu"))
     batch = torch.rand((20, 3, 8, 8))
@@ -335,7 +351,10 @@ def test_auto_is_float32(photos, store):
     assert (expected.statistics.embedded, found.statistics.embedded) == (4, 0)
 
 
-def test_int8_is_another_recipe_is_kept_and_says_how_far_it_agrees(photos, store, exports):
+def test_int8_is_another_recipe_is_kept_and_says_how_far_it_agrees(
+    photos, store, exports, monkeypatch
+):
+    monkeypatch.setitem(quantized.QUANTIZATION, "crops", 20)
     whole = load_sample_images().images
     single = extract(whole, store=store).to_numpy()
     backbone = load_backbone(precision="int8")

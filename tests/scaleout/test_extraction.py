@@ -214,7 +214,7 @@ def test_a_worker_with_another_network_is_refused(photos, tiny, tmp_path):
     space = extract_shards(photos[:1], tiny, store=tmp_path, **OPTIONS)._space
     other = type(tiny).of("test", "test_resnet", weights="random", normalize=True)
     job = worker_module.Job(other, str(tmp_path), runtime="torch", n_jobs=1, space=space.id)
-    planned = worker_module.Planned("0" * 64, None)
+    planned = worker_module.KeyedShard("0" * 64, None)
     with pytest.raises(BackboneError, match="does not give the embeddings that the first one gave"):
         worker_module.embed_shard(job, planned)
 

@@ -18,19 +18,19 @@ pytestmark = pytest.mark.skipif(claims._SET_LOCK is None, reason="no such locks 
 
 def test_a_claim_excludes_others_until_it_is_released(tmp_path):
     one, other = Claims(tmp_path, SPACE), Claims(tmp_path, SPACE)
-    assert one.take(KEY)
-    assert one.take(KEY)
-    assert not other.take(KEY)
-    assert other.take(bytes(reversed(KEY)))
-    assert Claims(tmp_path, "01" * 32).take(KEY)  # another space
-    one.release()
-    assert other.take(KEY)
+    assert one.claim(KEY)
+    assert one.claim(KEY)
+    assert not other.claim(KEY)
+    assert other.claim(bytes(reversed(KEY)))
+    assert Claims(tmp_path, "01" * 32).claim(KEY)  # another space
+    one.release_all()
+    assert other.claim(KEY)
 
 
 def test_a_claim_ends_when_its_process_is_killed(tmp_path):
     code = (
         "import os, signal; from pathlib import Path; from featuretl.store.claims import Claims\n"
-        f"claims = Claims(Path({str(tmp_path)!r}), {SPACE!r}); assert claims.take({KEY!r})\n"
+        f"claims = Claims(Path({str(tmp_path)!r}), {SPACE!r}); assert claims.claim({KEY!r})\n"
         "print('taken', flush=True); input()"
     )
     process = subprocess.Popen(
@@ -38,14 +38,14 @@ def test_a_claim_ends_when_its_process_is_killed(tmp_path):
     )
     assert process.stdout.readline() == b"taken\n"
     mine = Claims(tmp_path, SPACE)
-    assert not mine.take(KEY)
+    assert not mine.claim(KEY)
     process.kill()
     process.communicate()
-    assert mine.take(KEY)
-    mine.release()
+    assert mine.claim(KEY)
+    mine.release_all()
 
 
 def test_without_locks_every_claim_succeeds(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "_SET_LOCK", None)
-    assert Claims(tmp_path, SPACE).take(KEY)
-    assert Claims(tmp_path, SPACE).take(KEY)
+    assert Claims(tmp_path, SPACE).claim(KEY)
+    assert Claims(tmp_path, SPACE).claim(KEY)

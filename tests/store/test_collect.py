@@ -1,5 +1,6 @@
 """Garbage collection frees what was used longest ago, and disturbs nobody."""
 
+import fcntl
 import os
 import time
 
@@ -8,7 +9,6 @@ import pytest
 
 from featuretl import EmbeddingStore
 from featuretl.exceptions import StoreError
-from featuretl.store import local as local_module
 from featuretl.store.collect import collect
 from featuretl.store.keys import space_id
 from featuretl.store.lookup import MISSING, keys_array
@@ -105,7 +105,7 @@ def test_nothing_is_freed_where_there_are_no_locks(store, monkeypatch):
     def refuse(descriptor, operation):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(local_module.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     fill(store, "a")
     with pytest.raises(StoreError, match="No locks available"):
         collect(store, max_size=0)

@@ -77,7 +77,7 @@ def test_wide_rows_make_short_segments(scattered, monkeypatch):
 def test_a_key_in_several_segments_is_kept_once(store, cache):
     with open_space(store) as one, open_space(EmbeddingStore(cache)) as two:
         append(one, take(one, [1, 2]))
-        two.take(key(2), force=True)
+        two.claim(key(2), force=True)
         two.append([key(2)], row(2)[None])
     assert collect(store).compacted == 2
     assert [info.rows for info in store.info()] == [2]

@@ -38,7 +38,7 @@ def open_space(store, golden=GOLDEN):
 def put(store, *numbers):
     with open_space(store) as space:
         for i in numbers:
-            if space.take(key(i)):
+            if space.claim(key(i)):
                 space.append([key(i)], row(i))
     return space
 
@@ -57,19 +57,19 @@ def segment_files(store, suffix=".npy"):
 
 def test_rows_are_found_by_other_stores_once_committed(store, cache):
     with open_space(store) as space:
-        assert space.take(key(1)) is True
-        assert space.take(key(1)) is False  # under way here
+        assert space.claim(key(1)) is True
+        assert space.claim(key(1)) is False  # under way here
         space.append([key(1)], row(1))
         assert get(EmbeddingStore(cache), 1) == [None]
         space.commit()
         assert get(EmbeddingStore(cache), 1, 2) == [1, None]
-        assert space.take(key(1)) is False
+        assert space.claim(key(1)) is False
     assert get(pickle.loads(pickle.dumps(store)), 1) == [1]
 
 
 def test_what_is_appended_is_committed_however_the_context_ends(store):
     with pytest.raises(KeyboardInterrupt), open_space(store) as space:
-        space.take(key(7))
+        space.claim(key(7))
         space.append([key(7)], row(7))
         raise KeyboardInterrupt
     assert get(store, 7) == [7]
@@ -94,14 +94,14 @@ def test_wide_rows_make_short_segments_and_a_minute_ends_one(store, monkeypatch)
 def test_two_extractions_share_the_work(store, cache):
     other = EmbeddingStore(cache)
     with open_space(store) as mine, open_space(other) as theirs:
-        assert mine.take(key(1)) is True
-        assert theirs.take(key(1)) is None
-        assert theirs.take(key(1), force=True) is True
-        assert theirs.take(key(2)) is True
+        assert mine.claim(key(1)) is True
+        assert theirs.claim(key(1)) is None
+        assert theirs.claim(key(1), force=True) is True
+        assert theirs.claim(key(2)) is True
         mine.append([key(1)], row(1))
         mine.commit()
         theirs.commit()
-        assert theirs.take(key(1)) is False  # committed by the other meanwhile
+        assert theirs.claim(key(1)) is False  # committed by the other meanwhile
 
 
 def test_gather_keeps_the_order_and_marks_what_is_missing(store, monkeypatch):
@@ -164,7 +164,7 @@ def test_an_index_replaced_while_it_is_open_is_noticed(store, cache):
     put(store, 1)
     with open_space(store) as space:
         EmbeddingStore(cache).index.rebuild()
-        space.take(key(2))
+        space.claim(key(2))
         space.append([key(2)], row(2))
     assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
 
@@ -234,7 +234,7 @@ def test_an_index_with_other_numbers_is_read_anew(store, cache):
     with open_space(store) as space:
         segment_files(store, ".keys")[0].unlink()
         EmbeddingStore(cache).index.rebuild()  # one segment fewer: the next one is the second again
-        space.take(key(3))
+        space.claim(key(3))
         space.append([key(3)], row(3))
         space.commit()
         assert space.find(keys_array([key(i) for i in (2, 3)])).min() > MISSING
@@ -312,7 +312,7 @@ def test_one_space_serves_many_threads(store, monkeypatch):
     counts = []
 
     def work(space):
-        mine = [i for i in range(200) if space.take(key(i))]
+        mine = [i for i in range(200) if space.claim(key(i))]
         for i in mine:
             space.append([key(i)], row(i))
         counts.append(len(mine))

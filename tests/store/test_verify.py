@@ -30,7 +30,7 @@ def key(i):
 def put(store, *numbers, name="a"):
     """Add one segment with a row for each number; return which of them were not there."""
     with store.open_space(recipe_of(name), GOLDEN, {}) as space:
-        new = [i for i in numbers if space.take(key(i))]
+        new = [i for i in numbers if space.claim(key(i))]
         if new:
             rows = np.array([[i, -i, i / 2] for i in new], np.float32)
             space.append([key(i) for i in new], rows)
@@ -88,7 +88,7 @@ def test_a_sound_store_has_no_findings_and_is_left_as_it_is(filled, cache):
 
 def test_a_store_that_is_not_there_is_not_created(store, cache):
     assert verify(store) == verify(store, repair=True) == []
-    assert rebuild(store).rows == 0
+    assert rebuild(store) == (0, 0)
     assert not cache.exists()
 
 
@@ -344,8 +344,7 @@ def test_rebuild_makes_the_index_anew_and_forgets_the_hashes(filled, cache):
     filled.memo.put("fact", 1)
     with sqlite3.connect(cache / "index.sqlite") as db:
         db.execute("DELETE FROM segment")
-    found = rebuild(filled)
-    assert (found.segments, found.rows) == (3, 4)
+    assert rebuild(filled) == (3, 4)
     assert filled.memo.get("fact") is None
     assert get(filled, 1, 2, 3) == get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
 
@@ -353,7 +352,7 @@ def test_rebuild_makes_the_index_anew_and_forgets_the_hashes(filled, cache):
 def test_rebuild_takes_no_segment_from_a_folder_that_is_being_removed(filled, cache):
     folder = segment(cache, 0, ".npy").parent
     folder.rename(folder.with_name(f"{folder.name}.0a1b2c3d.partial"))
-    assert rebuild(filled).rows == 1
+    assert rebuild(filled)[1] == 1
 
 
 def test_a_store_that_cannot_be_written_says_so(filled, cache, monkeypatch):

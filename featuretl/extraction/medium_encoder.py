@@ -1,11 +1,11 @@
-"""MediumSource: a medium and the space of its embeddings, as the engine takes them."""
+"""MediumEncoder: from items to embeddings, by a medium."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +15,11 @@ import numpy as np
 
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError, ItemError
-from featuretl.extraction.source import RECIPE_VERSION, Source
+from featuretl.extraction.image_encoder import RECIPE_VERSION
 from featuretl.images.decode import describe, settled
-from featuretl.images.inputs import Decoder
+from featuretl.images.inputs import Decoder, is_file, name_of
 from featuretl.media.medium import Medium
-from featuretl.store.keys import Recipe, canonical_json
-from featuretl.store.store import EmbeddingStore
-
-_LARGEST_BATCH = 32
+from featuretl.store.keys import Recipe
 
 
 @dataclass(frozen=True)
@@ -35,25 +32,20 @@ class _Item:
     seen: os.stat_result | None
 
 
-class MediumSource(Source):
-    """As `featuretl.extraction.source.Source`, of a medium in the place of a backbone.
+class MediumEncoder:
+    """What the engine needs of a medium, whose results are checked.
 
     Parameters
     ----------
     medium : Medium
-    store : EmbeddingStore or None
-        None keeps embeddings in memory.
     """
 
-    def __init__(self, medium: Medium, store: EmbeddingStore | None) -> None:
-        super().__init__(None, store, "auto")
+    largest_batch = 32
+
+    def __init__(self, medium: Medium) -> None:
         self._medium = medium
         self._name = type(medium).__name__
-
-    @property
-    def largest_batch(self) -> int:
-        """How many items at most are worth one forward pass."""
-        return _LARGEST_BATCH
+        self.choice = (self._name, None)
 
     def read(self, image: Any, stage: Callable[[str], Any]) -> _Item:
         """Find out the key of one item. Raises ItemError."""
@@ -82,12 +74,12 @@ class MediumSource(Source):
 
     def is_file(self, image: Any) -> bool:
         """Whether it is a path, of a file whose sha256 is its key."""
-        return self._medium.files and super().is_file(image)
+        return self._medium.files and is_file(image)
 
     def name_of(self, image: Any, index: int) -> str:
         """Return what to call it in a message; safe to print."""
         if self.is_file(image):
-            return super().name_of(image, index)
+            return name_of(image, index)
         return f"item {index} ({printable(type(image).__name__)})"
 
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
@@ -105,36 +97,33 @@ class MediumSource(Source):
         self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
     ) -> tuple[str, float | None]:
         """Return the medium's name: it computes in its own way."""
-        return self._name, None
+        return self.choice
 
     @cached_property
     def golden(self) -> np.ndarray:
         """The golden item's embedding (d,)."""
-        return self.embed([self._prepared(self._medium.golden)], _no_clock)[0]
+        return self.embed([self._prepared(self._medium.golden)], nullcontext)[0]
 
-    def _recipe(self) -> Recipe:
-        return self._with_width(len(self.golden))
-
-    def _with_width(self, d: int) -> Recipe:
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe of the embeddings (JSON)."""
         mine = dict(self._medium.recipe)
         output = {"layers": [], "pooling": "", **mine.get("output", {})}
         return {
             "version": RECIPE_VERSION,
             "backbone": {"name": self._name, "tensors": None},
             **mine,
-            "output": {**output, "dtype": "float32", "n_features": d},
+            "output": {**output, "dtype": "float32", "n_features": len(self.golden)},
         }
 
-    def _memo_key(self) -> str:
-        return "medium " + canonical_json([self._name, self._medium.recipe])
+    @property
+    def memo_facts(self) -> dict[str, Any]:
+        """What the recipe depends on: with the size of an embedding it is the whole of it."""
+        return {"medium": self._name, "facts": self._medium.recipe, "recipe": RECIPE_VERSION}
 
-    def _remembered_recipe(self) -> Recipe | None:
-        d = self.store and self.store.memo.get(self._memo_key())
-        return self._with_width(d) if d else None
-
-    def _remember_recipe(self, recipe: Recipe) -> None:
-        if self.store is not None:
-            self.store.memo.put(self._memo_key(), recipe["output"]["n_features"])
+    def memo_entry(self) -> dict[str, Any]:
+        """Return the recipe, which does not depend on a file."""
+        return {"recipe": self.recipe, "file": None}
 
     def _state(self, item: Any) -> os.stat_result | None:
         try:
@@ -159,7 +148,3 @@ def _same(before: os.stat_result, after: os.stat_result | None) -> bool:
         state and (state.st_size, state.st_mtime_ns, state.st_ino) for state in (before, after)
     ]
     return facts[0] == facts[1]
-
-
-def _no_clock(name: str) -> AbstractContextManager[None]:
-    return nullcontext()

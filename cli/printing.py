@@ -1,23 +1,32 @@
-"""Tables for people: as wide as the terminal, or wide enough where there is none."""
+"""What commands print: tables as wide as the terminal, or wide enough where there is none, and JSON."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+from featuretl._core.text import plain_json, printable
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from featuretl.extraction.engine import Failure, Statistics
 
 _SHOWN_FAILURES = 20
 _WIDTH_OF_A_PIPE = 160
 
 
+def print_json(facts: Any) -> None:
+    """Print facts as a line of JSON; null stands for NaN and infinity."""
+    click.echo(json.dumps(plain_json(facts), allow_nan=False))
+
+
 def print_table(table: Table, *, stderr: bool = False) -> None:
     """Print a table; long cells are folded, never cut."""
+    from rich.console import Console
+
     console = Console(stderr=stderr)
     if not console.is_terminal:
         console = Console(stderr=stderr, width=_WIDTH_OF_A_PIPE)
@@ -28,6 +37,9 @@ def print_table(table: Table, *, stderr: bool = False) -> None:
 
 def print_failures(failures: list[Failure], what: str) -> None:
     """Print the first failures, if there are any, on stderr; `what` they are is the title."""
+    from rich.table import Table
+    from rich.text import Text
+
     if not failures:
         return
     table = Table("image", "error", title=f"{len(failures)} {what}")
@@ -40,7 +52,8 @@ def print_failures(failures: list[Failure], what: str) -> None:
 
 def print_summary(facts: dict[str, Any], statistics: Statistics) -> None:
     """Print the facts of an extraction, one a line."""
-    from featuretl._core.text import printable
+    from rich.table import Table
+    from rich.text import Text
 
     shown = {name: value for name, value in facts.items() if name != "costs"}
     shown["seconds"] = f"{statistics.seconds:.2f}"
@@ -56,6 +69,8 @@ def print_summary(facts: dict[str, Any], statistics: Statistics) -> None:
 
 def print_costs(statistics: Statistics) -> None:
     """Print where the processor's time went in an extraction."""
+    from rich.table import Table
+
     if not statistics.costs:
         click.echo("No image was read: everything was found by the files' state.")
         return

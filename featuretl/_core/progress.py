@@ -1,0 +1,59 @@
+"""A progress bar on stderr: how much is done, how fast, and the time left."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def progress_bar(
+    label: str, total: int, unit: str = "", *, shown: bool = True
+) -> Iterator[Callable[..., None]]:
+    """Show a bar while the context lasts.
+
+    Parameters
+    ----------
+    label : str
+    total : int
+    unit : str, default=""
+        What is counted, such as "images"; "" shows no rate.
+    shown : bool, default=True
+
+    Yields
+    ------
+    update : callable
+        Call it with the number done (without it, one more is done), and the total if it changed.
+    """
+    if not shown:
+        yield lambda done=None, total=None: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+    ) as bar:
+        task = bar.add_task(label, total=total, rate="")
+        began = time.monotonic()
+
+        def update(done: float | None = None, total: int | None = None) -> None:
+            done = done if done is not None else bar.tasks[0].completed + 1
+            per_second = done / max(time.monotonic() - began, 1e-9)
+            rate = f"{per_second:,.0f} {unit}/s" if unit else ""
+            bar.update(task, total=total, completed=done, rate=rate)
+
+        yield update
