@@ -123,6 +123,8 @@ def _items(
             refuse_columns("bytes", path_column=path_column, label_column=label_column)
             yield source
         elif isinstance(source, (str, os.PathLike)):
+            if not os.fspath(source):  # else it would be the working folder
+                raise InputError("A source of images is empty text; give a path or URL.")
             for path in _counted(absolute(os.fspath(source))):
                 for file in _files(path):
                     try:
