@@ -59,6 +59,17 @@ def test_slow_libraries_and_what_is_private_in_scikit_learn_are_not_imported():
                 assert not any(part.startswith("_") for part in module.split(".")), path
 
 
+def test_the_package_stays_small():
+    rooms = [path for path in house.PACKAGE.iterdir() if (path / "__init__.py").exists()]
+    assert len(rooms) <= 27
+    assert len(list(house.PACKAGE.glob("*.py"))) <= 3
+    assert sum(len(path.read_text().splitlines()) for path in house.files()) < 30_000
+
+
+def test_only_one_file_asks_what_a_model_is():
+    assert house.questions_to_models() == []
+
+
 def test_files_and_functions_are_short():
     assert house.long_files() == []
     assert house.long_bodies(house.files()) == []
