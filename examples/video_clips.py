@@ -1,6 +1,6 @@
 """Which digit moves through this clip? Frames pooled over time, beside a single frame.
 
-Made here: handwritten digits (scikit-learn's) that jump about behind noise, in 12 frames of MPEG-4 each.
+Made here: handwritten digits (scikit-learn's) that jump about behind noise.
 """
 
 import io
@@ -12,8 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 
-from featuretl import LinearProbeClassifier, MediaEmbedder
-from featuretl.media import Video
+from featuretl import LinearProbeClassifier, MediaEmbedder, media
 
 
 def clip(digit: np.ndarray, seed: int) -> bytes:
@@ -23,7 +22,6 @@ def clip(digit: np.ndarray, seed: int) -> bytes:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("mpeg4", rate=12, width=64, height=64)
-        stream.bit_rate = 1_000_000
         for _ in range(12):
             pixels = rng.normal(90, 60, (64, 64, 1)).repeat(3, axis=2)
             top, left = rng.integers(0, 25, 2)
@@ -37,5 +35,6 @@ images, target = load_digits(n_class=4, return_X_y=True)
 clips = [clip(image.reshape(8, 8), seed) for seed, image in enumerate(images[:72])]
 X, X_test, y, y_test = train_test_split(clips, target[:72], test_size=0.5, random_state=0)
 for frames in (1, 4):
-    model = make_pipeline(MediaEmbedder(Video(frames=frames)), LinearProbeClassifier()).fit(X, y)
+    embedder = MediaEmbedder(media.Video(frames=frames))
+    model = make_pipeline(embedder, LinearProbeClassifier()).fit(X, y)
     print(f"accuracy on held-out clips, frames={frames}: {model.score(X_test, y_test):.3f}")

@@ -104,6 +104,8 @@ def test_public_names_resolve_and_are_documented():
     for module in api.public_packages():
         for name in module.__all__:
             assert name == "__version__" or getattr(module, name).__doc__, name
+    code = "import featuretl; featuretl.media.Sound, featuretl.report.label_errors"
+    subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'ImageEmbeder'"):
         featuretl.ImageEmbeder  # noqa: B018
 

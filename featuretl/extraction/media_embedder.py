@@ -48,6 +48,8 @@ class MediaEmbedder(Embedder):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from featuretl import MediaEmbedder
     >>> from featuretl.media import Sound
     >>> rate = 8_000
     >>> tones = [(np.sin(np.arange(rate) * hz * 2 * np.pi / rate), rate) for hz in (220, 440, 880)]

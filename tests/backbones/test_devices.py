@@ -10,7 +10,7 @@ from featuretl import extract, load_backbone
 from featuretl.backbones.devices import devices_of, own_stream
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, ParameterError
-from featuretl.extraction import source as _source
+from featuretl.extraction import image_encoder
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 
@@ -76,14 +76,14 @@ def test_on_the_cpu_there_are_no_streams():
 def test_each_thread_embeds_on_one_device_in_turn(photos, monkeypatch):
     expected = extract(photos, TINY, device="cpu", batch_size=1)
     used = {}
-    embed = _source._Worker.embed
+    embed = image_encoder._Worker.embed
 
     def watched(self, inputs, stage):
         if threading.current_thread() is not threading.main_thread():  # which does the golden image
             used.setdefault(threading.current_thread().name, set()).add(id(self))
         return embed(self, inputs, stage)
 
-    monkeypatch.setattr(_source._Worker, "embed", watched)
+    monkeypatch.setattr(image_encoder._Worker, "embed", watched)
     found = extract(photos, TINY, device=["cpu", "cpu"], n_jobs=4, batch_size=1)
     np.testing.assert_array_equal(found.to_numpy(), expected.to_numpy())
     assert all(len(workers) == 1 for workers in used.values())
@@ -92,7 +92,7 @@ def test_each_thread_embeds_on_one_device_in_turn(photos, monkeypatch):
 
 def test_devices_that_differ_are_refused(photos, monkeypatch):
     signs = iter((1.0, -1.0))
-    golden = _source._Worker.golden
-    monkeypatch.setattr(_source._Worker, "golden", lambda self: next(signs) * golden(self))
+    golden = image_encoder._Worker.golden
+    monkeypatch.setattr(image_encoder._Worker, "golden", lambda self: next(signs) * golden(self))
     with pytest.raises(BackboneError, match="device 'cpu' does not give the embeddings that 'cpu'"):
         extract(photos[:2], TINY, device=["cpu", "cpu"])
