@@ -59,6 +59,7 @@ def export(
     from featuretl.export.exporting import export_model
     from featuretl.extraction.outputs import check_output
     from featuretl.images.sources import find_images
+    from featuretl.models.fitted import Fitted
     from featuretl.models.persistence import load_model, read_card
 
     from .labels import labels_of
@@ -75,7 +76,7 @@ def export(
         check=find_images(check).paths if check else (),
         calibrate=find_images(calibrate).paths if calibrate else None,
         evaluate=labelled.paths if labelled else None,
-        y=labels_of(labelled, numbers=not hasattr(loaded, "classes_")) if labelled else None,
+        y=labels_of(labelled, numbers=Fitted.of(loaded).classes is None) if labelled else None,
         card=read_card(model),
     )
     if as_json:

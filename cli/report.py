@@ -107,13 +107,14 @@ def _model(
 ) -> tuple[Any, dict[str, Any]]:
     """Return the model of a file, and what `write_report` takes besides."""
     from featuretl.images.sources import find_images
+    from featuretl.models.fitted import Fitted
     from featuretl.models.persistence import load_model, read_card
     from featuretl.prediction.predict import task_models, use_machine
 
     model = load_model(path, weights=weights)
     use_machine(model, **machine)
     columns = columns_of_tasks(task_models(model), columns)
-    numbers = not hasattr(model, "classes_")
+    numbers = Fitted.of(model).classes is None
     more = _labelled(find_images(photos, **columns), numbers, columns)
     if train:
         learnt = find_images(train, **{**columns, "group_column": None})
