@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from featuretl.exceptions import ParameterError
 from featuretl.models.fitted import Fitted
 
 _BLANK = np.zeros((32, 32, 3), np.uint8)
@@ -34,6 +35,15 @@ def rehearse(model: Any) -> None:
         elif len(fitted.steps) > 1:
             d = fitted.embedder.recipe()["output"]["n_features"]
             _try(fitted.inner[1:], np.zeros((1, d), np.float32))
+
+
+def settings_fit(settings: Any) -> bool:
+    """Return whether the constructor of a dataclass accepts its values."""
+    try:
+        type(settings)(**vars(settings))
+    except ParameterError:
+        return False
+    return True
 
 
 def _try(model: Any, X: Any) -> None:

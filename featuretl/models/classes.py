@@ -11,6 +11,7 @@ from typing import Any
 from featuretl.models.checks import (
     attention_fits,
     novelty_fits,
+    settings_fit,
     svm_fits,
     tasks_fit,
     tuned_fits,
@@ -121,7 +122,9 @@ _FINE_TUNED = {
         former=tuple(_SETTINGS),
     ),
     "Training": ClassSchema(
-        "featuretl.finetune.training", " ".join(f"{name}=plain" for name in _SETTINGS)
+        "featuretl.finetune.training",
+        " ".join(f"{name}=plain" for name in _SETTINGS),
+        fits=settings_fit,
     ),
     "Tuned": ClassSchema(
         "featuretl.finetune.network",

@@ -27,6 +27,7 @@ from featuretl import (
     save_model,
 )
 from featuretl.exceptions import BackboneError, FeatureTLError, FeatureTLWarning, ModelError
+from featuretl.finetune import Training
 from featuretl.models.format import read_file
 
 
@@ -276,6 +277,15 @@ def tuned(photos):
         epochs=1, augment="none", cache=None, random_state=0,
     )  # fmt: skip
     return model.fit(photos[::4], ["a", "b"] * 3)
+
+
+def test_forged_settings_of_training_are_refused(tuned, forge, model_file):
+    tuned = copy.copy(tuned).set_params(training=Training(optimizer="adam"))
+    save_model(tuned, model_file)
+    assert load_model(model_file).training == tuned.training
+    forge(lambda model, _: model["state"]["training"]["state"].__setitem__("optimizer", "sgdd"))
+    with pytest.raises(ModelError, match="do not fit together"):
+        load_model(model_file)
 
 
 def test_parameters_of_earlier_versions_are_skipped(tuned, forge, model_file):
