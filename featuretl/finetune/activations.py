@@ -1,8 +1,8 @@
 """Activations: what the learning part of a network is fed with, batch by batch.
 
-Two sources with one method, `batches`: rows that a frozen trunk left in a store, or images that
-are decoded, augmented and run through the trunk each time. Which views a batch sees depends on the
-seed, the epoch and the image only, never on threads or on what came before.
+All sources have one method, `batches`: rows that a frozen trunk left in a store, or images that are
+decoded, augmented and run through the trunk each time. Which views a batch sees depends on the seed,
+the epoch and the image only, never on threads or on earlier batches.
 """
 
 from __future__ import annotations
@@ -21,20 +21,24 @@ from torch import nn
 
 from featuretl._core.text import printable
 from featuretl.backbones.backbone import Backbone
-from featuretl.backbones.views import Strength, View, draw
+from featuretl.backbones.views import STRENGTHS, Strength, View, draw
 from featuretl.exceptions import ImageError
 from featuretl.extraction.extraction import Extraction
-from featuretl.finetune.trunk import from_rows, run
+from featuretl.extraction.source import Source
+from featuretl.finetune.trunk import Trunk, from_rows, run
 from featuretl.images.inputs import name_of, read
+from featuretl.store.lookup import MISSING, keys_array
+from featuretl.store.space import gather
+from featuretl.store.store import EmbeddingStore
 
 Parts = Sequence[np.ndarray]
 Batches = Generator[torch.Tensor, None, None]
 
 
 class CachedActivations:
-    """Activations of `shape` of several views of every image, as a trunk left them in a store.
+    """Activations, each of a `shape`, of several views of every image; the first is unaugmented.
 
-    The first view is the image as it is; `noise` is that of `featuretl.backbones.views.Strength`.
+    For `noise` see `featuretl.backbones.views.Strength`.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class CachedActivations:
 class FreshActivations:
     """Activations computed from the images each time; without a `trunk`, the network's input.
 
-    A function `augment` maps a PIL image to a PIL image; it is called in this thread, in order, with
+    A callable `augment` maps a PIL image to a PIL image; it is called in this thread, in order, with
     the generators of `random`, NumPy and torch seeded for the epoch.
     """
 
@@ -86,50 +90,81 @@ class FreshActivations:
 
         Raises ImageError for an image that cannot be read.
         """
-        custom = seed is not None and callable(self._augment)
+        is_custom = seed is not None and callable(self._augment)
         with (
             ThreadPoolExecutor(self._n_jobs, "featuretl") as pool,
-            _seeded(seed if custom else None),
+            _seeded(seed if is_custom else None),
         ):
-            prepared = ahead(pool, lambda index: self._prepare(index, seed, custom), parts)
+            prepared = _ahead(pool, lambda index: self._read(index, seed), parts)
             for part in parts:
-                inputs = [next(prepared) for _ in part]
-                if custom:
-                    inputs = [self._customised(pixels) for pixels in inputs]
-                yield self._through_trunk(inputs)
+                yield self._activations([next(prepared) for _ in part])
 
-    def _prepare(self, index: int, seed: Sequence[int] | None, custom: bool) -> Any:
+    def _read(self, index: int, seed: Sequence[int] | None) -> Any:
         try:
-            pixels = read(self._images[index]).pixels()
-            if custom:
-                return pixels
-            view = View()
-            if seed is not None and self._augment.views > 1:  # type: ignore[union-attr]
-                rng = np.random.default_rng([*seed, index])
-                view = draw(self._augment, rng)  # type: ignore[arg-type]
-            return view(pixels, self._backbone.preprocessing)
+            return self._prepare(read(self._images[index]), index, seed)
         except ImageError as error:
             name = name_of(self._images[index], index)
-            raise ImageError(f"{name}: {printable(error)}; mend it or leave it out.") from error
+            raise ImageError(f"{name}: {printable(error)}; fix it or leave it out.") from error
+
+    def _prepare(self, content: Any, index: int, seed: Sequence[int] | None) -> Any:
+        """Return the network's input; for a callable `augment` the pixels."""
+        pixels = content.pixels()
+        view = View()
+        if seed is not None:
+            if callable(self._augment):
+                return pixels
+            if self._augment.views > 1:
+                view = draw(self._augment, np.random.default_rng([*seed, index]))
+        return view(pixels, self._backbone.preprocessing)
+
+    def _activations(self, prepared: list[Any]) -> torch.Tensor:
+        inputs = [self._customised(x) if isinstance(x, np.ndarray) else x for x in prepared]
+        return run(self._trunk or nn.Identity(), self._backbone, inputs)
 
     def _customised(self, pixels: np.ndarray) -> torch.Tensor:
         image = self._augment(Image.fromarray(pixels))  # type: ignore[operator]
         return self._backbone.prepare(np.asarray(image.convert("RGB")))
 
-    def _through_trunk(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        return run(self._trunk or nn.Identity(), self._backbone, inputs)
+
+class FoundActivations(FreshActivations):
+    """Activations for prediction: found in the store, or computed and not cached."""
+
+    def __init__(
+        self, images: Sequence[Any], trunk: Trunk, store: EmbeddingStore | None, n_jobs: int
+    ) -> None:
+        super().__init__(images, trunk.backbone, trunk.module, STRENGTHS["none"], n_jobs)
+        self._stored = trunk
+        known = Source(trunk, store, "auto").remembered() if store else None
+        self._space = known[0] if known else None
+
+    def _prepare(self, content: Any, index: int, seed: Any) -> int | torch.Tensor:
+        """Return the position of the activation in the store, or the network's input."""
+        if self._space is not None:
+            found = int(self._space.find(keys_array([content.key]))[0])
+            if found != MISSING:
+                return found
+        return self._stored.prepare(content.pixels())
+
+    def _activations(self, prepared: list[Any]) -> torch.Tensor:
+        found = np.array([isinstance(item, int) for item in prepared])
+        rows = np.empty((len(prepared), self._stored.n_features), np.float32)
+        if found.any() and self._space is not None:
+            rows[found] = gather(self._space, np.array([x for x in prepared if isinstance(x, int)]))
+        if not found.all():
+            rows[~found] = self._stored.embed([x for x in prepared if not isinstance(x, int)])
+        return from_rows(torch.from_numpy(rows).to(self._stored.device), self._stored.shape)
 
 
 Activations = CachedActivations | FreshActivations
 
 
-def divided(rows: np.ndarray, size: int) -> list[np.ndarray]:
-    """Divide rows (n,) into parts of at most `size`, as equal as can be: no rest of one."""
+def split_rows(rows: np.ndarray, size: int) -> list[np.ndarray]:
+    """Split rows (n,) into equal parts of at most `size`, so that no part has a single row."""
     return np.array_split(rows, max(1, -(-len(rows) // size)))
 
 
-def ahead(pool: ThreadPoolExecutor, prepare: Callable[[int], Any], parts: Parts) -> Iterator[Any]:
-    """Yield ``prepare(index)`` of all indices in order, two parts of them under way."""
+def _ahead(pool: ThreadPoolExecutor, prepare: Callable[[int], Any], parts: Parts) -> Iterator[Any]:
+    """Yield ``prepare(index)`` of all indices in order, two parts of them in progress."""
     window: deque[Future[Any]] = deque()
     for number, part in enumerate(parts):
         window.extend(pool.submit(prepare, int(index)) for index in part)

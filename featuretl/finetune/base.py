@@ -1,4 +1,4 @@
-"""What the fine-tuning estimators share: prediction, embeddings, more training, history."""
+"""Base of the fine-tuning estimators: constructor, training, embeddings and history."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from featuretl._learning.refit import forget
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import STRENGTHS
 from featuretl.finetune import history
-from featuretl.finetune.activations import FreshActivations, divided
+from featuretl.finetune.activations import FoundActivations, FreshActivations, split_rows
 from featuretl.finetune.fitting import Fitting
 from featuretl.finetune.loop import outputs_of
 from featuretl.finetune.parameters import check_parameters
-from featuretl.finetune.planning import FoundActivations
 from featuretl.finetune.search import verdict_of
 from featuretl.finetune.training import Training
 from featuretl.finetune.trunk import Trunk
@@ -114,7 +113,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Returns
         -------
         ndarray of shape (n, d), float32
-            What goes into the tuned head; unfitted heads can be trained on it.
+            The input of the tuned head; other heads can be trained on it.
         """
         return self._outputs(X, "top")
 
@@ -216,9 +215,9 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def _fit_more(self, X: Any, y: Any, sample_weight: Any, known: Any) -> None:
-        """Train the tuned network on for `epochs`, at the rate that `fit` used."""
+        """Continue training for `epochs`, at the rate that `fit` used."""
         fitting = self._begin(X, y, sample_weight, None, known)
-        self._tuned = fitting.go_on(self._tuned, self.learning_rate_)
+        self._tuned = fitting.resume(self._tuned, self.learning_rate_)
         last = max(
             (record["epoch"] for record in self._records if record["stage"] == "fit"), default=0
         )
@@ -250,7 +249,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         else:
             activations = FreshActivations(images, backbone, trunk, STRENGTHS["none"], n_jobs)
         module = network if part == "whole" else network.top
-        parts = divided(np.arange(len(images)), self.batch_size)
+        parts = split_rows(np.arange(len(images)), self.batch_size)
         return np.concatenate([x.cpu().numpy() for x in outputs_of(module, activations, parts)])
 
     def _spec(self) -> BackboneSpec:

@@ -1,4 +1,4 @@
-"""Checkpoint: a folder from which a killed `fit` goes on to the same result."""
+"""Checkpoint: a folder from which a killed `fit` resumes, to the same result."""
 
 from __future__ import annotations
 
@@ -17,14 +17,9 @@ _VERSION = 2
 
 
 class Checkpoint:
-    """Training after its last whole epoch, in one file that is replaced at once.
+    """Training after its last whole epoch, in one file of `folder` that is replaced atomically.
 
-    Parameters
-    ----------
-    folder : path
-        Created if it is not there.
-    identity : dict (JSON)
-        What the training depends on: parameters, backbone, images, targets and groups.
+    `identity` has the parameters, backbone, images, targets and groups that training depends on.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any]) -> None:
@@ -76,7 +71,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def restore(trainer: Trainer, saved: dict[str, Any]) -> None:
-    """Put a trainer where `state_of` was taken."""
+    """Set a trainer to a state that `state_of` returned."""
     trainer.task.network.load_state_dict(saved["network"])
     trainer.optimizer.load_state_dict(saved["optimizer"])
     if trainer.average is not None:

@@ -1,4 +1,4 @@
-"""One fit, from images to a tuned network: divide, cache, start from the probe, search, train."""
+"""One fit, from images to a tuned network: split, cache, start from the probe, search, train."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from featuretl.backbones.backbone import load_spec
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import Strength
 from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
-from featuretl.finetune.activations import Activations, FreshActivations, divided
+from featuretl.finetune.activations import Activations, FreshActivations, split_rows
 from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
 from featuretl.finetune.loop import Record, Run, Task, Trainer, judge, outputs_of
 from featuretl.finetune.network import Split, Tuned, TunedNetwork, new_head, set_head, split
 from featuretl.finetune.objective import Objective, Problem
-from featuretl.finetune.planning import Plan, cached, plan, resolve_augment, trunks_of
-from featuretl.finetune.search import RATES, Candidate, Choice, Judged, choose, rungs, verdict_of
+from featuretl.finetune.planning import Plan, cache_activations, plan, resolve_augment, uncached
+from featuretl.finetune.search import RATES, Candidate, Choice, choose, rungs, verdict_of
 from featuretl.finetune.training import Training
-from featuretl.finetune.trunk import activation_shape
 from featuretl.images.inputs import contents_of
 from featuretl.store.store import resolve_store
 
@@ -52,8 +51,8 @@ class Fitting:
     ) -> None:
         p = estimator
         self._p, self._images, self._problem = p, images, problem
-        self._owner = type(p).__name__
         self._settings = p.training or Training()
+        self._owner = type(p).__name__
         self._groups = read_groups(self._owner, groups, len(images))
         self._began = time.monotonic()
         self.rows = np.arange(len(images))
@@ -80,46 +79,39 @@ class Fitting:
             )
 
     def run(self) -> Tuned:
-        """Fit, and return what was learnt."""
+        """Fit, and return the tuned network."""
         p = self._p
         checkpoint = Checkpoint(p.checkpoint, self._identity()) if p.checkpoint else None
         saved = checkpoint.load() if checkpoint else None
         self.seed = saved["seed"] if saved else self.seed
-        network = self.start()
-        embeddings = self._embeddings(network) if p.head == "probe" else None
-        strength = None
+        found = strength = None
         if p.learning_rate == "auto":
-            found = saved["search"] if saved else self._search(network, embeddings)
-            strength = self._take_over(found)
+            found = saved["search"] if saved else self._search()
+            strength = self._apply(found)
             if checkpoint and not saved:
                 checkpoint.save({"seed": self.seed, "search": found, "trainer": None})
         rows = self._final_split()[0] if self.fine_tuned else self.rows
-        if embeddings is not None:
-            strength = self._set_probe(network, embeddings, rows, strength)
-        if embeddings is not None and self.fine_tuned:
-            self._set_probe(network, embeddings, rows, self._problem.soften(strength))
+        self._set_probe(rows, strength, soft=self.fine_tuned)
         if self.fine_tuned:
-            search = found if p.learning_rate == "auto" else None
-            self._train(network, checkpoint, search, saved and saved["trainer"])
+            self._train(checkpoint, found, saved and saved["trainer"])
         if p.verbose and self.decision:
             print(self.decision, file=sys.stderr)
-        return Tuned(self.backbone, self.split, self.n_cut, p.head, network)
+        return self._tuned()
 
-    def go_on(self, tuned: Tuned, learning_rate: float) -> Tuned:
-        """Train what was learnt before on; return what it is then."""
-        network = self.start()
-        network.load_state_dict(tuned.live(self._p.device)[2].state_dict())
+    def resume(self, tuned: Tuned, learning_rate: float) -> Tuned:
+        """Continue training a tuned network."""
+        self.network.load_state_dict(tuned.live(self._p.device)[2].state_dict())
         self.learning_rate = learning_rate
-        self._train(network, None, None, None)
-        return Tuned(self.backbone, self.split, self.n_cut, self._p.head, network)
+        self._train(None, None, None)
+        return self._tuned()
 
-    @property
-    def n_cut(self) -> Any:
-        """Below how many blocks the backbone was cut."""
-        return self._p.n_blocks if self._p.n_blocks == "all" else len(self.split.blocks)
+    def _tuned(self) -> Tuned:
+        n_blocks = "all" if self._p.n_blocks == "all" else len(self.split.blocks)
+        return Tuned(self.backbone, self.split, n_blocks, self._p.head, self.network)
 
-    def start(self) -> TunedNetwork:
-        """Return the pretrained network with a new head."""
+    @cached_property
+    def network(self) -> TunedNetwork:
+        """The network that is trained: pretrained at first, with a new head."""
         d, outputs = self.split.n_features, self._problem.n_outputs
         network = TunedNetwork(self.split.top, new_head(self._p.head, d, outputs, self.seed))
         return network.to(self.backbone.device)
@@ -136,67 +128,47 @@ class Fitting:
     @cached_property
     def plan(self) -> Plan:
         """Whether the trunk's activations are cached, and why."""
-        p, trunk = self._p, self.split.trunk
-        size = None
-        if trunk is not None:
-            size = 2 * int(np.prod(activation_shape(self.backbone, trunk)))
-        augment = resolve_augment(p.augment)
-        planned = plan(
-            len(self._images),
-            size,
-            augment,
-            p.epochs,
-            p.cache_trunk,
-            self._store,
-            self.split.why_not_cut,
-        )
-        if (
-            (p.cache_trunk != "auto" and p.cache_trunk)
-            and not planned.cached
-            and not self.split.why_not_cut
-        ):
-            self._warn(f"The trunk is not cached, because {planned.why}.")
-        if p.verbose:
-            kept = "kept" if planned.cached else "not kept"
-            print(f"Activations of the frozen blocks are {kept}: {planned.why}.", file=sys.stderr)
-        return planned
+        found = plan(self._p, len(self._images), self.backbone, self.split, self._store)
+        if self._must_cache and not found.cached and not self.split.why_not_cut:
+            self._warn(f"The trunk is not cached, because {found.why}.")
+        if self._p.verbose:
+            kept = "cached" if found.cached else "not cached"
+            print(f"Activations of the frozen blocks are {kept}: {found.why}.", file=sys.stderr)
+        return found
+
+    @property
+    def _must_cache(self) -> bool:
+        return self._p.cache_trunk != "auto" and bool(self._p.cache_trunk)
 
     @cached_property
     def activations(self) -> Activations:
-        """What the learning part is fed with."""
+        """The input of the blocks that learn."""
         p, augment = self._p, resolve_augment(self._p.augment)
-        if not self.plan.cached or not isinstance(augment, Strength):
-            return self._fresh(augment)
-        trunks = trunks_of(self.backbone, self.split, len(self.split.blocks), augment)
-        how = (augment.noise, self._store, p.batch_size, self._n_jobs, bool(p.verbose))
-        try:
-            return cached(self._images, trunks, *how)
-        except BackboneError as error:  # numbers too large for float16
-            if p.cache_trunk != "auto" and p.cache_trunk:
-                raise
-            self._warn(f"{error} It is trained uncached.")
-            self.plan = Plan(False, 0, 0, "its activations do not fit into float16")
-            return self._fresh(augment)
-
-    def _fresh(self, augment: Any) -> Activations:
+        if self.plan.cached and isinstance(augment, Strength):
+            source = self._images, self.backbone, self.split, augment, self._store
+            try:
+                return cache_activations(*source, p.batch_size, self._n_jobs, bool(p.verbose))
+            except BackboneError as error:  # numbers too large for float16
+                if self._must_cache:
+                    raise
+                self._warn(f"{error} It is trained uncached.")
+                self.plan = uncached("its activations do not fit into float16")
         trunk = self.split.trunk
         return FreshActivations(self._images, self.backbone, trunk, augment, self._n_jobs)
 
-    def task(self, network: TunedNetwork, rows: np.ndarray, held_out: Any = None) -> Task:
-        """Return the task of training `network` on `rows`."""
-        problem = self._problem
-        objective = Objective(problem.kind, problem.target, problem.weight, self.backbone.device)
-        return Task(network, self.split.blocks, self.activations, objective, rows, held_out)
+    def task(self, rows: np.ndarray, held_out: Any = None) -> Task:
+        """Return the task of training the network on `rows`."""
+        objective = Objective(self._problem, self.backbone.device)
+        return Task(self.network, self.split.blocks, self.activations, objective, rows, held_out)
 
     def training(self, learning_rate: float) -> Run:
         """Return how to train."""
-        p = self._p
         return Run(
             **dataclasses.asdict(self._settings),
             learning_rate=float(learning_rate),
-            epochs=p.epochs,
-            batch_size=p.batch_size,
-            early_stopping=p.early_stopping,
+            epochs=self._p.epochs,
+            batch_size=self._p.batch_size,
+            early_stopping=self._p.early_stopping,
             bfloat16=self._is_bfloat16(),
             seed=self.seed,
             seconds=self._seconds_left(),
@@ -204,19 +176,17 @@ class Fitting:
 
     def search(self, held_out: np.ndarray | None) -> tuple[Choice, np.ndarray]:
         """Only search, judging by `held_out` (None: an inner split); return these rows, too."""
-        network = self.start()
-        embeddings = self._embeddings(network) if self._p.head == "probe" else None
         if held_out is None:
-            split = self._inner_split()
+            train, held_out = self._inner_split()
         else:
-            split = np.setdiff1d(self.rows, held_out), held_out
-        return self._choose(network, embeddings, *split)[0], split[1]
+            train = np.setdiff1d(self.rows, held_out)
+        return self._choose(train, held_out)[0], held_out
 
-    def _search(self, network: TunedNetwork, embeddings: np.ndarray | None) -> dict[str, Any]:
-        """Choose rate and blocks on an inner split; return what was found, as plain values."""
-        choice, strength = self._choose(network, embeddings, *self._inner_split())
-        # A head that starts from nothing has nothing to go back to.
-        worthwhile = choice.worthwhile or (embeddings is None and choice.candidate is not None)
+    def _search(self) -> dict[str, Any]:
+        """Choose rate and blocks on an inner split; return the result as plain values."""
+        choice, strength = self._choose(*self._inner_split())
+        # A head that starts at random cannot fall back on a probe.
+        worthwhile = choice.worthwhile or (self._p.head != "probe" and choice.candidate is not None)
         rate, blocks = choice.candidate or self._candidates()[0]
         return {
             "learning_rate": float(rate),
@@ -228,29 +198,24 @@ class Fitting:
             "stopped": "interrupted" if choice.interrupted else "",
         }
 
-    def _choose(
-        self,
-        network: TunedNetwork,
-        embeddings: np.ndarray | None,
-        train: np.ndarray,
-        held_out: np.ndarray,
-    ) -> tuple[Choice, Any]:
+    def _choose(self, train: np.ndarray, held_out: np.ndarray) -> tuple[Choice, Any]:
         """Return the choice and the strength of the probe that was fitted to `train`."""
         candidates = self._candidates()
         training = self.training(candidates[0].learning_rate)
         if training.seconds is not None:
             training = dataclasses.replace(training, seconds=_SEARCH_SHARE * training.seconds)
-        task = self.task(network, train, held_out)
-        strength = None
-        if embeddings is not None:
-            strength = self._set_probe(network, embeddings, train, None)
-        base = Judged(*judge(network, task, held_out, training))
-        if embeddings is not None:
-            self._set_probe(network, embeddings, train, self._problem.soften(strength))
-        with self._bar("Searching", self._search_batches(len(candidates), len(train))) as step:
+        task = self.task(train, held_out)
+        strength = self._set_probe(train, None, soft=False)
+        base = judge(self.network, task, held_out, training)
+        self._set_probe(train, strength, soft=True)
+        first, second = rungs(self._p.epochs)
+        n = len(candidates)
+        batches = -(-len(train) // self._p.batch_size) * (n * first + max(1, n // 2) * second)
+        with self._bar("Searching", batches) as step:
             return choose(task, candidates, training, base, step), strength
 
-    def _take_over(self, found: dict[str, Any]) -> float | None:
+    def _apply(self, found: dict[str, Any]) -> float | None:
+        """Take over the result of a search; return the probe's strength."""
         self.learning_rate, self.fine_tuned = found["learning_rate"], found["fine_tuned"]
         self.records, self.decision = list(found["records"]), found["decision"]
         self.stopped = found["stopped"]
@@ -259,24 +224,23 @@ class Fitting:
 
     def _train(
         self,
-        network: TunedNetwork,
         checkpoint: Checkpoint | None,
         search: dict[str, Any] | None,
         saved: dict[str, Any] | None,
     ) -> None:
         rows, held_out = self._final_split()
-        task = self.task(network, rows, held_out)
+        task = self.task(rows, held_out)
         task.blocks = task.blocks[-self.learning_blocks :]
         training = self.training(self.learning_rate)
-        batches = self._p.epochs * len(divided(rows, training.batch_size))
+        batches = training.epochs * len(split_rows(rows, training.batch_size))
 
-        def keep(trainer: Trainer) -> None:
+        def save(trainer: Trainer) -> None:
             if checkpoint:
                 progress = {"search": search, "trainer": state_of(trainer)}
                 checkpoint.save({"seed": self.seed, **progress})
 
         with self._bar("Fine-tuning", batches) as step:
-            trainer = Trainer(task, training, keep, step)
+            trainer = Trainer(task, training, save, step)
             if saved:
                 restore(trainer, saved)
             state = trainer.run()
@@ -286,27 +250,31 @@ class Fitting:
         self.stopped = state.stopped
         if state.stopped == "interrupted":
             self._warn(
-                f"Training was interrupted in epoch {state.epoch + 1}; the best weights stay."
+                f"Training was interrupted in epoch {state.epoch + 1}; the best weights are kept."
             )
 
     def _final_split(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the rows of the final training, and those that may end it."""
         return (self.rows, None) if self._p.early_stopping is None else self._inner_split()
 
-    def _set_probe(
-        self, network: TunedNetwork, embeddings: np.ndarray, rows: np.ndarray, strength: Any
-    ) -> Any:
-        coef, intercept, strength = self._problem.probe(
-            embeddings, rows, None if self._units is None else self._units[rows], strength
-        )
-        set_head(network.head, coef, intercept)
+    def _set_probe(self, rows: np.ndarray, strength: Any, *, soft: bool) -> Any:
+        """Fit the probe to `rows` and make it the head, softened or not; return its strength."""
+        if self._p.head != "probe":
+            return None
+        inputs = self._embeddings, rows, None if self._units is None else self._units[rows]
+        if strength is None or not soft:
+            coef, intercept, strength = self._problem.probe(*inputs, strength)
+        if soft:
+            coef, intercept, _ = self._problem.probe(*inputs, self._problem.soften(strength))
+        set_head(self.network.head, coef, intercept)
         return strength
 
-    def _embeddings(self, network: TunedNetwork) -> np.ndarray:
-        """Return the pretrained embeddings (n, d) of all images."""
+    @cached_property
+    def _embeddings(self) -> np.ndarray:
+        """The pretrained embeddings (n, d) of all images."""
         out = np.empty((len(self.rows), self.split.n_features), np.float32)
-        parts = divided(self.rows, self._p.batch_size)
-        outputs = outputs_of(network.top, self.activations, parts)
+        parts = split_rows(self.rows, self._p.batch_size)
+        outputs = outputs_of(self.network.top, self.activations, parts)
         with self._bar("Embedding", len(parts)) as step:
             for part, embeddings in zip(parts, outputs, strict=True):
                 out[part] = embeddings.cpu().numpy()
@@ -314,28 +282,22 @@ class Fitting:
         return out
 
     def _candidates(self) -> list[Candidate]:
-        p = self._p
         rates: tuple[float, ...] = RATES[self._settings.optimizer]
         rates = rates if self.plan.cached else rates[1:2]
         most = len(self.split.blocks)
-        depths = sorted({1, most}) if p.n_blocks == "auto" and self.plan.cached else [most]
+        depths = sorted({1, most}) if self._p.n_blocks == "auto" and self.plan.cached else [most]
         return [Candidate(rate, depth) for rate in rates for depth in depths]
 
     def _inner_split(self) -> tuple[np.ndarray, np.ndarray]:
         """Return rows to train on and rows to judge by; groups and copies stay on one side."""
-        share, n = self._settings.validation_fraction, len(self.rows)
+        fraction, n = self._settings.validation_fraction, len(self.rows)
         try:
-            return hold_out(n, self._problem.strata, self._units, share, self.seed)
+            return hold_out(n, self._problem.strata, self._units, fraction, self.seed)
         except ValueError as error:
             raise InputError(
-                f"{self._owner} cannot hold out {share:g} of {n} images to judge by ({error}); give a "
-                "number as learning_rate and early_stopping=None, or more data."
+                f"{self._owner} cannot hold out {fraction:g} of {n} images to judge by ({error}); "
+                "give a number as learning_rate and early_stopping=None, or more data."
             ) from error
-
-    def _search_batches(self, candidates: int, rows: int) -> int:
-        first, second = rungs(self._p.epochs)
-        parts = -(-rows // self._p.batch_size)
-        return parts * (candidates * first + max(1, candidates // 2) * second)
 
     def _bar(self, label: str, total: int) -> Any:
         return progress_bar(label, total, shown=bool(self._p.verbose))
@@ -352,7 +314,7 @@ class Fitting:
     def _identity(self) -> dict[str, Any]:
         """Return what a checkpoint of this fit depends on."""
         ignored = {"checkpoint", "verbose", "n_jobs", "cache", "time_budget"}
-        parameters = self._p.get_params(deep=False)
+        parameters = self._p.get_params(deep=False) | {"training": self._settings}
         digest = hashlib.sha256(np.ascontiguousarray(self._problem.target).tobytes())
         digest.update(np.ascontiguousarray(self._problem.weight).tobytes())
         for key in self._contents:

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from featuretl.finetune.activations import Activations, divided
+from featuretl.finetune.activations import Activations, split_rows
 from featuretl.finetune.network import TunedNetwork, snapshot
 from featuretl.finetune.objective import Objective
 from featuretl.finetune.schedules import rate_factor
@@ -107,7 +107,7 @@ class Trainer:
         state, training = self.state, self.training
         began = time.monotonic()
         order = np.random.default_rng([training.seed, state.epoch]).permutation(self.task.rows)
-        parts = divided(order, training.batch_size)
+        parts = split_rows(order, training.batch_size)
         loss = self._pass(parts)
         state.epoch += 1
         state.elapsed = time.monotonic() - self._began
@@ -167,12 +167,12 @@ class Trainer:
                 parameter.requires_grad_(not alone or group["distance"] == 0)
 
     def _judge(self, rows: np.ndarray) -> Record:
-        losses, scores = judge(self.judged(), self.task, rows, self.training)
+        losses, scores = judge(self._current(), self.task, rows, self.training)
         self.task.network.learn(self.task.blocks, self.training.batch_norm)
         return {"validation_loss": float(losses.mean()), "validation_score": float(scores.mean())}
 
-    def judged(self) -> nn.Module:
-        """Return the network whose weights count now: the averaged one, or the trained one."""
+    def _current(self) -> nn.Module:
+        """Return the network whose weights count: the averaged one, or the trained one."""
         return self.average.module if self.average is not None else self.task.network
 
     def _remember(self, record: Record) -> None:
@@ -182,7 +182,7 @@ class Trainer:
         if loss < state.best_loss:
             state.best_loss, state.best_epoch = loss, state.epoch
             if training.early_stopping is not None:
-                state.best = snapshot(self.judged())
+                state.best = snapshot(self._current())
         patience = training.early_stopping
         if patience is not None and state.epoch - state.best_epoch >= patience:
             state.stopped = "early_stopping"
@@ -200,18 +200,22 @@ class Trainer:
         return limit is not None and time.monotonic() - self._began >= limit
 
 
-def judge(
-    network: nn.Module, task: Task, rows: np.ndarray, training: Run
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the loss and the score of each of `rows`, float64 (k,), by a network in evaluation."""
+class Judgement(NamedTuple):
+    """The loss and the score of each held-out row, float64 (k,)."""
+
+    losses: np.ndarray
+    scores: np.ndarray
+
+
+def judge(network: nn.Module, task: Task, rows: np.ndarray, training: Run) -> Judgement:
+    """Return the losses and scores of `rows` by a network in evaluation."""
     losses, scores = [], []
-    parts = divided(rows, training.batch_size)
-    for part, outputs in zip(
-        parts, outputs_of(network, task.activations, parts, training.bfloat16), strict=True
-    ):
-        losses.append(task.objective.held_out_losses(outputs, part))
-        scores.append(task.objective.scores(outputs, part))
-    return np.concatenate(losses), np.concatenate(scores)
+    parts = split_rows(rows, training.batch_size)
+    outputs = outputs_of(network, task.activations, parts, training.bfloat16)
+    for part, output in zip(parts, outputs, strict=True):
+        losses.append(task.objective.held_out_losses(output, part))
+        scores.append(task.objective.scores(output, part))
+    return Judgement(np.concatenate(losses), np.concatenate(scores))
 
 
 def outputs_of(

@@ -145,16 +145,11 @@ class Tuned:
         self.spec: BackboneSpec = backbone.spec
         self.tensors = backbone.recipe["backbone"]["tensors"]
         self.n_blocks, self._head = n_blocks, head
-        self._live: tuple[Backbone, nn.Module | None, TunedNetwork] | None = None
-        self.state: dict[str, np.ndarray] = {}
-        self.keep(backbone, divided.trunk, network)
-
-    def keep(self, backbone: Backbone, trunk: nn.Module | None, network: TunedNetwork) -> None:
-        """Take over the tensors of `network`."""
         network.eval().requires_grad_(False)
-        state = network.state_dict()
-        self.state = {name: tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
-        self._live = backbone, trunk, network
+        tensors = network.state_dict().items()
+        self.state = {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors}
+        self._live: tuple[Backbone, nn.Module | None, TunedNetwork] | None
+        self._live = backbone, divided.trunk, network
 
     def live(self, device: str) -> tuple[Backbone, nn.Module | None, TunedNetwork]:
         """Return the backbone, its trunk and the network, loaded if need be.

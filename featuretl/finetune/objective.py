@@ -13,10 +13,14 @@ from torch.nn import functional
 
 @dataclass(eq=False, frozen=True)
 class Problem:
-    """What is to be learnt from n images; `kind`, `target` and `weight` are those of `Objective`."""
+    """The targets of n images, and the linear probe for them."""
 
+    # "softmax", "binary" or "squared": cross-entropy of classes, mean binary cross-entropy of labels,
+    # or mean squared error.
     kind: str
+    # Class numbers (n,), labels of 0 and 1 (n, labels), or values (n, outputs).
     target: np.ndarray
+    # (n,) or (n, labels); training scales them to a mean of 1.
     weight: np.ndarray
     # Outputs of the network.
     n_outputs: int
@@ -30,27 +34,14 @@ class Problem:
 
 
 class Objective:
-    """A loss on the outputs (k, outputs) of some rows, against their targets.
+    """A loss on the outputs (k, outputs) of some rows, against the targets of a `Problem`."""
 
-    Parameters
-    ----------
-    kind : {"softmax", "binary", "squared"}
-        Cross-entropy of classes, mean binary cross-entropy of labels, or mean squared error.
-    target : ndarray
-        Class numbers (n,), labels of 0 and 1 (n, labels), or values (n, outputs).
-    weight : ndarray of shape (n,) or (n, labels)
-        Weights; scaled to a mean of 1.
-    device : torch.device
-    """
-
-    def __init__(
-        self, kind: str, target: np.ndarray, weight: np.ndarray, device: torch.device
-    ) -> None:
-        self.kind = kind
-        dtype = torch.int64 if kind == "softmax" else torch.float32
-        self._target = torch.as_tensor(np.asarray(target), dtype=dtype).to(device)
-        scaled = weight.reshape(len(target), -1) / weight.mean()
-        self._weight = torch.as_tensor(scaled, dtype=torch.float32).to(device)
+    def __init__(self, problem: Problem, device: torch.device) -> None:
+        self.kind = problem.kind
+        dtype = torch.int64 if self.kind == "softmax" else torch.float32
+        self._target = torch.as_tensor(np.asarray(problem.target), dtype=dtype).to(device)
+        weight = problem.weight.reshape(len(problem.target), -1) / problem.weight.mean()
+        self._weight = torch.as_tensor(weight, dtype=torch.float32).to(device)
 
     def loss(self, outputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """Return the weighted mean loss of `rows`, to be minimised."""

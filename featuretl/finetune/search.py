@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from featuretl._core.statistics import error_of_mean
-from featuretl.finetune.loop import Record, Run, State, Task, Trainer, judge
+from featuretl.finetune.loop import Judgement, Record, Run, State, Task, Trainer, judge
 from featuretl.finetune.network import snapshot
 
 RATES = {
@@ -32,21 +32,14 @@ class Candidate(NamedTuple):
     n_blocks: int
 
 
-class Judged(NamedTuple):
-    """The loss and the score of each held-out row, float64 (k,)."""
-
-    losses: np.ndarray
-    scores: np.ndarray
-
-
 class Choice(NamedTuple):
     """What the search found."""
 
     # The best; None if nothing could be tried.
     candidate: Candidate | None
     # The start, and the candidate (the start where there is none), judged by the held-out rows.
-    base: Judged
-    found: Judged
+    base: Judgement
+    found: Judgement
     # The epochs of all runs.
     records: list[Record]
     interrupted: bool
@@ -74,7 +67,7 @@ def choose(
     task: Task,
     candidates: list[Candidate],
     training: Run,
-    base: Judged,
+    base: Judgement,
     on_batch: Callable[[], None] | None = None,
 ) -> Choice:
     """Try `candidates` on ``task.rows``, judge them by ``task.held_out``, and compare with `base`.
@@ -84,7 +77,7 @@ def choose(
     start = snapshot(task.network)
     assert task.held_out is not None  # a search is not begun without  # nosec B101
     records: list[Record] = []
-    results: dict[Candidate, Judged] = {}
+    results: dict[Candidate, Judgement] = {}
     deadline = time.monotonic() + (training.seconds or np.inf)
     interrupted = False
     left, weight = candidates, task.objective.weights(task.held_out)
@@ -96,8 +89,9 @@ def choose(
             run = _run(task, candidate, _short(training, candidate, epochs, deadline), on_batch)
             records += run.records
             interrupted = run.stopped == "interrupted"
-            losses, scores = judge(task.network, task, task.held_out, training)
-            results[candidate] = Judged(np.nan_to_num(losses, nan=np.inf), scores)
+            judgement = judge(task.network, task, task.held_out, training)
+            losses = np.nan_to_num(judgement.losses, nan=np.inf)
+            results[candidate] = judgement._replace(losses=losses)
             task.network.load_state_dict(start)
         if not results:
             break

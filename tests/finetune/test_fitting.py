@@ -10,8 +10,8 @@ from sklearn.model_selection import cross_val_score
 from featuretl import FineTuneRegressor
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.finetune.checkpoint import Checkpoint
-from featuretl.finetune.loop import Trainer
-from featuretl.finetune.search import RATES, Candidate, Choice, Judged
+from featuretl.finetune.loop import Judgement, Trainer
+from featuretl.finetune.search import RATES, Candidate, Choice
 from featuretl.finetune.training import Training
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
@@ -33,7 +33,7 @@ def test_the_search_shows_what_it_tried(quick, photos, labels):
 
 
 def test_the_search_tries_one_and_three_blocks(quick, photos, labels):
-    model = quick(n_blocks="auto", learning_rate="auto").fit(photos, labels)
+    model = quick(n_blocks="auto", learning_rate="auto").fit(photos[6:18], labels[6:18])
     search = model.history_[model.history_["stage"] == "search"]
     assert set(search["n_blocks"]) == {1, 3}
     assert model.n_blocks_ in (0, 1, 3)
@@ -144,8 +144,8 @@ def test_a_number_without_weight_changes_nothing(quick, photos, light):
 
 
 def test_a_search_counts_held_out_scores_by_their_weights():
-    better = Judged(np.zeros(3), np.array([1.0, 1.0, 0.0]))
-    start = Judged(np.ones(3), np.array([1.0, 0.0, 1.0]))
+    better = Judgement(np.zeros(3), np.array([1.0, 1.0, 0.0]))
+    start = Judgement(np.ones(3), np.array([1.0, 0.0, 1.0]))
     candidate = Candidate(0.1, 1)
     choices = [
         Choice(candidate, start, better, [], False, np.array([1.0, one, other]))
@@ -180,11 +180,12 @@ def test_memory_and_disk_decide_about_the_cache(quick, photos, labels, monkeypat
     assert model.cache_trunk_.cached
     assert "fit on memory" in model.cache_trunk_.why
     monkeypatch.setattr("featuretl.finetune.planning.MOST_MEMORY", 1000)
-    model = quick(cache=None, cache_trunk="auto").fit(photos, labels)
-    assert not model.cache_trunk_.cached
-    assert "exceed 1,000 of memory" in model.cache_trunk_.why
-    model = quick(cache_trunk="auto", augment="strong").fit(photos, labels)
-    assert "2 epochs do not repay 6 views" in model.cache_trunk_.why
+    data = photos, labels, None, None, None
+    plan = quick(cache=None, cache_trunk="auto")._begin(*data).plan
+    assert not plan.cached
+    assert "exceed 1,000 of memory" in plan.why
+    plan = quick(cache_trunk="auto", augment="strong")._begin(*data).plan
+    assert "2 epochs do not repay 6 views" in plan.why
 
 
 def test_a_callable_sees_every_image_every_time(quick, photos, labels):
@@ -201,7 +202,7 @@ def test_a_callable_sees_every_image_every_time(quick, photos, labels):
 
 
 def test_the_strong_views_are_cached(quick, photos, labels):
-    model = quick(augment="strong", epochs=7, cache_trunk="auto").fit(photos, labels)
+    model = quick(augment="strong", epochs=7, cache_trunk="auto").fit(photos[6:18], labels[6:18])
     assert model.cache_trunk_.views == 6
     assert model.score(photos, labels) == 1.0
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from featuretl.finetune.activations import divided
+from featuretl.finetune.activations import split_rows
 from featuretl.finetune.loop import Trainer, judge
 from featuretl.finetune.network import snapshot
 
@@ -17,11 +17,8 @@ def begun(quick, photos, labels):
 
     def make(**parameters):
         fitting = quick(**parameters)._begin(photos, labels, None, None, None)
-        network = fitting.start()
-        if fitting._p.head == "probe":
-            embeddings = fitting._embeddings(network)
-            fitting._set_probe(network, embeddings, fitting.rows, fitting._problem.soften(1.0))
-        return fitting.task(network, fitting.rows), fitting.training(0.003)
+        fitting._set_probe(fitting.rows, 1.0, soft=True)
+        return fitting.task(fitting.rows), fitting.training(0.003)
 
     return make
 
@@ -134,6 +131,6 @@ def test_the_time_budget_ends_training(begun):
 
 
 def test_parts_have_no_rest_of_one():
-    assert [len(part) for part in divided(np.arange(33), 32)] == [17, 16]
-    assert [len(part) for part in divided(np.arange(5), 32)] == [5]
-    assert np.concatenate(divided(np.arange(100), 7)).tolist() == list(range(100))
+    assert [len(part) for part in split_rows(np.arange(33), 32)] == [17, 16]
+    assert [len(part) for part in split_rows(np.arange(5), 32)] == [5]
+    assert np.concatenate(split_rows(np.arange(100), 7)).tolist() == list(range(100))

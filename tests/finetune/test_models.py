@@ -13,11 +13,11 @@ from featuretl.exceptions import BackboneError, FeatureTLWarning
 MODELS = [
     ("tf_efficientnet_lite0", "auto"),
     ("mobilenetv2_100", "auto"),
-    ("resnet50", "random"),
-    ("vgg16", "random"),
+    ("resnet18", "random"),
+    ("vgg11", "random"),
     ("inception_v3", "random"),
-    ("vit_small_patch16_224", "random"),
-    ("convnext_tiny", "random"),
+    ("vit_tiny_patch16_224", "random"),
+    ("convnext_atto", "random"),
     ("swin_tiny_patch4_window7_224", "random"),
 ]
 
