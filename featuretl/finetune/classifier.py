@@ -64,7 +64,7 @@ class FineTuneClassifier(Responses, BaseFineTune):
         callable maps a PIL image to a PIL image, and every image is computed afresh in each epoch.
         "auto" is "light". Use "none" where left and right matter.
     early_stopping : int or None, default=None
-        Hold out a fifth of the images, stop after so many epochs without a lower
+        Hold out a fifth of the images, stop after this many epochs without a lower
         loss there, and keep the best epoch's weights.
     cache_trunk : bool or "auto", default="auto"
         Run the frozen trunk once per view and keep its activations (float16) with the embeddings.
