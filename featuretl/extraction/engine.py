@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,15 +122,24 @@ class _Image:
 
 @dataclass(eq=False)
 class _Batch:
-    """Images that went through a thread, and the keys and embeddings of those that have one.
+    """Images that went through a thread, and the keys of those that were embedded.
 
     The seconds are those that embedding took, reading and decoding excluded.
     """
 
     images: list[_Image]
-    keys: list[bytes]
-    rows: np.ndarray
-    seconds: float
+    keys: Sequence[bytes] = ()
+    seconds: float = 0.0
+
+
+@contextlib.contextmanager
+def _threads(n: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of n threads; leaving, also by an error, cancels its tasks and waits for it."""
+    pool = ThreadPoolExecutor(n, "featuretl")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Run:
@@ -163,24 +173,24 @@ class Run:
         self._started = self._reported = time.monotonic()
         self._costs = Costs()
         self._stage, self.statistics.costs = self._costs.stage, self._costs.seconds
+        self._appending = threading.Lock()
         self._errors: dict[int, str] = {}
         self._key_errors: dict[bytes, str] = {}
         self._hashed: list[tuple[str, os.stat_result, bytes]] = []
 
     def run(self) -> list[Failure]:
         """Embed what has no embedding yet; return the images that cannot have one, in order."""
-        pool = ThreadPoolExecutor(self._n_jobs, "featuretl")
         try:
-            remembered = self._source.remembered()
-            if remembered is not None:
-                self.space, self.recipe = remembered
-                self._plan(pool)
+            with _threads(self._n_jobs) as pool:
+                remembered = self._source.remembered()
+                if remembered is not None:
+                    self.space, self.recipe = remembered
+                    self._plan(pool)
             if remembered is None or self._missing():
                 with self._source.held():
                     self.space, self.recipe = self._source.open()
-                    self._embed_all(pool)
+                    self._embed_all()
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
             self._remember_hashes()
             self._report(always=True)  # an interrupt, too, ends with the true counts
         return self._finish()
@@ -198,13 +208,14 @@ class Run:
             if not all(ok or self._error(i) for i, ok in zip(chunk.tolist(), found, strict=True)):
                 break
 
-    def _embed_all(self, pool: ThreadPoolExecutor) -> None:
+    def _embed_all(self) -> None:
         from featuretl.runtimes.threads import one_thread_each
 
         self._batch_size.most = self._encoder.largest_batch
-        with self.space, one_thread_each(pool, self._n_jobs):
+        n_threads = self._n_jobs
+        with self.space, _threads(n_threads) as pool, one_thread_each(pool, n_threads):
             n_images = len(self._missing())
-            choice = self._encoder.choose_runtime(pool, self._n_jobs, n_images)
+            choice = self._encoder.choose_runtime(pool, n_threads, n_images)
             self.statistics.runtime, self.statistics.agreement = choice
             with self._costs.rest("other"):
                 for _ in range(_ATTEMPTS):
@@ -213,8 +224,7 @@ class Run:
                         break
                     self._count_cached(len(todo))
                     self._embed_or_wait(pool, todo)
-                    with self._stage("commit"):
-                        self.space.commit()
+                    pool.submit(self._commit).result()
 
     def _embed_or_wait(self, pool: ThreadPoolExecutor, todo: list[int]) -> None:
         """Embed `todo`; what another extraction has under way is awaited, within reason."""
@@ -222,7 +232,7 @@ class Run:
         while todo:
             left = self._embed(pool, todo, force=waited > _PATIENCE_SECONDS)
             if left:
-                self.space.commit()  # never wait while others wait for these
+                pool.submit(self._commit).result()  # never wait while others wait for these
                 waited = waited + _WAIT_SECONDS if len(left) == len(todo) else 0.0
                 time.sleep(_WAIT_SECONDS)
             todo = left
@@ -230,54 +240,52 @@ class Run:
     def _embed(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> list[int]:
         """Embed what is not under way elsewhere; return what is."""
         left: list[int] = []
-        with contextlib.closing(self._batches(pool, todo, force)) as batches:
-            for batch in batches:
-                for prepared in batch.images:
-                    self._note(prepared)
-                    if prepared.taken is None:
-                        left.append(prepared.index)
-                    elif not prepared.taken and prepared.error is None:
-                        self.statistics.cached += 1
-                if batch.keys:
-                    with self._stage("commit"):
-                        self.space.append(batch.keys, batch.rows)
-                    self.statistics.embedded += len(batch.keys)
-                self._report()
+        for batch in self._batches(pool, todo, force):
+            for prepared in batch.images:
+                self._note(prepared)
+                if prepared.taken is None:
+                    left.append(prepared.index)
+                elif not prepared.taken and prepared.error is None:
+                    self.statistics.cached += 1
+            self._report()
         return left
 
-    def _batches(
-        self, pool: ThreadPoolExecutor, todo: list[int], force: bool
-    ) -> Generator[_Batch, None, None]:
+    def _batches(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> Iterator[_Batch]:
         """Yield embedded batches in order; a few more of them than threads are under way."""
         fair = -(-len(todo) // self._n_jobs)
         window: deque[Future[_Batch]] = deque()
         start = 0
-        try:
-            while start < len(todo) or window:
-                if start < len(todo) and len(window) <= self._n_jobs + _BATCHES_AHEAD:
-                    size = min(self._batch_size.now, fair)
-                    window.append(pool.submit(self._work, todo[start : start + size], force))
-                    start += size
-                else:
-                    batch = window[0].result()
-                    window.popleft()
-                    self._batch_size.learn(len(batch.rows), batch.seconds)
-                    yield batch
-        finally:  # interrupted: let no thread claim an image after this
-            wait([future for future in window if not future.cancel()])
+        while start < len(todo) or window:
+            if start < len(todo) and len(window) <= self._n_jobs + _BATCHES_AHEAD:
+                size = min(self._batch_size.now, fair)
+                window.append(pool.submit(self._work, todo[start : start + size], force))
+                start += size
+            else:
+                batch = window.popleft().result()
+                self._batch_size.learn(len(batch.keys), batch.seconds)
+                yield batch
 
     def _work(self, indices: list[int], force: bool) -> _Batch:
-        """Read, decode, preprocess and embed some images, all in one thread."""
+        """Read, decode, preprocess, embed and append some images, all in one thread."""
         images = [self._prepare(index, force) for index in indices]
         ready = [image for image in images if image.input is not None]
         if not ready:
-            return _Batch(images, [], np.empty((0, 0)), 0.0)
+            return _Batch(images)
         began = time.perf_counter()
         rows = self._encoder.embed([image.input for image in ready], self._stage)
         seconds = time.perf_counter() - began
         for image in ready:
             image.input = None
-        return _Batch(images, [image.key for image in ready], rows, seconds)
+        keys = [image.key for image in ready]
+        with self._appending, self._stage("commit"):
+            self.space.append(keys, rows)
+            self.statistics.embedded += len(keys)
+        return _Batch(images, keys, seconds)
+
+    def _commit(self) -> None:
+        """Commit in a thread of the pool: Ctrl-C, which interrupts the main thread, waits for it."""
+        with self._stage("commit"):
+            self.space.commit()
 
     def _prepare(self, index: int, force: bool) -> _Image:
         """Read and, if it is to be embedded here and now, decode and preprocess one image."""
