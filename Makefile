@@ -39,6 +39,7 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 # The API reference, into build/docs.
 docs: $(VENV)/installed-dev
