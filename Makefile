@@ -41,9 +41,9 @@ check: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-# The API reference, into build/docs.
-docs: $(VENV)/installed-dev
-	$(BIN)/python docs/api.py
+# The documentation site, into build/docs; offline, and a warning is an error.
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -b html -d build/doctrees docs build/docs
 
 clean:
 	rm -rf $(VENV) build *.egg-info featuretl-demo

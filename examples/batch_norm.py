@@ -1,7 +1,13 @@
-"""Embeddings of darker images, by weights whose batch-norm statistics come from such images (AdaBN)."""
+"""
+Batch-norm statistics of another domain (AdaBN)
+===============================================
+
+Embeddings of darker images, from weights whose batch-norm statistics were estimated on such images.
+"""
 
 import copy
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from example_data import digits
@@ -37,3 +43,8 @@ if __name__ == "__main__":
     probe = LinearProbeClassifier().fit(own.transform(upright), y)
     there = ImageEmbedder(weights=reestimate(dark, "dark.safetensors"))
     print(f"with statistics of each: {probe.score(there.transform(dark), y_others):.3f}")
+
+    _, axes = plt.subplots(1, 6, figsize=(8, 1.8), layout="constrained")
+    for ax, image in zip(axes, [*upright[:3], *dark[:3]], strict=True):
+        ax.imshow(image)
+        ax.set_axis_off()

@@ -1,12 +1,17 @@
-"""Where a temple and a flower are seen: docs/explain.png, from photographs of scikit-learn.
+"""
+Where the evidence lies
+=======================
 
-python examples/explain_photographs.py docs/explain.png
+Which parts of a photograph speak for a temple, and which for a flower? ::
+
+    python examples/explain_photographs.py docs/explain.png
 
 The photographs are by danielbuechele and vultilion (CC BY 2.0; sklearn/datasets/images/README.txt).
 """
 
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_sample_images
 from sklearn.pipeline import make_pipeline
@@ -14,6 +19,7 @@ from sklearn.pipeline import make_pipeline
 from featuretl import ImageEmbedder, LinearProbeClassifier, explain
 from featuretl.explanation.pictures import save_overlays
 
+output = sys.argv[1] if len(sys.argv) > 1 else "evidence.png"
 temple, flower = load_sample_images().images
 rng = np.random.default_rng(0)
 crops, names = [], []
@@ -27,4 +33,7 @@ for name, photograph in (("temple", temple), ("flower", flower)):
 model = make_pipeline(ImageEmbedder(cache=None), LinearProbeClassifier(random_state=0))
 model.fit(crops, names)
 both = np.hstack([temple[60:360, 150:350], flower[60:360, 200:400]])
-save_overlays(explain(model, [temple, flower, both]), sys.argv[1], height=160)
+save_overlays(explain(model, [temple, flower, both]), output, height=160)
+plt.figure(figsize=(9, 3), layout="constrained")
+plt.imshow(plt.imread(output))
+plt.axis("off")

@@ -1,5 +1,11 @@
-"""Two stages: a linear probe on frozen features, then the last block with it; both on the same images."""
+"""
+Fine-tuning in two stages
+=========================
 
+A linear probe on frozen features first, then the last block together with the head.
+"""
+
+import matplotlib.pyplot as plt
 from example_data import digits
 
 from featuretl import FineTuneClassifier, ImageEmbedder, LinearProbeClassifier
@@ -17,3 +23,5 @@ model = FineTuneClassifier(n_blocks=1, epochs=6, learning_rate=0.01, augment="no
 model.fit(X_train, y_train)
 print(f"held-out accuracy, last block fine-tuned: {model.score(X_test, y_test):.3f}")
 print(f"({len(y_test)} held-out images: one is worth {1 / len(y_test):.2f})")
+
+model.plot_history(ax=plt.figure(figsize=(5, 3.5), layout="constrained").gca())

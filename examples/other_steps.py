@@ -1,4 +1,9 @@
-"""A pipeline with a step that save_model does not keep, in a file of skops: pip install skops."""
+"""
+Steps that model files do not hold
+==================================
+
+A pipeline with a random forest, saved with skops: ``pip install skops``.
+"""
 
 import skops.io
 from example_data import digits

@@ -1,9 +1,12 @@
-"""Few labels and many images without one: self-training, beside a probe of the few labels alone.
+"""
+Self-training on unlabelled images
+==================================
 
-It is no sure gain: a head that is sure of its errors learns them, and on these digits it gains nothing.
-Print the baseline, as here, before you trust it with your images.
+A classifier learns its own errors when it is confident of them, so self-training may gain nothing; on
+these digits it does not. Print the baseline, as here, before you trust it with your images.
 """
 
+import matplotlib.pyplot as plt
 import numpy as np
 from example_data import digits
 from sklearn.semi_supervised import SelfTrainingClassifier
@@ -28,3 +31,9 @@ for draw in range(10):  # which images have a label is a matter of luck: ten dra
 alone, trained = np.mean(scores, axis=0)
 print(f"held-out accuracy, self-training, mean of 10 draws: {trained:.3f}")
 print(f"held-out accuracy, 5 labelled images per digit alone: {alone:.3f}")
+
+plt.figure(figsize=(4, 4), layout="constrained")
+plt.scatter(*np.transpose(scores))
+plt.axline((alone, alone), slope=1, color="grey")
+plt.xlabel("labelled images alone")
+plt.ylabel("self-training")

@@ -1,6 +1,10 @@
-"""Serve what `featuretl export` wrote, with onnxruntime, Pillow and NumPy alone.
+"""
+Serve an exported model
+=======================
 
-python examples/serve_onnx.py model.onnx image.jpg ..
+onnxruntime, Pillow and NumPy are enough to serve what ``featuretl export`` wrote::
+
+    python examples/serve_onnx.py model.onnx image.jpg ..
 """
 
 import json

@@ -1,14 +1,18 @@
-"""Kick, snare or hi-hat? Drum sounds, told apart in sets of them that nobody trained on.
+"""
+Sounds: kick, snare or hi-hat?
+==============================
 
-The sounds are 83 single strokes for live coding, from 18 folders of the package FoxDot (pip install FoxDot==0.9.0;
-CC BY-SA 4.0; it is not imported). A folder is of one instrument or machine and is held out as a whole.
+The sounds are 83 single strokes for live coding, from 18 folders of the package FoxDot
+(``pip install FoxDot==0.9.0``; CC BY-SA 4.0; it is not imported). A folder holds one instrument or
+machine, and cross-validation holds out whole folders.
 """
 
 import importlib.util
 from collections import Counter
 from pathlib import Path
 
-from sklearn.metrics import accuracy_score
+import matplotlib.pyplot as plt
+from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
@@ -35,3 +39,5 @@ model = make_pipeline(MediaEmbedder(Sound(seconds=1)), LinearProbeClassifier())
 predicted = cross_val_predict(model, list(sounds), y, groups=groups, cv=GroupKFold(6))
 print(f"accuracy on folders that were held out: {accuracy_score(y, predicted):.3f}")
 print(f"always the most frequent kind: {max(Counter(y).values()) / len(y):.3f}")
+ConfusionMatrixDisplay.from_predictions(y, predicted, colorbar=False)
+plt.gcf().set_size_inches(4, 4)

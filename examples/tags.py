@@ -1,5 +1,11 @@
-"""Several labels per image: which two digits are on it? Scores beside those of a guess."""
+"""
+Several labels per image
+========================
 
+Which two digits does an image show? The scores stand beside those of a random guess.
+"""
+
+import matplotlib.pyplot as plt
 from example_data import pairs
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import f1_score
@@ -23,3 +29,9 @@ guess.fit([[0]] * len(tags), names.transform(tags))
 guessed = guess.predict([[0]] * len(tags_test))
 f1 = f1_score(names.transform(tags_test), guessed, average="micro")
 print(f"F1 of a guess by frequency: {f1:.3f}")
+
+_, axes = plt.subplots(2, 4, figsize=(7, 2.8), layout="constrained")
+for ax, image, found in zip(axes.flat, X_test, model.predict(X_test[:8]), strict=False):
+    ax.imshow(image, cmap="gray")
+    ax.set_title(", ".join(names.classes_[found == 1]) or "none", fontsize=9)
+    ax.set_axis_off()

@@ -1,7 +1,10 @@
-"""What is this function for? Sentences through a sentence encoder, beside counts of their words.
+"""
+Text: which subpackage does a sentence describe?
+================================================
 
-The sentences are real and come along: the first lines of the docstrings of scikit-learn's classes and
-functions. Predicted is the subpackage that holds them; a third of the sentences is held out.
+Sentences through a sentence encoder, beside TF-IDF of their words. The sentences are the first lines of
+the docstrings of scikit-learn's classes and functions; the target is the subpackage; a third of the
+sentences is held out.
 """
 
 import inspect

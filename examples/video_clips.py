@@ -1,11 +1,15 @@
-"""Which digit moves through this clip? Frames pooled over time, beside a single frame.
+"""
+Video: which digit moves through a clip?
+========================================
 
-Made here: handwritten digits (scikit-learn's) that jump about behind noise.
+Frames pooled over time, beside a single frame. The clips are generated: scikit-learn's handwritten
+digits jump about behind noise.
 """
 
 import io
 
 import av
+import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -38,3 +42,9 @@ for frames in (1, 4):
     embedder = MediaEmbedder(media.Video(frames=frames))
     model = make_pipeline(embedder, LinearProbeClassifier()).fit(X, y)
     print(f"accuracy on held-out clips, frames={frames}: {model.score(X_test, y_test):.3f}")
+
+_, axes = plt.subplots(1, 4, figsize=(7, 2), layout="constrained")
+with av.open(io.BytesIO(clips[0])) as container:
+    for ax, frame in zip(axes, container.decode(video=0), strict=False):
+        ax.imshow(frame.to_ndarray(format="rgb24"))
+        ax.set_axis_off()

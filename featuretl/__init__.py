@@ -11,35 +11,52 @@ from featuretl._core.lazy import exports
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = exports(
-    __name__,
-    {
-        "_learning.metrics": ["metrics_report"],
-        "adaptation": ["DomainAdapter"],
-        "backbones": ["Backbone", "list_backbones", "load_backbone"],
-        "exceptions": ["FeatureTLError", "FeatureTLWarning"],
-        "explanation": ["explain"],
-        "export": ["export_model"],
-        "extraction": ["Extraction", "ImageEmbedder", "MediaEmbedder", "extract"],
-        "finetune": ["FineTuneClassifier", "FineTuneRegressor"],
+# The groups of the API reference, in its order: title, package, names.
+PUBLIC = {
+    "Embed images": {
+        "extraction": ["ImageEmbedder", "MediaEmbedder", "extract", "Extraction"],
+        "images": ["load_image_folder"],
+        "store": ["EmbeddingStore"],
+    },
+    "Backbones": {
+        "backbones": ["list_backbones", "load_backbone", "Backbone"],
+        "ranking": ["rank_backbones"],
+    },
+    "Heads": {
         "heads": [
             "LinearProbeClassifier",
             "LinearProbeRegressor",
-            "MultiTaskHead",
-            "NearestMeanClassifier",
             "SVMProbeClassifier",
+            "NearestMeanClassifier",
             "SemiSupervisedProbeClassifier",
+            "MultiTaskHead",
         ],
-        "images": ["load_image_folder"],
-        "labelling": ["forecast_accuracy", "suggest_labels"],
-        "models": ["load_model", "read_card", "save_model"],
-        "novelty": ["NoveltyDetector"],
-        "prediction": ["evaluate_model", "predict_to_file"],
-        "ranking": ["rank_backbones"],
-        "report": ["write_report"],
-        "scaleout": ["extract_shards", "load_shards", "save_shards"],
-        "store": ["EmbeddingStore"],
-        "transfer": ["TransferClassifier", "TransferMultiTask", "TransferRegressor"],
     },
+    "Fine-tune": {"finetune": ["FineTuneClassifier", "FineTuneRegressor"]},
+    "Choose between heads and fine-tuning": {
+        "transfer": ["TransferClassifier", "TransferRegressor", "TransferMultiTask"],
+    },
+    "Few labels": {"labelling": ["suggest_labels", "forecast_accuracy"]},
+    "Shifted domains and novel images": {
+        "adaptation": ["DomainAdapter"],
+        "novelty": ["NoveltyDetector"],
+    },
+    "Predict, evaluate, explain": {
+        "prediction": ["predict_to_file", "evaluate_model"],
+        "_learning.metrics": ["metrics_report"],
+        "explanation": ["explain"],
+        "report": ["write_report"],
+    },
+    "Model files and deployment": {
+        "models": ["save_model", "load_model", "read_card"],
+        "export": ["export_model"],
+    },
+    "Scale out": {"scaleout": ["extract_shards", "save_shards", "load_shards"]},
+    "Errors and warnings": {"exceptions": ["FeatureTLError", "FeatureTLWarning"]},
+}
+
+__getattr__, __dir__, __all__ = exports(
+    __name__,
+    {package: names for group in PUBLIC.values() for package, names in group.items()},
 )
 __all__ += ["__version__"]

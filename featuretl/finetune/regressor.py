@@ -20,7 +20,7 @@ from featuretl.heads.ridge import LinearProbeRegressor
 
 
 class FineTuneRegressor(RegressorMixin, BaseFineTune):
-    r"""Train the last blocks of a pretrained backbone and a head on images, starting from the probe.
+    """Train the last blocks of a pretrained backbone and a head on images, starting from the probe.
 
     As `FineTuneClassifier`, with the squared error of standardised targets as the loss.
 
