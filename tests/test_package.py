@@ -94,9 +94,12 @@ def test_every_package_and_every_file_in_one_is_installed():
     assert data == others
 
 
-def test_the_version_is_one():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert featuretl.__version__ == project["version"]
+def test_the_version_is_in_one_place():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert pyproject["project"]["dynamic"] == ["version"]
+    assert pyproject["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "featuretl.__version__"
+    for name in ("CITATION.cff", "conda/recipe.yaml"):  # copies, which a release has to update
+        assert featuretl.__version__ in (ROOT / name).read_text()
 
 
 def test_public_names_resolve_and_are_documented():
