@@ -6,7 +6,7 @@
 Emoji of one vendor and of another; photographs of ants and bees, and their edges and negatives;
 photographs of hands, and blurred and darkened ones. Each seed cuts the photographs (of hands: the
 signers) in three: labelled rows of the source, unlabelled rows of the target, and the target's rows
-that are counted; no photograph is in two of them. The oracle learnt from the target's own labels.
+that are counted; no photograph is in two of them. The oracle was trained on the target's own labels.
 `few bees` and `few digits`: the same domain and another one, with an eighth of half of the classes.
 
 Subspace alignment (Fernando et al. 2013) and importance weighting are here to be compared with.
@@ -148,7 +148,7 @@ def _accuracy(method: str, S: Any, y: Any, T: Any, test: Any, truth: Any) -> flo
 
 
 def _compared(domains: dict[str, Domain], pair: Pair, seed: int) -> dict[str, Any]:
-    """Return the accuracy of every method on rows of the target that nothing was learnt from."""
+    """Return the accuracy of every method on rows of the target that no method was trained on."""
     source, target = domains[pair.source], domains[pair.target]
     labelled, unlabelled, counted = _thirds(source.groups, seed)
     if pair.few:

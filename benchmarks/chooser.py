@@ -1,6 +1,6 @@
 """TransferClassifier against the plain probe and the best strategy in hindsight, on sign-digits.
 
-    python benchmarks/chooser.py run                 all draws; goes on where it was stopped
+    python benchmarks/chooser.py run                 all draws; resumes where it stopped
     python benchmarks/chooser.py show                the table, from the draws that are there
 
 Every draw holds out a fifth of the signers, whose photographs nobody looks at, and takes 5, 20 or 50
@@ -32,7 +32,7 @@ from featuretl import (
 )
 
 SIZES = ("5", "20", "50", "all")
-# From so many photographs per digit on, fine-tuning is part of the hindsight.
+# From this number of photographs per digit on, fine-tuning is part of the hindsight.
 TUNED = ("20", "50", "all")
 RESULTS = Path("chooser.jsonl")
 
@@ -54,7 +54,7 @@ def main() -> None:
 @results_option
 @click.option("--draws", default=20, show_default=True, help="Per size.")
 @click.option("--sizes", default=",".join(SIZES), show_default=True)
-@click.option("--workers", default=2, show_default=True, help="Draws at once, a thread each.")
+@click.option("--workers", default=2, show_default=True, help="Draws in parallel, one thread each.")
 def run(results: Path, draws: int, sizes: str, workers: int) -> None:
     """Draw, fit and write a line for every draw that is not there yet."""
     done = set()

@@ -83,7 +83,7 @@ class Contenders:
         self._stores = 0
 
     def script(self, key: str, *command: str) -> float:
-        """Run a script of its own process, which is told what to do as JSON."""
+        """Run a script of its own process, which gets its task as JSON."""
         output = self.folder / "rows.npy"
         packaged = PACKAGED.get(self.name)
         settings = {

@@ -86,7 +86,7 @@ def portions(as_json: bool) -> None:
         {
             "data": name,
             "rows": len(splits[0][0]),
-            "learnt": label,
+            "trained on": label,
             **_in_portions(X, y, splits, *way),
         }
         for name, X, y, _, splits in _real_data()
@@ -99,7 +99,7 @@ def portions(as_json: bool) -> None:
 @click.option("--draws", default=10, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def scaling(draws: int, as_json: bool) -> None:
-    """Accuracy after so many labels per class: ten draws of them, three tenths held out by group."""
+    """Accuracy by number of labels per class: ten draws of them, three tenths held out by group."""
     heads = {scaling: LinearProbeClassifier(scaling=scaling) for scaling in SCALINGS}
     heads["nearest mean"] = NearestMeanClassifier()
     table = []

@@ -13,13 +13,13 @@ by `suggest_labels` and labelled, from 10 to 500 in all (1 to 50 per digit). Aft
 the better of the two on average: nearest mean up to 50 labels, the probe from then on. "area" is the
 mean accuracy over the logarithm of the number of labels.
 
-"unlabelled": each seed holds out a fifth of the images and draws so many labels per class from the
+"unlabelled": each seed holds out a fifth of the images and draws a given number of labels per class from the
 others, whose rest has none. Accuracy on the images held out, and the gain over the linear probe of
 the labelled images alone, with its standard error over the seeds.
 
-"forecast": each seed holds out two fifths of the images, and draws so many labels per class from the
+"forecast": each seed holds out two fifths of the images, and draws a given number of labels per class from the
 others. `forecast_accuracy` sees these alone, and says what 1, 2, 5 and 10 times as many would give; then
-a probe learns from so many, where there are, and is scored on the images held out. "bias" and "rmse" are
+a probe is trained on that number, where there are enough, and is scored on the images held out. "bias" and "rmse" are
 of the forecast less that score, "covered" is the share of its 95% intervals that hold the score,
 "width" their mean width. The score itself is of some 160 to 830 images.
 """
@@ -72,7 +72,7 @@ def main() -> None:
 @seeds_option
 @json_option
 def suggest(seeds: int, as_json: bool) -> None:
-    """Accuracy after so many labels, strategy by strategy; means over the seeds."""
+    """Accuracy by number of labels, strategy by strategy; means over the seeds."""
     X, y, groups = _embedded("sign-digits")
     table, of_random = [], None
     for strategy in STRATEGIES:
@@ -96,7 +96,7 @@ def suggest(seeds: int, as_json: bool) -> None:
 def unlabelled(
     seeds: int, data: tuple[str, ...], per_class: tuple[int, ...], as_json: bool
 ) -> None:
-    """Accuracy with so many labels per class, and images without one."""
+    """Accuracy with a given number of labels per class, and with unlabelled images."""
     table = []
     for name in data:
         X, y, groups = _embedded(name)
@@ -119,7 +119,7 @@ def unlabelled(
 @click.option("--per-class", type=int, multiple=True, default=(5, 10, 20), show_default=True)
 @json_option
 def forecast(seeds: int, data: tuple[str, ...], per_class: tuple[int, ...], as_json: bool) -> None:
-    """What so many labels per class say of more, and what more of them gave."""
+    """The forecast from a number of labels per class, and what more labels gave."""
     table = []
     for name in data:
         X, y, groups = _embedded(name)

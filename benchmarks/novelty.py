@@ -119,7 +119,7 @@ def _alarms(like: Domain, unlike: Domain, grouped: bool, seed: int) -> dict[str,
 
 
 def _tasks(domains: dict[str, Domain], seed: int) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yield what was to be told apart, which rows are novel, and the scores by method."""
+    """Yield what was to be distinguished, which rows are novel, and the scores by method."""
     for name, others in FAR.items():
         known = _half(domains[name].groups, seed)
         X, y, _, _ = domains[name]

@@ -120,7 +120,7 @@ def main(
     model.reset_classifier(0)
     config = {**timm.data.resolve_model_data_config(model), **preprocess}
     embed = PEERS[peer](model, config)
-    if peer != "imagededup":  # takes a whole folder at once
+    if peer != "imagededup":  # takes a whole folder
         embed(paths[:32])
     began = time.perf_counter()
     rows = embed(paths)

@@ -11,7 +11,7 @@ Five folds, both drawings of an emoji in the same one. "one model" is `MultiTask
 `LinearProbeClassifier()` and `LinearProbeRegressor()`, fitted to the same rows of one task; "guess" says the
 most frequent class, or the mean. Scores are accuracy, or R2, of the images that were held out and have the
 label. Then each image is embedded once, without a store, and both ways are timed from images to fitted heads:
-"alone" embeds for every task anew. With a store separate models embed once, too.
+"alone" embeds for every task again. With a store separate models embed once, too.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def _scored(X: Any, table: dict[str, Any], groups: Any) -> Table:
         head = MultiTaskHead().fit(X[train], {name: y[train] for name, y in columns.items()})
         for name, y in columns.items():
             rows, held = (part[_has(y[part])] for part in (train, test))
-            learnt, truth = (np.array(y[part].tolist()) for part in (rows, held))
-            alone, guess = (make().fit(X[rows], learnt) for make in _HEADS[kinds[name]])
+            y_train, truth = (np.array(y[part].tolist()) for part in (rows, held))
+            alone, guess = (make().fit(X[rows], y_train) for make in _HEADS[kinds[name]])
             one = head.named_estimators_[name]
             found[name].append([each.score(X[held], truth) for each in (one, alone, guess)])
             same[name] &= bool((one.predict(X[held]) == alone.predict(X[held])).all())
