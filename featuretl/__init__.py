@@ -30,11 +30,11 @@ PUBLIC = {
             "NearestMeanClassifier",
             "SemiSupervisedProbeClassifier",
             "MultiTaskHead",
-        ],
+        ]
     },
     "Fine-tune": {"finetune": ["FineTuneClassifier", "FineTuneRegressor"]},
     "Choose between heads and fine-tuning": {
-        "transfer": ["TransferClassifier", "TransferRegressor", "TransferMultiTask"],
+        "transfer": ["TransferClassifier", "TransferRegressor", "TransferMultiTask"]
     },
     "Few labels": {"labelling": ["suggest_labels", "forecast_accuracy"]},
     "Shifted domains and novel images": {
@@ -56,7 +56,6 @@ PUBLIC = {
 }
 
 __getattr__, __dir__, __all__ = exports(
-    __name__,
-    {package: names for group in PUBLIC.values() for package, names in group.items()},
+    __name__, {package: names for group in PUBLIC.values() for package, names in group.items()}
 )
 __all__ += ["__version__"]
