@@ -85,9 +85,9 @@ def test_damage_is_named_until_it_is_repaired(segment: Path, few: Path, cache: P
         result = run("cache", "verify")
         assert result.exit_code == 1
         assert result.stdout.splitlines()[1:] == [
-            f"damaged: {name}: its checksum does not match its content (3 embeddings to make again)",
-            "1 damaged, 0 left over (3 embeddings to make again)",
-            "Repair it with: featuretl cache verify --repair",
+            f"damaged: {name}: its checksum does not match its content (3 embeddings to compute again)",
+            "1 damaged, 0 left over (3 embeddings to compute again)",
+            "To repair it, run: featuretl cache verify --repair",
         ]
     as_json = run("cache", "verify", "--json")
     assert as_json.exit_code == 1

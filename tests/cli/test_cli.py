@@ -95,7 +95,7 @@ def test_memory_that_does_not_suffice_is_one_sentence(monkeypatch, tmp_path, err
 
     monkeypatch.setattr("featuretl.store.store.EmbeddingStore.info", fails)
     result = run("cache", "info", "--cache", tmp_path)
-    assert_one_line_error(result, "Memory does not suffice")
+    assert_one_line_error(result, "Out of memory")
 
 
 # extract
@@ -387,7 +387,7 @@ def test_backbones_lists_the_packaged_ones() -> None:
     assert result.exit_code == 0
     assert all(name in result.stdout for name in PACKAGED)
     assert "224 x 224" in result.stdout
-    infos = json.loads(run("backbones", "--json").stdout)
+    infos = json.loads(run("backbones", "--json").stdout)["backbones"]
     assert [info["name"] for info in infos] == list(PACKAGED)
     default = infos[0]
     assert default["available"]
@@ -406,7 +406,7 @@ def test_backbones_are_timed_by_runtime(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("featuretl.ranking.speed.time_backbone", time_backbone)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
     assert "1,234.5" in run("backbones", "tf_efficientnet_lite0*", "--time").stdout
-    (speed,) = json.loads(run("backbones", "test_resnet.r160*", "--time", "--json").stdout)
+    (speed,) = summary(run("backbones", "test_resnet.r160*", "--time", "--json"))["backbones"]
     assert speed["images_per_second"] == {"torch": 1234.5, "onnx": None}
     assert asked == [
         ("tf_efficientnet_lite0", "auto", True),
@@ -431,7 +431,7 @@ def test_backbones_of_the_hub_need_a_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    infos = json.loads(run("backbones", "resnet18*", "--json").stdout)
+    infos = json.loads(run("backbones", "resnet18*", "--json").stdout)["backbones"]
     assert "resnet18.a1_in1k" in [info["name"] for info in infos]
     for info in infos:
         assert info["name"].startswith("resnet18")
@@ -516,7 +516,7 @@ def test_the_command_is_installed(few: Path) -> None:
     if not command.exists():
         pytest.skip("needs the console script of an installed featuretl")
     done = subprocess.run([command, "--version"], capture_output=True, text=True)
-    assert done.stdout.startswith("featuretl, version ")
+    assert done.stdout.startswith("featuretl ")
 
 
 SERIAL = ["--batch-size", "4", "--n-jobs", "1"]
@@ -572,7 +572,7 @@ def test_an_interrupted_extraction_goes_on_where_it_was(
     assert stdout == ""
     assert "Traceback" not in stderr
     said = re.search(
-        r"^Interrupted\. (\d+) new embeddings are kept: run the command again to go on\.$",
+        r"^Interrupted\. (\d+) new embeddings are cached; run the command again to resume\.$",
         stderr,
         re.MULTILINE,
     )
@@ -614,7 +614,7 @@ def test_an_interrupt_keeps_every_whole_batch(
         result = extract(*options, *["--no-cache"] * no_cache)
     assert result.exit_code == code, result.stderr
     assert result.stdout == ""
-    said = re.search(r"^Interrupted\. (\d+) new embeddings are (not )?kept", result.stderr, re.M)
+    said = re.search(r"^Interrupted\. (\d+) new embeddings are (not )?cached", result.stderr, re.M)
     assert said and bool(said[2]) == no_cache, result.stderr
     kept = int(said[1])
     assert 12 <= kept < 24  # the thread may end a batch that follows

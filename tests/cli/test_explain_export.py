@@ -53,7 +53,7 @@ def test_explain_for_machines(model, photo_folder, tmp_path):
     result = run(
         "explain", model, photo_folder / "temple", "-o", "out", "--target", "flower", "--json"
     )
-    facts = json.loads(result.stdout)
+    facts = json.loads(result.stdout)["explanations"]
     assert len(facts) == 12 == len(list((tmp_path / "out").iterdir()))
     for fact in facts:
         mean = sum(map(sum, fact["heat"])) / sum(map(len, fact["heat"]))
@@ -106,5 +106,5 @@ def test_mistakes_in_exporting(model, photos, tmp_path):
     int8 = run("export", model, "-o", "m.onnx", "--precision", "int8")
     assert_one_line_error(int8, "needs labelled images")
     column = run("export", model, "-o", "m.onnx", "--label-column", "kind")
-    assert_one_line_error(column, "--label-column is for --evaluate", 2)
+    assert_one_line_error(column, "--label-column requires --evaluate", 2)
     assert not (tmp_path / "m.onnx").exists()

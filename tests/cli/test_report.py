@@ -132,8 +132,12 @@ def test_mistakes_are_one_line(model, embeddings, halves, photo_folder, tmp_path
         assert "bug in featuretl" not in result.stderr
 
     failed(run("report", model, halves[1], "-o", "report.pdf"), "must end in .html")
-    failed(run("report", model, "-o", "r.html"), "MODEL needs PHOTOS", 2)
-    failed(run("report", embeddings, "-o", "r.html", "--train", halves[0]), "belongs to a MODEL", 2)
+    failed(run("report", model, "-o", "r.html"), "MODEL requires PHOTOS", 2)
+    failed(
+        run("report", embeddings, "-o", "r.html", "--train", halves[0]),
+        "--train requires a MODEL",
+        2,
+    )
     for option in ("--groups", "--label-column", "--path-column"):
         failed(run("report", embeddings, "-o", "r.html", option, "x"), "has no columns", 2)
     failed(run("report", embeddings, halves[0], "-o", "r.html"), "holds no embedding of 12 of 12")

@@ -207,9 +207,9 @@ def test_hostile_names_of_tasks_are_escaped(manifest, shared_cache, monkeypatch)
     ("args", "message", "code"),
     [
         (["train", *COLUMNS, "--label-separator", ";"], "exclude each other", 2),
-        (["train", "--label-column", "kind,light", "--label-column", "walk"], "one column, a task", 2),
-        (["train", "--label-column", "kind", "--label-column", "kind"], "no column twice", 2),
-        (["train", "--label-column", "light", "--target", "light"], "named twice", 2),
+        (["train", "--label-column", "kind,light", "--label-column", "walk"], "must name one column", 2),
+        (["train", "--label-column", "kind", "--label-column", "kind"], "a different one for each task", 2),
+        (["train", "--label-column", "light", "--target", "light"], "name a column twice", 2),
         (["train", *COLUMNS, "--strategy", "svm"], "'strategy' parameter of TransferMultiTask", 1),
         (["train", *COLUMNS, "--backbone", "auto", "--weights", "auto"], "several tasks have one backbone", 1),
         (["train", "--label-column", "kind", "--target", "<b>odd"], "must hold numbers", 1),

@@ -70,11 +70,11 @@ def test_bad_images_and_shards_are_told(photos, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--store", "x"], "--store goes with --engine loky or dask"),
-        (["--engine", "loky", "--scheduler", "tcp://x:1"], "--scheduler goes with --engine dask"),
-        (["--engine", "loky", "--cache", "x"], "--cache and --no-cache go with --engine threads"),
-        (["--engine", "loky", "--on-error", "nan"], "with others use skip"),
-        (["--engine", "dask", "--scheduler", "tcp://x:1"], "--scheduler needs --store"),
+        (["--store", "x"], "--store requires --engine loky or dask"),
+        (["--engine", "loky", "--scheduler", "tcp://x:1"], "--scheduler requires --engine dask"),
+        (["--engine", "loky", "--cache", "x"], "--cache and --no-cache require --engine threads"),
+        (["--engine", "loky", "--on-error", "nan"], "--on-error nan requires --engine threads"),
+        (["--engine", "dask", "--scheduler", "tcp://x:1"], "--scheduler requires --store"),
         (["--engine", "loky", "-o", "x.npy"], "local .parquet file or to a folder"),
         (["--engine", "loky", "--label-column", "x"], "has no columns"),
     ],

@@ -31,8 +31,8 @@ def run(*arguments: object):
 def test_what_is_filled_in_is_not_suggested_again(mixed, tmp_path):
     first = run(mixed, "-n", 10, "-o", tmp_path / "labels.csv")
     assert first.exit_code == 0, first.output
-    assert "1 images that cannot be read" in first.stderr
-    assert "10 of 24 images without a label" in first.stderr
+    assert "1 unreadable images" in first.stderr
+    assert "10 of 24 unlabelled images" in first.stderr
     with (tmp_path / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len({row["path"] for row in rows}) == 10

@@ -179,7 +179,7 @@ def test_bad_images_are_named(model, photos, tmp_path):
     assert "not an image" in facts["failures"][0]["error"]
     assert "\x1b[31m" not in result.stderr
     result = run("predict", model, folder.parent, "-o", "out.jsonl")
-    assert "1 images cannot be read: see the column error" in result.stdout
+    assert "1 images cannot be read; see the column error" in result.stdout
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["path"] for row in rows] == sorted(map(str, folder.iterdir()))
     assert [row["prediction"] is None for row in rows] == [True, False]
@@ -205,7 +205,7 @@ def test_an_interrupted_run_says_how_to_go_on(model, photo_folder, monkeypatch):
         patch.setattr("featuretl.prediction.predict.predict_images", interrupt)
         result = run("predict", model, photo_folder, "-o", "out.csv")
     assert result.exit_code == 130
-    assert result.stderr.endswith("Interrupted. Run the command again to go on.\n")
+    assert result.stderr.endswith("Interrupted. Run the command again to resume.\n")
     assert run("predict", model, photo_folder, "-o", "out.csv").exit_code == 0
 
 
