@@ -13,7 +13,7 @@ import click
 from .extraction import finish, run_extraction
 from .options import F, collected, option
 
-# Options of engines other than threads; _DASK_ONLY are Dask's alone.
+# Options of the engines loky and dask; those in _DASK_ONLY require dask.
 _OPTIONS = {
     "store": option("--store", group="Machine", metavar="DIR|URL",
         show_default="'shared' in the cache", help="Shared store of the workers."),

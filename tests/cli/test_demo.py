@@ -15,7 +15,7 @@ from featuretl import EmbeddingStore
 
 @pytest.fixture
 def few_digits(monkeypatch):
-    """Seven images of each digit that the demonstration explains, in the place of 1,797 of ten digits."""
+    """Replace the 1,797 images by seven images of each digit that the demo explains."""
     digits = load_digits()
     rows = np.concatenate([np.flatnonzero(digits.target == digit)[:7] for digit in (0, 3, 5, 8)])
     few = Bunch(images=digits.images[rows], target=digits.target[rows])

@@ -34,7 +34,7 @@ WITH_JSON = {
 
 
 def help_of(name: str) -> str:
-    """Return a help as a terminal of 100 columns shows it, in which click leaves two columns empty."""
+    """Return a help as click writes it to a terminal of 100 columns, of which it uses 98."""
     result = CliRunner().invoke(cli, [*name.split(), "--help"], terminal_width=98)
     assert result.exit_code == 0
     return result.stdout
