@@ -1,4 +1,4 @@
-"""``featuretl backbones``: what can be used, and where the weights come from."""
+"""``featuretl backbones``: list backbones and the sources of their weights."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import cache_option, json_option, resolve_cache
+from .options import cache_option, command, json_option, option, resolve_cache
 from .printing import print_json, print_table
 
 if TYPE_CHECKING:
     from featuretl.backbones.catalog import BackboneInfo
 
 
-@click.command()
+@command()
 @click.argument("pattern", required=False)
-@click.option(
-    "--time", "timed", is_flag=True,
-    help="Measure how fast each is here, by runtime: about a minute each.",
-)  # fmt: skip
+@option("--time", "timed", group="Machine", is_flag=True,
+    help="Measure the speed of each runtime, about a minute per backbone.")  # fmt: skip
 @cache_option
 @json_option
 def backbones(pattern: str | None, timed: bool, cache: str | None, as_json: bool) -> None:
-    """List backbones: the packaged ones, or all of timm's that match PATTERN.
+    """List packaged backbones, or timm models that match PATTERN.
 
-    PATTERN is a shell pattern ("resnet*", "*dinov2*") or a part of a name. Any of them can be used
-    by name; a local weights file (--weights FILE) or --weights random needs no download. What --time
-    finds is remembered: extractions of 1,000 images and more use the fastest runtime.
+    PATTERN is a shell pattern ("resnet*", "*dinov2*") or a part of a name. Commands take the listed
+    names as --backbone; with --weights FILE or random they download nothing. The cache saves the
+    speeds that --time measures: extractions of 1,000 or more images use the fastest runtime.
     """
     from rich.console import Console
     from rich.progress import track
@@ -51,7 +49,7 @@ def backbones(pattern: str | None, timed: bool, cache: str | None, as_json: bool
         _show_speeds(list(described), cache, as_json)
         return
     if as_json:
-        print_json([dataclasses.asdict(info) for info in described])
+        print_json({"backbones": [dataclasses.asdict(info) for info in described]})
         return
     table = Table("backbone", "weights", "embedding", "input", "parameters")
     for info in described:
@@ -63,11 +61,11 @@ def backbones(pattern: str | None, timed: bool, cache: str | None, as_json: bool
         )
     print_table(table)
     if pattern is None:
-        click.echo("Also every model of timm: featuretl backbones PATTERN", err=True)
+        click.echo("To list other timm models, run: featuretl backbones PATTERN", err=True)
 
 
 def _show_speeds(infos: list[BackboneInfo], cache: str | None, as_json: bool) -> None:
-    """Time backbones, those whose weights are not here with random ones, and print what was found."""
+    """Time backbones, with random weights if theirs need a download, and print the speeds."""
     from rich.console import Console
     from rich.progress import track
     from rich.table import Table
@@ -82,7 +80,7 @@ def _show_speeds(infos: list[BackboneInfo], cache: str | None, as_json: bool) ->
         spec = BackboneSpec.of("featuretl backbones", info.name, weights=weights)
         speeds.append(time_backbone(spec, store=store if info.available else None))
     if as_json:
-        print_json([dataclasses.asdict(speed) for speed in speeds])
+        print_json({"backbones": [dataclasses.asdict(speed) for speed in speeds]})
         return
     runtimes = list(dict.fromkeys(name for speed in speeds for name in speed.images_per_second))
     table = Table("backbone", *runtimes, "fastest", title="images per second, forward pass only")

@@ -1,4 +1,4 @@
-"""``featuretl cache``: the cached embeddings, their place and their size."""
+"""``featuretl cache``: inspect, free, verify and exchange cached embeddings."""
 
 from __future__ import annotations
 
@@ -10,18 +10,15 @@ import click
 
 from featuretl._core.text import SIZE_UNITS, printable
 
-from .options import F, Quantity, cache_option, json_option
+from .options import Command, F, Quantity, cache_option, json_option, option
 from .printing import print_json, print_table
 
 if TYPE_CHECKING:
     from featuretl.store.store import EmbeddingStore
 
-SIZES = Quantity("SIZE", SIZE_UNITS, "20GB")
-AGES = Quantity("AGE", {"h": 3600, "d": 86_400, "w": 604_800}, "90d")
-
 
 def _store_options(command: F) -> F:
-    """Add --cache and --json; the command gets the store, as `store`."""
+    """Add --cache and --json, and pass the store to the command as `store`."""
 
     @functools.wraps(command)
     def opened(cache: str | None, **values: Any) -> Any:
@@ -32,21 +29,23 @@ def _store_options(command: F) -> F:
     return cache_option(json_option(opened))  # type: ignore[return-value]
 
 
-_space_option = click.option(
-    "--space", default="", metavar="ID",
-    help="Which recipe, where there are several: the first digits of its id in `cache info`.",
-)  # fmt: skip
+_space_option = option("--space", group="Input", default="", metavar="ID",
+    show_default="all recipes",
+    help="Recipe whose id, as cache info prints it, starts with ID.")  # fmt: skip
 
 
 @click.group()
 def cache() -> None:
-    """Inspect the cached embeddings, and free disk space."""
+    """Inspect, verify and exchange cached embeddings, and free disk space."""
 
 
-@cache.command()
+command = functools.partial(cache.command, cls=Command)
+
+
+@command()
 @_store_options
 def info(store: EmbeddingStore, as_json: bool) -> None:
-    """Show where embeddings are cached, how many of which recipe, and their size."""
+    """Show the path of the cache, and the number and size of embeddings by recipe."""
     from rich.table import Table
 
     spaces = store.info()
@@ -68,17 +67,18 @@ def info(store: EmbeddingStore, as_json: bool) -> None:
     _show(store, as_json, {"spaces": [dataclasses.asdict(space) for space in spaces]}, lines)
 
 
-@cache.command()
-@click.option("--max-size", type=SIZES, help="Size of the cache to get down to, e.g. 20GB.")
-@click.option(
-    "--older-than", type=AGES, help="Free embeddings that were not used for this long, e.g. 90d."
-)
+@command()
+@option("--max-size", group="Machine", type=Quantity(SIZE_UNITS, "20GB"), metavar="SIZE",
+    help="Shrink the cache to this size, such as 20GB.")  # fmt: skip
+@option("--older-than", group="Machine", metavar="AGE",
+    type=Quantity({"h": 3600, "d": 86_400, "w": 604_800}, "90d"),
+    help="Free embeddings that were last used longer ago, such as 90d.")  # fmt: skip
 @_store_options
 def gc(store: EmbeddingStore, max_size: int | None, older_than: int | None, as_json: bool) -> None:
-    """Free disk space: the least recently used embeddings first, and leftovers of killed runs.
+    """Free disk space, starting with the least recently used embeddings.
 
-    Small segments of what stays are merged, whatever the options. Nothing is lost but time: freed
-    images are embedded again when they are asked for.
+    Without options it only merges small segments and removes leftovers of killed runs. The next run
+    that needs a freed embedding computes it again.
     """
     from featuretl.store.collect import collect
 
@@ -96,14 +96,16 @@ def gc(store: EmbeddingStore, max_size: int | None, older_than: int | None, as_j
     _show(store, as_json, dataclasses.asdict(freed), lines)
 
 
-@cache.command()
-@click.option("--repair", is_flag=True, help="Delete damaged files, and rebuild the index.")
+@command()
+@option(
+    "--repair", group="Machine", is_flag=True, help="Delete damaged files and rebuild the index."
+)
 @_store_options
 def verify(store: EmbeddingStore, repair: bool, as_json: bool) -> None:
-    """Read all cached embeddings, and list damaged files.
+    """Read all cached embeddings and list damaged files.
 
-    Deleted embeddings are computed again when they are asked for. The exit status is 1 if something is
-    damaged and not repaired.
+    The exit status is 1 if a file is damaged and not repaired. The next run that needs a deleted
+    embedding computes it again.
     """
     from featuretl.store.verify import verify
 
@@ -113,25 +115,27 @@ def verify(store: EmbeddingStore, repair: bool, as_json: bool) -> None:
     for found in findings:
         kind = "damaged" if found.damaged else "left over"
         name = found.path.relative_to(store.path)
-        lines.append(f"{kind}: {printable(name)}: {printable(found.problem)}{_again(found.rows)}")
-    rows = _again(sum(finding.rows for finding in damaged))
+        lines.append(
+            f"{kind}: {printable(name)}: {printable(found.problem)}{_to_recompute(found.rows)}"
+        )
+    rows = _to_recompute(sum(finding.rows for finding in damaged))
     lines.append(f"{len(damaged)} damaged, {len(findings) - len(damaged)} left over{rows}")
     if repair and findings:
-        lines.append("Repaired: all of these are gone, and the index is rebuilt.")
+        lines.append("Repaired: deleted these files and rebuilt the index.")
     elif damaged:
-        lines.append("Repair it with: featuretl cache verify --repair")
+        lines.append("To repair it, run: featuretl cache verify --repair")
     described = [{**dataclasses.asdict(found), "path": str(found.path)} for found in findings]
     _show(store, as_json, {"repaired": repair, "findings": described}, lines)
     if damaged and not repair:
         raise click.exceptions.Exit(1)
 
 
-@cache.command()
+@command()
 @_store_options
 def rebuild(store: EmbeddingStore, as_json: bool) -> None:
-    """Rebuild the index from the cached files, and forget the hashes of images.
+    """Rebuild the index from the cached files, and drop the saved image hashes.
 
-    Needed only if the index disagrees with the files: a damaged one is rebuilt automatically.
+    Use it if the index disagrees with the files. A damaged index is rebuilt automatically.
     """
     from featuretl.store.verify import rebuild
 
@@ -140,15 +144,15 @@ def rebuild(store: EmbeddingStore, as_json: bool) -> None:
     _show(store, as_json, {"segments": segments, "rows": rows}, [line])
 
 
-@cache.command()
+@command()
 @click.argument("output", metavar="OUT.npz|.parquet|SHARED")
 @_space_option
 @_store_options
 def export(store: EmbeddingStore, output: str, space: str, as_json: bool) -> None:
-    """Write all embeddings of one recipe to OUT, with the sha256 of each image.
+    """Write the embeddings of one recipe to a file, or copy all to a shared store.
 
-    SHARED, a folder or a URL (s3://, gs://, ..), is a shared store: embeddings of all recipes that it
-    lacks are copied there, for `cache import` on another machine.
+    OUT holds the embeddings of one recipe with the sha256 of each image. SHARED is a folder or a
+    URL (s3://, gs://, ..); it receives the embeddings that it lacks, for "cache import" elsewhere.
     """
     from featuretl.extraction.outputs import export_space
     from featuretl.store.exchange import export_shared
@@ -162,14 +166,14 @@ def export(store: EmbeddingStore, output: str, space: str, as_json: bool) -> Non
     _show(store, as_json, {"output": output, "rows": rows}, [line], with_path=False)
 
 
-@cache.command(name="import")
+@command(name="import")
 @click.argument("shared", metavar="SHARED")
 @_space_option
 @_store_options
 def import_(store: EmbeddingStore, shared: str, space: str, as_json: bool) -> None:
-    """Copy the embeddings of SHARED, a shared store, that are not cached here yet.
+    """Copy embeddings that the cache lacks from a shared store.
 
-    SHARED is a folder or a URL that `extract --engine` or `cache export` wrote.
+    SHARED is a folder or a URL that "extract --engine" or "cache export" wrote.
     """
     from featuretl.store.exchange import import_shared
     from featuretl.store.shared import SharedStore
@@ -186,8 +190,7 @@ def _show(
     lines: list[Any],
     with_path: bool = True,
 ) -> None:
-    """Print the path of a store with facts as JSON, or with lines, of text or tables."""
-
+    """Print facts with the path of a store as JSON, or the path and lines of text or tables."""
     if as_json:
         print_json({"cache": str(store.path), **facts})
         return
@@ -200,8 +203,8 @@ def _show(
             print_table(line)
 
 
-def _again(rows: int) -> str:
-    return f" ({rows:,} embeddings to make again)" if rows else ""
+def _to_recompute(rows: int) -> str:
+    return f" ({rows:,} embeddings to compute again)" if rows else ""
 
 
 def _view_of(output: dict[str, Any]) -> str:

@@ -1,7 +1,10 @@
-"""``featuretl demo``: the whole way on handwritten digits, command by command."""
+"""``featuretl demo``: every step of the workflow on handwritten digits."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
 import shlex
 from pathlib import Path
 
@@ -9,22 +12,21 @@ import click
 
 from featuretl._core.text import printable
 
-from .options import cache_options, json_option
+from .options import cache_options, command, json_option, option
+from .printing import print_json
 
 
-@click.command()
-@click.option(
-    "--folder", type=click.Path(file_okay=False), default="featuretl-demo", show_default=True,
-    help="Where images, model and report are written.",
-)  # fmt: skip
+@command()
+@option("--folder", group="Output", type=click.Path(file_okay=False), default="featuretl-demo",
+    metavar="DIR", help="Folder for images, model and report.")  # fmt: skip
 @cache_options
 @json_option
 @click.pass_context
 def demo(ctx: click.Context, folder: str, cache: str | None, no_cache: bool, as_json: bool) -> None:
-    """Go the whole way on 1,797 handwritten digits, in about two minutes.
+    """Run the workflow on 1,797 handwritten digits, in about two minutes.
 
-    Every command is shown before it runs: give it again with pictures of your own. With --json,
-    each prints its JSON on a line.
+    Each command is printed before it runs; repeat it with your own images. With --json, the object
+    holds the JSON of each command by its name.
     """
     from .digits import write_digits
 
@@ -34,17 +36,24 @@ def demo(ctx: click.Context, folder: str, cache: str | None, no_cache: bool, as_
     if not as_json:
         click.echo(f"The report will be {printable(report)}.")
     digits = write_digits(Path(folder, "digits"))
-    kept = [*(["--cache", cache] if cache else []), *(["--no-cache"] if no_cache else [])]
-    for name, *arguments in _commands(Path(folder), digits, kept):
-        if not as_json:
+    cached = [*(["--cache", cache] if cache else []), *(["--no-cache"] if no_cache else [])]
+    facts = {}
+    for name, *arguments in _commands(Path(folder), digits, cached):
+        captured = io.StringIO()
+        if as_json:
+            arguments.append("--json")
+        else:
             click.secho(f"\n$ {printable(shlex.join(['featuretl', name, *arguments]))}", bold=True)
-        command = group.commands[name]
-        shown = ["--json"] if as_json else []
-        command.main([*arguments, *shown], f"featuretl {name}", standalone_mode=False)
+        with contextlib.redirect_stdout(captured) if as_json else contextlib.nullcontext():
+            group.commands[name].main(arguments, f"featuretl {name}", standalone_mode=False)
+        if as_json:
+            facts[name] = json.loads(captured.getvalue())
+    if as_json:
+        print_json(facts)
 
 
-def _commands(folder: Path, digits: Path, kept: list[str]) -> list[list[str]]:
-    """Return name and arguments of every command."""
+def _commands(folder: Path, digits: Path, cached: list[str]) -> list[list[str]]:
+    """Return the name and the arguments of each command."""
     train, test = str(digits / "train"), str(digits / "test")
     model = str(folder / "digits.featuretl")
     few = [str(min((digits / "test" / digit).iterdir())) for digit in "0358"]
@@ -53,10 +62,20 @@ def _commands(folder: Path, digits: Path, kept: list[str]) -> list[list[str]]:
         for name in ("predictions.csv", "evidence.png", "digits.onnx", "report.html")
     }
     return [
-        ["train", train, "-o", model, "--time-budget", "60", *kept],
-        ["evaluate", model, test, *kept],
-        ["predict", model, test, *to["predictions.csv"], "--top", "3", "--threshold", "0.9", *kept],
+        ["train", train, "-o", model, "--time-budget", "60", *cached],
+        ["evaluate", model, test, *cached],
+        [
+            "predict",
+            model,
+            test,
+            *to["predictions.csv"],
+            "--top",
+            "3",
+            "--threshold",
+            "0.9",
+            *cached,
+        ],
         ["explain", model, *few, *to["evidence.png"]],
         ["export", model, *to["digits.onnx"]],
-        ["report", model, test, "--train", train, *to["report.html"], *kept],
+        ["report", model, test, "--train", train, *to["report.html"], *cached],
     ]

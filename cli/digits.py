@@ -1,4 +1,4 @@
-"""The images of the demonstration: handwritten digits, some to learn from, some held out."""
+"""The images of ``featuretl demo``: handwritten digits in a training and a test set."""
 
 from __future__ import annotations
 
@@ -12,18 +12,8 @@ from PIL import Image
 def write_digits(folder: str | os.PathLike[str]) -> Path:
     """Write scikit-learn's 1,797 handwritten digits as 8 x 8 PNG files, a folder per digit.
 
-    Three quarters are in ``train``, the others, as many of each digit, in ``test``. Files that are there
-    already are left alone.
-
-    Parameters
-    ----------
-    folder : path
-        Made if there is none.
-
-    Returns
-    -------
-    Path
-        Of the folder.
+    Three quarters of each digit are in ``train``, the others in ``test``. The folder is created if
+    needed and returned; files that exist are not written again.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

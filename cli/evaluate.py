@@ -1,11 +1,9 @@
-"""``featuretl evaluate``: the scores of a model file on labelled images."""
+"""``featuretl evaluate``: score a model file on labelled images."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
-
-import click
 
 from featuretl._core.text import printable
 
@@ -13,7 +11,7 @@ from . import options
 from .printing import print_failures, print_json, print_table
 
 
-@click.command()
+@options.command()
 @options.model_argument
 @options.photos_argument
 @options.weights_option
@@ -38,8 +36,9 @@ def evaluate(
 ) -> None:
     """Score MODEL on labelled PHOTOS, with 95% intervals.
 
-    Images that cannot be read are listed, and not scored. A model of several tasks is scored task by
-    task, each on the images that have its label: all tasks, by their columns, or those of --label-column.
+    PHOTOS are class folders, or .csv or .parquet manifests. Unreadable images are listed, not
+    scored. Each task of a multi-task model is scored on the images that have its label, in the
+    column of its name; --label-column selects tasks.
     """
     from featuretl._core.progress import progress_bar
     from featuretl.images.sources import find_images
@@ -59,7 +58,7 @@ def evaluate(
             loaded, images.paths, y,
             groups=groups_of(images), n_bootstrap=n_bootstrap, progress=progress,
         )  # fmt: skip
-    print_failures(report.failures, "images that are not scored")
+    print_failures(report.failures, "unreadable images, which are not scored")
     if as_json:
         print_json(_facts(report))
         return

@@ -1,4 +1,4 @@
-"""``featuretl explain``: where in images the evidence for a prediction lies."""
+"""``featuretl explain``: overlay images with the evidence for a prediction."""
 
 from __future__ import annotations
 
@@ -7,32 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import device_option, json_option, model_argument, output_option, weights_option
+from . import options
+from .options import option
 from .printing import print_json
 
 if TYPE_CHECKING:
     from featuretl.explanation.explanation import Explanation
 
 
-@click.command()
-@model_argument
+@options.command()
+@options.model_argument
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@output_option(
+@options.output_option(
     "OUT.png|FOLDER",
-    "Write one picture, side by side; or one for each image into a folder.",
+    "One picture of all images, or a folder of one picture per image.",
     folder=True,
 )
-@click.option(
-    "--target", metavar="CLASS",
-    help="Class whose evidence is shown (of several regression targets, its number).  [default: the predicted]",
-)  # fmt: skip
-@click.option(
-    "--height", type=click.IntRange(16, 4096), default=256, show_default=True,
-    help="Height of each image in OUT.png, in pixels.",
-)  # fmt: skip
-@weights_option
-@device_option
-@json_option
+@option("--target", group="Model", metavar="CLASS", show_default="the predicted class",
+    help="Class to explain, or the number of a regression target.")  # fmt: skip
+@option("--height", group="Output", type=click.IntRange(16, 4096), metavar="PIXELS", default=256,
+    help="Height of each image in OUT.png.")  # fmt: skip
+@options.weights_option
+@options.device_option
+@options.json_option
 def explain(
     model: str,
     images: tuple[str, ...],
@@ -43,9 +40,10 @@ def explain(
     device: str,
     as_json: bool,
 ) -> None:
-    """Show where in IMAGEs the evidence for the prediction of MODEL lies: red for it, blue against it.
+    """Show the evidence for predictions of MODEL in images.
 
-    IMAGEs are files, folders or patterns. Exact for linear heads on convolutional networks.
+    Each IMAGE is a file, a folder or a glob pattern. Red is evidence for the prediction, blue
+    against it. The evidence is exact for linear heads on convolutional networks.
     """
     from featuretl._core.progress import progress_bar
     from featuretl._core.text import printable
@@ -64,7 +62,7 @@ def explain(
         files *= len(found)
     if as_json:
         facts = [_facts(e, file) for e, file in zip(found, files, strict=True)]
-        print_json(facts)
+        print_json({"output": output, "explanations": facts})
         return
     for explanation in found:
         shown = f"{explanation.image}: {explanation.caption} ({explanation.method})"

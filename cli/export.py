@@ -1,4 +1,4 @@
-"""``featuretl export``: a model file as one ONNX graph."""
+"""``featuretl export``: convert a model file to one ONNX graph."""
 
 from __future__ import annotations
 
@@ -9,37 +9,30 @@ import click
 
 from featuretl._core.text import printable
 
-from .options import json_option, model_argument, output_option, weights_option
+from . import options
+from .options import option
 from .printing import print_json
 
 if TYPE_CHECKING:
     from featuretl.export.exporting import ExportResult
 
-_PHOTOS = "PHOTOS"
 
-
-@click.command()
-@model_argument
-@output_option("OUT.onnx", "Write backbone, scaling and head as one graph.")
-@click.option(
-    "--precision", type=click.Choice(["float32", "int8"]), default="float32", show_default=True,
-    help="int8 is smaller and changes some predictions: --evaluate measures how many.",
-)  # fmt: skip
-@click.option(
-    "--check", multiple=True, metavar=_PHOTOS,
-    help="Images on which the graph must agree with Python, besides featuretl's own; repeatable.",
-)  # fmt: skip
-@click.option(
-    "--calibrate", multiple=True, metavar=_PHOTOS,
-    help="int8: images that show the range of activations.  [default: scikit-learn's two]",
-)  # fmt: skip
-@click.option(
-    "--evaluate", multiple=True, metavar=_PHOTOS,
-    help="int8: labelled images on which the loss is measured, that MODEL was not trained on.",
-)  # fmt: skip
-@click.option("--label-column", help="Column of the manifest of --evaluate that holds the classes.")
-@weights_option
-@json_option
+@options.command()
+@options.model_argument
+@options.output_option("OUT.onnx", "ONNX graph of backbone, scaling and head.")
+@option("--precision", group="Output", type=click.Choice(["float32", "int8"]), default="float32",
+    help="int8 is smaller but changes some predictions.")  # fmt: skip
+@option("--check", group="Input", multiple=True, metavar="PHOTOS",
+    help="Further images on which the graph must agree with Python; repeatable.")  # fmt: skip
+@option("--calibrate", group="Input", multiple=True, metavar="PHOTOS",
+    show_default="scikit-learn's two photographs",
+    help="Calibration images for int8; repeatable.")  # fmt: skip
+@option("--evaluate", group="Input", multiple=True, metavar="PHOTOS",
+    help="Labelled images, not used in training, to score int8 on; repeatable.")  # fmt: skip
+@option("--label-column", group="Input", metavar="COLUMN",
+    help="Column of labels in a manifest given to --evaluate.")  # fmt: skip
+@options.weights_option
+@options.json_option
 def export(
     model: str,
     output: str,
@@ -51,10 +44,10 @@ def export(
     weights: str | None,
     as_json: bool,
 ) -> None:
-    """Write MODEL as an ONNX graph for servers without featuretl and PyTorch.
+    """Export MODEL to ONNX, to serve it without featuretl or PyTorch.
 
-    Its metadata say how to prepare images, and name the classes. It is written only if it agrees
-    with MODEL in Python to 1e-4.
+    The metadata of the graph describe the preprocessing and name the classes. The graph is written
+    only if it agrees with MODEL in Python to 1e-4. --precision int8 requires --evaluate.
     """
     from featuretl.export.exporting import export_model
     from featuretl.extraction.outputs import check_output
@@ -66,7 +59,7 @@ def export(
 
     check_output(output, (".onnx",))
     if label_column and not evaluate:
-        raise click.UsageError("--label-column is for --evaluate.")
+        raise click.UsageError("--label-column requires --evaluate.")
     loaded = load_model(model, weights=weights)
     labelled = find_images(evaluate, label_column=label_column) if evaluate else None
     exported = export_model(
@@ -90,7 +83,8 @@ def _show(exported: ExportResult) -> None:
     click.echo(f"Wrote {printable(exported.path)}: {exported.precision}, {megabytes:.1f} MB")
     click.echo(f"Outputs: {', '.join(exported.outputs)}")
     click.echo(
-        f"In float32 it agrees with Python on {exported.checked} images to {exported.difference:.0e}"
+        f"The float32 graph agrees with Python to {exported.difference:.0e} on "
+        f"{exported.checked} images"
     )
     loss = exported.loss
     if loss is None:
@@ -101,6 +95,6 @@ def _show(exported: ExportResult) -> None:
     )
     if loss.score_name != "r2":
         click.echo(
-            f"Difference {100 * (loss.int8 - loss.float32):+.1f} +- {100 * loss.standard_error:.1f} "
-            f"points; {loss.changed:,} predictions changed"
+            f"Difference {100 * (loss.int8 - loss.float32):+.1f} +- "
+            f"{100 * loss.standard_error:.1f} points; {loss.changed:,} predictions changed"
         )

@@ -1,4 +1,4 @@
-"""``featuretl extract``: images to cached embeddings, and a file of them."""
+"""``featuretl extract``: embed images into the cache and, with -o, a file."""
 
 from __future__ import annotations
 
@@ -9,67 +9,51 @@ import click
 
 from . import options
 from .extraction import cached_in, finish, run_extraction
+from .options import option
 from .sharded import engine_options, extract_on_engine
 
 _BACKBONE = {
     "backbone": options.backbone_option,
     "weights": options.backbone_weights_option,
-    "layers": click.option(
-        "--layers", default="pre_logits", show_default=True, metavar="LAYER,..", callback=options.one_or_list,
-        help="'pre_logits', or a layer's number or name; several, with commas, side by side.",
-    ),
-    "pooling": click.option(
-        "--pooling", default="auto", show_default=True,
-        help="auto, avg, max, cls, avg+max, cls+avg, gem or flatten.",
-    ),
-    "normalize": click.option("--normalize", is_flag=True, help="Scale every embedding to length 1."),
-    "precision": click.option(
-        "--precision", type=click.Choice(["auto", "float32", "bfloat16", "int8"]),
-        default="auto", show_default=True,
-        help="Precision of the computation; auto is float32, bfloat16 and int8 give other embeddings.",
-    ),
-    "views": click.option(
-        "--views", default="1", show_default=True, metavar="N|flip|ten-crop|RxC",
+    "layers": option("--layers", group="Model", default="pre_logits", metavar="LAYER,..",
+        callback=options.one_or_list, help="Layers to concatenate, by name or number."),
+    "pooling": option("--pooling", group="Model", metavar="NAME", default="auto",
+        help="avg, max, cls, avg+max, cls+avg, gem or flatten."),
+    "normalize": option("--normalize", group="Model", is_flag=True,
+        help="Scale each embedding to unit length."),
+    "precision": option("--precision", group="Model", rare=True, default="auto", metavar="NAME",
+        type=click.Choice(["auto", "float32", "bfloat16", "int8"]),
+        help="float32 (auto); bfloat16 and int8 change results."),
+    "views": option(
+        "--views", group="Model", rare=True, default="1", metavar="N|flip|ten-crop|RxC",
         callback=lambda ctx, param, value: int(value) if value.isdecimal() else value,
-        help="Views of each image, side by side: with its mirror image, N - 2 random crops, four corners, "
-        "or tiles of large images.",
+        help="Augmented views or tiles per image, concatenated.",
     ),
 }  # fmt: skip
 
 
-@click.command()
+@options.command()
 @options.photos_argument
-@options.grouped("recipe", _BACKBONE)
+@options.collected("recipe", _BACKBONE)
 @options.output_option(
     "OUT.npy|.npz|.parquet",
-    "Write the embeddings, paths, labels and metadata to a file; with another engine, "
-    "OUT.parquet or a folder.",
+    "Embeddings with metadata; loky and dask: .parquet or a folder.",
     required=False,
     folder=True,
 )
-@click.option(
-    "--on-error", type=click.Choice(["raise", "skip", "nan"]), default="raise", show_default=True,
-    help="Error policy for unreadable images: fail the run (the other images are still embedded and "
-    "cached), leave out their rows, or give NaN rows.",
-)  # fmt: skip
 @options.manifest_options(label_column=options.label_column_option)
+@option("--on-error", group="Input", type=click.Choice(["raise", "skip", "nan"]), default="raise",
+    help="Unreadable images: fail the run, leave them out, or write NaN rows.")  # fmt: skip
 @options.devices_option
 @options.runtime_option
-@click.option(
-    "--batch-size", type=options.WordOr({"auto": "auto"}, click.IntRange(min=1), "INTEGER"),
-    default="auto", show_default=True,
-    help="Images per forward pass; auto grows while that is faster.",
-)  # fmt: skip
-@click.option(
-    "--n-jobs", type=int,
-    help="Threads.  [default: one per core; of each worker of another engine, one]",
-)  # fmt: skip
-@click.option(
-    "--decode-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-    help="Decode in child processes, with a limit on the time for each image: one that crashes or "
-    "stalls the decoder counts as unreadable.  [default: decode in this process]",
-)  # fmt: skip
-@click.option("--profile", is_flag=True, help="Show where the processor's time went.")
+@option("--batch-size", group="Machine", metavar="N", default="auto",
+    type=options.WordOr({"auto": "auto"}, click.IntRange(min=1)),
+    help="Images per forward pass; auto adapts it.")  # fmt: skip
+@option("--n-jobs", group="Machine", type=int, metavar="N",
+    show_default="one per core; in workers: one", help="Number of threads.")  # fmt: skip
+@option("--decode-timeout", group="Input", rare=True, type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS", help="Decode in child processes, each image within this time.")  # fmt: skip
+@option("--profile", group="Output", is_flag=True, help="Also print the time of each stage.")
 @engine_options
 @options.cache_options
 @options.json_option
@@ -90,11 +74,9 @@ def extract(
     """Embed PHOTOS, each image once, and cache the embeddings.
 
     PHOTOS are folders (class folders give labels), image files, glob patterns, .csv or .parquet
-    manifests, or .txt lists. Cached images are not embedded again; an interrupted run resumes when the
-    command is given again.
-
-    Beyond one machine: --engine loky or dask embeds shards (also tar files in WebDataset layout,
-    Parquet files of images, and URLs) in many processes, into a shared store.
+    manifests, or .txt lists. Cached images are not embedded again, so the same command resumes an
+    interrupted run. With --engine loky or dask, worker processes fill a shared store, and PHOTOS
+    may also be URLs, tar files in WebDataset layout, or Parquet files of images.
     """
     from featuretl.extraction.extraction import extract
     from featuretl.extraction.outputs import check_output, save_embeddings
@@ -105,7 +87,7 @@ def extract(
     if engine != "threads":
         if cache is not None or no_cache:
             raise click.UsageError(
-                f"--cache and --no-cache go with --engine threads, --store with {engine}."
+                f"--cache and --no-cache require --engine threads; with {engine} use --store."
             )
         extract_on_engine(photos, engine, output, shown, **engine_settings, **columns, **given)
         return
@@ -133,7 +115,7 @@ def extract(
 
 
 def _spec(recipe: dict[str, Any]) -> Any:
-    """Return the BackboneSpec that the options of the backbone mean."""
+    """Return the BackboneSpec that the options of `_BACKBONE` describe."""
     from featuretl.backbones.spec import BackboneSpec
 
     layers = recipe["layers"]

@@ -1,4 +1,4 @@
-"""One way for commands to run an extraction, and to print what it did."""
+"""How commands run an extraction and print its result."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ E = TypeVar("E")
 
 
 def cached_in(store: EmbeddingStore | None) -> str | None:
-    """Return the folder in which a store caches embeddings; None where nothing is cached."""
+    """Return the folder in which a store caches embeddings, None if it caches nothing."""
     return str(store.path) if store is not None and store.keeps else None
 
 
 def run_extraction(
     call: Callable[..., E], sources: Any, store: EmbeddingStore | str | None, **options: Any
 ) -> E:
-    """Return what `call`, `extract` or `extract_shards`, returns; show a bar while it runs.
+    """Return the result of `call`, `extract` or `extract_shards`; show a progress bar meanwhile.
 
-    Ctrl-C prints how many new embeddings there are, and whether they are cached.
+    An interrupt prints the number of new embeddings, and whether they are cached.
     """
     from featuretl.extraction.progress import embedding_bar
 
@@ -42,8 +42,8 @@ def run_extraction(
             return call(sources, store=store, on_error="nan", progress=progress, **options)
     except KeyboardInterrupt:
         embedded = last[0].embedded if last else 0
-        kept = isinstance(store, str) or cached_in(store) is not None
-        outcome = "are kept: run the command again to go on" if kept else "are not kept"
+        cached = isinstance(store, str) or cached_in(store) is not None
+        outcome = "are cached; run the command again to resume" if cached else "are not cached"
         click.echo(f"Interrupted. {embedded} new embeddings {outcome}.", err=True)
         raise
 
@@ -52,21 +52,11 @@ def finish(
     extraction: Any, save: Callable[[], Any], facts: dict[str, Any], failures: list[dict[str, Any]],
     *, what: str, on_error: str, as_json: bool, profile: bool,
 ) -> None:  # fmt: skip
-    """Save an extraction unless it failed, and print what was done.
+    """Write the output of an extraction with `save` unless it failed, and print a summary.
 
-    Parameters
-    ----------
-    extraction : Extraction or ShardedExtraction
-    save : callable
-        Writes the output.
-    facts : dict (JSON)
-        What is printed besides the statistics; `output` is None where nothing is written.
-    failures : list of dict (JSON)
-        `extraction.failures` for ``--json``.
-    what : str
-        What the failures are, in words.
+    `facts` are printed beside the statistics; their `output` is None if there is nothing to write.
+    `failures` is `extraction.failures` as JSON, `what` the title of their table.
     """
-
     statistics = extraction.statistics
     print_failures(extraction.failures, what)
     failed = bool(extraction.failures) and on_error == "raise"

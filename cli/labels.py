@@ -14,20 +14,20 @@ from featuretl.exceptions import InputError
 if TYPE_CHECKING:
     from featuretl.images.sources import ImageList
 
-# 007 is a name.
+# Text with leading zeros, such as 007, is a name.
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?")
 
 
 def labels_of(images: ImageList, numbers: bool, column: Any = None) -> list[Any]:
-    """Return the label of every image, its labels, or the number; InputError where one has none."""
+    """Return the class, tags or regression target of each image; InputError if one has none."""
     if images.tags is not None:
         return _tags_of(images, numbers)
     labels = images.labels or [None] * len(images)
     if None in labels:
         raise InputError(
             f"{labels.count(None):,} of {len(labels):,} images have no label, such as "
-            f"{printable(images.paths[labels.index(None)])!r}; label them or leave them out; labels come from folders "
-            "named by class, or a column of a manifest."
+            f"{printable(images.paths[labels.index(None)])!r}; label or drop them. Labels come "
+            "from class folders or a manifest column."
         )
     if not numbers:
         return labels
@@ -35,7 +35,7 @@ def labels_of(images: ImageList, numbers: bool, column: Any = None) -> list[Any]
 
 
 def _numbers(labels: list[Any], images: ImageList, column: Any) -> list[float]:
-    """Return labels as numbers. Raises InputError for others, and for NaN and infinity."""
+    """Return labels as numbers; InputError unless all are finite."""
     numbers, bad = [], []
     for row, label in enumerate(labels):
         try:
@@ -51,24 +51,24 @@ def _numbers(labels: list[Any], images: ImageList, column: Any) -> list[float]:
             else f"Column {printable(column)!r}"
         )
         raise InputError(
-            f"{which} must hold finite numbers; {len(bad):,} of {len(labels):,} are something else, "
+            f"{which} must hold finite numbers; {len(bad):,} of {len(labels):,} labels are not, "
             f"such as {printable(labels[bad[0]])!r} of {printable(images.paths[bad[0]])!r}."
         )
     return numbers
 
 
 def typed_table(images: ImageList) -> dict[str, list[Any]]:
-    """Return the columns of several tasks; those in which all labels are numbers, as numbers."""
+    """Return the label columns of several tasks; a column of numbers only becomes floats."""
     return {name: _typed(values) for name, values in (images.tasks or {}).items()}
 
 
 def truth_of(images: ImageList, numbers: bool, column: Any = None) -> Any:
-    """Return the labels to score a model on: `labels_of`, or the columns of several tasks, as text."""
+    """Return the true labels: those of `labels_of`, or for several tasks columns of text."""
     return images.tasks if images.tasks is not None else labels_of(images, numbers, column)
 
 
 def columns_of_tasks(tasks: Any, columns: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a manifest for a model with these tasks, None for a model of one task."""
+    """Return the manifest columns to score a model with `tasks`; None is a model of one task."""
     named = columns["label_column"]
     if tasks is None:
         if isinstance(named, tuple):
@@ -76,8 +76,8 @@ def columns_of_tasks(tasks: Any, columns: dict[str, Any]) -> dict[str, Any]:
         return columns
     if columns.get("label_separator") or isinstance(named, list):
         raise click.UsageError(
-            "The model has several tasks: give --label-column once for each, without commas, and no "
-            "--label-separator."
+            "The model has several tasks; give --label-column once for each, without commas, and "
+            "drop --label-separator."
         )
     scored = (named,) if isinstance(named, str) else named or tuple(tasks)
     return {**columns, "label_column": None, "task_columns": scored}
@@ -90,28 +90,25 @@ def _typed(values: list[str | None]) -> list[Any]:
 
 
 def _tags_of(images: ImageList, numbers: bool) -> list[Any]:
-    """Return the labels of every image, which may have several, or none."""
+    """Return the tags of each image; InputError for regression, or if no image has any."""
     tags = images.tags or []
     if numbers:
-        raise InputError("Numbers are one column; several columns, and a separator, are of labels.")
+        raise InputError("Regression requires one label column, without --label-separator.")
     if not any(tags):
-        raise InputError("No image has any label; look at the label columns, or the separator.")
+        raise InputError("No image has a label; check --label-column and --label-separator.")
     return tags
 
 
 def check_columns(y: list[Any], label_column: Any) -> None:
-    """Raise InputError if one of several label columns is 0 for all images: nothing to learn."""
+    """Raise InputError if one of several label columns is 0 for all images."""
     if isinstance(label_column, list):
         empty = sorted(set(label_column) - {label for labels in y for label in labels})
         if empty:
-            raise InputError(
-                f"No image has 1 in column {printable(empty[0])!r}; leave it out: there is nothing "
-                "to learn about it."
-            )
+            raise InputError(f"No image has 1 in column {printable(empty[0])!r}; drop this column.")
 
 
 def groups_of(images: ImageList) -> Any:
-    """Return the group of every image (n,), None where no column was named."""
+    """Return the group of each image, shape (n,), or None if no column was named."""
     import numpy as np
 
     if images.groups is None:
@@ -119,7 +116,7 @@ def groups_of(images: ImageList) -> Any:
     empty = images.groups.count(None)
     if empty:
         raise InputError(
-            f"The column of groups must name a group in every row; {empty:,} of {len(images):,} rows "
-            "have none: fill them in, or leave these rows out."
+            f"The column of groups must name a group in every row; {empty:,} of {len(images):,} "
+            "rows have none; fill in or drop these rows."
         )
     return np.array(images.groups)

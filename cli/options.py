@@ -1,4 +1,4 @@
-"""Options that several commands share, each declared once."""
+"""Options that several commands share, and the groups in which the help lists options."""
 
 from __future__ import annotations
 
@@ -15,35 +15,74 @@ if TYPE_CHECKING:
     from featuretl.store.store import EmbeddingStore
 
 F = TypeVar("F", bound=Callable[..., Any])
-Option = Callable[[Any], Any]
+Decorator = Callable[[Any], Any]
+
+GROUPS = ("Input", "Model", "Output", "Machine")
+_NAMES_WIDTH = 28  # longer names stand on a line of their own
+
+
+class Option(click.Option):
+    """An option that belongs to one of `GROUPS`; the help shows its default.
+
+    Parameters
+    ----------
+    group : {"Input", "Model", "Output", "Machine"}
+    rare : bool
+        List the option after the others of its group.
+    """
+
+    def __init__(self, *args: Any, group: str, rare: bool = False, **settings: Any) -> None:
+        super().__init__(*args, **{"show_default": True, **settings})
+        self.group, self.rare = group, rare
+
+
+class Command(click.Command):
+    """A command whose help lists the options by group; --help is the last one of Output."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each group that has options."""
+        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        for parameter in sorted(self.get_params(ctx), key=lambda one: getattr(one, "rare", True)):
+            if isinstance(parameter, click.Option) and (record := parameter.get_help_record(ctx)):
+                rows[getattr(parameter, "group", "Output")].append(record)
+        width = max(len(name) for records in rows.values() for name, _ in records)
+        for group, records in rows.items():
+            if records:
+                write_section(formatter, group, records, min(width, _NAMES_WIDTH))
+
+
+def write_section(
+    formatter: click.HelpFormatter, title: str, rows: list[tuple[str, str]], width: int
+) -> None:
+    """Write a titled section of a help text; the second column starts after `width` characters."""
+    with formatter.section(title):
+        formatter.write_dl([(name.ljust(width), text) for name, text in rows], col_max=width)
+
+
+option = functools.partial(click.option, cls=Option)
+command = functools.partial(click.command, cls=Command)
 
 
 class FilePath(click.Path):
-    """A path that the system can have; click asks the system about others, which raises ValueError."""
+    """A path; a name that no file can have, for which click raises ValueError, is wrong usage."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what click makes of it; fail if no file can have that name."""
+        """Return the path that click.Path makes of `value`; fail if no file can have that name."""
         if as_path(value) is None:
             self.fail(f"'{printable(value)}' cannot be the path of a file or folder.", param, ctx)
         return super().convert(value, param, ctx)
 
 
 class Quantity(click.ParamType):
-    """A number with a unit, e.g. "20GB"; the value is an int in the unit of 1.
+    """A number with a unit, e.g. "20GB", as an int; `units` maps each unit to its factor."""
 
-    Parameters
-    ----------
-    name : str
-        Its name in the help.
-    units : dict of str to int
-    example : str
-    """
+    name = "quantity"
 
-    def __init__(self, name: str, units: dict[str, int], example: str) -> None:
-        self.name, self._units, self._example = name, units, example
+    def __init__(self, units: dict[str, int], example: str) -> None:
+        self._units, self._example = units, example
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return what `value` means; fail unless it is a number >= 0 and a unit."""
+        """Return `value` in the smallest unit; fail unless it is a number >= 0 and a unit."""
         if isinstance(value, int):
             return value
         try:
@@ -53,23 +92,15 @@ class Quantity(click.ParamType):
 
 
 class WordOr(click.ParamType):
-    """One of a few words, or a value of another type.
+    """One of several words, which `words` maps to their values, or a value of another type."""
 
-    Parameters
-    ----------
-    words : dict of str to object
-        The value of each word.
-    other : click.ParamType
-    metavar : str
-        The name of the other type in the help.
-    """
+    name = "value"
 
-    def __init__(self, words: dict[str, Any], other: click.ParamType, metavar: str) -> None:
+    def __init__(self, words: dict[str, Any], other: click.ParamType) -> None:
         self._words, self._other = words, other
-        self.name = "|".join([*words, metavar])
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return what `value` means; fail unless it is a word or converted by the other type."""
+        """Return the value of a word; let the other type convert anything else."""
         if value in self._words:
             return self._words[value]
         return self._other.convert(value, param, ctx)
@@ -78,156 +109,129 @@ class WordOr(click.ParamType):
 def one_or_list(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> str | list[str] | None:
-    """Return what an option was given: one value, or a list where there are commas."""
+    """Return the value of an option; text with commas becomes a list."""
     return value.split(",") if value is not None and "," in value else value
 
 
 def one_or_tasks(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> str | list[str] | tuple[str, ...] | None:
-    """Return what --label-column was given: a column, a list of 0/1 columns, or a tuple of tasks."""
+    """Return the value of --label-column: a column, a list of 0/1 columns, or a tuple of tasks."""
     if len(values) < 2:
         return one_or_list(ctx, param, values[0] if values else None)
     if any("," in value for value in values) or len(set(values)) < len(values):
         raise click.BadParameter(
-            "given several times, each is one column, a task of its own, and no column twice.",
-            ctx,
-            param,
+            "if repeated, each must name one column, a different one for each task.", ctx, param
         )
     return values
 
 
-def grouped(name: str, options: dict[str, Option]) -> Callable[[F], F]:
-    """Return a decorator that adds options, by their parameters; the command gets one dict, `name`."""
+def collected(name: str, options: dict[str, Decorator]) -> Callable[[F], F]:
+    """Return a decorator that adds options; the command gets their values as a dict, `name`."""
 
-    def add(command: Any) -> Any:
-        @functools.wraps(command)
-        def collected(**values: Any) -> Any:
-            group = {parameter: values.pop(parameter) for parameter in options}
-            return command(**{name: group}, **values)
+    def add(function: Any) -> Any:
+        @functools.wraps(function)
+        def with_dict(**values: Any) -> Any:
+            chosen = {parameter: values.pop(parameter) for parameter in options}
+            return function(**{name: chosen}, **values)
 
-        for option in reversed(options.values()):
-            collected = option(collected)
-        return collected
+        for add_option in reversed(options.values()):
+            with_dict = add_option(with_dict)
+        return with_dict
 
     return add
 
 
-def output_option(metavar: str, help: str, required: bool = True, folder: bool = False) -> Option:
-    """Return -o, --output: a file, or with `folder` a folder, too."""
-    kind = FilePath(dir_okay=folder)
-    return click.option("-o", "--output", type=kind, required=required, metavar=metavar, help=help)
+def output_option(
+    metavar: str, help: str, required: bool = True, folder: bool = False
+) -> Decorator:
+    """Return -o, --output: a file or, with `folder`, a file or a folder."""
+    return option("-o", "--output", group="Output", type=FilePath(dir_okay=folder),
+        required=required, metavar=metavar, help=help)  # fmt: skip
 
 
-def task_option(help: str) -> Option:
-    """Return --task."""
-    tasks = click.Choice(["auto", "classification", "regression"])
-    return click.option("--task", type=tasks, default="auto", show_default=True, help=help)
-
-
-def cv_option(help: str) -> Option:
-    """Return --cv."""
-    return click.option("--cv", type=click.IntRange(min=2), default=5, show_default=True, help=help)
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+task_option = option("--task", group="Input",
+    type=click.Choice(["auto", "classification", "regression"]), default="auto",
+    help="Task of the labels; auto is classification.")  # fmt: skip
+cv_option = option("--cv", group="Model", type=click.IntRange(min=2), metavar="N", default=5,
+    help="Number of cross-validation folds.")  # fmt: skip
+json_option = option("--json", "as_json", group="Output", rare=True, is_flag=True,
+    help="Print one JSON object to stdout, and nothing else.")  # fmt: skip
 photos_argument = click.argument("photos", nargs=-1, required=True)
-seed_option = click.option(
-    "--random-state", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True,
-    help="Seed of all random draws.",
-)  # fmt: skip
-n_bootstrap_option = click.option(
-    "--n-bootstrap", type=click.IntRange(min=0), default=1000, show_default=True,
-    help="Resamples for the intervals of log-loss and regression scores; 0: no intervals.",
-)  # fmt: skip
+seed_option = option("--random-state", group="Model", rare=True, type=click.IntRange(0, 2**32 - 1),
+    metavar="SEED", default=0, help="Seed of all random numbers.")  # fmt: skip
+n_bootstrap_option = option("--n-bootstrap", group="Output", rare=True, type=click.IntRange(min=0),
+    metavar="N", default=1000,
+    help="Bootstrap resamples for intervals of log loss and regression scores.")  # fmt: skip
 
 # The model and its backbone
 model_argument = click.argument("model", type=FilePath(dir_okay=False))
-weights_option = click.option(
-    "--weights", type=FilePath(dir_okay=False), metavar="FILE",
-    help="The backbone's weights, where the model was trained on a local file of them.",
-)  # fmt: skip
-backbone_option = click.option(
-    "--backbone", default="tf_efficientnet_lite0", show_default=True, help="A timm model."
-)
-backbone_weights_option = click.option(
-    "--weights", default="auto", show_default=True, metavar="auto|FILE|random",
-    help="Packaged or from timm's hub; a local .safetensors or .pth file; or none.",
-)  # fmt: skip
+weights_option = option("--weights", group="Model", rare=True, type=FilePath(dir_okay=False),
+    metavar="FILE", help="Backbone weights, if MODEL was trained on a local file.")  # fmt: skip
+backbone_option = option("--backbone", group="Model", metavar="NAME",
+    default="tf_efficientnet_lite0", help="Name of a timm model.")  # fmt: skip
+backbone_weights_option = option("--weights", group="Model", metavar="auto|FILE|random",
+    default="auto", help="Pretrained weights, weights from a file, or random ones.")  # fmt: skip
 
 # The columns of a manifest
-path_column_option = click.option(
-    "--path-column", help="Column of a manifest that holds the paths."
-)
-label_column_option = click.option(
-    "--label-column", help="Column of a manifest that holds the labels."
-)
-label_columns_option = click.option(
-    "--label-column", metavar="COLUMN,..", multiple=True, callback=one_or_tasks,
-    help="Column of a manifest that holds the labels; several columns of 0 and 1, with commas, "
-    "are labels that an image may have together. Given several times, each column is a task of "
-    "its own, of classes or of numbers, and may have gaps.",
-)  # fmt: skip
-label_separator_option = click.option(
-    "--label-separator", metavar="TEXT",
-    help='Text between the labels of an image that may have several, such as ";".',
-)  # fmt: skip
-groups_option = click.option(
-    "--groups", "group_column", metavar="COLUMN",
-    help="Column of a manifest; images of one group stay on one side of every split, and count as "
-    "one draw in all intervals.",
-)  # fmt: skip
+path_column_option = option("--path-column", group="Input", metavar="COLUMN",
+    help="Manifest column of image paths.")  # fmt: skip
+label_column_option = option("--label-column", group="Input", metavar="COLUMN",
+    help="Manifest column of labels.")  # fmt: skip
+label_columns_option = option("--label-column", group="Input", metavar="COLUMN,..", multiple=True,
+    callback=one_or_tasks,
+    help="Label column; A,B: 0/1 columns of a multi-label task; repeatable for tasks.")  # fmt: skip
+label_separator_option = option("--label-separator", group="Input", rare=True, metavar="TEXT",
+    help='Separator of the labels of a multi-label image, such as ";".')  # fmt: skip
+groups_option = option("--groups", "group_column", group="Input", metavar="COLUMN",
+    help="Manifest column of groups, which splits keep together.")  # fmt: skip
 
 
-def manifest_options(**columns: Option) -> Callable[[F], F]:
-    """Return a decorator that adds --path-column and other columns: `columns`, for `find_images`."""
-    return grouped("columns", {"path_column": path_column_option, **columns})
+def manifest_options(**columns: Decorator) -> Callable[[F], F]:
+    """Return a decorator that adds options of columns; the command gets the dict `columns`."""
+    return collected("columns", {"path_column": path_column_option, **columns})
 
 
 # The machine
-device_option = click.option("--device", default="auto", show_default=True, help="A torch device.")
-devices_option = click.option(
-    "--device", default="auto", show_default=True, callback=one_or_list,
-    help="A torch device, or several: cuda is every GPU, cuda:0,cuda:1 are two.",
-)  # fmt: skip
-runtime_option = click.option(
-    "--runtime", type=click.Choice(["auto", "torch", "onnx", "openvino", "compile"]),
-    default="auto", show_default=True,
-    help="Inference runtime; auto picks the fastest one whose embeddings match PyTorch.",
-)  # fmt: skip
-n_jobs_option = click.option("--n-jobs", type=int, help="Threads.  [default: one per core]")
-machine_options = grouped("machine", {"device": device_option, "n_jobs": n_jobs_option})
-runtime_options = grouped(
+device_option = option("--device", group="Machine", metavar="NAME", default="auto",
+    help="PyTorch device.")  # fmt: skip
+devices_option = option("--device", group="Machine", metavar="NAME,..", default="auto",
+    callback=one_or_list, help="Device; cuda is every GPU, cuda:0,cuda:1 are two.")  # fmt: skip
+runtime_option = option("--runtime", group="Machine", default="auto",
+    type=click.Choice(["auto", "torch", "onnx", "openvino", "compile"]),
+    help="Inference runtime; auto is the fastest that matches PyTorch.")  # fmt: skip
+n_jobs_option = option("--n-jobs", group="Machine", type=int, metavar="N",
+    show_default="one per core", help="Number of threads.")  # fmt: skip
+machine_options = collected("machine", {"device": device_option, "n_jobs": n_jobs_option})
+runtime_options = collected(
     "machine", {"device": devices_option, "runtime": runtime_option, "n_jobs": n_jobs_option}
 )
 
 # The store
-cache_option = click.option(
-    "--cache", type=FilePath(file_okay=False), metavar="DIR",
-    help="Folder of cached embeddings.  [default: $FEATURETL_CACHE, or the user's cache directory]",
-)  # fmt: skip
-no_cache_option = click.option("--no-cache", is_flag=True, help="Cache no embeddings.")
+cache_option = option("--cache", group="Machine", type=FilePath(file_okay=False), metavar="DIR",
+    show_default="$FEATURETL_CACHE, or the user's", help="Cache directory.")  # fmt: skip
+no_cache_option = option("--no-cache", group="Machine", is_flag=True, help="Cache no embeddings.")
 
 
-def cache_options(command: F) -> F:
+def cache_options(function: F) -> F:
     """Add --cache and --no-cache."""
-    return cache_option(no_cache_option(command))
+    return cache_option(no_cache_option(function))
 
 
-def store_options(command: F) -> F:
-    """Add --cache and --no-cache; the command gets the store that they mean, as `store`."""
+def store_options(function: F) -> F:
+    """Add --cache and --no-cache, and pass the store that they select to the command as `store`."""
 
-    @functools.wraps(command)
+    @functools.wraps(function)
     def resolved(cache: str | None, no_cache: bool, **values: Any) -> Any:
-        return command(store=resolve_cache(cache, no_cache), **values)
+        return function(store=resolve_cache(cache, no_cache), **values)
 
     return cache_options(resolved)  # type: ignore[return-value]
 
 
 def resolve_cache(cache: str | None, no_cache: bool = False) -> EmbeddingStore | None:
-    """Return the store that --cache and --no-cache mean."""
+    """Return the store that --cache and --no-cache select, None for --no-cache."""
     from featuretl.store.store import resolve_store
 
     if no_cache and cache is not None:
-        raise click.UsageError("--cache and --no-cache exclude each other.")
+        raise click.UsageError("--cache and --no-cache exclude each other; drop one of them.")
     return resolve_store(None if no_cache else "auto" if cache is None else cache, "featuretl")

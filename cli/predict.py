@@ -1,4 +1,4 @@
-"""``featuretl predict``: what a model file predicts for any number of images, in a file."""
+"""``featuretl predict``: write the predictions of a model for any number of images to a file."""
 
 from __future__ import annotations
 
@@ -8,28 +8,23 @@ from typing import Any
 import click
 
 from . import options
+from .options import option
 from .printing import print_json
 
 
-@click.command()
+@options.command()
 @options.model_argument
 @options.photos_argument
 @options.weights_option
 @options.manifest_options()
 @options.machine_options
-@options.output_option("OUT.csv|.parquet|.jsonl", "Write a row per image, in order.")
-@click.option(
-    "--top", type=click.IntRange(min=1), default=1, show_default=True,
-    help="Number of classes to give, with their probabilities, the most probable first.",
-)  # fmt: skip
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1), metavar="PROBABILITY",
-    help="Predict nothing that is less probable.  [default: 0, and 0.5 for each of several labels]",
-)  # fmt: skip
-@click.option(
-    "--novelty", is_flag=True,
-    help="Add how unlike the training images each image is, in [0, 1): 0.95 is novel at a level of 5%.",
-)  # fmt: skip
+@options.output_option("OUT.csv|.parquet|.jsonl", "Table of predictions, one row per image.")
+@option("--top", group="Output", type=click.IntRange(min=1), metavar="N", default=1,
+    help="Number of most probable classes to write.")  # fmt: skip
+@option("--threshold", group="Output", type=click.FloatRange(0, 1), metavar="PROBABILITY",
+    show_default="0; multi-label: 0.5", help="Abstain from less probable predictions.")  # fmt: skip
+@option("--novelty", group="Output", is_flag=True,
+    help="Add a novelty score in [0, 1); 0.95 is novel at the 5% level.")  # fmt: skip
 @options.store_options
 @options.json_option
 def predict(
@@ -43,10 +38,11 @@ def predict(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Predict PHOTOS with MODEL into OUT, in bounded memory.
+    """Write the predictions of MODEL for PHOTOS to a file.
 
-    An interrupted run resumes when the command is given again. An image that cannot be read has its
-    row, with the reason in the column `error`.
+    PHOTOS are as in "featuretl extract". Memory use does not depend on their number, and the same
+    command resumes an interrupted run. An unreadable image gets a row with the reason in the column
+    error.
     """
     from featuretl._core.progress import progress_bar
     from featuretl._core.text import printable
@@ -64,7 +60,7 @@ def predict(
         with progress_bar("Predicting", len(images)) as progress:
             written = predict_to_file(loaded, images.paths, output, progress=progress, **given)
     except KeyboardInterrupt:
-        click.echo("Interrupted. Run the command again to go on.", err=True)
+        click.echo("Interrupted. Run the command again to resume.", err=True)
         raise
     if as_json:
         print_json({**dataclasses.asdict(written), "output": output})
@@ -72,8 +68,8 @@ def predict(
     resumed = f", {written.resumed:,} of them by an earlier run" if written.resumed else ""
     click.echo(f"Wrote {written.images:,} rows to {printable(output)}{resumed}")
     if written.failed:
-        click.echo(f"{written.failed:,} images cannot be read: see the column error")
+        click.echo(f"{written.failed:,} images cannot be read; see the column error")
     if given["threshold"] or written.abstained:
-        click.echo(f"Abstained from {written.abstained:,}: nothing is as probable as the threshold")
+        click.echo(f"Abstained from {written.abstained:,}: no probability reaches the threshold")
     if written.drift is not None:
         click.echo(written.drift.explain())

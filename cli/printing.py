@@ -1,4 +1,4 @@
-"""What commands print: tables as wide as the terminal, or wide enough where there is none, and JSON."""
+"""Tables and JSON that commands print."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SHOWN_FAILURES = 20
 _WIDTH_OF_A_PIPE = 160
 
 
-def print_json(facts: Any) -> None:
-    """Print facts as a line of JSON; null stands for NaN and infinity."""
+def print_json(facts: dict[str, Any]) -> None:
+    """Print an object as one line of JSON; null stands for NaN and infinity."""
     click.echo(json.dumps(plain_json(facts), allow_nan=False))
 
 
 def print_table(table: Table, *, stderr: bool = False) -> None:
-    """Print a table; long cells are folded, never cut."""
+    """Print a table as wide as the terminal, or 160 columns; long cells are folded, never cut."""
     from rich.console import Console
 
     console = Console(stderr=stderr)
@@ -36,7 +36,7 @@ def print_table(table: Table, *, stderr: bool = False) -> None:
 
 
 def print_failures(failures: list[Failure], what: str) -> None:
-    """Print the first failures, if there are any, on stderr; `what` they are is the title."""
+    """Print the first failures, if there are any, to stderr, in a table with the title `what`."""
     from rich.table import Table
     from rich.text import Text
 
@@ -51,7 +51,7 @@ def print_failures(failures: list[Failure], what: str) -> None:
 
 
 def print_summary(facts: dict[str, Any], statistics: Statistics) -> None:
-    """Print the facts of an extraction, one a line."""
+    """Print the facts of an extraction, one per line."""
     from rich.table import Table
     from rich.text import Text
 
@@ -68,15 +68,15 @@ def print_summary(facts: dict[str, Any], statistics: Statistics) -> None:
 
 
 def print_costs(statistics: Statistics) -> None:
-    """Print where the processor's time went in an extraction."""
+    """Print the processor time of each stage of an extraction."""
     from rich.table import Table
 
     if not statistics.costs:
-        click.echo("No image was read: everything was found by the files' state.")
+        click.echo("No image was read: no file has changed since it was embedded.")
         return
     total = sum(statistics.costs.values())
     images = max(1, statistics.embedded)
-    table = Table("stage", "core ms per new image", "share")
-    for stage, seconds in [*statistics.costs.items(), ("together", total)]:
+    table = Table("stage", "core ms per new image", "fraction")
+    for stage, seconds in [*statistics.costs.items(), ("total", total)]:
         table.add_row(stage, f"{1000 * seconds / images:.3f}", f"{seconds / total:.1%}")
     print_table(table)

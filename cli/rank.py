@@ -1,4 +1,4 @@
-"""``featuretl rank``: which backbone suits these images."""
+"""``featuretl rank``: compare backbones on labelled images."""
 
 from __future__ import annotations
 
@@ -8,34 +8,30 @@ import click
 
 from . import options
 from .labels import groups_of, labels_of
+from .options import option
 from .printing import print_json, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@click.command()
+@options.command()
 @options.photos_argument
-@click.option(
-    "--backbones", default="auto", show_default=True, metavar="auto|NAME,..", callback=options.one_or_list,
-    help="timm models; auto is the packaged ones that are installed.",
-)  # fmt: skip
-@click.option(
-    "--method", type=click.Choice(["probe", "knn", "logme"]), default="probe", show_default=True,
-    help="Held-out accuracy (R2 for regression) of a linear probe or of nearest neighbours, or LogME.",
-)  # fmt: skip
-@options.task_option("regression: the labels are numbers.")
+@option("--backbones", group="Model", default="auto", metavar="auto|NAME,..",
+    callback=options.one_or_list,
+    help="timm models to rank; auto ranks the installed packaged ones.")  # fmt: skip
+@option("--method", group="Model", type=click.Choice(["probe", "knn", "logme"]), default="probe",
+    help="Cross-validated score of a linear probe or nearest neighbours, or LogME.")  # fmt: skip
+@options.task_option
 @options.manifest_options(
     label_column=options.label_column_option, group_column=options.groups_option
 )
-@options.cv_option("Folds.")
-@click.option(
-    "--finalists", type=click.IntRange(min=1), default=4, show_default=True,
-    help="Backbones that are scored on all images; of more, samples of the images eliminate half at a time.",
-)  # fmt: skip
+@options.cv_option
+@option("--finalists", group="Model", rare=True, type=click.IntRange(min=1), metavar="N", default=4,
+    help="Backbones to score on all images; samples eliminate the others.")  # fmt: skip
 @options.seed_option
 @options.runtime_options
-@options.output_option("OUT.csv", "Write the ranking to a file.", required=False)
+@options.output_option("OUT.csv", "Table of the ranking.", required=False)
 @options.store_options
 @options.json_option
 def rank(
@@ -48,10 +44,9 @@ def rank(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Rank backbones by how well their frozen embeddings suit PHOTOS, best first.
+    """Rank backbones by the scores of their embeddings on PHOTOS.
 
     PHOTOS are as in "featuretl extract"; class folders or --label-column give the labels.
-    Cached embeddings are used.
     """
     from featuretl.extraction.outputs import check_output
     from featuretl.images.sources import find_images
@@ -73,7 +68,7 @@ def rank(
     if output is not None:
         frame.to_csv(output, index=False)
     if as_json:
-        print_json(frame.to_dict(orient="records"))
+        print_json({"method": given["method"], "backbones": frame.to_dict(orient="records")})
     else:
         _show(frame, given["method"])
 
@@ -83,7 +78,7 @@ def _show(frame: pd.DataFrame, method: str) -> None:
 
     right = ("score", "95% interval", "behind", "images", "embedding", "images/s", "ms/image",
              "cache MB", "parameters")  # fmt: skip
-    table = Table("backbone", title=f"by {method}; = is tied with the best")
+    table = Table("backbone", title=f"by {method}; = marks a tie with the best")
     for name in right:
         table.add_column(name, justify="right")
     for row in frame.itertuples():

@@ -1,4 +1,4 @@
-"""``featuretl report``: one page of metrics, failure cases and data-quality issues."""
+"""``featuretl report``: a page of metrics, failure cases and data-quality issues."""
 
 from __future__ import annotations
 
@@ -11,44 +11,35 @@ from featuretl._core.text import printable
 
 from . import options
 from .labels import columns_of_tasks, groups_of, truth_of
+from .options import option
 from .printing import print_failures, print_json
 
-_COUNTED = {
+_COUNTS = {
     "mistakes": "mistakes",
     "label_errors": "probable label errors",
     "near_duplicates": "pairs of near-duplicates",
-    "leaks": "pairs of an image and one of training",
+    "leaks": "near-duplicates of training images",
 }
+_LABELS = option("--label-column", group="Input", metavar="COLUMN,..", multiple=True,
+    callback=options.one_or_tasks,
+    help="Manifest column of labels; repeated for tasks of a multi-task MODEL.")  # fmt: skip
 
 
-_LABELS = click.option(
-    "--label-column", multiple=True, callback=options.one_or_tasks,
-    help="Column of a manifest that holds the classes or regression targets; for a MODEL of several "
-    "tasks the tasks to report on.  [default: for each task the column of its name]",
-)  # fmt: skip
-
-
-@click.command()
+@options.command()
 @click.argument("source", metavar="MODEL|EMBEDDINGS", type=options.FilePath(dir_okay=False))
 @click.argument("photos", nargs=-1)
-@options.output_option("OUT.html", "Write the page: one file that loads nothing from anywhere.")
-@click.option(
-    "--train", multiple=True, metavar="PHOTOS",
-    help="Training images of MODEL: shows leaks, and gives the learning curve.",
-)  # fmt: skip
-@options.task_option("Task of EMBEDDINGS; regression: the labels are numbers.")
+@options.output_option("OUT.html", "Self-contained HTML page.")
+@option("--train", group="Input", multiple=True, metavar="PHOTOS",
+    help="Training images of MODEL, for leaks and the learning curve; repeatable.")  # fmt: skip
+@options.task_option
 @options.manifest_options(label_column=_LABELS, group_column=options.groups_option)
-@options.cv_option("Folds of the linear probe.")
-@click.option(
-    "--threshold", type=click.FloatRange(0, 1, min_open=True), default=0.9, show_default=True,
-    help="Least similarity of two images that are near-duplicates.",
-)  # fmt: skip
+@options.cv_option
+@option("--threshold", group="Output", type=click.FloatRange(0, 1, min_open=True),
+    metavar="SIMILARITY", default=0.9, help="Minimum similarity of near-duplicates.")  # fmt: skip
 @options.n_bootstrap_option
-@click.option(
-    "--explain/--no-explain", default=True, show_default=True,
-    help="Show where the evidence for mistakes lies.",
-)  # fmt: skip
-@click.option("--title", help="Page title.")
+@option("--explain/--no-explain", group="Output", default=True,
+    help="Show the evidence for each mistake.")  # fmt: skip
+@option("--title", group="Output", metavar="TEXT", help="Page title.")
 @options.weights_option
 @options.seed_option
 @options.machine_options
@@ -67,11 +58,11 @@ def report(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Write a page on MODEL and labelled PHOTOS that had no part in training.
+    """Write a report on MODEL and labelled PHOTOS not used in training.
 
-    Instead of a model, the EMBEDDINGS that "featuretl extract -o" wrote: the page is about a linear
-    probe's out-of-fold predictions then. Their file has paths and labels; PHOTOS, if given, select the
-    images to report on.
+    Given EMBEDDINGS, a file that "featuretl extract -o" wrote, the report is on out-of-fold
+    predictions of a linear probe. This file holds paths and labels; PHOTOS select a subset of its
+    images.
     """
     from featuretl.extraction.outputs import check_output
     from featuretl.report.page import write_report
@@ -79,12 +70,14 @@ def report(
     check_output(output, (".html",))
     if source.endswith(".featuretl"):
         if not photos:
-            raise click.UsageError("MODEL needs PHOTOS to report on.")
+            raise click.UsageError("MODEL requires PHOTOS: name labelled images.")
         subject, about = _model(source, weights, photos, train, columns, cache=store, **machine)
         given["cache"] = store
     else:
         if train:
-            raise click.UsageError("--train belongs to a MODEL; embeddings are divided into folds.")
+            raise click.UsageError(
+                "--train requires a MODEL; drop it, embeddings are cross-validated."
+            )
         subject, about = _embeddings(source, photos, columns, given["task"] == "regression")
     found = _with_status(
         write_report, subject, path=output, **about,
@@ -105,7 +98,7 @@ def _model(
     columns: dict[str, Any],
     **machine: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the model of a file, and what `write_report` takes besides."""
+    """Return the model of a file, and the keyword arguments of `write_report`."""
     from featuretl.images.sources import find_images
     from featuretl.models.fitted import Fitted
     from featuretl.models.persistence import load_model, read_card
@@ -117,15 +110,15 @@ def _model(
     numbers = Fitted.of(model).classes is None
     more = _labelled(find_images(photos, **columns), numbers, columns)
     if train:
-        learnt = find_images(train, **{**columns, "group_column": None})
-        more["train"] = learnt.paths, truth_of(learnt, numbers, columns["label_column"])
+        training = find_images(train, **{**columns, "group_column": None})
+        more["train"] = training.paths, truth_of(training, numbers, columns["label_column"])
     return model, {**more, "card": read_card(path)}
 
 
 def _embeddings(
     path: str, photos: tuple[str, ...], columns: dict[str, Any], numbers: bool
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the embeddings of a file, or those of `photos`, and what `write_report` takes besides."""
+    """Return embeddings of a file, all or of `photos`, and arguments of `write_report`."""
     from featuretl.exceptions import InputError
     from featuretl.extraction.outputs import load_embeddings
     from featuretl.images.sources import ImageList, find_images, refuse_columns
@@ -142,21 +135,21 @@ def _embeddings(
     missing = [name for name in images.paths if name not in row]
     if missing:
         raise InputError(
-            f"{printable(path)!r} holds no embedding of {len(missing):,} of {len(images):,} images, such "
-            f"as {printable(missing[0])!r}; name PHOTOS as they were named to featuretl extract."
+            f"{printable(path)!r} holds no embedding of {len(missing):,} of {len(images):,} "
+            f"images, such as {printable(missing[0])!r}; pass PHOTOS as to featuretl extract."
         )
     X = stored.embeddings[[row[name] for name in images.paths]]
     return X, _labelled(images, numbers, columns)
 
 
 def _labelled(images: Any, numbers: bool, columns: dict[str, Any]) -> dict[str, Any]:
-    """Return images, labels and groups as `write_report` takes them."""
+    """Return images, labels and groups as keyword arguments of `write_report`."""
     y = truth_of(images, numbers, columns["label_column"])
     return {"images": images.paths, "y": y, "groups": groups_of(images)}
 
 
 def _with_status(call: Any, *args: Any, **kwargs: Any) -> Any:
-    """Call with `progress`, which shows what is being done on stderr."""
+    """Return the result of `call`, whose `progress` shows the current step on stderr."""
     from rich.console import Console
 
     console = Console(stderr=True, markup=False)
@@ -168,7 +161,7 @@ def _show(found: dict[str, Any]) -> None:
     from featuretl.extraction.engine import Failure
 
     failures = [Failure(i, f["path"], f["error"]) for i, f in enumerate(found["failures"])]
-    print_failures(failures, "images that are not in it")
+    print_failures(failures, "images that are not in the report")
     if found["task"] != "several":
         _show_found(found)
         return
@@ -186,6 +179,6 @@ def _show_found(found: dict[str, Any], of: str = "") -> None:
     if value is not None and interval:
         value = f"{value:.3f} ({interval_in_words(*interval)})"
     click.echo(f"{of}{score}: {value} on {found['scored']:,} images")
-    for kind, words in _COUNTED.items():
+    for kind, words in _COUNTS.items():
         if found[kind] is not None and (kind != "mistakes" or score == "accuracy"):
             click.echo(f"{of}{words}: {len(found[kind]):,}")

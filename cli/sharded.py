@@ -1,4 +1,4 @@
-"""``featuretl extract --engine loky|dask``: the same extraction in many processes."""
+"""``featuretl extract --engine loky|dask``: extraction in worker processes."""
 
 from __future__ import annotations
 
@@ -11,55 +11,46 @@ from typing import Any
 import click
 
 from .extraction import finish, run_extraction
-from .options import F, grouped
+from .options import F, collected, option
 
-# Options of engines other than threads; --scheduler and --gpu-per-worker are Dask's.
+# Options of the engines loky and dask; those in _DASK_ONLY require dask.
 _OPTIONS = {
-    "store": click.option(
-        "--store", metavar="DIR|URL",
-        help="Shared store of the engines: a folder that all workers see, or s3://, gs://, ..  "
-        "[default: 'shared' in $FEATURETL_CACHE, or in the user's cache directory]",
-    ),
-    "workers": click.option(
-        "--workers", type=click.IntRange(min=1), help="Worker processes here.  [default: one per core]"
-    ),
-    "scheduler": click.option(
-        "--scheduler", metavar="ADDRESS", help="Address of a running Dask cluster.  [default: one started here]"
-    ),
-    "gpu_per_worker": click.option(
-        "--gpu-per-worker", type=click.IntRange(min=1), help="GPUs of each Dask worker, which no other worker uses."
-    ),
-    "images_per_shard": click.option(
-        "--images-per-shard", type=click.IntRange(min=1),
-        help="Images in each shard of a source without shards of its own.  [default: 1000]",
-    ),
-    "dtype": click.option(
-        "--dtype", type=click.Choice(["float32", "float16"]), help="Type of the numbers in the output of loky and dask.  [default: float32]"
-    ),
-    "retry_failed": click.option(
-        "--retry-failed", is_flag=True, default=None, help="Embed finished shards with bad images again."
-    ),
+    "store": option("--store", group="Machine", metavar="DIR|URL",
+        show_default="'shared' in the cache", help="Shared store of the workers."),
+    "workers": option("--workers", group="Machine", rare=True, type=click.IntRange(min=1),
+        metavar="N", show_default="one per core", help="Number of worker processes."),
+    "scheduler": option("--scheduler", group="Machine", rare=True, metavar="ADDRESS",
+        show_default="start one", help="Address of a running Dask cluster."),
+    "gpu_per_worker": option("--gpu-per-worker", group="Machine", rare=True,
+        type=click.IntRange(min=1), metavar="N", help="GPUs reserved for each Dask worker."),
+    "images_per_shard": option("--images-per-shard", group="Machine", rare=True,
+        type=click.IntRange(min=1), metavar="N", show_default="1000",
+        help="Shard size of sources without shards."),
+    "dtype": option("--dtype", group="Output", rare=True, type=click.Choice(["float32", "float16"]),
+        show_default="float32", help="Data type in the files of loky and dask."),
+    "retry_failed": option("--retry-failed", group="Machine", rare=True, is_flag=True, default=None,
+        help="Embed finished shards that have unreadable images again."),
 }  # fmt: skip
+_DASK_ONLY = ("scheduler", "gpu_per_worker")
 
 
 def engine_options(command: F) -> F:
-    """Add --engine and what belongs to it, as `engine` and `engine_settings`."""
+    """Add --engine and the options of engines, as `engine` and `engine_settings`."""
 
     @functools.wraps(command)
     def checked(engine: str, engine_settings: dict[str, Any], **options: Any) -> Any:
         given = {name: value for name, value in engine_settings.items() if value is not None}
         for name in given:
-            dask_only = name in ("scheduler", "gpu_per_worker")
-            if engine == "threads" or (dask_only and engine != "dask"):
-                other = "dask" if dask_only else "loky or dask"
-                raise click.UsageError(f"--{name.replace('_', '-')} goes with --engine {other}.")
+            if engine == "threads" or (name in _DASK_ONLY and engine != "dask"):
+                needed = "dask" if name in _DASK_ONLY else "loky or dask"
+                raise click.UsageError(f"--{name.replace('_', '-')} requires --engine {needed}.")
         return command(engine=engine, engine_settings=given, **options)
 
     engines = click.Choice(["threads", "loky", "dask"])
-    return click.option(
-        "--engine", type=engines, default="threads", show_default=True,
-        help="Execution backend: threads of this process, loky processes, or a Dask cluster.",
-    )(grouped("engine_settings", _OPTIONS)(checked))  # type: ignore[return-value]  # fmt: skip
+    return option(
+        "--engine", group="Machine", type=engines, default="threads",
+        help="Threads, loky processes, or a Dask cluster.",
+    )(collected("engine_settings", _OPTIONS)(checked))  # type: ignore[return-value]  # fmt: skip
 
 
 def extract_on_engine(
@@ -75,20 +66,19 @@ def extract_on_engine(
     dtype: str = "float32",
     **options: Any,
 ) -> None:
-    """Embed PHOTOS shard by shard, write OUT, and print what was done.
-
-    `shown` are --on-error, --json and --profile, as `finish` takes them.
-    """
+    """Embed PHOTOS shard by shard, write OUT, print a summary; `shown` are for `finish`."""
     from featuretl.scaleout.extraction import extract_shards
     from featuretl.scaleout.output import check_shard_output, save_shards
     from featuretl.store.store import default_cache
 
     if store is None:
         if scheduler is not None:
-            raise click.UsageError("--scheduler needs --store: a place that all workers see.")
+            raise click.UsageError(
+                "--scheduler requires --store: name a store that all workers can reach."
+            )
         store = str(default_cache() / "shared")
     if shown["on_error"] == "nan":
-        raise click.UsageError("--on-error nan goes with --engine threads; with others use skip.")
+        raise click.UsageError("--on-error nan requires --engine threads; use --on-error skip.")
     if output is not None:
         check_shard_output(output)
     working: Any = contextlib.nullcontext()
@@ -119,10 +109,10 @@ def extract_on_engine(
 
 
 def _quieten_dask() -> None:
-    """Keep Dask's log off stderr: what goes wrong is said in one sentence."""
+    """Keep Dask's log off stderr: an error is one sentence there."""
     if os.environ.get("FEATURETL_DEBUG"):
         return
     with contextlib.suppress(ImportError):
-        import distributed  # noqa: F401  # it sets up its log now, not later
+        import distributed  # noqa: F401  # its import sets up the log
     for name in ("distributed", "distributed.client", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

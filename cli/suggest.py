@@ -1,4 +1,4 @@
-"""``featuretl suggest``: which images to label next."""
+"""``featuretl suggest``: choose the images to label next."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from featuretl._core.text import printable
 
 from . import options
 from .extraction import run_extraction
+from .options import option
 from .printing import print_failures, print_json
 
 if TYPE_CHECKING:
@@ -21,28 +22,22 @@ if TYPE_CHECKING:
     from featuretl.labelling.forecast import AccuracyForecast
 
 
-@click.command()
+@options.command()
 @options.photos_argument
-@click.option(
-    "-n", "n", type=click.IntRange(min=1), default=50, show_default=True, help="Number of images."
-)
-@click.option(
-    "--strategy", type=click.Choice(["auto", "typiclust", "uncertainty", "coreset", "random"]),
-    default="auto", show_default=True,
-    help="auto: typical images first, uncertain ones from five labels per class on.",
-)  # fmt: skip
-@click.option(
-    "--target-accuracy", type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Also estimate how many labels this accuracy needs, from the learning curve of the given ones.",
-)  # fmt: skip
+@option("-n", "n", group="Output", type=click.IntRange(min=1), metavar="N", default=50,
+    help="Number of images to suggest.")  # fmt: skip
+@option("--strategy", group="Model", default="auto",
+    type=click.Choice(["auto", "typiclust", "uncertainty", "coreset", "random"]),
+    help="auto is typiclust, and uncertainty from five labels per class on.")  # fmt: skip
+@option("--target-accuracy", group="Output", metavar="ACCURACY",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Also estimate the number of labels that this accuracy needs.")  # fmt: skip
 @options.backbone_option
 @options.manifest_options(label_column=options.label_column_option)
 @options.seed_option
 @options.runtime_options
 @options.output_option(
-    "OUT.csv",
-    "Write paths and an empty column of labels, to fill in and to pass the next time.",
-    required=False,
+    "OUT.csv", "Table of paths with an empty column of labels to fill in.", required=False
 )
 @options.store_options
 @options.json_option
@@ -59,10 +54,10 @@ def suggest(
     store: Any,
     as_json: bool,
 ) -> None:
-    """List the images of PHOTOS that are worth labelling next, the most useful first.
+    """Suggest which PHOTOS to label next, the most useful first.
 
-    PHOTOS are as in "featuretl extract". Images in class folders, or with a label in a manifest, are
-    labelled already; the suggestions are among the others, each content once:
+    PHOTOS are as in "featuretl extract". Class folders and manifests label images; the suggestions
+    are among the unlabelled ones, without duplicates:
 
       featuretl suggest photos/ -n 50 -o labels.csv
 
@@ -76,7 +71,7 @@ def suggest(
     target = None if output is None else check_output(output, (".csv",))
     images = _images(photos, columns)
     extraction = run_extraction(extract, images.paths, store, backbone=backbone, **machine)
-    print_failures(extraction.failures, "images that cannot be read")
+    print_failures(extraction.failures, "unreadable images")
     labels = images.labels or [None] * len(images)
     rows, labelled = _rows_of(extraction, labels)
     y = [labels[rows[i]] for i in labelled]
@@ -102,7 +97,7 @@ def suggest(
 
 
 def _images(photos: tuple[str, ...], columns: dict[str, Any]) -> ImageList:
-    """Return the images of PHOTOS; the columns are those of manifests, if there is one."""
+    """Return the images of PHOTOS; `columns` apply to the manifests, if there are any."""
     from featuretl.images.sources import find_images, has_columns, join_images
 
     some = any(map(has_columns, photos))
@@ -116,7 +111,7 @@ def _show(facts: dict[str, Any], forecast: tuple[AccuracyForecast, float] | None
     for path in paths if output is None else []:
         click.echo(printable(path))
     where = "" if output is None else f", written to {printable(output)}"
-    count = f"{len(paths):,} of {facts['unlabelled']:,} images without a label"
+    count = f"{len(paths):,} of {facts['unlabelled']:,} unlabelled images"
     click.echo(count + where, err=True)
     if forecast:
         curve, target_accuracy = forecast
@@ -124,7 +119,7 @@ def _show(facts: dict[str, Any], forecast: tuple[AccuracyForecast, float] | None
 
 
 def _facts(forecast: AccuracyForecast, target_accuracy: float) -> dict[str, Any]:
-    """Return the forecast as JSON; null for more labels than it can estimate."""
+    """Return the forecast as JSON; null stands for more labels than it can estimate."""
     needed = forecast.labels_needed(target_accuracy)
     now = forecast.accuracy_at(forecast.n_labels)
     return {
@@ -137,10 +132,10 @@ def _facts(forecast: AccuracyForecast, target_accuracy: float) -> dict[str, Any]
 
 
 def _rows_of(extraction: Extraction, labels: list[Any]) -> tuple[list[int], list[int]]:
-    """Return a row for each distinct content, and which of these rows have a label."""
+    """Return a row for each distinct image, and the positions in them of labelled ones."""
     failed = {failure.index for failure in extraction.failures}
     first: dict[bytes, int] = {}
-    # Of equal images the row with a label comes first.
+    # Labelled rows come first, so that one of them represents identical images.
     for row in sorted(range(len(labels)), key=lambda row: labels[row] is None):
         if row not in failed:
             first.setdefault(bytes(extraction.keys[row]), row)

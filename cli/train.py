@@ -1,4 +1,4 @@
-"""``featuretl train``: labelled images to a model file."""
+"""``featuretl train``: train a model file on labelled images."""
 
 from __future__ import annotations
 
@@ -12,49 +12,36 @@ from featuretl._core.text import printable
 
 from . import options
 from .labels import check_columns, groups_of, labels_of, typed_table
+from .options import option
 from .printing import print_json, print_table
 
-_TEST_SIZE = options.WordOr(
-    {"auto": "auto", "none": None}, click.FloatRange(0, 0.5, min_open=True), "SHARE"
-)
+_TEST_SIZE = options.WordOr({"auto": "auto", "none": None}, click.FloatRange(0, 0.5, min_open=True))
 
 
-@click.command()
+@options.command()
 @options.photos_argument
-@options.output_option("OUT.featuretl", "Write the model, with its card.")
-@click.option(
-    "--strategy", type=click.Choice(["auto", "nearest-mean", "linear", "svm", "fine-tune"]),
-    default="auto", show_default=True, help="auto tries what the images allow.",
-)  # fmt: skip
-@click.option(
-    "--backbone", default="tf_efficientnet_lite0", show_default=True, metavar="auto|NAME,..",
+@options.output_option("OUT.featuretl", "Model file, which includes a model card.")
+@option("--strategy", group="Model", default="auto",
+    type=click.Choice(["auto", "nearest-mean", "linear", "svm", "fine-tune"]),
+    help="auto compares the strategies that suit the number of images.")  # fmt: skip
+@option("--backbone", group="Model", default="tf_efficientnet_lite0", metavar="auto|NAME,..",
     callback=options.one_or_list,
-    help="A timm model; of several, with commas, the best; auto compares the packaged ones.",
-)  # fmt: skip
+    help="timm models to compare; auto compares the packaged ones.")  # fmt: skip
 @options.backbone_weights_option
 @options.manifest_options(
     label_column=options.label_columns_option,
     label_separator=options.label_separator_option,
     group_column=options.groups_option,
 )
-@click.option(
-    "--target", metavar="COLUMN", multiple=True,
-    help="Column of a manifest with numbers: regression; given several times, or beside "
-    "--label-column, a task of its own.",
-)  # fmt: skip
-@click.option(
-    "--test-size", type=_TEST_SIZE, default="auto", show_default=True,
-    help="Fraction of the images that is held out for the outer score.",
-)  # fmt: skip
-@click.option(
-    "--time-budget", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-    help="Time limit in seconds; candidates that would exceed it are skipped.",
-)  # fmt: skip
+@option("--target", group="Input", metavar="COLUMN", multiple=True,
+    help="Manifest column of regression targets; repeated for multi-task.")  # fmt: skip
+@option("--test-size", group="Model", type=_TEST_SIZE, metavar="auto|none|FRACTION", default="auto",
+    help="Fraction of the images that is held out for the outer score.")  # fmt: skip
+@option("--time-budget", group="Model", type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS", help="Time limit; candidates that would exceed it are skipped.")  # fmt: skip
 @options.seed_option
-@click.option(
-    "--novelty/--no-novelty", default=True, show_default=True,
-    help="Save embeddings of up to 2,000 training images in the model, for predict --novelty.",
-)  # fmt: skip
+@option("--novelty/--no-novelty", group="Model", rare=True, default=True,
+    help="Save a novelty detector in the model, for predict --novelty.")  # fmt: skip
 @options.machine_options
 @options.store_options
 @options.json_option
@@ -68,13 +55,13 @@ def train(
     as_json: bool,
     **given: Any,
 ) -> None:
-    """Train on labelled PHOTOS, and write a model that can be evaluated and predicts.
+    """Train a model on labelled PHOTOS and print its held-out score.
 
-    PHOTOS are class folders, or .csv or .parquet manifests. The strategy is chosen on inner
-    splits; the score is that of images that had no part in it. Images with several labels each take
-    "--strategy linear", and --label-separator or several columns in --label-column. Several tasks on
-    the same images, each with its --label-column or --target, are one model of linear probes. A column
-    of numbers with a fraction, or of more than 20 different ones, is a regression without --target, too.
+    PHOTOS are class folders, or .csv or .parquet manifests. Inner splits choose the strategy; other
+    images, which had no part in the choice, give the score. Multi-label images
+    (--label-separator, or --label-column A,B) require --strategy linear. A multi-task model
+    (--label-column and --target, repeated) has a linear probe for each task; in it, a label column
+    of numbers with fractions, or of more than 20 different numbers, is a regression task.
     """
     from featuretl.images.sources import find_images
     from featuretl.models.card import data_of
@@ -107,7 +94,7 @@ def train(
 def _estimator(
     tasks: dict[str, Any], is_regression: bool, time_budget: float | None, **parameters: Any
 ) -> Any:
-    """Return the estimator of one task or several, of which --time-budget is for one only."""
+    """Return the estimator for one task or several; --time-budget requires a single task."""
     from featuretl.transfer.classifier import TransferClassifier
     from featuretl.transfer.multi_task import TransferMultiTask
     from featuretl.transfer.regressor import TransferRegressor
@@ -116,7 +103,7 @@ def _estimator(
         kind: Any = TransferRegressor if is_regression else TransferClassifier
         return kind(time_budget=time_budget, **parameters)
     if time_budget is not None:
-        raise click.UsageError("--time-budget has no use for several tasks; leave it out.")
+        raise click.UsageError("--time-budget requires a single task; drop it.")
     known = {name: task for name, task in tasks.items() if task}
     return TransferMultiTask(tasks=known, **parameters)
 
@@ -124,23 +111,25 @@ def _estimator(
 def _tasks(
     label_column: Any, label_separator: str | None, target: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the columns of several tasks, each with its kind where one is given; {} for one task."""
+    """Return the columns of several tasks, with "regression" for targets; {} for a single task."""
     named = label_column if isinstance(label_column, tuple) else (label_column,)
     columns = [column for column in named if column]
     if len(columns) + len(target) < 2:
         return {}
     if label_separator or any(isinstance(column, list) for column in columns):
         raise click.UsageError(
-            "Several labels per image are no one of several tasks: --label-separator, commas in "
-            "--label-column and several tasks exclude each other."
+            "Multi-label (--label-separator, or commas in --label-column) and multi-task exclude "
+            "each other; name one column for each task."
         )
     if len({*columns, *target}) < len(columns) + len(target):
-        raise click.UsageError("Each task is another column; one is named twice.")
+        raise click.UsageError(
+            "--label-column and --target name a column twice; each task needs its own."
+        )
     return {**dict.fromkeys(columns), **dict.fromkeys(target, "regression")}
 
 
 def _show(model: Any) -> None:
-    """Print the decision: the table and why; of several tasks a line each."""
+    """Print the decision: its table and the reasons, or a line for each of several tasks."""
     from rich.console import Console
 
     console = Console()
@@ -155,14 +144,14 @@ def _show(model: Any) -> None:
 def _facts(model: Any, output: str) -> dict[str, Any]:
     if hasattr(model, "decisions_"):
         tasks = {
-            name: {"task": model.tasks_[name], **_decided(decision)}
+            name: {"task": model.tasks_[name], **_facts_of_decision(decision)}
             for name, decision in model.decisions_.items()
         }
         return {"output": output, "backbone": model.backbone_, "tasks": tasks}
-    return {"output": output, **_decided(model.decision_)}
+    return {"output": output, **_facts_of_decision(model.decision_)}
 
 
-def _decided(decision: Any) -> dict[str, Any]:
+def _facts_of_decision(decision: Any) -> dict[str, Any]:
     return {
         "strategy": decision.strategy,
         "backbone": decision.backbone,

@@ -55,7 +55,7 @@ def few(photos: list[str], tmp_path: Path, cache: Path) -> Path:
 
 @pytest.fixture
 def segment(few: Path, cache: Path) -> Path:
-    """The only segment's embeddings, one byte of them flipped."""
+    """The embeddings of the only segment, in which one byte is flipped."""
     (path,) = cache.glob("spaces/*/*.npy")
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
@@ -75,7 +75,7 @@ def test_a_cache_that_is_not_there(cache: Path) -> None:
     assert run("cache", "verify").exit_code == 0
     assert run("cache", "verify", "--repair").exit_code == 0
     assert "Found 0 segments" in run("cache", "rebuild").stdout
-    assert_one_line_error(run("cache", "export", "x.npz"), "holds no embeddings; ")
+    assert_one_line_error(run("cache", "export", "x.npz"), "no embeddings")
     assert not cache.exists()
 
 
@@ -84,11 +84,11 @@ def test_damage_is_named_until_it_is_repaired(segment: Path, few: Path, cache: P
     for _ in range(2):
         result = run("cache", "verify")
         assert result.exit_code == 1
-        assert result.stdout.splitlines()[1:] == [
-            f"damaged: {name}: its checksum does not match its content (3 embeddings to make again)",
-            "1 damaged, 0 left over (3 embeddings to make again)",
-            "Repair it with: featuretl cache verify --repair",
-        ]
+        finding, count, remedy = result.stdout.splitlines()[1:]
+        assert finding.startswith(f"damaged: {name}: ")
+        assert finding.endswith("(3 embeddings to compute again)")
+        assert count == "1 damaged, 0 left over (3 embeddings to compute again)"
+        assert remedy.endswith("featuretl cache verify --repair")
     as_json = run("cache", "verify", "--json")
     assert as_json.exit_code == 1
     (finding,) = json.loads(as_json.stdout)["findings"]
@@ -121,7 +121,7 @@ def test_names_from_the_cache_are_escaped(few: Path, cache: Path) -> None:
 
 def test_a_record_that_is_damaged_says_what_to_do(few: Path, cache: Path) -> None:
     next(cache.glob("spaces/*/space.json")).write_text("{")
-    assert_one_line_error(run("cache", "info"), "`featuretl cache verify --repair` removes")
+    assert_one_line_error(run("cache", "info"), "featuretl cache verify --repair")
     assert run("cache", "verify", "--repair").exit_code == 0
     assert "0 embeddings" in run("cache", "info").stdout
     assert embedded(extract(few)) == 3
@@ -140,7 +140,7 @@ def test_rebuild_finds_what_is_there(few: Path, cache: Path) -> None:
 def test_nothing_is_changed_beside_an_extraction(segment: Path, cache: Path) -> None:
     with EmbeddingStore(cache).locked_shared():
         for args in (["verify", "--repair"], ["rebuild"]):
-            assert_one_line_error(run("cache", *args), "in use by an extraction")
+            assert_one_line_error(run("cache", *args), "in use")
     assert segment.exists()
 
 
@@ -203,7 +203,7 @@ def test_export_of_one_recipe_among_several(few: Path, cache: Path, tmp_path: Pa
         assert read_export(out)[2]["recipe"] == info.recipe
     out.unlink()
     several = run("cache", "export", out)
-    assert_one_line_error(several, "2 recipes have ids that start with ''")
+    assert_one_line_error(several, "2 recipes")
     assert all(
         f"{info.id[:12]} (test_resnet)" in several.stderr for info in EmbeddingStore().info()
     )
@@ -213,8 +213,8 @@ def test_export_of_one_recipe_among_several(few: Path, cache: Path, tmp_path: Pa
 
 def test_export_where_it_cannot(few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for out, named in [
-        (tmp_path / "out.npy", "must end in .npz, .parquet; got"),
-        (tmp_path / f"{HOSTILE}" / "out.npz", "create it first"),
+        (tmp_path / "out.npy", ".npz, .parquet"),
+        (tmp_path / f"{HOSTILE}" / "out.npz", "does not exist"),
     ]:
         assert_one_line_error(run("cache", "export", out), named)
 

@@ -1,4 +1,4 @@
-"""Completion of the shell, which is click's own: a script, and the words, without heavy imports."""
+"""Shell completion by click: a script, and candidate words, without heavy imports."""
 
 import os
 import shutil

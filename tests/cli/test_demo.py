@@ -15,7 +15,7 @@ from featuretl import EmbeddingStore
 
 @pytest.fixture
 def few_digits(monkeypatch):
-    """Seven images of each digit that the demonstration explains, in the place of 1,797 of ten digits."""
+    """Replace the 1,797 images by seven images of each digit that the demo explains."""
     digits = load_digits()
     rows = np.concatenate([np.flatnonzero(digits.target == digit)[:7] for digit in (0, 3, 5, 8)])
     few = Bunch(images=digits.images[rows], target=digits.target[rows])
@@ -27,14 +27,14 @@ def test_the_demo_goes_the_whole_way(tmp_path, cache):
     folder = tmp_path / "demo"
     result = CliRunner().invoke(cli, ["demo", "--folder", str(folder), "--json"])
     assert result.exit_code == 0, result.output
-    trained, evaluated, predicted, explained, exported, reported = map(
-        json.loads, result.stdout.splitlines()
-    )
+    facts = json.loads(result.stdout)
+    trained, evaluated, predicted = facts["train"], facts["evaluate"], facts["predict"]
+    explained, exported, reported = facts["explain"], facts["export"], facts["report"]
     assert trained["images"] == 21
     assert evaluated["scores"]["accuracy"] >= 0.75
     assert reported["scored"] == 7
     assert reported["scores"]["accuracy"] == evaluated["scores"]["accuracy"]
-    assert {found["target"] for found in explained} <= set("0358")
+    assert {found["target"] for found in explained["explanations"]} <= set("0358")
     assert exported["difference"] < 1e-4
     assert max(space.rows for space in EmbeddingStore(cache).info()) >= 28
     predictions = pd.read_csv(folder / "predictions.csv")

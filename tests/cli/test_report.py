@@ -1,4 +1,4 @@
-"""featuretl report: a page of a model file, and of a file of embeddings."""
+"""``featuretl report``: a report on a model file, and on a file of embeddings."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def halves(photos, tmp_path_factory):
-    """Class folders of the even and of the odd crops."""
+    """Two sets of class folders: the crops with even and with odd numbers."""
     root = tmp_path_factory.mktemp("halves")
     for i, photo in enumerate(map(Path, photos)):
         place = root / str(i % 2) / photo.parent.name / photo.name
@@ -62,8 +62,8 @@ def test_a_model_is_reported_on(model, halves, shared_cache, tmp_path):
     assert result.stdout.endswith("Report: report.html\n")
     page = (tmp_path / "report.html").read_text()
     assert "<title>photos.featuretl" in page
-    assert "the linear probe on test_resnet was chosen" in page
-    assert "none of the 12 images was trained on" in page
+    assert "linear probe on test_resnet" in page
+    assert "12 images" in page
 
 
 def test_for_machines_with_leaks_and_images_of_training(model, halves, shared_cache, photos):
@@ -75,7 +75,7 @@ def test_for_machines_with_leaks_and_images_of_training(model, halves, shared_ca
     assert found["output"] == "report.html"
     exact = [row for row in found["leaks"] if row["first"] == row["second"]]
     assert len(exact) == 12
-    assert "trained on 12 of these 24 images" in found["warnings"][0]
+    assert "12 of these 24 images" in found["warnings"][0]
 
 
 def test_embeddings_are_reported_on(embeddings, tmp_path, photos):
@@ -97,7 +97,7 @@ def test_embeddings_of_some_photos_by_groups_and_numbers(embeddings, photos, tmp
     common = ["report", embeddings, manifest, "-o", "report.html", "--json", *FEW]
     found = json.loads(run(*common, "--label-column", "kind", "--groups", "walk").stdout)
     assert found["scored"] == 12
-    assert "no group in two of them" in found["scores_are"]
+    assert "group" in found["scores_are"]
     found = json.loads(run(*common, "--label-column", "height", "--task", "regression").stdout)
     assert found["task"] == "regression"
 
@@ -117,9 +117,9 @@ def test_files_that_hold_no_embeddings_are_refused(ending, tmp_path):
     for content in (b"", b"PAR1", b"\x93NUMPY", (tmp_path / "evil.npz").read_bytes()):
         path.write_bytes(content)
         (tmp_path / "x.npy.json").write_text('{"paths": [1], "labels": null}')
-        with pytest.raises(InputError, match="cannot be read as a file of embeddings"):
+        with pytest.raises(InputError, match=path.name):
             load_embeddings(path)
-    with pytest.raises(InputError, match="cannot be read as a file of embeddings: No such file"):
+    with pytest.raises(InputError, match="No such file"):
         load_embeddings(tmp_path / f"none.{ending}")
 
 
@@ -131,13 +131,17 @@ def test_mistakes_are_one_line(model, embeddings, halves, photo_folder, tmp_path
         assert "Traceback" not in result.stderr
         assert "bug in featuretl" not in result.stderr
 
-    failed(run("report", model, halves[1], "-o", "report.pdf"), "must end in .html")
-    failed(run("report", model, "-o", "r.html"), "MODEL needs PHOTOS", 2)
-    failed(run("report", embeddings, "-o", "r.html", "--train", halves[0]), "belongs to a MODEL", 2)
+    failed(run("report", model, halves[1], "-o", "report.pdf"), ".html")
+    failed(run("report", model, "-o", "r.html"), "MODEL requires PHOTOS", 2)
+    failed(
+        run("report", embeddings, "-o", "r.html", "--train", halves[0]),
+        "--train requires a MODEL",
+        2,
+    )
     for option in ("--groups", "--label-column", "--path-column"):
-        failed(run("report", embeddings, "-o", "r.html", option, "x"), "has no columns", 2)
-    failed(run("report", embeddings, halves[0], "-o", "r.html"), "holds no embedding of 12 of 12")
-    failed(run("report", "x.txt", "-o", "r.html"), "A file of embeddings ends in")
+        failed(run("report", embeddings, "-o", "r.html", option, "x"), option, 2)
+    failed(run("report", embeddings, halves[0], "-o", "r.html"), "12 of 12")
+    failed(run("report", "x.txt", "-o", "r.html"), "x.txt")
     failed(run("report", "none.featuretl", halves[1], "-o", "r.html"), "No such file")
     failed(run("report", model, halves[1] / "flower", "-o", "r.html"), "images have no label")
     assert not list(tmp_path.glob("*.html"))

@@ -35,7 +35,7 @@ def _rows(manifest):
 
 @pytest.fixture(scope="module")
 def place(photos, shared_cache, tmp_path_factory):
-    """A folder with a manifest of the crops, what is on them and how light they are, and a model."""
+    """A folder with a manifest (class and brightness of each crop) and a model trained on it."""
     folder = tmp_path_factory.mktemp("tasks")
     rows = []
     for i, path in enumerate(photos):
@@ -101,9 +101,9 @@ def test_numbers_are_recognised_or_said(manifest, shared_cache):
     shared = ["--cache", shared_cache]
     args = ["train", manifest, "-o", "m.featuretl", *QUICK, *shared, "--label-column"]
     result = run(*args, "kind", "--label-column", "code", "--label-column", "walk")
-    assert re.search(r"^code: classification \(2 different whole numbers\)", result.stdout, re.M)
-    assert re.search(r"^walk: classification \(8 different whole numbers\)", result.stdout, re.M)
-    # Gaps make fractions of whole numbers, in pandas and what writes its tables.
+    assert re.search(r"^code: classification ", result.stdout, re.M)
+    assert re.search(r"^walk: classification ", result.stdout, re.M)
+    # pandas writes whole numbers in a column with gaps as 0.0 and 1.0.
     gaps = ["path,code", *(f"{row['path']},{row['code']}.0" for row in _rows(manifest)[1:])]
     Path("gaps.csv").write_text("\n".join([*gaps, f"{_rows(manifest)[0]['path']},"]))
     few = ["--label-column", "code", "--n-bootstrap", 0, "--json"]
@@ -111,7 +111,7 @@ def test_numbers_are_recognised_or_said(manifest, shared_cache):
     assert list(found["tasks"]["code"]["per_class"]) == ["0", "1"]
     assert found["tasks"]["code"]["n"] == 23
     result = run(*args, "kind", "--target", "walk", "--target", "light", "--groups", "walk")
-    assert re.search(r"^walk: regression \(as asked\) of 24 images; r2 ", result.stdout, re.M)
+    assert re.search(r"^walk: regression .*24 images.* r2 ", result.stdout, re.M)
     assert load_model("m.featuretl").tasks_ == {
         "kind": "classification",
         "walk": "regression",
@@ -207,18 +207,18 @@ def test_hostile_names_of_tasks_are_escaped(manifest, shared_cache, monkeypatch)
     ("args", "message", "code"),
     [
         (["train", *COLUMNS, "--label-separator", ";"], "exclude each other", 2),
-        (["train", "--label-column", "kind,light", "--label-column", "walk"], "one column, a task", 2),
-        (["train", "--label-column", "kind", "--label-column", "kind"], "no column twice", 2),
-        (["train", "--label-column", "light", "--target", "light"], "named twice", 2),
+        (["train", "--label-column", "a,b", "--label-column", "walk"], "must name one column", 2),
+        (["train", "--label-column", "kind", "--label-column", "kind"], "different one", 2),
+        (["train", "--label-column", "light", "--target", "light"], "name a column twice", 2),
         (["train", *COLUMNS, "--strategy", "svm"], "'strategy' parameter of TransferMultiTask", 1),
-        (["train", *COLUMNS, "--backbone", "auto", "--weights", "auto"], "several tasks have one backbone", 1),
-        (["train", "--label-column", "kind", "--target", "<b>odd"], "must hold numbers", 1),
-        (["train", "--label-column", "kind", "--label-column", "none"], "has no column 'none'", 1),
-        (["evaluate", "--label-column", "walk"], "is no task of the model; it has kind, light", 1),
+        (["train", *COLUMNS, "--backbone", "auto", "--weights", "auto"], "backbone", 1),
+        (["train", "--label-column", "kind", "--target", "<b>odd"], "numbers", 1),
+        (["train", "--label-column", "kind", "--label-column", "none"], "'none'", 1),
+        (["evaluate", "--label-column", "walk"], "kind, light", 1),
         (["evaluate", "--label-column", "kind,light"], "once for each, without commas", 2),
         (["predict", "-o", "p.xls"], "must end in .csv", 1),
-        (["explain", "-o", "evidence"], "has several tasks (kind, light); explain and export_model", 1),
-        (["export", "-o", "m.onnx"], "task_models(model)[NAME] is a model of its own", 1),
+        (["explain", "-o", "evidence"], "kind, light", 1),
+        (["export", "-o", "m.onnx"], "task_models(model)", 1),
     ],
 )  # fmt: skip
 def test_mistakes(args, message, code, manifest, model, photos):

@@ -1,4 +1,4 @@
-"""``featuretl extract --engine``: the same embeddings, from more sources, in processes."""
+"""``featuretl extract --engine``: worker processes make the same embeddings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(*arguments: object) -> tuple[int, str]:
 
 
 def test_a_folder_in_shards_to_files(photo_folder, photos, cache, tmp_path):
-    # One worker is this process.
+    # With one worker, this process embeds the images.
     command = [photo_folder, *TINY, "--engine", "loky", "--workers", 1, "--images-per-shard", 10]
     code, output = run(*command, "-o", tmp_path / "out", "--json")
     facts = json.loads(output)
@@ -70,13 +70,13 @@ def test_bad_images_and_shards_are_told(photos, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--store", "x"], "--store goes with --engine loky or dask"),
-        (["--engine", "loky", "--scheduler", "tcp://x:1"], "--scheduler goes with --engine dask"),
-        (["--engine", "loky", "--cache", "x"], "--cache and --no-cache go with --engine threads"),
-        (["--engine", "loky", "--on-error", "nan"], "with others use skip"),
-        (["--engine", "dask", "--scheduler", "tcp://x:1"], "--scheduler needs --store"),
-        (["--engine", "loky", "-o", "x.npy"], "local .parquet file or to a folder"),
-        (["--engine", "loky", "--label-column", "x"], "has no columns"),
+        (["--store", "x"], "--store requires --engine loky or dask"),
+        (["--engine", "loky", "--scheduler", "tcp://x:1"], "--scheduler requires --engine dask"),
+        (["--engine", "loky", "--cache", "x"], "--cache and --no-cache require --engine threads"),
+        (["--engine", "loky", "--on-error", "nan"], "--on-error nan requires --engine threads"),
+        (["--engine", "dask", "--scheduler", "tcp://x:1"], "--scheduler requires --store"),
+        (["--engine", "loky", "-o", "x.npy"], ".parquet"),
+        (["--engine", "loky", "--label-column", "x"], "--label-column"),
     ],
 )
 def test_options_that_do_not_go_together(photo_folder, options, message):
@@ -93,6 +93,6 @@ def test_each_dask_worker_has_gpus_of_its_own(monkeypatch):
         assert sorted(seen.values()) == ["0,1", "2,3"]
         assert [worker["resources"] for worker in workers] == [{"GPU": 2}] * 2
         assert [worker["nthreads"] for worker in workers] == [1, 1]
-    with pytest.raises(ParameterError, match="at most the 4 GPUs here"):
+    with pytest.raises(ParameterError, match="4 GPUs"):
         with dask_workers(workers=3, gpu_per_worker=2):
             pass

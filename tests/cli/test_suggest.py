@@ -1,4 +1,4 @@
-"""``featuretl suggest``: images without a label, then without those that got one."""
+"""``featuretl suggest``: suggestions before and after images are labelled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from featuretl_cli.main import cli
 
 @pytest.fixture
 def mixed(photos: list[str], tmp_path: Path) -> Path:
-    """A flat folder of 24 photographs, one of them twice, and a file that is none."""
+    """A flat folder of 24 photographs, one of them twice, and an unreadable file."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for number, path in enumerate(photos):
@@ -31,8 +31,8 @@ def run(*arguments: object):
 def test_what_is_filled_in_is_not_suggested_again(mixed, tmp_path):
     first = run(mixed, "-n", 10, "-o", tmp_path / "labels.csv")
     assert first.exit_code == 0, first.output
-    assert "1 images that cannot be read" in first.stderr
-    assert "10 of 24 images without a label" in first.stderr
+    assert "1 unreadable images" in first.stderr
+    assert "10 of 24 unlabelled images" in first.stderr
     with (tmp_path / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len({row["path"] for row in rows}) == 10
@@ -57,7 +57,7 @@ def test_what_is_filled_in_is_not_suggested_again(mixed, tmp_path):
 def test_what_cannot_be_suggested_is_one_sentence(mixed, tmp_path):
     uncertain = run(mixed, "--strategy", "uncertainty")
     assert uncertain.exit_code == 1
-    assert "needs labels of two classes" in uncertain.stderr
+    assert "two classes" in uncertain.stderr
     assert run(mixed, "-o", "labels.txt").exit_code == 1
     assert "Traceback" not in uncertain.output
     assert run(mixed, "--label-column", "species").exit_code == 2
@@ -74,5 +74,5 @@ def test_how_many_labels_an_accuracy_needs(mixed, tmp_path):
     assert 0 <= found["accuracy"]["low"] <= found["accuracy"]["value"] <= found["accuracy"]["high"]
     assert set(found["labels_needed"]) == {"value", "low", "high"}
     said = run(tmp_path / "labels.csv", mixed, *run_with)
-    assert "20 labels give an accuracy of" in said.stderr
+    assert "20 labels" in said.stderr
     assert len(said.stdout.splitlines()) == 2

@@ -1,4 +1,4 @@
-"""The words of the command line are those of Python: an option is the parameter that it sets."""
+"""Options have the names of the Python parameters that they set."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from featuretl.prediction.predict import use_machine
 from featuretl.scaleout.cluster import dask_workers
 from featuretl.store.collect import collect
 
-# What a shell needs besides: files, what is printed, and what Python says with None.
+# Arguments of the command line alone: files, printing, and --no-cache for cache=None.
 SHELL = {"photos", "output", "as_json", "no_cache", "cache", "help", "model"}
 CALLED = {
     "train": [TransferClassifier, TransferClassifier.fit, find_images],
@@ -48,11 +48,11 @@ CALLED = {
     "gc": [collect, EmbeddingStore],
 }
 OWN = {
-    "train": {"target"},  # the column of y, of TransferRegressor
-    # Prints Extraction.statistics.costs; which of extract and extract_shards is meant.
+    "train": {"target"},  # the column of y for TransferRegressor
+    # --profile prints Extraction.statistics.costs; --engine selects extract or extract_shards.
     "extract": {"profile", "engine"},
 }
-OF_THE_MACHINE = {"device", "n_jobs"}  # use_machine takes them as a fitted model has them
+OF_THE_MACHINE = {"device", "n_jobs"}  # parameters of fitted models, which use_machine sets
 
 
 @pytest.mark.parametrize("name", CALLED)

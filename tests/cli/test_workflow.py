@@ -1,4 +1,4 @@
-"""train, evaluate, predict: from a folder of photographs to a file of predictions, and mistakes."""
+"""``featuretl train``, ``evaluate`` and ``predict``: files, scores, and one-line errors."""
 
 import json
 import re
@@ -15,7 +15,8 @@ from featuretl import load_model, read_card
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
-QUICK = ["--strategy", "linear", "--test-size", "0.5", "--backbone", "test_resnet", "--weights", "random"]  # fmt: skip
+TINY = ["--backbone", "test_resnet", "--weights", "random"]
+QUICK = ["--strategy", "linear", "--test-size", "0.5", *TINY]
 BAD_NAME = "bad\n\x1b[31m[bold].jpg"
 
 
@@ -30,7 +31,7 @@ def _elsewhere(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model(photo_folder, shared_cache, tmp_path_factory):
-    """The file of a model that was trained on the 24 crops."""
+    """The file of a model trained on the 24 crops."""
     path = tmp_path_factory.mktemp("model") / "photos.featuretl"
     result = run("train", photo_folder, "-o", path, "--cache", shared_cache, *QUICK)
     assert result.exit_code == 0, result.output
@@ -57,7 +58,7 @@ def assert_one_line_error(result, named, code=1):
 def test_train_prints_the_decision_and_writes_a_model(photo_folder, photos, tmp_path):
     result = run("train", photo_folder, "-o", "m.featuretl", *QUICK)
     assert result.exit_code == 0
-    assert "the linear probe on test_resnet was chosen" in result.stdout
+    assert "linear probe on test_resnet" in result.stdout
     assert re.search(r"accuracy \d\.\d+ \(95% interval", result.stdout)
     assert result.stdout.endswith("Model: m.featuretl\n")
     card = read_card(tmp_path / "m.featuretl")
@@ -91,7 +92,8 @@ def test_several_backbones_are_compared(photo_folder, shared_cache, tmp_path):
 
 
 def test_groups_and_numbers_of_a_manifest(manifest, tmp_path):
-    result = run("train", manifest, "-o", "m.featuretl", *QUICK, "--label-column", "kind", "--groups", "walk")  # fmt: skip
+    columns = ["--label-column", "kind", "--groups", "walk"]
+    result = run("train", manifest, "-o", "m.featuretl", *QUICK, *columns)
     assert result.exit_code == 0, result.output
     result = run("train", manifest, "-o", "n.featuretl", *QUICK, "--target", "height")
     assert result.exit_code == 0, result.output
@@ -135,15 +137,15 @@ def test_several_labels_per_image(photo_folder, photos, shared_cache, tmp_path):
     assert row["prediction"] == "flower;upper"
     assert list(row)[2:] == ["probability_flower", "probability_upper", "error"]
     for options, named in [
-        (["--label-column", "flower,none"], "No image has 1 in column 'none'; leave it out"),
-        (["--label-column", "flower,path"], "must hold 0 or 1"),
+        (["--label-column", "flower,none"], "No image has 1 in column 'none'"),
+        (["--label-column", "flower,path"], "'path'"),
         ([*columns, "--target", "none"], "exclude each other"),  # several labels, and a task
-        ([*separator, "--strategy", "svm"], "several labels per image; give strategy='linear'"),
+        ([*separator, "--strategy", "svm"], "strategy='linear'"),
     ]:
         failed = run("train", "m.csv", "-o", "x.featuretl", *QUICK, *options, *shared)
         assert_one_line_error(failed, named, 2 if "exclude" in named else 1)
     one = run("evaluate", "m.featuretl", photo_folder, *shared)
-    assert_one_line_error(one, "y must be a list of labels for each image")
+    assert_one_line_error(one, "y must")
 
 
 def test_evaluate_prints_scores_with_intervals(model, photo_folder, shared_cache):
@@ -179,7 +181,7 @@ def test_bad_images_are_named(model, photos, tmp_path):
     assert "not an image" in facts["failures"][0]["error"]
     assert "\x1b[31m" not in result.stderr
     result = run("predict", model, folder.parent, "-o", "out.jsonl")
-    assert "1 images cannot be read: see the column error" in result.stdout
+    assert "1 images cannot be read; see the column error" in result.stdout
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["path"] for row in rows] == sorted(map(str, folder.iterdir()))
     assert [row["prediction"] is None for row in rows] == [True, False]
@@ -205,7 +207,7 @@ def test_an_interrupted_run_says_how_to_go_on(model, photo_folder, monkeypatch):
         patch.setattr("featuretl.prediction.predict.predict_images", interrupt)
         result = run("predict", model, photo_folder, "-o", "out.csv")
     assert result.exit_code == 130
-    assert result.stderr.endswith("Interrupted. Run the command again to go on.\n")
+    assert result.stderr.endswith("Interrupted. Run the command again to resume.\n")
     assert run("predict", model, photo_folder, "-o", "out.csv").exit_code == 0
 
 
@@ -215,7 +217,6 @@ def test_no_cache_keeps_nothing(model, photo_folder, cache):
 
 
 def test_training_is_the_same_in_another_process(model, photo_folder, photos, tmp_path):
-    """And so are the predictions of the whole command line."""
     path = tmp_path / "again.featuretl"
     code = "from featuretl_cli.main import main; main()"
     arguments = [sys.executable, "-c", code, "train", str(photo_folder), "-o", str(path), *QUICK]
@@ -228,13 +229,13 @@ def test_training_is_the_same_in_another_process(model, photo_folder, photos, tm
 def test_mistakes_in_training(photo_folder, manifest, tmp_path):
     flowers = photo_folder / "flower"
     assert_one_line_error(run("train", flowers, "-o", "m.featuretl"), "12 images have no label")
-    assert_one_line_error(run("train", photo_folder, "-o", "m.pkl"), "must end in .featuretl")
+    assert_one_line_error(run("train", photo_folder, "-o", "m.pkl"), ".featuretl")
     missing = run("train", photo_folder, "-o", "no/m.featuretl")
-    assert_one_line_error(missing, "does not exist; create it first")
+    assert_one_line_error(missing, "does not exist")
     kinds = run("train", manifest, "-o", "m.featuretl", "--target", "kind")
-    assert_one_line_error(kinds, "must hold finite numbers; 24 of 24")
+    assert_one_line_error(kinds, "24 of 24")
     groups = run("train", manifest, "-o", "m.featuretl", "--groups", "herd")
-    assert_one_line_error(groups, "has no column 'herd'")
+    assert_one_line_error(groups, "'herd'")
     size = run("train", photo_folder, "-o", "m.featuretl", "--test-size", "0.9")
     assert_one_line_error(size, "0.9", 2)
     assert not list(tmp_path.glob("*.featuretl"))
@@ -246,10 +247,10 @@ def test_mistakes_afterwards(model, photo_folder, photos, tmp_path):
     other = tmp_path / "other.featuretl"
     other.write_text("x")
     unknown = run("evaluate", model, tmp_path, "--json")
-    assert_one_line_error(unknown, "such as 'wasps'; it knows flower, temple")
-    assert_one_line_error(run("evaluate", other, photo_folder), "cannot be loaded as a model")
+    assert_one_line_error(unknown, "'wasps'")
+    assert_one_line_error(run("evaluate", other, photo_folder), "other.featuretl")
     assert_one_line_error(
         run("predict", "missing.featuretl", photo_folder, "-o", "p.csv"), "No such"
     )
-    assert_one_line_error(run("predict", model, photo_folder, "-o", "p.xls"), "must end in .csv")
-    assert_one_line_error(run("predict", model, photo_folder / "none", "-o", "p.csv"), "neither")
+    assert_one_line_error(run("predict", model, photo_folder, "-o", "p.xls"), ".csv")
+    assert_one_line_error(run("predict", model, photo_folder / "none", "-o", "p.csv"), "none")
