@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -33,12 +34,16 @@ def demo(ctx: click.Context, folder: str, cache: str | None, no_cache: bool, as_
     group = ctx.find_root().command
     assert isinstance(group, click.Group)
     report = Path(folder, "report.html")
-    if not as_json:
+    can_report = all(map(find_spec, ("jinja2", "matplotlib")))
+    if not as_json and can_report:
         click.echo(f"The report will be {printable(report)}.")
     digits = write_digits(Path(folder, "digits"))
     cached = [*(["--cache", cache] if cache else []), *(["--no-cache"] if no_cache else [])]
     facts = {}
     for name, *arguments in _commands(Path(folder), digits, cached):
+        if name == "report" and not can_report:
+            click.echo("\nNo report: it needs pip install 'featuretl[report]'.", err=True)
+            continue
         captured = io.StringIO()
         if as_json:
             arguments.append("--json")

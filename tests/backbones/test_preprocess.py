@@ -22,6 +22,7 @@ MODELS = [
     "convnext_tiny",
     "beit_base_patch16_224",
 ]
+PILLOW = int(PIL.__version__.split(".")[0])
 SHAPES = [(427, 640), (640, 427), (200, 90), (20, 33), (224, 224), (1, 1)]
 
 
@@ -66,6 +67,8 @@ def test_every_mode_equals_timms(preprocessing, pixels, interpolation, crop_mode
         input_size=(3, *size),
     )
     for height, width in SHAPES:
+        if PILLOW < 13 and height > width:
+            continue  # Pillow 13 resizes tall images in another order of passes, and so does featuretl
         apart = levels_apart(mode, pixels[:height, :width].copy())
         assert apart.shape == (3, *size)
         assert float(apart.mean()) < 0.2  # of one level: ties are rounded otherwise
