@@ -242,15 +242,9 @@ class FineTuneClassifier(Responses, BaseFineTune):
             head.fit(embeddings[rows], labels, weight[rows], groups)
             return (*_as_outputs(head, targets), head.C_)
 
-        return Problem(
-            "binary" if targets.multilabel else "softmax",
-            targets.codes,
-            in_loss,
-            len(targets.classes),
-            None if targets.multilabel else targets.codes,
-            probe,
-            _SOFTER,
-        )
+        kind, strata = ("binary", None) if targets.multilabel else ("softmax", targets.codes)
+        n_outputs = len(targets.classes)
+        return Problem(kind, targets.codes, in_loss, n_outputs, strata, probe, _SOFTER)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -34,11 +34,6 @@ from featuretl.finetune.training import Training
 from featuretl.images.inputs import contents_of
 from featuretl.store.store import resolve_store
 
-# The number of blocks for n_blocks="auto".
-_MOST_BLOCKS = 3
-# The fraction of the time budget for the search.
-_SEARCH_TIME = 0.5
-
 
 class Fitting:
     """One fit of `estimator`; `records` has a dict for each epoch of the search and the training."""
@@ -66,7 +61,7 @@ class Fitting:
         self.backbone = load_spec(spec, p.device)
         n_blocks = p.n_blocks
         if p.n_blocks == "auto":
-            n_blocks = min(_MOST_BLOCKS, len(self.backbone.blocks))
+            n_blocks = min(3, len(self.backbone.blocks))
         self.split: Split = split(self.backbone, n_blocks)
         self.records: list[Record] = []
         self.decision = ""
@@ -210,7 +205,7 @@ class Fitting:
         candidates = self._candidates()
         training = self.training(candidates[0].learning_rate)
         if training.seconds is not None:
-            training = dataclasses.replace(training, seconds=_SEARCH_TIME * training.seconds)
+            training = dataclasses.replace(training, seconds=training.seconds / 2)
         task = self.task(train, held_out)
         strength = self._set_probe(train, None, soft=False)
         base = evaluate(self.network, task, held_out, training)

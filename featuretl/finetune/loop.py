@@ -23,7 +23,6 @@ from featuretl.finetune.training import Training
 
 # Once the blocks move, the gradient of a probe that was fitted to fixed features can explode.
 _LONGEST_GRADIENT = 5.0
-_EMA_EPOCHS = 2.0
 
 Record = dict[str, Any]
 
@@ -86,7 +85,7 @@ class Trainer:
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
         self.average: AveragedModel | None = None
         if training.average == "ema":
-            steps = max(1, len(task.rows) // training.batch_size) * _EMA_EPOCHS
+            steps = max(1, len(task.rows) // training.batch_size) * 2.0  # two epochs
             decay = get_ema_multi_avg_fn(steps / (steps + 1))
             self.average = AveragedModel(task.network, multi_avg_fn=decay, use_buffers=True)
 

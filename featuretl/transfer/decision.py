@@ -20,11 +20,6 @@ from featuretl.transfer.targets import MultiLabelTargets
 if TYPE_CHECKING:
     import pandas as pd
 
-# The outer score comes from ten-fold cross-validation if fitting is cheap and there are at most 300
-# images; otherwise a fifth of the images is held out once.
-_FOLDS_OF_FEW, _FEW_IMAGES = 10, 300
-_HELD_OUT = 5
-
 
 @dataclass(frozen=True)
 class Outer:
@@ -105,7 +100,10 @@ class Decision:
         """
         import pandas as pd
 
-        return pd.DataFrame([self._row(trial) for trial in self.trials])
+        # Gains are relative to the probe on the chosen backbone; without one, to the first candidate.
+        probes = [t for t in self.trials if (t.strategy, t.backbone) == ("linear", self.backbone)]
+        probe = (probes or self.trials)[0]
+        return pd.DataFrame([self._row(trial, probe) for trial in self.trials])
 
     def explain(self) -> str:
         """Return the decision and its reasons in sentences."""
@@ -150,13 +148,13 @@ class Decision:
         lines = "".join(f"<p>{escape(line)}</p>" for line in self.explain().splitlines())
         return self._shown().to_html(index=False) + lines
 
-    def _row(self, trial: Trial) -> dict[str, Any]:
+    def _row(self, trial: Trial, probe: Trial) -> dict[str, Any]:
         scored = ~np.isnan(trial.scores)
         groups = subset(self.groups, trial.rows)
         low, high = np.nan, np.nan
         if scored.any():
             low, high = interval(trial.scores[scored], subset(groups, scored), self.proportion)
-        gain, error, _ = gain_of(trial.scores, self._probe.scores, groups)
+        gain, error, _ = gain_of(trial.scores, probe.scores, groups)
         return {
             "strategy": trial.strategy,
             "backbone": trial.backbone,
@@ -171,12 +169,6 @@ class Decision:
             "why": "" if trial.outcome == "skipped" else trial.why,
             "verdict": verdict(trial, self.trials),
         }
-
-    @property
-    def _probe(self) -> Trial:
-        """The linear probe on the chosen backbone; without one, the first candidate."""
-        probes = [t for t in self.trials if (t.strategy, t.backbone) == ("linear", self.backbone)]
-        return (probes or self.trials)[0]
 
     def _shown(self) -> pd.DataFrame:
         """Return the table of candidates as text."""
@@ -198,16 +190,12 @@ class Decision:
         return names.assign(**shown, why=frame["why"], verdict=frame["verdict"])
 
     def _advice(self) -> list[str]:
-        if self.score_name == MultiLabelTargets.score_name:  # only one strategy is available
-            return []
-        if self.per_class and self.per_class < FEWEST:
-            return [
-                f"With {FEWEST} images per class strategies could be compared, with {MANY} "
-                "fine-tuning could be tried."
-            ]
-        if self.per_class >= MANY or (not self.per_class and self.n_images >= MANY_NUMBERS):
+        enough = self.per_class >= MANY if self.per_class else self.n_images >= MANY_NUMBERS
+        if enough or self.score_name == MultiLabelTargets.score_name:  # multi-label: no choice
             return []
         needed = f"{MANY} images per class" if self.per_class else f"{MANY_NUMBERS} images"
+        if 0 < self.per_class < FEWEST:
+            needed = f"{FEWEST} images per class strategies could be compared, with {MANY}"
         return [f"With {needed} fine-tuning could be tried."]
 
 
@@ -260,10 +248,10 @@ def _outer_folds(experiment: Experiment, strategy: str, test_size: Any) -> tuple
         return np.full(len(rows), -1), "test_size=None"
     enough = targets.per_class >= MANY if targets.per_class else len(rows) >= MANY_NUMBERS
     is_costly = strategy == "fine-tune" or (strategy == "auto" and enough)
-    many_folds = test_size == "auto" and not is_costly and len(rows) <= _FEW_IMAGES
-    n_folds = _HELD_OUT if test_size == "auto" else max(2, round(1 / test_size))
+    many_folds = test_size == "auto" and not is_costly and len(rows) <= 300
+    n_folds = 5 if test_size == "auto" else max(2, round(1 / test_size))
     try:
-        fold, _ = experiment.folds(rows, _FOLDS_OF_FEW if many_folds else n_folds)
+        fold, _ = experiment.folds(rows, 10 if many_folds else n_folds)
     except InputError as error:
         return np.full(len(rows), -1), str(error).rstrip(".")
     if many_folds:

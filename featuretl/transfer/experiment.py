@@ -23,7 +23,6 @@ from featuretl.extraction.extraction import extract
 from featuretl.images.inputs import as_images
 from featuretl.transfer.targets import TransferTargets
 
-_TIMED = 32
 # Large data sets need fewer epochs: trained on all other images of sign-digits, six epochs reach an
 # accuracy of 0.977 on 399 images, and twelve reach 0.980.
 _IMAGES_SEEN, _EPOCHS = 6000, (6, 12)
@@ -166,7 +165,7 @@ class Experiment:
 
     def seconds_per_image(self, backbone: str) -> float:
         """Return the time from file to embedding per image, measured on 32 images."""
-        sample = [self.images[i] for i in range(min(self.n, _TIMED))]
+        sample = [self.images[i] for i in range(min(self.n, 32))]
         loaded = load_backbone(backbone, weights=self._p.weights, device=self._p.device)
         for _ in range(2):  # the first run is a warm-up
             began = time.monotonic()

@@ -26,8 +26,6 @@ MANY_NUMBERS = 200
 _FEWEST_ERRORS = 3
 _NEAREST_MEAN_TO = 50
 
-# The fraction of the remaining time for the search of fine-tuning.
-_SEARCH = 0.3
 # The cost of fine-tuning in passes over the images (the search on four fifths of them, and twelve
 # epochs each for the outer score and the last fit), and the least for which it is tried.
 _PASSES, _LEAST_PASSES = 40.0, 10.0
@@ -107,7 +105,7 @@ class Search:
             warnings.simplefilter("ignore", FeatureTLWarning)
             auto = self._strategy == "auto"
             first = "linear" if auto or self._strategy == "fine-tune" else self._strategy
-            why = "the fallback" if first == "linear" and auto else "as asked"
+            why = "the fallback" if first == "linear" and auto else "requested"
             leader = self._best_backbone([self._head(first, b, why) for b in self._backbones])
             if auto:
                 leader = self._nearest_mean(leader)
@@ -115,7 +113,7 @@ class Search:
                 leader = self._fine_tune(leader)
             elif self._strategy == "fine-tune":
                 leader.outcome = "compared"
-                leader = self._fine_tuned(leader.backbone, "as asked")
+                leader = self._fine_tuned(leader.backbone, "requested")
         leader.outcome = "chosen"
         return leader
 
@@ -190,7 +188,7 @@ class Search:
         trial = self._trial("fine-tune", backbone, why)
         held_out = np.flatnonzero(self._fold == 0) if self._fold.max() >= 0 else None
         images, y, groups = experiment.subset(rows)
-        model = experiment.fine_tune(backbone, _SEARCH * experiment.seconds_left())
+        model = experiment.fine_tune(backbone, 0.3 * experiment.seconds_left())
         found = model.search(images, y, groups=groups, held_out=held_out)
         if found.interrupted:
             raise KeyboardInterrupt
