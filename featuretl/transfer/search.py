@@ -215,9 +215,9 @@ class Search:
     def _too_few(self) -> str:
         per_class, n = self._experiment.targets.per_class, self._experiment.n
         if per_class and per_class < MANY:
-            return f"{per_class} images per class, fewer than the {MANY} for which it may pay"
+            return f"{per_class} images per class, and it needs about {MANY}"
         if not per_class and n < MANY_NUMBERS:
-            return f"{n} images, fewer than the {MANY_NUMBERS} for which it may pay"
+            return f"{n} images, and it needs about {MANY_NUMBERS}"
         return ""
 
     def _too_good(self, leader: Trial) -> str:
