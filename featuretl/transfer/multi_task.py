@@ -194,7 +194,7 @@ class TransferMultiTask(BaseTransfer):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if not isinstance(self.backbone, str) or self.backbone == "auto":
-            expected = "the name of one backbone for all tasks (rank_backbones compares several)"
+            expected = "a name, as several tasks have one backbone (rank_backbones compares them)"
             raise parameter_error(type(self).__name__, "backbone", expected, self.backbone)
 
     def __sklearn_tags__(self) -> Tags:
