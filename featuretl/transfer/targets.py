@@ -87,8 +87,8 @@ class MultiLabelTargets(ClassTargets):
     def __init__(self, estimator: Any, y: Any, targets: Targets) -> None:
         if estimator.strategy != "linear":
             raise InputError(
-                f"{type(estimator).__name__} compares strategies only for one class per image; got "
-                "several labels per image as y: pass strategy='linear', or use "
+                f"{type(estimator).__name__} compares strategies only for one class per image, "
+                "but y has several labels per image; give strategy='linear', or use "
                 "LinearProbeClassifier or FineTuneClassifier."
             )
         self.coded, self.per_class = targets, 0
