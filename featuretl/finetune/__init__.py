@@ -1,7 +1,7 @@
-"""Fine-tuning: the top blocks of a backbone and a head, trained on images.
+"""Fine-tuning: train the last blocks of a backbone and a head on images.
 
-One way through: divide the backbone at a block, run the frozen trunk once per view and keep its
-activations, fit the linear probe, choose a rate on an inner split, train, compare, keep the better.
+`fit` cuts the backbone below the trainable blocks, caches the activations of the frozen part, fits
+the linear probe, chooses a learning rate on an inner split, trains, and keeps the better model.
 """
 
 from featuretl._core.lazy import exports

@@ -1,14 +1,11 @@
-"""Activations: what the learning part of a network is fed with, batch by batch.
+"""Sources of activations: the input of the trainable part of a network, in batches.
 
-All sources have one method, `batches`: rows that a frozen trunk left in a store, or images that are
-decoded, augmented and run through the trunk each time. Which views a batch sees depends on the seed,
-the epoch and the image only, never on threads or on earlier batches.
+Every source has one method, `batches`. The views in a batch depend only on the seed, the epoch and
+the image, never on threads or earlier batches.
 """
 
 from __future__ import annotations
 
-import contextlib
-import random
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,7 +22,7 @@ from featuretl.backbones.views import STRENGTHS, Strength, View, draw
 from featuretl.exceptions import ImageError
 from featuretl.extraction.extraction import Extraction
 from featuretl.extraction.source import Source
-from featuretl.finetune.trunk import Trunk, from_rows, run
+from featuretl.finetune.trunk import Trunk, from_rows
 from featuretl.images.inputs import name_of, read
 from featuretl.store.lookup import MISSING, keys_array
 from featuretl.store.space import gather
@@ -36,9 +33,9 @@ Batches = Generator[torch.Tensor, None, None]
 
 
 class CachedActivations:
-    """Activations, each of a `shape`, of several views of every image; the first is unaugmented.
+    """Cached activations of several views of every image; the first view is not augmented.
 
-    For `noise` see `featuretl.backbones.views.Strength`.
+    `shape` is that of one activation; `Strength` documents `noise`.
     """
 
     def __init__(
@@ -47,7 +44,7 @@ class CachedActivations:
         self._views, self._shape, self._noise, self._device = views, shape, noise, device
 
     def batches(self, parts: Parts, seed: Sequence[int] | None = None) -> Batches:
-        """Yield the activations of each part (indices of images), augmented where a seed is given."""
+        """Yield the activations of each part (indices of images), augmented if a seed is given."""
         rng = None if seed is None else np.random.default_rng(seed)
         for part in parts:
             rows = self._gather(part, rng)
@@ -68,10 +65,10 @@ class CachedActivations:
 
 
 class FreshActivations:
-    """Activations computed from the images each time; without a `trunk`, the network's input.
+    """Activations that are computed from the images for every batch.
 
-    A callable `augment` maps a PIL image to a PIL image; it is called in this thread, in order, with
-    the generators of `random`, NumPy and torch seeded for the epoch.
+    Without a `trunk`, a batch is the input of the whole network. A callable `augment` maps a PIL
+    image to a PIL image; the consumer's thread calls it, in the order of the images.
     """
 
     def __init__(
@@ -86,16 +83,12 @@ class FreshActivations:
         self._augment, self._n_jobs = augment, n_jobs
 
     def batches(self, parts: Parts, seed: Sequence[int] | None = None) -> Batches:
-        """Yield the activations of each part (indices of images), augmented where a seed is given.
+        """Yield the activations of each part (indices of images), augmented if a seed is given.
 
         Raises ImageError for an image that cannot be read.
         """
-        is_custom = seed is not None and callable(self._augment)
-        with (
-            ThreadPoolExecutor(self._n_jobs, "featuretl") as pool,
-            _seeded(seed if is_custom else None),
-        ):
-            prepared = _ahead(pool, lambda index: self._read(index, seed), parts)
+        with ThreadPoolExecutor(self._n_jobs, "featuretl") as pool:
+            prepared = _prefetch(pool, lambda index: self._read(index, seed), parts)
             for part in parts:
                 yield self._activations([next(prepared) for _ in part])
 
@@ -107,7 +100,7 @@ class FreshActivations:
             raise ImageError(f"{name}: {printable(error)}; fix it or leave it out.") from error
 
     def _prepare(self, content: Any, index: int, seed: Sequence[int] | None) -> Any:
-        """Return the network's input; for a callable `augment` the pixels."""
+        """Return the network's input, or the pixels if `augment` is callable."""
         pixels = content.pixels()
         view = View()
         if seed is not None:
@@ -118,16 +111,18 @@ class FreshActivations:
         return view(pixels, self._backbone.preprocessing)
 
     def _activations(self, prepared: list[Any]) -> torch.Tensor:
-        inputs = [self._customised(x) if isinstance(x, np.ndarray) else x for x in prepared]
-        return run(self._trunk or nn.Identity(), self._backbone, inputs)
+        inputs = [self._augmented(x) if isinstance(x, np.ndarray) else x for x in prepared]
+        module = self._trunk or nn.Identity()
+        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+            return module(self._backbone.batch(inputs)).float()
 
-    def _customised(self, pixels: np.ndarray) -> torch.Tensor:
+    def _augmented(self, pixels: np.ndarray) -> torch.Tensor:
         image = self._augment(Image.fromarray(pixels))  # type: ignore[operator]
         return self._backbone.prepare(np.asarray(image.convert("RGB")))
 
 
-class FoundActivations(FreshActivations):
-    """Activations for prediction: found in the store, or computed and not cached."""
+class StoredActivations(FreshActivations):
+    """Activations for prediction: read from the store, or computed and not cached."""
 
     def __init__(
         self, images: Sequence[Any], trunk: Trunk, store: EmbeddingStore | None, n_jobs: int
@@ -163,8 +158,10 @@ def split_rows(rows: np.ndarray, size: int) -> list[np.ndarray]:
     return np.array_split(rows, max(1, -(-len(rows) // size)))
 
 
-def _ahead(pool: ThreadPoolExecutor, prepare: Callable[[int], Any], parts: Parts) -> Iterator[Any]:
-    """Yield ``prepare(index)`` of all indices in order, two parts of them in progress."""
+def _prefetch(
+    pool: ThreadPoolExecutor, prepare: Callable[[int], Any], parts: Parts
+) -> Iterator[Any]:
+    """Yield ``prepare(index)`` of all indices in order; two parts are in progress at a time."""
     window: deque[Future[Any]] = deque()
     for number, part in enumerate(parts):
         window.extend(pool.submit(prepare, int(index)) for index in part)
@@ -172,22 +169,3 @@ def _ahead(pool: ThreadPoolExecutor, prepare: Callable[[int], Any], parts: Parts
             yield window.popleft().result()
     while window:
         yield window.popleft().result()
-
-
-@contextlib.contextmanager
-def _seeded(seed: Sequence[int] | None) -> Iterator[None]:
-    """Seed the global generators that a user's transform may draw from, and put them back."""
-    if seed is None:
-        yield
-        return
-    number = int(np.random.default_rng(seed).integers(2**31))
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(number)
-        random.seed(number)
-        np.random.seed(number)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002

@@ -1,7 +1,9 @@
-"""Base of the fine-tuning estimators: constructor, training, embeddings and history."""
+"""The base class of the fine-tuning estimators: parameters, training, embeddings and history."""
 
 from __future__ import annotations
 
+import numbers
+import os
 from typing import Any, Self
 
 import joblib
@@ -10,16 +12,23 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import Bunch, Tags
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._core.parameters import (
+    axes_or_new,
+    check_int,
+    check_number,
+    check_option,
+    is_bool,
+    is_word,
+    parameter_error,
+)
 from featuretl._core.types import Array
 from featuretl._learning.refit import forget
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import STRENGTHS
-from featuretl.finetune import history
-from featuretl.finetune.activations import FoundActivations, FreshActivations, split_rows
+from featuretl.extraction.extraction import check_parameters as check_extraction
+from featuretl.finetune.activations import FreshActivations, StoredActivations, split_rows
 from featuretl.finetune.fitting import Fitting
 from featuretl.finetune.loop import outputs_of
-from featuretl.finetune.parameters import check_parameters
-from featuretl.finetune.search import verdict_of
 from featuretl.finetune.training import Training
 from featuretl.finetune.trunk import Trunk
 from featuretl.images.inputs import as_images
@@ -78,12 +87,12 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X : sequence of n images
             Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
         y : array-like of shape (n,) or (n, n_outputs), or n lists of labels
-            For the classifier at least two classes, or 0 and 1 for each label; for the regressor
-            finite numbers.
+            The classifier needs at least two classes, or an indicator matrix of 0 and 1; the
+            regressor needs finite numbers.
         sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the images.
+            Non-negative weights of the images.
         groups : array-like of shape (n,), default=None
-            Images of one group stay on one side of the inner split.
+            The inner split never divides a group.
 
         Returns
         -------
@@ -93,17 +102,18 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Raises
         ------
         ParameterError
-            If a parameter has a value that is not accepted.
+            If the value of a parameter is invalid.
         InputError
-            If `y` has a single class or NaN, or lengths differ; ImageError if an image cannot be
-            read.
+            If `y` has a single class or NaN, or lengths differ.
+        ImageError
+            If an image cannot be read.
         BackboneError
-            If the backbone cannot be loaded or has fewer blocks.
+            If the backbone cannot be loaded or has fewer than `n_blocks` blocks.
         """
         return self._fit(X, y, sample_weight, groups)
 
     def transform(self, X: Any) -> Array:
-        """Return the embeddings of the tuned network, for any head.
+        """Return the embeddings of the fine-tuned network, on which other heads can be trained.
 
         Parameters
         ----------
@@ -113,22 +123,25 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Returns
         -------
         ndarray of shape (n, d), float32
-            The input of the tuned head; other heads can be trained on it.
+            The input of the head.
         """
         return self._outputs(X, "top")
 
     @property
     def history_(self) -> Any:
-        """A pandas frame with a row per epoch.
+        """A pandas frame with one row per epoch.
 
-        `stage` ("search" or "fit"), `n_blocks` and `learning_rate` say which run it belongs to;
-        `rate` is the head's at the end of the epoch, `loss` the mean training loss,
-        `validation_loss` and `validation_score` those of held-out images (NaN without any; the
-        score is the accuracy, or the negative squared error of standardised targets), `seconds`
-        the time of the epoch.
+        `stage` ("search" or "fit"), `n_blocks` and `learning_rate` identify the run; `rate` is the
+        learning rate of the head at the end of the epoch, `loss` the mean training loss and
+        `seconds` the duration. `validation_loss` and `validation_score` are measured on held-out
+        images (NaN without any); the score is the accuracy, or the negative squared error of
+        standardised targets.
         """
+        import pandas
+
         check_is_fitted(self)
-        return history.frame(self._records)
+        columns = "stage n_blocks learning_rate epoch rate loss validation_loss validation_score"
+        return pandas.DataFrame(self._records, columns=[*columns.split(), "seconds"])
 
     def plot_history(self, ax: Any = None) -> Any:
         """Draw the losses of all epochs with matplotlib.
@@ -136,39 +149,51 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            Where to draw; by default a new figure.
+            The axes to draw on; by default those of a new figure.
 
         Returns
         -------
         matplotlib.axes.Axes
+
+        Raises
+        ------
+        FeatureTLError
+            If matplotlib is not installed.
         """
-        check_is_fitted(self)
-        return history.plot(self._records, ax)
+        table = self.history_
+        ax = axes_or_new(ax)
+        for (stage, blocks, rate), run in table.groupby(["stage", "n_blocks", "learning_rate"]):
+            label = f"{stage}: {blocks} blocks, rate {rate:g}"
+            # Runs of the same candidate follow each other; each starts at epoch 1.
+            for _, part in run.groupby((run["epoch"] == 1).cumsum()):
+                (line,) = ax.plot(part["epoch"], part["loss"], label=label)
+                if part["validation_loss"].notna().any():
+                    style = {"linestyle": "--", "color": line.get_color()}
+                    losses = part["validation_loss"]
+                    ax.plot(part["epoch"], losses, **style, label=f"{label}, held out")
+        ax.set(xlabel="epoch", ylabel="loss")
+        ax.legend()
+        return ax
 
     def search(self, X: Any, y: Any, *, groups: Any = None, held_out: Any = None) -> Bunch:
-        """Try the rates, and the numbers of blocks, that ``learning_rate="auto"`` tries.
-
-        Nothing is fitted: what was found can be given to `fit`. Runs are a quarter of `epochs`
-        long, the better half's half.
+        """Run the search of ``learning_rate="auto"`` without fitting the estimator.
 
         Parameters
         ----------
-        X : sequence of n images
-        y : array-like
-            As in `fit`.
-        groups : array-like of shape (n,), default=None
+        X, y, groups
             As in `fit`.
         held_out : array-like of int, default=None
-            Positions of the images to judge by; None holds out `validation_fraction` of them.
+            Positions of the images that score the candidates; None holds out
+            `validation_fraction` of the images.
 
         Returns
         -------
         Bunch
-            `learning_rate` and `n_blocks`, the best; `held_out` (k,), the images it was judged by;
-            their `losses` and `scores`, float64 (k,), and the probe's, `probe_losses` and
-            `probe_scores`, as in `history_`; `worthwhile`, whether the probe was beaten;
-            `decision`, a sentence; `cache_trunk`, as `cache_trunk_`; `interrupted`, whether by
-            Ctrl-C. `learning_rate` is None where time ran out.
+            `learning_rate` and `n_blocks` of the best candidate (None if time ran out);
+            `held_out` (k,), the positions of the held-out images; their `losses` and `scores`,
+            float64 (k,), and those of the probe, `probe_losses` and `probe_scores`, as in
+            `history_`; `worthwhile`, whether the candidate beat the probe; `decision`, a sentence;
+            `cache_trunk`, as `cache_trunk_`; `interrupted`, whether Ctrl-C ended the search.
         """
         fitting = clone(self)._begin(X, y, None, groups, None)
         choice, rows = fitting.search(None if held_out is None else np.sort(held_out))
@@ -177,12 +202,12 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             learning_rate=rate,
             n_blocks=blocks,
             held_out=rows,
-            losses=choice.found.losses,
-            scores=choice.found.scores,
+            losses=choice.best.losses,
+            scores=choice.best.scores,
             probe_losses=choice.base.losses,
             probe_scores=choice.base.scores,
             worthwhile=choice.worthwhile,
-            decision=verdict_of(choice),
+            decision=choice.explain(),
             cache_trunk=fitting.plan,
             interrupted=choice.interrupted,
         )
@@ -215,42 +240,78 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def _fit_more(self, X: Any, y: Any, sample_weight: Any, known: Any) -> None:
-        """Continue training for `epochs`, at the rate that `fit` used."""
+        """Continue training for `epochs`, at the learning rate of `fit`."""
         fitting = self._begin(X, y, sample_weight, None, known)
         self._tuned = fitting.resume(self._tuned, self.learning_rate_)
-        last = max(
-            (record["epoch"] for record in self._records if record["stage"] == "fit"), default=0
-        )
+        last = max((r["epoch"] for r in self._records if r["stage"] == "fit"), default=0)
         self._records += [r | {"epoch": r["epoch"] + last} for r in fitting.records]
         self._cached = fitting.plan.cached
         self.stopped_ = fitting.stopped
         self.fine_tuned_, self.n_blocks_ = True, fitting.learning_blocks
 
     def _begin(self, X: Any, y: Any, sample_weight: Any, groups: Any, known: Any) -> Fitting:
-        check_parameters(self)
+        self._check_parameters()
         owner = type(self).__name__
         images = as_images(X, owner)
         problem = self._problem(images, y, sample_weight, known)
         self.n_features_in_ = 1
-        return Fitting(self, self._spec(), images, problem, groups)
+        spec = BackboneSpec.of(owner, self.backbone, weights=self.weights)
+        return Fitting(self, spec, images, problem, groups)
 
     def _outputs(self, X: Any, part: str) -> Array:
-        """Return the outputs (n, k) of the whole tuned network, or of its top."""
+        """Return the outputs (n, k) of the "whole" fine-tuned network, or of its "top"."""
         check_is_fitted(self)
-        images = as_images(X, type(self).__name__)
+        owner = type(self).__name__
+        images = as_images(X, owner)
         backbone, trunk, network = self._tuned.live(self.device)
         n_jobs = joblib.effective_n_jobs(-1 if self.n_jobs is None else self.n_jobs)
         activations: Any
         if self._cached:
-            store = resolve_store(self.cache, type(self).__name__)
-            assert trunk is not None  # what is cached has one  # nosec B101
+            assert trunk is not None  # without a trunk nothing is cached  # nosec B101
             stored = Trunk(backbone, trunk, self._tuned.n_blocks, 0, STRENGTHS["none"])
-            activations = FoundActivations(images, stored, store, n_jobs)
+            store = resolve_store(self.cache, owner)
+            activations = StoredActivations(images, stored, store, n_jobs)
         else:
             activations = FreshActivations(images, backbone, trunk, STRENGTHS["none"], n_jobs)
         module = network if part == "whole" else network.top
         parts = split_rows(np.arange(len(images)), self.batch_size)
         return np.concatenate([x.cpu().numpy() for x in outputs_of(module, activations, parts)])
 
-    def _spec(self) -> BackboneSpec:
-        return BackboneSpec.of(type(self).__name__, self.backbone, weights=self.weights)
+    def _check_parameters(self) -> None:
+        owner = type(self).__name__
+        if isinstance(self.n_blocks, str) and self.n_blocks not in ("auto", "all"):
+            expected = "an int >= 1, 'auto' or 'all'"
+            raise parameter_error(owner, "n_blocks", expected, self.n_blocks)
+        if not isinstance(self.n_blocks, str):
+            check_int(owner, "n_blocks", self.n_blocks, 1)
+        if not _is_head(self.head):
+            expected = "'probe', 'linear' or ('mlp', width >= 1)"
+            raise parameter_error(owner, "head", expected, self.head)
+        if not callable(self.augment):
+            check_option(owner, "augment", self.augment, ("auto", *STRENGTHS))
+        if not is_word(self.cache_trunk, "auto") and not is_bool(self.cache_trunk):
+            expected = "'auto', True or False"
+            raise parameter_error(owner, "cache_trunk", expected, self.cache_trunk)
+        check_int(owner, "epochs", self.epochs, 1)
+        check_int(owner, "batch_size", self.batch_size, 1)
+        if self.early_stopping is not None:
+            check_int(owner, "early_stopping", self.early_stopping, 1)
+        rate, budget = self.learning_rate, self.time_budget
+        if not is_word(rate, "auto"):
+            check_number(owner, "learning_rate", rate, 0, open_below=True, words=" or 'auto'")
+        if budget is not None:
+            check_number(owner, "time_budget", budget, 0, open_below=True, words=" or None")
+        if self.training is not None and not isinstance(self.training, Training):
+            expected = "a featuretl.finetune.Training or None"
+            raise parameter_error(owner, "training", expected, self.training)
+        if self.checkpoint is not None and not isinstance(self.checkpoint, (str, os.PathLike)):
+            raise parameter_error(owner, "checkpoint", "a path or None", self.checkpoint)
+        check_extraction(owner, self.batch_size, self.n_jobs, "raise", "auto")
+
+
+def _is_head(head: Any) -> bool:
+    if isinstance(head, str):
+        return head in ("probe", "linear")
+    if not isinstance(head, (tuple, list)) or len(head) != 2 or head[0] != "mlp":
+        return False
+    return isinstance(head[1], numbers.Integral) and int(head[1]) >= 1

@@ -1,4 +1,4 @@
-"""Checkpoint: a folder from which a killed `fit` resumes, to the same result."""
+"""Checkpoints: a folder from which a killed `fit` resumes, with the same result."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _VERSION = 2
 
 
 class Checkpoint:
-    """Training after its last whole epoch, in one file of `folder` that is replaced atomically.
+    """The state of training after its last complete epoch, in one file that is replaced atomically.
 
-    `identity` has the parameters, backbone, images, targets and groups that training depends on.
+    `identity` holds everything that training depends on; another fit has another identity.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any]) -> None:
@@ -28,19 +28,16 @@ class Checkpoint:
         self._identity = json.dumps(identity, sort_keys=True, default=repr)
 
     def load(self) -> dict[str, Any] | None:
-        """Return what `save` was last given, or None; tensors and plain values only, no pickle.
+        """Return the state that was saved last, or None; only tensors and plain values are loaded.
 
-        Raises
-        ------
-        InputError
-            If the folder holds the checkpoint of another fit, or one that cannot be read.
+        Raises InputError if the checkpoint belongs to another fit or cannot be read.
         """
         if not self._file.exists():
             return None
         try:
             content = torch.load(self._file, map_location="cpu", weights_only=True)
             known = content["version"] == _VERSION and content["identity"]
-        except Exception as error:  # whatever a damaged or hostile file makes torch raise
+        except Exception as error:  # torch raises many classes for a damaged or malicious file
             raise InputError(
                 f"The checkpoint {str(self._file)!r} cannot be read ({type(error).__name__}); "
                 "delete it to start again."
@@ -53,14 +50,14 @@ class Checkpoint:
         return content["training"]
 
     def save(self, training: dict[str, Any]) -> None:
-        """Replace the checkpoint, durably."""
+        """Replace the checkpoint durably."""
         self._folder.mkdir(parents=True, exist_ok=True)
         content = {"version": _VERSION, "identity": self._identity, "training": training}
         replace_file(self._file, lambda partial: torch.save(content, partial))
 
 
 def state_of(trainer: Trainer) -> dict[str, Any]:
-    """Return everything that `restore` needs, as tensors and plain values."""
+    """Return the state of a trainer as tensors and plain values."""
     average = trainer.average
     return {
         "network": trainer.task.network.state_dict(),

@@ -1,4 +1,4 @@
-"""FineTuneClassifier: the top blocks of a backbone and a head, trained on labelled images."""
+"""FineTuneClassifier: train the last blocks of a backbone and a head on labelled images."""
 
 from __future__ import annotations
 
@@ -23,71 +23,72 @@ from featuretl.finetune.objective import Problem
 from featuretl.finetune.training import Training
 from featuretl.heads.linear import LinearProbeClassifier
 
+# How much lower than the lowest intercept the logit of a class without images is.
 _UNSEEN = 3.0
-# The best probe fits its training images so well that it leaves nothing for the blocks to learn.
+# The best probe fits its training images so well that there is no loss left to train the blocks.
 _SOFTER = 0.02
 
 
 class FineTuneClassifier(Responses, BaseFineTune):
-    """Train the last blocks of a pretrained backbone and a head on images, starting from the probe.
+    """Fine-tune the last blocks of a pretrained backbone and a head, starting from a linear probe.
 
-    By default this is LP-FT (Kumar et al. 2022): a linear probe is fitted to the pretrained
-    embeddings, becomes the head, and then head and last blocks are trained together with a small
-    rate that a short search chooses; batch-norm statistics stay frozen. The network below runs
-    once per view of an image, and its activations are kept in the store.
+    By default this is LP-FT (Kumar et al. 2022): a linear probe on the pretrained embeddings
+    becomes the head, and then the head and the last blocks are trained together with a small
+    learning rate that a short search chooses. Batch-norm statistics stay frozen. The frozen part
+    of the network runs once per view of an image, and the store caches its activations.
 
     Parameters
     ----------
     backbone : str, default="tf_efficientnet_lite0"
         Any timm model name; see `load_backbone`.
     weights : {"auto", "random"} or path, default="auto"
-        Packaged or from timm's hub; or a local file.
+        "auto" uses packaged weights or timm's hub; a path is a local file.
     n_blocks : int >= 1, "auto" or "all", default=3
-        How many of the last blocks learn, with what lies between them and the head
-        (`Backbone.blocks` lists them). "auto" tries one and three; "all" trains the stem, too.
+        The number of last blocks (see `Backbone.blocks`) to train; all layers above them are
+        trained too. "auto" tries one and three; "all" trains the whole network.
     head : "probe", "linear" or ("mlp", width), default="probe"
-        "probe" starts from `LinearProbeClassifier` on the pretrained embeddings (LP-FT), with a
-        50th of the C that cross-validation chooses, which leaves a loss to learn from; the others
-        start at random: one layer, or a hidden layer of `width` and a ReLU.
+        "probe" starts from `LinearProbeClassifier` on the pretrained embeddings, with a 50th of
+        the cross-validated C, which leaves a loss for the blocks to reduce. The others are
+        initialised at random: one layer, or two with a hidden layer of `width` ReLU units.
     learning_rate : float > 0 or "auto", default="auto"
-        Of the head and the blocks. "auto" tries three rates
-        (one where the trunk is not cached) in short runs on an inner split and keeps the probe
-        if none beats it there; `history_` and `decision_` show what was tried.
+        The learning rate of the head and the blocks. "auto" tries three rates (one if the trunk is
+        not cached) in short runs on an inner split, and keeps the probe if none beats it;
+        `history_` and `decision_` report the search.
     epochs : int, default=12
     batch_size : int, default=32
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes; None or "balanced" for multi-label `y`.
     augment : {"auto", "none", "light", "strong"} or callable, default="auto"
-        "light" mirrors images and, where the trunk is not cached, crops 70% or more of them;
-        "strong" crops to 35%, changes colours, and multiplies cached activations by noise. With a
-        cached trunk, two ("light") or six ("strong") fixed views of each image are kept. A
-        callable maps a PIL image to a PIL image, and every image is computed afresh in each epoch.
-        "auto" is "light". Use "none" where left and right matter.
+        "light", the choice of "auto", mirrors images and, if the trunk is not cached, crops them
+        to 70% or more; "strong" crops to 35% or more, changes colours, and multiplies cached
+        activations by noise. With a cached trunk, each image has two ("light") or six ("strong")
+        fixed views. A callable maps a PIL image to a PIL image and is called in every epoch. Use
+        "none" if left and right matter.
     early_stopping : int or None, default=None
-        Hold out a fifth of the images, stop after this many epochs without a lower
-        loss there, and keep the best epoch's weights.
+        Hold out a fifth of the images, stop after this number of epochs without a lower loss on
+        them, and use the weights of the best epoch.
     cache_trunk : bool or "auto", default="auto"
-        Run the frozen trunk once per view and keep its activations (float16) with the embeddings.
-        "auto" does where they take at most half of the free disk and 20 GiB, and there are more
-        epochs than views; `cache_trunk_` says what was chosen and why.
+        Run the frozen trunk once per view and cache its activations (float16) with the embeddings.
+        "auto" does so if they take at most half of the free disk space and 20 GiB, and there are
+        more epochs than views; `cache_trunk_` reports the decision.
     time_budget : float or None, default=None
-        Seconds for the search (half of them at most) and the training, after which it ends; the
-        schedule is shortened to fit.
+        Time limit in seconds for the search (at most half of it) and the training; the learning
+        rate schedule is shortened to fit.
     checkpoint : path or None, default=None
         A folder for the state after each epoch; a killed `fit` with the same parameters and data
-        goes on from there, to the same result.
+        resumes from it, with the same result.
     training : featuretl.finetune.Training, default=None
-        Settings that most fits leave as they are: optimizer, schedule, decay, batch norm, ..
+        Settings that most users leave at their defaults, such as the optimizer and the schedule.
     device : str, default="auto"
-        A torch device; "auto" is CUDA where available, else the CPU.
+        A torch device; "auto" is CUDA if available, else the CPU.
     n_jobs : int, optional
-        Threads that read, decode and preprocess; None or -1 is one per usable core.
+        Number of threads that read, decode and preprocess; None or -1 is one per usable core.
     cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where activations are kept; see `ImageEmbedder`. None keeps them in memory, up to 1 GiB.
+        Where activations are cached; see `ImageEmbedder`. None keeps up to 1 GiB in memory.
     random_state : int, RandomState or None, default=None
-        Seeds the head, the inner split, the order of images and the augmentation.
+        Seed of the head, the inner split, the order of images and the augmentation.
     verbose : int, default=0
-        1 shows progress and what was decided.
+        1 shows progress and decisions.
 
     Attributes
     ----------
@@ -96,32 +97,30 @@ class FineTuneClassifier(Responses, BaseFineTune):
     fine_tuned_ : bool
         False if ``learning_rate="auto"`` kept the probe.
     decision_ : str
-        What the search found, in one sentence; empty without one.
+        The result of the search in one sentence; empty without a search.
     learning_rate_ : float
-        The rate that was used.
+        The learning rate of the training.
     n_blocks_ : int
-        Blocks that were trained; 0 if the probe was kept.
+        The number of trained blocks; 0 if the probe was kept.
     cache_trunk_ : Plan
-        `cached`, `views`, `bytes` and `why`.
+        Whether activations were cached: `cached`, `views`, `bytes` and `why`.
     stopped_ : str
-        "early_stopping", "time_budget" or "interrupted", if training ended before its last epoch.
+        "early_stopping", "time_budget" or "interrupted" if training ended before the last epoch,
+        else empty.
     history_ : pandas.DataFrame
-        What happened in each epoch.
+        The losses and scores of each epoch.
     n_features_in_ : int
-        1: images are one column.
+        Always 1: the images are one column.
 
     See Also
     --------
-    LinearProbeClassifier : What to compare with: a head alone, on `ImageEmbedder` output.
+    LinearProbeClassifier : The baseline: a head alone, on `ImageEmbedder` output.
 
     Notes
     -----
-    Below about 20 images per class there is rarely anything to gain.
-
-    Gradients longer than 5 are shortened to that.
-
-    Ctrl-C ends training, and the best weights so far are kept: those of the best epoch with
-    `early_stopping`, else the latest.
+    With fewer than about 20 images per class fine-tuning rarely improves on the probe. Gradients
+    are clipped to a norm of 5. Ctrl-C ends training and keeps the best weights so far: those of
+    the best epoch with `early_stopping`, else the latest.
 
     References
     ----------
@@ -187,14 +186,14 @@ class FineTuneClassifier(Responses, BaseFineTune):
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> FineTuneClassifier:
-        """Train on for `epochs`, on these images; the first call is `fit`.
+        """Continue training on these images for `epochs` more epochs; the first call is `fit`.
 
         Parameters
         ----------
         X : sequence of n images
         y : array-like of shape (n,), or indicator of shape (n, n_labels)
         classes : array-like, default=None
-            All classes that will ever come; only looked at in the first call.
+            All classes of this and later calls; only used in the first call.
         sample_weight : array-like of shape (n,), default=None
 
         Returns
@@ -204,10 +203,10 @@ class FineTuneClassifier(Responses, BaseFineTune):
         Raises
         ------
         InputError
-            If `y` holds a class that the first call did not announce.
+            If `y` contains a class that the first call did not announce.
         """
         if not hasattr(self, "_tuned"):
-            self.__dict__.pop("classes_", None)  # of a fit that did not end
+            self.__dict__.pop("classes_", None)  # left by a fit that failed
             announced = None if classes is None else read_classes(type(self).__name__, classes)
             return self._fit(X, y, sample_weight, None, announced)
         self._fit_more(X, y, sample_weight, self.classes_)
@@ -231,8 +230,8 @@ class FineTuneClassifier(Responses, BaseFineTune):
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
 
         def probe(embeddings: Array, rows: Array, groups: Any, C: Any) -> Any:
-            # Divided by its own scale, a feature that hardly varies gets a huge coefficient, and
-            # training explodes as soon as that feature moves.
+            # If each feature had its own scale, one that hardly varies would get a huge
+            # coefficient, and training would diverge as soon as that feature changes.
             head = LinearProbeClassifier(
                 "cv" if C is None else C,
                 scaling="common",
@@ -243,15 +242,9 @@ class FineTuneClassifier(Responses, BaseFineTune):
             head.fit(embeddings[rows], labels, weight[rows], groups)
             return (*_as_outputs(head, targets), head.C_)
 
-        return Problem(
-            "binary" if targets.multilabel else "softmax",
-            targets.codes,
-            in_loss,
-            len(targets.classes),
-            None if targets.multilabel else targets.codes,
-            probe,
-            lambda C: C * _SOFTER,
-        )
+        kind, strata = ("binary", None) if targets.multilabel else ("softmax", targets.codes)
+        n_outputs = len(targets.classes)
+        return Problem(kind, targets.codes, in_loss, n_outputs, strata, probe, _SOFTER)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
@@ -260,11 +253,11 @@ class FineTuneClassifier(Responses, BaseFineTune):
 
 
 def _as_outputs(head: LinearProbeClassifier, targets: Targets) -> tuple[Array, Array]:
-    """Return coefficients and intercepts of all outputs; of classes without an image, unlikely."""
+    """Return coefficients and intercepts of all outputs; classes without images are unlikely."""
     coef, intercept = head.coef_, head.intercept_
     if targets.multilabel:
         return coef, intercept
-    if len(head.classes_) == 2:  # one logit becomes a difference of two
+    if len(head.classes_) == 2:  # one logit becomes the difference of two
         coef, intercept = np.vstack([-coef, coef]) / 2, np.concatenate([-intercept, intercept]) / 2
     all_coef = np.zeros((len(targets.classes), coef.shape[1]), coef.dtype)
     all_intercept = np.full(len(targets.classes), intercept.min() - _UNSEEN, intercept.dtype)

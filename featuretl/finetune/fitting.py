@@ -1,4 +1,4 @@
-"""One fit, from images to a tuned network: split, cache, start from the probe, search, train."""
+"""One fit: split the backbone, cache activations, fit the probe, search, and train."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import joblib
@@ -25,21 +25,18 @@ from featuretl.backbones.views import Strength
 from featuretl.exceptions import BackboneError, FeatureTLWarning, InputError
 from featuretl.finetune.activations import Activations, FreshActivations, split_rows
 from featuretl.finetune.checkpoint import Checkpoint, restore, state_of
-from featuretl.finetune.loop import Record, Run, Task, Trainer, judge, outputs_of
+from featuretl.finetune.loop import Record, Run, Task, Trainer, evaluate, outputs_of
 from featuretl.finetune.network import Split, Tuned, TunedNetwork, new_head, set_head, split
 from featuretl.finetune.objective import Objective, Problem
 from featuretl.finetune.planning import Plan, cache_activations, plan, resolve_augment, uncached
-from featuretl.finetune.search import RATES, Candidate, Choice, choose, rungs, verdict_of
+from featuretl.finetune.search import RATES, Candidate, Choice, choose, rungs
 from featuretl.finetune.training import Training
 from featuretl.images.inputs import contents_of
 from featuretl.store.store import resolve_store
 
-_MOST_BLOCKS = 3
-_SEARCH_SHARE = 0.5
-
 
 class Fitting:
-    """One fit of `estimator` on `images`; `records` has a dict for each epoch of search and training."""
+    """One fit of `estimator`; `records` has a dict for each epoch of the search and the training."""
 
     def __init__(
         self,
@@ -57,12 +54,14 @@ class Fitting:
         self._began = time.monotonic()
         self.rows = np.arange(len(images))
         self.seed = int(random_generator(self._owner, p.random_state).randint(2**31 - 1))
+        self._must_cache = p.cache_trunk != "auto" and bool(p.cache_trunk)
+        self._bar = partial(progress_bar, shown=bool(p.verbose))
         self._store = resolve_store(p.cache, self._owner)
         self._n_jobs = joblib.effective_n_jobs(-1 if p.n_jobs is None else p.n_jobs)
         self.backbone = load_spec(spec, p.device)
         n_blocks = p.n_blocks
         if p.n_blocks == "auto":
-            n_blocks = min(_MOST_BLOCKS, len(self.backbone.blocks))
+            n_blocks = min(3, len(self.backbone.blocks))
         self.split: Split = split(self.backbone, n_blocks)
         self.records: list[Record] = []
         self.decision = ""
@@ -71,15 +70,15 @@ class Fitting:
         self.learning_rate = p.learning_rate
         self.stopped = ""
         if self.split.why_not_cut:
-            self._warn(f"{self.split.why_not_cut} It is trained uncached.")
+            self._warn(f"{self.split.why_not_cut} Its activations are not cached.")
         if self._settings.batch_norm == "train":
             self._warn(
-                "batch_norm='train' re-estimates the statistics from small batches, which usually "
-                "costs accuracy; 'frozen' keeps those of pretraining."
+                "batch_norm='train' updates the statistics from small batches, which usually costs "
+                "accuracy; use 'frozen' to keep those of pretraining."
             )
 
     def run(self) -> Tuned:
-        """Fit, and return the tuned network."""
+        """Fit and return the fine-tuned network."""
         p = self._p
         checkpoint = Checkpoint(p.checkpoint, self._identity()) if p.checkpoint else None
         saved = checkpoint.load() if checkpoint else None
@@ -87,7 +86,10 @@ class Fitting:
         found = strength = None
         if p.learning_rate == "auto":
             found = saved["search"] if saved else self._search()
-            strength = self._apply(found)
+            self.learning_rate, self.fine_tuned = found["learning_rate"], found["fine_tuned"]
+            self.records, self.decision = list(found["records"]), found["decision"]
+            self.stopped, self.learning_blocks = found["stopped"], found["n_blocks"]
+            strength = found["strength"]
             if checkpoint and not saved:
                 checkpoint.save({"seed": self.seed, "search": found, "trainer": None})
         rows = self._final_split()[0] if self.fine_tuned else self.rows
@@ -99,10 +101,10 @@ class Fitting:
         return self._tuned()
 
     def resume(self, tuned: Tuned, learning_rate: float) -> Tuned:
-        """Continue training a tuned network."""
+        """Continue training a fine-tuned network."""
         self.network.load_state_dict(tuned.live(self._p.device)[2].state_dict())
         self.learning_rate = learning_rate
-        self._train(None, None, None)
+        self._train()
         return self._tuned()
 
     def _tuned(self) -> Tuned:
@@ -111,7 +113,7 @@ class Fitting:
 
     @cached_property
     def network(self) -> TunedNetwork:
-        """The network that is trained: pretrained at first, with a new head."""
+        """The network to train: at first pretrained, with a new head."""
         d, outputs = self.split.n_features, self._problem.n_outputs
         network = TunedNetwork(self.split.top, new_head(self._p.head, d, outputs, self.seed))
         return network.to(self.backbone.device)
@@ -122,60 +124,60 @@ class Fitting:
 
     @cached_property
     def _units(self) -> np.ndarray | None:
-        """Numbers (n,) of images that no split may part: of a group, or with the same content."""
+        """Unit numbers (n,): a split never divides a group or images with the same content."""
         return joined(self._groups, equal_ones(self._contents))
 
     @cached_property
     def plan(self) -> Plan:
-        """Whether the trunk's activations are cached, and why."""
+        """The decision whether to cache the trunk's activations."""
         found = plan(self._p, len(self._images), self.backbone, self.split, self._store)
         if self._must_cache and not found.cached and not self.split.why_not_cut:
             self._warn(f"The trunk is not cached, because {found.why}.")
         if self._p.verbose:
-            kept = "cached" if found.cached else "not cached"
-            print(f"Activations of the frozen blocks are {kept}: {found.why}.", file=sys.stderr)
+            are = "are" if found.cached else "are not"
+            print(f"Activations of the frozen blocks {are} cached: {found.why}.", file=sys.stderr)
         return found
-
-    @property
-    def _must_cache(self) -> bool:
-        return self._p.cache_trunk != "auto" and bool(self._p.cache_trunk)
 
     @cached_property
     def activations(self) -> Activations:
-        """The input of the blocks that learn."""
+        """The input of the trainable blocks."""
         p, augment = self._p, resolve_augment(self._p.augment)
         if self.plan.cached and isinstance(augment, Strength):
             source = self._images, self.backbone, self.split, augment, self._store
             try:
                 return cache_activations(*source, p.batch_size, self._n_jobs, bool(p.verbose))
-            except BackboneError as error:  # numbers too large for float16
+            except BackboneError as error:  # activations that do not fit into float16
                 if self._must_cache:
                     raise
-                self._warn(f"{error} It is trained uncached.")
+                self._warn(f"{error} They are not cached.")
                 self.plan = uncached("its activations do not fit into float16")
         trunk = self.split.trunk
         return FreshActivations(self._images, self.backbone, trunk, augment, self._n_jobs)
 
     def task(self, rows: np.ndarray, held_out: Any = None) -> Task:
-        """Return the task of training the network on `rows`."""
+        """Return the task to train the network on `rows`."""
         objective = Objective(self._problem, self.backbone.device)
         return Task(self.network, self.split.blocks, self.activations, objective, rows, held_out)
 
     def training(self, learning_rate: float) -> Run:
-        """Return how to train."""
+        """Return the settings of a training run."""
+        budget, bfloat16 = self._p.time_budget, self._settings.precision == "bfloat16"
+        if self._settings.precision == "auto" and self.backbone.device.type == "cuda":
+            bfloat16 = torch.cuda.is_bf16_supported()
+        spent = time.monotonic() - self._began
         return Run(
             **dataclasses.asdict(self._settings),
             learning_rate=float(learning_rate),
             epochs=self._p.epochs,
             batch_size=self._p.batch_size,
             early_stopping=self._p.early_stopping,
-            bfloat16=self._is_bfloat16(),
+            bfloat16=bfloat16,
             seed=self.seed,
-            seconds=self._seconds_left(),
+            seconds=None if budget is None else max(0.1, budget - spent),
         )
 
     def search(self, held_out: np.ndarray | None) -> tuple[Choice, np.ndarray]:
-        """Only search, judging by `held_out` (None: an inner split); return these rows, too."""
+        """Search with the rows `held_out` (None: of an inner split); return the held-out rows too."""
         if held_out is None:
             train, held_out = self._inner_split()
         else:
@@ -183,9 +185,9 @@ class Fitting:
         return self._choose(train, held_out)[0], held_out
 
     def _search(self) -> dict[str, Any]:
-        """Choose rate and blocks on an inner split; return the result as plain values."""
+        """Search on an inner split; return the result as plain values for a checkpoint."""
         choice, strength = self._choose(*self._inner_split())
-        # A head that starts at random cannot fall back on a probe.
+        # Without a probe there is nothing to fall back to.
         worthwhile = choice.worthwhile or (self._p.head != "probe" and choice.candidate is not None)
         rate, blocks = choice.candidate or self._candidates()[0]
         return {
@@ -194,7 +196,7 @@ class Fitting:
             "fine_tuned": bool(worthwhile and not choice.interrupted),
             "strength": None if strength is None else float(strength),
             "records": choice.records,
-            "decision": verdict_of(choice),
+            "decision": choice.explain(),
             "stopped": "interrupted" if choice.interrupted else "",
         }
 
@@ -203,10 +205,10 @@ class Fitting:
         candidates = self._candidates()
         training = self.training(candidates[0].learning_rate)
         if training.seconds is not None:
-            training = dataclasses.replace(training, seconds=_SEARCH_SHARE * training.seconds)
+            training = dataclasses.replace(training, seconds=training.seconds / 2)
         task = self.task(train, held_out)
         strength = self._set_probe(train, None, soft=False)
-        base = judge(self.network, task, held_out, training)
+        base = evaluate(self.network, task, held_out, training)
         self._set_probe(train, strength, soft=True)
         first, second = rungs(self._p.epochs)
         n = len(candidates)
@@ -214,19 +216,8 @@ class Fitting:
         with self._bar("Searching", batches) as step:
             return choose(task, candidates, training, base, step), strength
 
-    def _apply(self, found: dict[str, Any]) -> float | None:
-        """Take over the result of a search; return the probe's strength."""
-        self.learning_rate, self.fine_tuned = found["learning_rate"], found["fine_tuned"]
-        self.records, self.decision = list(found["records"]), found["decision"]
-        self.stopped = found["stopped"]
-        self.learning_blocks = found["n_blocks"]
-        return found["strength"]
-
     def _train(
-        self,
-        checkpoint: Checkpoint | None,
-        search: dict[str, Any] | None,
-        saved: dict[str, Any] | None,
+        self, checkpoint: Checkpoint | None = None, search: Any = None, saved: Any = None
     ) -> None:
         rows, held_out = self._final_split()
         task = self.task(rows, held_out)
@@ -236,8 +227,8 @@ class Fitting:
 
         def save(trainer: Trainer) -> None:
             if checkpoint:
-                progress = {"search": search, "trainer": state_of(trainer)}
-                checkpoint.save({"seed": self.seed, **progress})
+                state = state_of(trainer)
+                checkpoint.save({"seed": self.seed, "search": search, "trainer": state})
 
         with self._bar("Fine-tuning", batches) as step:
             trainer = Trainer(task, training, save, step)
@@ -254,24 +245,24 @@ class Fitting:
             )
 
     def _final_split(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the rows of the final training, and those that may end it."""
+        """Return the rows to train on, and those for early stopping."""
         return (self.rows, None) if self._p.early_stopping is None else self._inner_split()
 
     def _set_probe(self, rows: np.ndarray, strength: Any, *, soft: bool) -> Any:
-        """Fit the probe to `rows` and make it the head, softened or not; return its strength."""
+        """Fit the probe to `rows` and copy it into the head; return the strength before softening."""
         if self._p.head != "probe":
             return None
         inputs = self._embeddings, rows, None if self._units is None else self._units[rows]
         if strength is None or not soft:
             coef, intercept, strength = self._problem.probe(*inputs, strength)
         if soft:
-            coef, intercept, _ = self._problem.probe(*inputs, self._problem.soften(strength))
+            coef, intercept, _ = self._problem.probe(*inputs, strength * self._problem.softening)
         set_head(self.network.head, coef, intercept)
         return strength
 
     @cached_property
     def _embeddings(self) -> np.ndarray:
-        """The pretrained embeddings (n, d) of all images."""
+        """The pretrained embeddings of all images, float32 (n, d)."""
         out = np.empty((len(self.rows), self.split.n_features), np.float32)
         parts = split_rows(self.rows, self._p.batch_size)
         outputs = outputs_of(self.network.top, self.activations, parts)
@@ -289,30 +280,18 @@ class Fitting:
         return [Candidate(rate, depth) for rate in rates for depth in depths]
 
     def _inner_split(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return rows to train on and rows to judge by; groups and copies stay on one side."""
+        """Return rows to train on and held-out rows; groups and copies are not divided."""
         fraction, n = self._settings.validation_fraction, len(self.rows)
         try:
             return hold_out(n, self._problem.strata, self._units, fraction, self.seed)
         except ValueError as error:
             raise InputError(
-                f"{self._owner} cannot hold out {fraction:g} of {n} images to judge by ({error}); "
-                "give a number as learning_rate and early_stopping=None, or more data."
+                f"{self._owner} cannot hold out {fraction:g} of {n} images ({error}); pass a "
+                "number as learning_rate and early_stopping=None, or add images."
             ) from error
 
-    def _bar(self, label: str, total: int) -> Any:
-        return progress_bar(label, total, shown=bool(self._p.verbose))
-
-    def _is_bfloat16(self) -> bool:
-        if self._settings.precision != "auto":
-            return self._settings.precision == "bfloat16"
-        return self.backbone.device.type == "cuda" and torch.cuda.is_bf16_supported()
-
-    def _seconds_left(self) -> float | None:
-        budget = self._p.time_budget
-        return None if budget is None else max(0.1, budget - (time.monotonic() - self._began))
-
     def _identity(self) -> dict[str, Any]:
-        """Return what a checkpoint of this fit depends on."""
+        """Return everything that the result of this fit depends on."""
         ignored = {"checkpoint", "verbose", "n_jobs", "cache", "time_budget"}
         parameters = self._p.get_params(deep=False) | {"training": self._settings}
         digest = hashlib.sha256(np.ascontiguousarray(self._problem.target).tobytes())

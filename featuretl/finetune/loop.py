@@ -1,8 +1,10 @@
-"""The training loop: epochs over activations, nothing hidden."""
+"""The training loop over activations, its learning rates, and the evaluation of held-out rows."""
 
 from __future__ import annotations
 
 import contextlib
+import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,19 +19,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from featuretl.finetune.activations import Activations, split_rows
 from featuretl.finetune.network import TunedNetwork, snapshot
 from featuretl.finetune.objective import Objective
-from featuretl.finetune.schedules import rate_factor
 from featuretl.finetune.training import Training
 
-# A probe's gradient on features that it never saw move is rarely, but then much, longer.
+# Once the blocks move, the gradient of a probe that was fitted to fixed features can explode.
 _LONGEST_GRADIENT = 5.0
-_EMA_EPOCHS = 2.0
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Training):
-    """One run of training: its settings and what else decides it."""
+    """The settings of one training run; `seconds` limits its duration."""
 
     learning_rate: float
     epochs: int
@@ -42,21 +42,21 @@ class Run(Training):
 
 @dataclass(eq=False)
 class Task:
-    """What to train, and the images to train on."""
+    """A network, its trainable blocks, and the images to train on."""
 
     network: TunedNetwork
-    # Names of the parameters of each block that learns, from input to output.
+    # Names of the parameters of each trainable block, from input to output.
     blocks: list[frozenset[str]]
     activations: Activations
     objective: Objective
     rows: np.ndarray
-    # The rows that judge each epoch.
+    # The rows that each epoch is evaluated on.
     held_out: np.ndarray | None = None
 
 
 @dataclass(eq=False)
 class State:
-    """Where training stands after an epoch: what a checkpoint holds besides the network."""
+    """The state of training after an epoch, which a checkpoint saves with the network."""
 
     epoch: int = 0
     records: list[Record] = field(default_factory=list)
@@ -68,7 +68,7 @@ class State:
 
 
 class Trainer:
-    """Trains a `Task` epoch by epoch, and calls `on_epoch` and `on_batch` after each."""
+    """Trains the network of a `Task`; calls `on_epoch` and `on_batch` after each epoch and batch."""
 
     def __init__(
         self,
@@ -80,27 +80,24 @@ class Trainer:
         self.task, self.training = task, training
         self.state = State()
         self._on_epoch, self._on_batch = on_epoch, on_batch
-        task.network.learn(task.blocks, training.batch_norm)
+        task.network.train_blocks(task.blocks, training.batch_norm)
         self.optimizer = _optimizer(task, training)
         self._base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self._factor = rate_factor(
-            training.schedule, training.warmup, training.decay_rate, training.epochs
-        )
         self.average: AveragedModel | None = None
         if training.average == "ema":
-            steps = max(1, len(task.rows) // training.batch_size) * _EMA_EPOCHS
+            steps = max(1, len(task.rows) // training.batch_size) * 2.0  # two epochs
             decay = get_ema_multi_avg_fn(steps / (steps + 1))
             self.average = AveragedModel(task.network, multi_avg_fn=decay, use_buffers=True)
 
     def run(self) -> State:
-        """Train until the epochs, the time or the patience end, or Ctrl-C; keep the best weights."""
+        """Train until the last epoch, early stopping, the time limit or Ctrl-C; return the state."""
         self._began = time.monotonic() - self.state.elapsed
         try:
             while not self.state.stopped and self.state.epoch < self.training.epochs:
                 self._epoch()
         except KeyboardInterrupt:
             self.state.stopped = "interrupted"
-        self._keep_the_best()
+        self._restore_best()
         return self.state
 
     def _epoch(self) -> None:
@@ -114,10 +111,13 @@ class Trainer:
         record: Record = {"epoch": state.epoch, "rate": self.optimizer.param_groups[0]["lr"]}
         record["loss"] = loss
         if self.task.held_out is not None:
-            record |= self._judge(self.task.held_out)
+            losses, scores = evaluate(self._evaluated(), self.task, self.task.held_out, training)
+            record |= {"validation_loss": float(losses.mean())}
+            record |= {"validation_score": float(scores.mean())}
+            self.task.network.train_blocks(self.task.blocks, training.batch_norm)
         record["seconds"] = time.monotonic() - began
         state.records.append(record)
-        self._remember(record)
+        self._track_best(record)
         if self._on_epoch:
             self._on_epoch(self)
 
@@ -126,13 +126,14 @@ class Trainer:
         seed = [self.training.seed, self.state.epoch]
         total = 0.0
         batches = self.task.activations.batches(parts, seed)
-        with _random_state(seed), contextlib.closing(batches):
+        with _seeded(seed), contextlib.closing(batches):
             for number, (part, x) in enumerate(zip(parts, batches, strict=True)):
                 self._set_rates(self.state.epoch + (number + 0.5) / len(parts))
                 total += self.step(part, x) * len(part)
                 if self._on_batch:
                     self._on_batch()
-                if self._is_out_of_time():
+                limit = self.training.seconds
+                if limit is not None and time.monotonic() - self._began >= limit:
                     self.state.stopped = "time_budget"
                     break
         return total / sum(map(len, parts[: number + 1]))
@@ -152,12 +153,12 @@ class Trainer:
         return float(loss.detach())
 
     def _set_rates(self, epoch: float) -> None:
-        """Set the rates for a moment in training; blocks wait until the head's own epochs end."""
+        """Set the learning rates at a fractional epoch; freeze the blocks during `head_epochs`."""
         training = self.training
         progress = epoch / training.epochs
         if training.seconds:
             progress = max(progress, (time.monotonic() - self._began) / training.seconds)
-        factor = self._factor(min(progress, 1.0))
+        factor = rate_factor(training, min(progress, 1.0))
         alone = epoch < training.head_epochs
         if not alone and training.head_epochs:
             factor *= training.unfrozen_rate
@@ -166,28 +167,23 @@ class Trainer:
             for parameter in group["params"]:
                 parameter.requires_grad_(not alone or group["distance"] == 0)
 
-    def _judge(self, rows: np.ndarray) -> Record:
-        losses, scores = judge(self._current(), self.task, rows, self.training)
-        self.task.network.learn(self.task.blocks, self.training.batch_norm)
-        return {"validation_loss": float(losses.mean()), "validation_score": float(scores.mean())}
-
-    def _current(self) -> nn.Module:
-        """Return the network whose weights count: the averaged one, or the trained one."""
+    def _evaluated(self) -> nn.Module:
+        """Return the network that is evaluated: the averaged one if there is one."""
         return self.average.module if self.average is not None else self.task.network
 
-    def _remember(self, record: Record) -> None:
-        """Keep the tensors that may be wanted at the end, and stop when nothing gets better."""
+    def _track_best(self, record: Record) -> None:
+        """Save the weights of the best epoch; stop when the loss has not fallen for long enough."""
         state, training = self.state, self.training
-        loss = record.get("validation_loss", -float(state.epoch))  # unjudged: the latest is best
+        loss = record.get("validation_loss", -float(state.epoch))  # without one, the latest is best
         if loss < state.best_loss:
             state.best_loss, state.best_epoch = loss, state.epoch
             if training.early_stopping is not None:
-                state.best = snapshot(self._current())
+                state.best = snapshot(self._evaluated())
         patience = training.early_stopping
         if patience is not None and state.epoch - state.best_epoch >= patience:
             state.stopped = "early_stopping"
 
-    def _keep_the_best(self) -> None:
+    def _restore_best(self) -> None:
         network, state = self.task.network, self.state
         if state.best:
             network.load_state_dict(state.best)
@@ -195,33 +191,29 @@ class Trainer:
             network.load_state_dict(snapshot(self.average.module))
         network.eval()
 
-    def _is_out_of_time(self) -> bool:
-        limit = self.training.seconds
-        return limit is not None and time.monotonic() - self._began >= limit
 
-
-class Judgement(NamedTuple):
-    """The loss and the score of each held-out row, float64 (k,)."""
+class Evaluation(NamedTuple):
+    """The losses and scores of held-out rows, float64 (k,) each."""
 
     losses: np.ndarray
     scores: np.ndarray
 
 
-def judge(network: nn.Module, task: Task, rows: np.ndarray, training: Run) -> Judgement:
-    """Return the losses and scores of `rows` by a network in evaluation."""
+def evaluate(network: nn.Module, task: Task, rows: np.ndarray, training: Run) -> Evaluation:
+    """Return the losses and scores of `rows`; the network is left in evaluation mode."""
     losses, scores = [], []
     parts = split_rows(rows, training.batch_size)
     outputs = outputs_of(network, task.activations, parts, training.bfloat16)
     for part, output in zip(parts, outputs, strict=True):
         losses.append(task.objective.held_out_losses(output, part))
         scores.append(task.objective.scores(output, part))
-    return Judgement(np.concatenate(losses), np.concatenate(scores))
+    return Evaluation(np.concatenate(losses), np.concatenate(scores))
 
 
 def outputs_of(
     network: nn.Module, activations: Activations, parts: list[np.ndarray], bfloat16: bool = False
 ) -> Iterator[torch.Tensor]:
-    """Yield what a network in evaluation gives for each part, float32, without augmentation."""
+    """Yield the float32 outputs for each part, without augmentation and in evaluation mode."""
     network.eval()
     for x in activations.batches(parts):
         with torch.no_grad(), _autocast(x.device, bfloat16):
@@ -230,7 +222,7 @@ def outputs_of(
 
 
 def _optimizer(task: Task, training: Run) -> torch.optim.Optimizer:
-    """Return the optimizer, one group of parameters per distance from the head."""
+    """Return the optimizer, with one parameter group per distance from the head."""
     groups: dict[int, list[Any]] = {}
     for distance, parameter in task.network.distance_from_head(task.blocks):
         groups.setdefault(distance, []).append(parameter)
@@ -257,9 +249,39 @@ def _autocast(device: torch.device, bfloat16: bool) -> Any:
     return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
 
+def rate_factor(training: Run, t: float) -> float:
+    """Return the factor on the learning rates at progress `t` in [0, 1].
+
+    "cosine" is that of Loshchilov and Hutter 2017, "one-cycle" that of Smith and Topin 2018 as in
+    fastai: along cosines from 1/25 to 1 in the first quarter, then down to 1e-5.
+    """
+    if t < training.warmup:
+        return t / training.warmup
+    t = (t - training.warmup) / (1 - training.warmup)
+    if training.schedule == "cosine":
+        return _cosine(1.0, 0.0, t)
+    if training.schedule == "one-cycle":
+        return _cosine(1 / 25, 1.0, 4 * t) if t < 0.25 else _cosine(1.0, 1e-5, (t - 0.25) / 0.75)
+    if training.schedule == "inverse-time":
+        return 1 / (1 + training.decay_rate * t * training.epochs)
+    return 0.1 ** ((t >= 0.6) + (t >= 0.85)) if training.schedule == "step" else 1.0
+
+
+def _cosine(start: float, end: float, t: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * t)) / 2
+
+
 @contextlib.contextmanager
-def _random_state(seed: list[int]) -> Iterator[None]:
-    """Seed torch for dropout, and put its generator back."""
+def _seeded(seed: list[int]) -> Iterator[None]:
+    """Seed the generators that dropout and a callable `augment` use; restore them afterwards."""
+    number = int(np.random.default_rng(seed).integers(2**31))
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(np.random.default_rng(seed).integers(2**31)))
-        yield
+        torch.manual_seed(number)
+        random.seed(number)
+        np.random.seed(number)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""The network that learns: the top blocks of a backbone and a head; and how it is kept."""
+"""The trainable network (the top blocks of a backbone and a head) and its saved form."""
 
 from __future__ import annotations
 
@@ -23,34 +23,33 @@ _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm
 
 
 class TunedNetwork(nn.Module):
-    """`top`, from activations (or images) to embeddings, and `head`, from there to outputs."""
+    """`top` maps activations (or images) to embeddings, `head` maps embeddings to outputs."""
 
     def __init__(self, top: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.top, self.head = top, head
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the outputs (n, k) for what `top` takes."""
+        """Return the outputs (n, k) for the input of `top`."""
         return self.head(self.top(x))
 
-    def learn(self, blocks: list[frozenset[str]], batch_norm: str) -> None:
-        """Go into training mode: `blocks` (names of parameters) and the head learn.
+    def train_blocks(self, blocks: list[frozenset[str]], batch_norm: str) -> None:
+        """Set the training mode, in which only the head and `blocks` (names of parameters) change.
 
-        Batch-norm statistics stay as they are unless `batch_norm` is "train", and then change in
-        the learning blocks only.
+        If `batch_norm` is "train", the batch-norm statistics of these blocks change too.
         """
         self.train()
-        learning = frozenset[str]().union(*blocks)
+        trainable = frozenset[str]().union(*blocks)
         for name, parameter in self.top.named_parameters():
-            parameter.requires_grad_(name.removeprefix(_PREFIX) in learning)
+            parameter.requires_grad_(name.removeprefix(_PREFIX) in trainable)
         self.head.requires_grad_(True)
         for module in self.top.modules():
             if isinstance(module, _BATCH_NORMS):
-                learns = any(p.requires_grad for p in module.parameters())
-                module.train(learns and batch_norm == "train")
+                is_trainable = any(p.requires_grad for p in module.parameters())
+                module.train(is_trainable and batch_norm == "train")
 
     def distance_from_head(self, blocks: list[frozenset[str]]) -> Iterator[tuple[int, Any]]:
-        """Yield 0 and the head's parameters, then for each learning one its block's distance."""
+        """Yield each trainable parameter with its block's distance from the head, 0 for the head."""
         for parameter in self.head.parameters():
             yield 0, parameter
         for name, parameter in self.top.named_parameters():
@@ -65,7 +64,7 @@ def snapshot(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def new_head(kind: Any, n_features: int, n_outputs: int, seed: int) -> nn.Module:
-    """Return a head: "probe" or "linear" is one layer, ("mlp", width) has a hidden one (ReLU)."""
+    """Return a linear layer for "probe" or "linear", or a ReLU network for ("mlp", width)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(kind, str):
@@ -75,7 +74,7 @@ def new_head(kind: Any, n_features: int, n_outputs: int, seed: int) -> nn.Module
 
 
 def set_head(head: Any, coef: np.ndarray, intercept: np.ndarray) -> None:
-    """Copy a linear probe, coef (k, d) and intercept (k,), into a linear head."""
+    """Copy a linear probe, `coef` (k, d) and `intercept` (k,), into a linear head."""
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(np.ascontiguousarray(coef)))
         head.bias.copy_(torch.from_numpy(np.ascontiguousarray(intercept)))
@@ -83,43 +82,43 @@ def set_head(head: Any, coef: np.ndarray, intercept: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """A backbone divided into what stays frozen and what may learn."""
+    """A backbone split into a frozen and a trainable part."""
 
-    # None where the backbone is trained whole or cannot be cut.
+    # The frozen part; None if the whole backbone is trained or cannot be cut.
     trunk: nn.Module | None
-    # A copy of the rest.
+    # A copy of the trainable part.
     top: nn.Module
-    # Names of the parameters of each block that may learn, from input to output.
+    # Names of the parameters of each trainable block, from input to output.
     blocks: list[frozenset[str]]
     n_features: int
-    # Why the backbone cannot be cut, or empty.
+    # Why the backbone cannot be cut; empty if it can.
     why_not_cut: str = ""
 
 
 def split(backbone: Backbone, n_blocks: int | str) -> Split:
-    """Divide a backbone below its last `n_blocks` blocks ("all" leaves nothing frozen).
+    """Split a backbone below its last `n_blocks` blocks; with "all" nothing is frozen.
 
     Raises BackboneError if the backbone has fewer blocks, or its blocks are not known.
     """
     whole = PreLogits(backbone.model)
     d = activation_shape(backbone, whole)[0]
     if n_blocks == "all":
-        return Split(None, _own(whole), _every_block(backbone), d)
+        return Split(None, _frozen_copy(whole), _every_block(backbone), d)
     if int(n_blocks) > len(backbone.blocks):
         raise BackboneError(
             f"The backbone {backbone.spec.name!r} has {len(backbone.blocks)} blocks, fewer than "
-            f"n_blocks={n_blocks}; use that number, or 'all' to train the stem, too."
+            f"n_blocks={n_blocks}; pass a smaller number, or 'all' to train the stem too."
         )
     blocks = list(backbone.block_parameters[-int(n_blocks) :])
     try:
         trunk, top = backbone.cut(int(n_blocks))
     except BackboneError as error:
-        return Split(None, _own(whole), blocks, d, str(error))
-    return Split(fold(trunk, trunk.graph), _own(top), blocks, d)
+        return Split(None, _frozen_copy(whole), blocks, d, str(error))
+    return Split(fold(trunk, trunk.graph), _frozen_copy(top), blocks, d)
 
 
 def _every_block(backbone: Backbone) -> list[frozenset[str]]:
-    """Return the parameters of the stem and of each block; of a model without blocks, all."""
+    """Return the parameters of the stem and of each block, or all in one set without blocks."""
     names = frozenset(name for name, _ in backbone.model.named_parameters())
     try:
         blocks = list(backbone.block_parameters)
@@ -128,19 +127,19 @@ def _every_block(backbone: Backbone) -> list[frozenset[str]]:
     return [names.difference(*blocks), *blocks]
 
 
-def _own(module: nn.Module) -> nn.Module:
+def _frozen_copy(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).eval().requires_grad_(False)
 
 
 class Tuned:
-    """What a fitted estimator keeps: the tensors that learned, and how to put them back.
+    """The trained tensors of a fitted estimator, from which `live` rebuilds the network.
 
-    Pickles without the frozen trunk, whose weights come from where the backbone's come from; that
-    they are the same as in training is checked.
+    A pickle does not contain the frozen trunk: `live` loads the backbone again and checks that its
+    weights are those of training.
     """
 
     def __init__(
-        self, backbone: Backbone, divided: Split, n_blocks: Any, head: Any, network: TunedNetwork
+        self, backbone: Backbone, parts: Split, n_blocks: Any, head: Any, network: TunedNetwork
     ) -> None:
         self.spec: BackboneSpec = backbone.spec
         self.tensors = backbone.recipe["backbone"]["tensors"]
@@ -149,10 +148,10 @@ class Tuned:
         tensors = network.state_dict().items()
         self.state = {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors}
         self._live: tuple[Backbone, nn.Module | None, TunedNetwork] | None
-        self._live = backbone, divided.trunk, network
+        self._live = backbone, parts.trunk, network
 
     def live(self, device: str) -> tuple[Backbone, nn.Module | None, TunedNetwork]:
-        """Return the backbone, its trunk and the network, loaded if need be.
+        """Return the backbone, its trunk and the network; load them if necessary.
 
         Raises BackboneError if the backbone's weights are not those of training.
         """
@@ -161,33 +160,29 @@ class Tuned:
             if backbone.recipe["backbone"]["tensors"] != self.tensors:
                 raise BackboneError(
                     f"The weights of {self.spec.name!r} here are not those that this model was "
-                    "fine-tuned from; install or pass the same ones."
+                    "fine-tuned from; install or pass the original weights."
                 )
-            divided = split(backbone, self.n_blocks)
+            parts = split(backbone, self.n_blocks)
             weights = [k for k in self.state if k.startswith("head.") and k.endswith("weight")]
             outputs = len(self.state[weights[-1]])
-            network = TunedNetwork(
-                divided.top, new_head(self._head, divided.n_features, outputs, 0)
-            )
+            head = new_head(self._head, parts.n_features, outputs, 0)
+            network = TunedNetwork(parts.top, head)
             network.load_state_dict({k: torch.from_numpy(v) for k, v in self.state.items()})
             network.to(backbone.device).eval()
-            self._live = backbone, divided.trunk, network.requires_grad_(False)
+            self._live = backbone, parts.trunk, network.requires_grad_(False)
         return self._live
 
     def whole(self, device: str) -> tuple[Backbone, nn.Module, nn.Module]:
-        """Return the backbone, a copy of timm's model with the tensors that learned, and the head.
+        """Return the backbone, a copy of timm's model with the trained tensors, and the head.
 
         Raises BackboneError as `live` does.
         """
         backbone, _, network = self.live(device)
         model = copy.deepcopy(backbone.model)
         prefix = f"top.{_PREFIX}"
-        learned = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in network.state_dict().items()
-            if name.startswith(prefix)
-        }
-        model.load_state_dict({**model.state_dict(), **learned})
+        tensors = network.state_dict().items()
+        trained = {n.removeprefix(prefix): t for n, t in tensors if n.startswith(prefix)}
+        model.load_state_dict({**model.state_dict(), **trained})
         return backbone, model, network.head
 
     def __getstate__(self) -> dict[str, Any]:

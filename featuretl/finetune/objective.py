@@ -1,4 +1,4 @@
-"""What is to be learnt, what training minimises, and how held-out rows are judged."""
+"""The targets of fine-tuning, the loss that training minimises, and the scores of held-out rows."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from torch.nn import functional
 
 @dataclass(eq=False, frozen=True)
 class Problem:
-    """The targets of n images, and the linear probe for them."""
+    """The targets of n images, and how to fit a linear probe to them."""
 
-    # "softmax", "binary" or "squared": cross-entropy of classes, mean binary cross-entropy of labels,
-    # or mean squared error.
+    # The loss: "softmax" is the cross-entropy of classes, "binary" the mean binary cross-entropy of
+    # labels, "squared" the mean squared error.
     kind: str
-    # Class numbers (n,), labels of 0 and 1 (n, labels), or values (n, outputs).
+    # Class codes (n,), a label indicator of 0 and 1 (n, labels), or regression targets (n, outputs).
     target: np.ndarray
     # (n,) or (n, labels); training scales them to a mean of 1.
     weight: np.ndarray
-    # Outputs of the network.
     n_outputs: int
-    # Classes (n,) that splits spread evenly.
+    # The classes (n,) by which splits are stratified.
     strata: np.ndarray | None
-    # From embeddings, rows, groups or None, and the strength of the penalty (None: to be chosen) to
-    # coefficients (n_outputs, d) and intercepts (n_outputs,) of a linear probe, and its strength.
+    # probe(embeddings, rows, groups, strength) fits a linear probe to `rows`, and returns
+    # coefficients (n_outputs, d), intercepts (n_outputs,) and the strength of the penalty, which
+    # it chooses for None.
     probe: Callable[[np.ndarray, np.ndarray, Any, Any], tuple[np.ndarray, np.ndarray, Any]]
-    # From a strength to that of the probe that training starts from.
-    soften: Callable[[Any], Any]
+    # The strength of the probe that training starts from, relative to the best strength.
+    softening: float = 1.0
 
 
 class Objective:
-    """A loss on the outputs (k, outputs) of some rows, against the targets of a `Problem`."""
+    """The loss of the outputs (k, outputs) of k rows, against the targets of a `Problem`."""
 
     def __init__(self, problem: Problem, device: torch.device) -> None:
         self.kind = problem.kind
@@ -44,31 +44,29 @@ class Objective:
         self._weight = torch.as_tensor(weight, dtype=torch.float32).to(device)
 
     def loss(self, outputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Return the weighted mean loss of `rows`, to be minimised."""
+        """Return the weighted mean loss of `rows`, which training minimises."""
         losses = self._losses(outputs.float(), rows)
         return (losses * self._weight[rows]).mean()
 
     def held_out_losses(self, outputs: torch.Tensor, rows: np.ndarray) -> np.ndarray:
-        """Return the weighted loss of each of `rows`: float64 (k,)."""
+        """Return the weighted loss of each row, float64 (k,)."""
         losses = self._losses(outputs.float(), rows) * self._weight[rows]
         return losses.mean(dim=1).double().cpu().numpy()
 
     def weights(self, rows: np.ndarray) -> np.ndarray:
-        """Return the weight of each of `rows`, over labels their mean: float64 (k,)."""
+        """Return the weight of each row, averaged over its labels: float64 (k,)."""
         return self._weight[rows].mean(dim=1).double().cpu().numpy()
 
     def scores(self, outputs: torch.Tensor, rows: np.ndarray) -> np.ndarray:
-        """Return 1 for each of `rows` predicted right, else 0; the share of right labels; or the
-        squared error with a minus: float64 (k,).
-        """
+        """Return the score of each row, float64 (k,): accuracy, or the negative squared error."""
         target = self._target[rows]
         if self.kind == "softmax":
-            right = outputs.argmax(dim=1) == target
+            scores = outputs.argmax(dim=1) == target
         elif self.kind == "binary":
-            right = ((outputs > 0) == (target > 0.5)).double().mean(dim=1)
+            scores = ((outputs > 0) == (target > 0.5)).double().mean(dim=1)
         else:
-            right = -torch.square(outputs - target).mean(dim=1)
-        return right.double().cpu().numpy()
+            scores = -torch.square(outputs - target).mean(dim=1)
+        return scores.double().cpu().numpy()
 
     def _losses(self, outputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """Return losses (k, 1), or (k, labels)."""

@@ -1,4 +1,4 @@
-"""The choice to cache the trunk's activations where that pays and fits, and the caching."""
+"""The decision whether to cache the trunk's activations, and the caching."""
 
 from __future__ import annotations
 
@@ -21,23 +21,15 @@ from featuretl.finetune.network import Split
 from featuretl.finetune.trunk import Trunk, activation_shape
 from featuretl.store.store import EmbeddingStore
 
-MOST_DISK = 20 * 2**30
-MOST_MEMORY = 2**30
+# Limits on the activations, in bytes.
+MOST_DISK, MOST_MEMORY = 20 * 2**30, 2**30
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Whether the trunk's activations are cached, and why.
+    """The decision whether the trunk's activations are cached, `cached`, and the reason, `why`.
 
-    Attributes
-    ----------
-    cached : bool
-    views : int
-        Views of each image; 0 if not cached.
-    bytes : int
-        What they take.
-    why : str
-        One clause.
+    `views` is the number of views per image and `bytes` their size; both are 0 if not cached.
     """
 
     cached: bool
@@ -47,52 +39,53 @@ class Plan:
 
 
 def plan(
-    p: Any, n_images: int, backbone: Backbone, divided: Split, store: EmbeddingStore | None
+    p: Any, n_images: int, backbone: Backbone, parts: Split, store: EmbeddingStore | None
 ) -> Plan:
-    """Decide whether to cache activations; `p` has the parameters of the estimator."""
+    """Decide whether to cache activations; `p` is the estimator."""
     augment = resolve_augment(p.augment)
-    if divided.trunk is None:
-        return uncached(divided.why_not_cut or "every block is trained")
+    if parts.trunk is None:
+        return uncached(parts.why_not_cut or "every block is trained")
     if not isinstance(augment, Strength):
-        return uncached("augment is a function, which is to see each image each time")
-    row_bytes = 2 * int(np.prod(activation_shape(backbone, divided.trunk)))
+        return uncached("augment is a function, which is called for every image in every epoch")
+    row_bytes = 2 * int(np.prod(activation_shape(backbone, parts.trunk)))
     size = n_images * augment.views * row_bytes
     if p.cache_trunk != "auto":
-        return (
-            Plan(True, augment.views, size, "as asked") if p.cache_trunk else uncached("as asked")
-        )
+        why = f"cache_trunk={bool(p.cache_trunk)}"
+        return Plan(True, augment.views, size, why) if p.cache_trunk else uncached(why)
     if p.epochs <= augment.views:
-        return uncached(f"{p.epochs} epochs do not repay {augment.views} views")
+        return uncached(f"{p.epochs} epochs do not repay the caching of {augment.views} views")
     space = MOST_MEMORY if store is None else _disk_space(store.path)
     place = "memory" if store is None else "disk"
     if size > space:
-        return uncached(f"{size:,} bytes of activations exceed {space:,} of {place}")
-    return Plan(True, augment.views, size, f"{size:,} bytes of activations fit on {place}")
+        return uncached(f"the activations take {size:,} bytes, more than {space:,} in {place}")
+    return Plan(
+        True, augment.views, size, f"the activations take {size:,} bytes, which fit into {place}"
+    )
 
 
 def uncached(why: str) -> Plan:
-    """Return the plan of caching nothing."""
+    """Return the plan to cache nothing."""
     return Plan(False, 0, 0, why)
 
 
 def cache_activations(
     images: Sequence[Any],
     backbone: Backbone,
-    divided: Split,
+    parts: Split,
     strength: Strength,
     store: EmbeddingStore | None,
     batch_size: int,
     n_jobs: int,
     verbose: bool,
 ) -> CachedActivations:
-    """Run every view of every image through its trunk, once, and return the activations.
+    """Run every view of every image through the trunk once; return the cached activations.
 
     Raises ImageError for images that cannot be read.
     """
-    assert divided.trunk is not None  # only called where there is one  # nosec B101
+    assert parts.trunk is not None  # `plan` caches only with a trunk  # nosec B101
     views = []
     for view in range(strength.views):
-        trunk = Trunk(backbone, divided.trunk, len(divided.blocks), view, strength)
+        trunk = Trunk(backbone, parts.trunk, len(parts.blocks), view, strength)
         with embedding_bar(len(images), shown=verbose) as progress:
             found = extract(
                 images,
@@ -104,22 +97,21 @@ def cache_activations(
                 progress=progress,
             )
         if found.failures:
-            raise ImageError(
-                describe_failures(found.failures, len(images), "fix them or leave them out.")
-            )
+            remedy = "fix them or leave them out."
+            raise ImageError(describe_failures(found.failures, len(images), remedy))
         views.append(found)
     return CachedActivations(views, trunk.shape, strength.noise, backbone.device)
 
 
 def resolve_augment(augment: Any) -> Strength | Callable[..., Any]:
-    """Return what `augment` means: "auto" is "light"."""
+    """Return the augmentation that the parameter `augment` selects: "auto" is "light"."""
     if callable(augment):
         return augment
     return STRENGTHS["light" if augment == "auto" else augment]
 
 
 def _disk_space(path: Path) -> int:
-    """Return the bytes that activations may take: half of what is free, 20 GiB at most."""
-    while not os.path.lexists(path):  # False, too, where a name is too long
+    """Return the limit on activations in bytes: half of the free disk space, at most 20 GiB."""
+    while not os.path.lexists(path):  # False also for a name that is too long
         path = path.parent
     return min(MOST_DISK, shutil.disk_usage(path).free // 2)

@@ -1,4 +1,4 @@
-"""FineTuneRegressor: the top blocks of a backbone and a head, trained on images with numbers."""
+"""FineTuneRegressor: train the last blocks of a backbone and a head on regression targets."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from featuretl.heads.ridge import LinearProbeRegressor
 
 
 class FineTuneRegressor(RegressorMixin, BaseFineTune):
-    """Train the last blocks of a pretrained backbone and a head on images, starting from the probe.
+    """Fine-tune the last blocks of a pretrained backbone and a head, starting from a ridge probe.
 
-    As `FineTuneClassifier`, with the squared error of standardised targets as the loss.
+    It works as `FineTuneClassifier`; the loss is the squared error of standardised targets.
 
     Parameters
     ----------
     backbone, weights, n_blocks, head, learning_rate, epochs, batch_size, augment, early_stopping, \
             cache_trunk, time_budget, checkpoint, training, device, n_jobs, cache, random_state, \
             verbose : optional
-        As those of `FineTuneClassifier`; ``head="probe"`` starts from `LinearProbeRegressor`, with
-        alpha chosen on the pretrained embeddings.
+        As in `FineTuneClassifier`; ``head="probe"`` starts from `LinearProbeRegressor`, with alpha
+        chosen on the pretrained embeddings.
 
     Attributes
     ----------
     fine_tuned_, decision_, learning_rate_, n_blocks_, cache_trunk_, stopped_, history_, \
             n_features_in_
-        As those of `FineTuneClassifier`.
+        As in `FineTuneClassifier`.
 
     See Also
     --------
-    FineTuneClassifier : The same for classes and labels, with notes and references.
+    FineTuneClassifier : The estimator for classes and labels, with notes and references.
 
     Examples
     --------
@@ -54,7 +54,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
     """
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> FineTuneRegressor:
-        """Train on for `epochs`, on these images; the first call is `fit`.
+        """Continue training on these images for `epochs` more epochs; the first call is `fit`.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return predictions, float32, (n,) or (n, n_outputs) as `y` was.
+        """Return predictions, float32, of shape (n,) or (n, n_outputs) as `y` in `fit`.
 
         Parameters
         ----------
@@ -95,7 +95,8 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         centre, scale = known or _moments(Y, weight)
         if Y.shape[1] != len(centre):
             raise InputError(
-                f"y must have {len(centre)} columns, as in the first call; got {Y.shape[1]}."
+                f"y must have {len(centre)} columns, as in the first call of fit or partial_fit; "
+                f"got {Y.shape[1]}."
             )
         scale = np.where(scale > 0, scale, 1.0)
         self._scaling = centre, scale
@@ -106,9 +107,7 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
             head.fit(embeddings[rows], standardised[rows], weight[rows], groups)
             return head.coef_, head.intercept_, head.alpha_
 
-        return Problem(
-            "squared", standardised, weight, Y.shape[1], None, probe, lambda alpha: alpha
-        )
+        return Problem("squared", standardised, weight, Y.shape[1], None, probe)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -1,7 +1,7 @@
-"""The search for a learning rate, and for how many blocks to train: successive halving.
+"""The search for a learning rate and a number of blocks, by successive halving.
 
-Short runs from the same start, judged on held-out rows; the better half goes on to a longer run.
-The last one left is compared with the probe, which stays unless it is beaten.
+All candidates start from the same weights; the better half, evaluated on held-out rows, is run
+again for longer. The best candidate replaces the probe only if it beats the probe.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from featuretl._core.statistics import error_of_mean
-from featuretl.finetune.loop import Judgement, Record, Run, State, Task, Trainer, judge
+from featuretl.finetune.loop import Evaluation, Record, Run, Task, Trainer, evaluate
 from featuretl.finetune.network import snapshot
 
 RATES = {
@@ -26,58 +26,70 @@ RATES = {
 
 
 class Candidate(NamedTuple):
-    """What is tried: a learning rate and a number of blocks."""
+    """A learning rate and a number of blocks to try."""
 
     learning_rate: float
     n_blocks: int
 
 
 class Choice(NamedTuple):
-    """What the search found."""
+    """The result of a search."""
 
-    # The best; None if nothing could be tried.
+    # The best candidate; None if time ran out before the first run.
     candidate: Candidate | None
-    # The start, and the candidate (the start where there is none), judged by the held-out rows.
-    base: Judgement
-    found: Judgement
+    # The evaluations of the start (the probe) and of the candidate (without one, of the start).
+    base: Evaluation
+    best: Evaluation
     # The epochs of all runs.
     records: list[Record]
     interrupted: bool
-    # Weights (k,) of the held-out rows, which are in the losses already.
+    # Weights (k,) of the held-out rows, which the losses already contain.
     weight: np.ndarray
 
     @property
     def gain(self) -> np.ndarray:
-        """By how much the loss of each held-out row fell, float64 (k,)."""
-        return self.base.losses - self.found.losses
+        """The decrease in the loss of each held-out row, float64 (k,)."""
+        return self.base.losses - self.best.losses
 
     @property
     def score_gain(self) -> float:
-        """By how much the weighted mean of the scores rose."""
-        gain = self.weight * (self.found.scores - self.base.scores)
+        """The increase in the weighted mean score."""
+        gain = self.weight * (self.best.scores - self.base.scores)
         return float(gain.sum() / max(self.weight.sum(), 1e-300))
 
     @property
     def worthwhile(self) -> bool:
-        """Whether the best candidate beat the start, in the loss and not at the score's expense."""
+        """Whether the best candidate lowered the loss without lowering the score."""
         return bool(self.candidate is not None and self.gain.mean() > 0 and self.score_gain >= 0)
+
+    def explain(self) -> str:
+        """Return the decision in one sentence."""
+        if self.candidate is None:
+            return "no candidate could be tried in the given time: the probe is kept."
+        gain, error = self.gain.mean(), error_of_mean(self.gain)
+        decision = "fine-tuned" if self.worthwhile else "the probe is kept"
+        return (
+            f"{self.candidate.n_blocks} blocks at rate {self.candidate.learning_rate:g} lowered "
+            f"the loss of {len(self.gain)} held-out images by {gain:.4f} +- {error:.4f} and raised "
+            f"the score by {self.score_gain:.4f}: {decision}."
+        )
 
 
 def choose(
     task: Task,
     candidates: list[Candidate],
     training: Run,
-    base: Judgement,
+    base: Evaluation,
     on_batch: Callable[[], None] | None = None,
 ) -> Choice:
-    """Try `candidates` on ``task.rows``, judge them by ``task.held_out``, and compare with `base`.
+    """Train `candidates` on ``task.rows``, evaluate them on ``task.held_out``, compare with `base`.
 
-    The network is left as it was. ``training.seconds`` limits the whole search.
+    The network's weights are restored afterwards. ``training.seconds`` limits the whole search.
     """
     start = snapshot(task.network)
-    assert task.held_out is not None  # a search is not begun without  # nosec B101
+    assert task.held_out is not None  # every search holds out rows  # nosec B101
     records: list[Record] = []
-    results: dict[Candidate, Judgement] = {}
+    results: dict[Candidate, Evaluation] = {}
     deadline = time.monotonic() + (training.seconds or np.inf)
     interrupted = False
     left, weight = candidates, task.objective.weights(task.held_out)
@@ -86,40 +98,34 @@ def choose(
         for candidate in left:
             if interrupted or time.monotonic() >= deadline:
                 break
-            run = _run(task, candidate, _short(training, candidate, epochs, deadline), on_batch)
-            records += run.records
-            interrupted = run.stopped == "interrupted"
-            judgement = judge(task.network, task, task.held_out, training)
-            losses = np.nan_to_num(judgement.losses, nan=np.inf)
-            results[candidate] = judgement._replace(losses=losses)
+            how = _short_run(training, candidate, epochs, deadline)
+            blocks = task.blocks[-candidate.n_blocks :]
+            trainer = Trainer(dataclasses.replace(task, blocks=blocks), how, on_batch=on_batch)
+            state = trainer.run()
+            common = {"stage": "search", **candidate._asdict()}
+            records += [record | common for record in state.records]
+            interrupted = state.stopped == "interrupted"
+            evaluation = evaluate(task.network, task, task.held_out, training)
+            losses = np.nan_to_num(evaluation.losses, nan=np.inf)
+            results[candidate] = evaluation._replace(losses=losses)
             task.network.load_state_dict(start)
         if not results:
             break
         left = sorted(results, key=lambda c: results[c].losses.mean())
-        best, found = left[0], results[left[0]]
+        best, evaluation = left[0], results[left[0]]
         left = left[: max(1, len(candidates) // 2)]
     task.network.eval()
     if not records:
         return Choice(None, base, base, records, interrupted, weight)
-    return Choice(best, base, found, records, interrupted, weight)
+    return Choice(best, base, evaluation, records, interrupted, weight)
 
 
 def rungs(epochs: int) -> tuple[int, int]:
-    """Return how long the runs are: of all candidates first, then of the better half."""
+    """Return the lengths of the runs: of all candidates, and then of the better half."""
     return max(2, round(0.25 * epochs)), max(2, round(0.5 * epochs))
 
 
-def _run(
-    task: Task, candidate: Candidate, training: Run, on_batch: Callable[[], None] | None
-) -> State:
-    blocks = task.blocks[-candidate.n_blocks :]
-    state = Trainer(dataclasses.replace(task, blocks=blocks), training, on_batch=on_batch).run()
-    for record in state.records:
-        record |= {"stage": "search", **candidate._asdict()}
-    return state
-
-
-def _short(training: Run, candidate: Candidate, epochs: int, deadline: float) -> Run:
+def _short_run(training: Run, candidate: Candidate, epochs: int, deadline: float) -> Run:
     seconds = None if training.seconds is None else max(0.1, deadline - time.monotonic())
     return dataclasses.replace(
         training,
@@ -127,17 +133,4 @@ def _short(training: Run, candidate: Candidate, epochs: int, deadline: float) ->
         epochs=epochs,
         seconds=seconds,
         early_stopping=None,
-    )
-
-
-def verdict_of(choice: Choice) -> str:
-    """Return one sentence that says what the search decided."""
-    if choice.candidate is None:
-        return "nothing could be tried in the time given: the probe is kept."
-    gain, error = choice.gain.mean(), error_of_mean(choice.gain)
-    verdict = "fine-tuned" if choice.worthwhile else "the probe is kept"
-    return (
-        f"{choice.candidate.n_blocks} blocks at rate {choice.candidate.learning_rate:g} lowered "
-        f"the loss of {len(choice.gain)} held-out images by {gain:.4f} +- {error:.4f} and raised "
-        f"the score by {choice.score_gain:.4f}: {verdict}."
     )

@@ -1,4 +1,4 @@
-"""Trunk: the frozen lower part of a backbone, whose activations are kept like embeddings."""
+"""The frozen lower part of a backbone, whose activations are cached like embeddings."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from featuretl.exceptions import BackboneError
 
 
 class Trunk:
-    """The part of a backbone below its last blocks; `extract` takes it in place of a backbone.
+    """The part of a backbone below its last blocks, which `extract` accepts as a backbone.
 
-    An activation is kept as one float16 row, channels last where it is a map: (h, w, c) flattened,
-    or (tokens, c) for a transformer. `module` is the lower part of ``backbone.cut(n_blocks)``;
-    `view` and `strength` are those of `featuretl.backbones.views.cached_view`.
+    An activation is cached as one float16 row: a map is flattened as (h, w, c), a transformer's
+    output as (tokens, c). `view` and `strength` are those of `cached_view`.
     """
 
     def __init__(
@@ -38,17 +37,17 @@ class Trunk:
 
     @property
     def n_features(self) -> int:
-        """Numbers in an activation."""
+        """The number of values in an activation."""
         return int(np.prod(self.shape))
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """The device of the backbone."""
         return self.backbone.device
 
     @property
     def weights_file(self) -> Path | None:
-        """The file that the weights were loaded from, where there is one."""
+        """The file that the weights were loaded from, if any."""
         return self.backbone.weights_file
 
     @property
@@ -66,20 +65,20 @@ class Trunk:
         return self.backbone.recipe | {"output": output}
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return what the network sees of pixels (h, w, 3), uint8, in this trunk's view."""
+        """Return the preprocessed view of pixels, uint8 (h, w, 3)."""
         view = cached_view(self._view, self._strength, pixels)
         return view(pixels, self.backbone.preprocessing)
 
     def batch(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the network's input, float32 (n, 3, height, width), of prepared images."""
+        """Return prepared images as the network's input, float32 (n, 3, height, width)."""
         return self.backbone.batch(inputs)
 
     def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
-        """Return the activations, float16 (n, n_features), of prepared images."""
+        """Return the activations of prepared images, float16 (n, n_features)."""
         return self.forward(self.batch(inputs))
 
     def forward(self, batch: torch.Tensor) -> np.ndarray:
-        """Return the activations, float16 (n, n_features), of the network's input."""
+        """Return the activations of the network's input, float16 (n, n_features)."""
         rows = self._runtime(batch)
         if not np.isfinite(rows).all():
             raise BackboneError(
@@ -91,41 +90,28 @@ class Trunk:
 
 
 class _Rows(torch.nn.Module):
-    """A trunk whose activations are rows, as they are kept."""
+    """A trunk that returns the rows (n, d), float16, that are cached."""
 
     def __init__(self, trunk: torch.nn.Module) -> None:
         super().__init__()
         self.trunk = trunk
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return the activations, float16 (n, d)."""
-        return to_rows(self.trunk(batch)).half()
-
-
-def run(
-    module: torch.nn.Module, backbone: Backbone, inputs: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    """Return what a frozen module gives for prepared images, float32, on the backbone's device."""
-    with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
-        return module(backbone.batch(inputs)).float()
+        activations = self.trunk(batch)
+        if activations.ndim == 4:
+            activations = activations.permute(0, 2, 3, 1)
+        return activations.flatten(1).half()
 
 
 def activation_shape(backbone: Backbone, module: torch.nn.Module) -> tuple[int, ...]:
-    """Return the shape of one activation as torch has it: (c, h, w), or (tokens, c)."""
+    """Return the shape of one activation in PyTorch's layout: (c, h, w), or (tokens, c)."""
     blank = torch.zeros((1, *backbone.preprocessing.input_size), device=backbone.device)
     with torch.no_grad():
         return tuple(module(blank).shape[1:])
 
 
-def to_rows(activations: torch.Tensor) -> torch.Tensor:
-    """Return activations (n, ...) as rows (n, d), channels last where they are maps."""
-    if activations.ndim == 4:
-        activations = activations.permute(0, 2, 3, 1)
-    return activations.flatten(1)
-
-
 def from_rows(rows: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Undo `to_rows`: activations (n, *shape), channels last in memory where they are maps."""
+    """Return cached rows as activations (n, *shape); maps are channels last in memory."""
     if len(shape) == 3:
         c, h, w = shape
         return rows.view(-1, h, w, c).permute(0, 3, 1, 2)

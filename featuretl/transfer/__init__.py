@@ -1,4 +1,4 @@
-"""Which strategy, and is fine-tuning worth it here: tried on inner splits, scored on outer ones."""
+"""Choice of a transfer strategy: compared on inner splits, scored on an outer split."""
 
 from featuretl._core.lazy import exports
 

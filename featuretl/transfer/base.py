@@ -1,4 +1,4 @@
-"""BaseTransfer: the constructor and `fit` of the estimators that choose a strategy."""
+"""The base class of the estimators that choose a strategy: parameters, `fit` and prediction."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from featuretl._learning.refit import forget
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.exceptions import InputError
 from featuretl.novelty.detector import NoveltyDetector
-from featuretl.transfer.choice import choose
+from featuretl.transfer.decision import choose
 from featuretl.transfer.experiment import Experiment, embedder_of
 from featuretl.transfer.targets import TransferTargets
 
@@ -40,7 +40,7 @@ def _gives_probabilities(model: BaseTransfer) -> bool:
 
 
 class BaseTransfer(BaseEstimator):
-    """Base of the three estimators; `TransferClassifier` documents the parameters."""
+    """Base of the transfer estimators; `TransferClassifier` documents the parameters."""
 
     _targets: ClassVar[Callable[..., TransferTargets]]
     _strategies: ClassVar[tuple[str, ...]]
@@ -76,17 +76,17 @@ class BaseTransfer(BaseEstimator):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
-        """Choose, score the choice on held-out images, and fit it to all images.
+        """Choose a strategy, score it on held-out images, and fit it to all images.
 
         Parameters
         ----------
         X : sequence of n images
             Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
         y : array-like of shape (n,)
-            Classes, or numbers. For several labels per image n lists of them, or an indicator of 0
-            and 1, (n, n_labels); for several numbers (n, n_outputs).
+            Classes or regression targets. For multi-label classification, n lists of labels or an
+            indicator of shape (n, n_labels); for several regression targets (n, n_outputs).
         groups : array-like of shape (n,), default=None
-            Images of one group stay on one side of every split.
+            No split divides a group.
 
         Returns
         -------
@@ -95,9 +95,11 @@ class BaseTransfer(BaseEstimator):
         Raises
         ------
         ParameterError
-            If a parameter has a value that is not accepted.
+            If the value of a parameter is invalid.
         InputError
-            If `y` does not fit or lengths differ; ImageError if an image cannot be read.
+            If `y` is invalid or lengths differ.
+        ImageError
+            If an image cannot be read.
         BackboneError
             If a backbone cannot be loaded.
         """
@@ -105,8 +107,9 @@ class BaseTransfer(BaseEstimator):
         forget(self)
         experiment = Experiment(self, X, y, groups, self._targets)
         self.n_features_in_ = 1
-        how = {"strategy": self.strategy, "cv": self.cv, "test_size": self.test_size}
-        winner, decision = choose(experiment, self._backbones(), **how)
+        winner, decision = choose(
+            experiment, self._backbones(), self.strategy, self.cv, self.test_size
+        )
         self.strategy_, self.backbone_ = winner.strategy, winner.backbone
         self.estimator_ = experiment.fit(
             self.strategy_, self.backbone_, winner.settings, np.arange(experiment.n), last=True
@@ -117,20 +120,20 @@ class BaseTransfer(BaseEstimator):
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return the predictions for n images X, (n,), or (n, k) for several targets."""
+        """Return the predictions for n images, of shape (n,), or (n, k) for several targets."""
         check_is_fitted(self)
         predicted: Array = self.estimator_.predict(X)
         return predicted
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X: Any) -> Any:
-        """Return the probabilities of n images X, (n, n_classes); of several tasks a dict of these."""
+        """Return class probabilities (n, n_classes) of n images; a dict of them for several tasks."""
         check_is_fitted(self)
         return self.estimator_.predict_proba(X)
 
     @property
     def classes_(self) -> Any:
-        """The classes, ndarray of shape (n_classes,); of several tasks a dict of these."""
+        """The classes, ndarray of shape (n_classes,); a dict of them for several tasks."""
         check_is_fitted(self, "estimator_")
         return self.estimator_.classes_
 
@@ -142,7 +145,7 @@ class BaseTransfer(BaseEstimator):
         return tags
 
     def _fit_novelty(self, embeddings: Array, groups: Any, seed: int) -> None:
-        """Set `novelty_`, unless an image alone or a single group leaves nothing to compare with."""
+        """Set `novelty_`, unless there is only one image or group to compare with."""
         if self.novelty:
             with contextlib.suppress(InputError):
                 detector = NoveltyDetector(random_state=seed).fit(embeddings, groups=groups)
@@ -161,10 +164,10 @@ class BaseTransfer(BaseEstimator):
         names = [self.backbone] if isinstance(self.backbone, str) else self.backbone
         is_list = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
         if not is_list or not names or len(set(names)) < len(names):
-            expected = "a name, a list of different names, or 'auto'"
+            expected = "a name, a list of distinct names, or 'auto'"
             raise parameter_error(owner, "backbone", expected, self.backbone)
         if not is_word(self.weights, "auto") and (names == ["auto"] or len(names) > 1):
-            raise parameter_error(owner, "weights", "'auto' for several backbones", self.weights)
+            raise parameter_error(owner, "weights", "'auto' with several backbones", self.weights)
         is_splitter = hasattr(self.cv, "split") and not isinstance(self.cv, str)
         if not is_splitter and not isinstance(self.cv, numbers.Integral):
             raise parameter_error(owner, "cv", "an int >= 2 or a splitter", self.cv)

@@ -1,4 +1,4 @@
-"""TransferClassifier: choose between a linear probe and costlier models, and report the evidence."""
+"""TransferClassifier: choose a strategy for classification, and report the evidence."""
 
 from __future__ import annotations
 
@@ -8,50 +8,48 @@ from featuretl.transfer.targets import classification_targets
 
 
 class TransferClassifier(ScoreMixin, BaseTransfer):
-    """Choose a strategy by the images at hand, with the linear probe to fall back on.
+    """Choose a strategy for the given images, with the linear probe as the fallback.
 
-    Candidates are tried on the same inner folds and compared image by image. One replaces another
-    only if it is better by more than one standard error. The winner is fitted to all images;
-    `decision_` reports what was tried and why, with a score of images that had no part in choosing.
+    Candidates are evaluated on the same inner folds and compared image by image; one replaces
+    another only if it is better by more than one standard error. The winner is fitted to all
+    images. `decision_` reports the comparison and a score on images that had no part in choosing.
 
     Parameters
     ----------
     strategy : {"auto", "nearest-mean", "linear", "svm", "fine-tune"}, default="auto"
-        "auto" starts with "linear", the cross-validated probe (`LinearProbeClassifier`), and tries
-        "nearest-mean" with 5 to 50 images per class, and from 20 per class on "svm" (RBF; up to
-        4,000 images) and "fine-tune" (`FineTuneClassifier`, three blocks, 12 epochs; 6 from 1,000
-        images on). With fewer than 5 images
-        per class nothing is compared, and the probe is chosen.
-        Any other is the strategy itself; the table shows how it does. Only "linear" takes several
-        labels per image; its score is then the mean F1 of an image's labels, "f1_samples".
+        "auto" starts with "linear", the cross-validated probe (`LinearProbeClassifier`). With 5 to
+        50 images per class it also tries "nearest-mean"; with at least 20 per class "svm" (RBF
+        kernel; up to 4,000 images) and "fine-tune" (`FineTuneClassifier` with three blocks and 12
+        epochs, 6 from 1,000 images on). With fewer than 5 images per class it chooses the probe.
+        Any other value is the strategy to fit and score. Only "linear" supports multi-label `y`;
+        its score is then the mean F1 of the images, "f1_samples".
     backbone : str, list of str or "auto", default="tf_efficientnet_lite0"
-        Any timm model name; of several the one with the best linear probe. "auto" compares the
-        packaged ones that are installed.
+        Any timm model name; of several, the one with the best linear probe is chosen. "auto"
+        compares the installed packaged backbones.
     weights : {"auto", "random"} or path, default="auto"
-        See `load_backbone`; a path for a single backbone only.
+        See `load_backbone`; a path requires a single backbone.
     cv : int >= 2 or splitter, default=5
-        Inner folds: heads are judged by all of them, fine-tuning by the first. A number spreads
-        classes evenly and never splits a group.
+        Inner folds: heads are evaluated on all of them, fine-tuning on the first. For a number the
+        folds are stratified and never divide a group.
     test_size : "auto", float in (0, 0.5] or None, default="auto"
-        The fraction of the images that is held out for the outer score. "auto" is a fifth or, where
-        fine-tuning is not tried and there are at most 300 images, cross-validation in ten folds,
-        each with a choice of its own. A number is rounded to one of 2, 3, .. equal parts. None
-        saves the time and gives no score.
+        The fraction of the images that is held out for the outer score. "auto" is a fifth; if
+        fine-tuning is not tried and there are at most 300 images, it is ten-fold cross-validation
+        of the whole choice. A number is rounded to 1/2, 1/3, ... None skips the outer score.
     time_budget : float > 0 or None, default=None
-        Seconds for `fit`. Candidates that would exceed it are skipped, and fine-tuning is
-        shortened. Embedding the images and the linear probe are not limited.
+        Time limit of `fit` in seconds. Candidates that would exceed it are skipped, and fine-tuning
+        is shortened. The limit does not apply to embedding the images and to the linear probe.
     device : str, default="auto"
-        A torch device; "auto" is CUDA where available, else the CPU.
+        A torch device; "auto" is CUDA if available, else the CPU.
     n_jobs : int, optional
-        Threads that read, decode and embed; None or -1 is one per usable core.
+        Number of threads that read, decode and embed; None or -1 is one per usable core.
     cache : "auto", path, EmbeddingStore or None, default="auto"
         Where embeddings and activations are cached; see `ImageEmbedder`.
     novelty : bool, default=True
-        Fit a `NoveltyDetector` too, on embeddings of the backbone as it was before any
-        fine-tuning. It keeps those of at most 2,000 training images, about 5 MB of a model file.
+        Also fit a `NoveltyDetector` on the pretrained embeddings. It keeps the embeddings of at
+        most 2,000 training images, which add about 5 MB to a model file.
     random_state : int, RandomState or None, default=None
-        Seeds the splits and all training. With a number and no `time_budget` the result is the
-        same every time.
+        Seed of the splits and of all training. Results are reproducible with an int and without a
+        `time_budget`.
     verbose : int, default=0
         1 shows progress.
 
@@ -60,17 +58,17 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
     classes_ : ndarray of shape (n_classes,)
         The classes.
     decision_ : Decision
-        `explain()` is the decision in sentences; `candidates` the table; `outer` the score of
-        images that had no part in it; `strategy` and `backbone` the winner.
+        `explain()` returns the decision in sentences, `candidates` a table of the candidates;
+        `outer` is the score on images that had no part in choosing.
     strategy_, backbone_ : str
         The strategy and the backbone of the winner.
     estimator_ : Pipeline or FineTuneClassifier
-        The winner, fitted to all images: images in, classes out.
+        The winner, fitted to all images; it predicts classes from images.
     novelty_ : Pipeline
-        With `novelty`, and two images of different groups: images in, -1 for those unlike the
-        training images and 1 for the others; `novelty_[-1]` is the `NoveltyDetector`.
+        Predicts -1 for images unlike the training images, else 1; `novelty_[-1]` is the
+        `NoveltyDetector`. Exists if `novelty` and there are images of two groups.
     n_features_in_ : int
-        1: images are one column.
+        Always 1: the images are one column.
 
     See Also
     --------
@@ -79,13 +77,13 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
 
     Notes
     -----
-    Standard errors count the images of a group as one draw. The outer score is that of a model
-    trained on the other images only; the one that is fitted to all of them is, if anything, better.
+    Standard errors count the images of a group as one draw. The outer score is measured with a
+    model that is trained without the held-out images, and so is, if anything, pessimistic.
 
-    The gain that counts is in accuracy or, between linear probe and fine-tuning, in log-loss, which
-    few images show more clearly; then accuracy must be no lower and some predictions different.
-    The rule of one standard error is that of Breiman et al., Classification and Regression Trees,
-    1984, section 3.4.3, for the simpler of two models.
+    The gain is measured in accuracy or, between the linear probe and fine-tuning, in log-loss,
+    which reveals smaller gains; in that case the accuracy must not be lower and some predictions
+    must differ. The rule of one standard error is that of Breiman et al., Classification and
+    Regression Trees, 1984, section 3.4.3.
 
     Examples
     --------

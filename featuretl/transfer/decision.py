@@ -1,4 +1,4 @@
-"""Decision: what was tried, what won, by how much, and why: as a table and in sentences."""
+"""The choice of a strategy with its outer score, and `Decision`, which reports the evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 from featuretl._core.statistics import Gain, gain_of, interval, interval_in_words
 from featuretl._core.types import Array
 from featuretl._learning.groups import subset
-from featuretl.transfer.search import FEWEST, MANY, MANY_NUMBERS, Trial
+from featuretl.exceptions import InputError
+from featuretl.transfer.experiment import Experiment
+from featuretl.transfer.search import FEWEST, MANY, MANY_NUMBERS, Search, Trial
 from featuretl.transfer.targets import MultiLabelTargets
 
 if TYPE_CHECKING:
@@ -26,11 +28,11 @@ class Outer:
     Attributes
     ----------
     score, low, high : float
-        The mean and its 95% interval; NaN where nothing was held out.
+        The mean and its 95% interval; NaN if no image was held out.
     images : int
-        The number of images that it was measured on.
+        The number of held-out images.
     how : str
-        How these images were held out, in words.
+        A clause on how they were held out.
     """
 
     score: float = np.nan
@@ -39,17 +41,11 @@ class Outer:
     images: int = 0
     how: str = ""
 
-    @classmethod
-    def of(cls, scores: Array, groups: Array | None, proportion: bool, how: str) -> Outer:
-        """Return the outer score of `scores` (k,)."""
-        low, high = interval(scores, groups, proportion)
-        return cls(float(scores.mean()), low, high, len(scores), how)
-
-    def explain(self, score_name: str, no_part: str) -> str:
-        """Return the score in words; `no_part` ends "images that had no part in"."""
+    def explain(self, score_name: str) -> str:
+        """Return the score in words."""
         return (
             f"{score_name} {self.score:.3f} ({interval_in_words(self.low, self.high)}) on "
-            f"{self.images:,} images that had no part in {no_part}"
+            f"{self.images:,} images that had no part in choosing"
         )
 
 
@@ -57,22 +53,22 @@ class Outer:
 class Decision:
     """The choice of `TransferClassifier` or `TransferRegressor`, and its evidence.
 
-    It prints as `explain()`; in a notebook, or printed by rich, with the table as well.
+    It prints as `explain()`; notebooks and rich also show the table.
 
     Attributes
     ----------
     strategy, backbone : str
         The strategy and the backbone of the winner.
     outer : Outer
-        `score`, `low`, `high`, `images`, `how`: measured on images that had no part in choosing.
+        The score on images that had no part in choosing.
     seconds : float
         Duration of the whole fit.
     trials : list of Trial
         The candidates, with the score of each image.
     n_images, per_class : int
-        Images in all, and in the median class; 0 for regression.
+        The number of all images, and of those of the median class (0 for regression).
     folds : str
-        The number of inner folds, and why there were no more.
+        The number of inner folds, and why it was reduced.
     score_name : str
         "accuracy", "f1_samples" or "r2".
     proportion : bool
@@ -97,18 +93,22 @@ class Decision:
     def candidates(self) -> pd.DataFrame:
         """A row per candidate.
 
-        `score`, with its 95% interval `low` to `high`, is the mean over the `images` that were held
-        out on inner folds; `gain` is the mean difference from the linear probe on the images that
-        both were judged by, `gain_error` its standard error; `seconds` is how long the trial took,
-        `bytes` the size of its embeddings or activations in the store.
+        `score` is the mean over the `images` that inner folds held out, `low` to `high` its 95%
+        interval; `gain` is the mean difference from the linear probe on the images that both were
+        evaluated on, `gain_error` its standard error; `seconds` is the duration, `bytes` the size
+        of the embeddings or activations in the store.
         """
         import pandas as pd
 
-        return pd.DataFrame([self._row(trial) for trial in self.trials])
+        # Gains are relative to the probe on the chosen backbone; without one, to the first candidate.
+        probes = [t for t in self.trials if (t.strategy, t.backbone) == ("linear", self.backbone)]
+        probe = (probes or self.trials)[0]
+        return pd.DataFrame([self._row(trial, probe) for trial in self.trials])
 
     def explain(self) -> str:
-        """Return what was decided and why, in plain sentences."""
-        winner = self._winner
+        """Return the decision and its reasons in sentences."""
+        won = (self.strategy, self.backbone)
+        winner = next(t for t in self.trials if (t.strategy, t.backbone) == won)
         data = f"{self.n_images:,} images"
         if self.per_class:
             data += f", {self.per_class} in the median class"
@@ -120,7 +120,12 @@ class Decision:
                     name += f" on {trial.backbone}"
                 lines.append(f"{name}: {verdict(trial, self.trials)}.")
         lines.append(f"Heads were compared on {self.folds}")
-        return "\n".join([*lines, self._outer_line(), *self._needs()])
+        if self.outer.images:
+            score = f"{self.outer.explain(self.score_name)}: {self.outer.how}"
+            lines.append(f"{score}. Then it was fitted again to all {self.n_images:,}.")
+        else:
+            lines.append(f"It has no outer score: {self.outer.how}.")
+        return "\n".join(lines + self._advice())
 
     def __str__(self) -> str:
         return self.explain()
@@ -132,7 +137,7 @@ class Decision:
 
         frame = self._shown()
         frame["verdict"] = [verdict(trial, self.trials, brief=True) for trial in self.trials]
-        if frame["backbone"].nunique() == 1:  # the sentences below have it
+        if frame["backbone"].nunique() == 1:  # the sentences below name it
             frame = frame.drop(columns="backbone")
         table = Table(*map(str, frame.columns))
         for row in frame.itertuples(index=False):
@@ -143,18 +148,13 @@ class Decision:
         lines = "".join(f"<p>{escape(line)}</p>" for line in self.explain().splitlines())
         return self._shown().to_html(index=False) + lines
 
-    @property
-    def _winner(self) -> Trial:
-        chosen = (self.strategy, self.backbone)
-        return next(t for t in self.trials if (t.strategy, t.backbone) == chosen)
-
-    def _row(self, trial: Trial) -> dict[str, Any]:
-        judged = ~np.isnan(trial.scores)
+    def _row(self, trial: Trial, probe: Trial) -> dict[str, Any]:
+        scored = ~np.isnan(trial.scores)
         groups = subset(self.groups, trial.rows)
         low, high = np.nan, np.nan
-        if judged.any():
-            low, high = interval(trial.scores[judged], subset(groups, judged), self.proportion)
-        gain, error, _ = gain_of(trial.scores, self._probe.scores, groups)
+        if scored.any():
+            low, high = interval(trial.scores[scored], subset(groups, scored), self.proportion)
+        gain, error, _ = gain_of(trial.scores, probe.scores, groups)
         return {
             "strategy": trial.strategy,
             "backbone": trial.backbone,
@@ -163,21 +163,15 @@ class Decision:
             "high": high,
             "gain": gain,
             "gain_error": error,
-            "images": int(judged.sum()),
+            "images": int(scored.sum()),
             "seconds": trial.seconds,
             "bytes": trial.bytes,
             "why": "" if trial.outcome == "skipped" else trial.why,
             "verdict": verdict(trial, self.trials),
         }
 
-    @property
-    def _probe(self) -> Trial:
-        """The linear probe on the chosen backbone; the first candidate where there is none."""
-        probes = [t for t in self.trials if (t.strategy, t.backbone) == ("linear", self.backbone)]
-        return (probes or self.trials)[0]
-
     def _shown(self) -> pd.DataFrame:
-        """Return the candidates as text."""
+        """Return the table of candidates as text."""
         frame = self.candidates
         tried = frame["images"] > 0
         score, low, high = (frame[name].map("{:.3f}".format) for name in ("score", "low", "high"))
@@ -195,29 +189,80 @@ class Decision:
         names = frame[["strategy", "backbone"]]
         return names.assign(**shown, why=frame["why"], verdict=frame["verdict"])
 
-    def _outer_line(self) -> str:
-        if not self.outer.images:
-            return f"It has no outer score: {self.outer.how}."
-        score = self.outer.explain(self.score_name, "choosing")
-        return f"{score}: {self.outer.how}. Then it was fitted again to all {self.n_images:,}."
-
-    def _needs(self) -> list[str]:
-        if self.score_name == MultiLabelTargets.score_name:  # for which there is one strategy
+    def _advice(self) -> list[str]:
+        enough = self.per_class >= MANY if self.per_class else self.n_images >= MANY_NUMBERS
+        if enough or self.score_name == MultiLabelTargets.score_name:  # multi-label: no choice
             return []
-        if self.per_class and self.per_class < FEWEST:
-            return [
-                f"With {FEWEST} images per class strategies could be compared, with {MANY} "
-                "fine-tuning could be tried."
-            ]
         needed = f"{MANY} images per class" if self.per_class else f"{MANY_NUMBERS} images"
-        if self.per_class >= MANY or (not self.per_class and self.n_images >= MANY_NUMBERS):
-            return []
+        if 0 < self.per_class < FEWEST:
+            needed = f"{FEWEST} images per class strategies could be compared, with {MANY}"
         return [f"With {needed} fine-tuning could be tried."]
 
 
+def choose(
+    experiment: Experiment, backbones: list[str], strategy: str, cv: Any, test_size: Any
+) -> tuple[Trial, Decision]:
+    """Return the candidate to fit to all images, and the decision with its outer score.
+
+    `TransferClassifier` documents the parameters. No choice uses the images that it is scored on.
+    """
+    experiment.keep_copies_together(backbones[0])
+    fold, how = _outer_folds(experiment, strategy, test_size)
+    n_folds, rows = fold.max() + 1, np.arange(experiment.n)
+    scores = np.full(experiment.n, np.nan)
+    for k in range(n_folds):
+        train, test = rows[fold != k], rows[fold == k]
+        search = Search(experiment, train, backbones, strategy, cv)
+        winner = search.run()
+        chosen, backbone = winner.strategy, winner.backbone
+        model = experiment.fit(chosen, backbone, winner.settings, train)
+        scores[test] = experiment.evaluate(model, chosen, test, backbone)[0]
+    if n_folds != 1:  # with one fold, the scored choice is also the final one
+        search = Search(experiment, rows, backbones, strategy, cv)
+        winner = search.run()
+    outer, targets = Outer(how=how), experiment.targets
+    if n_folds:
+        scored = ~np.isnan(scores)
+        values, groups = scores[scored], subset(experiment.groups, scored)
+        low, high = interval(values, groups, targets.proportion)
+        outer = Outer(float(values.mean()), low, high, len(values), how)
+    return winner, Decision(
+        strategy=winner.strategy,
+        backbone=winner.backbone,
+        outer=outer,
+        seconds=experiment.seconds(),
+        trials=search.trials,
+        n_images=experiment.n,
+        per_class=targets.per_class,
+        folds=search.folds,
+        score_name=targets.score_name,
+        proportion=targets.proportion,
+        groups=experiment.groups,
+    )
+
+
+def _outer_folds(experiment: Experiment, strategy: str, test_size: Any) -> tuple[Array, str]:
+    """Return the outer fold of each image, -1 for none, and a clause on how images are held out."""
+    rows, targets = np.arange(experiment.n), experiment.targets
+    if test_size is None:
+        return np.full(len(rows), -1), "test_size=None"
+    enough = targets.per_class >= MANY if targets.per_class else len(rows) >= MANY_NUMBERS
+    is_costly = strategy == "fine-tune" or (strategy == "auto" and enough)
+    many_folds = test_size == "auto" and not is_costly and len(rows) <= 300
+    n_folds = 5 if test_size == "auto" else max(2, round(1 / test_size))
+    try:
+        fold, _ = experiment.folds(rows, 10 if many_folds else n_folds)
+    except InputError as error:
+        return np.full(len(rows), -1), str(error).rstrip(".")
+    if many_folds:
+        return fold, f"the choice was repeated on the rest of each of {fold.max() + 1} folds"
+    left = np.count_nonzero(fold != 0)
+    return np.where(fold == 0, 0, -1), f"the choice was made on the other {left:,}"
+
+
 def verdict(trial: Trial, trials: list[Trial], brief: bool = False) -> str:
-    """Return what became of one of some trials, in words; `brief` leaves out the evidence."""
-    if trial.outcome is None:  # read from a file of an earlier version
+    """Return the outcome of a trial in words; `brief` omits the evidence."""
+    if trial.outcome is None:  # loaded from a file of an earlier version
         return re.split("[,:]", trial.verdict)[0] if brief else trial.verdict
     names = {t.strategy: t.name for t in trials if t.backbone == trial.backbone}
     gained = _gained(trial, names)
@@ -227,26 +272,26 @@ def verdict(trial: Trial, trials: list[Trial], brief: bool = False) -> str:
         "outscored": (f"{trial.better} scored higher", ""),
         "beaten": (f"beaten by {names.get(trial.better)}", ""),
         "rejected": ("rejected", f", as it {gained}"),
-        "failed": ("rejected", ": the time left did not suffice for a first epoch"),
+        "failed": ("rejected", ": too little time was left for one epoch"),
         "skipped": ("not tried", f": {trial.why}"),
     }[trial.outcome]
     return words if brief else words + evidence
 
 
 def _gained(trial: Trial, names: dict[str, str]) -> str:
-    """Return how a challenger compared with its rival, in words."""
+    """Return the gain of a challenger over its rival in words."""
     if trial.gain is None or trial.loss_gain is None:
         return ""
     gain, loss = Gain(*trial.gain), Gain(*trial.loss_gain)  # a model file holds plain tuples
     than = names[trial.rival]
     if not gain.images:
-        return f"could not be compared with {than}: nothing could be held out"
+        return f"could not be compared with {than}: no image could be held out"
     text = f"{'gained' if gain.mean >= 0 else 'lost'} {100 * abs(gain.mean):.1f} +- {100 * gain.error:.1f} points"
     if loss.images:
         text += f" (log-loss {-loss.mean:+.3f} +- {loss.error:.3f})"
     text += f" against {than} on {gain.images:,} held-out images"
     if trial.outcome == "rejected" and not gain.error:
-        text += ": they are right about the same ones"
+        text += ": both are right about the same images"
     elif trial.outcome == "rejected" and gain.mean > 0:
         text += ", less than one standard error"
     return text

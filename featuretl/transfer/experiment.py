@@ -1,4 +1,4 @@
-"""Experiment: the images, targets, groups, embeddings and time that all candidates of a fit share."""
+"""Experiment: the images, targets, embeddings and time budget that all candidates share."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ from featuretl.extraction.extraction import extract
 from featuretl.images.inputs import as_images
 from featuretl.transfer.targets import TransferTargets
 
-_TIMED = 32
-# Many images need fewer epochs: on all of sign-digits, six reach 0.977 and twelve 0.980 of 399 images.
+# Large data sets need fewer epochs: trained on all other images of sign-digits, six epochs reach an
+# accuracy of 0.977 on 399 images, and twelve reach 0.980.
 _IMAGES_SEEN, _EPOCHS = 6000, (6, 12)
-# Strategies whose probabilities are fitted to the log-loss, so that log-losses can be compared.
+# Strategies that minimise the log-loss, so that their log-losses can be compared.
 _CALIBRATED = ("linear", "fine-tune")
-# Fractions of the time left that a fine-tuning may take: before the last one, and the last one.
+# Limits on fine-tuning, as fractions of the remaining time: for the outer score, and on all images.
 _OUTER_FRACTION, _LAST_FRACTION = 0.45, 0.95
 
 
 class Experiment:
-    """The images and targets of one `fit`, and the candidates fitted to them.
+    """The images and targets of one `fit`, and how to embed, fit and evaluate.
 
-    `read(estimator, y, n)` returns the targets. The parameters of the estimator say how images are
-    embedded and for how long networks are trained; `embeddings`, (n, d) by the name of their backbone,
-    are those that exist already. `n_copies` images have the content of another one.
+    `read(estimator, y, n)` returns the targets; `embeddings` maps backbones to existing embeddings
+    (n, d). `n_copies` is the number of images that are copies of other images.
     """
 
     def __init__(
@@ -62,33 +61,33 @@ class Experiment:
 
     @property
     def n(self) -> int:
-        """Number of images."""
+        """The number of images."""
         return len(self.images)
 
     def seconds(self) -> float:
-        """Return how long the fit has taken so far."""
+        """Return the duration of the fit so far."""
         return time.monotonic() - self._began
 
     def seconds_left(self) -> float:
-        """Return what is left of the time budget; infinite without one."""
+        """Return the remaining time budget, which is infinite by default."""
         return self.budget - self.seconds()
 
     def embeddings(self, backbone: str) -> Array:
         """Return the embeddings (n, d) of all images."""
         if backbone not in self._embeddings:
             embedded = embedder_of(self._p, backbone).transform(self.images)
-            self._embeddings[backbone] = np.asarray(embedded)  # whatever set_output asks for
+            self._embeddings[backbone] = np.asarray(embedded)  # set_output may give a frame
         return self._embeddings[backbone]
 
     def keep_copies_together(self, backbone: str) -> None:
-        """Give images with the same content, and so the same embedding, one group."""
+        """Put images with the same embedding, and so the same content, into one group."""
         copies = copies_of(self.embeddings(backbone))
         if copies is not None:
             self.n_copies = self.n - int(copies.max()) - 1
             self.groups = joined(self.groups, copies)
 
     def head(self, strategy: str, rows: Array, backbone: str, last: bool = False) -> Any:
-        """Return a head fitted to `rows`; `last` if it is the one that will predict."""
+        """Return a head fitted to `rows`; `last` means that it will be used for prediction."""
         head = self.new_head(strategy, rows, last)
         options = {}
         if self.groups is not None and has_fit_parameter(head, "groups"):
@@ -96,7 +95,7 @@ class Experiment:
         return head.fit(self.embeddings(backbone)[rows], self.targets.y[rows], **options)
 
     def new_head(self, strategy: str, rows: Array, last: bool = False) -> Any:
-        """Return an unfitted head for `rows`, which cross-validates where these can be split."""
+        """Return an unfitted head for `rows`, which cross-validates if these can be split."""
         try:
             self.folds(rows, 2)
             foldable = True
@@ -107,7 +106,7 @@ class Experiment:
     def fit(
         self, strategy: str, backbone: str, settings: Any, rows: Array, last: bool = False
     ) -> Any:
-        """Return a candidate fitted to `rows`; with `last` an estimator that takes images."""
+        """Return a candidate fitted to `rows`; if `last`, an estimator of images."""
         if strategy == "fine-tune":
             fraction = _LAST_FRACTION if last else _OUTER_FRACTION
             seconds = max(0.1, fraction * self.seconds_left())
@@ -122,16 +121,16 @@ class Experiment:
             head = self.head(strategy, rows, backbone, last)
         return make_pipeline(embedder_of(self._p, backbone), head) if last else head
 
-    def judge(self, model: Any, strategy: str, rows: Array, backbone: str) -> tuple[Array, Array]:
-        """Return the score and the loss of each of `rows`, (k,) each, by a fitted candidate."""
-        if strategy == "fine-tune":
-            X: Any = [self.images[i] for i in rows]
-        else:
-            X = self.embeddings(backbone)[rows]
-        return self.targets.judge(model, X, rows, strategy in _CALIBRATED)
+    def evaluate(
+        self, model: Any, strategy: str, rows: Array, backbone: str
+    ) -> tuple[Array, Array]:
+        """Return the scores and losses of `rows`, (k,) each, for a fitted candidate."""
+        tuned = strategy == "fine-tune"
+        X = [self.images[i] for i in rows] if tuned else self.embeddings(backbone)[rows]
+        return self.targets.evaluate(model, X, rows, strategy in _CALIBRATED)
 
     def fine_tune(self, backbone: str, seconds: float = np.inf, **settings: Any) -> Any:
-        """Return an unfitted fine-tuning estimator that trains for `seconds` at most."""
+        """Return an unfitted fine-tuning estimator with a time limit of `seconds`."""
         epochs = int(np.clip(round(_IMAGES_SEEN / self.n), *_EPOCHS))
         budget = None if np.isinf(seconds) else max(0.1, seconds)
         return self.targets.fine_tune(
@@ -144,12 +143,9 @@ class Experiment:
         )
 
     def folds(self, rows: Array, cv: Any) -> tuple[Array, str]:
-        """Return the fold that holds out each of `rows`, -1 for none, and a clause on how many.
+        """Return the fold that holds out each row, -1 for none, and a sentence on the folds.
 
-        Raises
-        ------
-        InputError
-            If nothing can be held out, or images of one class only.
+        Raises InputError if no image, or only images of one class, can be held out.
         """
         targets = Targets(self.targets.coded.classes, self.targets.coded.codes[rows])
         groups = subset(self.groups, rows)
@@ -168,17 +164,17 @@ class Experiment:
         return [self.images[i] for i in rows], self.targets.y[rows], subset(self.groups, rows)
 
     def seconds_per_image(self, backbone: str) -> float:
-        """Return how long an image takes from file to embedding, measured on 32 of them."""
-        sample = [self.images[i] for i in range(min(self.n, _TIMED))]
+        """Return the time from file to embedding per image, measured on 32 images."""
+        sample = [self.images[i] for i in range(min(self.n, 32))]
         loaded = load_backbone(backbone, weights=self._p.weights, device=self._p.device)
-        for _ in range(2):  # the first is to warm up
+        for _ in range(2):  # the first run is a warm-up
             began = time.monotonic()
             extract(sample, loaded, runtime="torch", n_jobs=self._p.n_jobs)
         return (time.monotonic() - began) / len(sample)
 
 
 def embedder_of(estimator: Any, backbone: str) -> ImageEmbedder:
-    """Return the transformer of a backbone with the parameters of a transfer estimator."""
+    """Return an `ImageEmbedder` with the parameters of a transfer estimator."""
     return ImageEmbedder(backbone, **_shared_parameters(estimator))
 
 

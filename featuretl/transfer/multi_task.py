@@ -1,4 +1,4 @@
-"""TransferMultiTask: from images and a table of labels to one model, each task with a held-out score."""
+"""TransferMultiTask: one model for several tasks on the same images."""
 
 from __future__ import annotations
 
@@ -20,44 +20,42 @@ from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads.multi_task import MultiTaskHead
 from featuretl.images.inputs import as_images
 from featuretl.transfer.base import BaseTransfer
-from featuretl.transfer.choice import choose
-from featuretl.transfer.decision import Decision
+from featuretl.transfer.decision import Decision, choose
 from featuretl.transfer.experiment import Experiment, embedder_of
 from featuretl.transfer.targets import RegressionTargets, classification_targets
 
 
 class TransferMultiTask(BaseTransfer):
-    """Several tasks on the same images: one extraction, one model, a score of each task.
+    """Fit one model to several tasks on the same images, with a score of each task.
 
-    Each task gets the linear probe that `TransferClassifier` or `TransferRegressor` would give it
-    with ``strategy="linear"``, and the score that they would give on images that had no part in it.
+    Images are embedded once. Each task gets the linear probe and the outer score that
+    `TransferClassifier` or `TransferRegressor` would give it with ``strategy="linear"``.
 
     Parameters
     ----------
     strategy : {"auto", "linear"}, default="auto"
-        Both are the cross-validated linear probe; nothing else serves several tasks together.
+        Both are the cross-validated linear probe, the only strategy for several tasks.
     tasks : dict of column to {"classification", "regression"}, or None, default=None
-        The kinds of tasks that are not to be inferred from their labels; see `MultiTaskHead`.
+        The kinds of tasks; others are inferred from the labels, see `MultiTaskHead`.
     backbone : str, default="tf_efficientnet_lite0"
         Any timm model name.
     weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
-        As in `TransferClassifier`. Images are embedded once even without a cache.
+        As in `TransferClassifier`.
 
     Attributes
     ----------
     tasks_ : dict of str to {"classification", "regression"}
         The tasks, in the order of their columns.
     decisions_ : dict of str to Decision
-        For each task what `decision_` is in `TransferClassifier`; `outer` is the score of images
-        that had no part in it.
+        The decision of each task, as `decision_` of `TransferClassifier`.
     decision_ : str
-        How each task was understood, and its score.
+        The kind and the score of each task, a line each.
     estimator_ : Pipeline
         `ImageEmbedder` and a fitted `MultiTaskHead`.
     strategy_, backbone_ : str
         "linear", and the backbone.
     novelty_, n_features_in_
-        As of `TransferClassifier`.
+        As in `TransferClassifier`.
 
     See Also
     --------
@@ -78,7 +76,7 @@ class TransferMultiTask(BaseTransfer):
     """
 
     _strategies = ("auto", "linear")
-    time_budget = None  # embedding and probes take what they take
+    time_budget = None  # a time budget limits neither embedding nor probes
 
     def __init__(
         self,
@@ -110,12 +108,12 @@ class TransferMultiTask(BaseTransfer):
         self.verbose = verbose
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> TransferMultiTask:
-        """Embed the images, score a probe of each task on held-out images, and fit it to all.
+        """Embed the images, score the probe of each task on held-out images, and fit all probes.
 
         Parameters
         ----------
         X, groups
-            As for `TransferClassifier`.
+            As in `TransferClassifier`.
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task; None, NaN and empty text are missing labels.
 
@@ -127,7 +125,7 @@ class TransferMultiTask(BaseTransfer):
         Raises
         ------
         ParameterError, InputError, ImageError, BackboneError
-            As in `TransferClassifier`; if a column cannot be learned, it is named.
+            As in `TransferClassifier`; an error in a column names the column.
         """
         self._check_parameters()
         forget(self)
@@ -144,7 +142,7 @@ class TransferMultiTask(BaseTransfer):
         for name, column in columns.items():
             with in_column(name):
                 heads[name], self.decisions_[name] = self._probe(images, column, groups, embeddings)
-        with warnings.catch_warnings():  # they were shown when the head was judged
+        with warnings.catch_warnings():  # the choice has already issued these warnings
             warnings.simplefilter("ignore", FeatureTLWarning)
             head = MultiTaskHead(heads).fit(embeddings, table, groups=groups)
         self.n_features_in_ = 1
@@ -160,14 +158,14 @@ class TransferMultiTask(BaseTransfer):
         return self
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the mean accuracy and R2 of the tasks, of n images X and a table y as for `fit`."""
+        """Return the mean of the tasks' accuracies and R2, for images and a table as in `fit`."""
         check_is_fitted(self)
         return float(self.estimator_.score(X, y))
 
     def _probe(
         self, images: Any, column: Column, groups: Any, embeddings: Array
     ) -> tuple[Any, Decision]:
-        """Return the unfitted head of a task, and the decision with its score."""
+        """Return the unfitted head of a task, and its decision."""
         is_class, rows = column.kind == "classification", column.rows
         experiment = Experiment(
             self,
@@ -177,12 +175,11 @@ class TransferMultiTask(BaseTransfer):
             classification_targets if is_class else RegressionTargets,
             {self.backbone: embeddings[rows]},
         )
-        how = {"strategy": "linear", "cv": self.cv, "test_size": self.test_size}
-        _, decision = choose(experiment, [self.backbone], **how)
+        _, decision = choose(experiment, [self.backbone], "linear", self.cv, self.test_size)
         return experiment.new_head("linear", np.arange(experiment.n), last=True), decision
 
     def _kinds(self, table: dict[str, Any]) -> dict[str, str]:
-        """Return the given kinds by the names of their columns."""
+        """Return `tasks` with the column names as text."""
         owner = type(self).__name__
         if self.tasks is not None and not isinstance(self.tasks, dict):
             raise parameter_error(owner, "tasks", "None or a dict of column to kind", self.tasks)
@@ -197,14 +194,12 @@ class TransferMultiTask(BaseTransfer):
     def _check_parameters(self) -> None:
         super()._check_parameters()
         if not isinstance(self.backbone, str) or self.backbone == "auto":
-            expected = "a name: several tasks have one backbone, which rank_backbones finds"
+            expected = "a name, as several tasks have one backbone (rank_backbones compares them)"
             raise parameter_error(type(self).__name__, "backbone", expected, self.backbone)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        tags.target_tags.multi_output = True
-        tags.target_tags.single_output = False
+        tags.target_tags = MultiTaskHead().__sklearn_tags__().target_tags
         return tags
 
 
@@ -212,7 +207,7 @@ def _line(name: str, column: Column, decision: Decision) -> str:
     outer = decision.outer
     score = f"no outer score ({outer.how})"
     if outer.images:
-        score = outer.explain(decision.score_name, "it")
+        score = outer.explain(decision.score_name)
     return (
         f"{printable(name)}: {column.kind} ({column.why}) of {decision.n_images:,} images; {score}."
     )

@@ -1,4 +1,4 @@
-"""TransferRegressor: choose between a ridge probe and costlier models, and report the evidence."""
+"""TransferRegressor: choose a strategy for regression, and report the evidence."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from featuretl.transfer.targets import RegressionTargets
 
 
 class TransferRegressor(RegressorMixin, BaseTransfer):
-    """Choose a strategy by the images at hand, with the ridge probe to fall back on.
+    """Choose a strategy for the given images, with the ridge probe as the fallback.
 
-    As `TransferClassifier`, for regression: the score is the fraction of the variance of `y` that is
-    explained (R2, with the variance of all targets).
+    It works as `TransferClassifier`; the score is R2, relative to the variance of all targets.
 
     Parameters
     ----------
     strategy : {"auto", "linear", "svm", "fine-tune"}, default="auto"
-        "auto" starts with "linear" (`LinearProbeRegressor`) and from 200 images on tries "svm"
-        (scikit-learn's `SVR`, up to 4,000 images) and "fine-tune" (`FineTuneRegressor`).
+        "auto" starts with "linear" (`LinearProbeRegressor`); with at least 200 images it also tries
+        "svm" (scikit-learn's `SVR`, up to 4,000 images) and "fine-tune" (`FineTuneRegressor`).
     backbone, weights, cv, test_size, time_budget, device, n_jobs, cache, novelty, random_state, verbose
         As in `TransferClassifier`.
 
     Attributes
     ----------
     decision_, strategy_, backbone_, novelty_, n_features_in_
-        As of `TransferClassifier`.
+        As in `TransferClassifier`.
     estimator_ : Pipeline or FineTuneRegressor
         The winner, fitted to all images.
 
     See Also
     --------
-    TransferClassifier : The same for classes, with the rules in full.
+    TransferClassifier : The estimator for classes, which documents the rules of the choice.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Search: candidates tried on the same inner folds of some images, and compared in pairs."""
+"""Search: evaluate candidates on the same inner folds, and compare them in pairs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.transfer.experiment import Experiment
 from featuretl.transfer.targets import MOST_FOR_SVM
 
-# Images per class. Below the first, held-out images say nothing, and the probe is the better guess
-# (benchmarks/README.md, "chooser.py"); from the second on, more than a linear head may be worth its price.
+# Images per class. With fewer than the first, held-out images are too few to compare strategies, and
+# the probe is the better choice (benchmarks/README.md, "chooser.py"); from the second on, more than
+# a linear head may pay.
 FEWEST, MANY = 5, 20
-# For regression, which has no classes: images in all.
+# The same limit for regression: all images.
 MANY_NUMBERS = 200
-# With fewer wrong predictions, there is nothing to gain that could be seen.
+# With fewer wrong predictions, no gain could be measured.
 _FEWEST_ERRORS = 3
 _NEAREST_MEAN_TO = 50
 
-# The fraction of the time left that a search for rate and depth may take.
-_SEARCH = 0.3
-# What a fine-tuning costs, in passes over its images: the search on four fifths of them, 12 epochs
-# for the outer score, 12 for the last fit; and at the least.
+# The cost of fine-tuning in passes over the images (the search on four fifths of them, and twelve
+# epochs each for the outer score and the last fit), and the least for which it is tried.
 _PASSES, _LEAST_PASSES = 40.0, 10.0
 
 Outcome = Literal["chosen", "compared", "outscored", "beaten", "rejected", "failed", "skipped"]
@@ -36,21 +35,21 @@ Outcome = Literal["chosen", "compared", "outscored", "beaten", "rejected", "fail
 
 @dataclass(eq=False)
 class Trial:
-    """One candidate, tried or not."""
+    """One candidate, and its evaluation on held-out images."""
 
     strategy: str
     backbone: str
-    # Why it was tried, or why it was skipped.
+    # Why it was tried or skipped.
     why: str
-    # The images of the choice; a score and a log-loss of each that judged it, NaN of the others.
+    # The images of the choice (n,); their scores and log-losses (n,), NaN for images not evaluated.
     rows: Array
     scores: Array
     losses: Array
-    # "compared": tried for comparison only; "outscored": another backbone has the better probe;
-    # "beaten" by a challenger; "rejected" as a challenger; "failed" for want of time; "skipped":
-    # not tried. None in files of earlier versions, which have `verdict`, a sentence, instead.
+    # "compared": tried for comparison only; "outscored": the probe of another backbone is better;
+    # "beaten": by a challenger; "rejected": as a challenger; "failed": out of time; "skipped": not
+    # tried. Files of earlier versions have None, and the sentence `verdict`.
     outcome: Outcome | None = None
-    # The strategy that it challenged, and by how much it was better in score and log-loss.
+    # The strategy that it challenged, and its gains in score and log-loss.
     rival: str = ""
     gain: Gain | None = None
     loss_gain: Gain | None = None
@@ -58,20 +57,20 @@ class Trial:
     better: str = ""
     verdict: str = ""
     seconds: float = 0.0
-    # Size of its embeddings or activations in the store.
+    # The size of its embeddings or activations in the store.
     bytes: int = 0
-    # `learning_rate` and `n_blocks` that fine-tuning found.
+    # The `learning_rate` and `n_blocks` that the search of fine-tuning chose.
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def score(self) -> float:
-        """The mean score of the images that it was judged by; NaN for none."""
-        judged = self.scores[~np.isnan(self.scores)]
-        return float(judged.mean()) if len(judged) else np.nan
+        """The mean score of the evaluated images; NaN without any."""
+        scored = self.scores[~np.isnan(self.scores)]
+        return float(scored.mean()) if len(scored) else np.nan
 
     @property
     def name(self) -> str:
-        """The candidate in words."""
+        """The name of the candidate in sentences."""
         names = {"linear": "the linear probe", "nearest-mean": "nearest mean", "svm": "the SVM"}
         if self.strategy != "fine-tune":
             return names[self.strategy]
@@ -82,14 +81,9 @@ class Trial:
 
 
 class Search:
-    """The choice among candidates, by inner folds, that uses the images `rows` of an experiment.
+    """The choice among candidates on inner folds of the images `rows`.
 
-    Attributes
-    ----------
-    trials : list of Trial
-        In the order of trying.
-    folds : str
-        The number of inner folds, and why there are no more.
+    `trials` lists the candidates in the order of trying; `folds` is a sentence on the inner folds.
     """
 
     def __init__(
@@ -105,13 +99,13 @@ class Search:
             self._fold, self.folds = np.full(len(rows), -1), str(error)
 
     def run(self) -> Trial:
-        """Try what the images allow; return the winner."""
+        """Evaluate the candidates that the images allow; return the winner."""
         with warnings.catch_warnings():
-            # Every head warns in every fold how many folds of its own it makes.
+            # Every head would warn in every fold about its number of inner folds.
             warnings.simplefilter("ignore", FeatureTLWarning)
             auto = self._strategy == "auto"
             first = "linear" if auto or self._strategy == "fine-tune" else self._strategy
-            why = "the fallback" if first == "linear" and auto else "as asked"
+            why = "the fallback" if first == "linear" and auto else "requested"
             leader = self._best_backbone([self._head(first, b, why) for b in self._backbones])
             if auto:
                 leader = self._nearest_mean(leader)
@@ -119,7 +113,7 @@ class Search:
                 leader = self._fine_tune(leader)
             elif self._strategy == "fine-tune":
                 leader.outcome = "compared"
-                leader = self._fine_tuned(leader.backbone, "as asked")
+                leader = self._fine_tuned(leader.backbone, "requested")
         leader.outcome = "chosen"
         return leader
 
@@ -135,15 +129,15 @@ class Search:
         if not 0 < per_class <= _NEAREST_MEAN_TO:
             return probe
         if per_class < FEWEST:
-            why = f"with {per_class} images per class a difference says nothing"
+            why = f"with {per_class} images per class, strategies cannot be compared"
             return self._skip("nearest-mean", probe, why)
-        why = f"{per_class} images per class: means of classes may do as well"
+        why = f"{per_class} images per class: class means may suffice"
         return self._better(self._head("nearest-mean", probe.backbone, why), than=probe)
 
     def _svm(self, leader: Trial) -> Trial:
         n, why = len(self._rows), self._too_few()
         if not why and n > MOST_FOR_SVM:
-            why = f"{n:,} images are more than {MOST_FOR_SVM:,}, where it is slow to fit"
+            why = f"{n:,} images are more than {MOST_FOR_SVM:,}, and it would be slow to fit"
         if not why and self._experiment.seconds_left() < self._experiment.budget / 2:
             why = "half of the time budget is spent"
         if why:
@@ -155,16 +149,14 @@ class Search:
         why = self._too_few() or self._too_good(leader) or self._too_long(leader.backbone)
         if why:
             return self._skip("fine-tune", leader, why)
-        tuned = self._fine_tuned(leader.backbone, f"{leader.name} errs, and images suffice")
-        if not tuned.settings:
-            return leader
-        return self._better(tuned, than=leader)
+        tuned = self._fine_tuned(leader.backbone, f"{leader.name} makes errors, and images suffice")
+        return self._better(tuned, than=leader) if tuned.settings else leader
 
     def _better(self, challenger: Trial, than: Trial) -> Trial:
-        """Return the challenger if its gain is clear, else the one that it challenges.
+        """Return the challenger if its gain is clear, else the candidate that it challenges.
 
-        Log-losses show smaller gains than scores do; they count where the score is no worse, and
-        not where both are right about the same images: then it is confidence that differs.
+        The log-loss reveals smaller gains than the score. It counts if the score is no worse and
+        some predictions differ; otherwise only the confidence would differ.
         """
         gain = gain_of(challenger.scores, than.scores, self._groups)
         loss = gain_of(-challenger.losses, -than.losses, self._groups)
@@ -176,7 +168,7 @@ class Search:
         return than
 
     def _head(self, strategy: str, backbone: str, why: str) -> Trial:
-        """Try a head on all inner folds."""
+        """Evaluate a head on all inner folds."""
         began = time.monotonic()
         experiment, rows = self._experiment, self._rows
         trial = self._trial(strategy, backbone, why)
@@ -184,19 +176,19 @@ class Search:
         for k in range(self._fold.max() + 1):
             train, held_out = rows[self._fold != k], np.flatnonzero(self._fold == k)
             head = experiment.head(strategy, train, backbone)
-            judged = experiment.judge(head, strategy, rows[held_out], backbone)
-            trial.scores[held_out], trial.losses[held_out] = judged
+            scores, losses = experiment.evaluate(head, strategy, rows[held_out], backbone)
+            trial.scores[held_out], trial.losses[held_out] = scores, losses
         trial.seconds = time.monotonic() - began
         return trial
 
     def _fine_tuned(self, backbone: str, why: str) -> Trial:
-        """Try fine-tuning on the first inner fold."""
+        """Evaluate fine-tuning on the first inner fold."""
         began = time.monotonic()
         experiment, rows = self._experiment, self._rows
         trial = self._trial("fine-tune", backbone, why)
         held_out = np.flatnonzero(self._fold == 0) if self._fold.max() >= 0 else None
         images, y, groups = experiment.subset(rows)
-        model = experiment.fine_tune(backbone, _SEARCH * experiment.seconds_left())
+        model = experiment.fine_tune(backbone, 0.3 * experiment.seconds_left())
         found = model.search(images, y, groups=groups, held_out=held_out)
         if found.interrupted:
             raise KeyboardInterrupt
@@ -205,12 +197,12 @@ class Search:
             trial.outcome = "failed"
             return trial
         trial.settings = {"learning_rate": found.learning_rate, "n_blocks": found.n_blocks}
-        judged = experiment.targets.judged_by(found, rows)
-        trial.scores[found.held_out], trial.losses[found.held_out] = judged
+        scores, losses = experiment.targets.evaluation_of(found, rows)
+        trial.scores[found.held_out], trial.losses[found.held_out] = scores, losses
         return trial
 
     def _trial(self, strategy: str, backbone: str, why: str) -> Trial:
-        """Return a new candidate without scores."""
+        """Add a candidate without scores."""
         scores, losses = np.full((2, len(self._rows)), np.nan)
         trial = Trial(strategy, backbone, why, self._rows, scores, losses)
         self.trials.append(trial)
@@ -223,16 +215,17 @@ class Search:
     def _too_few(self) -> str:
         per_class, n = self._experiment.targets.per_class, self._experiment.n
         if per_class and per_class < MANY:
-            return f"{per_class} images per class, and it pays from about {MANY} on"
+            return f"{per_class} images per class, and it needs about {MANY}"
         if not per_class and n < MANY_NUMBERS:
-            return f"{n} images, and it pays from about {MANY_NUMBERS} on"
+            return f"{n} images, and it needs about {MANY_NUMBERS}"
         return ""
 
     def _too_good(self, leader: Trial) -> str:
         if self._experiment.targets.proportion:
             errors = int(np.nansum(1 - leader.scores))
             if errors < _FEWEST_ERRORS:
-                return f"{leader.name} errs on {errors} of {len(self._rows)}: nothing to gain"
+                n = len(self._rows)
+                return f"{leader.name} makes {errors} errors on {n} images: nothing to gain"
         return ""
 
     def _too_long(self, backbone: str) -> str:
@@ -243,7 +236,7 @@ class Search:
         left = experiment.seconds_left()
         if left < _LEAST_PASSES * per_pass:
             return (
-                f"it would take about {_PASSES * per_pass:,.0f} s, and {max(left, 0):,.0f} s of "
-                "the time budget are left"
+                f"it would take about {_PASSES * per_pass:,.0f} s, and only {max(left, 0):,.0f} s "
+                "of the time budget are left"
             )
         return ""

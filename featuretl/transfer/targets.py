@@ -1,4 +1,4 @@
-"""Targets of a transfer task: classes, label sets or numbers, their heads, and the score of an image."""
+"""The kinds of targets (classes, label sets, regression targets): their heads and scores."""
 
 from __future__ import annotations
 
@@ -22,22 +22,15 @@ from featuretl.heads.nearest_mean import NearestMeanClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
 from featuretl.heads.svm import SVMProbeClassifier
 
-# From this number of images on, an RBF machine is approximated, and slow to choose.
+# With more images the RBF kernel is approximated, and hyperparameters are slow to choose.
 MOST_FOR_SVM = 4000
 _LEAST_PROBABILITY = 1e-7
 
 
 class ClassTargets:
-    """One class per image.
+    """One class per image: classes with codes `coded`, labels `y` (n,), images of the median class.
 
-    Attributes
-    ----------
-    coded : Targets
-        Classes and codes.
-    y : ndarray of shape (n,)
-        The labels.
-    per_class : int
-        Images of the median class.
+    Log-losses are compared only between models with calibrated probabilities.
     """
 
     score_name, proportion = "accuracy", True
@@ -50,9 +43,9 @@ class ClassTargets:
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
-        """Return an unfitted head for n images.
+        """Return an unfitted head for n images; `last` means that it will be used for prediction.
 
-        `foldable` says whether images can be held out, `last` whether the head will predict.
+        `foldable` means that images can be held out.
         """
         if strategy == "nearest-mean":
             return NearestMeanClassifier()
@@ -65,8 +58,8 @@ class ClassTargets:
             **C, kernel=kernel, gamma="scale", calibrate=last and foldable, random_state=seed
         )
 
-    def judge(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
-        """Return 1 for each of `rows` that is predicted right, and log-losses (NaN if uncalibrated)."""
+    def evaluate(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
+        """Return scores (1 if correct, else 0) and log-losses (NaN if not `calibrated`) of `rows`."""
         scores = (model.predict(X) == self.y[rows]).astype(np.float64)
         losses = np.full(len(rows), np.nan)
         if calibrated:
@@ -78,22 +71,15 @@ class ClassTargets:
             losses = -np.log(np.maximum(likelihood, _LEAST_PROBABILITY))
         return scores, losses
 
-    def judged_by(self, search: Bunch, rows: Array) -> tuple[Array, Array]:
-        """Return scores and losses of a fine-tuned network that a search on `rows` found."""
+    def evaluation_of(self, search: Bunch, rows: Array) -> tuple[Array, Array]:
+        """Return the scores and losses of the best candidate of a fine-tuning search on `rows`."""
         return search.scores, np.minimum(search.losses, -np.log(_LEAST_PROBABILITY))
 
 
 class MultiLabelTargets(ClassTargets):
-    """Several labels per image; the score is the F1 of its labels, averaged over images.
+    """Label sets `y`, (n,), or an indicator (n, n_labels), which `coded` has in any case.
 
-    An image without labels for which none is predicted counts 1. This is scikit-learn's
-    ``f1_score(average="samples", zero_division=1)``.
-
-    Attributes
-    ----------
-    coded : Targets
-        Labels, and 0 or 1 for each image and label.
-    y : ndarray of shape (n,) of sets, or (n, n_labels) of 0 and 1
+    The score is scikit-learn's ``f1_score(average="samples", zero_division=1)``.
     """
 
     score_name, proportion = "f1_samples", False
@@ -101,7 +87,7 @@ class MultiLabelTargets(ClassTargets):
     def __init__(self, estimator: Any, y: Any, targets: Targets) -> None:
         if estimator.strategy != "linear":
             raise InputError(
-                f"{type(estimator).__name__} chooses between strategies for one class per image, "
+                f"{type(estimator).__name__} compares strategies only for one class per image, "
                 "but y has several labels per image; give strategy='linear', or use "
                 "LinearProbeClassifier or FineTuneClassifier."
             )
@@ -109,10 +95,10 @@ class MultiLabelTargets(ClassTargets):
         labels = all_labels(type(estimator).__name__, y)
         self.y = labels if is_label_sets(labels) else targets.codes
 
-    def judge(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
-        """Return the F1 of each of `rows`; log-losses are not compared."""
+    def evaluate(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
+        """Return the F1 of each row; log-losses are NaN."""
         truth = self.coded.codes[rows]
-        predicted = np.zeros_like(truth)  # a label absent from training is never predicted
+        predicted = np.zeros_like(truth)  # labels absent from training are never predicted
         predicted[:, np.searchsorted(self.coded.classes, model.classes_)] = model.predict(X)
         both, either = (truth & predicted).sum(axis=1), (truth + predicted).sum(axis=1)
         scores = np.where(either > 0, 2 * both / np.maximum(either, 1), 1.0)
@@ -120,19 +106,15 @@ class MultiLabelTargets(ClassTargets):
 
 
 def classification_targets(estimator: Any, y: Any, n: int) -> ClassTargets:
-    """Return `y` as classes or, if it has several labels per image, as label sets."""
+    """Return `y` as classes, or as label sets if it is multi-label."""
     targets = read_targets(estimator, y, n)
     return MultiLabelTargets(estimator, y, targets) if targets.multilabel else ClassTargets(targets)
 
 
 class RegressionTargets:
-    """One or more numbers per image; the score is the fraction of their variance that is explained.
+    """Regression targets `y`, float64 (n,) or (n, n_outputs); `coded` has a single class.
 
-    Attributes
-    ----------
-    coded : Targets
-        All of one class.
-    y : ndarray of shape (n,) or (n, n_outputs), float64
+    The score is R2, relative to the variance of all targets.
     """
 
     score_name, proportion = "r2", False
@@ -146,24 +128,24 @@ class RegressionTargets:
         self.coded = Targets(np.zeros(1, int), np.zeros(n, int))
         self._variance = self._columns(self.y).var(axis=0)
         if not self._variance.all():
-            raise InputError(f"y must vary for {owner}; got one number only.")
+            raise InputError(f"y must vary for {owner}; got a constant: add images with others.")
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
-        """Return an unfitted head; only the strategy matters here."""
+        """Return an unfitted head; only `strategy` is used."""
         if strategy == "linear":
             return LinearProbeRegressor()
         machine = make_pipeline(StandardScaler(), SVR(epsilon=0.05))
         return TransformedTargetRegressor(machine, transformer=StandardScaler())
 
-    def judge(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
-        """Return 1 - squared error / variance for each of `rows`; there is no other loss."""
+    def evaluate(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
+        """Return 1 - squared error / variance of each row; log-losses are NaN."""
         error = self._columns(model.predict(X)) - self._columns(self.y[rows])
         return 1 - (np.square(error) / self._variance).mean(axis=1), np.full(len(rows), np.nan)
 
-    def judged_by(self, search: Bunch, rows: Array) -> tuple[Array, Array]:
-        """Return the scores of a fine-tuned network that a search on `rows` found."""
-        # The search standardises by the targets of its own rows.
+    def evaluation_of(self, search: Bunch, rows: Array) -> tuple[Array, Array]:
+        """Return the scores of the best candidate of a fine-tuning search on `rows`."""
+        # The search standardises the targets of its own rows.
         scale = (self._columns(self.y[rows]).var(axis=0) / self._variance).mean()
         return 1 + search.scores * scale, np.full(len(search.scores), np.nan)
 

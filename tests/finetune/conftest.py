@@ -1,4 +1,4 @@
-"""A fitted model on the 24 crops, which many tests only look at."""
+"""A fitted model on the 24 crops, which many tests share."""
 
 import numpy as np
 import pytest
@@ -43,5 +43,5 @@ def fitted(quick, photos, labels):
 
 @pytest.fixture(scope="session")
 def light(photos):
-    """A number for each photograph."""
+    """A regression target for each photograph."""
     return np.linspace(-1, 3, len(photos))

@@ -1,4 +1,4 @@
-"""What fine-tuning reaches on real photographs: minutes of training, so only on request."""
+"""The accuracy of fine-tuning on real photographs; training takes minutes, so these tests are slow."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""FineTuneClassifier: scikit-learn's contract, by hand where X is images."""
+"""FineTuneClassifier: scikit-learn's contract, tested without check_estimator as X holds images."""
 
 import pickle
 
@@ -16,7 +16,7 @@ from featuretl import FineTuneClassifier
 from featuretl.exceptions import FeatureTLWarning, ImageError, InputError, ParameterError
 from featuretl.finetune import Training
 
-# The probe inside says that it uses fewer folds: the sets here are tiny.
+# The probe warns that it uses fewer folds, as these data sets are tiny.
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
 
@@ -141,7 +141,7 @@ def test_frames_arrays_and_pil_images(quick, photos, labels, pixels):
 def test_three_classes_and_a_class_with_one_image(quick, photos, labels):
     y = np.array(labels, dtype=object)
     y[0] = "rare"
-    with pytest.warns(FeatureTLWarning, match="never holds out the only row"):
+    with pytest.warns(FeatureTLWarning, match="1 class"):
         model = quick().fit(photos, y.tolist())
     assert model.predict_proba(photos).shape == (24, 3)
 
@@ -168,14 +168,14 @@ def test_partial_fit_takes_more_epochs_and_more_data(quick, photos, labels):
     assert model.history_["epoch"].tolist() == [1, 2]
     assert not np.array_equal(model.predict_proba(photos), before)
     assert model.score(photos, labels) == 1.0
-    with pytest.raises(InputError, match="1 classes that the first partial_fit did not announce"):
+    with pytest.raises(InputError, match=r"'palace'"):
         model.partial_fit(photos[:2], ["flower", "palace"])
 
 
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"n_blocks": 0}, "'n_blocks' .* an int >= 1"),
+        ({"n_blocks": 0}, "'n_blocks' .* int >= 1"),
         ({"n_blocks": "some"}, "'n_blocks' .* 'auto' or 'all'"),
         ({"head": ("mlp", 0)}, "'head' .* 'probe', 'linear' or"),
         ({"learning_rate": 0}, "'learning_rate' .* a number > 0 or 'auto'"),
@@ -226,7 +226,7 @@ def test_targets_are_checked(quick, photos, y, message):
 
 
 def test_groups_are_checked(quick, photos, labels):
-    with pytest.raises(InputError, match="groups must have one entry per row of X; got 3 for 24"):
+    with pytest.raises(InputError, match=r"groups .* 3 for 24"):
         quick().fit(photos, labels, groups=[1, 2, 3])
 
 
@@ -234,7 +234,7 @@ def test_groups_are_checked(quick, photos, labels):
 def test_a_bad_image_is_named(quick, photos, labels, tmp_path, cache_trunk):
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"not an image")
-    with pytest.raises(ImageError, match=r"bad\.jpg.*leave (it|them) out"):
+    with pytest.raises(ImageError, match=r"bad\.jpg"):
         quick(cache_trunk=cache_trunk).fit([*photos, str(bad)], [*labels, "flower"])
 
 
@@ -246,9 +246,9 @@ def test_a_bad_image_at_prediction_is_named(fitted, tmp_path):
 
 
 def test_too_few_blocks_and_training_batch_norm_are_said(quick, photos, labels):
-    with pytest.raises(RuntimeError, match="has 16 blocks, fewer than n_blocks=17"):
+    with pytest.raises(RuntimeError, match=r"16 blocks.*n_blocks=17"):
         quick(n_blocks=17).fit(photos, labels)
-    with pytest.warns(FeatureTLWarning, match="'frozen' keeps those of pretraining"):
+    with pytest.warns(FeatureTLWarning, match=r"batch_norm='train'.*'frozen'"):
         quick(training=Training(batch_norm="train"), epochs=1).fit(photos, labels)
 
 
@@ -260,13 +260,13 @@ def test_is_a_classifier_of_images():
 
 
 def test_partial_fit_finds_lists_of_labels_among_the_classes(photos, quick):
-    """A portion that lacks a label has the columns of all the same."""
+    """A batch without one of the labels has a column for it nevertheless."""
     model = quick(epochs=1)
     model.partial_fit(photos, [["a", "b"], ["c"], ["b"]] * 8)
     assert model.classes_.tolist() == ["a", "b", "c"]
     model.partial_fit(photos, [["a"], ["c"]] * 12)
     assert model.predict(photos).shape == (24, 3)
-    with pytest.raises(InputError, match="did not announce, such as 'z'"):
+    with pytest.raises(InputError, match="'z'"):
         model.partial_fit(photos, [["a"], ["z"]] * 12)
-    with pytest.raises(InputError, match="no label in 12 of 24 rows"):
+    with pytest.raises(InputError, match="12 of 24"):
         model.partial_fit(photos, [["a"], None] * 12)

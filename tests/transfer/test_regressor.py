@@ -1,4 +1,4 @@
-"""TransferRegressor on photographs that get darker."""
+"""TransferRegressor on photographs of different brightness."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from featuretl.transfer import search
 
 @pytest.fixture(scope="module")
 def shades(pixels):
-    """Twenty photographs, and how dark each is."""
+    """Twenty photographs and their darkness."""
     darkness = np.linspace(1, 4, 20)
     return [(pixels[:200, :200] / d).astype(np.uint8) for d in darkness], darkness
 
@@ -44,7 +44,7 @@ def test_several_numbers_per_image(chooser, shades):
 
 @pytest.mark.parametrize("strategy", ["svm", "fine-tune"])
 def test_other_strategies_on_request(chooser, shades, strategy, monkeypatch):
-    # After four epochs, how well 20 images are fitted depends on the processor.
+    # After four epochs, the fit to 20 images still depends on the processor.
     monkeypatch.setattr("featuretl.transfer.experiment._EPOCHS", (12, 12))
     model = chooser(strategy, TransferRegressor, test_size=None).fit(*shades)
     assert model.strategy_ == strategy
