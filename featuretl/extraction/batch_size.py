@@ -1,4 +1,4 @@
-"""How many images one forward pass takes: as given, or found while it works."""
+"""The batch size: fixed, or tuned while images are embedded."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ _LEAST_GAIN = 0.03
 
 
 class BatchSize:
-    """A batch size; "auto" doubles while that makes images faster, then steps back once and stays.
+    """A batch size; "auto" doubles up to `most` while that is faster, then steps back once.
 
-    Where memory does not suffice, the runtime halves its own batches; that is slower here, so that
-    the size stops growing. "auto" does not pass `most`.
+    A runtime that runs out of memory halves its batches, which is slower: growth stops there.
     """
 
     def __init__(self, wanted: int | str) -> None:
@@ -26,7 +25,7 @@ class BatchSize:
         self._seconds: list[float] = []
 
     def learn(self, n: int, seconds: float) -> None:
-        """Take into account that a batch of `n` images took `seconds`; of another size, nothing."""
+        """Record that a batch of `n` images took `seconds`; other sizes than `now` are ignored."""
         if not self._grows or n != self.now:
             return
         self._seconds.append(seconds / n)
