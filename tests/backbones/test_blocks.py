@@ -8,7 +8,7 @@ from featuretl import load_backbone
 from featuretl.backbones.blocks import check_cut, cut, find_blocks
 from featuretl.exceptions import BackboneError
 
-# Name, how many blocks, the first and the last.
+# Name, number of blocks, first and last block.
 MODELS = [
     ("tf_efficientnet_lite0", 16, "blocks.0.0", "blocks.6.0"),
     ("mobilenetv2_100", 17, "blocks.0.0", "blocks.6.0"),

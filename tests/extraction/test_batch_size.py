@@ -1,4 +1,4 @@
-"""The batch size: as given, or grown while that makes images faster."""
+"""The batch size: fixed, or growing while that is faster."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from featuretl.extraction.batch_size import FIRST, BatchSize
 
 
 def settled(seconds_per_image):
-    """Return the sizes that "auto" goes through where an image takes so long, by batch size."""
+    """Return the sizes that "auto" tries for a given time per image as a function of batch size."""
     size, seen = BatchSize("auto"), []
     size.most = 1000
     for _ in range(200):

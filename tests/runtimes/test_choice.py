@@ -1,4 +1,4 @@
-"""Other runtimes in place of eager PyTorch: the same embeddings, or none."""
+"""Alternatives to eager PyTorch give the same embeddings or are not used."""
 
 import dataclasses
 import functools
@@ -41,13 +41,13 @@ def cosines(a, b):
 
 @pytest.fixture(scope="module")
 def models():
-    """The models that the tests export, each once for all of them."""
+    """The models exported by these tests, each exported only once."""
     return {}
 
 
 @pytest.fixture(autouse=True)
 def exports(monkeypatch, models):
-    """The models that this test exports."""
+    """The models exported by this test."""
     made, export = [], alternatives.export
 
     def export_once(module, size):
@@ -65,7 +65,7 @@ def exports(monkeypatch, models):
 
 @pytest.fixture
 def worth(monkeypatch):
-    """Set from how many images on which alternatives are worth making; no others are tried."""
+    """Set the least number of images for some alternatives; disable the others."""
 
     def set_(**least):
         for name in ALTERNATIVES:
@@ -78,7 +78,7 @@ def worth(monkeypatch):
 
 @pytest.fixture
 def speeds(monkeypatch):
-    """Say how fast a kind of runtime is, instead of measuring; the list of what was asked."""
+    """Replace measured speeds by given ones; return the list of measured runtimes."""
     asked = []
 
     def set_(**speed_of):
@@ -161,9 +161,9 @@ def test_auto_measures_once_and_remembers(photos, store, exports, worth, speeds,
     assert asked == ["TorchRuntime", "OnnxRuntime"]
     assert len(exports) == 1
     warm = extract(photos[:12], tiny(), store=store)
-    assert warm.statistics.runtime == ""  # nothing was computed
+    assert warm.statistics.runtime == ""  # no embedding was computed
     extract(photos[:4], tiny(pooling="max"), store=store)
-    assert len(asked) == 4  # another output is measured anew
+    assert len(asked) == 4  # another output is measured separately
 
 
 def test_auto_measures_again_side_by_side_when_another_becomes_worth_it(
@@ -190,7 +190,7 @@ def test_the_speed_is_measured_in_the_threads_that_will_embed():
     called = []
     with ThreadPoolExecutor(2, "featuretl") as pool:
         speed = choice.images_per_second(lambda batch: called.append(batch), [1, 2, 3], pool, 2)
-    assert len(called) == 8  # of two threads: once to warm up, three times
+    assert len(called) == 8  # two threads: one warm-up and three rounds
     assert speed > 0
 
 
@@ -221,7 +221,7 @@ def test_what_cannot_be_exported_runs_in_pytorch(photos, store, monkeypatch, wor
         extract(photos[:4], tiny(), runtime="onnx")
     assert extract(photos[:4], tiny(), store=store).statistics.runtime == "torch"
     assert extract(photos[4:8], tiny(), store=store).statistics.runtime == "torch"
-    assert len(tried) == 2  # that it failed is remembered
+    assert len(tried) == 2  # the failure is cached
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
@@ -305,7 +305,7 @@ def test_compiled_halves_its_batches_where_memory_does_not_suffice(monkeypatch):
 
 
 class Watched(torch.nn.Module):
-    """A module that notes the batches it gets, and has memory for some."""
+    """A module that records batch sizes and has memory for `most` images."""
 
     def __init__(self, module, shapes, most=10**9):
         super().__init__()
@@ -367,8 +367,10 @@ def test_int8_is_another_recipe_is_kept_and_says_how_far_it_agrees(
     )
     assert more.statistics.embedded == 4
     assert len(store.info()) == 2
-    assert len(exports) == 1  # the model was kept
-    again = load_backbone(precision="int8")  # in a store of its own: made anew, the same
+    assert len(exports) == 1  # the model was cached
+    again = load_backbone(
+        precision="int8"
+    )  # in another store: quantized again, with the same result
     fresh = extract(whole, again).to_numpy()
     np.testing.assert_array_equal(fresh, found.to_numpy())
     assert len(exports) == 2
