@@ -53,7 +53,8 @@ def load_backbone(
         "auto" is the model's own pooling: for "pre_logits" timm's ``forward_head(..,
         pre_logits=True)``, for a layer the class token if the model classifies with it, or the
         average. The others apply to ``forward_features`` and to layers, without register tokens.
-        "flatten" concatenates all positions.
+        "gem" is the generalised mean with p = 3 (Radenovic et al., 2018); "flatten" concatenates
+        all positions.
     normalize : bool, default=False
         Scale every embedding to length 1.
     precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
@@ -137,7 +138,7 @@ class Backbone:
 
     @property
     def weights_file(self) -> Path | None:
-        """Path of the weights file; None for random weights."""
+        """Path of the weights file, if the weights come from a file."""
         return self._network.file
 
     def __repr__(self) -> str:
@@ -151,7 +152,7 @@ class Backbone:
 
     @cached_property
     def n_features(self) -> int:
-        """Size of an embedding."""
+        """Number of features of an embedding."""
         blank = np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8)
         batch = self.batch([self.preprocessing(blank)])
         try:

@@ -86,7 +86,7 @@ def trace(module: nn.Module) -> fx.Graph:
     """Return the graph of a module's operations. Raises TypeError if it cannot be traced."""
     try:
         return _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(module)
-    except Exception as error:  # the model's code runs on symbols and raises anything
+    except Exception as error:  # the model's code may raise any exception on symbols
         raise TypeError(reason_of(error)) from error
 
 
@@ -102,7 +102,7 @@ def check_cut(model: Any, trunk: Any, top: Any, example: torch.Tensor, name: str
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        """Do not trace into batch-norm, which depends on the mode, or what timm excludes."""
+        """Treat modules that timm excludes, and batch-norm, which depends on the mode, as leaves."""
         kinds = (*get_notrace_modules(), nn.BatchNorm2d)
         return isinstance(module, kinds) or super().is_leaf_module(module, qualified_name)
 

@@ -13,7 +13,7 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """Pretrained weights that install from the package index."""
+    """Pretrained weights in a distribution on the package index."""
 
     distribution: str
     install: str  # the command that installs it
@@ -103,7 +103,7 @@ def backbone_names(pattern: str | None = None) -> list[str]:
 
 
 def describe_backbones(names: Iterable[str]) -> Iterator[BackboneInfo]:
-    """Yield a description of each backbone; one takes about 0.1 s, to build it without memory."""
+    """Yield a description of each backbone, built without weights in about 0.1 s."""
     import timm
     import torch
 

@@ -38,7 +38,7 @@ class Network:
     """A timm model with its weights, in evaluation mode, without gradients."""
 
     model: Any
-    file: Path | None  # of the weights; None for random ones
+    file: Path | None  # of the weights, if they come from a file
     tensors: str  # `tensors_digest` of the model
 
     @cached_property
@@ -138,7 +138,7 @@ def _from_hub(name: str) -> tuple[Any, Path | None]:
             _reach_hub()
         overlay = {"file": str(file)} if file else {}
         model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # the hub, the network and the disk raise anything
+    except Exception as error:  # the hub, the network and the disk raise any exception
         raise BackboneError(
             f"The weights of {printable(name)!r} could not be loaded from timm's hub "
             f"({type(error).__name__}: {reason_of(error)}); offline, use a packaged backbone "
@@ -189,7 +189,7 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
         else:
             _check_archive(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # hostile or foreign files raise anything; nothing was executed
+    except Exception as error:  # unusable files raise any exception; nothing was executed
         raise BackboneError(
             f"The weights file {printable(file)!r} cannot be loaded ({type(error).__name__}: "
             f"{reason_of(error)}); pass a .safetensors file, or a PyTorch file of tensors only."

@@ -12,21 +12,21 @@ _LEAST_GAIN = 0.03
 
 
 class BatchSize:
-    """A batch size; "auto" doubles up to `most` while that is faster, then steps back once.
+    """A batch size; "auto" doubles up to `largest` while that is faster, then steps back once.
 
     A runtime that runs out of memory halves its batches, which is slower: growth stops there.
     """
 
     def __init__(self, wanted: int | str) -> None:
         self._grows = isinstance(wanted, str)
-        self.now = FIRST if isinstance(wanted, str) else int(wanted)
-        self.most = FIRST
+        self.current = FIRST if isinstance(wanted, str) else int(wanted)
+        self.largest = FIRST
         self._fastest = math.inf
         self._seconds: list[float] = []
 
-    def learn(self, n: int, seconds: float) -> None:
-        """Record that a batch of `n` images took `seconds`; other sizes than `now` are ignored."""
-        if not self._grows or n != self.now:
+    def record(self, n: int, seconds: float) -> None:
+        """Record that a batch of `n` images took `seconds`; other sizes than `current` are ignored."""
+        if not self._grows or n != self.current:
             return
         self._seconds.append(seconds / n)
         if len(self._seconds) < _TRIALS:
@@ -34,9 +34,9 @@ class BatchSize:
         found = statistics.median(self._seconds)
         self._seconds = []
         if found > (1 - _LEAST_GAIN) * self._fastest:
-            self.now //= 2
+            self.current //= 2
             self._grows = False
         else:
             self._fastest = found
-            self._grows = 2 * self.now <= self.most
-            self.now *= 1 + self._grows
+            self._grows = 2 * self.current <= self.largest
+            self.current *= 1 + self._grows

@@ -26,7 +26,7 @@ class Costs:
 
     @contextlib.contextmanager
     def rest(self, name: str) -> Iterator[None]:
-        """Add the process's time in this context, without that of other stages, to `name`."""
+        """Add the process's time in this context, minus that of other stages, to `name`."""
         began, counted = time.process_time(), sum(self.seconds.values())
         try:
             yield

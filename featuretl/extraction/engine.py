@@ -34,9 +34,9 @@ from featuretl.store.space import Space
 NO_KEY = b"\0" * 32
 
 _LOOK_AHEAD = 256
-_HASHED_IN_ONE_TASK = 32
+_HASHES_PER_TASK = 32
 _BATCHES_AHEAD = 1
-_HASHES_AT_ONCE = 4096
+_HASHES_PER_WRITE = 4096
 _ATTEMPTS = 3
 _CHANGING = "it changed while it was read; try again when nothing writes to it"
 _WAIT_SECONDS = 0.2
@@ -183,9 +183,9 @@ class Run:
         unknown = np.flatnonzero(self.keys == NO_KEY)
         for start in range(0, len(unknown), _LOOK_AHEAD):
             chunk = unknown[start : start + _LOOK_AHEAD]
-            parts = np.array_split(chunk, -(-len(chunk) // _HASHED_IN_ONE_TASK))
+            parts = np.array_split(chunk, -(-len(chunk) // _HASHES_PER_TASK))
             for prepared in itertools.chain.from_iterable(pool.map(self._hash, parts)):
-                self._note(prepared)
+                self._record(prepared)
             found = self.space.find(self.keys[chunk]) != MISSING
             if not all(ok or self._error(i) for i, ok in zip(chunk.tolist(), found, strict=True)):
                 break
@@ -193,7 +193,7 @@ class Run:
     def _embed_all(self) -> None:
         from featuretl.runtimes.threads import one_thread_each
 
-        self._batch_size.most = self._encoder.largest_batch
+        self._batch_size.largest = self._encoder.largest_batch
         n_threads = self._n_jobs
         with self.space, _threads(n_threads) as pool, one_thread_each(pool, n_threads):
             n_images = len(self._missing())
@@ -225,7 +225,7 @@ class Run:
         left: list[int] = []
         for batch in self._batches(pool, todo, force):
             for prepared in batch.images:
-                self._note(prepared)
+                self._record(prepared)
                 if prepared.claimed is None:
                     left.append(prepared.index)
                 elif not prepared.claimed and prepared.error is None:
@@ -240,12 +240,12 @@ class Run:
         start = 0
         while start < len(todo) or window:
             if start < len(todo) and len(window) <= self._n_jobs + _BATCHES_AHEAD:
-                size = min(self._batch_size.now, fair)
+                size = min(self._batch_size.current, fair)
                 window.append(pool.submit(self._work, todo[start : start + size], force))
                 start += size
             else:
                 batch = window.popleft().result()
-                self._batch_size.learn(len(batch.keys), batch.seconds)
+                self._batch_size.record(len(batch.keys), batch.seconds)
                 yield batch
 
     def _work(self, indices: list[int], force: bool) -> _Batch:
@@ -306,12 +306,12 @@ class Run:
                 found.append(_Image(index, error=printable(error)))
         return found
 
-    def _note(self, prepared: _Image) -> None:
+    def _record(self, prepared: _Image) -> None:
         self.keys[prepared.index] = prepared.key
         if prepared.state is not None:
             path = os.fspath(self.images[prepared.index])
             self._hashed.append((path, prepared.state, prepared.key))
-            if len(self._hashed) >= _HASHES_AT_ONCE:
+            if len(self._hashed) >= _HASHES_PER_WRITE:
                 self._remember_hashes()
         if prepared.error is not None:
             self.statistics.failed += 1

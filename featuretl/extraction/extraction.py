@@ -46,7 +46,8 @@ class Extraction:
         Images without an embedding, in order; their rows are NaN. Each has an `index`, a `name`
         and a `message`.
     statistics : Statistics
-        Numbers of `images`, `cached`, `embedded` and `failed`; `seconds`, `runtime`, `costs`.
+        Numbers of `images`, `cached`, `embedded` and `failed`; `seconds`, `runtime`, `agreement` with
+        float32, and `costs` in processor time.
     keys : ndarray of shape (n,), S32
         SHA-256 of each image's content; zeros for a file that could not be read.
     """

@@ -142,7 +142,7 @@ class ImageEncoder:
         for worker in self._workers:
             choice = RuntimeChoice(worker.backbone, self._store, pool, n_threads)
             if worker is self._workers[0]:
-                name, worker.runtime = choice.make(name, n_images)
+                name, worker.runtime = choice.choose(name, n_images)
             else:
                 worker.runtime = choice.load(name)
         return name

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from featuretl.images.decode import describe, settled
 from featuretl.images.inputs import Decoder, is_file, name_of
 from featuretl.media.medium import Medium
 from featuretl.store.keys import Recipe
+
+
+_facts = attrgetter("st_size", "st_mtime_ns", "st_ino")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class MediumEncoder:
         """Return the input of `forward` for one item. Raises ItemError."""
         with stage("decode"):
             ready = self._prepare_item(content.item)
-        if content.seen is not None and not _same(content.seen, self._state(content.item)):
+        after = self._state(content.item) if content.seen else None
+        if content.seen and (after is None or _facts(after) != _facts(content.seen)):
             raise ItemError("it changed while it was read; try again when nothing writes to it")
         return ready
 
@@ -91,7 +96,7 @@ class MediumEncoder:
     def choose_runtime(
         self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
     ) -> tuple[str, float | None]:
-        """Return the medium's name as that of its runtime, and no agreement."""
+        """Return the medium's name as the runtime, and None as the agreement."""
         return self.choice
 
     @cached_property
@@ -136,10 +141,3 @@ def _call_medium(work: Callable[[Any], Any], item: Any) -> Any:
     except (OSError, ValueError) as error:
         words = getattr(error, "strerror", None) or str(error)
         raise ItemError(words or describe(error)) from error
-
-
-def _same(before: os.stat_result, after: os.stat_result | None) -> bool:
-    return after is not None and all(
-        getattr(before, fact) == getattr(after, fact)
-        for fact in ("st_size", "st_mtime_ns", "st_ino")
-    )

@@ -96,7 +96,7 @@ def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str
     rows = _rows_of_space(store, _one_space(store, space))
     with writing(target):
         _WRITERS[target.suffix](target, rows)
-    return rows.shape[0]
+    return rows.metadata["shape"][0]
 
 
 def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
@@ -134,7 +134,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
             raise ValueError("it does not hold the path of each image")
         if labels is not None and not _is_list_of((str, type(None)), labels, len(X)):
             raise ValueError("it does not hold the label of each image")
-    except Exception as error:  # hostile content raises anything; nothing was executed
+    except Exception as error:  # hostile content raises any exception; nothing was executed
         what = getattr(error, "strerror", None) or error
         raise InputError(
             f"{printable(source)!r} cannot be read as a file of embeddings: {printable(what)}; "
@@ -175,7 +175,6 @@ def _one_space(store: EmbeddingStore, prefix: str) -> SpaceInfo:
 class _Rows:
     """The rows to write: chunks of embeddings, and functions that return a slice of a column."""
 
-    shape: tuple[int, int]
     metadata: dict[str, Any]
     chunks: Callable[[], Iterator[np.ndarray]]
     columns: dict[str, Callable[[slice], list[Any]]]
@@ -192,7 +191,7 @@ def _rows_of_space(store: EmbeddingStore, info: SpaceInfo) -> _Rows:
 
     metadata = metadata_of(shape, info.recipe) | {"space": info.id}
     chunks = partial(gather_chunks, space, locations, _ROWS)
-    return _Rows(shape, metadata, chunks, {"sha256": hex_of})
+    return _Rows(metadata, chunks, {"sha256": hex_of})
 
 
 def _rows_of_images(extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> _Rows:
@@ -204,7 +203,7 @@ def _rows_of_images(extraction: Extraction, images: ImageList, keep: np.ndarray 
             columns[name] = [values[i] for i in indices].__getitem__
     metadata = metadata_of(shape, extraction.recipe)
     metadata |= {"versions": extraction.versions, "class_names": images.class_names}
-    return _Rows(shape, metadata, partial(extraction.chunks, _ROWS, keep), columns)
+    return _Rows(metadata, partial(extraction.chunks, _ROWS, keep), columns)
 
 
 def metadata_of(shape: tuple[int, int], recipe: Recipe) -> dict[str, Any]:
@@ -309,7 +308,7 @@ def _write_npz(path: Path, rows: _Rows) -> None:
 
 
 def _npy(rows: _Rows) -> Iterator[bytes | memoryview]:
-    yield npy_header(rows.shape, np.dtype("<f4"))
+    yield npy_header(rows.metadata["shape"], np.dtype("<f4"))
     for chunk in rows.chunks():
         yield np.ascontiguousarray(chunk, "<f4").data
 

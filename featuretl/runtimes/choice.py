@@ -34,12 +34,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Alternative:
-    """An alternative to eager PyTorch."""
+    """Requirements of an alternative to eager PyTorch."""
 
     # Least number of images, by device, for which "auto" considers this runtime: exporting a model
     # takes seconds, compiling one takes a minute, embedding an image takes milliseconds.
-    worth: dict[str, int]
-    needs: tuple[str, ...] = ()  # packages
+    least_images: dict[str, int]
+    packages: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("float32",)
     devices: tuple[str, ...] = ("cpu",)
 
@@ -54,7 +54,7 @@ RUNTIMES = ("auto", "torch", *ALTERNATIVES)
 
 LEAST_COSINE = 0.9999
 
-_MADE_BEFORE = 10  # a cached model is worth loading for 10 times fewer images
+_CACHED_FACTOR = 10  # a cached model is worth loading for 10 times fewer images
 _MEASURED = 16
 _MEASURED_SECONDS = 3.0
 
@@ -70,7 +70,7 @@ class RuntimeChoice:
         self._loaded: dict[str, Any] = {"torch": backbone.forward}
         self._model: bytes | None = None
 
-    def make(self, wanted: str, n_images: int) -> tuple[str, Any]:
+    def choose(self, wanted: str, n_images: int) -> tuple[str, Any]:
         """Return the name of the runtime for `n_images` images, and the runtime.
 
         Raises BackboneError if `wanted` is not available or disagrees with eager PyTorch.
@@ -112,8 +112,8 @@ class RuntimeChoice:
         device = self._backbone.device.type
 
         def is_worth_it(name: str) -> bool:
-            least = ALTERNATIVES[name].worth.get(device, math.inf)
-            return n_images >= (least / _MADE_BEFORE if known.get(name) else least)
+            least = ALTERNATIVES[name].least_images.get(device, math.inf)
+            return n_images >= (least / _CACHED_FACTOR if known.get(name) else least)
 
         names = [name for name in self.possible() if name == "torch" or is_worth_it(name)]
         if len(names) > 1 and not known.keys() >= set(names):
@@ -129,8 +129,8 @@ class RuntimeChoice:
         if self._backbone.spec.precision not in alternative.precisions:
             precisions = " or ".join(alternative.precisions)
             return f"runtime={name!r} computes in {precisions}; use runtime='torch'."
-        if not all(map(_has, alternative.needs)):
-            return f"runtime={name!r} needs: pip install {' '.join(alternative.needs)}"
+        if not all(map(_has, alternative.packages)):
+            return f"runtime={name!r} needs: pip install {' '.join(alternative.packages)}"
         return ""
 
     def _compiled(self) -> Any:
@@ -160,7 +160,7 @@ class RuntimeChoice:
         """Run `work` in a thread of the pool. Raises BackboneError if it fails."""
         try:
             return self._pool.submit(work).result()
-        except Exception as error:  # exporters, compilers and runtimes raise anything
+        except Exception as error:  # exporters, compilers and runtimes raise any exception
             raise BackboneError(
                 f"This backbone cannot run with runtime={name!r} ({reason_of(error)}); use "
                 "runtime='torch'."
@@ -240,7 +240,7 @@ def probe(backbone: Any, n: int = 4) -> Any:
 
 
 def probe_images() -> list[np.ndarray]:
-    """Return the golden image, mirrored, rotated and inverted: uint8 (h, w, 3) each."""
+    """Return the golden image and its mirrored, rotated and inverted copies, uint8 (h, w, 3)."""
     pixels = golden_pixels()
     return [pixels, pixels[:, ::-1].copy(), np.rot90(pixels).copy(), 255 - pixels]
 

@@ -37,7 +37,7 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
     """
     name = backbone.spec.name
     if backbone.device.type != "cpu":
-        raise BackboneError("precision='int8' runs on the CPU; use device='cpu' or 'bfloat16'.")
+        raise BackboneError("precision='int8' runs on the CPU only; use device='cpu'.")
     if any(importlib.util.find_spec(package) is None for package in _NEEDED):
         raise BackboneError(f"precision='int8' needs: pip install {' '.join(_NEEDED)}")
     probe = backbone.batch(photograph_crops(backbone, 4))
@@ -63,7 +63,7 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
         return cached(file, make, start)
     except BackboneError:
         raise
-    except Exception as error:  # the exporter, the quantizer and the runtime raise anything
+    except Exception as error:  # the exporter, the quantizer and the runtime raise any exception
         raise BackboneError(
             f"{name!r} cannot run in int8 ({reason_of(error)}); use precision='float32'."
         ) from error

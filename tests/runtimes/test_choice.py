@@ -24,7 +24,7 @@ EXPORTED = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            not choice._has(ALTERNATIVES[name].needs[0]), reason=f"pip install {name}"
+            not choice._has(ALTERNATIVES[name].packages[0]), reason=f"pip install {name}"
         ),
     )
     for name in ("onnx", "openvino")
@@ -69,8 +69,8 @@ def worth(monkeypatch):
 
     def set_(**least):
         for name in ALTERNATIVES:
-            worth = {"cpu": least[name]} if name in least else {}
-            changed = dataclasses.replace(ALTERNATIVES[name], worth=worth)
+            images = {"cpu": least[name]} if name in least else {}
+            changed = dataclasses.replace(ALTERNATIVES[name], least_images=images)
             monkeypatch.setitem(ALTERNATIVES, name, changed)
 
     return set_
