@@ -22,7 +22,6 @@ from featuretl.images.inputs import Decoder, is_file, name_of
 from featuretl.media.medium import Medium
 from featuretl.store.keys import Recipe
 
-
 _facts = attrgetter("st_size", "st_mtime_ns", "st_ino")
 
 
