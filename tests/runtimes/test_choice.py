@@ -271,8 +271,8 @@ def test_every_runtime_is_timed_and_the_outcome_remembered(photos, store, monkey
     choice = functools.partial(RuntimeChoice, tiny(), store)
     with ThreadPoolExecutor(1) as pool:
         here = choice(pool, joblib.cpu_count())
-        assert here.make("auto", 100)[0] == "onnx"
-        assert here.make("auto", 99)[0] == "torch"
+        assert here.choose("auto", 100)[0] == "onnx"
+        assert here.choose("auto", 99)[0] == "torch"
 
 
 class Tiny(torch.nn.Module):
