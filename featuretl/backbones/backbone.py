@@ -67,8 +67,8 @@ def load_backbone(
         its mirror image; an int n adds n - 2 light random crops as well, seeded by the image's
         content; "ten-crop" adds the mirror image, and the four corners with theirs, as AlexNet was
         tested (Krizhevsky et al., 2012); a grid adds rows x columns square tiles that cover the
-        image, for images much larger than the network's input. `featuretl.heads.ViewsClassifier` and
-        `featuretl.heads.ViewPooling` use them.
+        image, for images much larger than the network's input. `featuretl.heads.ViewsClassifier`
+        and `featuretl.heads.ViewPooling` use them.
     device : str, default="auto"
         A torch device; "auto" is CUDA if available, or the CPU.
 

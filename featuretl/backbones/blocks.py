@@ -1,9 +1,9 @@
 """Blocks of a timm model, and models split into a trunk and a top at the beginning of a block.
 
 A block is the smallest repeated unit (an MBConv, bottleneck or transformer block) in the model's
-``group_matcher``. The stem precedes the first block; layers between the last block and the classifier
-belong to the last block. A model is split on its graph of operations (torch.fx), where a single
-tensor carries everything that later operations need from earlier ones.
+``group_matcher``. The stem precedes the first block; layers between the last block and the
+classifier belong to the last block. A model is split on its graph of operations (torch.fx), where
+a single tensor carries everything that later operations need from earlier ones.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def find_blocks(model: Any, name: str) -> tuple[Block, ...]:
 def cut(model: Any, name: str, blocks: tuple[Block, ...], n_blocks: int) -> Any:
     """Split a model below its last `n_blocks` blocks into trunk and top, both torch.fx.GraphModule.
 
-    They share the model's tensors, named "model.<name>". Raises BackboneError if that is impossible.
+    They share the model's tensors, named "model.<name>". Raises BackboneError if there is no such cut.
     """
     whole = PreLogits(model).eval()
     try:
@@ -102,7 +102,7 @@ def check_cut(model: Any, trunk: Any, top: Any, example: torch.Tensor, name: str
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        """Treat modules that timm excludes, and batch-norm, which depends on the mode, as leaves."""
+        """Return whether not to trace into a module: batch-norm, and what timm excludes."""
         kinds = (*get_notrace_modules(), nn.BatchNorm2d)
         return isinstance(module, kinds) or super().is_leaf_module(module, qualified_name)
 

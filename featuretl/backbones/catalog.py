@@ -1,4 +1,4 @@
-"""Catalog of backbones and sources of their weights, which imports torch only to describe models."""
+"""Catalog of backbones and sources of their weights; only descriptions import torch."""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ _thread_local = threading.local()
 
 
 def devices_of(owner: str, device: Any) -> list[torch.device]:
-    """Return the devices named by the parameter `device`, a device or a list. Raises ParameterError.
+    """Return the devices named by the parameter `device`, a device or a list of devices.
 
-    "auto" is every CUDA device, or the CPU if there is none; "cuda" is every CUDA device.
+    "auto" is every CUDA device, or the CPU if there is none; "cuda" is every CUDA device. Raises
+    ParameterError for a device that this machine lacks.
     """
     n_gpus = count_gpus()
     if n_gpus and device in ("auto", "cuda"):
@@ -48,7 +49,7 @@ def usable_device(owner: str, device: Any) -> torch.device:
 def own_stream(device: torch.device) -> Iterator[None]:
     """Use a CUDA stream of the calling thread's own; do nothing on other devices.
 
-    One thread's copies then overlap another's computation, and a thread waits only for its own work.
+    One thread's copies then overlap another's computation; a thread waits only for its own work.
     """
     if device.type != "cuda":
         yield

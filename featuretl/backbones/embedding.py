@@ -16,7 +16,7 @@ _GEM_P, _GEM_EPS = 3.0, 1e-6
 class Embedding(nn.Module):
     """Layers of a timm model in evaluation mode, pooled as in `load_backbone` and concatenated.
 
-    `indices` are the numbers of the layers in output order; None is the output before the classifier.
+    `indices` are layer numbers in output order; None is the output before the classifier.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ def _pool_one(x: torch.Tensor, cls: torch.Tensor | None, pooling: str) -> torch.
         return cls
     if not x.shape[2]:
         raise BackboneError(
-            f"pooling={pooling!r} needs positions or patch tokens, but the backbone gives only class "
-            "tokens; use 'auto' or 'cls'."
+            f"pooling={pooling!r} needs positions or patch tokens, but the backbone gives only "
+            "class tokens; use 'auto' or 'cls'."
         )
     if pooling == "avg":
         return x.mean(2)

@@ -16,7 +16,7 @@ _BATCH_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
 def fold(module: nn.Module, graph: fx.Graph) -> nn.Module:
-    """Return a folded copy of `module`, in evaluation mode; `module` itself if nothing can be folded.
+    """Return a folded copy of `module` in evaluation mode, or `module` if there is nothing to fold.
 
     `graph` is the module's graph of operations. The copy has its own tensors.
     """

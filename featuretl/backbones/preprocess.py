@@ -137,9 +137,9 @@ class Preprocessing:
 
 def _passes(size: tuple[int, int], target: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the sizes (height, width) after each pass of resizing, in Pillow's order."""
-    # Values are rounded to 8 bits between passes, so the order changes up to a quarter of the pixels
-    # by some levels. PyTorch resizes rows first, as Pillow does, but Pillow 13 begins with the
-    # columns if over twice as many rows as columns are removed.
+    # Values are rounded to 8 bits between passes, so the order changes up to a quarter of the
+    # pixels by some levels. PyTorch resizes rows first, as Pillow does, but Pillow 13 begins with
+    # the columns if over twice as many rows as columns are removed.
     (height, width), (rows, columns) = size, target
     if size == target:
         return []

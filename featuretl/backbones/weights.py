@@ -115,7 +115,7 @@ def _check_tag(name: str) -> None:
 
 
 def tensors_digest(model: Any) -> str:
-    """Return the SHA-256 of names, dtypes, shapes and bytes of all tensors except the classifier's."""
+    """Return the SHA-256 of all tensors (name, dtype, shape, bytes) outside the classifier."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         if not _is_classifier(name, model):
@@ -206,7 +206,7 @@ def _read_state(file: Path) -> dict[str, torch.Tensor]:
     if odd:
         raise BackboneError(
             f"The weights file {printable(file)!r} must hold dense tensors of real numbers; got "
-            f"{len(odd)} others (sparse, meta, complex or quantised), such as {printable(odd[0])!r}."
+            f"{len(odd)} others (sparse, meta, complex, quantised), such as {printable(odd[0])!r}."
         )
     return {str(key).removeprefix("module."): tensor for key, tensor in state.items()}
 

@@ -25,7 +25,7 @@ class BatchSize:
         self._seconds: list[float] = []
 
     def record(self, n: int, seconds: float) -> None:
-        """Record that a batch of `n` images took `seconds`; other sizes than `current` are ignored."""
+        """Record that `n` images took `seconds`; sizes other than `current` are ignored."""
         if not self._grows or n != self.current:
             return
         self._seconds.append(seconds / n)

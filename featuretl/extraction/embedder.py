@@ -27,7 +27,7 @@ from featuretl.store.store import EmbeddingStore, resolve_store
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A stateless transformer from one column of images or items to embeddings."""
 
-    # A subclass defines the plural noun for messages, additional parameters for `extract`, the input
+    # A subclass defines the plural noun for messages, further parameters for `extract`, the input
     # check, and `_spec`, which returns the checked backbone or medium.
     _what = "items"
     _options: tuple[str, ...] = ()
@@ -136,10 +136,10 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 class ImageEmbedder(Embedder):
     """Turn images into embeddings of a pretrained network, each computed once.
 
-    The transformer is stateless: `transform` needs no `fit`. Embeddings are cached on disk, keyed by
-    the content of the image and everything that determines its embedding, and shared by all clones,
-    folds and processes: a grid search embeds every image once. Weights are loaded only if an image
-    is not in the cache, and never pickled.
+    The transformer is stateless: `transform` needs no `fit`. Embeddings are cached on disk, keyed
+    by the content of the image and everything that determines its embedding, and shared by all
+    clones, folds and processes: a grid search embeds every image once. Weights are loaded only if
+    an image is not in the cache, and never pickled.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class ImageEmbedder(Embedder):
     device : str, torch.device or list of these, default="auto"
         "auto" is every GPU, or the CPU if there is none; "cuda" is every GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
-        Inference runtime; "auto" picks the fastest one that agrees with eager PyTorch, see `extract`.
+        Inference runtime; "auto" picks the fastest that agrees with eager PyTorch, see `extract`.
     batch_size : int or "auto", default="auto"
         Images per forward pass; "auto" grows while that is faster.
     n_jobs : int, optional

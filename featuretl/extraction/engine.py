@@ -1,8 +1,8 @@
 """The engine of an extraction.
 
-It reads and hashes every image once; only images that the store lacks are decoded and embedded. Each
-thread takes a batch all the way from the files through the network, with PyTorch limited to one
-thread in each, so that no core waits for another.
+It reads and hashes every image once; only images that the store lacks are decoded and embedded.
+Each thread takes a batch all the way from the files through the network, with PyTorch limited to
+one thread in each, so that no core waits for another.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Statistics:
     # The least cosine between embeddings in this precision and in float32, on four images; None for
     # float32 itself.
     agreement: float | None = None
-    # Seconds of this process's processor time, over all threads, by stage: "read", "hash", "decode",
+    # Seconds of this process's processor time over all threads by stage: "read", "hash", "decode",
     # "resize", "normalise", "forward" (with pooling), "commit", and "other" for the remainder.
     costs: dict[str, float] = field(default_factory=dict)
 
@@ -266,7 +266,7 @@ class Run:
         return _Batch(images, keys, seconds)
 
     def _commit(self) -> None:
-        """Commit; runs in a thread of the pool, which Ctrl-C in the main thread does not interrupt."""
+        """Commit, in a thread of the pool, which Ctrl-C in the main thread does not interrupt."""
         with self._stage("commit"):
             self.space.commit()
 

@@ -46,8 +46,8 @@ class Extraction:
         Images without an embedding, in order; their rows are NaN. Each has an `index`, a `name`
         and a `message`.
     statistics : Statistics
-        Numbers of `images`, `cached`, `embedded` and `failed`; `seconds`, `runtime`, `agreement` with
-        float32, and `costs` in processor time.
+        Numbers of `images`, `cached`, `embedded` and `failed`; `seconds`, `runtime`, `agreement`
+        with float32, and `costs` in processor time.
     keys : ndarray of shape (n,), S32
         SHA-256 of each image's content; zeros for a file that could not be read.
     """
@@ -118,8 +118,8 @@ def extract(
     Parameters
     ----------
     images : sequence of n images or items
-        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. For another
-        medium, its items.
+        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. For
+        another medium, its items.
     backbone : str, BackboneSpec, Backbone or Medium, default="tf_efficientnet_lite0"
         Name of a timm model, or a backbone from `load_backbone`; or a medium (`Sound`, `Video`,
         `Text`, or your own `featuretl.media.medium.Medium`), which chooses its own device and
@@ -134,7 +134,7 @@ def extract(
         ``featuretl[openvino]``); or compiled PyTorch, which takes a minute to compile and needs a
         C++ compiler on the CPU. A runtime other than eager PyTorch must give the same embeddings
         on a few images (cosine >= 0.9999). "auto" measures which one is fastest if there are at
-        least 1,000 images (20,000 for compiled PyTorch, on GPUs only), and remembers it in the store.
+        least 1,000 images (20,000 for compiled PyTorch, on GPUs only), and caches the result.
     batch_size : int or "auto", default="auto"
         Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
         the CPU and 1024 elsewhere. If memory runs out, batches are split.
@@ -145,9 +145,9 @@ def extract(
         Error policy for unreadable images: raise an error, once all others are embedded and
         cached, or return rows of NaN.
     decode_timeout : float, optional
-        Time limit in seconds for decoding an image. If given, images are decoded in child processes,
-        and an image that crashes the decoder or exceeds the limit counts as unreadable. The
-        embeddings are the same. None decodes in-process: no crash isolation and no timeout.
+        Time limit in seconds for decoding an image. If given, images are decoded in child
+        processes, and an image that crashes the decoder or exceeds the limit counts as unreadable.
+        The embeddings are the same. None decodes in-process: no crash isolation and no timeout.
     progress : callable, optional
         Called with the current `Statistics`, in this thread, at most ten times a second.
 
@@ -169,8 +169,8 @@ def extract(
     Notes
     -----
     If the call ends early, by an error, Ctrl-C or a signal that raises, the embeddings computed so
-    far are committed first; the next call resumes from there. Several processes may extract into one
-    store simultaneously: each waits for images that another process is embedding.
+    far are committed first; the next call resumes from there. Several processes may extract into
+    one store simultaneously: each waits for images that another process is embedding.
 
     Examples
     --------

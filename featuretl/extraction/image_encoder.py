@@ -84,7 +84,7 @@ class ImageEncoder:
 
     @property
     def memo_facts(self) -> dict[str, Any] | None:
-        """Facts, besides the weights file, that determine the recipe; None for a loaded backbone."""
+        """Facts besides the weights file that determine the recipe; None for a loaded backbone."""
         if not isinstance(self._wanted, BackboneSpec):
             return None
         return {

@@ -27,7 +27,7 @@ _facts = attrgetter("st_size", "st_mtime_ns", "st_ino")
 
 @dataclass(frozen=True)
 class _Item:
-    """An item, its key, and the state of its file before (`seen`) and after the key was computed."""
+    """An item, its key, and its file's state before (`seen`) and after computing the key."""
 
     item: Any
     key: bytes

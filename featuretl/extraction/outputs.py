@@ -88,9 +88,10 @@ def save_embeddings(
 
 
 def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str = "") -> int:
-    """Write a store's embeddings of one recipe to a ``.npz`` or ``.parquet`` file; return their number.
+    """Write a store's embeddings of one recipe to a ``.npz`` or ``.parquet`` file.
 
-    `space` is a prefix of the id of the recipe's space. Raises ParameterError or StoreError.
+    `space` is a prefix of the id of the recipe's space. Returns the number of embeddings. Raises
+    ParameterError or StoreError.
     """
     target = check_output(path, (".npz", ".parquet"))
     rows = _rows_of_space(store, _one_space(store, space))

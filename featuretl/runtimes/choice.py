@@ -1,6 +1,6 @@
 """The choice of a runtime: eager PyTorch, or a faster one that gives the same embeddings.
 
-Another runtime is used only if its embeddings agree with eager PyTorch, so recipes do not include it.
+Another runtime is used only if its embeddings agree with eager PyTorch; recipes do not name it.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def model_file(backbone: Any, store: EmbeddingStore | None) -> Path | None:
 
 
 def _digest(facts: dict[str, Any]) -> str:
-    """Return the SHA-256 of facts and of the versions of the libraries that export and run models."""
+    """Return the SHA-256 of facts and the versions of libraries that export and run models."""
     installed = [package for package in ("onnxruntime", "onnx", "openvino") if _has(package)]
     facts = {**facts, "versions": versions(("torch", "timm", *installed))}
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
