@@ -67,7 +67,7 @@ def find_blocks(model: Any, name: str) -> tuple[Block, ...]:
 def cut(model: Any, name: str, blocks: tuple[Block, ...], n_blocks: int) -> Any:
     """Split a model below its last `n_blocks` blocks into trunk and top, both torch.fx.GraphModule.
 
-    Both share the model's tensors, named "model.<name>". Raises BackboneError without a cut.
+    Both share the model's tensors, named "model.<name>". Raises BackboneError if it cannot be cut.
     """
     whole = PreLogits(model).eval()
     try:
