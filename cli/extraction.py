@@ -29,7 +29,7 @@ def run_extraction(
 
     An interrupt prints the number of new embeddings, and whether they are cached.
     """
-    from featuretl.extraction.progress import embedding_bar
+    from featuretl.extraction.engine import embedding_bar
 
     last: list[Statistics] = []
     try:

@@ -1,4 +1,4 @@
-"""Backbones: frozen timm networks, their weights, preprocessing and pooling."""
+"""Backbones: timm networks with their weights, preprocessing and pooling."""
 
 from featuretl._core.lazy import exports
 

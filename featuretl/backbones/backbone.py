@@ -1,4 +1,4 @@
-"""Backbone: a frozen timm network with its preprocessing, from pixels to embeddings."""
+"""Backbone: a frozen timm network with its preprocessing and pooling."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.devices import usable_device
 from featuretl.backbones.eager import Runtime, TorchRuntime
-from featuretl.backbones.embedding import Embedding
-from featuretl.backbones.pooling import has_class_token
+from featuretl.backbones.embedding import Embedding, has_class_token
 from featuretl.backbones.preprocess import Preprocessing
 from featuretl.backbones.spec import PRE_LOGITS, QUANTIZATION, BackboneSpec, Layer
 from featuretl.backbones.views import n_views, split_views, views_of, views_recipe
@@ -43,43 +42,45 @@ def load_backbone(
     name : str, default="tf_efficientnet_lite0"
         Any timm model name, with or without a pretrained tag; see `list_backbones`.
     weights : {"auto", "random"} or path, default="auto"
-        "auto" takes the packaged weights if there are, else timm's, downloaded from its hub once.
-        A path names a local ``.safetensors`` file or a PyTorch file of tensors only; its classifier
-        is ignored if it has other classes. "random" is for tests and ablations (seed 0).
+        "auto" uses packaged weights if available, or timm's, downloaded from its hub once. A path
+        names a local ``.safetensors`` file or a PyTorch file that holds only tensors; a classifier
+        with other classes in it is ignored. "random" is for tests and ablations (seed 0).
     layers : "pre_logits", int, str, or a list of these, default="pre_logits"
         Outputs of one forward pass, concatenated in this order: the network's output before its
         classifier, or a layer by its number (negative from the end) or name in
         `Backbone.layer_names`, as timm's ``forward_intermediates`` counts them.
     pooling : {"auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten"}, default="auto"
-        "auto" is the model's own: for "pre_logits" timm's ``forward_head(.., pre_logits=True)``,
-        for a layer the class token if the model classifies by it, else the average. The others
-        apply to ``forward_features`` and to layers, without register tokens. "flatten" keeps
-        every position, as Flatten after VGG16 does.
+        "auto" is the model's own pooling: for "pre_logits" timm's ``forward_head(..,
+        pre_logits=True)``, for a layer the class token if the model classifies with it, or the
+        average. The others apply to ``forward_features`` and to layers, without register tokens.
+        "gem" is the generalised mean with p = 3 (Radenovic et al., 2018); "flatten" concatenates
+        all positions.
     normalize : bool, default=False
         Scale every embedding to length 1.
     precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
         Precision of the computation; embeddings are float32. "auto" is "float32": the others give
-        other embeddings (another recipe). "bfloat16" is for processors and GPUs that have it and is
-        much slower on others; its gain is not measured. "int8" runs in ONNX Runtime on the CPU,
+        other embeddings (another recipe). "bfloat16" needs a processor or GPU that supports it and
+        is much slower elsewhere; its gain is not measured. "int8" runs in ONNX Runtime on the CPU,
         calibrated on photographs that come with scikit-learn.
     views : int, "flip", "ten-crop" or a grid such as "3x3", default=1
-        Views of each image, embedded side by side, the image itself first: "flip" adds its mirror
-        image; an int n that, and n - 2 light random crops, drawn by the image's content; "ten-crop"
-        the four corners and their mirror images, as AlexNet was tested (Krizhevsky et al., 2012);
-        a grid of rows x columns squares that cover the image, for images much larger than the
-        network's input. See `featuretl.heads.ViewsClassifier` and `featuretl.heads.ViewPooling`.
+        Views of each image, with their embeddings concatenated, the image itself first. "flip" adds
+        its mirror image; an int n adds n - 2 light random crops as well, seeded by the image's
+        content; "ten-crop" adds the mirror image, and the four corners with theirs, as AlexNet was
+        tested (Krizhevsky et al., 2012); a grid adds rows x columns square tiles that cover the
+        image, for images much larger than the network's input. `featuretl.heads.ViewsClassifier`
+        and `featuretl.heads.ViewPooling` use them.
     device : str, default="auto"
-        A torch device; "auto" is CUDA where available, else the CPU.
+        A torch device; "auto" is CUDA if available, or the CPU.
 
     Returns
     -------
     backbone : Backbone
-        The networks of the last two loaded stay in memory and are shared.
+        The last two networks loaded stay in memory and are shared.
 
     Raises
     ------
     ParameterError
-        If a parameter has a value of the wrong kind.
+        If a parameter has an invalid value.
     BackboneError
         If the name is unknown, the weights are not available or do not fit, or the model has no
         such layer or token.
@@ -107,15 +108,16 @@ def load_backbone(
 
 
 class Backbone:
-    """A frozen network and its preprocessing; made by `load_backbone`.
+    """A frozen network and its preprocessing; use `load_backbone` to load one.
 
     Attributes
     ----------
     spec : BackboneSpec
+        Name, weights and output.
     device : torch.device
     preprocessing : Preprocessing
     model : torch.nn.Module
-        timm's, in evaluation mode, without gradients.
+        timm's model, in evaluation mode, without gradients.
     """
 
     def __init__(self, spec: BackboneSpec, device: torch.device) -> None:
@@ -130,13 +132,13 @@ class Backbone:
         self._indices = [self._layer_index(layer) for layer in spec.layers]
         if "cls" in spec.pooling and not has_class_token(self.model):
             raise BackboneError(
-                f"The backbone {spec.name!r} has no class token, so pooling={spec.pooling!r} has "
-                "nothing to take; use 'auto', 'avg' or 'max'."
+                f"pooling={spec.pooling!r} needs a class token, but the backbone {spec.name!r} has "
+                "no class token; use 'auto', 'avg' or 'max'."
             )
 
     @property
     def weights_file(self) -> Path | None:
-        """The file that the weights were loaded from, where there is one."""
+        """Path of the weights file, if the weights come from a file."""
         return self._network.file
 
     def __repr__(self) -> str:
@@ -150,7 +152,7 @@ class Backbone:
 
     @cached_property
     def n_features(self) -> int:
-        """Size of an embedding."""
+        """Number of features of an embedding."""
         blank = np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8)
         batch = self.batch([self.preprocessing(blank)])
         try:
@@ -160,8 +162,8 @@ class Backbone:
                 raise
             raise BackboneError(
                 f"The backbone {self.spec.name!r} cannot give layers={self.spec.layers!r} with "
-                f"pooling={self.spec.pooling!r} ({type(error).__name__} in timm's model); take one "
-                "layer at a time, or layers='pre_logits'."
+                f"pooling={self.spec.pooling!r} ({type(error).__name__} in timm's model); request "
+                "one layer at a time, or layers='pre_logits'."
             ) from error
 
     @property
@@ -171,7 +173,7 @@ class Backbone:
 
     @property
     def layer_names(self) -> list[str]:
-        """Available layers from input to output, by timm's module names."""
+        """timm's module names of the available layers, from input to output."""
         if not hasattr(self.model, "forward_intermediates"):
             return []
         return [str(info["module"]) for info in self.model.feature_info]
@@ -186,13 +188,13 @@ class Backbone:
             return layer % len(names)
         listed = ", ".join(f"{i} {n!r}" for i, n in enumerate(names)) or "none"
         raise BackboneError(
-            f"The backbone {self.spec.name!r} has no layer {layer!r}; there is 'pre_logits', and by "
-            f"number or name: {listed}."
+            f"The backbone {self.spec.name!r} has no layer {layer!r}; use 'pre_logits', or one of "
+            f"these by number or name: {listed}."
         )
 
     @cached_property
     def blocks(self) -> tuple[str, ...]:
-        """Names of the blocks' modules from input to output; see `featuretl.backbones.blocks`.
+        """Module names of the blocks, from input to output; see `featuretl.backbones.blocks`.
 
         Raises BackboneError for a model that does not define its blocks.
         """
@@ -203,9 +205,9 @@ class Backbone:
         return find_blocks(self.model, self.spec.name)
 
     def cut(self, n_blocks: int) -> tuple[torch.fx.GraphModule, torch.fx.GraphModule]:
-        """Cut the network below its last `n_blocks` blocks; ``top(trunk(x))`` is "pre_logits".
+        """Split the network below its last `n_blocks` blocks; ``top(trunk(x))`` is "pre_logits".
 
-        Both parts share the network's tensors. Raises BackboneError if it cannot be cut there.
+        Both parts share the network's tensors. Raises BackboneError if it cannot be split there.
         """
         name = self.spec.name
         trunk, top = cut(self.model, name, self._blocks, n_blocks)
@@ -216,12 +218,12 @@ class Backbone:
 
     @property
     def block_parameters(self) -> tuple[frozenset[str], ...]:
-        """Names of each block's parameters in `model`."""
+        """Parameter names of each block in `model`."""
         return tuple(block.parameters for block in self._blocks)
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The backbone's part of a recipe (JSON); see `featuretl.store.keys`."""
+        """Part of a recipe that describes the backbone (JSON); see `featuretl.store.keys`."""
         names = self.layer_names if set(self._indices) != {None} else []
         layers = [PRE_LOGITS if index is None else names[index] for index in self._indices]
         views = {} if self.n_views == 1 else {"views": views_recipe(self.spec.views)}
@@ -240,10 +242,10 @@ class Backbone:
         }
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        """Resize and crop pixels (h, w, 3), uint8, to the network's uint8 (3, height, width).
+        """Resize and crop pixels, uint8 (h, w, 3), to uint8 (3, height, width).
 
-        With several views, uint8 (views, 3, height, width). Raises ImageError for an image too long
-        and thin to be resized.
+        With several views the result is uint8 (views, 3, height, width). Raises ImageError for an
+        image too long and thin to be resized.
         """
         if self.n_views == 1:
             return self.preprocessing(pixels)
@@ -251,9 +253,9 @@ class Backbone:
         return torch.stack([view(pixels, self.preprocessing) for view in views])
 
     def batch(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Normalise prepared images to the network's input, float32 (n, 3, height, width), on its device.
+        """Normalise prepared images to float32 (n, 3, height, width) on the network's device.
 
-        With several views, (n x views, 3, height, width), view by view.
+        Several views of an image become consecutive rows, (n x views, 3, height, width).
         """
         inputs = split_views(inputs)
         batch = torch.stack([x.permute(1, 2, 0) for x in inputs]).permute(0, 3, 1, 2)
@@ -269,20 +271,20 @@ class Backbone:
 
     @cached_property
     def forward(self) -> Runtime:
-        """PyTorch from the network's input to embeddings, float32 (n, n_features).
+        """Eager PyTorch from the network's input to embeddings, float32 (n, n_features).
 
-        Raises BackboneError for int8, in which only `extract` and `ImageEmbedder` compute.
+        Raises BackboneError for int8, which only `extract` and `ImageEmbedder` support.
         """
         if self.spec.precision == "int8":
             raise BackboneError(
-                "A Backbone computes in PyTorch, which has no precision='int8' here; use extract or "
-                "ImageEmbedder, or load it in 'float32'."
+                "A Backbone runs in PyTorch, which does not support precision='int8' here; use "
+                "extract or ImageEmbedder, or load it in 'float32'."
             )
         return TorchRuntime(self.embedding)
 
     @cached_property
     def embedding(self) -> Embedding:
-        """One module from the network's input to embeddings, in its precision; for int8 in float32."""
+        """Module from the network's input to embeddings; with precision="int8" it is float32."""
         return self.embedding_in(self.spec.precision)
 
     def embedding_in(self, precision: str) -> Embedding:
@@ -301,7 +303,7 @@ def load_spec(spec: BackboneSpec, device: str | torch.device = "auto") -> Backbo
 
 
 def as_backbone(owner: str, backbone: Any, device: str = "auto") -> Any:
-    """Return a Backbone as it is, or that of a name or spec; the last two loaded stay in memory."""
+    """Return a Backbone unchanged, or load a name or spec; the last two loaded stay in memory."""
     if isinstance(backbone, str):
         backbone = BackboneSpec.of(owner, backbone)
     return _loaded(backbone, device) if isinstance(backbone, BackboneSpec) else backbone

@@ -1,11 +1,9 @@
-"""Blocks: the ordered units of a timm model, and the model cut in two where a block begins.
+"""Blocks of a timm model, and models split into a trunk and a top at the beginning of a block.
 
-A block is the smallest repeated unit (one MBConv, one bottleneck, one transformer block), as the
-model's own ``group_matcher`` divides its parameters for layer-wise rates. What comes before the
-first block is the stem; what lies between the last block and the classifier belongs to the last.
-
-A cut is made on the graph of operations (torch.fx): where block k begins, a single tensor must
-carry everything that the later operations need from the earlier ones.
+A block is the smallest repeated unit (an MBConv, bottleneck or transformer block) in the model's
+``group_matcher``. The stem precedes the first block; layers between the last block and the
+classifier belong to the last block. A model is split on its graph of operations (torch.fx), where
+a single tensor carries everything that later operations need from earlier ones.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.models import get_notrace_functions, get_notrace_modules
+from timm.models import get_notrace_functions, get_notrace_modules, group_parameters
 from torch import fx, nn
 
 from featuretl._core.text import reason_of
@@ -27,14 +25,14 @@ _TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Block:
-    """One block of a model."""
+    """One block of a model: the path of its (largest) module, and its parameters' names."""
 
-    name: str  # the path of its module; of the largest, where there are several
-    parameters: frozenset[str]  # their names in the model
+    name: str
+    parameters: frozenset[str]
 
 
 class PreLogits(nn.Module):
-    """A timm model up to its classifier: images (n, 3, h, w) to embeddings (n, d)."""
+    """A timm model without its classifier, from images (n, 3, h, w) to embeddings (n, d)."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -47,36 +45,29 @@ class PreLogits(nn.Module):
 
 
 def find_blocks(model: Any, name: str) -> tuple[Block, ...]:
-    """Return the blocks of timm's model `name`, from input to output.
-
-    Raises BackboneError if the model does not define groups of parameters.
-    """
-    from timm.models import group_parameters
-
+    """Return the blocks of a model from input to output; BackboneError if it defines none."""
     try:
         groups = list(group_parameters(model, model.group_matcher(coarse=False)).values())
     except (AttributeError, TypeError, RuntimeError, AssertionError) as error:
         raise BackboneError(
-            f"The backbone {name!r} does not say what its blocks are; it can only be trained "
-            "whole, with n_blocks='all'."
+            f"The backbone {name!r} does not define blocks; train the whole network with "
+            "n_blocks='all'."
         ) from error
     classifier = _classifier_parameters(model)
     names = [_name_of(group, groups, model) for group in groups]
     parameters = [[p for p in group if p not in classifier] for group in groups]
     if len(groups) > 2 and len(parameters[-1]) < len(groups[-1]):
-        between = parameters.pop()  # the last block and the classifier
-        parameters[-1] += between
+        before_classifier = parameters.pop()
+        parameters[-1] += before_classifier
     return tuple(
         Block(*block) for block in zip(names[1:], map(frozenset, parameters[1:]), strict=False)
     )
 
 
 def cut(model: Any, name: str, blocks: tuple[Block, ...], n_blocks: int) -> Any:
-    """Cut a model below its last `n_blocks` blocks, into a trunk and a top (torch.fx.GraphModule).
+    """Split a model below its last `n_blocks` blocks into trunk and top, both torch.fx.GraphModule.
 
-    ``top(trunk(x))`` is the model's output before its classifier; both share their tensors with
-    `model`. Parameters keep their names, with "model." before them. Raises BackboneError if the
-    model cannot be traced, or more than one tensor crosses the cut.
+    Both share the model's tensors, named "model.<name>". Raises BackboneError if it cannot be cut.
     """
     whole = PreLogits(model).eval()
     try:
@@ -95,7 +86,7 @@ def trace(module: nn.Module) -> fx.Graph:
     """Return the graph of a module's operations. Raises TypeError if it cannot be traced."""
     try:
         return _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(module)
-    except Exception as error:  # a model's own code runs on symbols, and may raise anything
+    except Exception as error:  # the model's code may raise any exception on symbols
         raise TypeError(reason_of(error)) from error
 
 
@@ -106,12 +97,12 @@ def check_cut(model: Any, trunk: Any, top: Any, example: torch.Tensor, name: str
     if whole.shape != parts.shape or not torch.allclose(
         whole, parts, rtol=_TOLERANCE, atol=_TOLERANCE * float(whole.abs().max())
     ):
-        raise _cannot_cut(name, "its two parts do not compute what the whole does")
+        raise _cannot_cut(name, "its two parts do not compute what the whole model computes")
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, qualified_name: str) -> bool:
-        """Keep whole what timm says cannot be traced, and what behaves otherwise in training."""
+        """Return whether not to trace into a module: batch-norm, and what timm excludes."""
         kinds = (*get_notrace_modules(), nn.BatchNorm2d)
         return isinstance(module, kinds) or super().is_leaf_module(module, qualified_name)
 
@@ -119,16 +110,12 @@ class _Tracer(fx.Tracer):
 def _find_cut(
     graph: fx.Graph, whole: nn.Module, upper: frozenset[str], name: str
 ) -> tuple[int, fx.Node]:
-    """Return where in the list of nodes the upper part begins, and the one node it needs."""
+    """Return the position of the first node of the top, and the one node whose value it needs."""
     nodes = list(graph.nodes)
     place = {node: i for i, node in enumerate(nodes)}
-    is_upper: dict[int, bool] = {}
-    for i, node in enumerate(nodes):
-        parameters = set(_parameters_of(node, whole))
-        if parameters:
-            is_upper[i] = bool(parameters & upper)
-    first = min((i for i, above in is_upper.items() if above), default=0)
-    last_below = max((i for i, above in is_upper.items() if not above), default=0)
+    parameters = {i: set(_parameters_of(node, whole)) for i, node in enumerate(nodes)}
+    first = min((i for i, names in parameters.items() if names & upper), default=0)
+    last_below = max((i for i, n in parameters.items() if n and not n & upper), default=0)
     for position in range(first, last_below, -1):
         crossing = [
             node
@@ -143,14 +130,14 @@ def _find_cut(
 def _part(
     whole: nn.Module, nodes: list[fx.Node], entry: fx.Node | None, exit_: fx.Node | None
 ) -> fx.GraphModule:
-    """Return the module of `nodes`, fed with the value of `entry`, giving that of `exit_`."""
+    """Return a module of `nodes` from the value of `entry` to the value of `exit_`."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     if entry is not None:
         copies[entry] = graph.placeholder("x")
 
     def copied(node: fx.Node) -> fx.Node:
-        if node not in copies:  # parameters fetched early but used here
+        if node not in copies:  # also parameters that were fetched before the cut
             copies[node] = graph.node_copy(node, copied)
         return copies[node]
 
@@ -186,7 +173,7 @@ def _classifier_parameters(model: Any) -> set[str]:
 
 
 def _name_of(group: list[str], groups: list[list[str]], model: nn.Module) -> str:
-    """Return the path of the module that holds most of `group` and nothing of other groups."""
+    """Return the path of the module that holds most of `group` and no other group's parameters."""
     others = [p for other in groups for p in other if not set(other) & set(group)]
     path = ""
     while True:

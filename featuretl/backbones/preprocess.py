@@ -1,4 +1,4 @@
-"""From RGB pixels to a network's input: timm's evaluation transform, as a recipe."""
+"""Preprocessing: timm's evaluation transform, from RGB pixels to a network's input."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 MAX_RESIZED_PIXELS = 2**26
 
-# PyTorch resizes these as 8-bit integers at several times Pillow's speed. In the same order of passes,
-# the two differ by one level of 255 in fewer than 2% of the pixels.
+# PyTorch resizes these as 8-bit integers, several times as fast as Pillow. With the same order of
+# passes, the two differ by one level of 255 in fewer than 2% of the pixels.
 _FAST_INTERPOLATIONS = ("bilinear", "bicubic")
 _FAST_CROPS = ("center", "squash")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resize, crop and normalise as timm does in evaluation."""
+    """Resize, crop and normalise images as timm does in evaluation."""
 
     input_size: tuple[int, int, int]  # (3, height, width) of the network's input
     interpolation: str  # "bicubic", "bilinear" or "lanczos", with antialiasing
@@ -37,7 +37,7 @@ class Preprocessing:
 
     @classmethod
     def of(cls, pretrained_cfg: dict[str, Any], **overrides: Any) -> Preprocessing:
-        """Return what timm's configuration of a model asks for."""
+        """Return the preprocessing in timm's configuration of a model."""
         from timm.data import resolve_data_config
 
         config: dict[str, Any] = {**resolve_data_config(pretrained_cfg=pretrained_cfg), **overrides}
@@ -51,15 +51,14 @@ class Preprocessing:
         )
 
     def recipe(self) -> dict[str, Any]:
-        """Return the preprocessing's part of a recipe (JSON)."""
+        """Return the part of a recipe that describes the preprocessing (JSON)."""
         implementation = "torch, passes as Pillow 13" if self._is_fast else "timm"
         return {"implementation": implementation, **asdict(self)}
 
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
-        """Resize and crop pixels (h, w, 3), uint8, to the network's uint8 (3, height, width).
+        """Resize and crop pixels, uint8 (h, w, 3), to uint8 (3, height, width).
 
-        Raises ImageError for an image so long and thin that it would be resized to over
-        `MAX_RESIZED_PIXELS`.
+        Raises ImageError if a long and thin image would be resized to over `MAX_RESIZED_PIXELS`.
         """
         height, width = pixels.shape[:2]
         resized = self._resized(height, width)
@@ -69,15 +68,18 @@ class Preprocessing:
                 f"fit {self.input_size[1]} it would have over {MAX_RESIZED_PIXELS} pixels; crop it"
             )
         is_padded = resized[0] < self.input_size[1] or resized[1] < self.input_size[2]
-        if not self._is_fast or is_padded or self._has_ties(pixels.shape, resized):
+        is_enlarged = resized[0] > height or resized[1] > width
+        # PyTorch rounds many pixels differently in a bilinear enlargement.
+        has_ties = self.interpolation == "bilinear" and is_enlarged
+        if not self._is_fast or is_padded or has_ties:
             try:
                 return self._timm_transform(Image.fromarray(pixels))
-            except ValueError as error:  # an edge of no pixel
+            except ValueError as error:  # one side would be resized to 0 pixels
                 raise ImageError(f"{width} x {height} pixels are too long and thin") from error
         return self._resize_and_crop(pixels, resized)
 
     def box(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Return the crop that the network sees, (left, top, right, bottom) in the image's pixels.
+        """Return the crop in pixels of the image, (left, top, right, bottom).
 
         With ``crop_mode="border"`` it may exceed the image.
         """
@@ -88,12 +90,12 @@ class Preprocessing:
         return left * x, top * y, (left + seen[1]) * x, (top + seen[0]) * y
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return the network's input, float32 (n, 3, height, width) on the device of `batch`, uint8."""
+        """Return `batch`, uint8 (n, 3, height, width), normalised to float32 on its device."""
         import torch
 
         n, channels, height, width = batch.shape
         mean, std = (torch.tensor(values, device=batch.device) for values in (self.mean, self.std))
-        # As rows of interleaved colours, so that the innermost loop is long.
+        # Rows of interleaved colours make the innermost loop long.
         rows = batch.to(torch.float32).permute(0, 2, 3, 1).reshape(n * height, width * channels)
         scale, shift = (values.repeat(width) for values in (1 / (255 * std), -mean / std))
         rows = torch.addcmul(shift, rows, scale)
@@ -102,10 +104,6 @@ class Preprocessing:
     @property
     def _is_fast(self) -> bool:
         return self.interpolation in _FAST_INTERPOLATIONS and self.crop_mode in _FAST_CROPS
-
-    def _has_ties(self, shape: tuple[int, ...], resized: tuple[int, int]) -> bool:
-        """Return whether PyTorch would round many pixels otherwise: bilinear, and enlarged."""
-        return self.interpolation == "bilinear" and (resized[0] > shape[0] or resized[1] > shape[1])
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """Return the height and width of the whole image before the crop, as timm rounds them."""
@@ -122,7 +120,7 @@ class Preprocessing:
     def _resize_and_crop(self, pixels: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
         import torch
 
-        writable = np.require(pixels, requirements=["C", "W"])  # a torch tensor always is
+        writable = np.require(pixels, requirements=["C", "W"])  # as from_numpy expects
         x = torch.from_numpy(writable)[None].permute(0, 3, 1, 2)
         for step in _passes((x.shape[2], x.shape[3]), size):
             x = torch.nn.functional.interpolate(x, step, mode=self.interpolation, antialias=True)
@@ -138,10 +136,10 @@ class Preprocessing:
 
 
 def _passes(size: tuple[int, int], target: tuple[int, int]) -> list[tuple[int, int]]:
-    """Return the sizes (height, width) that an image goes through, in Pillow's order of passes."""
-    # The values are rounded to 8 bits between the passes, so their order changes up to a quarter of
-    # the pixels by some levels. PyTorch resizes rows first, as Pillow does, but Pillow 13 begins with
-    # the columns of an image that loses over twice as many rows as columns.
+    """Return the sizes (height, width) after each pass of resizing, in Pillow's order."""
+    # Values are rounded to 8 bits between passes, so the order changes up to a quarter of the
+    # pixels by some levels. PyTorch resizes rows first, as Pillow does, but Pillow 13 begins with
+    # the columns if over twice as many rows as columns are removed.
     (height, width), (rows, columns) = size, target
     if size == target:
         return []

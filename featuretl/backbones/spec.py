@@ -1,4 +1,4 @@
-"""BackboneSpec: the parameters of a backbone, checked without loading anything."""
+"""BackboneSpec: the parameters of a backbone, checked without loading it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Layer = int | str
 PRE_LOGITS = "pre_logits"
 POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
-# How an int8 network is made; part of its recipe.
+# Quantization of an int8 network, as a part of its recipe.
 QUANTIZATION: dict[str, Any] = {
     "version": 1,
     "crops": 100,
@@ -26,10 +26,9 @@ QUANTIZATION: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Name, weights and output of a backbone, from which a `Backbone` is loaded.
+    """The resolved parameters of `load_backbone`: name, weights and output of a backbone.
 
-    The attributes are the parameters of `load_backbone`, resolved: `weights` is "auto", "random"
-    or an absolute path, `layers` a tuple.
+    `weights` is "auto", "random" or an absolute path.
     """
 
     name: str
@@ -42,7 +41,7 @@ class BackboneSpec:
 
     @classmethod
     def of(cls, owner: str, name: str, **parameters: Any) -> BackboneSpec:
-        """Check the parameters, as those of `owner`, and resolve them. Raises ParameterError."""
+        """Check and resolve the parameters of `owner`. Raises ParameterError."""
         given: Any = cls(name, **parameters)
         weights, layers, precision = given.weights, given.layers, given.precision
         if not isinstance(name, str) or not name:
@@ -55,20 +54,15 @@ class BackboneSpec:
                 expected = "'auto', 'random' or the path of an existing file"
                 raise parameter_error(owner, "weights", expected, str(weights))
         listed = layers if isinstance(layers, (list, tuple)) else (layers,)
-        several = tuple(int(layer) if _is_number(layer) else layer for layer in listed)
-        if not several or not all(
-            isinstance(layer, (int, str)) and not isinstance(layer, bool) for layer in several
-        ):
+        kinds = (numbers.Integral, str)
+        if not listed or any(isinstance(x, bool) or not isinstance(x, kinds) for x in listed):
             expected = "'pre_logits', a layer's number or name, or a list of these"
             raise parameter_error(owner, "layers", expected, layers)
+        layers = tuple(x if isinstance(x, str) else int(x) for x in listed)
         check_option(owner, "pooling", given.pooling, POOLINGS)
         check_bool(owner, "normalize", given.normalize)
         check_option(owner, "precision", precision, PRECISIONS)
         if precision == "auto":
-            precision = "float32"  # nothing lower gives the same embeddings to cosine 0.9999
+            precision = "float32"  # a lower precision does not reach cosine 0.9999
         views, normalize = check_views(owner, given.views), bool(given.normalize)
-        return cls(name, str(weights), several, given.pooling, normalize, precision, views)
-
-
-def _is_number(layer: Any) -> bool:
-    return isinstance(layer, numbers.Integral) and not isinstance(layer, bool)
+        return cls(name, str(weights), layers, given.pooling, normalize, precision, views)

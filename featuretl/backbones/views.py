@@ -1,4 +1,4 @@
-"""Views of an image: itself, its mirror image, crops and tiles; each becomes an input of the network."""
+"""Views of an image: the image itself, its mirror image, crops and tiles."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MOST_VIEWS = 1024
 # Left, top, right and bottom of a crop as fractions of width and height.
 Box = tuple[float, float, float, float]
 
-_CORNER = 0.875  # side of a corner's crop, as a fraction of the image's short side
+_CORNER = 0.875  # side of a corner crop as a fraction of the image's short side
 
 
 @dataclass(frozen=True)
 class Strength:
     """Strength of augmentation by random views."""
 
-    area: tuple[float, float]  # smallest and largest fraction of the image that a crop keeps
-    ratio: float  # >= 1: a crop is at most this much wider or higher than the image's own shape
+    area: tuple[float, float]  # smallest and largest fraction of the image in a crop
+    ratio: float  # >= 1: largest factor by which a crop's aspect ratio differs from the image's
     colour: float  # brightness, contrast, saturation are multiplied by 1 - colour to 1 + colour
-    views: int  # of an image that a cached trunk keeps: itself, its mirror image, then crops
-    noise: float  # standard deviation of the factors on a cached trunk's activations (mean 1)
+    views: int  # cached views of each image: itself, its mirror image, then crops
+    noise: float  # standard deviation of random factors (mean 1) on cached activations
 
 
 STRENGTHS = {
@@ -47,14 +47,14 @@ STRENGTHS = {
 
 @dataclass(frozen=True)
 class View:
-    """One view of an image; without a box the whole image, preprocessed as in evaluation."""
+    """One view of an image; without a box, the whole image preprocessed as in evaluation."""
 
     box: Box | None = None
     mirrored: bool = False
     colour: tuple[float, float, float] = (1.0, 1.0, 1.0)  # brightness, contrast, saturation
 
     def __call__(self, pixels: np.ndarray, preprocessing: Preprocessing) -> torch.Tensor:
-        """Return the view of pixels (h, w, 3), uint8, at the network's size: uint8 (3, height, width)."""
+        """Return the view, uint8 (3, height, width), of pixels, uint8 (h, w, 3)."""
         if self.box is not None:
             height, width = pixels.shape[:2]
             left, top, right, bottom = self.box
@@ -62,7 +62,7 @@ class View:
             pixels = pixels[
                 y : max(y + 1, round(bottom * height)), x : max(x + 1, round(right * width))
             ]
-            # The crop becomes the whole input; its own shape is part of the augmentation.
+            # The crop is resized to the whole input: its aspect ratio is part of the augmentation.
             preprocessing = dataclasses.replace(preprocessing, crop_pct=1.0, crop_mode="squash")
         if self.mirrored:
             pixels = pixels[:, ::-1]
@@ -76,11 +76,11 @@ class View:
 
 
 def draw(strength: Strength, rng: np.random.Generator) -> View:
-    """Draw a view: a crop, mirrored half of the time, its colours changed."""
+    """Draw a random view: a crop, mirrored with probability 1/2, with changed colours."""
     mirrored = bool(rng.integers(2))
-    share = math.sqrt(rng.uniform(*strength.area))
-    shape = math.exp(rng.uniform(-1, 1) * math.log(strength.ratio) / 2)
-    width, height = min(share * shape, 1.0), min(share / shape, 1.0)
+    side = math.sqrt(rng.uniform(*strength.area))
+    aspect = math.exp(rng.uniform(-1, 1) * math.log(strength.ratio) / 2)
+    width, height = min(side * aspect, 1.0), min(side / aspect, 1.0)
     left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     low, high = 1 - strength.colour, 1 + strength.colour
     brightness, contrast, saturation = rng.uniform(low, high, 3).tolist()
@@ -89,7 +89,7 @@ def draw(strength: Strength, rng: np.random.Generator) -> View:
 
 
 def cached_view(number: int, strength: Strength, pixels: np.ndarray) -> View:
-    """Return view `number` of an image: itself, its mirror image, then crops by its content."""
+    """Return view `number` of an image: itself, its mirror image, then crops seeded by content."""
     if number < 2:
         return View(mirrored=number == 1)
     content = zlib.crc32(pixels.tobytes())
@@ -105,11 +105,7 @@ def view_recipe(number: int, strength: Strength) -> dict[str, Any]:
 
 
 def check_views(owner: str, views: int | str) -> int | str:
-    """Return `views` of `owner` in its plainest form. Raises ParameterError.
-
-    >>> check_views("ImageEmbedder", "flip"), check_views("ImageEmbedder", "2x3")
-    (2, '2x3')
-    """
+    """Return the parameter `views` of `owner`, with 2 for "flip". Raises ParameterError."""
     if is_word(views, "flip"):
         return 2
     if isinstance(views, np.integer):
@@ -117,17 +113,13 @@ def check_views(owner: str, views: int | str) -> int | str:
     is_int = isinstance(views, int) and not isinstance(views, bool)
     known = is_int or is_word(views, "ten-crop") or _grid(views) is not None
     if not known or not 1 <= n_views(views) <= MOST_VIEWS:
-        expected = f"'flip', 'ten-crop', a grid of tiles such as '3x3', or an int, of 1 to {MOST_VIEWS} views"
-        raise parameter_error(owner, "views", expected, views)
+        kinds = "'flip', 'ten-crop', a grid of tiles such as '3x3', or an int"
+        raise parameter_error(owner, "views", f"{kinds}, with 1 to {MOST_VIEWS} views", views)
     return views
 
 
 def n_views(views: int | str) -> int:
-    """Return how many views of each image there are.
-
-    >>> [n_views(views) for views in (1, "flip", "ten-crop", "3x3")]
-    [1, 2, 10, 10]
-    """
+    """Return the number of views of each image; a grid adds the image itself to its tiles."""
     if isinstance(views, int):
         return views
     grid = _grid(views)
@@ -135,12 +127,12 @@ def n_views(views: int | str) -> int:
 
 
 def views_of(views: int | str, pixels: np.ndarray) -> list[View]:
-    """Return the views of an image of pixels (h, w, 3), uint8; the first is the image itself."""
+    """Return the views of an image, pixels uint8 (h, w, 3); the first is the image itself."""
     if isinstance(views, int):
         return [cached_view(number, STRENGTHS["light"], pixels) for number in range(views)]
     height, width = pixels.shape[:2]
     grid = _grid(views)
-    if grid is not None:  # squares that cover the image, as far as their number allows
+    if grid is not None:  # squares that cover the image if there are enough
         side = min(max(height / grid[0], width / grid[1]), height, width)
         return [View(), *(View(box) for box in _squares(*grid, side, height, width))]
     side = _CORNER * min(height, width)
@@ -150,7 +142,7 @@ def views_of(views: int | str, pixels: np.ndarray) -> list[View]:
 
 
 def split_views(prepared: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the inputs of a network, (3, height, width) each, of images with or without views."""
+    """Return network inputs, (3, height, width) each, from images with or without views."""
     return [view for image in prepared for view in (image if image.ndim == 4 else (image,))]
 
 
@@ -169,13 +161,11 @@ def _grid(views: Any) -> tuple[int, int] | None:
 
 def _squares(rows: int, columns: int, side: float, height: int, width: int) -> list[Box]:
     """Return the boxes of evenly spaced squares, from corner to corner, row by row."""
-    share_x, share_y = side / width, side / height
+    x, y = side / width, side / height
     return [
-        (left, top, left + share_x, top + share_y)
-        for top in _spaced(rows, share_y)
-        for left in _spaced(columns, share_x)
+        (left, top, left + x, top + y) for top in _spaced(rows, y) for left in _spaced(columns, x)
     ]
 
 
-def _spaced(n: int, share: float) -> list[float]:
-    return np.linspace(0, 1 - share, n).tolist() if n > 1 else [(1 - share) / 2]
+def _spaced(n: int, size: float) -> list[float]:
+    return np.linspace(0, 1 - size, n).tolist() if n > 1 else [(1 - size) / 2]

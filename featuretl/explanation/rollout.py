@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from featuretl.backbones.embedding import Embedding
-from featuretl.backbones.pooling import usual_pooling
+from featuretl.backbones.embedding import Embedding, usual_pooling
 from featuretl.exceptions import BackboneError
 from featuretl.networks.network import Network
 

@@ -14,7 +14,7 @@ from featuretl._core.types import Array
 from featuretl.models.card import Card
 from featuretl.networks.heads import Head
 from featuretl.networks.network import Network
-from featuretl.runtimes.exported import export_any_number
+from featuretl.runtimes.alternatives import export_any_number
 
 INPUT, _EMBEDDING = "images", "embedding"
 _OF_CARD = ("model", "created", "versions", "strategy", "decision", "metrics", "data")

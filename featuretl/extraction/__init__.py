@@ -1,13 +1,12 @@
-"""From images to embeddings: the engine, `extract`, the scikit-learn transformers, files."""
+"""Extraction of embeddings: `extract`, scikit-learn transformers, and files of embeddings."""
 
 from featuretl._core.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
     __name__,
     {
-        "embedder": ["ImageEmbedder"],
+        "embedder": ["ImageEmbedder", "MediaEmbedder"],
         "extraction": ["Extraction", "extract"],
-        "media_embedder": ["MediaEmbedder"],
         "outputs": ["load_embeddings", "save_embeddings"],
     },
 )

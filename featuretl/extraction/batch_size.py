@@ -1,4 +1,4 @@
-"""How many images one forward pass takes: as given, or found while it works."""
+"""The batch size: fixed, or tuned while images are embedded."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ _LEAST_GAIN = 0.03
 
 
 class BatchSize:
-    """A batch size; "auto" doubles while that makes images faster, then steps back once and stays.
+    """A batch size; "auto" doubles up to `largest` while that is faster, then steps back once.
 
-    Where memory does not suffice, the runtime halves its own batches; that is slower here, so that
-    the size stops growing. "auto" does not pass `most`.
+    A runtime that runs out of memory halves its batches, which is slower: growth stops there.
     """
 
     def __init__(self, wanted: int | str) -> None:
         self._grows = isinstance(wanted, str)
-        self.now = FIRST if isinstance(wanted, str) else int(wanted)
-        self.most = FIRST
+        self.current = FIRST if isinstance(wanted, str) else int(wanted)
+        self.largest = FIRST
         self._fastest = math.inf
         self._seconds: list[float] = []
 
-    def learn(self, n: int, seconds: float) -> None:
-        """Take into account that a batch of `n` images took `seconds`; of another size, nothing."""
-        if not self._grows or n != self.now:
+    def record(self, n: int, seconds: float) -> None:
+        """Record that `n` images took `seconds`; sizes other than `current` are ignored."""
+        if not self._grows or n != self.current:
             return
         self._seconds.append(seconds / n)
         if len(self._seconds) < _TRIALS:
@@ -35,9 +34,9 @@ class BatchSize:
         found = statistics.median(self._seconds)
         self._seconds = []
         if found > (1 - _LEAST_GAIN) * self._fastest:
-            self.now //= 2
+            self.current //= 2
             self._grows = False
         else:
             self._fastest = found
-            self._grows = 2 * self.now <= self.most
-            self.now *= 1 + self._grows
+            self._grows = 2 * self.current <= self.largest
+            self.current *= 1 + self._grows

@@ -1,4 +1,4 @@
-"""Costs: processor time by stage, summed over threads."""
+"""Processor time by stage, summed over threads."""
 
 from __future__ import annotations
 
@@ -9,29 +9,24 @@ from collections.abc import Iterator
 
 
 class Costs:
-    """Seconds of processor time that each stage of some work has taken, in all threads.
-
-    Attributes
-    ----------
-    seconds : dict of str to float
-    """
+    """Seconds of processor time by stage, over all threads, in `seconds`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def stage(self, name: str) -> _Stage:
-        """Count what this thread does in the returned context to the stage `name`."""
+        """Return a context that adds this thread's processor time to the stage `name`."""
         return _Stage(self, name)
 
     def add(self, name: str, seconds: float) -> None:
-        """Count seconds to the stage `name`."""
+        """Add seconds to the stage `name`."""
         with self._lock:
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     @contextlib.contextmanager
     def rest(self, name: str) -> Iterator[None]:
-        """Count what the whole process does meanwhile, but for other stages, to the stage `name`."""
+        """Add the process's time in this context, minus that of other stages, to `name`."""
         began, counted = time.process_time(), sum(self.seconds.values())
         try:
             yield
@@ -41,7 +36,7 @@ class Costs:
 
 
 class _Stage:
-    """A context; a class, because it is entered several times for every image."""
+    """The context of `Costs.stage`; a class is fast, and every image enters several stages."""
 
     __slots__ = ("_began", "_costs", "_name")
 

@@ -1,4 +1,4 @@
-"""Pretrained embeddings as scikit-learn transformers: what they share, and ImageEmbedder."""
+"""scikit-learn transformers from images or other media to pretrained embeddings."""
 
 from __future__ import annotations
 
@@ -11,35 +11,30 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 
+from featuretl._core.parameters import parameter_error
 from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.extraction.extraction import (
-    Extraction,
-    check_parameters,
-    describe_failures,
-    extract,
-    recipe_of,
-)
-from featuretl.extraction.progress import embedding_bar
+from featuretl.extraction.engine import embedding_bar
+from featuretl.extraction.extraction import Extraction, check_parameters, describe_failures, extract
+from featuretl.extraction.source import Source
 from featuretl.images.inputs import as_images
+from featuretl.media.items import as_items
+from featuretl.media.medium import Medium, is_medium
 from featuretl.store.keys import Recipe
 from featuretl.store.store import EmbeddingStore, resolve_store
 
 
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """A stateless transformer from one column, of images or of items, to embeddings.
+    """A stateless transformer from one column of images or items to embeddings."""
 
-    A subclass says what they are called (`_what`), which collections of them it accepts (`_items`),
-    what embeds them (`_spec`, with the parameters checked) and which parameters of `extract` it
-    has besides those that every embedder has (`_options`).
-    """
-
+    # A subclass defines the plural noun for messages, further parameters for `extract`, the input
+    # check, and `_spec`, which returns the checked backbone or medium.
     _what = "items"
     _options: tuple[str, ...] = ()
     _items: Callable[[Any, str], Sequence[Any]]
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the kind of `X`; nothing is trained and nothing is opened.
+        """Check the parameters and the type of `X`; open no image and train nothing.
 
         Parameters
         ----------
@@ -66,9 +61,9 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Parameters
         ----------
         X : sequence of n images or items
-            A list, 1-D object or str array, Series or one-column frame. Images are paths, bytes of
-            image files, PIL images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4); or one uint8
-            array (n, h, w, 3). Items are what the medium accepts.
+            A list, 1-D object or str array, Series or one-column DataFrame. Images are paths, bytes
+            of image files, PIL images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4); or one uint8
+            array (n, h, w, 3). For items see the medium.
 
         Returns
         -------
@@ -80,7 +75,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         ImageError
             With ``on_error="raise"``, if an image cannot be read; for items an ItemError.
         BackboneError, ParameterError, InputError, StoreError
-            If something cannot be used as it is.
+            If the backbone, a parameter, the input or the store cannot be used.
         """
         extraction = self._extract(X, self.on_error)
         if extraction.failures:
@@ -90,7 +85,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return extraction.to_numpy()
 
     def extract(self, X: Any) -> Extraction:
-        """Embed as `transform` does, and name every bad image or item, whatever `on_error` says.
+        """Embed as `transform` does with ``on_error="nan"``, and report failures and statistics.
 
         Parameters
         ----------
@@ -100,17 +95,16 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Returns
         -------
         Extraction
-            `to_numpy()` returns the embeddings; `failures` are the bad images or items; `recipe` is
-            what made the embeddings.
+            `to_numpy()` returns the embeddings; `failures` names the unreadable images or items.
         """
         return self._extract(X, "nan")
 
     def recipe(self) -> Recipe:
-        """Return what makes the embeddings (JSON); see `featuretl.store.keys`.
+        """Return everything that determines the embeddings (JSON); see `featuretl.store.keys`.
 
-        The backbone is loaded only if the cache does not know it.
+        The backbone is loaded only if the cache does not hold its recipe.
         """
-        return recipe_of(self._spec(), resolve_store(self.cache, type(self).__name__))
+        return Source(self._spec(), resolve_store(self.cache, type(self).__name__)).recipe()
 
     def _extract(self, X: Any, on_error: str) -> Extraction:
         owner, backbone = type(self).__name__, self._spec()
@@ -142,69 +136,66 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
 class ImageEmbedder(Embedder):
     """Turn images into embeddings of a pretrained network, each computed once.
 
-    Stateless: `transform` needs no `fit`. Embeddings are kept in a store on disk, keyed by the
-    content of the image and everything that shapes its embedding, and shared by all clones, folds
-    and processes; a grid search embeds every image once. Weights are loaded when an image is not
-    in the store, and never pickled.
+    The transformer is stateless: `transform` needs no `fit`. Embeddings are cached on disk, keyed
+    by the content of the image and everything that determines its embedding, and shared by all
+    clones, folds and processes: a grid search embeds every image once. Weights are loaded only if
+    an image is not in the cache, and never pickled.
 
     Parameters
     ----------
     backbone : str, default="tf_efficientnet_lite0"
-        Any timm model name. The default's weights are installed with featuretl.
+        Any timm model name. The default's weights are installed with featuretl. This parameter and
+        the next six are described in `load_backbone`.
     weights : {"auto", "random"} or path, default="auto"
-        Packaged or from timm's hub; or a local file.
+        Packaged weights or those on timm's hub; or a local file.
     layers : "pre_logits", int, str, or a list of these, default="pre_logits"
-        What to embed: the network's output before its classifier, or layers by number or name,
-        concatenated, from one forward pass.
+        The network's output before its classifier, or layers by number or name, concatenated.
     pooling : {"auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten"}, default="auto"
-        How positions become one vector. These first four are explained in `load_backbone`.
+        Pooling of spatial positions or tokens into one vector.
     normalize : bool, default=False
         Scale every embedding to length 1.
     precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
-        Precision of the computation; "auto" is "float32", the others give other embeddings, see
-        `load_backbone`.
+        Precision of the computation; "auto" is "float32", and the others give other embeddings.
     views : int, "flip", "ten-crop" or a grid such as "3x3", default=1
-        Views of each image, embedded side by side, the image itself first: its mirror image, random
-        crops, or tiles of images much larger than the network's input; see `load_backbone`. What a
-        head learns from them is for `ViewsClassifier` and `ViewPooling` to say.
+        Views of each image, with their embeddings concatenated, the image itself first: its mirror
+        image, random crops, or tiles. `ViewsClassifier` and `ViewPooling` use them.
     device : str, torch.device or list of these, default="auto"
-        "auto" is every GPU that there is, else the CPU; "cuda" every GPU.
+        "auto" is every GPU, or the CPU if there is none; "cuda" is every GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
-        Inference runtime; "auto" picks the fastest one that agrees with eager PyTorch, see `extract`.
+        Inference runtime; "auto" picks the fastest that agrees with eager PyTorch, see `extract`.
     batch_size : int or "auto", default="auto"
         Images per forward pass; "auto" grows while that is faster.
     n_jobs : int, optional
-        Threads, each of which takes batches from the files through the network; None or -1 is one
-        per usable core.
+        Number of threads, each of which takes batches from the files through the network; None or
+        -1 is one per usable core.
     cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where embeddings are kept: by default the folder that the environment variable
-        ``FEATURETL_CACHE`` names, else the user's cache directory; None keeps nothing.
+        Cache of embeddings: "auto" is the folder named by the environment variable
+        ``FEATURETL_CACHE``, or the user's cache directory; None caches nothing.
     on_error : {"raise", "nan"}, default="raise"
-        A bad image is an ImageError that names it, once all others are embedded and kept; or a row
-        of NaN and a warning that names it.
+        Error policy for unreadable images: raise an ImageError that names them, once all others are
+        embedded and cached; or return rows of NaN and issue a warning that names them.
     decode_timeout : float, optional
-        Seconds that decoding an image may take. Given, images are decoded in child processes: one
-        that crashes the decoder, or takes longer, is a bad image like any other. For images from
-        strangers; None decodes in this process and is faster.
+        Time limit in seconds for decoding an image, for untrusted images: they are decoded in child
+        processes, and one that crashes the decoder or exceeds the limit counts as unreadable. None
+        decodes in-process, which is faster.
     verbose : int, default=0
         1 shows a progress bar.
 
     Attributes
     ----------
     n_features_in_ : int
-        1: images are one column. Set by `fit`.
+        1, because images are one column; set by `fit`.
     feature_names_in_ : ndarray of shape (1,), object
-        The column's name, if `fit` was given a frame.
+        The column's name, if `fit` was given a DataFrame.
 
     See Also
     --------
     load_image_folder : List a folder of images whose subfolders are classes.
-    extract : The same with statistics, failures and memory-mapped results.
+    extract : Embedding function with statistics, failures and memory-mapped results.
 
     Notes
     -----
-    Unlike scikit-learn, ``n_jobs=None`` means all usable cores: threads share the network and
-    the images.
+    Unlike in scikit-learn, ``n_jobs=None`` uses all cores: the threads share the network.
 
     Examples
     --------
@@ -265,3 +256,62 @@ class ImageEmbedder(Embedder):
         names = ("weights", "layers", "pooling", "normalize", "precision", "views")
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         return BackboneSpec.of(owner, self.backbone, **given)
+
+
+class MediaEmbedder(Embedder):
+    """Turn sounds, videos, texts or your own kind of items into embeddings, each computed once.
+
+    Parameters
+    ----------
+    medium : Medium
+        `featuretl.media.Sound()`, `featuretl.media.Video()`, `featuretl.media.Text()`, or an object
+        with the methods of `featuretl.media.medium.Medium`.
+    batch_size, n_jobs, cache, on_error, verbose
+        As in `ImageEmbedder`, with items and ItemError in the place of images and ImageError. The
+        two may share a cache.
+
+    Attributes
+    ----------
+    n_features_in_, feature_names_in_
+        As in `ImageEmbedder`.
+
+    Notes
+    -----
+    `save_model` does not accept this transformer, because model files take images. Pickling it does
+    not include weights.
+
+    Examples
+    --------
+    >>> from featuretl.media import Sound
+    >>> rate = 8_000
+    >>> tones = [(np.sin(np.arange(rate) * hz * 2 * np.pi / rate), rate) for hz in (220, 440, 880)]
+    >>> MediaEmbedder(Sound(seconds=1), cache=None).transform(tones).shape
+    (3, 1280)
+    """
+
+    _items = staticmethod(as_items)
+
+    def __init__(
+        self,
+        medium: Medium,
+        *,
+        batch_size: int | str = "auto",
+        n_jobs: int | None = None,
+        cache: str | os.PathLike[str] | EmbeddingStore | None = "auto",
+        on_error: str = "raise",
+        verbose: int = 0,
+    ) -> None:
+        self.medium = medium
+        self.batch_size = batch_size
+        self.n_jobs = n_jobs
+        self.cache = cache
+        self.on_error = on_error
+        self.verbose = verbose
+
+    def _spec(self) -> Medium:
+        owner = type(self).__name__
+        if not is_medium(self.medium):
+            expected = "a Medium such as Sound() or Text()"
+            raise parameter_error(owner, "medium", expected, self.medium)
+        check_parameters(owner, self.batch_size, self.n_jobs, self.on_error, "auto")
+        return self.medium

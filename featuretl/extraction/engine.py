@@ -1,8 +1,8 @@
-"""The engine of an extraction: plan, stream, commit.
+"""The engine of an extraction.
 
-Every image is read once, hashed and looked up; only what the store lacks is decoded and run. Each
-thread takes a batch of images all the way, from the files through the network: with one thread of
-PyTorch's own in each, no core waits for another.
+It reads and hashes every image once; only images that the store lacks are decoded and embedded.
+Each thread takes a batch all the way from the files through the network, with PyTorch limited to
+one thread in each, so that no core waits for another.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._core.progress import progress_bar
 from featuretl._core.text import printable
 from featuretl.exceptions import ItemError
 from featuretl.extraction.batch_size import BatchSize
@@ -33,79 +34,64 @@ from featuretl.store.space import Space
 NO_KEY = b"\0" * 32
 
 _LOOK_AHEAD = 256
-_HASHED_IN_ONE_TASK = 32
+_HASHES_PER_TASK = 32
 _BATCHES_AHEAD = 1
-_HASHES_AT_ONCE = 4096
+_HASHES_PER_WRITE = 4096
 _ATTEMPTS = 3
-_CHANGING = "it changed while it was read; try again when it is settled"
+_CHANGING = "it changed while it was read; try again when nothing writes to it"
 _WAIT_SECONDS = 0.2
-_PATIENCE_SECONDS = 150.0  # of an extraction that neither commits (every 60 s) nor ends
+_PATIENCE_SECONDS = 150.0  # another extraction commits at least every 60 s
 _REPORT_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An image without an embedding.
+    """An image without an embedding; `name` and `message` are safe to print."""
 
-    Attributes
-    ----------
-    index : int
-        Its position in the input.
-    name : str
-        Its path, or its position and type; safe to print.
-    message : str
-        Why; safe to print.
-    """
-
-    index: int
-    name: str
-    message: str
+    index: int  # position in the input
+    name: str  # path, or position and type
+    message: str  # reason
 
 
 @dataclass
 class Statistics:
-    """What an extraction did, or has done so far.
+    """Statistics of an extraction, final or so far.
 
-    Attributes
-    ----------
-    images : int
-        How many there are.
-    cached, embedded, failed : int
-        How many were found in the store (or repeat another image of the input), were embedded now,
-        or have no embedding. They add up to `images` at the end.
-    seconds : float
-    runtime : str
-        What computed the embeddings: "torch", "onnx", ..; empty if nothing was computed.
-    agreement : float or None
-        Least cosine between embeddings of this precision and of float32, on four images; None where
-        it is float32.
-    costs : dict of str to float
-        Seconds of processor time, over all threads, by stage: "read", "hash", "decode", "resize",
-        "normalise", "forward" (pooling included), "commit" and "other" (while these ran); of this
-        process only.
+    At the end `cached`, `embedded` and `failed` add up to `images`.
     """
 
     images: int
-    cached: int = 0
-    embedded: int = 0
-    failed: int = 0
+    cached: int = 0  # found in the store, or a repetition of another image of the input
+    embedded: int = 0  # embedded by this extraction
+    failed: int = 0  # without an embedding
     seconds: float = 0.0
-    runtime: str = ""
+    runtime: str = ""  # "torch", "onnx", ..; empty if no embedding was computed
+    # The least cosine between embeddings in this precision and in float32, on four images; None for
+    # float32 itself.
     agreement: float | None = None
+    # Seconds of this process's processor time over all threads by stage: "read", "hash", "decode",
+    # "resize", "normalise", "forward" (with pooling), "commit", and "other" for the remainder.
     costs: dict[str, float] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
-        """How many images need nothing more."""
+        """Number of images that are cached, embedded or failed."""
         return self.cached + self.embedded + self.failed
 
     @property
     def images_per_second(self) -> float:
-        """Of all images, cached ones included."""
+        """Images per second, cached ones included."""
         return self.done / self.seconds if self.seconds else 0.0
 
 
 Progress = Callable[[Statistics], None]
+
+
+@contextlib.contextmanager
+def embedding_bar(n_images: int, unit: str = "images", *, shown: bool = True) -> Iterator[Progress]:
+    """Show a progress bar while the context lasts; yield the callback that updates it."""
+    with progress_bar("Embedding", n_images, unit, shown=shown) as update:
+        yield lambda statistics: update(statistics.done, statistics.images)
 
 
 @dataclass
@@ -115,17 +101,14 @@ class _Image:
     index: int
     key: bytes = NO_KEY
     state: os.stat_result | None = None
-    taken: bool | None = False
+    claimed: bool | None = False  # None: another extraction is embedding it
     input: Any = None
     error: str | None = None
 
 
 @dataclass(eq=False)
 class _Batch:
-    """Images that went through a thread, and the keys of those that were embedded.
-
-    The seconds are those that embedding took, reading and decoding excluded.
-    """
+    """Processed images, the keys of those embedded, and the seconds of the forward pass."""
 
     images: list[_Image]
     keys: Sequence[bytes] = ()
@@ -134,7 +117,7 @@ class _Batch:
 
 @contextlib.contextmanager
 def _threads(n: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of n threads; leaving, also by an error, cancels its tasks and waits for it."""
+    """Yield a pool of n threads; on exit, also by an error, cancel its tasks and wait for it."""
     pool = ThreadPoolExecutor(n, "featuretl")
     try:
         yield pool
@@ -143,10 +126,9 @@ def _threads(n: int) -> Iterator[ThreadPoolExecutor]:
 
 
 class Run:
-    """One extraction: the state that planning and streaming share.
+    """One extraction.
 
-    After `run`, `space` holds every embedding that there is, under `keys`: ndarray (n,), S32, at
-    `locations`: ndarray (n,), int64.
+    After `run`, `space` holds the embeddings by `keys`, S32 (n,), at `locations`, int64 (n,).
     """
 
     space: Space
@@ -179,7 +161,7 @@ class Run:
         self._hashed: list[tuple[str, os.stat_result, bytes]] = []
 
     def run(self) -> list[Failure]:
-        """Embed what has no embedding yet; return the images that cannot have one, in order."""
+        """Embed the images that have no embedding yet; return the failures in order."""
         try:
             with _threads(self._n_jobs) as pool:
                 remembered = self._source.remembered()
@@ -192,18 +174,18 @@ class Run:
                     self._embed_all()
         finally:
             self._remember_hashes()
-            self._report(always=True)  # an interrupt, too, ends with the true counts
+            self._report(always=True)  # the counts are exact after an interrupt, too
         return self._finish()
 
     def _plan(self, pool: ThreadPoolExecutor) -> None:
-        """Find out the keys, without the backbone, until the first image that will need it."""
+        """Compute keys, without the backbone, up to the first images that need it."""
         self._recall_hashes()
         unknown = np.flatnonzero(self.keys == NO_KEY)
         for start in range(0, len(unknown), _LOOK_AHEAD):
             chunk = unknown[start : start + _LOOK_AHEAD]
-            parts = np.array_split(chunk, -(-len(chunk) // _HASHED_IN_ONE_TASK))
+            parts = np.array_split(chunk, -(-len(chunk) // _HASHES_PER_TASK))
             for prepared in itertools.chain.from_iterable(pool.map(self._hash, parts)):
-                self._note(prepared)
+                self._record(prepared)
             found = self.space.find(self.keys[chunk]) != MISSING
             if not all(ok or self._error(i) for i, ok in zip(chunk.tolist(), found, strict=True)):
                 break
@@ -211,7 +193,7 @@ class Run:
     def _embed_all(self) -> None:
         from featuretl.runtimes.threads import one_thread_each
 
-        self._batch_size.most = self._encoder.largest_batch
+        self._batch_size.largest = self._encoder.largest_batch
         n_threads = self._n_jobs
         with self.space, _threads(n_threads) as pool, one_thread_each(pool, n_threads):
             n_images = len(self._missing())
@@ -223,50 +205,51 @@ class Run:
                     if not todo:
                         break
                     self._count_cached(len(todo))
+                    self._report()
                     self._embed_or_wait(pool, todo)
                     pool.submit(self._commit).result()
 
     def _embed_or_wait(self, pool: ThreadPoolExecutor, todo: list[int]) -> None:
-        """Embed `todo`; what another extraction has under way is awaited, within reason."""
+        """Embed `todo`; wait, up to a limit, for images that another extraction is embedding."""
         waited = 0.0
         while todo:
             left = self._embed(pool, todo, force=waited > _PATIENCE_SECONDS)
             if left:
-                pool.submit(self._commit).result()  # never wait while others wait for these
+                pool.submit(self._commit).result()  # another extraction may wait for these rows
                 waited = waited + _WAIT_SECONDS if len(left) == len(todo) else 0.0
                 time.sleep(_WAIT_SECONDS)
             todo = left
 
     def _embed(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> list[int]:
-        """Embed what is not under way elsewhere; return what is."""
+        """Embed images; return the indices of those that another extraction is embedding."""
         left: list[int] = []
         for batch in self._batches(pool, todo, force):
             for prepared in batch.images:
-                self._note(prepared)
-                if prepared.taken is None:
+                self._record(prepared)
+                if prepared.claimed is None:
                     left.append(prepared.index)
-                elif not prepared.taken and prepared.error is None:
+                elif not prepared.claimed and prepared.error is None:
                     self.statistics.cached += 1
             self._report()
         return left
 
     def _batches(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> Iterator[_Batch]:
-        """Yield embedded batches in order; a few more of them than threads are under way."""
+        """Yield embedded batches in order, keeping a few more batches than threads in flight."""
         fair = -(-len(todo) // self._n_jobs)
         window: deque[Future[_Batch]] = deque()
         start = 0
         while start < len(todo) or window:
             if start < len(todo) and len(window) <= self._n_jobs + _BATCHES_AHEAD:
-                size = min(self._batch_size.now, fair)
+                size = min(self._batch_size.current, fair)
                 window.append(pool.submit(self._work, todo[start : start + size], force))
                 start += size
             else:
                 batch = window.popleft().result()
-                self._batch_size.learn(len(batch.keys), batch.seconds)
+                self._batch_size.record(len(batch.keys), batch.seconds)
                 yield batch
 
     def _work(self, indices: list[int], force: bool) -> _Batch:
-        """Read, decode, preprocess, embed and append some images, all in one thread."""
+        """Read, decode, preprocess, embed and append a batch of images in this thread."""
         images = [self._prepare(index, force) for index in indices]
         ready = [image for image in images if image.input is not None]
         if not ready:
@@ -283,17 +266,17 @@ class Run:
         return _Batch(images, keys, seconds)
 
     def _commit(self) -> None:
-        """Commit in a thread of the pool: Ctrl-C, which interrupts the main thread, waits for it."""
+        """Commit, in a thread of the pool, which Ctrl-C in the main thread does not interrupt."""
         with self._stage("commit"):
             self.space.commit()
 
     def _prepare(self, index: int, force: bool) -> _Image:
-        """Read and, if it is to be embedded here and now, decode and preprocess one image."""
+        """Read one image; decode and preprocess it if this extraction claims it."""
         known = bytes(self.keys[index]).ljust(32, b"\0")
         prepared = _Image(index, known)
         if known != NO_KEY:
-            prepared.taken = self.space.claim(known, force)
-            if not prepared.taken:
+            prepared.claimed = self.space.claim(known, force)
+            if not prepared.claimed:
                 return prepared
         try:
             content = self._encoder.read(self.images[index], self._stage)
@@ -303,9 +286,9 @@ class Run:
         if content.key != known:
             self.space.release(known)
             prepared.key, prepared.state = content.key, content.state
-            prepared.taken = self.space.claim(content.key, force)
+            prepared.claimed = self.space.claim(content.key, force)
         try:
-            if prepared.taken:
+            if prepared.claimed:
                 prepared.input = self._encoder.prepare(content, self._decoder, self._stage)
         except ItemError as error:
             self.space.release(prepared.key)
@@ -313,7 +296,7 @@ class Run:
         return prepared
 
     def _hash(self, indices: np.ndarray) -> list[_Image]:
-        """Read some images and find out their keys."""
+        """Read images and compute their keys."""
         found = []
         for index in indices.tolist():
             try:
@@ -323,18 +306,18 @@ class Run:
                 found.append(_Image(index, error=printable(error)))
         return found
 
-    def _note(self, prepared: _Image) -> None:
+    def _record(self, prepared: _Image) -> None:
         self.keys[prepared.index] = prepared.key
         if prepared.state is not None:
             path = os.fspath(self.images[prepared.index])
             self._hashed.append((path, prepared.state, prepared.key))
-            if len(self._hashed) >= _HASHES_AT_ONCE:
+            if len(self._hashed) >= _HASHES_PER_WRITE:
                 self._remember_hashes()
         if prepared.error is not None:
             self.statistics.failed += 1
             if prepared.key == NO_KEY:
                 self._errors[prepared.index] = prepared.error
-            else:  # every image of this content fails
+            else:  # every image with this content fails
                 self._key_errors[prepared.key] = prepared.error
 
     def _missing(self) -> list[int]:
@@ -349,16 +332,13 @@ class Run:
         return self._errors.get(index) or self._key_errors.get(key)
 
     def _recall_hashes(self) -> None:
-        paths = [
-            (index, os.fspath(image))
-            for index, image in enumerate(self.images)
-            if self._encoder.is_file(image)
-        ]
-        if self._source.store is not None:
-            digests = self._source.store.memo.digests([path for _, path in paths])
-            for (index, _), digest in zip(paths, digests, strict=True):
-                if digest is not None:
-                    self.keys[index] = digest
+        if self._source.store is None:
+            return
+        files = [i for i, image in enumerate(self.images) if self._encoder.is_file(image)]
+        digests = self._source.store.memo.digests([os.fspath(self.images[i]) for i in files])
+        for index, digest in zip(files, digests, strict=True):
+            if digest is not None:
+                self.keys[index] = digest
 
     def _remember_hashes(self) -> None:
         if self._source.store is not None and self._hashed:
@@ -367,24 +347,18 @@ class Run:
 
     def _finish(self) -> list[Failure]:
         self.locations = self.space.find(self.keys)
-        failures = [
-            Failure(
-                index,
-                self._encoder.name_of(self.images[index], index),
-                self._error(index) or _CHANGING,
-            )
-            for index in np.flatnonzero(self.locations == MISSING).tolist()
-        ]
+        failures = []
+        for index in np.flatnonzero(self.locations == MISSING).tolist():
+            name = self._encoder.name_of(self.images[index], index)
+            failures.append(Failure(index, name, self._error(index) or _CHANGING))
         self.statistics.failed = len(failures)
-        done = self.statistics.embedded + self.statistics.failed
-        self.statistics.cached = len(self.images) - done
+        self._count_cached(0)
         self._report(always=True)
         return failures
 
     def _count_cached(self, todo: int) -> None:
         done = self.statistics.embedded + self.statistics.failed
         self.statistics.cached = len(self.images) - todo - done
-        self._report()
 
     def _report(self, always: bool = False) -> None:
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""extract: from images to embeddings, each at most once; what ImageEmbedder and the CLI call."""
+"""extract: embed images or other media, each at most once."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ from featuretl.store.lookup import MISSING
 from featuretl.store.space import Space, StoredSpace, gather, gather_chunks
 from featuretl.store.store import EmbeddingStore
 
-ON_ERROR = ("raise", "nan")
-
 
 @dataclass(eq=False, frozen=True)
 class Extraction:
-    """The embeddings of a sequence of images; what `extract` returns.
+    """The embeddings of a sequence of images; returned by `extract`.
 
     Attributes
     ----------
     images : sequence
-        As they were given; row i belongs to image i.
+        The input; row i belongs to image i.
     recipe : dict
-        What made the embeddings; see `featuretl.store.keys`.
+        Everything that determines the embeddings; see `featuretl.store.keys`.
     versions : dict
-        Of the libraries in this process.
+        Versions of torch, timm and Pillow in this process.
     failures : list of Failure
-        Images without an embedding, in order; their rows are NaN.
+        Images without an embedding, in order; their rows are NaN. Each has an `index`, a `name`
+        and a `message`.
     statistics : Statistics
-    keys : ndarray (n,), S32
-        sha256 of each image's content; zeros for a file that could not be read.
+        Numbers of `images`, `cached`, `embedded` and `failed`; `seconds`, `runtime`, `agreement`
+        with float32, and `costs` in processor time.
+    keys : ndarray of shape (n,), S32
+        SHA-256 of each image's content; zeros for a file that could not be read.
     """
 
     images: Sequence[Any]
@@ -63,33 +64,32 @@ class Extraction:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(number of images, size of an embedding)."""
+        """Shape of the embeddings, (n, d)."""
         return len(self._locations), self._space.d
 
     @property
     def ok(self) -> np.ndarray:
-        """Which images have an embedding: bool (n,)."""
+        """Mask of the images that have an embedding, bool (n,)."""
         return self._locations != MISSING
 
     def to_numpy(self) -> np.ndarray:
-        """Return the embeddings in memory: float32 (n, d)."""
+        """Return the embeddings, float32 (n, d), in memory."""
         return gather(self._space, self._locations)
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Return the embeddings of the images at `indices`, int (k,): float32 (k, d)."""
+        """Return the embeddings, float32 (k, d), of the images at `indices`, int (k,)."""
         return gather(self._space, self._locations[indices])
 
     def chunks(self, rows: int = 4096, keep: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Yield the embeddings in order, float32 (at most `rows`, d); of `keep`, bool (n,), only."""
+        """Yield the embeddings in order, float32 (<= `rows`, d), where the mask `keep` is True."""
         locations = self._locations if keep is None else self._locations[keep]
         return gather_chunks(self._space, locations, rows)
 
     def memmap(self) -> np.ndarray:
-        """Return the embeddings as a read-only memory map, float32 (n, d), written once.
+        """Return the embeddings, float32 (n, d), as a read-only memory map, for large matrices.
 
-        For matrices larger than memory. It lies in the store's ``views`` folder and takes
-        4 n d bytes there; the next call for the same images in the same order finds it. Without a
-        store the matrix is in memory.
+        The first call writes the file, of 4 n d bytes, to the store's ``views`` folder; later calls
+        for the same images in the same order open it. Without a store the matrix is in memory.
         """
         if self._store is None:
             return self.to_numpy()
@@ -117,40 +117,39 @@ def extract(
 
     Parameters
     ----------
-    images : sequence of n images
-        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. For another
-        medium, its items.
+    images : sequence of n images or items
+        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. For
+        another medium, its items.
     backbone : str, BackboneSpec, Backbone or Medium, default="tf_efficientnet_lite0"
-        For more than a name: what `load_backbone` returns. Of a medium (`Sound`, `Video`, `Text`, or
-        `featuretl.media.medium.Medium`), which itself says what computes where, `device`, `runtime` and
-        `decode_timeout` have to stay as they are.
+        Name of a timm model, or a backbone from `load_backbone`; or a medium (`Sound`, `Video`,
+        `Text`, or your own `featuretl.media.medium.Medium`), which chooses its own device and
+        runtime: leave `device`, `runtime` and `decode_timeout` at their defaults then.
     store : EmbeddingStore, optional
-        Where embeddings are kept and found again; None keeps nothing.
+        Cache of embeddings; None caches nothing.
     device : str, torch.device or list of these, default="auto"
-        Where a backbone that is not loaded yet will run. "auto" is every GPU that there is, else the
-        CPU; "cuda" every GPU; of several devices each thread uses one, in turn.
+        Devices for a backbone that is not loaded yet; threads are assigned to them in turn. "auto"
+        is every GPU, or the CPU if there is none; "cuda" is every GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
         Inference runtime: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
-        ``featuretl[openvino]``); or PyTorch compiled, which takes a minute and on the CPU a C++
-        compiler. Another than eager PyTorch is used only if its embeddings agree on a few images
-        (cosine >= 0.9999). "auto" is the fastest of them, measured when there are enough images
-        to pay for it (1,000), and remembered in the store; compiled PyTorch takes part on GPUs, from
-        20,000 images on.
+        ``featuretl[openvino]``); or compiled PyTorch, which takes a minute to compile and needs a
+        C++ compiler on the CPU. A runtime other than eager PyTorch must give the same embeddings
+        on a few images (cosine >= 0.9999). "auto" measures which one is fastest if there are at
+        least 1,000 images (20,000 for compiled PyTorch, on GPUs only), and caches the result.
     batch_size : int or "auto", default="auto"
         Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
-        the CPU and 1024 elsewhere. Where memory does not suffice, the forward pass takes fewer by
-        itself.
+        the CPU and 1024 elsewhere. If memory runs out, batches are split.
     n_jobs : int, optional
-        Threads, each of which takes batches from the files through the network; -1 or None is one per
-        usable core.
+        Number of threads, each of which takes batches from the files through the network; None or
+        -1 is one per usable core.
     on_error : {"raise", "nan"}, default="raise"
-        What a bad image is: an error, once all others are embedded and kept, or a row of NaN.
+        Error policy for unreadable images: raise an error, once all others are embedded and
+        cached, or return rows of NaN.
     decode_timeout : float, optional
-        Seconds that decoding an image may take. Given, images are decoded in child processes: one
-        that crashes the decoder, or takes longer, is a bad image like any other. The embeddings are
-        the same. None decodes in this process: no crash isolation and no timeout.
+        Time limit in seconds for decoding an image. If given, images are decoded in child
+        processes, and an image that crashes the decoder or exceeds the limit counts as unreadable.
+        The embeddings are the same. None decodes in-process: no crash isolation and no timeout.
     progress : callable, optional
-        Called with the `Statistics` so far, in this thread, a few times a second at most.
+        Called with the current `Statistics`, in this thread, at most ten times a second.
 
     Returns
     -------
@@ -159,19 +158,19 @@ def extract(
     Raises
     ------
     ImageError
-        With ``on_error="raise"``, naming the bad images; of another medium an ItemError.
+        With ``on_error="raise"``, naming the unreadable images; for another medium an ItemError.
     BackboneError, ParameterError, InputError, StoreError
-        If something cannot be used as it is.
+        If the backbone, a parameter, the input or the store cannot be used.
 
     See Also
     --------
-    extract_shards : The same in processes, by `joblib.parallel_config`: loky's here, Dask's anywhere.
+    extract_shards : Extraction in several processes on this machine (loky) or a cluster (Dask).
 
     Notes
     -----
-    If the call ends early, by an error, Ctrl-C or a signal that raises, what is embedded by then is
-    committed first; the next call resumes from there. Several processes may extract into one store
-    simultaneously: each waits for an image that another one is embedding, and does not embed it again.
+    If the call ends early, by an error, Ctrl-C or a signal that raises, the embeddings computed so
+    far are committed first; the next call resumes from there. Several processes may extract into
+    one store simultaneously: each waits for images that another process is embedding.
 
     Examples
     --------
@@ -189,19 +188,15 @@ def extract(
     images = (as_items if of_medium else as_images)(images, "extract")
     source = Source(backbone, store, device, runtime)
     n_threads = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)
-    with (
-        nullcontext(decode)
-        if decode_timeout is None
-        else IsolatedDecoder(decode_timeout) as decoder
-    ):
+    isolated = nullcontext(decode) if decode_timeout is None else IsolatedDecoder(decode_timeout)
+    with isolated as decoder:
         run = Run(images, source, batch_size, n_threads, progress, decoder)
         failures = run.run()
     if store is not None and isinstance(run.space, StoredSpace):
         keep_limit(store, run.space.id)
     if failures and on_error == "raise":
-        if of_medium:
-            raise ItemError(describe_failures(failures, len(run.images), what="items"))
-        raise ImageError(describe_failures(failures, len(run.images)))
+        kind, what = (ItemError, "items") if of_medium else (ImageError, "images")
+        raise kind(describe_failures(failures, len(run.images), what=what))
     return Extraction(
         run.images,
         run.recipe,
@@ -229,14 +224,14 @@ def check_parameters(
     else:
         check_int(owner, "batch_size", batch_size, 1)
     check_jobs(owner, "n_jobs", n_jobs)
-    check_option(owner, "on_error", on_error, ON_ERROR)
+    check_option(owner, "on_error", on_error, ("raise", "nan"))
     check_option(owner, "runtime", runtime, RUNTIMES)
     if decode_timeout is not None:
         check_seconds(owner, "decode_timeout", decode_timeout)
 
 
 def check_jobs(owner: str, name: str, value: Any) -> None:
-    """Raise ParameterError unless `value` is None or a number of threads or processes for joblib."""
+    """Raise ParameterError unless `value` is None or an int that joblib accepts as `n_jobs`."""
     if value is not None and (not isinstance(value, Integral) or value == 0):
         raise parameter_error(owner, name, "None or an int other than 0", value)
 
@@ -244,7 +239,7 @@ def check_jobs(owner: str, name: str, value: Any) -> None:
 def _check_unused(**given: Any) -> None:
     for (name, value), default in zip(given.items(), ("auto", "auto", None), strict=True):
         if value != default:
-            expected = f"{default!r} with a medium, which itself says what computes where"
+            expected = f"{default!r} with a medium, which chooses its own device and runtime"
             raise parameter_error("extract", name, expected, value)
 
 
@@ -254,15 +249,10 @@ def describe_failures(
     remedy: str = "fix or remove these, or pass on_error='nan' to get NaN rows.",
     what: str = "images",
 ) -> str:
-    """Return one sentence that names the first few images, or items, without an embedding."""
+    """Return a sentence that names the first five images or items without an embedding."""
     named = "; ".join(f"{failure.name}: {failure.message}" for failure in failures[:5])
     more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
     return (
         f"{len(failures)} of {n_images} {what} have no embedding ({named}{more}); the others are "
         f"embedded: {remedy}"
     )
-
-
-def recipe_of(backbone: Any, store: EmbeddingStore | None) -> Recipe:
-    """Return what makes the embeddings of a BackboneSpec or a medium; loaded only if need be."""
-    return Source(backbone, store).recipe()

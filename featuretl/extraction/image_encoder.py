@@ -1,4 +1,4 @@
-"""ImageEncoder: from images to embeddings, by a backbone on one or more devices."""
+"""ImageEncoder: from images to embeddings with a backbone on one or more devices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from featuretl.backbones.views import split_views
 from featuretl.exceptions import BackboneError
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
 from featuretl.images.inputs import Decoder, is_file, name_of, read
-from featuretl.runtimes.choice import RuntimeChoice, agreement, model_file, versions
+from featuretl.runtimes.choice import RuntimeChoice, agree, agreement, model_file, versions
 from featuretl.store.keys import Recipe
 from featuretl.store.memo import file_state
 from featuretl.store.store import EmbeddingStore
@@ -28,10 +28,9 @@ RECIPE_VERSION = 1
 
 
 class ImageEncoder:
-    """What the engine needs of a BackboneSpec or Backbone, which is loaded only when needed.
+    """The engine's interface to a BackboneSpec, which is loaded only when needed, or a Backbone.
 
-    With several devices, each thread uses one of them, in turn. The store caches exported graphs and
-    the choice of a runtime. `n_images` counts the images of all runs together, where there are several.
+    Threads are assigned to devices in turn. `n_images` is the total if this is one of several runs.
     """
 
     read = staticmethod(read)
@@ -48,7 +47,7 @@ class ImageEncoder:
         self._wanted = backbone
         self._device = device
         self._turn = itertools.count()
-        self._of_thread = threading.local()
+        self._thread_local = threading.local()
 
     @property
     def backbone(self) -> Any:
@@ -57,7 +56,7 @@ class ImageEncoder:
 
     @property
     def largest_batch(self) -> int:
-        """How many images at most are worth one forward pass; a processor's cache is soon full."""
+        """Largest useful number of images in a forward pass."""
         return self._workers[0].largest_batch
 
     @cached_property
@@ -85,7 +84,7 @@ class ImageEncoder:
 
     @property
     def memo_facts(self) -> dict[str, Any] | None:
-        """What the recipe depends on, besides the weights file; None of a loaded backbone."""
+        """Facts besides the weights file that determine the recipe; None for a loaded backbone."""
         if not isinstance(self._wanted, BackboneSpec):
             return None
         return {
@@ -95,67 +94,65 @@ class ImageEncoder:
         }
 
     def memo_entry(self) -> dict[str, Any] | None:
-        """Return the recipe and the state of the weights file; None where that file is unknown."""
+        """Return the recipe and the state of the weights file; None if that file is unknown."""
         file = self.backbone.weights_file
         if file is None and self._wanted.weights != "random":
             return None
         return {"recipe": self.recipe, "file": file and file_state(file)}
 
     def prepare(self, content: Any, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
-        """Return what the network sees of an image. Raises ImageError."""
+        """Return an image decoded, resized and cropped. Raises ImageError."""
         with stage("decode"):
             pixels = content.pixels(decoder)
         with stage("resize"):
             return self.backbone.prepare(pixels)
 
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
-        """Return the embeddings (n, d) of prepared images, by the calling thread's device.
-
-        `stage` is entered with "normalise" and "forward" around these.
-        """
-        if not hasattr(self._of_thread, "worker"):
+        """Return the embeddings, float32 (n, d), of prepared images, on the thread's device."""
+        if not hasattr(self._thread_local, "worker"):
             workers = self._workers
-            self._of_thread.worker = workers[next(self._turn) % len(workers)]
-        return self._of_thread.worker.embed(inputs, stage)
+            self._thread_local.worker = workers[next(self._turn) % len(workers)]
+        return self._thread_local.worker.embed(inputs, stage)
 
     def choose_runtime(
         self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
     ) -> tuple[str, float | None]:
-        """Settle, once, what embeds `n_images` images in the `n_threads` threads of `pool`.
+        """Choose, once, the runtime for `n_images` images in the `n_threads` threads of `pool`.
 
-        Returns the runtime's name, and the least cosine of its embeddings to float32 ones where it
-        computes in lower precision.
+        Returns its name and, for a precision below float32, its `agreement` with float32.
         """
-        if self.choice is not None:
-            return self.choice
-        if not hasattr(self.backbone, "embedding"):  # a trunk
+        if self.choice is None and not hasattr(self.backbone, "embedding"):  # a trunk
             self.choice = "torch", None
+        if self.choice is not None:
             return self.choice
         if _is_int8(self.backbone):
             if self._wanted_runtime not in ("auto", "onnx"):
-                raise BackboneError("precision='int8' runs with runtime='onnx' only.")
+                raise BackboneError(
+                    f"precision='int8' runs with runtime='onnx' only; got {self._wanted_runtime!r}."
+                )
             name = "onnx"
         else:
-            choices = [
-                RuntimeChoice(worker.backbone, self._store, pool, n_threads)
-                for worker in self._workers
-            ]
-            n_images = max(n_images, self._n_images)
-            name, runtime = choices[0].make(self._wanted_runtime, n_images)
-            runtimes = [runtime, *(choice.load(name) for choice in choices[1:])]
-            for worker, runtime in zip(self._workers, runtimes, strict=True):
-                worker.runtime = runtime
+            name = self._load_runtimes(pool, n_threads, max(n_images, self._n_images))
         self.choice = name, agreement(self.backbone, self._workers[0].runtime)
         return self.choice
 
+    def _load_runtimes(self, pool: ThreadPoolExecutor, n_threads: int, n_images: int) -> str:
+        """Choose a runtime on the first device and load it on every device; return its name."""
+        name = self._wanted_runtime
+        for worker in self._workers:
+            choice = RuntimeChoice(worker.backbone, self._store, pool, n_threads)
+            if worker is self._workers[0]:
+                name, worker.runtime = choice.choose(name, n_images)
+            else:
+                worker.runtime = choice.load(name)
+        return name
+
     @cached_property
     def golden(self) -> np.ndarray:
-        """The golden image's embedding (d,). Raises BackboneError if devices differ in it."""
-        from featuretl.runtimes.comparison import agree
-
-        first, *others = (worker.golden() for worker in self._workers)
-        for worker, golden in zip(self._workers[1:], others, strict=True):
-            if not agree(first, golden):
+        """Embedding of the golden image, (d,). Raises BackboneError if devices disagree."""
+        first = self._workers[0].golden()
+        for worker in self._workers[1:]:
+            if not agree(first, worker.golden()):
                 raise BackboneError(
                     f"The device {str(worker.backbone.device)!r} does not give the embeddings that "
                     f"{str(self.backbone.device)!r} gives; leave one of them out of 'device'."
@@ -165,7 +162,7 @@ class ImageEncoder:
 
 @dataclass
 class _Worker:
-    """A backbone on a device, and what embeds there."""
+    """A backbone on a device, and its runtime."""
 
     backbone: Any
     runtime: Any
@@ -186,11 +183,9 @@ class _Worker:
 
     @property
     def largest_batch(self) -> int:
-        """How many inputs at most are worth one forward pass; a processor's cache is soon full."""
-        return 32 if self.backbone.device.type == "cpu" else 1024
+        return 32 if self.backbone.device.type == "cpu" else 1024  # a CPU's cache is small
 
     def golden(self) -> np.ndarray:
-        """Return the golden image's embedding (1, d)."""
         return self.embed([self.backbone.prepare(golden_pixels())], nullcontext)
 
 

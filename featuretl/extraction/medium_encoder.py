@@ -1,4 +1,4 @@
-"""MediumEncoder: from items to embeddings, by a medium."""
+"""MediumEncoder: from items to embeddings with a medium."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +22,21 @@ from featuretl.images.inputs import Decoder, is_file, name_of
 from featuretl.media.medium import Medium
 from featuretl.store.keys import Recipe
 
+_facts = attrgetter("st_size", "st_mtime_ns", "st_ino")
+
 
 @dataclass(frozen=True)
 class _Item:
-    """An item and its key; of a file that had settled when its key was found out, its state."""
+    """An item, its key, and its file's state before (`seen`) and after computing the key."""
 
     item: Any
     key: bytes
-    state: os.stat_result | None
+    state: os.stat_result | None  # None unless the file is old enough to be recognised by its state
     seen: os.stat_result | None
 
 
 class MediumEncoder:
-    """What the engine needs of a medium, whose results are checked.
-
-    Parameters
-    ----------
-    medium : Medium
-    """
+    """The engine's interface to a medium, whose results it checks."""
 
     largest_batch = 32
 
@@ -48,10 +46,10 @@ class MediumEncoder:
         self.choice = (self._name, None)
 
     def read(self, image: Any, stage: Callable[[str], Any]) -> _Item:
-        """Find out the key of one item. Raises ItemError."""
+        """Compute the key of one item. Raises ItemError."""
         with stage("hash"):
             before = self._state(image)
-            key = _of_item(self._medium.digest, image)
+            key = _call_medium(self._medium.digest, image)
             after = self._state(image)
         if not isinstance(key, bytes) or len(key) != 32:
             raise InputError(f"'digest' of {self._name} must return 32 bytes; got {key!r:.60}.")
@@ -59,31 +57,32 @@ class MediumEncoder:
         return _Item(image, key, after if known else None, before)
 
     def prepare(self, content: Any, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
-        """Return what `forward` takes of one item. Raises ItemError."""
+        """Return the input of `forward` for one item. Raises ItemError."""
         with stage("decode"):
-            ready = self._prepared(content.item)
-        if content.seen is not None and not _same(content.seen, self._state(content.item)):
-            raise ItemError("it changed while it was read; try again when it is settled")
+            ready = self._prepare_item(content.item)
+        after = self._state(content.item) if content.seen else None
+        if content.seen and (after is None or _facts(after) != _facts(content.seen)):
+            raise ItemError("it changed while it was read; try again when nothing writes to it")
         return ready
 
-    def _prepared(self, item: Any) -> Any:
-        ready = _of_item(self._medium.prepare, item)
+    def _prepare_item(self, item: Any) -> Any:
+        ready = _call_medium(self._medium.prepare, item)
         if ready is None:
             raise InputError(f"'prepare' of {self._name} must return something; got None.")
         return ready
 
     def is_file(self, image: Any) -> bool:
-        """Whether it is a path, of a file whose sha256 is its key."""
+        """Return whether the item is the path of a file whose SHA-256 is its key."""
         return self._medium.files and is_file(image)
 
     def name_of(self, image: Any, index: int) -> str:
-        """Return what to call it in a message; safe to print."""
+        """Return the name of an item for messages; safe to print."""
         if self.is_file(image):
             return name_of(image, index)
         return f"item {index} ({printable(type(image).__name__)})"
 
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
-        """Return the embeddings (n, d) of prepared items."""
+        """Return the embeddings, float32 (n, d), of prepared items."""
         with stage("forward"):
             rows = np.ascontiguousarray(self._medium.forward(inputs), np.float32)
         if rows.ndim != 2 or len(rows) != len(inputs):
@@ -96,13 +95,13 @@ class MediumEncoder:
     def choose_runtime(
         self, pool: ThreadPoolExecutor, n_threads: int, n_images: int
     ) -> tuple[str, float | None]:
-        """Return the medium's name: it computes in its own way."""
+        """Return the medium's name as the runtime, and None as the agreement."""
         return self.choice
 
     @cached_property
     def golden(self) -> np.ndarray:
         """The golden item's embedding (d,)."""
-        return self.embed([self._prepared(self._medium.golden)], nullcontext)[0]
+        return self.embed([self._prepare_item(self._medium.golden)], nullcontext)[0]
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -118,7 +117,7 @@ class MediumEncoder:
 
     @property
     def memo_facts(self) -> dict[str, Any]:
-        """What the recipe depends on: with the size of an embedding it is the whole of it."""
+        """Facts that determine the recipe except for the size of an embedding."""
         return {"medium": self._name, "facts": self._medium.recipe, "recipe": RECIPE_VERSION}
 
     def memo_entry(self) -> dict[str, Any]:
@@ -132,8 +131,8 @@ class MediumEncoder:
             return None
 
 
-def _of_item(work: Callable[[Any], Any], item: Any) -> Any:
-    """Return what a medium makes of an item; what is wrong with the item is an ItemError."""
+def _call_medium(work: Callable[[Any], Any], item: Any) -> Any:
+    """Return `work(item)`; turn an OSError or ValueError about the item into an ItemError."""
     try:
         return work(item)
     except ItemError:
@@ -141,10 +140,3 @@ def _of_item(work: Callable[[Any], Any], item: Any) -> Any:
     except (OSError, ValueError) as error:
         words = getattr(error, "strerror", None) or str(error)
         raise ItemError(words or describe(error)) from error
-
-
-def _same(before: os.stat_result, after: os.stat_result | None) -> bool:
-    facts = [
-        state and (state.st_size, state.st_mtime_ns, state.st_ino) for state in (before, after)
-    ]
-    return facts[0] == facts[1]

@@ -1,18 +1,17 @@
 """Self-describing files of embeddings: ``.npy`` with a JSON sidecar, ``.npz`` and ``.parquet``.
 
-All three hold the embeddings, float32 (n, d), and for every row the image's path and, where known,
-its label, and the same metadata:
-``backbone``, ``weights_sha256``, ``recipe`` (see `featuretl.store.keys`), ``class_names``,
-``versions``, ``created``.
+All three hold the embeddings, float32 (n, d); for every row the image's path and, if known, its
+label; and the metadata ``backbone``, ``weights_sha256``, ``recipe`` (see `featuretl.store.keys`),
+``class_names``, ``versions`` and ``created``.
 
-- ``OUT.npy``: the matrix; everything else is in ``OUT.npy.json``.
+- ``OUT.npy``: the matrix; ``OUT.npy.json`` holds everything else.
 - ``OUT.npz``: arrays ``embeddings``, ``paths``, ``labels``, ``class_names`` and ``metadata`` (JSON
-  text); no pickle. ``labels`` has "" where there is none.
-- ``OUT.parquet``: columns ``path``, ``label``, ``embedding`` (fixed-size list), the metadata under
-  the key ``featuretl`` of the schema.
+  text), without pickle. A missing label is "".
+- ``OUT.parquet``: columns ``path``, ``label`` and ``embedding`` (fixed-size list); the metadata is
+  under the key ``featuretl`` of the schema.
 
-What `export_space` writes is the same, in the latter two formats, with ``sha256`` of each image's
-content, in hex, in the place of paths and labels, and the id of its ``space`` in the metadata.
+`export_space` writes the latter two formats with the SHA-256 of each image's content in hex,
+``sha256``, instead of paths and labels, and with the id of the ``space`` in the metadata.
 """
 
 from __future__ import annotations
@@ -67,17 +66,18 @@ def save_embeddings(
     Parameters
     ----------
     path : path
-        Ending in ``.npy``, ``.npz`` or ``.parquet``; replaced atomically when all is written.
+        File name ending in ``.npy``, ``.npz`` or ``.parquet``. An existing file is replaced
+        atomically.
     extraction : Extraction
     images : ImageList
-        The paths and labels that were extracted.
+        The paths and labels of the extracted images.
     skip_failures : bool, default=False
-        Leave images without an embedding out; else their rows are NaN.
+        Omit images without an embedding; by default their rows are NaN.
 
     Raises
     ------
     ParameterError
-        If the ending is another, or the folder does not exist.
+        If the ending is not one of these, or the folder does not exist.
     StoreError
         If the file cannot be written.
     """
@@ -88,53 +88,37 @@ def save_embeddings(
 
 
 def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str = "") -> int:
-    """Write all embeddings of one recipe in a store to a self-describing file, each once.
+    """Write a store's embeddings of one recipe to a ``.npz`` or ``.parquet`` file.
 
-    Parameters
-    ----------
-    path : path
-        Ending in ``.npz`` or ``.parquet``; replaced atomically when all is written.
-    store : EmbeddingStore
-    space : str, default=""
-        How the id of the recipe's space begins; see `EmbeddingStore.info`.
-
-    Returns
-    -------
-    rows : int
-        How many embeddings there are, in the order in which they were committed.
-
-    Raises
-    ------
-    ParameterError
-        If the ending is another, the folder does not exist, or not just one recipe is meant.
-    StoreError
-        If the store cannot be read, or the file cannot be written.
+    `space` is a prefix of the id of the recipe's space. Returns the number of embeddings. Raises
+    ParameterError or StoreError.
     """
     target = check_output(path, (".npz", ".parquet"))
     rows = _rows_of_space(store, _one_space(store, space))
     with writing(target):
         _WRITERS[target.suffix](target, rows)
-    return rows.shape[0]
+    return rows.metadata["shape"][0]
 
 
 def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
-    """Read a file that `save_embeddings` wrote; nothing in it is executed.
+    """Read a file written by `save_embeddings`, without executing anything in it.
 
     Parameters
     ----------
     path : path
-        Ending in ``.npy`` (with its ``.npy.json`` beside it), ``.npz`` or ``.parquet``.
+        File name ending in ``.npy`` (with its ``.npy.json`` in the same folder), ``.npz`` or
+        ``.parquet``.
 
     Returns
     -------
     Bunch
-        `embeddings`, float32 (n, d); `paths`, a list of n; `labels`, a list of n (None where there is
-        none) or None; `metadata`, a dict, unchecked.
+        `embeddings`, float32 (n, d); `paths`, a list of n; `labels`, a list of n with None for a
+        missing label, or None; `metadata`, a dict, unchecked.
 
     Raises
     ------
     InputError
-        If it cannot be read, or holds no embeddings with the paths of their images.
+        If the file cannot be read, or lacks the path of an embedding's image.
     """
     from sklearn.utils import Bunch
 
@@ -147,24 +131,22 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
         X, paths, labels, metadata = _READERS[source.suffix](source)
         if X.ndim != 2 or X.dtype.kind != "f" or not isinstance(metadata, dict):
             raise ValueError(f"its embeddings are {X.dtype} {X.shape}, not float (n, d)")
-        if not _is_text(paths) or len(paths) != len(X):
+        if not _is_list_of(str, paths, len(X)):
             raise ValueError("it does not hold the path of each image")
-        if labels is not None and (
-            len(labels) != len(X) or not _is_text(labels, (str, type(None)))
-        ):
+        if labels is not None and not _is_list_of((str, type(None)), labels, len(X)):
             raise ValueError("it does not hold the label of each image")
-    except Exception as error:  # hostile content raises anything; nothing was executed
+    except Exception as error:  # hostile content raises any exception; nothing was executed
         what = getattr(error, "strerror", None) or error
         raise InputError(
-            f"{printable(source)!r} cannot be read as a file of embeddings: {printable(what)}; make "
-            "it with featuretl extract -o."
+            f"{printable(source)!r} cannot be read as a file of embeddings: {printable(what)}; "
+            "create it with featuretl extract -o."
         ) from error
     labels = None if labels is None else [label or None for label in labels]
     return Bunch(embeddings=X, paths=list(paths), labels=labels, metadata=metadata)
 
 
 def check_output(path: str | os.PathLike[str], endings: tuple[str, ...] = ENDINGS) -> Path:
-    """Return `path` if embeddings can be written there; raise ParameterError otherwise."""
+    """Return `path` if a file can be written there. Raises ParameterError."""
     target = as_path(path) and Path(path)
     if target is None:
         raise ParameterError(f"The output must be the path of a file; got {printable(repr(path))}.")
@@ -185,23 +167,21 @@ def _one_space(store: EmbeddingStore, prefix: str) -> SpaceInfo:
         return infos[0]
     ids = ", ".join(f"{info.id[:12]} ({info.recipe['backbone']['name']})" for info in infos)
     raise ParameterError(
-        f"{len(infos)} recipes have ids that start with {printable(prefix)!r}; say which one by the "
+        f"{len(infos)} recipes have ids that start with {printable(prefix)!r}; choose one with the "
         f"'space' parameter, or --space: {printable(ids)}."
     )
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """The rows to write: embeddings chunk by chunk, and columns of text, a slice at a time."""
+    """The rows to write: chunks of embeddings, and functions that return a slice of a column."""
 
-    shape: tuple[int, int]
     metadata: dict[str, Any]
     chunks: Callable[[], Iterator[np.ndarray]]
     columns: dict[str, Callable[[slice], list[Any]]]
 
 
 def _rows_of_space(store: EmbeddingStore, info: SpaceInfo) -> _Rows:
-    """Return all rows of a space, in order of commit."""
     space = store.space(info.id)
     keys, locations = space.all_rows()
     shape = (len(keys), space.d)
@@ -212,23 +192,23 @@ def _rows_of_space(store: EmbeddingStore, info: SpaceInfo) -> _Rows:
 
     metadata = metadata_of(shape, info.recipe) | {"space": info.id}
     chunks = partial(gather_chunks, space, locations, _ROWS)
-    return _Rows(shape, metadata, chunks, {"sha256": hex_of})
+    return _Rows(metadata, chunks, {"sha256": hex_of})
 
 
 def _rows_of_images(extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> _Rows:
-    kept = range(len(images)) if keep is None else np.flatnonzero(keep).tolist()
-    shape = (len(kept), extraction.shape[1])
-    found = {"path": images.paths, "label": images.labels}
-    columns = {name: [all_[i] for i in kept] for name, all_ in found.items() if all_ is not None}
+    indices = range(len(images)) if keep is None else np.flatnonzero(keep).tolist()
+    shape = (len(indices), extraction.shape[1])
+    columns: dict[str, Callable[[slice], list[Any]]] = {}
+    for name, values in {"path": images.paths, "label": images.labels}.items():
+        if values is not None:
+            columns[name] = [values[i] for i in indices].__getitem__
     metadata = metadata_of(shape, extraction.recipe)
     metadata |= {"versions": extraction.versions, "class_names": images.class_names}
-    get: dict[str, Callable[[slice], list[Any]]]
-    get = {name: values.__getitem__ for name, values in columns.items()}
-    return _Rows(shape, metadata, partial(extraction.chunks, _ROWS, keep), get)
+    return _Rows(metadata, partial(extraction.chunks, _ROWS, keep), columns)
 
 
 def metadata_of(shape: tuple[int, int], recipe: Recipe) -> dict[str, Any]:
-    """Return what a file says of its embeddings (n, d) (JSON); see the module's docstring."""
+    """Return the metadata (JSON) of embeddings of shape (n, d); see the module's docstring."""
     return {
         "featuretl": featuretl.__version__,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -241,13 +221,13 @@ def metadata_of(shape: tuple[int, int], recipe: Recipe) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def writing(path: Path, kept_in: str = "cache") -> Iterator[None]:
-    """Turn an OSError into the StoreError that says where the embeddings still are."""
+    """Turn an OSError into a StoreError that names where the embeddings are still available."""
     try:
         yield
     except OSError as error:
         raise StoreError(
             f"{printable(path)!r} cannot be written ({error.strerror or error}); the embeddings "
-            f"are in the {kept_in}: run the command again with another place."
+            f"are in the {kept_in}: run the command again with another output path."
         ) from error
 
 
@@ -258,7 +238,7 @@ def write_parquet(
     dtype: str,
     metadata: dict[str, Any],
 ) -> None:
-    """Write a Parquet file part by part: a table with `columns`, and its embeddings (n, d)."""
+    """Write a Parquet file in parts: each is a table with `columns` and its embeddings, (n, d)."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -268,7 +248,7 @@ def write_parquet(
     schema = schema.with_metadata({"featuretl": json.dumps(metadata)})
 
     def write(temporary: Path) -> None:
-        # A file, for pyarrow takes no path that is not UTF-8.
+        # An open file, because pyarrow accepts no path that is not UTF-8.
         with temporary.open("wb") as file, parquet.ParquetWriter(file, schema) as writer:
             for table, rows in parts:
                 values = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), d)
@@ -281,7 +261,7 @@ def _write_parquet(path: Path, rows: _Rows) -> None:
     import pyarrow as pa
 
     def table(part: slice) -> pyarrow.Table:
-        # Parquet's text is UTF-8; the bytes of a path need not be.
+        # Text in Parquet is UTF-8; a path may hold other bytes.
         texts = {name: [v and as_utf8(v) for v in get(part)] for name, get in rows.columns.items()}
         return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()})
 
@@ -304,7 +284,7 @@ def _write_npy(path: Path, rows: _Rows) -> None:
 
     def write(sidecar: Path) -> None:
         sidecar.write_text(json.dumps(described), encoding="utf-8")
-        # Inside: a sidecar that cannot be written leaves the matrix as it was, too.
+        # Nested, so that an unwritable sidecar leaves the existing matrix unchanged.
         replace_file(path, write_matrix)
 
     replace_file(path.with_name(f"{path.name}.json"), write)
@@ -329,7 +309,7 @@ def _write_npz(path: Path, rows: _Rows) -> None:
 
 
 def _npy(rows: _Rows) -> Iterator[bytes | memoryview]:
-    yield npy_header(rows.shape, np.dtype("<f4"))
+    yield npy_header(rows.metadata["shape"], np.dtype("<f4"))
     for chunk in rows.chunks():
         yield np.ascontiguousarray(chunk, "<f4").data
 
@@ -341,8 +321,10 @@ _WRITERS: dict[str, Callable[[Path, Any], None]] = {
 }
 
 
-def _is_text(values: Any, kinds: Any = str) -> bool:
-    return isinstance(values, list) and all(isinstance(value, kinds) for value in values)
+def _is_list_of(kinds: Any, values: Any, n: int) -> bool:
+    return (
+        isinstance(values, list) and len(values) == n and all(isinstance(v, kinds) for v in values)
+    )
 
 
 def _read_npy(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
@@ -361,7 +343,7 @@ def _read_npz(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
 
 
 def _check_members(archive: zipfile.ZipFile, limit: int) -> None:
-    """Raise ValueError, before anything is allocated, for arrays that are larger than they can be."""
+    """Raise ValueError, before memory is allocated, for arrays larger than the file can hold."""
     members = archive.infolist()
     if sum(member.file_size for member in members) > limit:
         raise ValueError(f"its arrays take over {limit:,} bytes, too many for the size of the file")

@@ -16,18 +16,9 @@ from featuretl.store.store import EmbeddingStore
 
 
 class Source:
-    """An encoder, of images or of a medium, and the space of its embeddings.
+    """An encoder of a BackboneSpec, Backbone or Medium, and the space of its embeddings.
 
-    The encoder is loaded only when it is needed: the store's memo keeps its recipe for as long as
-    its weights file stays the same, so that a run that finds every image never imports torch.
-
-    Parameters
-    ----------
-    backbone : BackboneSpec, Backbone or Medium
-    store : EmbeddingStore or None
-        None keeps embeddings in memory.
-    device, runtime, n_images :
-        See `featuretl.extraction.image_encoder.ImageEncoder`.
+    The store's memo caches the recipe, so that torch is imported only if images are to be embedded.
     """
 
     def __init__(
@@ -46,11 +37,11 @@ class Source:
             self.encoder = ImageEncoder(backbone, store, device, runtime, n_images)
 
     def recipe(self) -> Recipe:
-        """Return the recipe; the encoder is loaded only if the memo does not know it."""
+        """Return the recipe; the encoder is loaded only if the memo lacks it."""
         return self._remembered_recipe() or self.encoder.recipe
 
     def remembered(self) -> tuple[Space, Recipe] | None:
-        """Return the space, and its recipe, as far as they are known without the encoder."""
+        """Return the space and its recipe if both are known without loading the encoder."""
         recipe = self._remembered_recipe()
         if self.store is None or recipe is None:
             return None
@@ -60,11 +51,11 @@ class Source:
         return None
 
     def held(self) -> AbstractContextManager[None]:
-        """Keep others from freeing what the store holds."""
+        """Return a context in which no other process frees space in the store."""
         return nullcontext() if self.store is None else self.store.locked_shared()
 
     def open(self) -> tuple[Space, Recipe]:
-        """Return the space that rows may be added to, its golden embedding compared."""
+        """Return the space for new rows and its recipe, after comparing the golden embedding."""
         recipe, golden = self.encoder.recipe, self.encoder.golden
         if self.store is not None:
             with self.store.optionally():

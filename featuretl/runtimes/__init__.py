@@ -1,1 +1,1 @@
-"""What computes embeddings besides eager PyTorch, and which is fastest here."""
+"""Runtimes that compute embeddings instead of eager PyTorch, and the choice of the fastest."""

@@ -1,4 +1,7 @@
-"""The choice of a runtime: eager PyTorch, or a faster one that gives the same embeddings."""
+"""The choice of a runtime: eager PyTorch, or a faster one that gives the same embeddings.
+
+Another runtime is used only if its embeddings agree with eager PyTorch; recipes do not name it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ import importlib.util
 import math
 import os
 import platform
+import statistics
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -21,7 +26,6 @@ import numpy as np
 from featuretl._core.text import reason_of
 from featuretl.exceptions import BackboneError
 from featuretl.images.decode import golden_pixels
-from featuretl.runtimes.comparison import agree, images_per_second, least_cosine
 from featuretl.store.keys import canonical_json
 from featuretl.store.store import EmbeddingStore
 
@@ -30,12 +34,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Alternative:
-    """A runtime besides eager PyTorch."""
+    """Requirements of an alternative to eager PyTorch."""
 
-    # By device, the number of images from which "auto" considers it: exporting a model takes
-    # seconds, compiling one a minute, embedding an image milliseconds.
-    worth: dict[str, int]
-    needs: tuple[str, ...] = ()  # packages
+    # Least number of images, by device, for which "auto" considers this runtime: exporting a model
+    # takes seconds, compiling one takes a minute, embedding an image takes milliseconds.
+    least_images: dict[str, int]
+    packages: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("float32",)
     devices: tuple[str, ...] = ("cpu",)
 
@@ -43,20 +47,20 @@ class Alternative:
 ALTERNATIVES = {
     "onnx": Alternative({"cpu": 1_000}, ("onnxruntime", "onnx", "onnxscript")),
     "openvino": Alternative({"cpu": 1_000}, ("openvino", "onnx", "onnxscript")),
-    # On the CPU only if asked for: slower than ONNX Runtime wherever it was measured.
+    # "auto" does not use it on the CPU, where ONNX Runtime is faster in every measurement.
     "compile": Alternative({"cuda": 20_000}, (), ("float32", "bfloat16"), ("cpu", "cuda")),
 }
 RUNTIMES = ("auto", "torch", *ALTERNATIVES)
 
-_MADE_BEFORE = 10  # a model that was made before is worth loading for 10 times fewer images
+LEAST_COSINE = 0.9999
+
+_CACHED_FACTOR = 10  # a cached model is worth loading for 10 times fewer images
 _MEASURED = 16
+_MEASURED_SECONDS = 3.0
 
 
 class RuntimeChoice:
-    """The choice for one backbone on this machine, remembered in a store.
-
-    The `n_threads` threads of `pool` are those that will embed.
-    """
+    """The choice for one backbone on this machine and `n_threads` threads; cached in a store."""
 
     def __init__(
         self, backbone: Any, store: EmbeddingStore | None, pool: ThreadPoolExecutor, n_threads: int
@@ -66,12 +70,10 @@ class RuntimeChoice:
         self._loaded: dict[str, Any] = {"torch": backbone.forward}
         self._model: bytes | None = None
 
-    def make(self, wanted: str, n_images: int) -> tuple[str, Any]:
+    def choose(self, wanted: str, n_images: int) -> tuple[str, Any]:
         """Return the name of the runtime for `n_images` images, and the runtime.
 
-        For "auto" the speeds are measured once for a backbone and a machine, in the threads that
-        will embed, if there are enough images for that to pay. Raises BackboneError if `wanted` is
-        not available or disagrees with eager PyTorch.
+        Raises BackboneError if `wanted` is not available or disagrees with eager PyTorch.
         """
         if wanted != "auto":
             return wanted, self.load(wanted)
@@ -81,7 +83,7 @@ class RuntimeChoice:
         return "torch", self.load("torch")
 
     def measure(self, names: list[str]) -> dict[str, float | None]:
-        """Measure and remember the images per second of runtimes; None for an unavailable one."""
+        """Measure and cache the images per second of runtimes; None for an unavailable one."""
         speeds: dict[str, float | None] = {}
         batch = probe(self._backbone, _MEASURED)
         for name in names:
@@ -94,14 +96,14 @@ class RuntimeChoice:
         return speeds
 
     def possible(self) -> list[str]:
-        """Return the runtimes that are installed and suit the backbone's device and precision."""
-        return ["torch", *(name for name in ALTERNATIVES if not self._hindrance(name))]
+        """Return the installed runtimes that support the backbone's device and precision."""
+        return ["torch", *(name for name in ALTERNATIVES if not self._obstacle(name))]
 
     def load(self, name: str) -> Any:
-        """Return a runtime that gives the embeddings of eager PyTorch. Raises BackboneError."""
+        """Return a runtime that agrees with eager PyTorch. Raises BackboneError."""
         if name not in self._loaded:
-            if hindrance := self._hindrance(name):
-                raise BackboneError(hindrance)
+            if obstacle := self._obstacle(name):
+                raise BackboneError(obstacle)
             self._loaded[name] = self._compiled() if name == "compile" else self._exported(name)
         return self._loaded[name]
 
@@ -110,16 +112,16 @@ class RuntimeChoice:
         device = self._backbone.device.type
 
         def is_worth_it(name: str) -> bool:
-            least = ALTERNATIVES[name].worth.get(device, math.inf)
-            return n_images >= (least / _MADE_BEFORE if known.get(name) else least)
+            least = ALTERNATIVES[name].least_images.get(device, math.inf)
+            return n_images >= (least / _CACHED_FACTOR if known.get(name) else least)
 
         names = [name for name in self.possible() if name == "torch" or is_worth_it(name)]
         if len(names) > 1 and not known.keys() >= set(names):
             known = self.measure(names)
         return max(names, key=lambda name: known.get(name) or 0.0)
 
-    def _hindrance(self, name: str) -> str:
-        """Return why a runtime is out of the question; empty if it is not."""
+    def _obstacle(self, name: str) -> str:
+        """Return why a runtime cannot be used, or an empty string."""
         alternative = ALTERNATIVES[name]
         if self._backbone.device.type not in alternative.devices:
             where = " or ".join(alternative.devices)
@@ -127,19 +129,19 @@ class RuntimeChoice:
         if self._backbone.spec.precision not in alternative.precisions:
             precisions = " or ".join(alternative.precisions)
             return f"runtime={name!r} computes in {precisions}; use runtime='torch'."
-        if not all(map(_has, alternative.needs)):
-            return f"runtime={name!r} needs: pip install {' '.join(alternative.needs)}"
+        if not all(map(_has, alternative.packages)):
+            return f"runtime={name!r} needs: pip install {' '.join(alternative.packages)}"
         return ""
 
     def _compiled(self) -> Any:
-        from featuretl.runtimes.compiled import CompiledRuntime
+        from featuretl.runtimes.alternatives import CompiledRuntime
 
         backbone = self._backbone
         return self._check("compile", lambda: CompiledRuntime(backbone.embedding, backbone.device))
 
     def _exported(self, name: str) -> Any:
-        """Return a runtime on the model that the store caches, or on one exported now."""
-        from featuretl.runtimes.exported import OnnxRuntime, OpenVinoRuntime, cached, export
+        """Return a runtime on the store's cached model, or on a newly exported one."""
+        from featuretl.runtimes.alternatives import OnnxRuntime, OpenVinoRuntime, cached, export
 
         def start(model: bytes) -> Any:
             if name == "openvino":
@@ -155,17 +157,17 @@ class RuntimeChoice:
         return cached(model_file(self._backbone, self._store), make, start)
 
     def _try(self, name: str, work: Callable[[], T]) -> T:
-        """Return the result of `work` in a thread of the pool. Raises BackboneError if it fails."""
+        """Run `work` in a thread of the pool. Raises BackboneError if it fails."""
         try:
             return self._pool.submit(work).result()
-        except Exception as error:  # exporters, compilers and runtimes raise anything
+        except Exception as error:  # exporters, compilers and runtimes raise any exception
             raise BackboneError(
                 f"This backbone cannot run with runtime={name!r} ({reason_of(error)}); use "
                 "runtime='torch'."
             ) from error
 
     def _check(self, name: str, start: Callable[[], Any]) -> Any:
-        """Return the runtime from `start`. Raises BackboneError if it fails or disagrees."""
+        """Start a runtime. Raises BackboneError if that fails or its embeddings disagree."""
         runtime, found = self._try(name, lambda: ((r := start()), r(self._probe)))
         if not agree(self._expected, found):
             raise BackboneError(
@@ -180,7 +182,7 @@ class RuntimeChoice:
 
     @cached_property
     def _expected(self) -> np.ndarray:
-        """The embeddings of the probe by eager PyTorch."""
+        """Embeddings of the probe from eager PyTorch."""
         return self._backbone.forward(self._probe)
 
     def _remembered(self) -> dict[str, float | None]:
@@ -188,27 +190,63 @@ class RuntimeChoice:
         return known if isinstance(known, dict) else {}
 
     def _key(self) -> str:
-        """Return the key of this machine's speeds; the weights make no difference."""
+        """Return the memo key of the speeds on this machine, which do not depend on weights."""
         backbone = self._backbone
         recipe = {**backbone.recipe, "backbone": backbone.spec.name}
         machine = [platform.node(), platform.machine(), os.cpu_count(), self._n_threads]
         return _digest({"recipe": recipe, "machine": machine})
 
 
+def agree(expected: np.ndarray, found: np.ndarray) -> bool:
+    """Return whether all rows of two arrays (n, d) agree: cosine >= `LEAST_COSINE`."""
+    return expected.shape == found.shape and least_cosine(expected, found) >= LEAST_COSINE
+
+
+def least_cosine(expected: np.ndarray, found: np.ndarray) -> float:
+    """Return the least cosine between rows of two arrays (n, d); -1 if `found` is not finite."""
+    if not np.isfinite(found).all():
+        return -1.0
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / norms).min())
+
+
+def images_per_second(
+    runtime: Callable[[Any], np.ndarray], batch: Any, pool: ThreadPoolExecutor, n_threads: int
+) -> float:
+    """Return the throughput of all threads of `pool` on copies of `batch`.
+
+    It is the median of up to three rounds in about 3 s, after one round to warm up.
+    """
+
+    def round_() -> float:
+        began = time.perf_counter()
+        wait(futures := [pool.submit(runtime, batch) for _ in range(n_threads)])
+        for future in futures:
+            future.result()
+        return time.perf_counter() - began
+
+    round_()
+    seconds = [round_()]
+    while len(seconds) < 3 and sum(seconds) < _MEASURED_SECONDS:
+        seconds.append(round_())
+    return n_threads * len(batch) / statistics.median(seconds)
+
+
 def probe(backbone: Any, n: int = 4) -> Any:
-    """Return a batch of n images for the network, those of `probe_images` in turn."""
+    """Return a batch of n network inputs, repeating those of `probe_images`."""
     views = probe_images()
     return backbone.batch([backbone.prepare(views[i % len(views)]) for i in range(n)])
 
 
 def probe_images() -> list[np.ndarray]:
-    """Return the golden image, mirrored, turned, and its negative: uint8 (h, w, 3) each."""
+    """Return the golden image and its mirrored, rotated and inverted copies, uint8 (h, w, 3)."""
     pixels = golden_pixels()
     return [pixels, pixels[:, ::-1].copy(), np.rot90(pixels).copy(), 255 - pixels]
 
 
 def agreement(backbone: Any, runtime: Any) -> float | None:
-    """Return the least cosine to float32 embeddings on four images; None for float32 itself."""
+    """Return the least cosine to float32 embeddings on four images; None for float32."""
     from featuretl.backbones.eager import TorchRuntime
 
     if backbone.spec.precision == "float32":
@@ -225,14 +263,14 @@ def model_file(backbone: Any, store: EmbeddingStore | None) -> Path | None:
 
 
 def _digest(facts: dict[str, Any]) -> str:
-    """Return the sha256 of facts and of the versions of the libraries that make and run models."""
+    """Return the SHA-256 of facts and the versions of libraries that export and run models."""
     installed = [package for package in ("onnxruntime", "onnx", "openvino") if _has(package)]
     facts = {**facts, "versions": versions(("torch", "timm", *installed))}
     return hashlib.sha256(canonical_json(facts).encode()).hexdigest()
 
 
 def versions(names: tuple[str, ...] = ("torch", "timm", "pillow")) -> dict[str, str]:
-    """Return the versions of libraries; by default of those that an embedding passes through."""
+    """Return the versions of libraries; by default of those that embeddings depend on."""
     return {name: version(name) for name in names}
 
 

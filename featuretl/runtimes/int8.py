@@ -1,7 +1,7 @@
-"""int8: an exported network with 8-bit weights and activations, in ONNX Runtime on the CPU.
+"""Quantized networks with 8-bit weights and activations, in ONNX Runtime on the CPU.
 
-Ranges of the activations are measured on crops of the two photographs that come with scikit-learn,
-so that the same backbone gives the same int8 network everywhere.
+They are calibrated on crops of the two photographs that come with scikit-learn, so that a backbone
+gives the same int8 network on every machine.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from featuretl._core.text import reason_of
 from featuretl.backbones.eager import TorchRuntime
 from featuretl.backbones.spec import QUANTIZATION
 from featuretl.exceptions import BackboneError
-from featuretl.runtimes.comparison import least_cosine
-from featuretl.runtimes.exported import OnnxRuntime, cached, export, quiet
+from featuretl.runtimes.alternatives import OnnxRuntime, cached, export, quiet
+from featuretl.runtimes.choice import least_cosine
 
 if TYPE_CHECKING:
     from featuretl.backbones.backbone import Backbone
@@ -31,15 +31,13 @@ _NEEDED = ("onnxruntime", "onnx", "onnxscript")
 
 
 def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
-    """Return the int8 runtime of a backbone on the CPU.
+    """Return the int8 runtime of a backbone, with the model in `file` or a new one (about 10 s).
 
-    Its model is read from `file` if that serves, else made, which takes some ten seconds, and
-    written there. Raises BackboneError if a package is missing, the network cannot be quantized, or
-    an embedding in int8 has a cosine below 0.9 to the one in float32.
+    Raises BackboneError if that fails or an embedding's cosine to float32 is below 0.9.
     """
     name = backbone.spec.name
     if backbone.device.type != "cpu":
-        raise BackboneError("precision='int8' runs on the CPU; use device='cpu' or 'bfloat16'.")
+        raise BackboneError("precision='int8' runs on the CPU only; use device='cpu'.")
     if any(importlib.util.find_spec(package) is None for package in _NEEDED):
         raise BackboneError(f"precision='int8' needs: pip install {' '.join(_NEEDED)}")
     probe = backbone.batch(photograph_crops(backbone, 4))
@@ -56,8 +54,8 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
         found = least_cosine(expected, runtime(probe))
         if found < LEAST_COSINE:
             raise BackboneError(
-                f"{name!r} loses too much in int8: an embedding has cosine {found:.3f} to the one "
-                "in float32; use precision='float32'."
+                f"{name!r} loses too much accuracy in int8: the cosine to a float32 embedding must "
+                f"be >= {LEAST_COSINE}; got {found:.3f}. Use precision='float32'."
             )
         return runtime
 
@@ -65,14 +63,14 @@ def load_int8(backbone: Backbone, file: Path | None = None) -> OnnxRuntime:
         return cached(file, make, start)
     except BackboneError:
         raise
-    except Exception as error:  # the exporter, the quantizer and the runtime raise anything
+    except Exception as error:  # the exporter, the quantizer and the runtime raise any exception
         raise BackboneError(
-            f"{name!r} cannot run in int8 ({reason_of(error)}); use 'float32'."
+            f"{name!r} cannot run in int8 ({reason_of(error)}); use precision='float32'."
         ) from error
 
 
 def photograph_crops(backbone: Backbone, n: int) -> list[Any]:
-    """Return n prepared crops of two photographs, of many sizes."""
+    """Return n prepared crops of two photographs, in random sizes (fixed seed)."""
     rng = np.random.default_rng(0)
     photographs = load_sample_images().images
     crops = []
@@ -108,7 +106,7 @@ def quantize(model: bytes, inputs: Iterator[np.ndarray]) -> bytes:
             quantized,
             Inputs(),
             per_channel=True,
-            # Products of 8 x 8 bits overflow on processors without VNNI, and give other numbers.
+            # On processors without VNNI, sums of 8 x 8-bit products overflow.
             reduce_range=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,

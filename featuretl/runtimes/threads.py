@@ -1,4 +1,4 @@
-"""PyTorch's threads per operation, where several threads run networks at the same time."""
+"""PyTorch's threads per operation while several threads run networks."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-# A child forked after a network ran would wait for OpenMP's other threads, which it does not have.
+# A process forked after a network ran would wait for OpenMP threads that it does not have.
 if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 @contextlib.contextmanager
 def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> Iterator[None]:
-    """Let PyTorch use one thread for an operation in each of the `n_threads` threads of `pool`.
+    """Limit PyTorch to one thread per operation in each of the `n_threads` threads of `pool`.
 
-    The setting of the calling thread, and of threads that start later, is restored.
+    On exit the setting is restored for the calling thread and for threads that start later.
     """
     before = torch.get_num_threads()
-    together = threading.Barrier(n_threads)  # a task for each thread, none for any twice
+    barrier = threading.Barrier(n_threads)  # so that each thread runs one task
 
     def begin() -> None:
-        together.wait()
+        barrier.wait()
         torch.set_num_threads(1)
 
     try:
@@ -34,5 +34,5 @@ def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> Iterator[None]:
             task.result()
         yield
     finally:
-        together.abort()  # nobody waits for a thread that could not be started
+        barrier.abort()  # if a thread could not start, the others stop waiting
         torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""Embeddings equal timm's own, for every family, pooling and layout."""
+"""Embeddings equal timm's for every family, pooling and layout."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_the_recipe_tells_apart_what_changes_an_embedding():
     ]
     assert len({str(recipe) for recipe in recipes}) == len(recipes)
     again = load_backbone("test_resnet", weights="random", device="cpu").recipe
-    assert again == recipes[0]  # the seed of "random" is fixed; the device is not covered
+    assert again == recipes[0]  # "random" has a fixed seed; the device is not in the recipe
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_class_tokens_of_models_that_do_not_count_them_are_no_positions(name):
         "cls": torch.cat([branch[:, 0] for branch in branches], 1),
         "avg": torch.cat([branch[:, 1:].mean(1) for branch in branches], 1),
     }
-    if name.startswith("pit"):  # class tokens are all that it gives
+    if name.startswith("pit"):  # it gives only class tokens
         del expected["avg"]
         with pytest.raises(BackboneError, match=r"'avg'.*'cls'"):
             assert load_backbone(name, weights="random", pooling="avg").n_features

@@ -8,7 +8,7 @@ from featuretl import load_backbone
 from featuretl.backbones.blocks import check_cut, cut, find_blocks
 from featuretl.exceptions import BackboneError
 
-# Name, how many blocks, the first and the last.
+# Name, number of blocks, first and last block.
 MODELS = [
     ("tf_efficientnet_lite0", 16, "blocks.0.0", "blocks.6.0"),
     ("mobilenetv2_100", 17, "blocks.0.0", "blocks.6.0"),
@@ -54,7 +54,7 @@ def test_a_wrong_cut_is_noticed():
     with torch.no_grad():
         for parameter in top.parameters():
             parameter.add_(0.1)
-    with pytest.raises(BackboneError, match="do not compute what the whole does"):
+    with pytest.raises(BackboneError, match=r"'resnet18'.*two parts"):
         check_cut(model, trunk, top, x, "resnet18")
 
 
@@ -65,7 +65,7 @@ def test_dense_connections_cannot_be_cut():
 
 
 def test_a_model_without_groups_says_so():
-    with pytest.raises(BackboneError, match="does not say what its blocks are"):
+    with pytest.raises(BackboneError, match="'poolformer_s12'"):
         find_blocks(model_of("poolformer_s12"), "poolformer_s12")
 
 
@@ -74,7 +74,7 @@ def test_a_model_that_cannot_be_traced_says_so(monkeypatch):
     monkeypatch.setattr(
         model, "forward_features", lambda x: x if x.sum() > 0 else -x, raising=False
     )
-    with pytest.raises(BackboneError, match="its operations cannot be traced"):
+    with pytest.raises(BackboneError, match=r"'resnet18'.*traced"):
         cut(model, "resnet18", find_blocks(model_of("resnet18"), "resnet18"), 1)
 
 

@@ -1,4 +1,4 @@
-"""Devices: what a parameter means; several at once, as far as a CPU can show it."""
+"""Devices of a parameter; several devices together, as far as a CPU allows."""
 
 import threading
 
@@ -79,7 +79,9 @@ def test_each_thread_embeds_on_one_device_in_turn(photos, monkeypatch):
     embed = image_encoder._Worker.embed
 
     def watched(self, inputs, stage):
-        if threading.current_thread() is not threading.main_thread():  # which does the golden image
+        if (
+            threading.current_thread() is not threading.main_thread()
+        ):  # which embeds the golden image
             used.setdefault(threading.current_thread().name, set()).add(id(self))
         return embed(self, inputs, stage)
 
@@ -94,5 +96,5 @@ def test_devices_that_differ_are_refused(photos, monkeypatch):
     signs = iter((1.0, -1.0))
     golden = image_encoder._Worker.golden
     monkeypatch.setattr(image_encoder._Worker, "golden", lambda self: next(signs) * golden(self))
-    with pytest.raises(BackboneError, match="device 'cpu' does not give the embeddings that 'cpu'"):
+    with pytest.raises(BackboneError, match="device 'cpu' does not give"):
         extract(photos[:2], TINY, device=["cpu", "cpu"])

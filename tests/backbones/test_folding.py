@@ -10,7 +10,7 @@ from featuretl.backbones.weights import tensors_digest
 
 
 def shaken(model):
-    """Return `model` with batch-norms that do something."""
+    """Return `model` with non-trivial batch-norms."""
     generator = torch.Generator().manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""What the network sees is what timm's evaluation transform shows it."""
+"""Preprocessing equals timm's evaluation transform."""
 
 from dataclasses import asdict, replace
 
@@ -71,8 +71,8 @@ def test_every_mode_equals_timms(preprocessing, pixels, interpolation, crop_mode
             continue  # Pillow 13 resizes tall images in another order of passes, and so does featuretl
         apart = levels_apart(mode, pixels[:height, :width].copy())
         assert apart.shape == (3, *size)
-        assert float(apart.mean()) < 0.2  # of one level: ties are rounded otherwise
-        assert float(apart.max()) <= 8  # of a few pixels blown up; 1 elsewhere
+        assert float(apart.mean()) < 0.2  # of one level: ties are rounded differently
+        assert float(apart.max()) <= 8  # in enlarged images of a few pixels; 1 elsewhere
 
 
 @settings(max_examples=40, deadline=None)
@@ -106,7 +106,7 @@ def test_embeddings_are_those_of_timms_transform(preprocessing, pixels, interpol
 def test_photographs_of_any_size_are_embedded_as_with_timms_transform(
     preprocessing, photos, interpolation, crop_mode
 ):
-    """125 sizes in each of four modes; those whose pixels differ most are embedded both ways."""
+    """Of 125 sizes in each of four modes, those whose pixels differ most are embedded both ways."""
     mode = replace(preprocessing, interpolation=interpolation, crop_mode=crop_mode)
     transform = create_transform(**asdict(mode), is_training=False, normalize=False)
     sources = [Image.open(path).convert("RGB") for path in photos[:8]]
@@ -116,7 +116,7 @@ def test_photographs_of_any_size_are_embedded_as_with_timms_transform(
     for number, (width, height) in enumerate(sizes):
         image = sources[number % 8].resize((int(width), int(height)))
         pairs.append((mode(np.array(image)), transform(image)))
-    # Before Pillow 13, the passes over an image that loses rows above all have another order.
+    # Before Pillow 13, the passes over an image that mainly loses rows have another order.
     comparable = [
         pair
         for pair, (width, height) in zip(pairs, sizes, strict=True)
@@ -156,7 +156,7 @@ def test_too_long_and_thin_is_refused(preprocessing):
 @pytest.mark.parametrize("shape", [(200, 300), (300, 200), (250, 250)])
 @pytest.mark.parametrize("input_size", [(3, 128, 128), (3, 128, 160)])
 def test_the_box_is_what_the_network_sees(crop_mode, shape, input_size, preprocessing):
-    """Of an image whose colours are its coordinates, the corners say where they were."""
+    """The image's colours are its coordinates, so that pixels show their original position."""
     height, width = shape
     rows, columns = np.mgrid[:height, :width]
     pixels = np.stack([columns * 250 / width, rows * 250 / height, rows * 0], 2).astype(np.uint8)

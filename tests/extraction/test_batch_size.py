@@ -1,4 +1,4 @@
-"""The batch size: as given, or grown while that makes images faster."""
+"""The batch size: fixed, or growing while that is faster."""
 
 import numpy as np
 import pytest
@@ -9,21 +9,21 @@ from featuretl.extraction.batch_size import FIRST, BatchSize
 
 
 def settled(seconds_per_image):
-    """Return the sizes that "auto" goes through where an image takes so long, by batch size."""
+    """Return the sizes that "auto" tries for a given time per image as a function of batch size."""
     size, seen = BatchSize("auto"), []
-    size.most = 1000
+    size.largest = 1000
     for _ in range(200):
-        if size.now not in seen[-1:]:
-            seen.append(size.now)
-        size.learn(size.now, size.now * seconds_per_image(size.now))
+        if size.current not in seen[-1:]:
+            seen.append(size.current)
+        size.record(size.current, size.current * seconds_per_image(size.current))
     return seen
 
 
 def test_a_given_size_stays():
     size = BatchSize(7)
     for _ in range(100):
-        size.learn(7, 1.0)
-    assert size.now == 7
+        size.record(7, 1.0)
+    assert size.current == 7
 
 
 def test_it_grows_while_images_get_faster_then_steps_back_and_stays():
@@ -40,13 +40,13 @@ def test_it_ends_at_the_most():
 
 def test_the_last_batch_and_single_slow_ones_say_nothing():
     size = BatchSize("auto")
-    size.most = 1000
-    size.learn(3, 1000.0)
+    size.largest = 1000
+    size.record(3, 1000.0)
     for seconds in (1.0, 1.0, 50.0, 1.0, 1.0):
-        size.learn(FIRST, seconds)
+        size.record(FIRST, seconds)
     for seconds in (1.0, 1.0, 70.0, 1.0, 1.0):
-        size.learn(2 * FIRST, seconds)
-    assert size.now == 4 * FIRST
+        size.record(2 * FIRST, seconds)
+    assert size.current == 4 * FIRST
 
 
 @pytest.mark.parametrize("n_jobs", [1, 2])

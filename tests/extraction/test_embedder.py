@@ -1,4 +1,4 @@
-"""ImageEmbedder is a scikit-learn transformer, and embeds every image once."""
+"""ImageEmbedder is a scikit-learn transformer and embeds every image once."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_pickles_without_weights(data):
 def test_a_pipeline_in_cross_validation_forwards_every_image_once(data, forwards):
     pipe = make_pipeline(tiny(), StandardScaler(), LogisticRegression())
     scores = cross_val_score(pipe, data.data, data.target, cv=4, error_score="raise")
-    assert scores.mean() > 0.7  # temples and flowers differ, even to a random network
+    assert scores.mean() > 0.7  # a random network separates temples and flowers
     assert len(forwards) == len(set(forwards)) == 24
 
 
@@ -148,7 +148,7 @@ def test_parallel_folds_share_the_work(data, cache):
         search = GridSearchCV(pipe, grid, cv=3, error_score="raise").fit(data.data, data.target)
     assert search.best_score_ > 0.7
     (info,) = EmbeddingStore(cache).info()
-    assert info.rows == 24  # by two processes at once, none twice
+    assert info.rows == 24  # two processes embedded each image once
 
 
 def test_in_a_feature_union(data):

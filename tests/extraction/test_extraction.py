@@ -1,4 +1,4 @@
-"""extract: each image once, in order, whatever happens in between."""
+"""extract embeds each image once, in order, also after errors and interrupts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 
 
 def tiny_images(folder: Path, n: int) -> list[str]:
-    """n different little images."""
+    """Write n different small images; return their paths."""
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     paths = []
@@ -74,7 +74,7 @@ def test_the_same_image_in_any_form_is_embedded_once(photos, store, tmp_path, fo
     pixels = np.asarray(Image.open(photos[1]))
     images = [photos[0], copy, data, Path(photos[0]), pixels, Image.fromarray(pixels), photos[0]]
     rows = extract(images, TINY, store=store).to_numpy()
-    assert len(forwards) == 2  # a file's bytes, and pixels
+    assert len(forwards) == 2  # one for the file's bytes, one for the pixels
     assert (rows[[1, 2, 3, 6]] == rows[0]).all()
     assert (rows[4] == rows[5]).all()
     Path(copy).rename(tmp_path / "moved.jpg")
@@ -89,7 +89,9 @@ def test_a_partly_cached_run_embeds_only_the_rest(photos, store, forwards):
 
 def test_a_warm_run_reads_no_image_and_loads_no_network(photos, store, monkeypatch):
     later = time.time_ns() + 10**10
-    monkeypatch.setattr("time.time_ns", lambda: later)  # the files have settled
+    monkeypatch.setattr(
+        "time.time_ns", lambda: later
+    )  # the files are old enough to be recognised by their state
     expected = extract(photos, TINY, store=store).to_numpy()
 
     def refuse(*args):
@@ -130,7 +132,7 @@ def test_an_edited_file_is_embedded_again_even_with_its_old_times(store, tmp_pat
 
 @pytest.fixture
 def with_bad(photos, tmp_path):
-    """Good and bad images in turn; the bad ones are at 1, 3, 4, 5, 7, 8 and 9."""
+    """Good and bad images; the bad ones are at 1, 3, 4, 5, 7, 8 and 9."""
     data = Path(photos[0]).read_bytes()
     bad = {
         "empty.jpg": b"",
@@ -191,7 +193,7 @@ def test_a_mended_image_is_embedded(store, photos, tmp_path):
 
 
 def test_an_image_too_long_and_thin_to_be_resized_is_a_failure():
-    strip = np.zeros((1, 30_000, 3), np.uint8)  # resized: 256 x 7.7 million pixels
+    strip = np.zeros((1, 30_000, 3), np.uint8)  # would be resized to 256 x 7.7 million pixels
     extraction = extract([strip, strip[:, :500]], on_error="nan")
     assert [failure.index for failure in extraction.failures] == [0]
     assert "too long and thin" in extraction.failures[0].message
@@ -250,7 +252,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
 
     def interrupt(self, batch):
         calls.append(len(batch))
-        if len(calls) == 6:  # blank, golden, then four batches
+        if len(calls) == 6:  # after the blank image, the golden image and three batches
             raise error
         return forward(self, batch)
 
@@ -266,7 +268,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
             progress=lambda s: told.append(s.embedded),
         )
     kept = told[-1]
-    assert 12 <= kept < 24  # the thread may end a batch that follows
+    assert 12 <= kept < 24  # the thread may finish one more batch
     assert sum(space.rows for space in store.info()) == kept
     monkeypatch.setattr(TorchRuntime, "__call__", forward)
     resumed = extract(photos, TINY, store=store, batch_size=4)
@@ -276,7 +278,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
 def test_an_interrupt_at_any_moment_tells_what_is_kept(photos, store, monkeypatch):
-    monkeypatch.setattr(space_module, "SEGMENT_ROWS", 5)  # commits are interrupted, too
+    monkeypatch.setattr(space_module, "SEGMENT_ROWS", 5)  # so that commits are interrupted, too
     seconds, kept = 0.002, 0
     while kept < len(photos):
         seen: list[Statistics] = []
@@ -358,7 +360,7 @@ MEMORY = """
     from featuretl.backbones.spec import BackboneSpec
 
     class Pictures:
-        '''n different 4 x 4 images, made when they are asked for.'''
+        '''n different 4 x 4 images, created on access.'''
         def __init__(self, n): self.n = n
         def __len__(self): return self.n
         def __getitem__(self, i):
@@ -367,7 +369,7 @@ MEMORY = """
 
     from collections.abc import Sequence
     Sequence.register(Pictures)
-    # The network is replaced by its input's mean: this measures the way there and back.
+    # The mean of the input replaces the network: this measures everything else.
     Backbone.n_features = 1280
     Backbone.batch = lambda self, x: list(x)
     Backbone.forward = lambda self, x: np.repeat(np.array([[float(i.mean())] for i in x], np.float32), 1280, 1)
@@ -389,7 +391,7 @@ def test_memory_is_bounded_by_a_segment_and_a_few_batches(store):
     ).stdout.split()
     assert int(output[0]) == 60_000 - 100
     segment = space_module.SEGMENT_ROWS * 1280 * 4
-    # The rows of a segment, once more while they are joined, and the keys: not 60,000 rows (307 MB).
+    # A segment, its copy while rows are joined, and the keys; 60,000 rows would take 307 MB.
     assert int(output[1]) * 1024 < 2.5 * segment
 
 

@@ -1,4 +1,4 @@
-"""Files of embeddings: three formats with one content, and nothing left of a failed one."""
+"""Files of embeddings: three formats with the same content; a failed write leaves no file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def photos_and_extraction(photo_folder: Path) -> tuple[ImageList, Extraction]:
 def damaged(
     photo_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[ImageList, Extraction]:
-    """Four images, the second and the last of which cannot be decoded."""
+    """Four images; the second and the last cannot be decoded."""
     root = tmp_path_factory.mktemp("damaged")
     good = find_images([photo_folder]).paths
     for name in ("1.jpg", "3.jpg"):
@@ -44,7 +44,7 @@ def damaged(
 
 
 def read_back(path: Path) -> dict[str, Any]:
-    """Return what a file says, the same way for every format; None where it has no labels."""
+    """Return the content of a file in the same form for every format; None for no labels."""
     if path.suffix == ".npy":
         described = json.loads(path.with_name(f"{path.name}.json").read_text(encoding="utf-8"))
         own = {name: described.pop(name) for name in ("paths", "labels")}
@@ -59,7 +59,7 @@ def read_back(path: Path) -> dict[str, Any]:
             "labels": None if labels is None else [label or None for label in labels.tolist()],
             "metadata": json.loads(str(arrays["metadata"])),
         }
-    with path.open("rb") as file:  # pyarrow takes no name that is not UTF-8
+    with path.open("rb") as file:  # pyarrow accepts no name that is not UTF-8
         table = parquet.read_table(file)
     columns = table.to_pydict()
     flat = table.column("embedding").combine_chunks().flatten().to_numpy()
@@ -189,7 +189,7 @@ def test_names_of_any_characters(
     save_embeddings(out, extract(images.paths, SPEC), images)
     found = read_back(out)
     text = name
-    if ending == ".parquet":  # whose text is UTF-8
+    if ending == ".parquet":  # text in Parquet is UTF-8
         text = name.encode("utf-8", "backslashreplace").decode()
     assert found["paths"] == [f"{tmp_path}/{text}/1.jpg"]
     assert found["labels"] == [text]
@@ -234,7 +234,7 @@ def test_a_missing_folder_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def fail_to_write(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    """Let the disk be full for one kind of file."""
+    """Simulate a full disk for one kind of write."""
 
     def full(*args: Any, **kwargs: Any) -> Any:
         raise OSError(28, "No space left on device")

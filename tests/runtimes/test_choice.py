@@ -1,4 +1,4 @@
-"""Other runtimes in place of eager PyTorch: the same embeddings, or none."""
+"""Alternatives to eager PyTorch give the same embeddings or are not used."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from featuretl import ImageEmbedder, extract, load_backbone
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, ParameterError
 from featuretl.ranking import time_backbone
-from featuretl.runtimes import choice, comparison, compiled, exported
+from featuretl.runtimes import alternatives, choice
 from featuretl.runtimes import int8 as quantized
 from featuretl.runtimes.choice import ALTERNATIVES, RuntimeChoice
 
@@ -24,7 +24,7 @@ EXPORTED = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            not choice._has(ALTERNATIVES[name].needs[0]), reason=f"pip install {name}"
+            not choice._has(ALTERNATIVES[name].packages[0]), reason=f"pip install {name}"
         ),
     )
     for name in ("onnx", "openvino")
@@ -41,14 +41,14 @@ def cosines(a, b):
 
 @pytest.fixture(scope="module")
 def models():
-    """The models that the tests export, each once for all of them."""
+    """The models exported by these tests, each exported only once."""
     return {}
 
 
 @pytest.fixture(autouse=True)
 def exports(monkeypatch, models):
-    """The models that this test exports."""
-    made, export = [], exported.export
+    """The models exported by this test."""
+    made, export = [], alternatives.export
 
     def export_once(module, size):
         made.append(module)
@@ -58,19 +58,19 @@ def exports(monkeypatch, models):
             models[key] = export(module, size)
         return models[key]
 
-    monkeypatch.setattr(exported, "export", export_once)
+    monkeypatch.setattr(alternatives, "export", export_once)
     monkeypatch.setattr(quantized, "export", lambda *args: made.append(args) or export(*args))
     return made
 
 
 @pytest.fixture
 def worth(monkeypatch):
-    """Set from how many images on which alternatives are worth making; no others are tried."""
+    """Set the least number of images for some alternatives; disable the others."""
 
     def set_(**least):
         for name in ALTERNATIVES:
-            worth = {"cpu": least[name]} if name in least else {}
-            changed = dataclasses.replace(ALTERNATIVES[name], worth=worth)
+            images = {"cpu": least[name]} if name in least else {}
+            changed = dataclasses.replace(ALTERNATIVES[name], least_images=images)
             monkeypatch.setitem(ALTERNATIVES, name, changed)
 
     return set_
@@ -78,7 +78,7 @@ def worth(monkeypatch):
 
 @pytest.fixture
 def speeds(monkeypatch):
-    """Say how fast a kind of runtime is, instead of measuring; the list of what was asked."""
+    """Replace measured speeds by given ones; return the list of measured runtimes."""
     asked = []
 
     def set_(**speed_of):
@@ -131,7 +131,7 @@ def test_runtimes_share_one_recipe_and_the_model_is_kept(photos, store, exports)
     extract(photos[12:14], tiny(), store=store, runtime="onnx")
     assert len(exports) == 2
     assert model.stat().st_size > 1000
-    foreign = exported.export(tiny(pooling="max").embedding, (3, 160, 160))
+    foreign = alternatives.export(tiny(pooling="max").embedding, (3, 160, 160))
     model.write_bytes(foreign)
     found = extract(photos[14:16], tiny(), store=store, runtime="onnx").to_numpy()
     assert cosines(found, extract(photos[14:16], tiny()).to_numpy()).min() > 0.9999
@@ -161,9 +161,9 @@ def test_auto_measures_once_and_remembers(photos, store, exports, worth, speeds,
     assert asked == ["TorchRuntime", "OnnxRuntime"]
     assert len(exports) == 1
     warm = extract(photos[:12], tiny(), store=store)
-    assert warm.statistics.runtime == ""  # nothing was computed
+    assert warm.statistics.runtime == ""  # no embedding was computed
     extract(photos[:4], tiny(pooling="max"), store=store)
-    assert len(asked) == 4  # another output is measured anew
+    assert len(asked) == 4  # another output is measured separately
 
 
 def test_auto_measures_again_side_by_side_when_another_becomes_worth_it(
@@ -189,18 +189,18 @@ def test_what_was_made_before_is_used_for_fewer_images(photos, store, worth, spe
 def test_the_speed_is_measured_in_the_threads_that_will_embed():
     called = []
     with ThreadPoolExecutor(2, "featuretl") as pool:
-        speed = comparison.images_per_second(lambda batch: called.append(batch), [1, 2, 3], pool, 2)
-    assert len(called) == 8  # of two threads: once to warm up, three times
+        speed = choice.images_per_second(lambda batch: called.append(batch), [1, 2, 3], pool, 2)
+    assert len(called) == 8  # two threads: one warm-up and three rounds
     assert speed > 0
 
 
 def test_what_disagrees_is_not_used(photos, store, monkeypatch, worth):
-    call = exported.OnnxRuntime.__call__
+    call = alternatives.OnnxRuntime.__call__
     monkeypatch.setattr(
-        exported.OnnxRuntime, "__call__", lambda self, x: call(self, x) * [[1, -1] * 48]
+        alternatives.OnnxRuntime, "__call__", lambda self, x: call(self, x) * [[1, -1] * 48]
     )
     worth(onnx=4)
-    with pytest.raises(BackboneError, match="does not give the embeddings that eager PyTorch"):
+    with pytest.raises(BackboneError, match=r"runtime='onnx' does not give"):
         extract(photos[:4], tiny(), runtime="onnx")
     assert extract(photos[:4], tiny(), store=store).statistics.runtime == "torch"
     assert not list(store.path.glob("models/*"))
@@ -213,7 +213,7 @@ def test_what_cannot_be_exported_runs_in_pytorch(photos, store, monkeypatch, wor
         tried.append(args)
         raise RuntimeError("no such operator\nand more")
 
-    monkeypatch.setattr(exported, "export", fail)
+    monkeypatch.setattr(alternatives, "export", fail)
     worth(onnx=4)
     with pytest.raises(
         BackboneError, match=r"cannot run with runtime='onnx' \(no such operator\); use"
@@ -221,7 +221,7 @@ def test_what_cannot_be_exported_runs_in_pytorch(photos, store, monkeypatch, wor
         extract(photos[:4], tiny(), runtime="onnx")
     assert extract(photos[:4], tiny(), store=store).statistics.runtime == "torch"
     assert extract(photos[4:8], tiny(), store=store).statistics.runtime == "torch"
-    assert len(tried) == 2  # that it failed is remembered
+    assert len(tried) == 2  # the failure is cached
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
@@ -254,7 +254,7 @@ def test_compiled_gives_what_eager_pytorch_gives(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # starts no processes
     module = Tiny().eval()
-    runtime = compiled.CompiledRuntime(module, torch.device("cpu"))
+    runtime = alternatives.CompiledRuntime(module, torch.device("cpu"))
     batch = torch.rand((20, 3, 8, 8))
     with ThreadPoolExecutor(2) as pool:
         for rows in pool.map(runtime, [batch, batch]):
@@ -271,8 +271,8 @@ def test_every_runtime_is_timed_and_the_outcome_remembered(photos, store, monkey
     choice = functools.partial(RuntimeChoice, tiny(), store)
     with ThreadPoolExecutor(1) as pool:
         here = choice(pool, joblib.cpu_count())
-        assert here.make("auto", 100)[0] == "onnx"
-        assert here.make("auto", 99)[0] == "torch"
+        assert here.choose("auto", 100)[0] == "onnx"
+        assert here.choose("auto", 99)[0] == "torch"
 
 
 class Tiny(torch.nn.Module):
@@ -288,7 +288,7 @@ class Tiny(torch.nn.Module):
 def test_compiled_pads_to_one_size(monkeypatch):
     shapes = []
     monkeypatch.setattr(torch, "compile", lambda module, **_: Watched(module, shapes))
-    runtime = compiled.CompiledRuntime(Tiny(), torch.device("cpu"))
+    runtime = alternatives.CompiledRuntime(Tiny(), torch.device("cpu"))
     batch = torch.rand((37, 3, 8, 8))
     np.testing.assert_allclose(runtime(batch), Tiny()(batch).numpy(), rtol=1e-5)
     assert shapes == [16, 16, 16]
@@ -297,7 +297,7 @@ def test_compiled_pads_to_one_size(monkeypatch):
 def test_compiled_halves_its_batches_where_memory_does_not_suffice(monkeypatch):
     shapes = []
     monkeypatch.setattr(torch, "compile", lambda module, **_: Watched(module, shapes, most=4))
-    runtime = compiled.CompiledRuntime(Tiny(), torch.device("cpu"))
+    runtime = alternatives.CompiledRuntime(Tiny(), torch.device("cpu"))
     batch = torch.rand((6, 3, 8, 8))
     for _ in range(2):
         np.testing.assert_allclose(runtime(batch), Tiny()(batch).numpy(), rtol=1e-5)
@@ -305,7 +305,7 @@ def test_compiled_halves_its_batches_where_memory_does_not_suffice(monkeypatch):
 
 
 class Watched(torch.nn.Module):
-    """A module that notes the batches it gets, and has memory for some."""
+    """A module that records batch sizes and has memory for `most` images."""
 
     def __init__(self, module, shapes, most=10**9):
         super().__init__()
@@ -367,8 +367,10 @@ def test_int8_is_another_recipe_is_kept_and_says_how_far_it_agrees(
     )
     assert more.statistics.embedded == 4
     assert len(store.info()) == 2
-    assert len(exports) == 1  # the model was kept
-    again = load_backbone(precision="int8")  # in a store of its own: made anew, the same
+    assert len(exports) == 1  # the model was cached
+    again = load_backbone(
+        precision="int8"
+    )  # in another store: quantized again, with the same result
     fresh = extract(whole, again).to_numpy()
     np.testing.assert_array_equal(fresh, found.to_numpy())
     assert len(exports) == 2
@@ -388,7 +390,7 @@ def test_int8_needs_the_packages(photos, monkeypatch):
 def test_a_network_that_loses_too_much_in_int8_is_refused(photos, monkeypatch):
     monkeypatch.setattr(quantized, "LEAST_COSINE", 1.1)
     monkeypatch.setitem(quantized.QUANTIZATION, "crops", 4)
-    with pytest.raises(BackboneError, match="'test_resnet' loses too much in int8"):
+    with pytest.raises(BackboneError, match=r"'test_resnet'.*precision='float32'"):
         extract(photos[:1], tiny(precision="int8"))
 
 
