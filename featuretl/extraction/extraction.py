@@ -12,6 +12,7 @@ from typing import Any
 import joblib
 import numpy as np
 
+from featuretl._core.display import Display
 from featuretl._core.parameters import check_int, check_option, check_seconds, parameter_error
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError, ItemError
@@ -30,8 +31,8 @@ from featuretl.store.space import Space, StoredSpace, gather, gather_chunks
 from featuretl.store.store import EmbeddingStore
 
 
-@dataclass(eq=False, frozen=True)
-class Extraction:
+@dataclass(eq=False, frozen=True, repr=False)
+class Extraction(Display):
     """The embeddings of a sequence of images; returned by `extract`.
 
     Attributes
@@ -61,6 +62,16 @@ class Extraction:
     _space: Space
     _locations: np.ndarray
     _store: EmbeddingStore | None
+
+    def _facts(self) -> dict[str, Any]:
+        done = self.statistics
+        named = [f"{failure.name}: {failure.message}" for failure in self.failures[:3]]
+        return {
+            "embeddings": "float32, {:,} x {:,}".format(*self.shape),
+            "from": self.recipe.get("backbone", {}).get("name", "a medium"),
+            "images": f"{done.cached:,} cached, {done.embedded:,} embedded, {done.failed:,} failed",
+            **({"failures": "; ".join(named) + " .." * (len(self.failures) > 3)} if named else {}),
+        }
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -49,7 +49,7 @@ class Outer:
         )
 
 
-@dataclass(eq=False, frozen=True)
+@dataclass(repr=False, eq=False, frozen=True)
 class Decision:
     """The choice of `TransferClassifier` or `TransferRegressor`, and its evidence.
 
@@ -127,7 +127,7 @@ class Decision:
             lines.append(f"It has no outer score: {self.outer.how}.")
         return "\n".join(lines + self._advice())
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.explain()
 
     def __rich__(self) -> Any:
