@@ -24,7 +24,7 @@ from featuretl._learning.metrics import metrics_report
 from featuretl.exceptions import InputError
 from featuretl.images.inputs import as_images
 from featuretl.models.fitted import Fitted
-from featuretl.prediction.predict import Predictions, Progress, in_batches, joined
+from featuretl.prediction.predict import Predictions, Progress, concatenated, in_batches
 
 
 def evaluate_model(
@@ -156,7 +156,7 @@ def _scores(
     if not readable.any():
         raise InputError("no image that has a label could be read; there is nothing to score.")
     place = (np.cumsum(ok) - 1)[rows[readable]]
-    predicted, proba = joined(parts)
+    predicted, proba = concatenated(parts)
     return metrics_report(
         y[readable],
         predicted[place],

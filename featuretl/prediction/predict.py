@@ -161,12 +161,12 @@ def _by_halves(fitted: Fitted, images: Sequence[Any]) -> Predictions:
             return Predictions(np.zeros(1, bool), *_outputs(fitted, None, []), [failure])
     middle = len(images) // 2
     halves = one, two = _by_halves(fitted, images[:middle]), _by_halves(fitted, images[middle:])
-    predicted, proba = joined(halves)
+    predicted, proba = concatenated(halves)
     ok = np.concatenate([one.ok, two.ok])
     return Predictions(ok, predicted, proba, one.failures + _moved(two.failures, middle))
 
 
-def joined(parts: Sequence[Predictions]) -> tuple[Array, Array | None]:
+def concatenated(parts: Sequence[Predictions]) -> tuple[Array, Array | None]:
     """Return the predictions and probabilities of batches, of all images that could be read."""
     readable = [part for part in parts if part.ok.any()] or parts[:1]
     predicted = np.concatenate([part.predicted for part in readable])

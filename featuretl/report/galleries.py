@@ -1,4 +1,4 @@
-"""The sections of a page that show photographs: mistakes, probable label errors, near-duplicates, leaks."""
+"""Page sections with photographs: mistakes, probable label errors, near-duplicates, leaks."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLError
 from featuretl.report.examination import Examination
-from featuretl.report.names import short_names
+from featuretl.report.subject import short_names
 from featuretl.report.thumbnails import data_uri, thumbnails
 
-# Entries of each kind on the page; the findings hold all.
+# Largest number of entries on the page; the returned findings hold all of them.
 _SHOWN, _SHOWN_PAIRS = 24, 12
 _SIDE, _QUALITY = 240, 72
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A section of photographs."""
+    """A page section of photographs."""
 
     anchor: str
-    name: str  # the heading
-    short: str  # in the navigation
+    name: str  # heading
+    short: str  # name in the navigation
     words: str
-    shots: list[dict[str, Any]]  # `photos`, `lines` (kind, text) and `files` of those shown
-    n: int  # of all
+    shots: list[dict[str, Any]]  # `photos`, `lines` (kind, text) and `files` of each entry
+    n: int  # number of entries, including those that are not shown
     kind: str = ""  # or "pairs"
 
 
 def galleries(
     found: Examination, model: Any, pairs: bool = True
 ) -> tuple[list[Gallery], list[str]]:
-    """Return the sections, with evidence for mistakes unless `model` is None, and what they leave out.
+    """Return the sections, and sentences on what they omit.
 
-    Without `pairs` there are no near-duplicates and leaks.
+    A `model` adds explanations of mistakes; without `pairs`, near-duplicates and leaks are omitted.
     """
     made = [_mistakes(found, model)]
     if found.label_errors is not None:
@@ -46,8 +46,8 @@ def galleries(
     if pairs and found.leaks is not None:
         made.append(_leaks(found))
     left_out = [
-        f"{gallery.short}: {len(gallery.shots):,} of {gallery.n:,} are shown; "
-        "featuretl report --json, or what write_report returns, holds all."
+        f"{gallery.short}: {len(gallery.shots):,} of {gallery.n:,} are shown; featuretl report "
+        "--json and the dict that write_report returns contain all."
         for gallery in made
         if gallery.n > len(gallery.shots)
     ]
@@ -60,28 +60,23 @@ def _mistakes(found: Examination, model: Any) -> Gallery:
     remark = _add_evidence(photos, model, [subject.images[i] for i in rows["index"]])
     shots = []
     for row, shown in zip(rows.itertuples(), photos, strict=True):
-        sure = f" ({row.confidence:.2f})" if "confidence" in rows else ""
+        confidence = f" ({row.confidence:.2f})" if "confidence" in rows else ""
         lines = [
-            ("right", f"is {subject.text_of(row.label)}"),
-            ("wrong", f"predicted {subject.text_of(row.prediction)}{sure}"),
+            ("right", f"true {subject.text_of(row.label)}"),
+            ("wrong", f"predicted {subject.text_of(row.prediction)}{confidence}"),
         ]
         shots.append(_shot(shown, lines, subject.short_names[row.index]))
     n = len(found.mistakes)
     if subject.classes is None:
-        name, words, n = "Largest residuals", "The numbers that are furthest off.", len(shots)
+        name, words, n = "Largest residuals", "Predictions with the largest error.", len(shots)
     else:
         name = "Mistakes" if subject.proba is None else "Most confident mistakes"
-        count = (
-            f"{n:,} of {found.metrics.n:,} images are"
-            if n
-            else f"None of {found.metrics.n:,} images is"
-        )
-        words = f"{count} predicted wrongly."
+        words = f"Misclassified images: {n:,} of {found.metrics.n:,}."
     return Gallery("mistakes", name, name.split()[-1].capitalize(), words + remark, shots, n)
 
 
 def _add_evidence(photos: list[list[str | None]], model: Any, images: list[Any]) -> str:
-    """Add a picture of the evidence to each photograph, if the model can be explained; a remark."""
+    """Append an overlay of the evidence to each photograph if possible; return a sentence on it."""
     from featuretl.explanation.explaining import explain
 
     if model is None or not images:
@@ -92,8 +87,10 @@ def _add_evidence(photos: list[list[str | None]], model: Any, images: list[Any])
         return f" No evidence is shown: {error}"
     for shown, explanation in zip(photos, found, strict=True):
         shown.append(data_uri(explanation.overlay(), _SIDE, _QUALITY))
-    made_by = f"red for it, blue against it ({found[0].method})"
-    return f" Beside each, the evidence for what was predicted: {made_by}."
+    return (
+        " The overlay beside each image shows the evidence for the prediction: red supports "
+        f"it, blue contradicts it ({found[0].method})."
+    )
 
 
 def _label_errors(found: Examination) -> Gallery:
@@ -104,30 +101,28 @@ def _label_errors(found: Examination) -> Gallery:
     for row, uri in zip(rows.itertuples(), _photos(subject.images, rows["index"]), strict=True):
         lines = [
             ("", f"labelled {row.label} ({row.probability:.2f})"),
-            ("wrong", f"rather {row.suggestion}? ({row.suggested_probability:.2f})"),
+            ("wrong", f"maybe {row.suggestion}? ({row.suggested_probability:.2f})"),
         ]
         shots.append(_shot([uri], lines, subject.short_names[row.index]))
     n = len(suspects)
     words = (
-        f"{n:,} of {len(subject):,} labels look wrong"
-        if n
-        else f"None of {len(subject):,} labels looks wrong"
+        f"Suspect labels: {n:,} of {len(subject):,}, according to "
+        f"{subject.label_source.rstrip('.')}. Check each image before you change its label: some "
+        "are correctly labelled but hard to classify."
     )
-    words += f", by {subject.label_source.rstrip('.')}. Look at each before you change it: some are hard images."
     return Gallery("label-errors", "Probable label errors", "Label errors", words, shots, n)
 
 
 def _duplicates(found: Examination) -> Gallery:
     subject, pairs = found.subject, found.duplicates
     n, other = len(pairs), int((~pairs["same_label"]).sum())
-    words = f"{n:,} pairs of images are nearly the same to the network"
+    words = f"Pairs of images with nearly equal embeddings: {n:,}"
     words += f"; {other:,} of them have different labels." if other else "."
-    if not n:
-        words = "No two images are nearly the same to the network."
     if found.across_folds:
         words += (
-            f" {found.across_folds:,} pairs were divided between folds, so that one was trained on and "
-            "the other scored, which makes the scores too good. Give both one group (--groups)."
+            f" {found.across_folds:,} pairs were split between folds: one image was in a training "
+            "set and the other was scored, so the scores are too optimistic. Put both images of a "
+            "pair into one group (groups, --groups)."
         )
     shots = _pairs(found, pairs[:_SHOWN_PAIRS], subject.images, subject.names, subject.y)
     return Gallery("duplicates", "Near-duplicates", "Near-duplicates", words, shots, n, "pairs")
@@ -138,14 +133,15 @@ def _leaks(found: Examination) -> Gallery:
     assert pairs is not None and training is not None  # nosec B101
     images = pairs["first"].nunique()
     words = (
-        f"{images:,} of {len(found.subject):,} images are nearly the same as one of the "
-        f"{len(training.names):,} that the model was trained on (on the right): its predictions for "
-        "them tell little about others."
-        if images
-        else f"No image is nearly the same as one of the {len(training.names):,} of training."
+        f"Images that are near-duplicates of one of the {len(training.names):,} training images: "
+        f"{images:,} of {len(found.subject):,}."
     )
+    if images:
+        words += " The training image is on the right. Scores on such images are too optimistic."
     shots = _pairs(found, pairs[:_SHOWN_PAIRS], training.images, training.names, training.y)
-    return Gallery("leaks", "Leaks from training", "Leaks", words, shots, len(pairs), "pairs")
+    return Gallery(
+        "leaks", "Leaks from the training images", "Leaks", words, shots, len(pairs), "pairs"
+    )
 
 
 def _pairs(

@@ -1,4 +1,4 @@
-"""Small pictures of images, as text that goes into a page."""
+"""Thumbnails of images as ``data:`` URIs, embedded in the page."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from PIL import Image
 from featuretl.exceptions import ImageError
 from featuretl.images.inputs import read
 
-# Images decoded together: at most this many more than the budget allows.
+# Images decoded before the budget is checked again.
 _BATCH = 256
 
 
 def data_uri(image: Image.Image, side: int, quality: int) -> str:
-    """Return a picture, at most `side` pixels wide and high, as a ``data:`` URI of WebP."""
+    """Return an image, at most `side` pixels wide and high, as a ``data:`` URI of WebP."""
     small = image.convert("RGB")
     small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2)
     buffer = io.BytesIO()
@@ -30,7 +30,10 @@ def data_uri(image: Image.Image, side: int, quality: int) -> str:
 def thumbnails(
     images: Sequence[Any], side: int, *, quality: int, budget: float = np.inf
 ) -> list[str | None]:
-    """Return the ``data:`` URI of each image; None if it cannot be read, or above a budget of characters."""
+    """Return the ``data:`` URI of each image; None if it is unreadable or exceeds the budget.
+
+    `budget` is the total length of the URIs in characters.
+    """
     made: list[str | None] = []
     spent = 0
     with Parallel(n_jobs=-1, prefer="threads") as parallel:

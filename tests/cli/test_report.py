@@ -63,7 +63,7 @@ def test_a_model_is_reported_on(model, halves, shared_cache, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<title>photos.featuretl" in page
     assert "the linear probe on test_resnet was chosen" in page
-    assert "none of the 12 images was trained on" in page
+    assert "none of the 12 images is a training image" in page
 
 
 def test_for_machines_with_leaks_and_images_of_training(model, halves, shared_cache, photos):
@@ -97,7 +97,7 @@ def test_embeddings_of_some_photos_by_groups_and_numbers(embeddings, photos, tmp
     common = ["report", embeddings, manifest, "-o", "report.html", "--json", *FEW]
     found = json.loads(run(*common, "--label-column", "kind", "--groups", "walk").stdout)
     assert found["scored"] == 12
-    assert "no group in two of them" in found["scores_are"]
+    assert "each group in one of them" in found["scores_are"]
     found = json.loads(run(*common, "--label-column", "height", "--task", "regression").stdout)
     assert found["task"] == "regression"
 
