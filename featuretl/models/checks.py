@@ -1,4 +1,4 @@
-"""Checks of what is read from a model file, beyond kinds: attributes fit together, models predict."""
+"""Checks of objects from model files: attributes are consistent, and models predict."""
 
 from __future__ import annotations
 
@@ -14,27 +14,24 @@ _BLANK = np.zeros((32, 32, 3), np.uint8)
 
 
 def rehearse(model: Any) -> None:
-    """Let a model predict for one blank image, or row, and compare its outputs with its classes.
+    """Let a model predict one blank image or row.
 
-    Raises
-    ------
-    ValueError
-        If it gives another number of outputs than it has classes; or whatever predicting raises.
+    Raises ValueError if the number of outputs does not match its classes, or any error of predict.
     """
     fitted = Fitted.of(model)
     if fitted.novelty is not None:
         if not hasattr(fitted.novelty[-1], "novelty"):
-            raise ValueError("its detector of novel images is no NoveltyDetector")
+            raise ValueError("novelty_ must end with a NoveltyDetector")
         rehearse(fitted.novelty)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         if fitted.tuned is not None:
-            _try(fitted.inner, [_BLANK])
+            _predict_once(fitted.inner, [_BLANK])
         elif fitted.embedder is None:
-            _try(fitted.inner, np.zeros((1, fitted.inner.n_features_in_), np.float32))
+            _predict_once(fitted.inner, np.zeros((1, fitted.inner.n_features_in_), np.float32))
         elif len(fitted.steps) > 1:
             d = fitted.embedder.recipe()["output"]["n_features"]
-            _try(fitted.inner[1:], np.zeros((1, d), np.float32))
+            _predict_once(fitted.inner[1:], np.zeros((1, d), np.float32))
 
 
 def settings_fit(settings: Any) -> bool:
@@ -46,7 +43,7 @@ def settings_fit(settings: Any) -> bool:
     return True
 
 
-def _try(model: Any, X: Any) -> None:
+def _predict_once(model: Any, X: Any) -> None:
     fitted = Fitted.of(model)
     if fitted.head is None:
         model.transform(X)
@@ -55,24 +52,24 @@ def _try(model: Any, X: Any) -> None:
     if fitted.tasks is not None:
         for head in fitted.head.estimators_:
             row = np.zeros((1, fitted.head.n_features_in_), np.float32)
-            _try(head, row)
+            _predict_once(head, row)
             if head.predict(row).shape != (1,):
-                raise ValueError("it gives several values for one task")
+                raise ValueError("a task has several predictions per image")
         return
     if fitted.classes is None:
         return
     classes = len(fitted.classes)
     if fitted.gives_probabilities:
         allowed, scores = {classes}, model.predict_proba(X)
-    else:  # SVC may give a column per pair of classes
+    else:  # SVC may have one column per pair of classes
         allowed, scores = {classes, classes * (classes - 1) // 2}, model.decision_function(X)
     columns = 2 if scores.ndim == 1 else scores.shape[1]
     if columns not in allowed:
-        raise ValueError(f"it gives {columns} outputs for {classes} classes")
+        raise ValueError(f"it has {columns} outputs for {classes} classes")
 
 
 def svm_fits(svm: Any) -> bool:
-    """Return whether the arrays of an SVC or SVR fit together; LIBSVM does not check them."""
+    """Return whether the arrays of an SVC or SVR are consistent; LIBSVM does not check them."""
     s, classes = len(svm.support_), len(svm._n_support)
     rows, columns = (int(size) for size in svm.shape_fit_)
     is_classifier = type(svm).__name__ == "SVC"
@@ -96,7 +93,7 @@ def svm_fits(svm: Any) -> bool:
 
 
 def tuned_fits(tuned: Any) -> bool:
-    """Return whether a tuned head is as wide as its tensors, before it is built to be filled."""
+    """Return whether the width of a fine-tuned head is that of its tensors, before it is built."""
     head = tuned._head
     return head in ("probe", "linear") or (
         isinstance(head, (list, tuple))
@@ -107,7 +104,7 @@ def tuned_fits(tuned: Any) -> bool:
 
 
 def novelty_fits(detector: Any) -> bool:
-    """Return whether a detector's scores ascend and its parameters are what `fit` takes."""
+    """Return whether a detector's scores ascend and `fit` would accept its parameters."""
     scores, references = detector.calibration_, detector.references_
     k, level = detector.n_neighbors, detector.level
     return bool(
@@ -125,7 +122,7 @@ def novelty_fits(detector: Any) -> bool:
 
 
 def views_fit(model: Any) -> bool:
-    """Return whether the head of a `ViewsClassifier` is a classifier of a view's columns."""
+    """Return whether the head of a `ViewsClassifier` classifies the columns of one view."""
     head, n_views = Fitted.of(model.estimator_), model.n_views
     return bool(
         isinstance(n_views, (int, np.integer))
@@ -138,7 +135,7 @@ def views_fit(model: Any) -> bool:
 
 
 def tasks_fit(model: Any) -> bool:
-    """Return whether the tasks of a `MultiTaskHead` and its heads fit together."""
+    """Return whether the tasks of a `MultiTaskHead` match its heads."""
     tasks, heads, ranges = model.tasks_, model.estimators_, model.ranges_
     return bool(
         isinstance(tasks, dict)
@@ -160,7 +157,7 @@ def tasks_fit(model: Any) -> bool:
 
 
 def attention_fits(head: Any) -> bool:
-    """Return whether the views of an `AttentionPoolingClassifier` have its columns."""
+    """Return whether the views of an `AttentionPoolingClassifier` match its columns."""
     return bool(
         isinstance(head.n_views, (int, np.integer))
         and len(head.mean_) * head.n_views == head.n_features_in_

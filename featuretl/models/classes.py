@@ -1,7 +1,7 @@
-"""The classes that a model file may hold, and their attributes.
+"""Allowlist of the classes that a model file may contain, and of their attributes.
 
-A class or an attribute that is not listed here is neither written nor made. Parameters of a
-constructor need no listing: they are plain values, and checked by their owners when they are used.
+A class or an attribute that is not listed is neither written nor read. Constructor parameters need
+no listing: they are plain values, which their classes validate when they use them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _COLUMNS = f"n_features_in_=int:d feature_names_in_?=labels[d] {_OUTPUT} "
 _CLASSES = f"{_COLUMNS} classes_=labels[c] "
 _LINEAR = f"classes_=labels[c] coef_=float[k,d] intercept_=float[k] {_COLUMNS} "
 _RIDGE = f"{_COLUMNS} coef_=float[d]|float[k,d] intercept_=float|float[k] "
-# LIBSVM, in C, believes the numbers that it is given: `svm_fits` looks at them, too.
-_SVM = f"""{_COLUMNS} _sparse=bool _gamma=float _effective_probability?=bool epsilon?=float nu?=float
-    probability?=bool|str class_weight?=plain random_state?=plain support_=int32[s] _n_support=int32[m]
-    dual_coef_=float[r,s] _dual_coef_=float[r,s] intercept_=float[p] _intercept_=float[p]
+# LIBSVM, a C library, does not validate its arrays: `svm_fits` does.
+_SVM = f"""{_COLUMNS} _sparse=bool _gamma=float _effective_probability?=bool epsilon?=float
+    nu?=float probability?=bool|str class_weight?=plain random_state?=plain support_=int32[s]
+    _n_support=int32[m] dual_coef_=float[r,s] _dual_coef_=float[r,s] intercept_=float[p] _intercept_=float[p]
     _probA=float[q] _probB=float[q] fit_status_=int shape_fit_=plain _num_iter=int32[i] """
 _MACHINE = "_tol=float gamma=float _mean=float[d] _scale=float[d] "
 _TUNED = f"""{_IMAGES} _tuned=Tuned _width=int _cached=bool _records=plain cache_trunk_=Plan
     decision_=str fine_tuned_=bool learning_rate_=float n_blocks_=int stopped_=str """
-# Of `Training`; earlier files hold them as parameters of the estimator.
+# Attributes of `Training`; in earlier files they are parameters of the estimator.
 _SETTINGS = (
     "average batch_norm decay_rate head_epochs layer_decay optimizer precision schedule "
     "unfrozen_rate validation_fraction warmup weight_decay"
@@ -200,13 +200,12 @@ _SCIKIT_LEARN = {
 }
 CLASSES = _EMBEDDERS | _HEADS | _FINE_TUNED | _TRANSFER | _SCIKIT_LEARN
 
-# The present name of a class of earlier versions, and the parameters that make it the same.
+# Classes of earlier versions: the class that replaces each, and its equivalent parameters.
 FORMER: dict[str, tuple[str, dict[str, Any]]] = {
     "SelfTrainingProbeClassifier": ("SemiSupervisedProbeClassifier", {"method": "self-training"})
 }
 
 INSTEAD = (
     "use a head of featuretl, or LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "
-    "StandardScaler, Normalizer or PCA; skops.io.dump saves most others, and asks on loading which "
-    "types you trust"
+    "StandardScaler, Normalizer or PCA; or save it with skops.io.dump"
 )

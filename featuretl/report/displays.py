@@ -29,7 +29,7 @@ _PERPLEXITY = 30
 
 
 def map_of(X: Any, *, random_state: Any = 0) -> Array:
-    """Return 2-D coordinates in [0, 1] of embeddings: PCA, then t-SNE if n >= 10; float32 (n, 2)."""
+    """Return coordinates of embeddings in [0, 1], float32 (n, 2): PCA, then t-SNE if n >= 10."""
     X = np.asarray(X, np.float32)
     places = np.zeros((len(X), 2), np.float32)
     components = min(_COMPONENTS, *X.shape) if len(X) else 0

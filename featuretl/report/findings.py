@@ -140,7 +140,7 @@ def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.Data
     -------
     pandas.DataFrame
         One row per pair: `first`, a position in `X`; `second`, a position in `Y`, or in `X` (then
-        `first` < `second`); `similarity`. Only the five nearest neighbours of an image are compared.
+        `first` < `second`); `similarity`. Each image is compared with its five nearest neighbours.
 
     Raises
     ------

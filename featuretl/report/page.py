@@ -113,9 +113,9 @@ def write_report(
     Returns
     -------
     dict (JSON)
-        `scores`, `intervals`, `per_class`, `confusions`, `mistakes`, `label_errors`, `near_duplicates`,
-        `leaks`, `learning_curve`, `failures`, `left_out` and more, with the full names of images,
-        which the page shortens. For a multi-task model, `tasks` has such a dict for each task.
+        `scores`, `intervals`, `per_class`, `confusions`, `mistakes`, `label_errors`,
+        `near_duplicates`, `leaks`, `learning_curve`, `failures`, `left_out` and more, with full
+        names of images. For a multi-task model, `tasks` has such a dict for each task.
 
     Raises
     ------

@@ -88,7 +88,7 @@ def learning_curve(
 
 
 def _rank(y: Array, classes: Array | None) -> Array:
-    """Return how many earlier rows have the same class, int (n,); all earlier rows in regression."""
+    """Return the number of earlier rows of the same class (in regression, of all), int (n,)."""
     rank = np.arange(len(y))
     for name in () if classes is None else classes:
         same = y == name

@@ -88,7 +88,7 @@ def short_names(names: list[str]) -> list[str]:
 def subject_of_embeddings(
     X: Array, images: Any, y: Any, groups: Any, is_regression: bool, cv: int, seed: int
 ) -> Subject:
-    """Return embeddings (n, d) as a subject: a linear probe's out-of-fold predictions are scored."""
+    """Return embeddings (n, d) as a subject with out-of-fold predictions of a linear probe."""
     images = as_images(images, _OWNER)
     X = np.asarray(X)
     if X.ndim != 2 or X.dtype.kind != "f":

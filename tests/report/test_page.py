@@ -298,7 +298,7 @@ def test_parameters_are_checked(embeddings, model, photos, labels, path, tmp_pat
         report(embeddings, photos, labels, tmp_path / "report.pdf")
     with pytest.raises(InputError, match="one entry per image"):
         report(embeddings, photos[:3], labels, path)
-    with pytest.raises(InputError, match="does not: use"):
+    with pytest.raises(InputError, match="got a LinearProbeClassifier"):
         report(LinearProbeClassifier(), photos, labels, path)
     with pytest.raises(InputError, match="two classes"):
         report(embeddings[:12], photos[:12], labels[:12], path)
