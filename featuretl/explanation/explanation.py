@@ -1,4 +1,4 @@
-"""Explanation: evidence for one value of one image, and pictures of it."""
+"""Explanation: the evidence for one value in one image, and its overlay."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ _UNSEEN = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Where in an image the evidence for a value lies; made by `explain`.
+    """The evidence for a prediction in an image; returned by `explain`.
 
     Attributes
     ----------
     image : path, bytes, PIL image or uint8 array
-        As it was given.
+        The image that was passed to `explain`.
     target : object
-        The class, or label; for several regression targets the position of one, None for one target.
+        Class or label. For regression None, or the position of one of several targets.
     score : float
-        The model's decision value for `target`, or the number that it predicts.
+        The model's decision value for `target`, or its predicted number.
     heat : ndarray of shape (h, w), float32
-        Evidence in the cells of a grid over `box`, in units of the score: > 0 speaks for `target`,
-        < 0 against it. Of "gradient attention rollout": >= 0, without a unit.
+        Evidence in the cells of a grid over `box`, in units of the score: positive values support
+        `target`, negative ones contradict it. For "gradient attention rollout", >= 0 and unitless.
     box : tuple of 4 float
-        The part of the picture that the network sees: left, top, right, bottom, in pixels (after EXIF).
+        The part of the image that the network sees: left, top, right, bottom, in pixels of the
+        image after EXIF rotation.
     method : {"class activation map", "HiResCAM", "gradient attention rollout"}
         See `explain`.
     bias : float or None
-        For a class activation map, ``score - heat.mean()``: the part of the score that no image changes.
+        For a class activation map, ``score - heat.mean()``: the score without any evidence.
     """
 
     image: Any = field(repr=False)
@@ -47,24 +48,24 @@ class Explanation:
     bias: float | None = None
 
     def overlay(self, alpha: float = 0.6) -> Image.Image:
-        """Return the picture in grey with the evidence on it: red is for the target, blue against.
+        """Return the image in grey with its evidence: red supports the target, blue contradicts it.
 
         The part that the network does not see is darkened.
 
         Parameters
         ----------
         alpha : float in [0, 1], default=0.6
-            Opacity of the strongest evidence on either side; where there is none, it is 0.
+            Opacity of the strongest evidence; cells without evidence are transparent.
 
         Returns
         -------
         PIL.Image.Image
-            RGB, in the picture's size.
+            RGB, in the size of the image.
 
         Raises
         ------
         ImageError
-            If the image cannot be read any more.
+            If the image can no longer be read.
         """
         if not 0 <= alpha <= 1:
             raise parameter_error("overlay", "alpha", "a number in [0, 1]", alpha)
@@ -82,9 +83,9 @@ class Explanation:
         return Image.fromarray(drawn)
 
     def plot(self, ax: Any = None, alpha: float = 0.6) -> Any:
-        """Draw the overlay, under the target and its score, into matplotlib's `ax` or a new figure.
+        """Draw the overlay into `ax`, or into a new figure, with target and score as the title.
 
-        Returns the axes; `alpha` is as in `overlay`. Raises FeatureTLError without matplotlib.
+        Returns the axes; see `overlay` for `alpha`. Raises FeatureTLError without matplotlib.
         """
         ax = axes_or_new(ax)
         ax.imshow(self.overlay(alpha))
@@ -93,10 +94,9 @@ class Explanation:
         return ax
 
     def _strength(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        """Return the heat of the pixels of a part of the picture, float32 in [-1, 1]."""
+        """Return the heat of the pixels in a part of the image, scaled to [-1, 1], float32 (h, w)."""
         heat = Image.fromarray(self.heat / (float(np.abs(self.heat).max()) or 1.0))
         x0, y0, x1, y1 = self.box
-
         x = (np.array([left, right]) - x0) / (x1 - x0) * heat.width
         y = (np.array([top, bottom]) - y0) / (y1 - y0) * heat.height
         (x0, x1), (y0, y1) = x.clip(0, heat.width), y.clip(0, heat.height)
@@ -105,11 +105,11 @@ class Explanation:
 
     @property
     def caption(self) -> str:
-        """The target and its score."""
+        """Target and score as text."""
         return f"{self.score:.2f}" if self.target is None else f"{self.target}: {self.score:.2f}"
 
 
 def _within(begin: float, end: float, size: int) -> tuple[int, int]:
-    """Return the pixels of [begin, end] that lie in [0, size]; at least one."""
+    """Return the range of pixels of [begin, end] within [0, size], at least one pixel."""
     first = min(max(0, round(begin)), size - 1)
     return first, max(first + 1, min(size, round(end)))

@@ -1,4 +1,4 @@
-"""Overlays in files: one for each image, or all side by side."""
+"""Files of overlays: one per image, or one with all images side by side."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _WIDEST = 4  # times the height
 def save_overlays(
     explanations: Sequence[Explanation], output: str | os.PathLike[str], *, height: int = 256
 ) -> list[Path]:
-    """Write overlays; return the files. Raises ParameterError if that fails, and ImageError.
+    """Write overlays and return the files. Raises ParameterError if that fails, and ImageError.
 
-    An `output` with the ending of a picture is one picture of at most 12, each `height` pixels high, with
-    target and score below; any other is a folder for ``NAME-explained.png`` in each picture's own size.
+    If `output` ends in .png, .jpg or .jpeg, it is one picture of at most 12 overlays, `height`
+    pixels high, with target and score below. Otherwise it is a folder of ``NAME-explained.png``.
     """
     target = check_overlay_output(output, [e.image for e in explanations])
     try:
@@ -43,12 +43,12 @@ def save_overlays(
     except OSError as error:
         raise ParameterError(
             f"The output {printable(target)!r} cannot be written ({error.strerror or error}); "
-            "choose another place."
+            "free disk space or choose another path."
         ) from error
 
 
 def check_overlay_output(output: str | os.PathLike[str], images: Sequence[object]) -> Path:
-    """Return `output` if the overlays of `images` can go there. Raises ParameterError."""
+    """Return `output` as a Path. Raises ParameterError unless the overlays can be written there."""
     target = Path(output)
     if target.is_dir() or not target.suffix:
         return target
@@ -60,18 +60,18 @@ def check_overlay_output(output: str | os.PathLike[str], images: Sequence[object
     check_output(target, (target.suffix,))
     if len(images) > MOST_SIDE_BY_SIDE:
         raise ParameterError(
-            f"One picture holds {MOST_SIDE_BY_SIDE} overlays; for {len(images)} name a folder."
+            f"One picture holds {MOST_SIDE_BY_SIDE} overlays; got {len(images)}: pass a folder."
         )
     paths = [Path(image) for image in images if isinstance(image, (str, os.PathLike))]
     if target.resolve() in [path.resolve() for path in paths]:
         raise ParameterError(
-            f"The output {printable(target)!r} is one of the images; name another."
+            f"The output {printable(target)!r} is one of the images; choose another path."
         )
     return target
 
 
 def _names(explanations: Sequence[Explanation]) -> list[str]:
-    """Return a file name for each: that of its image, numbered where several have the same."""
+    """Return one file name per image, numbered if images share a name."""
     names: list[str] = []
     for i, explanation in enumerate(explanations):
         image = explanation.image

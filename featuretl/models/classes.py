@@ -28,8 +28,9 @@ _RIDGE = f"{_COLUMNS} coef_=float[d]|float[k,d] intercept_=float|float[k] "
 # LIBSVM, a C library, does not validate its arrays: `svm_fits` does.
 _SVM = f"""{_COLUMNS} _sparse=bool _gamma=float _effective_probability?=bool epsilon?=float
     nu?=float probability?=bool|str class_weight?=plain random_state?=plain support_=int32[s]
-    _n_support=int32[m] dual_coef_=float[r,s] _dual_coef_=float[r,s] intercept_=float[p] _intercept_=float[p]
-    _probA=float[q] _probB=float[q] fit_status_=int shape_fit_=plain _num_iter=int32[i] """
+    _n_support=int32[m] dual_coef_=float[r,s] _dual_coef_=float[r,s] intercept_=float[p]
+    _intercept_=float[p] _probA=float[q] _probB=float[q] fit_status_=int shape_fit_=plain
+    _num_iter=int32[i] """
 _MACHINE = "_tol=float gamma=float _mean=float[d] _scale=float[d] "
 _TUNED = f"""{_IMAGES} _tuned=Tuned _width=int _cached=bool _records=plain cache_trunk_=Plan
     decision_=str fine_tuned_=bool learning_rate_=float n_blocks_=int stopped_=str """

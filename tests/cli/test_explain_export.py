@@ -69,7 +69,7 @@ def test_mistakes_in_explaining(model, photos, tmp_path):
     wasp = run("explain", model, photos[0], "-o", "o.png", "--target", "wasp")
     assert_one_line_error(wasp, "a class of the model (flower, temple); got 'wasp'")
     many = run("explain", model, *photos, "-o", "o.png")
-    assert_one_line_error(many, "One picture holds 12 overlays; for 24 name a folder")
+    assert_one_line_error(many, "holds 12 overlays; got 24")
     head = NearestMeanClassifier().fit([[0.0], [1.0]], [0, 1])
     save_model(head, tmp_path / "head.featuretl")
     alone = run("explain", "head.featuretl", photos[0], "-o", "o.png")
