@@ -94,7 +94,7 @@ class Explanation:
         return ax
 
     def _strength(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        """Return the heat of the pixels in a part of the image, scaled to [-1, 1], float32 (h, w)."""
+        """Return the heat of the pixels in a part of the image, float32 (h, w) in [-1, 1]."""
         heat = Image.fromarray(self.heat / (float(np.abs(self.heat).max()) or 1.0))
         x0, y0, x1, y1 = self.box
         x = (np.array([left, right]) - x0) / (x1 - x0) * heat.width

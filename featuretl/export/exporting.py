@@ -79,9 +79,9 @@ def export_model(
     """Write a fitted model as one ONNX graph: backbone, scaling and head.
 
     The input is `images`, float32 (n, 3, height, width) for any n, resized, cropped and normalised
-    as the metadata describe. Outputs of a classifier: `label`, int64 (n,), positions in the classes;
-    `probabilities`, float32 (n, n_classes), if the model has them; `decision`, the values of
-    `decision_function`. For multi-label models all three have shape (n, n_labels). The output of a
+    as the metadata describe. Outputs of a classifier: `label`, int64 (n,), positions in the
+    classes; `probabilities`, float32 (n, n_classes), if the model has them; `decision`, the values
+    of `decision_function`. For multi-label models all three have shape (n, n_labels). The output of a
     regressor is `prediction`, (n,) or (n, n_outputs). ``examples/serve_onnx.py`` serves the file
     with ONNX Runtime, Pillow and NumPy.
 
@@ -175,8 +175,8 @@ def export_model(
         replace_file(target, lambda partial: partial.write_bytes(graph))
     except OSError as error:
         raise ModelError(
-            f"The model {printable(target)!r} cannot be written ({error.strerror}); free disk space "
-            "or choose another path."
+            f"The model {printable(target)!r} cannot be written ({error.strerror}); free disk "
+            "space or choose another path."
         ) from error
     size = len(graph)
     return ExportResult(str(target), size, precision, tuple(names), len(images), difference, loss)

@@ -105,8 +105,8 @@ def known_tasks(model: Any, y: Any, n: int, owner: str) -> dict[str, tuple[Array
     unknown = [name for name in table if name not in tasks]
     if unknown:
         raise InputError(
-            f"y has a column {printable(unknown[0])!r}, which is not a task of the model; remove it "
-            f"or rename it to one of: {printable(', '.join(tasks))}."
+            f"y has a column {printable(unknown[0])!r}, which is not a task of the model; remove "
+            f"it or rename it to one of: {printable(', '.join(tasks))}."
         )
     known = {}
     for name, values in table.items():

@@ -7,8 +7,8 @@ All three have the same columns:
   the labels separated by ``;``;
 - ``label_1``, ``probability_1``, ``label_2``, .. for classifiers with probabilities, the most
   probable class first; ``probability_LABEL`` for each label of a multi-label model;
-- ``novelty``, if requested, in [0, 1): the fraction of images like the training images that are less
-  unusual;
+- ``novelty``, if requested, in [0, 1): the fraction of images like the training images that are
+  less unusual;
 - ``error``, why the image is unreadable.
 
 For a multi-task model, the columns of each task end in ``_TASK``: ``prediction_species``, ..

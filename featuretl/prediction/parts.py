@@ -47,8 +47,8 @@ class Parts:
                 replace_file(path, lambda partial: partial.write_bytes(self._identity.encode()))
             elif path.read_bytes() != self._identity.encode():
                 raise InputError(
-                    f"{printable(self._folder)!r} has predictions of another model, of other images "
-                    "or with other parameters; delete it or choose another output."
+                    f"{printable(self._folder)!r} has predictions of another model, of other "
+                    "images or with other parameters; delete it or choose another output."
                 )
         except BaseException:
             self.__exit__()

@@ -214,7 +214,7 @@ def test_hostile_names_of_tasks_are_escaped(manifest, shared_cache, monkeypatch)
         (["train", *COLUMNS, "--backbone", "auto", "--weights", "auto"], "several tasks have one backbone", 1),
         (["train", "--label-column", "kind", "--target", "<b>odd"], "must hold numbers", 1),
         (["train", "--label-column", "kind", "--label-column", "none"], "has no column 'none'", 1),
-        (["evaluate", "--label-column", "walk"], "is no task of the model; it has kind, light", 1),
+        (["evaluate", "--label-column", "walk"], "'walk', which is not a task of the model", 1),
         (["evaluate", "--label-column", "kind,light"], "once for each, without commas", 2),
         (["predict", "-o", "p.xls"], "must end in .csv", 1),
         (["explain", "-o", "evidence"], "has several tasks (kind, light); explain and export_model", 1),

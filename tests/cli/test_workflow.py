@@ -143,7 +143,7 @@ def test_several_labels_per_image(photo_folder, photos, shared_cache, tmp_path):
         failed = run("train", "m.csv", "-o", "x.featuretl", *QUICK, *options, *shared)
         assert_one_line_error(failed, named, 2 if "exclude" in named else 1)
     one = run("evaluate", "m.featuretl", photo_folder, *shared)
-    assert_one_line_error(one, "y must be a list of labels for each image")
+    assert_one_line_error(one, "y must be a list of labels per image")
 
 
 def test_evaluate_prints_scores_with_intervals(model, photo_folder, shared_cache):
