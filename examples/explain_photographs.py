@@ -12,7 +12,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.pipeline import make_pipeline
 
 from featuretl import ImageEmbedder, LinearProbeClassifier, explain
-from featuretl.explanation.pictures import save_overlays
+from featuretl.explanation.explanation import save_overlays
 
 temple, flower = load_sample_images().images
 rng = np.random.default_rng(0)

@@ -128,21 +128,19 @@ def _explain_image(network: Network, image: Any, target: Any) -> Explanation:
 
 def _resolve_target(head: Head, values: np.ndarray, target: Any) -> tuple[Any, np.ndarray]:
     """Return the class, label or output of `target`, and its weights for the values, (k,)."""
+    k = len(values)
+    one_hot = np.eye(k, dtype=np.float32)
     if head.classes is None:
-        position = _output(len(values), target)
-        return None if len(values) == 1 else position, _one_hot(position, len(values))
+        position = _output(k, target)
+        return None if k == 1 else position, one_hot[position]
     if target is None:
         chosen = torch.from_numpy(values)[None]
         position = int(values.argmax() if head.link == "labels" else head.chosen(chosen)[0])
     else:
         position = _position(head.classes, target)
-    if len(values) == 1 and head.link != "labels":  # the value of the second class
+    if k == 1 and head.link != "labels":  # the value of the second class
         return head.classes[position], np.array([2 * position - 1], np.float32)
-    return head.classes[position], _one_hot(position, len(values))
-
-
-def _one_hot(position: int, k: int) -> np.ndarray:
-    return np.eye(k, dtype=np.float32)[position]
+    return head.classes[position], one_hot[position]
 
 
 def _position(classes: list[Any], target: Any) -> int:

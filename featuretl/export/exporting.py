@@ -45,7 +45,7 @@ class Loss:
     """Loss of accuracy by int8 quantization, on labelled images."""
 
     images: int
-    score_name: str  # "accuracy", "r2", or for multi-label models "label_accuracy", over all labels
+    score_name: str  # "accuracy", "r2", or "label_accuracy" over all labels of multi-label models
     float32: float  # the score in float32
     int8: float  # the score in int8
     standard_error: float  # of the difference, over images; NaN for "r2"
@@ -81,8 +81,8 @@ def export_model(
     The input is `images`, float32 (n, 3, height, width) for any n, resized, cropped and normalised
     as the metadata describe. Outputs of a classifier: `label`, int64 (n,), positions in the
     classes; `probabilities`, float32 (n, n_classes), if the model has them; `decision`, the values
-    of `decision_function`. For multi-label models all three have shape (n, n_labels). The output of a
-    regressor is `prediction`, (n,) or (n, n_outputs). ``examples/serve_onnx.py`` serves the file
+    of `decision_function`. For multi-label models all three have shape (n, n_labels). A regressor
+    has the output `prediction`, (n,) or (n, n_outputs). ``examples/serve_onnx.py`` serves the file
     with ONNX Runtime, Pillow and NumPy.
 
     Parameters
@@ -188,10 +188,10 @@ def _labelled(model: Any, images: Any, y: Any) -> tuple[Sequence[Any], Array]:
             "precision='int8' changes predictions and needs labelled images to measure the loss; "
             "pass evaluate and y, or --evaluate."
         )
-    images, y = as_images(images, "export_model"), known_labels(model, y, "export_model")
-    if len(images) != len(y) or not len(y):
-        raise InputError(f"y must have one entry per image; got {len(y)} for {len(images)}.")
-    return images, y
+    images = as_images(images, "export_model")
+    if not len(images):
+        raise InputError("evaluate must have at least one image; got none.")
+    return images, known_labels(model, y, "export_model", len(images))
 
 
 def _check_apart(calibrate: Sequence[Any], evaluate: Sequence[Any]) -> None:

@@ -73,9 +73,9 @@ def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | Non
 
 
 def trained_on(card: Card, keys: Any) -> np.ndarray | None:
-    """Return which images were used in training, bool (n,); None if the card does not list them.
+    """Return which images, by sha256 `keys` S32 (n,), an unvalidated card lists as training images.
 
-    card: not validated; keys: sha256 of the images' contents, S32 (n,), as in `Extraction.keys`.
+    bool (n,); None if the card lists none.
     """
     data = card.get("data")
     try:

@@ -56,10 +56,7 @@ class Fitted:
 
     @classmethod
     def of_images(cls, model: Any, *, other_media: bool = False) -> Fitted:
-        """Return the parts of a model that takes images, or with `other_media` any medium.
-
-        Raises InputError for other models and for multi-output classifiers.
-        """
+        """Return the parts of an image model, or with `other_media` any medium; else InputError."""
         fitted = cls.of(model)
         name = type(fitted.model).__name__
         if hasattr(fitted.embedder, "medium") and not other_media:

@@ -80,10 +80,7 @@ def write_file(path: Path, model: str, card: str, tensors: Tensors) -> None:
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
-    """Return the model as JSON text, and its tensors, after comparing the checksum.
-
-    Raises ModelError if the file is unreadable, damaged, of a newer format, or no model file.
-    """
+    """Return the model as JSON text, and its tensors. Raises ModelError unless it is intact."""
     with _opened(path) as (file, texts):
         try:
             tensors = {name: np.array(file.get_tensor(name)) for name in file.keys()}

@@ -8,6 +8,7 @@ import warnings
 from functools import partial
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,8 +16,8 @@ from featuretl._core.text import printable
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of
-from featuretl.models.checks import rehearse
 from featuretl.models.classes import CLASSES, FORMER, INSTEAD
+from featuretl.models.fitted import Fitted
 from featuretl.models.format import (
     Tensors,
     check_target,
@@ -31,6 +32,7 @@ from featuretl.models.values import NotPlainError, Packer, unpack
 from featuretl.store.keys import canonical_json
 
 _FROM_FILE = "file"
+_BLANK = np.zeros((32, 32, 3), np.uint8)
 
 
 def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = None) -> None:
@@ -119,7 +121,7 @@ def load_model(
     text, tensors = read_file(path)
     try:
         model = unpack(json.loads(text), tensors, partial(_make_object, weights))
-        rehearse(model)
+        _rehearse(model)
     except (ModelError, BackboneError, StoreError):
         raise
     except Exception as error:  # malicious content can cause any error; nothing was executed
@@ -276,6 +278,52 @@ def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:
             FeatureTLWarning,
             stacklevel=2,
         )
+
+
+def _rehearse(model: Any) -> None:
+    """Let a model predict one blank image or row.
+
+    Raises ValueError if the number of outputs does not match its classes, or any error of predict.
+    """
+    fitted = Fitted.of(model)
+    if fitted.novelty is not None:
+        if not hasattr(fitted.novelty[-1], "novelty"):
+            raise ValueError("novelty_ must end with a NoveltyDetector")
+        _rehearse(fitted.novelty)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        if fitted.tuned is not None:
+            _predict_once(fitted.inner, [_BLANK])
+        elif fitted.embedder is None:
+            _predict_once(fitted.inner, np.zeros((1, fitted.inner.n_features_in_), np.float32))
+        elif len(fitted.steps) > 1:
+            d = fitted.embedder.recipe()["output"]["n_features"]
+            _predict_once(fitted.inner[1:], np.zeros((1, d), np.float32))
+
+
+def _predict_once(model: Any, X: Any) -> None:
+    fitted = Fitted.of(model)
+    if fitted.head is None:
+        model.transform(X)
+        return
+    model.predict(X)
+    if fitted.tasks is not None:
+        for head in fitted.head.estimators_:
+            row = np.zeros((1, fitted.head.n_features_in_), np.float32)
+            _predict_once(head, row)
+            if head.predict(row).shape != (1,):
+                raise ValueError("a task has several predictions per image")
+        return
+    if fitted.classes is None:
+        return
+    classes = len(fitted.classes)
+    if fitted.gives_probabilities:
+        allowed, scores = {classes}, model.predict_proba(X)
+    else:  # SVC may have one column per pair of classes
+        allowed, scores = {classes, classes * (classes - 1) // 2}, model.decision_function(X)
+    columns = 2 if scores.ndim == 1 else scores.shape[1]
+    if columns not in allowed:
+        raise ValueError(f"it has {columns} outputs for {classes} classes")
 
 
 def _first_line(error: Exception) -> str:

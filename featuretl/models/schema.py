@@ -28,7 +28,7 @@ import numpy as np
 IGNORED = ("cache", "checkpoint", "device", "memory", "n_jobs", "verbose", "_metadata_request")
 # Parameters that only `fit` uses; a value that cannot be saved is skipped with a warning.
 OF_TRAINING = ("augment", "cv", "random_state")
-# Larger than the embedding of any backbone; a row of this size takes 64 MiB in `rehearse`.
+# Larger than the embedding of any backbone; a row of this size takes 64 MiB in a trial prediction.
 _LARGEST_SIZE = 2**24
 _ARRAY = re.compile(r"(float|int|int32|labels)\[([a-z0-9,]*)\]")
 _ARRAY_KINDS = {"float": "f", "int": "iu", "int32": "i", "labels": "biufUO"}
@@ -62,10 +62,7 @@ class ClassSchema:
         return found
 
     def check(self, cls: type, state: dict[str, Any]) -> bool:
-        """Return whether `state`, the attributes of an object, belongs to a fitted object.
-
-        Raises ValueError unless the attributes and their kinds match the schema.
-        """
+        """Return whether attributes are those of a fitted object. Raises ValueError if invalid."""
         given = parameters(cls)
         known = dict.fromkeys(given, ("plain", True)) | self.attributes
         its = f"its {cls.__name__}"

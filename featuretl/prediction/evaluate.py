@@ -78,9 +78,7 @@ def evaluate_model(
     groups = read_groups(owner, groups, n)
     options = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": random_state}
     if fitted.tasks is None:
-        truth = {"": (np.arange(n), known_labels(fitted, y, owner))}
-        if len(truth[""][1]) != n:
-            raise InputError(f"y must have one entry per image; got {len(truth[''][1])} for {n}.")
+        truth = {"": (np.arange(n), known_labels(fitted, y, owner, n))}
     else:
         truth = known_tasks(fitted, y, n, owner)
     parts = list(in_batches(fitted, images, progress))
@@ -117,12 +115,15 @@ def known_tasks(model: Any, y: Any, n: int, owner: str) -> dict[str, tuple[Array
     return known
 
 
-def known_labels(model: Any, y: Any, owner: str) -> Array:
-    """Return `y` as classes of the model, matched by `codes_of`, or as numbers for regression."""
+def known_labels(model: Any, y: Any, owner: str, n: int | None = None) -> Array:
+    """Return `y`, n labels, as classes of the model, see `codes_of`; as numbers for regression."""
     fitted = Fitted.of(model)
+    labels = (all_numbers if fitted.kind == "regression" else all_labels)(owner, y)
+    if n is not None and len(labels) != n:
+        raise InputError(f"y must have one entry per image; got {len(labels)} for {n}.")
     if fitted.kind == "regression":
-        return all_numbers(owner, y)
-    labels, classes = all_labels(owner, y), fitted.classes
+        return labels
+    classes = fitted.classes
     if fitted.kind == "classification":
         if is_label_sets(labels):
             raise InputError(

@@ -37,7 +37,7 @@ class Parts:
 
     def begin_in_child(self) -> None:
         """Close the lock, which belongs to the parent process."""
-        self._close_lock()
+        self.__exit__()
 
     def __enter__(self) -> Self:
         self._take_lock()
@@ -56,7 +56,9 @@ class Parts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close_lock()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def has(self, number: int, state: str) -> bool:
         """Return whether the next batch is complete; otherwise `add` adds it."""
@@ -102,19 +104,14 @@ class Parts:
                 self._lock_file()
                 if os.path.samestat(os.fstat(self._lock), path.stat()):
                     return
-                self._close_lock()
-
-    def _close_lock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+                self.__exit__()
 
     def _lock_file(self) -> None:
         """Lock the open file; raise InputError if another process holds it."""
         try:
             lock_file(self._lock, wait=False)
         except BlockingIOError as error:
-            self._close_lock()
+            self.__exit__()
             raise InputError(
                 f"Another run is predicting into {printable(self._target)!r}; wait for it, or "
                 "choose another output."

@@ -42,10 +42,7 @@ class Predictions:
 
 
 def predict_images(model: Any, images: Sequence[Any], *, novelty: bool = False) -> Predictions:
-    """Return the predictions of an estimator or a `Fitted`.
-
-    Raises InputError if `novelty` is True and the model has no detector.
-    """
+    """Return the predictions of a model. Raises InputError for `novelty` without a detector."""
     fitted = Fitted.of(model)
     detector = fitted.detector if novelty else None
     X = None

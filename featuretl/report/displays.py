@@ -98,13 +98,9 @@ class EmbeddingMapDisplay:
         return cls(map_of(X, random_state=random_state), y).plot(ax=ax, **kwargs)
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None,
-        **kwargs: Any,
-    ) -> Self:  # fmt: skip
+    def from_estimator(cls, estimator: Any, X: Any, y: Any = None, **kwargs: Any) -> Self:
         """Draw images `X`, which a transformer such as `ImageEmbedder` embeds."""
-        embeddings = np.asarray(estimator.transform(X))
-        return cls.from_embeddings(embeddings, y, random_state=random_state, ax=ax, **kwargs)
+        return cls.from_embeddings(np.asarray(estimator.transform(X)), y, **kwargs)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Self:
         """Draw into `ax`, or into a new figure; `kwargs` are passed to `Axes.scatter`."""

@@ -11,8 +11,8 @@ from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.report.displays import map_of
 from featuretl.report.examination import Examination
+from featuretl.report.galleries import thumbnails
 from featuretl.report.subject import Subject
-from featuretl.report.thumbnails import thumbnails
 
 # With more points t-SNE takes minutes, and the dots overlap.
 MOST_ON_MAP = 5_000
@@ -66,8 +66,8 @@ def map_section(found: Examination, seed: int) -> tuple[dict[str, Any], list[str
         "colours": [entry["colour"] for entry in groups],
     }
     words = _WORDS + (" Rings mark mistakes." if wrong.any() else "")
-    counts = {"n": len(rows), "n_wrong": int(wrong.sum())}
-    return {"data": data, "groups": groups, "words": words, **counts}, left_out
+    section = {"data": data, "groups": groups, "words": words}
+    return {**section, "n": len(rows), "n_wrong": int(wrong.sum())}, left_out
 
 
 def _photographs(images: list[Any], seed: int) -> list[str | None]:
@@ -75,7 +75,7 @@ def _photographs(images: list[Any], seed: int) -> list[str | None]:
     side, quality = next(size[1:] for size in _SIZES if len(images) <= size[0])
     # In random order, so that every class has thumbnails when the budget is exhausted.
     order = np.random.default_rng(seed).permutation(len(images)).tolist()
-    made = thumbnails([images[i] for i in order], side, quality=quality, budget=BUDGET)
+    made = thumbnails([images[i] for i in order], side, quality, BUDGET)
     by_image = dict(zip(order, made, strict=True))
     return [by_image[i] for i in range(len(images))]
 

@@ -79,11 +79,12 @@ def examine(
         n_bootstrap=n_bootstrap,
         random_state=seed,
     )
-    classes = subject.classes
-    per_class = None if classes is None else class_scores(y, predicted, classes, groups=groups)
-    suspects = None
-    if classes is not None and subject.label_proba is not None:
-        suspects = label_errors(subject.y, subject.label_proba, classes)
+    per_class = confusions = suspects = None
+    if (classes := subject.classes) is not None:
+        per_class = class_scores(y, predicted, classes, groups=groups)
+        confusions = _confusions(y, predicted)
+        if subject.label_proba is not None:
+            suspects = label_errors(subject.y, subject.label_proba, classes)
     progress("Looking for near-duplicates")
     duplicates = _duplicates(subject, threshold)
     leaks = None
@@ -96,7 +97,7 @@ def examine(
         metrics=metrics,
         mistakes=_mistakes(subject, rows),
         per_class=per_class,
-        confusions=None if classes is None else _confusions(y, predicted),
+        confusions=confusions,
         label_errors=suspects,
         duplicates=duplicates,
         leaks=leaks,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -15,10 +16,6 @@ from featuretl._learning.groups import read_groups
 from featuretl._learning.labels import codes_of, one_label_each
 from featuretl._learning.metrics import classes_of
 from featuretl.exceptions import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 # Larger sets of copies are still connected: each copy has pairs with these neighbours.
 _NEIGHBOURS = 5
@@ -65,8 +62,6 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
        index label suggestion  probability  suggested_probability
     0      2   cat        dog          0.1                    0.9
     """
-    import pandas as pd
-
     codes, proba, classes = _codes("label_errors", y, proba, classes)
     rows = np.flatnonzero(~np.isnan(proba).any(axis=1))
     codes, proba = codes[rows], proba[rows]
@@ -106,8 +101,6 @@ def confident_mistakes(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     pandas.DataFrame
         `index`, `label`, `prediction` and `confidence`, the probability of the prediction.
     """
-    import pandas as pd
-
     codes, proba, classes = _codes("confident_mistakes", y, proba, classes)
     best = np.nan_to_num(proba).argmax(axis=1)
     wrong = np.flatnonzero((best != codes) & ~np.isnan(proba).any(axis=1))
@@ -160,8 +153,6 @@ def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.Data
     >>> near_duplicates(X)[["first", "second"]].values.tolist()
     [[3, 7]]
     """
-    import pandas as pd
-
     check_share("near_duplicates", "threshold", threshold)
     X = np.asarray(X, np.float32)
     both = X if Y is None else np.concatenate([X, np.asarray(Y, np.float32)])
@@ -216,8 +207,6 @@ def class_scores(
     0     a        1.0     0.5       2
     1     b        0.5     1.0       1
     """
-    import pandas as pd
-
     owner = "class_scores"
     y, y_pred = one_label_each(owner, y), one_label_each(owner, y_pred, "y_pred")
     names = classes_of(owner, y, y_pred, labels)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from joblib import Parallel, delayed
+from PIL import Image
+
 from featuretl._core.text import printable
 from featuretl._core.types import Array
-from featuretl.exceptions import FeatureTLError
+from featuretl.exceptions import FeatureTLError, ImageError
+from featuretl.images.inputs import read
 from featuretl.report.examination import Examination
 from featuretl.report.subject import short_names
-from featuretl.report.thumbnails import data_uri, thumbnails
 
 # Largest number of entries on the page; the returned findings hold all of them.
 _SHOWN, _SHOWN_PAIRS = 24, 12
 _SIDE, _QUALITY = 240, 72
+# Images decoded before the budget is checked again.
+_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -56,8 +64,9 @@ def galleries(
 
 def _mistakes(found: Examination, model: Any) -> Gallery:
     subject, rows = found.subject, found.mistakes[:_SHOWN]
-    photos = [[uri] for uri in _photos(subject.images, rows["index"])]
-    remark = _add_evidence(photos, model, [subject.images[i] for i in rows["index"]])
+    images = [subject.images[i] for i in rows["index"]]
+    photos = [[uri] for uri in thumbnails(images)]
+    remark = _add_evidence(photos, model, images)
     shots = []
     for row, shown in zip(rows.itertuples(), photos, strict=True):
         confidence = f" ({row.confidence:.2f})" if "confidence" in rows else ""
@@ -86,7 +95,7 @@ def _add_evidence(photos: list[list[str | None]], model: Any, images: list[Any])
     except FeatureTLError as error:
         return f" No evidence is shown: {error}"
     for shown, explanation in zip(photos, found, strict=True):
-        shown.append(data_uri(explanation.overlay(), _SIDE, _QUALITY))
+        shown.append(_data_uri(explanation.overlay(), _SIDE, _QUALITY))
     return (
         " The overlay beside each image shows the evidence for the prediction: red supports "
         f"it, blue contradicts it ({found[0].method})."
@@ -98,18 +107,20 @@ def _label_errors(found: Examination) -> Gallery:
     assert suspects is not None  # nosec B101
     rows = suspects[:_SHOWN]
     shots = []
-    for row, uri in zip(rows.itertuples(), _photos(subject.images, rows["index"]), strict=True):
+    photos = thumbnails([subject.images[i] for i in rows["index"]])
+    for row, uri in zip(rows.itertuples(), photos, strict=True):
         lines = [
             ("", f"labelled {row.label} ({row.probability:.2f})"),
             ("wrong", f"maybe {row.suggestion}? ({row.suggested_probability:.2f})"),
         ]
         shots.append(_shot([uri], lines, subject.short_names[row.index]))
     n = len(suspects)
-    words = (
-        f"Suspect labels: {n:,} of {len(subject):,}, according to "
-        f"{subject.label_source.rstrip('.')}. Check each image before you change its label: some "
-        "are correctly labelled but hard to classify."
-    )
+    source = subject.label_source.rstrip(".")
+    words = f"Suspect labels: {n:,} of {len(subject):,}, according to {source}."
+    if n:
+        words += (
+            " Check each image before you change its label: some are hard but labelled correctly."
+        )
     return Gallery("label-errors", "Probable label errors", "Label errors", words, shots, n)
 
 
@@ -148,7 +159,8 @@ def _pairs(
     found: Examination, pairs: Any, others: Sequence[Any], other_names: list[str], other_y: Array
 ) -> list[dict[str, Any]]:
     subject, others_short = found.subject, short_names(other_names)
-    left, right = _photos(subject.images, pairs["first"]), _photos(others, pairs["second"])
+    left = thumbnails([subject.images[i] for i in pairs["first"]])
+    right = thumbnails([others[i] for i in pairs["second"]])
     shots = []
     for row, *photos in zip(pairs.itertuples(), left, right, strict=True):
         one, two = subject.text_of(subject.y[row.first]), subject.text_of(other_y[row.second])
@@ -159,13 +171,40 @@ def _pairs(
     return shots
 
 
-def _photos(images: Sequence[Any], rows: Iterable[int]) -> list[str | None]:
-    return thumbnails([images[i] for i in rows], _SIDE, quality=_QUALITY)
-
-
 def _shot(photos: list[str | None], lines: list[tuple[str, str]], *files: str) -> dict[str, Any]:
     return {
         "photos": photos,
         "lines": [(kind, printable(text)) for kind, text in lines],
         "files": files,
     }
+
+
+def _data_uri(image: Image.Image, side: int, quality: int) -> str:
+    """Return an image, at most `side` pixels wide and high, as a ``data:`` URI of WebP."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def thumbnails(
+    images: Sequence[Any], side: int = _SIDE, quality: int = _QUALITY, budget: float = np.inf
+) -> list[str | None]:
+    """Return a ``data:`` URI per image; None if unreadable or beyond `budget` characters in all."""
+    made: list[str | None] = []
+    spent = 0
+    with Parallel(n_jobs=-1, prefer="threads") as parallel:
+        while len(made) < len(images) and spent < budget:
+            batch = images[len(made) : len(made) + _BATCH]
+            for uri in parallel(delayed(_thumbnail)(image, side, quality) for image in batch):
+                spent += len(uri or "")
+                made.append(uri if spent <= budget else None)
+    return made + [None] * (len(images) - len(made))
+
+
+def _thumbnail(image: Any, side: int, quality: int) -> str | None:
+    try:
+        return _data_uri(Image.fromarray(read(image).pixels()), side, quality)
+    except ImageError:
+        return None

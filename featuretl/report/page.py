@@ -167,7 +167,7 @@ def write_report(
         for name, subject, training in tasks
     }
     context, left_out = _context(parts, card or {}, source, explain, random_state, report_step)
-    main = _main_of(parts).subject
+    main = _main_of(parts)[1].subject
     kind = main.title if "" in parts else type(source).__name__
     page = template.render(title=printable(title or f"{kind} on {len(main):,} images"), **context)
     try:
@@ -218,9 +218,9 @@ def _tasks_of_model(
         yield name, subject, training
 
 
-def _main_of(parts: dict[str, Examination]) -> Examination:
+def _main_of(parts: dict[str, Examination]) -> tuple[str, Examination]:
     """Return the task with the most labelled images, which the map and the pairs show."""
-    return max(parts.values(), key=lambda found: len(found.subject))
+    return max(parts.items(), key=lambda part: len(part[1].subject))
 
 
 def _failures(parts: dict[str, Examination]) -> list[Failure]:
@@ -276,7 +276,7 @@ def _context(
 
     script = (_HERE / "map.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    main = _main_of(parts)
+    main_name, main = _main_of(parts)
     progress("Drawing the map")
     embedding_map, left_out = map_section(main, seed)
     progress("Drawing the figures")
@@ -286,9 +286,9 @@ def _context(
         shown.append({**part, "ending": f"-{number + 1}" if name else ""})
         left_out += [f"{part['heading']}{line}" for line in more_left_out]
     if "" not in parts:
-        name = next(printable(name) for name, found in parts.items() if found is main)
-        embedding_map["words"] += f" Colours and mistakes are those of {name}."
+        embedding_map["words"] += f" Colours and mistakes are those of {printable(main_name)}."
     context = {
+        "sections": _sections(shown),
         "subtitle": _subtitle(parts, card),
         "parts": shown,
         "map": embedding_map,
@@ -301,7 +301,7 @@ def _context(
         "script": Markup(script),  # nosec B704
         "script_hash": f"sha256-{digest}",
     }
-    return {**context, "sections": _sections(shown)}, left_out
+    return context, left_out
 
 
 def _part(
@@ -328,7 +328,7 @@ def _part(
 
 
 def _subtitle(parts: dict[str, Examination], card: Card) -> str:
-    subject = _main_of(parts).subject
+    subject = _main_of(parts)[1].subject
     words = [f"{len(subject):,} images"]
     if "" not in parts:
         words.append(f"{len(parts)} tasks")

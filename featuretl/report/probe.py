@@ -75,7 +75,9 @@ def learning_curve(
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(train) for train, _ in splits]
     ranks = [_rank(y[order], classes) for order in orders]
-    largest = int(min(_images_per_class(y[order], classes) for order in orders))
+    largest = min(map(len, orders))
+    if classes is not None:  # the median number of images per class
+        largest = int(min(np.median(np.unique(y[o], return_counts=True)[1]) for o in orders))
     smallest = 1 if classes is not None else _SMALLEST_REGRESSION
     sizes = [size for size in _LADDER if smallest <= size < 0.8 * largest] + [largest]
     scores = np.empty((2, len(sizes), len(splits)))
@@ -94,11 +96,6 @@ def _rank(y: Array, classes: Array | None) -> Array:
         same = y == name
         rank[same] = np.arange(same.sum())
     return rank
-
-
-def _images_per_class(y: Array, classes: Array | None) -> float:
-    """Return the median number of images per class; the number of all images in regression."""
-    return len(y) if classes is None else float(np.median(np.unique(y, return_counts=True)[1]))
 
 
 def _score(

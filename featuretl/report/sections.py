@@ -22,16 +22,11 @@ from featuretl.report.examination import Examination
 from featuretl.report.probe import Curve
 from featuretl.report.subject import Subject
 
-_TILES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "log_loss": "log-loss",
-    "roc_auc": "ROC AUC",
-    "calibration_error": "calibration error",
-    "r2": "R2",
-    "mean_absolute_error": "mean absolute error",
-    "root_mean_squared_error": "root mean squared error",
-}
+_TILES = (
+    "accuracy", "balanced_accuracy", "log_loss", "roc_auc", "calibration_error", "r2",
+    "mean_absolute_error", "root_mean_squared_error",
+)  # fmt: skip
+_NAMES = {"roc_auc": "ROC AUC", "r2": "R2"}
 # Largest confusion matrices with numbers, and with class names.
 _MOST_NUMBERS, _MOST_NAMES = 16, 40
 _CONFUSIONS, _CLASSES = 10, 60
@@ -69,13 +64,14 @@ def tiles(found: Examination) -> list[dict[str, str]]:
     """Return the tiles of the summary: scores with intervals, and the number of scored images."""
     shown, subject = [], found.subject
     prefix = "training " if subject.trained_on == len(subject) else ""
-    for score, name in _TILES.items():
+    for score in _TILES:
         value = found.metrics.scores.get(score, math.nan)
         if math.isnan(value):
             continue
         low, high = found.metrics.intervals.get(score, (math.nan, math.nan))
         more = f"{low:.3f} to {high:.3f}" if math.isfinite(high - low) else ""
-        shown.append({"name": prefix + name, "value": f"{value:.3f}", "more": more})
+        name = prefix + _NAMES.get(score, score.replace("_", " "))
+        shown.append({"name": name, "value": f"{value:.3f}", "more": more})
     of = f"of {len(subject):,}" if found.metrics.n < len(subject) else ""
     shown.append({"name": "images scored", "value": f"{found.metrics.n:,}", "more": of})
     return shown
@@ -167,8 +163,8 @@ def residuals(found: Examination) -> list[str] | None:
         return None
     rows = subject.scored
     display = PredictionErrorDisplay(y_true=subject.y[rows], y_pred=subject.predicted[rows])
-    style = {"scatter_kwargs": {"s": 14, "alpha": 0.7, "color": _ACCENT}}
-    style["line_kwargs"] = {"color": "#e0803a"}
+    scatter, line = {"s": 14, "alpha": 0.7, "color": _ACCENT}, {"color": "#e0803a"}
+    style = {"scatter_kwargs": scatter, "line_kwargs": line}
     return [
         _svg(partial(display.plot, kind=kind, **style), kind.replace("_", " "), (5, 4.4))
         for kind in ("actual_vs_predicted", "residual_vs_predicted")

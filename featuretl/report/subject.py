@@ -96,7 +96,11 @@ def subject_of_embeddings(
             f"{_OWNER} needs a fitted model, or embeddings of floating-point numbers and shape "
             f"(n, d); got {X.dtype} of shape {X.shape}."
         )
-    _check_lengths(len(X), images=images, y=y)
+    for name, value in {"images": images, "y": y}.items():
+        if len(value) != len(X):
+            raise InputError(
+                f"{name} must have one entry per embedding; got {len(value)} for {len(X)}."
+            )
     ok = np.isfinite(X).all(axis=1)
     if not ok.any():
         raise InputError(f"None of {len(X)} images has an embedding; pass embeddings without NaN.")
@@ -104,19 +108,16 @@ def subject_of_embeddings(
     target = (all_numbers if is_regression else one_label_each)(_OWNER, y)[rows]
     classes = None if is_regression else np.unique(target)
     X = X[rows]
-    kept, copies = _with_copies(groups, len(images), X, rows)
-    held = out_of_fold(X, target, classes, kept, cv, seed)
+    common = _common_fields(images, rows, groups, X)
+    held = out_of_fold(X, target, classes, common["groups"], cv, seed)
     failures = [
         Failure(i, name_of(images[i], i), "it has no embedding")
         for i in np.flatnonzero(~ok).tolist()
     ]
     return Subject(
-        images=[images[i] for i in rows],
-        names=[name_of(images[i], i) for i in rows],
+        **common,
         y=target,
         classes=classes,
-        groups=kept,
-        X=X,
         shown_X=X,
         predicted=held.predicted,
         proba=held.proba,
@@ -126,7 +127,6 @@ def subject_of_embeddings(
         label_source="the linear probe's out-of-fold probabilities",
         scores_are=f"out-of-fold predictions of a linear probe on the embeddings: {held.how}",
         title="Linear probe",
-        warnings=copies,
         failures=failures,
     )
 
@@ -143,8 +143,7 @@ def subject_of_model(
             "Use featuretl evaluate, or evaluate_model."
         )
     images = as_images(images, _OWNER)
-    y = known_labels(fitted, y, _OWNER)
-    _check_lengths(len(images), y=y)
+    y = known_labels(fitted, y, _OWNER, len(images))
     parts = list(in_batches(fitted, images, progress))
     ok = np.concatenate([part.ok for part in parts] or [np.zeros(0, bool)])
     rows = np.flatnonzero(ok).tolist()
@@ -154,21 +153,16 @@ def subject_of_model(
     predicted, proba = concatenated(parts)
     extraction = embedder_of(model, cache).extract(readable)
     X = extraction.to_numpy()
-    kept, copies = _with_copies(groups, len(images), X, rows)
     subject = Subject(
-        images=readable,
-        names=[name_of(images[i], i) for i in rows],
+        **_common_fields(images, rows, groups, X),
         y=y[rows],
         classes=fitted.classes,
-        groups=kept,
-        X=X,
         shown_X=X if fitted.tuned is None else np.asarray(fitted.embedder.transform(readable)),
         predicted=predicted,
         proba=proba,
         scored=np.ones(len(rows), bool),
         scores_are="predictions of the model",
         title=type(model).__name__,
-        warnings=copies,
         failures=[failure for part in parts for failure in part.failures],
         model=model,
     )
@@ -233,20 +227,20 @@ def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
         )
 
 
-def _with_copies(groups: Any, n: int, X: Array, rows: list[int]) -> tuple[Array | None, list[str]]:
-    """Return the groups of `rows`, merged where embeddings X (k, d) are equal, and a warning."""
-    group = subset(read_groups(_OWNER, groups, n), np.array(rows))
-    copies = copies_of(X)
-    if copies is None:
-        return group, []
-    warning = (
-        f"{len(rows) - int(copies.max()) - 1:,} of these {len(rows):,} images are copies of others "
-        "(same content, possibly other labels): copies share a fold and count as one draw."
-    )
-    return joined(group, copies), [warning]
-
-
-def _check_lengths(n: int, **others: Any) -> None:
-    for name, value in others.items():
-        if value is not None and len(value) != n:
-            raise InputError(f"{name} must have one entry per image; got {len(value)} for {n}.")
+def _common_fields(images: Any, rows: list[int], groups: Any, X: Array) -> dict[str, Any]:
+    """Return fields of the Subject of `rows`; groups are merged where embeddings X are equal."""
+    group = subset(read_groups(_OWNER, groups, len(images)), np.array(rows))
+    copies, warnings = copies_of(X), []
+    if copies is not None:
+        warnings.append(
+            f"{len(rows) - int(copies.max()) - 1:,} of these {len(rows):,} images are copies of "
+            "others (same content, possibly other labels): copies share a fold and count as one "
+            "draw."
+        )
+    return {
+        "images": [images[i] for i in rows],
+        "names": [name_of(images[i], i) for i in rows],
+        "groups": joined(group, copies),
+        "X": X,
+        "warnings": warnings,
+    }

@@ -7,7 +7,7 @@ from PIL import Image
 
 from featuretl.exceptions import ParameterError
 from featuretl.explanation import Explanation
-from featuretl.explanation.pictures import save_overlays
+from featuretl.explanation.explanation import save_overlays
 
 mpl.use("Agg")
 

@@ -23,7 +23,7 @@ from featuretl import (
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError, StoreError
 from featuretl.images.inputs import read
 from featuretl.models.card import data_of, trained_on
-from featuretl.report import embedding_map, galleries, thumbnails
+from featuretl.report import embedding_map, galleries
 from featuretl.report.subject import short_names
 
 report = partial(write_report, n_bootstrap=4, cv=2)
@@ -236,7 +236,7 @@ def test_photographs_are_budgeted_and_what_is_left_out_is_said(path, monkeypatch
     monkeypatch.setattr(embedding_map, "MOST_ON_MAP", 200)
     monkeypatch.setattr(embedding_map, "BUDGET", 20_000)
     monkeypatch.setattr(galleries, "_SHOWN", 2)
-    monkeypatch.setattr(thumbnails, "_BATCH", 50)
+    monkeypatch.setattr(galleries, "_BATCH", 50)
     found = report(digits.data[:300], images, digits.target[:300], path)
     page = Page(path)
     assert "200 of the 300 images" in page.text
@@ -296,7 +296,7 @@ def test_parameters_are_checked(embeddings, model, photos, labels, path, tmp_pat
             report(embeddings, photos, labels, path, **options)
     with pytest.raises(ParameterError, match=r"must end in \.html"):
         report(embeddings, photos, labels, tmp_path / "report.pdf")
-    with pytest.raises(InputError, match="one entry per image"):
+    with pytest.raises(InputError, match="images must have one entry per embedding; got 3 for 24"):
         report(embeddings, photos[:3], labels, path)
     with pytest.raises(InputError, match="got a LinearProbeClassifier"):
         report(LinearProbeClassifier(), photos, labels, path)
