@@ -121,7 +121,7 @@ def load_model(
     text, tensors = read_file(path)
     try:
         model = unpack(json.loads(text), tensors, partial(_make_object, weights))
-        _rehearse(model)
+        _check_predicts(model)
     except (ModelError, BackboneError, StoreError):
         raise
     except Exception as error:  # malicious content can cause any error; nothing was executed
@@ -280,16 +280,13 @@ def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:
         )
 
 
-def _rehearse(model: Any) -> None:
-    """Let a model predict one blank image or row.
-
-    Raises ValueError if the number of outputs does not match its classes, or any error of predict.
-    """
+def _check_predicts(model: Any) -> None:
+    """Raise an error unless a model predicts a blank image, with outputs that match its classes."""
     fitted = Fitted.of(model)
     if fitted.novelty is not None:
         if not hasattr(fitted.novelty[-1], "novelty"):
             raise ValueError("novelty_ must end with a NoveltyDetector")
-        _rehearse(fitted.novelty)
+        _check_predicts(fitted.novelty)
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         if fitted.tuned is not None:

@@ -136,7 +136,7 @@ def predict_to_file(
                     parts.add(columns.table(batch, begin, found))
                 if progress:
                     progress(begin + len(batch))
-            failed, abstained, novel = _join(parts, target, columns, detector)
+            failed, abstained, novel = _merge(parts, target, columns, detector)
         drift = detector.drift_of(len(images) - failed, novel) if detector else None
         return PredictionSummary(len(images), resumed, failed, abstained, drift)
     except OSError as error:
@@ -264,7 +264,7 @@ class _Table:
         return pa.table([paths, *filled, errors], schema=self.schema)
 
 
-def _join(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[int, int, int]:
+def _merge(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[int, int, int]:
     """Write all rows to one file; return the numbers of failed, abstained and novel rows."""
     counts = np.zeros(3, int)
     predictions = [f"prediction{own.ending}" for own in columns.tasks.values()]

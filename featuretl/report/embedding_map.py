@@ -60,7 +60,7 @@ def map_section(found: Examination, seed: int) -> tuple[dict[str, Any], list[str
         "group": group.tolist(),
         "wrong": wrong.astype(int).tolist(),
         "label": [printable(subject.text_of(subject.y[i])) for i in rows],
-        "said": [_prediction_text(subject, int(i)) for i in rows],
+        "prediction": [_prediction_text(subject, int(i)) for i in rows],
         "names": [subject.short_names[i] for i in rows],
         "thumbs": thumbs,
         "colours": [entry["colour"] for entry in groups],

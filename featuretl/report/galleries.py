@@ -118,9 +118,7 @@ def _label_errors(found: Examination) -> Gallery:
     source = subject.label_source.rstrip(".")
     words = f"Suspect labels: {n:,} of {len(subject):,}, according to {source}."
     if n:
-        words += (
-            " Check each image before you change its label: some are hard but labelled correctly."
-        )
+        words += " Check each image before you change its label: some are hard but correct."
     return Gallery("label-errors", "Probable label errors", "Label errors", words, shots, n)
 
 

@@ -110,10 +110,7 @@ def subject_of_embeddings(
     X = X[rows]
     common = _common_fields(images, rows, groups, X)
     held = out_of_fold(X, target, classes, common["groups"], cv, seed)
-    failures = [
-        Failure(i, name_of(images[i], i), "it has no embedding")
-        for i in np.flatnonzero(~ok).tolist()
-    ]
+    bad = np.flatnonzero(~ok).tolist()
     return Subject(
         **common,
         y=target,
@@ -127,7 +124,7 @@ def subject_of_embeddings(
         label_source="the linear probe's out-of-fold probabilities",
         scores_are=f"out-of-fold predictions of a linear probe on the embeddings: {held.how}",
         title="Linear probe",
-        failures=failures,
+        failures=[Failure(i, name_of(images[i], i), "it has no embedding") for i in bad],
     )
 
 
@@ -216,9 +213,7 @@ def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
         subject.warnings.append(f"The images cannot be split into folds: {error}")
     if subject.trained_on == 0 and subject.proba is not None:
         subject.label_proba = subject.proba
-        subject.label_source = (
-            "the probabilities of the model, which was not trained on these images"
-        )
+        subject.label_source = "the model's probabilities (it was not trained on these images)"
     elif subject.held_out is not None:
         subject.label_proba = subject.held_out.proba
         subject.label_source = (
