@@ -305,7 +305,7 @@ def test_only_what_changed_is_predicted_again(
     images = [file.read_bytes() for file in files] if kind == "bytes" else files
     path, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr(files_module, "_join", lambda *args: 1 / 0)
+        patch.setattr(files_module, "_merge", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             predict_to_file(tiny, images, path)
     files[7].write_bytes(Path(photos[-1]).read_bytes())
