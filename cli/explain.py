@@ -48,7 +48,7 @@ def explain(
     from featuretl._core.progress import progress_bar
     from featuretl._core.text import printable
     from featuretl.explanation.explaining import explain as explain_images
-    from featuretl.explanation.pictures import check_overlay_output, save_overlays
+    from featuretl.explanation.explanation import check_overlay_output, save_overlays
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
 

@@ -17,7 +17,7 @@ from sklearn.datasets import load_sample_images
 from sklearn.pipeline import make_pipeline
 
 from featuretl import ImageEmbedder, LinearProbeClassifier, explain
-from featuretl.explanation.pictures import save_overlays
+from featuretl.explanation.explanation import save_overlays
 
 output = sys.argv[1] if len(sys.argv) > 1 else "evidence.png"
 temple, flower = load_sample_images().images

@@ -1,4 +1,4 @@
-"""Where in an image the evidence for a prediction lies."""
+"""Explanations: maps of the evidence for a prediction in an image."""
 
 from featuretl._core.lazy import exports
 

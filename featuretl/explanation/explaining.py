@@ -1,4 +1,4 @@
-"""explain: where in images the evidence for a model's predictions lies."""
+"""explain: maps of the evidence for a model's predictions in images."""
 
 from __future__ import annotations
 
@@ -28,54 +28,53 @@ def explain(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[Explanation]:
-    """Return where in each image the evidence for a prediction lies.
+    """Return a map of the evidence for a prediction in each image.
 
     Parameters
     ----------
     model : estimator
-        Fitted; takes images: a pipeline that begins with `ImageEmbedder`, `TransferClassifier`,
-        `FineTuneClassifier` or their regressors, such as `load_model` returns.
+        Fitted image model: a pipeline that begins with `ImageEmbedder`, a `TransferClassifier`,
+        a `FineTuneClassifier` or their regressors.
     images : sequence of n images
         Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
     target : object, default=None
-        The class, or label, to explain, or its text; None is the one predicted for each image. With
-        several regression targets the position of one, an int >= 0.
+        Class or label to explain, or its text; None explains the predicted one of each image. With
+        several regression targets, the position of one, an int >= 0.
     device : str, default="auto"
         A torch device.
     progress : callable, optional
-        Called with the number of images done.
+        Called with the number of finished images.
 
     Returns
     -------
     list of n Explanation
-        One per image; `method` is how it was made.
+        One per image.
 
     Raises
     ------
     ImageError
-        Naming the image that cannot be read.
+        If an image cannot be read; the message names it.
     InputError, ParameterError
         If the model takes no images or has no such target.
     ModelError, BackboneError
-        If the model has no form as a network, or its network neither maps nor attention over all
-        patches.
+        If the model cannot be converted to a network, or the network has neither feature maps nor
+        attention over all patches.
 
     Notes
     -----
-    *Class activation map* (Zhou et al. 2016): the head is one matrix, scaling folded in, and the
-    embedding the average of a map. The value is then exactly ``heat.mean() + bias``. So for linear
-    heads, and networks fine-tuned with one, on EfficientNet, ResNet and the like; of several layers
-    the maps add up.
+    *Class activation map* (Zhou et al. 2016), for linear heads, fitted or fine-tuned, on
+    convolutional networks with average pooling such as EfficientNet and ResNet: the score is
+    exactly ``heat.mean() + bias``. The maps of several layers are added.
 
-    *HiResCAM* (Draelos and Carin 2020): map times gradient of the value, where the head (nearest
-    mean, RBF kernel, a hidden layer) or the pooling is not linear. It is the effect of a small change
-    of the map, and need not add up to the value.
+    *HiResCAM* (Draelos and Carin 2020), for nonlinear heads (nearest mean, RBF kernel, a hidden
+    layer) or nonlinear pooling: feature map times gradient of the score. It shows the effect of
+    small changes of the feature map and does not add up to the score.
 
-    *Gradient attention rollout* (Chefer et al. 2021) for vision transformers: which patches the
-    value draws on; evidence against it does not show.
+    *Gradient attention rollout* (Chefer et al. 2021), for vision transformers: relevance of each
+    patch for the score, without evidence against it.
 
-    A map has 7 x 7 cells for the default backbone: it shows regions, not outlines, and the regions that
-    the model uses, not those that it should use.
+    The default backbone has a map of 7 x 7 cells. It shows regions rather than outlines, and the
+    regions that the model uses, which are not necessarily those that it should use.
 
     References
     ----------
@@ -103,7 +102,7 @@ def explain(
     found = []
     for i, image in enumerate(images):
         try:
-            found.append(_explained(network, image, target))
+            found.append(_explain_image(network, image, target))
         except ImageError as error:
             raise ImageError(f"Cannot explain {name_of(image, i)}: {error}.") from error
         if progress:
@@ -111,37 +110,37 @@ def explain(
     return found
 
 
-def _explained(network: Network, image: Any, target: Any) -> Explanation:
+def _explain_image(network: Network, image: Any, target: Any) -> Explanation:
     backbone = network.backbone
     pixels = read(image).pixels()
     batch = backbone.batch([backbone.prepare(pixels)])
     values = network.values(batch)[0]
-    chosen, weight = _of_target(network.head, values, target)
+    chosen, weight = _resolve_target(network.head, values, target)
     with torch.backends.cudnn.flags(allow_tf32=False):
         heat, method, bias = evidence(network, batch, torch.from_numpy(weight).to(batch.device))
     if not np.isfinite(heat).all():
-        raise BackboneError(f"The evidence for {printable(chosen)} is not finite; ask for another.")
+        raise BackboneError(
+            f"The evidence for {printable(chosen)} is not finite; pass another target."
+        )
     box = backbone.preprocessing.box(*pixels.shape[:2])
     return Explanation(image, chosen, float(values @ weight), heat, box, method, bias)
 
 
-def _of_target(head: Head, values: np.ndarray, target: Any) -> tuple[Any, np.ndarray]:
-    """Return the class, label or output that `target` means, and the weights (k,) of the values."""
+def _resolve_target(head: Head, values: np.ndarray, target: Any) -> tuple[Any, np.ndarray]:
+    """Return the class, label or output of `target`, and its weights for the values, (k,)."""
+    k = len(values)
+    one_hot = np.eye(k, dtype=np.float32)
     if head.classes is None:
-        position = _output(len(values), target)
-        return None if len(values) == 1 else position, _one(position, len(values))
+        position = _output(k, target)
+        return None if k == 1 else position, one_hot[position]
     if target is None:
         chosen = torch.from_numpy(values)[None]
         position = int(values.argmax() if head.link == "labels" else head.chosen(chosen)[0])
     else:
         position = _position(head.classes, target)
-    if len(values) == 1 and head.link != "labels":  # of the second of two classes
+    if k == 1 and head.link != "labels":  # the value of the second class
         return head.classes[position], np.array([2 * position - 1], np.float32)
-    return head.classes[position], _one(position, len(values))
-
-
-def _one(position: int, k: int) -> np.ndarray:
-    return np.eye(k, dtype=np.float32)[position]
+    return head.classes[position], one_hot[position]
 
 
 def _position(classes: list[Any], target: Any) -> int:
@@ -149,7 +148,7 @@ def _position(classes: list[Any], target: Any) -> int:
         if np.ndim(target) == 0:
             found = codes_of("explain", np.array([target]), np.array(classes, object), "target")
             return int(found[0])
-    except (InputError, ValueError):  # no class, or of no dtype
+    except (InputError, ValueError):
         pass
     known = printable(", ".join(map(str, classes[:20])))
     raise parameter_error("explain", "target", f"a class of the model ({known})", target)
@@ -159,6 +158,6 @@ def _output(k: int, target: Any) -> int:
     if k == 1 and target is None:
         return 0
     if str(target) not in map(str, range(k)):
-        expected = "None, for one number" if k == 1 else f"the number of an output, 0 to {k - 1}"
+        expected = "None, for one target" if k == 1 else f"the position of an output, 0 to {k - 1}"
         raise parameter_error("explain", "target", expected, target)
     return int(target)

@@ -1,41 +1,55 @@
-"""Explanation: evidence for one value of one image, and pictures of it."""
+"""Explanation: the evidence for one value in one image, its overlay, and files of overlays."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from featuretl._core.files import replace_file
 from featuretl._core.parameters import axes_or_new, parameter_error
+from featuretl._core.text import printable
+from featuretl.exceptions import ParameterError
+from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import read
 
+ENDINGS = (".png", ".jpg", ".jpeg")
+MOST_SIDE_BY_SIDE = 12
+
+_SUFFIX = "-explained.png"
+_CAPTION, _FONT, _GAP = 22, 14, 6
+_WIDEST = 4  # times the height
 _FOR, _AGAINST = np.array([[255, 40, 0], [0, 90, 255]], np.float32)
 _UNSEEN = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Where in an image the evidence for a value lies; made by `explain`.
+    """The evidence for a prediction in an image; returned by `explain`.
 
     Attributes
     ----------
     image : path, bytes, PIL image or uint8 array
-        As it was given.
+        The image that was passed to `explain`.
     target : object
-        The class, or label; for several regression targets the position of one, None for one target.
+        Class or label. For regression None, or the position of one of several targets.
     score : float
-        The model's decision value for `target`, or the number that it predicts.
+        The model's decision value for `target`, or its predicted number.
     heat : ndarray of shape (h, w), float32
-        Evidence in the cells of a grid over `box`, in units of the score: > 0 speaks for `target`,
-        < 0 against it. Of "gradient attention rollout": >= 0, without a unit.
+        Evidence in the cells of a grid over `box`, in units of the score: positive values support
+        `target`, negative ones contradict it. For "gradient attention rollout", >= 0 and unitless.
     box : tuple of 4 float
-        The part of the picture that the network sees: left, top, right, bottom, in pixels (after EXIF).
+        The part of the image that the network sees: left, top, right, bottom, in pixels of the
+        image after EXIF rotation.
     method : {"class activation map", "HiResCAM", "gradient attention rollout"}
         See `explain`.
     bias : float or None
-        For a class activation map, ``score - heat.mean()``: the part of the score that no image changes.
+        For a class activation map, ``score - heat.mean()``: the score without any evidence.
     """
 
     image: Any = field(repr=False)
@@ -47,24 +61,24 @@ class Explanation:
     bias: float | None = None
 
     def overlay(self, alpha: float = 0.6) -> Image.Image:
-        """Return the picture in grey with the evidence on it: red is for the target, blue against.
+        """Return the image in grey with its evidence: red supports the target, blue contradicts it.
 
         The part that the network does not see is darkened.
 
         Parameters
         ----------
         alpha : float in [0, 1], default=0.6
-            Opacity of the strongest evidence on either side; where there is none, it is 0.
+            Opacity of the strongest evidence; cells without evidence are transparent.
 
         Returns
         -------
         PIL.Image.Image
-            RGB, in the picture's size.
+            RGB, in the size of the image.
 
         Raises
         ------
         ImageError
-            If the image cannot be read any more.
+            If the image can no longer be read.
         """
         if not 0 <= alpha <= 1:
             raise parameter_error("overlay", "alpha", "a number in [0, 1]", alpha)
@@ -82,9 +96,9 @@ class Explanation:
         return Image.fromarray(drawn)
 
     def plot(self, ax: Any = None, alpha: float = 0.6) -> Any:
-        """Draw the overlay, under the target and its score, into matplotlib's `ax` or a new figure.
+        """Draw the overlay into `ax`, or into a new figure, with target and score as the title.
 
-        Returns the axes; `alpha` is as in `overlay`. Raises FeatureTLError without matplotlib.
+        Returns the axes; see `overlay` for `alpha`. Raises FeatureTLError without matplotlib.
         """
         ax = axes_or_new(ax)
         ax.imshow(self.overlay(alpha))
@@ -93,10 +107,9 @@ class Explanation:
         return ax
 
     def _strength(self, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-        """Return the heat of the pixels of a part of the picture, float32 in [-1, 1]."""
+        """Return the heat of the pixels in a part of the image, float32 (h, w) in [-1, 1]."""
         heat = Image.fromarray(self.heat / (float(np.abs(self.heat).max()) or 1.0))
         x0, y0, x1, y1 = self.box
-
         x = (np.array([left, right]) - x0) / (x1 - x0) * heat.width
         y = (np.array([top, bottom]) - y0) / (y1 - y0) * heat.height
         (x0, x1), (y0, y1) = x.clip(0, heat.width), y.clip(0, heat.height)
@@ -105,11 +118,104 @@ class Explanation:
 
     @property
     def caption(self) -> str:
-        """The target and its score."""
+        """Target and score as text."""
         return f"{self.score:.2f}" if self.target is None else f"{self.target}: {self.score:.2f}"
 
 
 def _within(begin: float, end: float, size: int) -> tuple[int, int]:
-    """Return the pixels of [begin, end] that lie in [0, size]; at least one."""
+    """Return the range of pixels of [begin, end] within [0, size], at least one pixel."""
     first = min(max(0, round(begin)), size - 1)
     return first, max(first + 1, min(size, round(end)))
+
+
+def save_overlays(
+    explanations: Sequence[Explanation], output: str | os.PathLike[str], *, height: int = 256
+) -> list[Path]:
+    """Write overlays and return the files. Raises ParameterError if that fails, and ImageError.
+
+    If `output` ends in .png, .jpg or .jpeg, it is one picture of at most 12 overlays, `height`
+    pixels high, with target and score below. Otherwise it is a folder of ``NAME-explained.png``.
+    """
+    target = check_overlay_output(output, [e.image for e in explanations])
+    try:
+        if target.suffix.lower() in ENDINGS:
+            _save(_side_by_side(explanations, height), target)
+            return [target]
+        target.mkdir(parents=True, exist_ok=True)
+        files = [target / name for name in _names(explanations)]
+        for explanation, file in zip(explanations, files, strict=True):
+            _save(explanation.overlay(), file)
+        return files
+    except OSError as error:
+        raise ParameterError(
+            f"The output {printable(target)!r} cannot be written ({error.strerror or error}); "
+            "free disk space or choose another path."
+        ) from error
+
+
+def check_overlay_output(output: str | os.PathLike[str], images: Sequence[object]) -> Path:
+    """Return `output` as a Path. Raises ParameterError unless the overlays can be written there."""
+    target = Path(output)
+    if target.is_dir() or not target.suffix:
+        return target
+    if target.suffix.lower() not in ENDINGS:
+        raise ParameterError(
+            f"The output must be a folder, or end in {', '.join(ENDINGS)}; got "
+            f"{printable(target)!r}."
+        )
+    check_output(target, (target.suffix,))
+    if len(images) > MOST_SIDE_BY_SIDE:
+        raise ParameterError(
+            f"One picture holds {MOST_SIDE_BY_SIDE} overlays; got {len(images)}: pass a folder."
+        )
+    paths = [Path(image) for image in images if isinstance(image, (str, os.PathLike))]
+    if target.resolve() in [path.resolve() for path in paths]:
+        raise ParameterError(
+            f"The output {printable(target)!r} is one of the images; choose another path."
+        )
+    return target
+
+
+def _names(explanations: Sequence[Explanation]) -> list[str]:
+    """Return one file name per image, numbered if images share a name."""
+    names: list[str] = []
+    for i, explanation in enumerate(explanations):
+        image = explanation.image
+        stem = Path(image).stem if isinstance(image, (str, os.PathLike)) else f"image-{i}"
+        name, number = f"{stem}{_SUFFIX}", 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}{_SUFFIX}"
+        names.append(name)
+    return names
+
+
+def _side_by_side(explanations: Sequence[Explanation], height: int) -> Image.Image:
+    tiles = [_tile(explanation, height) for explanation in explanations]
+    width = sum(tile.width + _GAP for tile in tiles) - _GAP
+    whole = Image.new("RGB", (width, height + _CAPTION), "white")
+    left = 0
+    for tile in tiles:
+        whole.paste(tile, (left, 0))
+        left += tile.width + _GAP
+    return whole
+
+
+def _tile(explanation: Explanation, height: int) -> Image.Image:
+    """Return an overlay of `height` pixels with its caption below."""
+    overlay = explanation.overlay()
+    width = round(overlay.width * height / overlay.height)
+    if width > _WIDEST * height:
+        overlay.thumbnail((_WIDEST * height, height))
+    else:
+        overlay = overlay.resize((max(1, width), height), Image.Resampling.LANCZOS)
+    tile = Image.new("RGB", (overlay.width, height + _CAPTION), "white")
+    tile.paste(overlay)
+    font = ImageFont.load_default(_FONT)
+    ImageDraw.Draw(tile).text((2, height + 2), printable(explanation.caption), "black", font)
+    return tile
+
+
+def _save(picture: Image.Image, target: Path) -> None:
+    kind = "PNG" if target.suffix.lower() == ".png" else "JPEG"
+    replace_file(target, lambda partial: picture.save(partial, kind, optimize=True, quality=90))

@@ -1,4 +1,4 @@
-"""A fitted model as one ONNX file, for servers that have neither featuretl nor PyTorch."""
+"""Export of fitted models to ONNX, for servers without featuretl and PyTorch."""
 
 from featuretl._core.lazy import exports
 

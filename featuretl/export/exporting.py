@@ -1,15 +1,14 @@
-"""export_model: a fitted model as an ONNX file that was compared with it."""
+"""export_model: write a fitted model to an ONNX file and verify that their outputs agree."""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,15 +20,17 @@ from featuretl._core.statistics import error_of_mean
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLError, ImageError, InputError, ModelError
-from featuretl.export.graph import Session, joined, metadata_of, parts_of
+from featuretl.export.graph import Session, convert, merged, metadata_of
 from featuretl.extraction.outputs import check_output
-from featuretl.images.inputs import as_images, name_of, read
+from featuretl.images.inputs import Content, as_images, name_of, read
 from featuretl.models.card import Card, card_of
 from featuretl.models.fitted import Fitted
 from featuretl.networks.network import Network, network_of
 from featuretl.prediction.evaluate import known_labels
 from featuretl.prediction.predict import use_machine
 from featuretl.runtimes.choice import probe_images
+
+T = TypeVar("T")
 
 TOLERANCE = 1e-4
 PRECISIONS = ("float32", "int8")
@@ -41,49 +42,19 @@ _PHOTOGRAPH_CROPS = 100
 
 @dataclass(frozen=True)
 class Loss:
-    """Loss of accuracy by int8, on labelled images.
-
-    Attributes
-    ----------
-    images : int
-    score_name : {"accuracy", "label_accuracy", "r2"}
-        "label_accuracy", for multi-label models: the fraction of right labels, absent ones included.
-    float32, int8 : float
-        The scores of both.
-    standard_error : float
-        Standard error of their difference, over images drawn at random; NaN for "r2".
-    changed : int
-        Images of another class, or of other labels, in int8; for "r2", 0.
-    """
+    """Loss of accuracy by int8 quantization, on labelled images."""
 
     images: int
-    score_name: str
-    float32: float
-    int8: float
-    standard_error: float
-    changed: int
+    score_name: str  # "accuracy", "r2", or "label_accuracy" over all labels of multi-label models
+    float32: float  # the score in float32
+    int8: float  # the score in int8
+    standard_error: float  # of the difference, over images; NaN for "r2"
+    changed: int  # images whose predicted class or labels differ; 0 for "r2"
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Result of `export_model`.
-
-    Attributes
-    ----------
-    path : str
-    bytes : int
-        Size of the file.
-    precision : {"float32", "int8"}
-    outputs : tuple of str
-        Names of the graph's outputs.
-    checked : int
-        Images on which the float32 graph was compared with the model in Python.
-    difference : float
-        Largest difference between them in any output but the label, relative to the larger of 1 and
-        the largest number of that output.
-    loss : Loss or None
-        Loss of accuracy by int8; None in float32.
-    """
+    """Result of `export_model`, which describes its attributes."""
 
     path: str
     bytes: int
@@ -107,46 +78,51 @@ def export_model(
 ) -> ExportResult:
     """Write a fitted model as one ONNX graph: backbone, scaling and head.
 
-    The graph takes `images`, float32 (n, 3, height, width), resized, cropped and normalised as its
-    metadata say, for any n. It gives `label`, int64 (n,), a position in the classes;
-    `probabilities`, float32 (n, n_classes), where the model has them; `decision`, as
-    `decision_function`; for labels (n, n_labels) each. A regressor gives `prediction`, (n,) or
-    (n, n_outputs). ``examples/serve_onnx.py`` serves it with ONNX Runtime, Pillow and NumPy.
+    The input is `images`, float32 (n, 3, height, width) for any n, resized, cropped and normalised
+    as the metadata describe. Outputs of a classifier: `label`, int64 (n,), positions in the
+    classes; `probabilities`, float32 (n, n_classes), if the model has them; `decision`, the values
+    of `decision_function`. For multi-label models all three have shape (n, n_labels). A regressor
+    has the output `prediction`, (n,) or (n, n_outputs). ``examples/serve_onnx.py`` serves the file
+    with ONNX Runtime, Pillow and NumPy.
 
     Parameters
     ----------
     model : estimator
-        Fitted; takes images, as for `explain`.
+        Fitted image model, as for `explain`.
     path : path
-        Ending in ``.onnx``; replaced atomically once the graph is written and compared.
+        Ending in ``.onnx``; replaced atomically after the verification.
     precision : {"float32", "int8"}, default="float32"
-        "int8" quantizes the backbone's weights and activations, not the head; it needs `evaluate`.
+        "int8" quantizes weights and activations of the backbone, not the head; needs `evaluate`.
     check : sequence of images, default=()
-        On these, and on four views of a photograph that comes with featuretl, the float32 graph
-        must agree with the model in Python: to 1e-4, times the largest number of an output where
-        that exceeds 1.
+        Images on which the float32 graph is compared with the model in Python, besides four views
+        of a packaged photograph. Outputs must agree to 1e-4, relative to the larger of 1 and the
+        largest absolute value of the output.
     calibrate : sequence of images, optional
-        Unlabelled images on which the ranges of activations in int8 are measured: about a hundred like
+        Unlabelled images for calibrating the ranges of int8 activations: about 100 images like
         those to be predicted. By default crops of scikit-learn's two photographs.
     evaluate : sequence of n images, optional
-        Images on which the loss by int8 is measured. None must be in `calibrate`, and none should have
-        been trained on.
+        Images on which the loss by int8 is measured. They must not be in `calibrate` and should
+        not be training images.
     y : array-like of shape (n,), optional
-        Labels of `evaluate`: classes, as the model's or as text, or regression targets.
+        Labels of `evaluate`: classes, of the model's type or as text, or regression targets.
     card : dict (JSON), optional
-        The model's card for the metadata; by default `card_of`.
+        Card of the model for the metadata (`read_card`); by default made from the model.
 
     Returns
     -------
     ExportResult
+        `path`; `bytes`, the size of the file; `precision`; `outputs`, their names; `checked`, the
+        number of compared images; `difference`, the largest relative difference of any output but
+        `label`; `loss` (None in float32): `images`, `score_name` ("accuracy", "label_accuracy" or
+        "r2"), the scores `float32` and `int8`, the `standard_error` of their difference and
+        `changed`, the number of images with another prediction.
 
     Raises
     ------
     ParameterError, InputError, ImageError
-        If something handed over cannot be used.
+        If an argument is invalid.
     ModelError
-        If the model has no form as a network, or the graph does not agree with it: nothing is
-        written.
+        If the model cannot be converted, or the outputs do not agree: nothing is written.
 
     Notes
     -----
@@ -154,9 +130,8 @@ def export_model(
     `input_size`, `interpolation`, `crop_pct`, `crop_mode`, `mean`, `std`), `precision`, `backbone`,
     `weights` (sha256 of the pretrained tensors), `featuretl_version`, `card` (JSON).
 
-    A fine-tuned model predicts, in Python, from activations that its cache keeps in float16, unless
-    ``cache_trunk=False``. The graph does not round them, and is compared with what Python computes
-    without the cache.
+    In Python, a fine-tuned model predicts from cached activations, rounded to float16, unless
+    ``cache_trunk=False``. The graph does not round; it is compared with Python without the cache.
 
     Examples
     --------
@@ -176,7 +151,7 @@ def export_model(
     if any(importlib.util.find_spec(package) is None for package in _NEEDED):
         raise ModelError(f"export_model needs: pip install {' '.join(_NEEDED)}")
     if precision == "float32" and not (calibrate is evaluate is y is None):
-        raise InputError("calibrate, evaluate and y are for precision='int8' only.")
+        raise InputError("calibrate, evaluate and y are for precision='int8' only; omit them.")
     network = network_of(model, "cpu")
     images = [*probe_images(), *as_images(check, "export_model")]
     labelled = None
@@ -186,17 +161,23 @@ def export_model(
         _check_apart(calibrate or [], labelled[0])
     metadata = metadata_of(network, card or card_of(model), precision)
     try:
-        backbone, head, names = parts_of(network)
-        graph = joined(backbone, head, metadata)
+        backbone, head, names = convert(network)
+        graph = merged(backbone, head, metadata)
         session = Session(graph)
-    except Exception as error:  # the exporter, the checker and the runtime raise anything
+    except Exception as error:  # the errors of exporter, checker and runtime are not documented
         raise _not_exported(error) from error
-    difference = _compared(session, network, model, images)
+    difference = _check_agreement(session, network, model, images)
     loss = None
     if labelled is not None:
         graph = _quantized(network, backbone, head, metadata, calibrate)
         loss = _loss(Session(graph), network, model, *labelled)
-    _write(target, graph)
+    try:
+        replace_file(target, lambda partial: partial.write_bytes(graph))
+    except OSError as error:
+        raise ModelError(
+            f"The model {printable(target)!r} cannot be written ({error.strerror}); free disk "
+            "space or choose another path."
+        ) from error
     size = len(graph)
     return ExportResult(str(target), size, precision, tuple(names), len(images), difference, loss)
 
@@ -204,36 +185,34 @@ def export_model(
 def _labelled(model: Any, images: Any, y: Any) -> tuple[Sequence[Any], Array]:
     if images is None or y is None:
         raise InputError(
-            "precision='int8' changes predictions: it needs labelled images on which the loss is "
-            "measured, as evaluate and y, or --evaluate."
+            "precision='int8' changes predictions and needs labelled images to measure the loss; "
+            "pass evaluate and y, or --evaluate."
         )
-    images, y = as_images(images, "export_model"), known_labels(model, y, "export_model")
-    if len(images) != len(y) or not len(y):
-        raise InputError(f"y must have one entry per image; got {len(y)} for {len(images)}.")
-    return images, y
+    images = as_images(images, "export_model")
+    if not len(images):
+        raise InputError("evaluate must have at least one image; got none.")
+    return images, known_labels(model, y, "export_model", len(images))
 
 
 def _check_apart(calibrate: Sequence[Any], evaluate: Sequence[Any]) -> None:
     """Raise InputError if an image is in both."""
-    calibrated, evaluated = (set(_keys(images)) for images in (calibrate, evaluate))
+    calibrated, evaluated = (
+        set(_each(images, lambda content: content.key)) for images in (calibrate, evaluate)
+    )
     both = calibrated & evaluated
     if both:
         raise InputError(
-            f"{len(both)} images are both in calibrate and in evaluate; the loss is measured on "
-            "images that calibration has not seen: leave them out of one."
+            f"{len(both)} images are both in calibrate and in evaluate, which would bias the loss; "
+            "remove them from one."
         )
 
 
-def _keys(images: Sequence[Any]) -> Iterator[bytes]:
-    for i, image in enumerate(images):
-        with _named(i, image):
-            yield read(image).key
-
-
-def _compared(session: Session, network: Network, model: Any, images: Sequence[Any]) -> float:
-    """Return the largest difference between graph and model. Raises ModelError if it is too large."""
+def _check_agreement(
+    session: Session, network: Network, model: Any, images: Sequence[Any]
+) -> float:
+    """Return the largest relative difference between graph and model. Raises ModelError."""
     found = session(_batches(network, images))
-    expected = _in_python(model, images, list(found))
+    expected = _python_outputs(model, images, list(found))
     worst = 0.0
     for name, values in expected.items():
         if name == "label":
@@ -248,14 +227,14 @@ def _compared(session: Session, network: Network, model: Any, images: Sequence[A
             agrees, worst = by <= TOLERANCE, max(worst, by)
         if not agrees:
             raise ModelError(
-                f"The exported model does not agree with Python: its {name!r} differs on "
+                f"The exported model does not agree with Python: its output {name!r} differs on "
                 f"{len(images)} images by more than {TOLERANCE:g}; nothing was written."
             )
     return worst
 
 
-def _in_python(model: Any, images: Sequence[Any], names: list[str]) -> dict[str, Array]:
-    """Return the outputs `names` of the model itself, computed by eager PyTorch without a cache."""
+def _python_outputs(model: Any, images: Sequence[Any], names: list[str]) -> dict[str, Array]:
+    """Return the outputs `names` of the model in Python: eager PyTorch without a cache."""
     twin = copy.deepcopy(Fitted.of(model).inner)
     use_machine(twin, cache=None, device="cpu", runtime="torch")
     fitted = Fitted.of(twin)
@@ -290,10 +269,10 @@ def _quantized(
         batches = _batches(network, images, 1)
     try:
         inputs = (batch.contiguous().numpy() for batch in batches)
-        return joined(quantize(backbone, inputs), head, metadata)
+        return merged(quantize(backbone, inputs), head, metadata)
     except FeatureTLError:
         raise
-    except Exception as error:  # the quantizer raises anything
+    except Exception as error:  # the errors of the quantizer are not documented
         raise _not_exported(error) from error
 
 
@@ -302,10 +281,10 @@ def _loss(session: Session, network: Network, model: Any, images: Sequence[Any],
     found = session(_batches(network, images))
     n = len(images)
     if network.head.classes is None:
-        in_python = _in_python(model, images, ["prediction"])["prediction"]
+        in_python = _python_outputs(model, images, ["prediction"])["prediction"]
         scores = r2_score(y, in_python), r2_score(y, found["prediction"])
         return Loss(n, "r2", *scores, standard_error=float("nan"), changed=0)
-    labels = _in_python(model, images, ["label"])["label"], found["label"]
+    labels = _python_outputs(model, images, ["label"])["label"], found["label"]
     name = "accuracy" if y.ndim == 1 else "label_accuracy"
     truth = np.searchsorted(Fitted.of(model).classes, y) if y.ndim == 1 else y
     right = [(label == truth).reshape(n, -1).mean(axis=1) for label in labels]
@@ -315,33 +294,20 @@ def _loss(session: Session, network: Network, model: Any, images: Sequence[Any],
 
 
 def _batches(network: Network, images: Sequence[Any], size: int = _BATCH) -> Iterator[torch.Tensor]:
-    for begin in range(0, len(images), size):
-        prepared = []
-        for i, image in enumerate(images[begin : begin + size], begin):
-            with _named(i, image):
-                prepared.append(network.backbone.prepare(read(image).pixels()))
-        yield network.backbone.batch(prepared)
+    prepared = _each(images, lambda content: network.backbone.prepare(content.pixels()))
+    while batch := list(islice(prepared, size)):
+        yield network.backbone.batch(batch)
 
 
-@contextmanager
-def _named(position: int, image: Any) -> Iterator[None]:
-    """Name the image in errors."""
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"Cannot export with {name_of(image, position)}: {error}.") from error
+def _each(images: Sequence[Any], function: Callable[[Content], T]) -> Iterator[T]:
+    """Yield `function` of each image. Raises ImageError with the name of an unreadable one."""
+    for i, image in enumerate(images):
+        try:
+            yield function(read(image))
+        except ImageError as error:
+            raise ImageError(f"Cannot export with {name_of(image, i)}: {error}.") from error
 
 
 def _not_exported(error: Exception) -> ModelError:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200].rstrip(".")
     return ModelError(f"The model cannot be exported to ONNX: {printable(reason)}.")
-
-
-def _write(target: Path, graph: bytes) -> None:
-    try:
-        replace_file(target, lambda partial: partial.write_bytes(graph))
-    except OSError as error:
-        raise ModelError(
-            f"The model {printable(target)!r} cannot be written ({error.strerror}); choose another "
-            "place."
-        ) from error

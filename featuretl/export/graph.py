@@ -1,4 +1,4 @@
-"""The ONNX graph of a network: backbone and head in one, with metadata for servers."""
+"""The ONNX graph of a network: backbone and head, with metadata for servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OF_CARD = ("model", "created", "versions", "strategy", "decision", "metrics", "
 
 
 class Outputs(nn.Module):
-    """A head, from embeddings (n, d) to the outputs of the graph, which `names` lists."""
+    """A head as a module from embeddings (n, d) to the outputs of the graph, listed in `names`."""
 
     def __init__(self, head: Head) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class Outputs(nn.Module):
         self.names = ["prediction"] if head.classes is None else classes
 
     def forward(self, embedding: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Return the tensors named by `names`, of the shapes that the model gives in Python."""
+        """Return the tensors listed in `names`, with the shapes of the model in Python."""
         head, values = self.head, self.head(embedding)
         if head.classes is None:
             return (values[:, 0] if head.flat else values,)
@@ -41,7 +41,7 @@ class Outputs(nn.Module):
         return (decision, *probabilities, head.chosen(values))
 
 
-def parts_of(network: Network) -> tuple[bytes, bytes, list[str]]:
+def convert(network: Network) -> tuple[bytes, bytes, list[str]]:
     """Return the ONNX models of the backbone and of the head, and the names of the outputs."""
     outputs = Outputs(network.head)
     size = network.backbone.preprocessing.input_size
@@ -51,12 +51,12 @@ def parts_of(network: Network) -> tuple[bytes, bytes, list[str]]:
     return backbone, export_any_number(outputs, (d,), [_EMBEDDING], outputs.names), outputs.names
 
 
-def joined(backbone: bytes, head: bytes, metadata: dict[str, str]) -> bytes:
-    """Return the ONNX model that computes `head` of what `backbone` gives."""
+def merged(backbone: bytes, head: bytes, metadata: dict[str, str]) -> bytes:
+    """Return the ONNX model that applies `head` to the output of `backbone`."""
     import onnx
 
     first, second = onnx.load_from_string(backbone), onnx.load_from_string(head)
-    # The quantizer changes the version; no difference between the two matters here.
+    # The quantizer changes the version of the backbone; either version works.
     second.ir_version = first.ir_version
     prefixed = onnx.compose.add_prefix(
         second, "head/", rename_inputs=False, rename_outputs=False, inplace=True
@@ -68,7 +68,7 @@ def joined(backbone: bytes, head: bytes, metadata: dict[str, str]) -> bytes:
 
 
 def metadata_of(network: Network, card: Card, precision: str) -> dict[str, str]:
-    """Return the metadata of the file; everything but plain words is JSON."""
+    """Return the metadata of the file; see `export_model`."""
     head, backbone = network.head, network.backbone
     size = {k: v for k, v in backbone.preprocessing.recipe().items() if k != "implementation"}
     task = "multilabel" if head.link == "labels" else "classification"
@@ -99,7 +99,7 @@ class Session:
         self._names = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, batches: Iterator[torch.Tensor]) -> dict[str, Array]:
-        """Return the outputs of all batches, float32 (n, 3, height, width), in a row."""
+        """Return the concatenated outputs of batches, float32 (n, 3, height, width)."""
         found = [self._session.run(None, {INPUT: b.contiguous().numpy()}) for b in batches]
         columns = zip(*found, strict=True)
         return {

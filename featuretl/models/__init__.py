@@ -1,4 +1,4 @@
-"""Model files: what a fitted model is, as tensors and JSON, and nothing that could be executed."""
+"""Model files: fitted models as tensors and JSON, without executable content."""
 
 from featuretl._core.lazy import exports
 

@@ -1,4 +1,4 @@
-"""Model cards: a description of a model and its scores, readable without loading the model."""
+"""Model cards: descriptions of models and their scores, readable without loading the model."""
 
 from __future__ import annotations
 
@@ -21,23 +21,12 @@ from featuretl.store.store import EmbeddingStore
 
 Card = dict[str, Any]
 
-# Bytes of each sha256; they distinguish ten million images.
+# Bytes of each sha256 in the card, enough to distinguish ten million images.
 _SHORT = 8
 
 
 def card_of(model: Any) -> Card:
-    """Return the card of a fitted estimator.
-
-    Returns
-    -------
-    dict (JSON)
-        `model`, its class; `created`, UTC; `versions`; where they are known `backbone`, `weights`
-        (sha256 of its tensors), `strategy`, `classes` (as text), `decision` (sentences),
-        `novelty`: `references`, the number of training images whose embeddings it holds; and
-        `metrics`: `name`, `score`, `low` and `high` (the 95% interval) and `images`, held out. For a
-        multi-task model `tasks` has a dict for each task, by name: `task`, its `classes` or the
-        `range` of its numbers in training, and `metrics`.
-    """
+    """Return the card of a fitted estimator; `featuretl.read_card` describes its entries."""
     libraries = versions(("torch", "timm", "pillow", "scikit-learn", "numpy"))
     card: Card = {
         "model": type(model).__name__,
@@ -64,21 +53,9 @@ def card_of(model: Any) -> Card:
 
 
 def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | None = None) -> Card:
-    """Return the part of a card that describes the training data.
+    """Return the entry `data` of a card for n images and their labels, numbers or lists of labels.
 
-    Parameters
-    ----------
-    images : sequence of n images
-    y : sequence of n labels, numbers or lists of labels
-    store : EmbeddingStore, optional
-        Files whose digests an extraction left in it are not read again.
-
-    Returns
-    -------
-    dict
-        `images`, their number; `sha256` over the contents and labels, in order; `per_class`, images
-        per label, where labels are text; `contents`, by which `trained_on` recognises the images: the
-        first 8 bytes of the sha256 of each one's content, sorted, in base64 (11 characters an image).
+    Files whose digests `store` knows are not read again.
     """
     digest = hashlib.sha256()
     keys = []
@@ -96,14 +73,9 @@ def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | Non
 
 
 def trained_on(card: Card, keys: Any) -> np.ndarray | None:
-    """Return which images a model was trained on, (n,) bool, or None where its card does not say.
+    """Return which images, by sha256 `keys` S32 (n,), an unvalidated card lists as training images.
 
-    Parameters
-    ----------
-    card : dict
-        As `read_card` gives it, unchecked.
-    keys : ndarray of shape (n,), S32
-        sha256 of the images' contents, as in `Extraction.keys`.
+    bool (n,); None if the card lists none.
     """
     data = card.get("data")
     try:
@@ -116,7 +88,7 @@ def trained_on(card: Card, keys: Any) -> np.ndarray | None:
 
 
 def _keys(images: Sequence[Any], store: EmbeddingStore | None) -> list[bytes | None]:
-    """Return the sha256 of every file that is unchanged since a store saw it, None for the others."""
+    """Return the sha256 of each file that is unchanged since `store` saw it; None for others."""
     keys: list[bytes | None] = [None] * len(images)
     if store is not None:
         files = [i for i, image in enumerate(images) if isinstance(image, (str, os.PathLike))]
@@ -127,15 +99,14 @@ def _keys(images: Sequence[Any], store: EmbeddingStore | None) -> list[bytes | N
 
 
 def _tasks(fitted: Fitted) -> Card:
-    """Return the kind of each task, and its scores where they were measured."""
+    """Return the entry `tasks` of a card."""
     decisions = getattr(fitted.model, "decisions_", {})
     tasks: Card = {}
     for name, kind in fitted.head.tasks_.items():
-        tasks[name] = {"task": kind}
         if name in fitted.classes:
-            tasks[name]["classes"] = [str(label) for label in fitted.classes[name]]
+            tasks[name] = {"task": kind, "classes": [str(c) for c in fitted.classes[name]]}
         else:
-            tasks[name]["range"] = list(fitted.head.ranges_[name])
+            tasks[name] = {"task": kind, "range": list(fitted.head.ranges_[name])}
         if name in decisions:
             tasks[name]["metrics"] = _metrics(decisions[name])
     return tasks

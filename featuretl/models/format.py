@@ -1,21 +1,18 @@
 r"""The format of model files, version 1.
 
-The version is the format's own; it does not follow the package's. A model file, ``*.featuretl``, is
-one `safetensors <https://github.com/huggingface/safetensors>`_ file, which any reader of that
-format opens: eight bytes with the length of a JSON header, the header, then the tensors' bytes
-without gaps. Nothing is compressed, and there are no file names inside. The header's metadata are
-four texts::
+The version of the format is independent of the version of the package. A model file,
+``*.featuretl``, is a `safetensors <https://github.com/huggingface/safetensors>`_ file: eight bytes
+with the length of a JSON header, the header, then the bytes of the tensors without gaps or
+compression. The metadata of the header have four entries::
 
     featuretl_format   "1"
-    card               JSON: what the model is, for people; see `featuretl.models.card`
+    card               JSON: description of the model; see `featuretl.read_card`
     model              JSON: the estimators; see `featuretl.models.values`
-    sha256             hex, over what follows
+    sha256             hex, over the content
 
-The sha256 is taken over ``card``, ``model`` and, in order of name, each tensor's line
-``name dtype shape\n`` and bytes. It detects damage, not malice.
-
-**Writing.** The file is replaced atomically. **Reading.** The card is read alone, from the header,
-without comparing the checksum.
+The sha256 covers ``card``, ``model`` and, sorted by name, a line ``name dtype shape\n`` and the
+bytes of each tensor. It detects damage, not tampering. `read_card` reads only the header and does
+not compare the checksum. Files are replaced atomically.
 """
 
 from __future__ import annotations
@@ -42,7 +39,7 @@ Tensors = Mapping[str, Array]
 
 
 def check_target(path: str | os.PathLike[str]) -> Path:
-    """Return `path` if a model can be written there; raise ModelError otherwise."""
+    """Return `path` as a Path. Raises ModelError unless a model can be written there."""
     target = Path(path).expanduser()
     if target.suffix != SUFFIX:
         raise ModelError(f"A model file must end in {SUFFIX}; got {printable(target)!r}.")
@@ -54,7 +51,7 @@ def check_target(path: str | os.PathLike[str]) -> Path:
 
 
 def digest_of(model: str, card: str, tensors: Tensors) -> str:
-    """Return the sha256, in hex, of what a file holds."""
+    """Return the sha256, in hex, of the content of a file."""
     digest = hashlib.sha256(f"{card}\n{model}\n".encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -64,13 +61,7 @@ def digest_of(model: str, card: str, tensors: Tensors) -> str:
 
 
 def write_file(path: Path, model: str, card: str, tensors: Tensors) -> None:
-    """Write a model file durably and atomically.
-
-    Raises
-    ------
-    ModelError
-        If it cannot be written.
-    """
+    """Write a model file durably and atomically. Raises ModelError if that fails."""
     from safetensors.numpy import save
 
     metadata = {
@@ -83,23 +74,17 @@ def write_file(path: Path, model: str, card: str, tensors: Tensors) -> None:
         replace_file(path, lambda partial: partial.write_bytes(save(dict(tensors), metadata)))
     except OSError as error:
         raise ModelError(
-            f"The model file {printable(path)!r} cannot be written ({error.strerror}); choose "
-            "another place."
+            f"The model file {printable(path)!r} cannot be written ({error.strerror}); free "
+            "disk space or choose another path."
         ) from error
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
-    """Return the model, as JSON text, and its tensors, with the checksum compared.
-
-    Raises
-    ------
-    ModelError
-        If the file cannot be read, is damaged, of a newer format, or no model file.
-    """
+    """Return the model as JSON text, and its tensors. Raises ModelError unless it is intact."""
     with _opened(path) as (file, texts):
         try:
             tensors = {name: np.array(file.get_tensor(name)) for name in file.keys()}
-        except Exception as error:  # a dtype that NumPy lacks is any of several errors
+        except Exception as error:  # errors for dtypes that NumPy lacks vary
             raise unreadable(path, f"its tensors: {error}") from error
     if digest_of(texts["model"], texts["card"], tensors) != texts["sha256"]:
         raise unreadable(path, "its checksum does not match its content")
@@ -107,22 +92,22 @@ def read_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
 
 
 def read_card_text(path: str | os.PathLike[str]) -> str:
-    """Return the card, as JSON text, from the header alone; raises as `read_file` does."""
+    """Return the card as JSON text, from the header only. Raises ModelError as `read_file` does."""
     with _opened(path) as (_, texts):
         return texts["card"]
 
 
 def unreadable(path: str | os.PathLike[str], why: object) -> ModelError:
-    """Return the error of a file that is no sound model file."""
+    """Return the error for a file that is not an intact model file."""
     return ModelError(
-        f"{printable(os.fspath(path))!r} cannot be loaded as a model: {printable(why)}; it is damaged "
-        "or was not written by save_model."
+        f"{printable(os.fspath(path))!r} cannot be loaded as a model: {printable(why)}. It is "
+        "damaged or was not written by save_model; save the model again."
     )
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, str]]]:
-    """Yield the safetensors file and the texts of a model file of a known version."""
+    """Yield the safetensors file and the metadata of a model file of a supported version."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -139,7 +124,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[Any, dict[str, str]]
         texts = file.metadata() or {}
         version = texts.get("featuretl_format", "")
         if not version.isdecimal() or int(version[:9]) < 1:
-            raise unreadable(path, "a safetensors file, but no model")
+            raise unreadable(path, "it is a safetensors file without a model")
         if int(version[:9]) > FORMAT_VERSION:
             raise ModelError(
                 f"{printable(os.fspath(path))!r} has format {version[:9]} and this featuretl "

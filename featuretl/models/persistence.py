@@ -1,4 +1,4 @@
-"""save_model and load_model: fitted models as files that are safe to open."""
+"""save_model and load_model: fitted models as files that are safe to load."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from functools import partial
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -15,8 +16,8 @@ from featuretl._core.text import printable
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of
-from featuretl.models.checks import rehearse
 from featuretl.models.classes import CLASSES, FORMER, INSTEAD
+from featuretl.models.fitted import Fitted
 from featuretl.models.format import (
     Tensors,
     check_target,
@@ -31,16 +32,16 @@ from featuretl.models.values import NotPlainError, Packer, unpack
 from featuretl.store.keys import canonical_json
 
 _FROM_FILE = "file"
+_BLANK = np.zeros((32, 32, 3), np.uint8)
 
 
 def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = None) -> None:
     """Write a fitted model to one file, without pickle.
 
-    It saves the heads, `ImageEmbedder`, `NoveltyDetector`, `FineTuneClassifier`,
-    `TransferClassifier`, their regressors and `TransferMultiTask`, and pipelines of these with
+    Supported are the heads, `ImageEmbedder`, `NoveltyDetector`, `FineTuneClassifier`,
+    `TransferClassifier`, their regressors, `TransferMultiTask`, and pipelines of these with
     scikit-learn's StandardScaler, Normalizer, PCA, LogisticRegression, LinearSVC, SVC, Ridge, SVR,
-    Nystroem and TransformedTargetRegressor. For other steps, such as a KNeighborsClassifier or an
-    MLPClassifier, use ``skops.io.dump``, whose files are loaded with a list of trusted types: see
+    Nystroem and TransformedTargetRegressor. For other steps use ``skops.io.dump``: see
     ``examples/other_steps.py``.
 
     Parameters
@@ -49,26 +50,26 @@ def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = 
     path : path
         Ending in ``.featuretl``; replaced atomically.
     card : dict (JSON), optional
-        Entries of the card besides those of `card_of`, such as ``data=data_of(images, y)``.
+        Additional entries of the card; see `read_card`.
 
     Raises
     ------
     ModelError
-        If the model is not fitted or holds a value that a file cannot, or the file cannot be
+        If the model is not fitted or has a value that cannot be saved, or the file cannot be
         written.
 
     Warns
     -----
     FeatureTLWarning
-        If a parameter that had its effect in `fit`, such as a splitter given as `cv`, is left out.
+        If a parameter that only `fit` uses, such as a splitter for `cv`, is not saved.
 
     Notes
     -----
-    The file of a fine-tuned model holds the tensors of the blocks above its trunk, and the file of a
-    `TransferClassifier` embeddings of training images, for its `NoveltyDetector` (``novelty=False``
-    leaves it out). Pretrained weights are not in the file: the sha256 of their tensors is, and
-    `load_model` compares it. Parameters of the machine (`cache`, `checkpoint`, `device`, `n_jobs`,
-    `memory`, `verbose`) are left out.
+    Pretrained weights are not saved; `load_model` compares the sha256 of their tensors. The file of
+    a fine-tuned model has the tensors of the fine-tuned blocks. The file of a `TransferClassifier`
+    has embeddings of training images, for its `NoveltyDetector`, unless ``novelty=False``.
+    Parameters of the machine (`cache`, `checkpoint`, `device`, `n_jobs`, `memory`, `verbose`) are
+    not saved.
 
     Examples
     --------
@@ -96,39 +97,40 @@ def load_model(
     ----------
     path : path
     weights : path, optional
-        The backbone's weights, if the model was trained on those of a local file.
+        The backbone's weights, if the model was trained with those of a local file.
 
     Returns
     -------
     model : estimator
-        On the same machine it predicts the same bits from the same embeddings. Embeddings that are
-        not in the cache may be computed in other batches: probabilities then agree to 1e-5.
+        On the same machine, predictions from the same embeddings are bit-identical. Embeddings that
+        are not cached may be computed in other batches; probabilities then agree to 1e-5.
 
     Raises
     ------
     ModelError
-        If the file cannot be read, is damaged, of a newer format, or no model file.
+        If the file is unreadable, damaged, of a newer format, or no model file, or the weights of
+        the backbone are not those that the model was trained on.
     BackboneError
-        If the backbone's weights are not here, or not those that the model was trained on.
+        If the weights of the backbone are not available.
 
     Warns
     -----
     FeatureTLWarning
-        If this featuretl prepares images for the backbone in another way.
+        If this version of featuretl preprocesses images differently.
     """
     text, tensors = read_file(path)
     try:
-        model = unpack(json.loads(text), tensors, partial(_made, weights))
-        rehearse(model)
+        model = unpack(json.loads(text), tensors, partial(_make_object, weights))
+        _check_predicts(model)
     except (ModelError, BackboneError, StoreError):
         raise
-    except Exception as error:  # hostile content raises anything; nothing was executed
+    except Exception as error:  # malicious content can cause any error; nothing was executed
         raise unreadable(path, _first_line(error)) from error
     return model
 
 
 def read_card(path: str | os.PathLike[str]) -> Card:
-    """Return the card of a model file, without loading the model; see `card_of`.
+    """Return the card of a model file, without loading the model.
 
     Parameters
     ----------
@@ -137,12 +139,20 @@ def read_card(path: str | os.PathLike[str]) -> Card:
     Returns
     -------
     dict (JSON)
-        As it was written: nothing in it is checked.
+        As written, not validated: `model` (class name), `created` (UTC) and `versions`; if known
+        `backbone`, `weights` (sha256 of its tensors), `strategy`, `decision` (text), `classes` (as
+        text), `novelty` (`references`: number of training images in the detector) and `metrics`
+        (`name`, `score`, its 95% interval `low` and `high`, and `images`: number of held-out
+        images). For a multi-task model, `tasks` has for each task its `task`, its `classes` or the
+        `range` of its training targets, and its `metrics`. ``featuretl train`` adds `data`:
+        `images` (number of training images), `sha256` (of contents and labels, in order),
+        `per_class` (images per label) and `contents` (the first 8 bytes of the sha256 of each
+        image, sorted, in base64), by which `write_report` recognises training images.
 
     Raises
     ------
     ModelError
-        If the file is no model file.
+        If the file is not a model file.
     """
     text = read_card_text(path)
     try:
@@ -161,7 +171,7 @@ def model_digest(model: Any) -> str:
 
 
 def _packed(model: Any) -> tuple[str, Tensors]:
-    """Return a fitted model as JSON text and tensors; raises ModelError."""
+    """Return a fitted model as JSON text and tensors. Raises ModelError if it cannot be saved."""
     if hasattr(model, "best_estimator_"):
         raise ModelError(
             f"save_model cannot save a {type(model).__name__}; save its best_estimator_."
@@ -179,7 +189,7 @@ def _packed(model: Any) -> tuple[str, Tensors]:
 
 
 def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | None:
-    """Return the class name and the state of an object that may be saved, else None."""
+    """Return the class name and the packed state of an object; None if its class is not allowed."""
     name, cls = type(value).__name__, type(value)
     schema = CLASSES.get(name)
     if schema is None or schema.load(name) is not cls:
@@ -192,8 +202,8 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
             schema.check_fit(value)
     except ValueError as error:
         raise ModelError(
-            f"save_model cannot save this {name}, as it is not what this featuretl was tested "
-            f"with: {error}."
+            f"save_model cannot save this {name}, which differs from the supported version of the "
+            f"class: {error}."
         ) from error
     for attribute, content in contents.items():
         if attribute == "weights" and content not in ("auto", "random"):
@@ -211,13 +221,13 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
     return name, state
 
 
-def _made(weights: str | os.PathLike[str] | None, name: str, state: dict[str, Any]) -> Any:
+def _make_object(weights: str | os.PathLike[str] | None, name: str, state: dict[str, Any]) -> Any:
     """Return an object of an allowed class, without calling its constructor."""
     if name in FORMER:
         name, own = FORMER[name]
         state = own | state
     if name not in CLASSES:
-        raise ValueError(f"it names the class {name!r}, which is not allowed")
+        raise ValueError(f"it contains the class {name!r}, which is not allowed")
     schema = CLASSES[name]
     cls = schema.load(name)
     recipe = state.pop("recipe", "") if name == "ImageEmbedder" else ""
@@ -239,35 +249,78 @@ def _made(weights: str | os.PathLike[str] | None, name: str, state: dict[str, An
 
 
 def _weights_of(saved: Any, given: str | os.PathLike[str] | None) -> Any:
-    """Return the weights of a backbone: "auto", "random", or the local file that was given."""
+    """Return the weights of a backbone: "auto", "random", or the path `given` by the caller."""
     if saved in ("auto", "random"):
         return saved
     if saved != _FROM_FILE:
         raise ValueError("its weights are neither 'auto', 'random' nor 'file'")
     if given is None:
         raise ModelError(
-            "The model was trained on a backbone whose weights came from a local file; pass that "
-            "file as weights of load_model, or --weights."
+            "The model was trained with backbone weights from a local file; pass that file as "
+            "weights of load_model, or as --weights."
         )
     return str(given)
 
 
 def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:
-    """Raise ModelError if the backbone is another; warn if images are prepared otherwise."""
+    """Raise ModelError if the backbone differs; warn if the preprocessing of images differs."""
     here = json.loads(canonical_json(embedder.recipe()))
     if here["backbone"] != trained_on["backbone"]:
         raise ModelError(
-            f"The weights of {embedder.backbone!r} here are not those that the model was trained "
-            "on; install or pass the same ones."
+            f"The weights of {embedder.backbone!r} on this machine are not those of the model; "
+            "install the same weights, or pass them as weights."
         )
     other = [part for part in here if here[part] != trained_on.get(part)]
     if other:
         warnings.warn(
             f"The model was trained on embeddings whose {printable(', '.join(other))} differ from "
-            "those made here: expect other predictions, or train it again.",
+            "those of this version: predictions may change; train the model again to avoid this.",
             FeatureTLWarning,
             stacklevel=2,
         )
+
+
+def _check_predicts(model: Any) -> None:
+    """Raise an error unless a model predicts a blank image, with outputs that match its classes."""
+    fitted = Fitted.of(model)
+    if fitted.novelty is not None:
+        if not hasattr(fitted.novelty[-1], "novelty"):
+            raise ValueError("novelty_ must end with a NoveltyDetector")
+        _check_predicts(fitted.novelty)
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        if fitted.tuned is not None:
+            _predict_once(fitted.inner, [_BLANK])
+        elif fitted.embedder is None:
+            _predict_once(fitted.inner, np.zeros((1, fitted.inner.n_features_in_), np.float32))
+        elif len(fitted.steps) > 1:
+            d = fitted.embedder.recipe()["output"]["n_features"]
+            _predict_once(fitted.inner[1:], np.zeros((1, d), np.float32))
+
+
+def _predict_once(model: Any, X: Any) -> None:
+    fitted = Fitted.of(model)
+    if fitted.head is None:
+        model.transform(X)
+        return
+    model.predict(X)
+    if fitted.tasks is not None:
+        for head in fitted.head.estimators_:
+            row = np.zeros((1, fitted.head.n_features_in_), np.float32)
+            _predict_once(head, row)
+            if head.predict(row).shape != (1,):
+                raise ValueError("a task has several predictions per image")
+        return
+    if fitted.classes is None:
+        return
+    classes = len(fitted.classes)
+    if fitted.gives_probabilities:
+        allowed, scores = {classes}, model.predict_proba(X)
+    else:  # SVC may have one column per pair of classes
+        allowed, scores = {classes, classes * (classes - 1) // 2}, model.decision_function(X)
+    columns = 2 if scores.ndim == 1 else scores.shape[1]
+    if columns not in allowed:
+        raise ValueError(f"it has {columns} outputs for {classes} classes")
 
 
 def _first_line(error: Exception) -> str:

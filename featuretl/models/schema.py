@@ -1,14 +1,14 @@
-"""Schemas of the classes that a model file may hold.
+"""Schemas of the classes that a model file may contain.
 
-A schema is a text of ``name=kind``, separated by white space; ``?`` after a name marks an attribute
-that may be missing. A kind is one or more of these, separated by ``|``::
+A schema is a text of ``name=kind`` items, separated by whitespace; ``?`` after a name marks an
+optional attribute. A kind is one or more of these, separated by ``|``::
 
-    none, bool, int, float, str, tensors, plain     `plain` is anything that a model file holds
-    int:d                                           an int that is the size d
+    none, bool, int, float, str, tensors, plain     `plain` is any value that a model file can hold
+    int:d                                           an int that equals the size d
     float[k,d], int[s], int32[s], labels[c]         arrays, with names or numbers for their sizes
     Pipeline, ..                                    an object of that class
 
-Sizes of one name are equal throughout an object.
+Sizes with the same name must be equal within an object.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
-# Neither written nor read: parameters of the machine, and what scikit-learn's set_fit_request leaves.
+# Neither written nor read: parameters of the machine, and scikit-learn's metadata requests.
 IGNORED = ("cache", "checkpoint", "device", "memory", "n_jobs", "verbose", "_metadata_request")
-# Parameters of `fit`; a value that a file cannot hold is left out with a warning.
+# Parameters that only `fit` uses; a value that cannot be saved is skipped with a warning.
 OF_TRAINING = ("augment", "cv", "random_state")
-# More features than any backbone gives; a trial prediction with such a row takes 64 MiB.
+# Larger than the embedding of any backbone; a row of this size takes 64 MiB in a trial prediction.
 _LARGEST_SIZE = 2**24
 _ARRAY = re.compile(r"(float|int|int32|labels)\[([a-z0-9,]*)\]")
 _ARRAY_KINDS = {"float": "f", "int": "iu", "int32": "i", "labels": "biufUO"}
@@ -38,22 +38,21 @@ _ARRAY_KINDS = {"float": "f", "int": "iu", "int32": "i", "labels": "biufUO"}
 class ClassSchema:
     """The attributes of a class in model files."""
 
-    # The module that defines the class, and its attributes with their kinds.
-    module: str
-    text: str = ""
+    module: str  # defines the class
+    text: str = ""  # the attributes with their kinds
     # Attributes that are not saved, and their values after loading.
     fresh: dict[str, Any] = field(default_factory=dict)
-    # Attributes that are neither saved nor there after loading.
+    # Attributes that are not saved and are missing after loading.
     left_out: tuple[str, ...] = ()
-    # Parameters of training that files of earlier versions hold; they are skipped.
+    # Training parameters in files of earlier versions, which are skipped.
     former: tuple[str, ...] = ()
-    # Whether the attributes of a fitted object fit together, where kinds alone do not tell; asked
-    # before it is written and after it is made.
+    # Whether the attributes of a fitted object are consistent beyond their kinds; called before
+    # saving and after loading.
     fits: Callable[[Any], bool] = lambda made: True
 
     @cached_property
     def attributes(self) -> dict[str, tuple[str, bool]]:
-        """The kind of each attribute, and whether it may be missing."""
+        """The kind of each attribute, and whether it is optional."""
         pairs = (item.split("=") for item in self.text.split())
         return {name.removesuffix("?"): (kind, name.endswith("?")) for name, kind in pairs}
 
@@ -63,13 +62,7 @@ class ClassSchema:
         return found
 
     def check(self, cls: type, state: dict[str, Any]) -> bool:
-        """Return whether `state`, the attributes of an object, are those of a fitted one.
-
-        Raises
-        ------
-        ValueError
-            Unless they are the attributes of the class, and of the right kinds.
-        """
+        """Return whether attributes are those of a fitted object. Raises ValueError if invalid."""
         given = parameters(cls)
         known = dict.fromkeys(given, ("plain", True)) | self.attributes
         its = f"its {cls.__name__}"
@@ -90,13 +83,13 @@ class ClassSchema:
         return not missing
 
     def check_fit(self, made: Any) -> None:
-        """Raise ValueError unless the attributes of a fitted object fit together."""
+        """Raise ValueError unless the attributes of a fitted object are consistent."""
         if not self.fits(made):
             raise ValueError(f"the attributes of its {type(made).__name__} do not fit together")
 
 
 def parameters(cls: type) -> dict[str, Any]:
-    """Return the parameters of an estimator's constructor and their defaults."""
+    """Return the constructor parameters of an estimator class and their defaults."""
     if not hasattr(cls, "get_params"):
         return {}
     signature = inspect.signature(cls)
@@ -104,7 +97,7 @@ def parameters(cls: type) -> dict[str, Any]:
 
 
 def _check_kind(name: str, value: Any, kind: str, sizes: dict[str, int]) -> None:
-    """Raise ValueError unless `value`, the attribute `name`, is of `kind`; add its sizes."""
+    """Raise ValueError unless `value`, the attribute `name`, is of `kind`; add to `sizes`."""
     for one in kind.split("|"):
         found = _sizes_if(value, one)
         if found is not None and all(sizes.get(key, size) == size for key, size in found.items()):
@@ -117,7 +110,7 @@ def _check_kind(name: str, value: Any, kind: str, sizes: dict[str, int]) -> None
 
 
 def _sizes_if(value: Any, kind: str) -> dict[str, int] | None:
-    """Return the sizes of a value of one kind, None if it is of another."""
+    """Return the sizes of a value; None if it is not of `kind`."""
     array = _ARRAY.fullmatch(kind)
     if array:
         return _sizes_of_array(value, array[1], array[2].split(",") if array[2] else [])

@@ -1,18 +1,18 @@
-"""Values of a model as JSON and tensors, and back.
+"""Conversion of the values of a model to JSON and tensors, and back.
 
-None, bool, int, finite float, str and lists are themselves in JSON. Every other value is an object
-whose keys name its kind::
+None, bool, int, finite float, str and lists are stored as JSON. Every other value is a JSON object
+whose keys identify its kind::
 
     {"float": "nan"}                            also "inf", "-inf"
     {"tuple": [..]}
     {"dict": [[key, value], ..]}
-    {"bunch": {..}}                             of scikit-learn
-    {"array": "3", "order": "F"}                the tensor named 3; of order F, its transpose
-    {"scalar": "4"}                             a NumPy scalar, a tensor without axes
-    {"strings": [..], "dtype": "U"}             an array (n,) of str; "O" where its dtype is object
+    {"bunch": {..}}                             a scikit-learn Bunch
+    {"array": "3", "order": "F"}                the tensor named 3; with order F, its transpose
+    {"scalar": "4"}                             a NumPy scalar, saved as a 0-dimensional tensor
+    {"strings": [..], "dtype": "U"}             an array (n,) of str; "O" for dtype object
     {"class": "Pipeline", "state": {..}}        one of `featuretl.models.classes.CLASSES`
 
-The order in memory is saved because the order in which a matrix product adds depends on it.
+The memory order is saved because the rounding of matrix products depends on it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _NOT_FINITE = ("nan", "inf", "-inf")
 
 
 class NotPlainError(Exception):
-    """A value that a model file cannot hold; the message names it."""
+    """Raised for a value that a model file cannot hold; the message names its type."""
 
 
 class Packer:
-    """Turns values into JSON, and collects their arrays in `tensors`.
+    """Converts values to JSON and collects their arrays in `tensors`.
 
-    ``pack_object(value)`` returns the class name and the packed state of an allowed object, else None.
+    ``pack_object(value)`` returns the class name and packed state of an allowed object, or None.
     """
 
     def __init__(self, pack_object: Callable[[Any], tuple[str, dict[str, Any]] | None]) -> None:
@@ -43,7 +43,7 @@ class Packer:
         self.tensors: dict[str, Array] = {}
 
     def pack(self, value: Any) -> Any:
-        """Return `value` as JSON; raises NotPlainError."""
+        """Return `value` as JSON. Raises NotPlainError if a model file cannot hold it."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -81,7 +81,7 @@ class Packer:
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             raise NotPlainError(f"an array of {value.dtype}")
         name = str(len(self.tensors))
-        # Copied: safetensors refuses arrays that share memory.
+        # Copied because safetensors rejects arrays that share memory.
         self.tensors[name] = np.array(value, order="C")
         return name
 
@@ -89,10 +89,9 @@ class Packer:
 def unpack(
     packed: Any, tensors: dict[str, Array], make_object: Callable[[str, dict[str, Any]], Any]
 ) -> Any:
-    """Return the value that `Packer.pack` was given.
+    """Return the value that `Packer.pack` converted; `make_object(name, state)` makes objects.
 
-    ``make_object(class_name, state)`` makes an object, or refuses to. Raises ValueError, KeyError,
-    TypeError or AttributeError if `packed` is not what `Packer.pack` returns.
+    Raises ValueError, KeyError, TypeError or AttributeError for any other `packed`.
     """
 
     def value_of(packed: Any) -> Any:
@@ -102,7 +101,7 @@ def unpack(
             return [value_of(item) for item in packed]
         kinds = tuple(packed)
         if kinds not in readers:
-            raise ValueError(f"it holds a value of no known kind {list(kinds)[:4]}")
+            raise ValueError(f"it contains a value of unknown kind {list(kinds)[:4]}")
         return readers[kinds](*packed.values())
 
     def state_of(state: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +112,7 @@ def unpack(
 
     def strings(items: list[str], kind: str) -> Array:
         if kind not in ("U", "O") or not all(isinstance(item, str) for item in items):
-            raise ValueError("it holds strings that are none")
+            raise ValueError("it contains an invalid array of strings")
         return np.array(items, dtype=object if kind == "O" else str)
 
     readers: dict[tuple[str, ...], Callable[..., Any]] = {

@@ -1,4 +1,4 @@
-"""Predictions and scores of fitted models for any number of images."""
+"""Predictions and scores of fitted models, in bounded memory."""
 
 from featuretl._core.lazy import exports
 

@@ -1,16 +1,21 @@
-"""Files of predictions: ``.csv``, ``.parquet`` or ``.jsonl``, a row per image, in order.
+"""Files of predictions: ``.csv``, ``.parquet`` or ``.jsonl``, one row per image, in order.
 
-Columns, the same in all three: ``path``; ``prediction``, empty for an image that cannot be read and
-where the model abstains; for classes with probabilities ``label_1``, ``probability_1``, .., the most
-probable first; ``novelty``, where asked for, in [0, 1): the fraction of images like the training ones
-that are less unusual; ``error``, why an image could not be read. For a multi-label model the prediction
-is the labels, separated by ``;``, and there is a column ``probability_LABEL`` for each. For a
-multi-task model there are these columns for each task, with ``_TASK`` after their names:
-``prediction_species``, ``label_1_species``, ``probability_1_species``, ``prediction_age``, ..
+All three have the same columns:
+
+- ``path``;
+- ``prediction``, empty if the image is unreadable or the model abstains; for a multi-label model,
+  the labels separated by ``;``;
+- ``label_1``, ``probability_1``, ``label_2``, .. for classifiers with probabilities, the most
+  probable class first; ``probability_LABEL`` for each label of a multi-label model;
+- ``novelty``, if requested, in [0, 1): the fraction of images like the training images that are
+  less unusual;
+- ``error``, why the image is unreadable.
+
+For a multi-task model, the columns of each task end in ``_TASK``: ``prediction_species``, ..
 
 Until the file is complete, predictions are in the folder ``OUT.partial``; see
-`featuretl.prediction.parts`. After a kill the same call predicts the batches that are missing, and
-those whose images have changed since.
+`featuretl.prediction.parts`. After an interruption, the same call predicts the missing batches and
+those whose images have changed.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ from featuretl._core.parameters import check_bool, check_int, parameter_error
 from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
 from featuretl.extraction.outputs import check_output
-from featuretl.images.inputs import as_images, name_of, read
+from featuretl.images.inputs import as_images, is_file, name_of, read
 from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
 from featuretl.novelty.drift import Drift
@@ -47,28 +52,13 @@ TAG_SEPARATOR = ";"
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """Summary of a call of `predict_to_file`.
+    """Summary of a call of `predict_to_file`."""
 
-    Attributes
-    ----------
-    images : int
-        Rows of the file.
-    resumed : int
-        Rows that an earlier, interrupted call had predicted.
-    failed : int
-        Images that could not be read.
-    abstained : int
-        Images without a prediction that reaches the threshold; with several tasks, in at least one.
-    drift : Drift or None
-        With `novelty`: how many images are unlike the training ones, and whether these are more than
-        chance explains.
-    """
-
-    images: int
-    resumed: int
-    failed: int
-    abstained: int
-    drift: Drift | None = None
+    images: int  # rows of the file
+    resumed: int  # rows that an earlier, interrupted call predicted
+    failed: int  # unreadable images
+    abstained: int  # images below the threshold, in at least one task
+    drift: Drift | None = None  # with `novelty`: number of novel images, and a test for drift
 
 
 def predict_to_file(
@@ -81,41 +71,43 @@ def predict_to_file(
     novelty: bool = False,
     progress: Progress | None = None,
 ) -> PredictionSummary:
-    """Predict any number of images, in bounded memory, into a file.
+    """Write predictions for any number of images to a file, in bounded memory.
 
     Parameters
     ----------
     model : estimator
-        Takes images, predicts classes or one number, and is of a class that `save_model` saves.
+        Fitted image model of a class that `save_model` supports, with at most one number per image.
     images : sequence of n images
-        Usually paths: a call that resumes recognises files by name, size and times, and images in
-        memory by their content.
+        Usually paths. A resumed call recognises files by name, size and times, and images in memory
+        by their content.
     path : path
-        Ending in ``.csv``, ``.parquet`` or ``.jsonl``; replaced atomically when all images are
-        predicted. `featuretl.prediction.files` describes the columns.
+        Ending in ``.csv``, ``.parquet`` or ``.jsonl``; replaced atomically at the end. See
+        `featuretl.prediction.files` for the columns.
     top : int >= 1, default=1
-        Number of classes to name with their probabilities, at most all. A multi-label model names
-        all. With several tasks it holds for those with probabilities, as does `threshold`.
+        Number of most probable classes to write with their probabilities. A multi-label model
+        writes all. In a multi-task model, `top` and `threshold` apply to tasks with probabilities.
     threshold : float in [0, 1], optional
-        Least probability of a prediction. By default 0, and 0.5 for each label of a multi-label
-        model. Where no class reaches it the model abstains: its prediction is empty.
+        Smallest probability of a prediction, by default 0, and 0.5 for each label of a multi-label
+        model. If no class reaches it, the model abstains: the prediction is empty.
     novelty : bool, default=False
-        Add how unlike the training images each image is; 0.95 or more is novel at a level of 5%. For
-        a fine-tuned model this takes a second pass, of the backbone before fine-tuning.
+        Write the novelty of each image; 0.95 or more is novel at the 5% level. For a fine-tuned
+        model this needs a second pass, through the pretrained backbone.
     progress : callable, optional
-        Called with the number of images that are done.
+        Called with the number of finished images.
 
     Returns
     -------
     PredictionSummary
+        Numbers of `images`, of `resumed` rows, of `failed` (unreadable) images and of images on
+        which the model `abstained`; `drift`, a test for more novel images than expected, or None.
 
     Raises
     ------
     ParameterError
-        If a parameter has a value that is not accepted, or the model gives no probabilities.
+        If a parameter is invalid, or `top` or `threshold` need probabilities that the model lacks.
     InputError
-        If the model does not take images or has no novelty detector, ``OUT.partial`` belongs to
-        another call, or another process is filling it.
+        If the model does not take images or has no novelty detector, or ``OUT.partial`` belongs to
+        other arguments or is in use by another process.
     StoreError
         If the file cannot be written.
     """
@@ -144,26 +136,25 @@ def predict_to_file(
                     parts.add(columns.table(batch, begin, found))
                 if progress:
                     progress(begin + len(batch))
-            failed, abstained, novel = _join(parts, target, columns, detector)
+            failed, abstained, novel = _merge(parts, target, columns, detector)
         drift = detector.drift_of(len(images) - failed, novel) if detector else None
         return PredictionSummary(len(images), resumed, failed, abstained, drift)
     except OSError as error:
         raise StoreError(
             f"The predictions {printable(target)!r} cannot be written ({error.strerror or error}); "
-            "free disk space, and run it again to resume."
+            "free disk space, then run it again to resume."
         ) from error
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The columns of the predictions of one task."""
+    """The columns of one task."""
 
     classes: list[str] | None
     top: int
     threshold: float
     multilabel: bool
-    # "_" and the name of the task, for a multi-task model.
-    ending: str
+    ending: str  # "_TASK" for a multi-task model
 
     @classmethod
     def of(cls, fitted: Fitted, top: int, threshold: float | None, ending: str = "") -> _Columns:
@@ -172,21 +163,20 @@ class _Columns:
         if classes is None or not fitted.gives_probabilities:
             if top > 1 or threshold:
                 raise ParameterError(
-                    f"top and threshold need probabilities, which a {type(fitted.model).__name__} of "
-                    "this kind does not give; leave them out."
+                    "top and threshold need probabilities, which this "
+                    f"{type(fitted.model).__name__} does not predict; omit them."
                 )
             return cls(classes, 0, 0.0, multilabel, ending)
         if multilabel and top > 1:
             raise ParameterError(
-                "top is for models that give one class; this one gives the probabilities of all its "
-                "labels anyway."
+                "top must be 1 for a multi-label model, which writes the probabilities of all "
+                f"labels; got {top}."
             )
         least = (TAG_THRESHOLD if multilabel else 0.0) if threshold is None else threshold
         return cls(classes, min(top, len(classes)), float(least), multilabel, ending)
 
     @property
     def fields(self) -> list[tuple[str, pa.DataType]]:
-        """Names and types."""
         number, text = pa.float64(), pa.string()
         fields = [("prediction", number if self.classes is None else text)]
         if self.multilabel and self.top:
@@ -197,14 +187,14 @@ class _Columns:
         return [(name + self.ending, kind) for name, kind in fields]
 
     def values(self, found: Predictions) -> list[Any]:
-        """Return the values of each field, of the images that could be read."""
+        """Return the values of each field for the readable images."""
         names, proba = self.classes, found.proba
         if self.multilabel and names is not None:
             chosen = found.predicted > 0 if proba is None else proba >= self.threshold
             tags = [TAG_SEPARATOR.join(names[i] for i in np.flatnonzero(row)) for row in chosen]
             return [[text or None for text in tags], *(() if proba is None else proba.T)]
         if found.predicted.ndim > 1:
-            raise InputError("The model gives several numbers per image; use its predict.")
+            raise InputError("The model predicts several numbers per image; use model.predict.")
         if names is None:
             return [found.predicted]
         predicted: list[Any] = [as_utf8(str(name)) for name in found.predicted.tolist()]
@@ -220,7 +210,7 @@ class _Columns:
 
 @dataclass(frozen=True)
 class _Table:
-    """The columns of a file: those of a model, or of each of its tasks, by name."""
+    """The columns of a file by task; the key is None for a single-task model."""
 
     tasks: dict[str | None, _Columns]
     novelty: bool
@@ -229,23 +219,22 @@ class _Table:
     def of(cls, fitted: Fitted, top: int, threshold: float | None, novelty: bool) -> _Table:
         if fitted.tasks is None:
             return cls({None: _Columns.of(fitted, top, threshold)}, novelty)
-        # Where no task gives probabilities the first raises the error.
+        # If no task predicts probabilities, the first task raises the error.
         some = any(task.gives_probabilities for task in fitted.tasks.values())
         columns: dict[str | None, _Columns] = {}
         for name, task in fitted.tasks.items():
-            asked = (1, None) if some and not task.gives_probabilities else (top, threshold)
-            columns[name] = _Columns.of(task, *asked, ending=f"_{as_utf8(name)}")
+            options = (1, None) if some and not task.gives_probabilities else (top, threshold)
+            columns[name] = _Columns.of(task, *options, ending=f"_{as_utf8(name)}")
         return cls(columns, novelty)
 
     @property
     def threshold(self) -> Any:
-        """The threshold, or that of each task."""
+        """The threshold, or a list of thresholds of the tasks."""
         used = [columns.threshold for columns in self.tasks.values()]
         return used[0] if None in self.tasks else used
 
     @property
     def schema(self) -> pa.Schema:
-        """The schema of the file."""
         fields = [field for columns in self.tasks.values() for field in columns.fields]
         if self.novelty:
             fields.append(("novelty", pa.float64()))
@@ -258,7 +247,7 @@ class _Table:
             values += columns.values(found if task is None else found.of_task(task))
         if self.novelty:
             values.append(found.novelty)
-        # The place of each image among those that could be read; null for the others.
+        # The position of each image among the readable ones; null for unreadable images.
         place = pa.array(np.cumsum(found.ok) - 1, mask=~found.ok)
         _, *fields, _ = self.schema
         filled = [
@@ -269,14 +258,14 @@ class _Table:
         for failure in found.failures:
             errors[failure.index - begin] = as_utf8(failure.message)
         paths = [
-            as_utf8(os.fsdecode(image) if _is_path(image) else name_of(image, begin + i))
+            as_utf8(os.fsdecode(image) if is_file(image) else name_of(image, begin + i))
             for i, image in enumerate(batch)
         ]
         return pa.table([paths, *filled, errors], schema=self.schema)
 
 
-def _join(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[int, int, int]:
-    """Write all rows to one file; return how many failed, lack a prediction, and are novel."""
+def _merge(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[int, int, int]:
+    """Write all rows to one file; return the numbers of failed, abstained and novel rows."""
     counts = np.zeros(3, int)
     predictions = [f"prediction{own.ending}" for own in columns.tasks.values()]
 
@@ -313,17 +302,13 @@ def _identity(model: Any, images: Any, top: int, threshold: Any, novelty: bool) 
     }
 
 
-def _is_path(image: Any) -> bool:
-    return isinstance(image, (str, os.PathLike))
-
-
 def _state_of(batch: Any) -> str:
-    """Return a digest that changes when images of a batch do, without reading files."""
+    """Return a digest of the states of a batch, which changes with its images; reads no files."""
     states = hashlib.sha256()
     for image in batch:
         state: Any = None
         with contextlib.suppress(OSError, ValueError, ImageError):
-            if _is_path(image):
+            if is_file(image):
                 status = Path(image).stat()
                 state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
             else:

@@ -1,4 +1,4 @@
-"""Predictions of a model for any number of images, a batch in memory at a time."""
+"""Predictions of a model for any number of images, with one batch in memory at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featuretl.extraction.engine import Failure
 from featuretl.images.inputs import name_of
 from featuretl.models.fitted import Fitted
 
-# Called with the number of images that are done.
+# Called with the number of finished images.
 Progress = Callable[[int], Any]
 
 BATCH = 1024
@@ -25,21 +25,16 @@ TAG_THRESHOLD = 0.5
 
 @dataclass(eq=False, frozen=True)
 class Predictions:
-    """Predictions for a batch of n images, of which k could be read.
+    """Predictions for n images, of which k are readable.
 
-    For a multi-task model `predicted` and `proba` are dicts, by task.
+    For a multi-task model, `predicted` and `proba` are dicts by task.
     """
 
-    # Which images (n,) could be read.
-    ok: Array
-    # Their classes, or numbers, (k, ..); for a multi-label model 0 and 1, (k, n_labels).
-    predicted: Any
-    # Their probabilities (k, n_classes), where the model gives any; the most probable is predicted.
-    proba: Any
-    # The images that could not be read, with their positions in the batch.
-    failures: list[Failure]
-    # See `NoveltyDetector.novelty`, (k,); None unless asked for.
-    novelty: Array | None = None
+    ok: Array  # bool (n,): whether the image is readable
+    predicted: Any  # (k, ..): classes, numbers, or for a multi-label model 0 and 1 (k, n_labels)
+    proba: Any  # (k, n_classes); None without probabilities
+    failures: list[Failure]  # the unreadable images with their positions
+    novelty: Array | None = None  # (k,), see `NoveltyDetector.novelty`
 
     def of_task(self, name: str) -> Predictions:
         """Return the predictions of one task of a multi-task model."""
@@ -47,15 +42,12 @@ class Predictions:
 
 
 def predict_images(model: Any, images: Sequence[Any], *, novelty: bool = False) -> Predictions:
-    """Return the predictions of an estimator, or a `Fitted`, for images, with their novelty if asked for.
-
-    Raises InputError if `novelty` is True and the model has no detector.
-    """
+    """Return the predictions of a model. Raises InputError for `novelty` without a detector."""
     fitted = Fitted.of(model)
     detector = fitted.detector if novelty else None
     X = None
     if fitted.tuned is not None:
-        found = _by_halves(fitted, images)
+        found = _bisect(fitted, images)
     else:
         extraction = fitted.embedder.extract(images)
         X = extraction.to_numpy()[extraction.ok]
@@ -73,7 +65,7 @@ def predict_images(model: Any, images: Sequence[Any], *, novelty: bool = False) 
 def predict_batch(
     model: Any, images: Sequence[Any], begin: int, *, novelty: bool = False
 ) -> Predictions:
-    """Return the predictions of the batch that begins at an image; failures count from the first."""
+    """Return the predictions of the batch that begins at `begin`; failures count from image 0."""
     part = predict_images(model, images[begin : begin + BATCH], novelty=novelty)
     return replace(part, failures=_moved(part.failures, begin))
 
@@ -81,7 +73,7 @@ def predict_batch(
 def in_batches(
     model: Any, images: Sequence[Any], progress: Progress | None
 ) -> Iterator[Predictions]:
-    """Yield the predictions of batch after batch; failures count from the first image."""
+    """Yield the predictions of each batch; positions of failures count from the first image."""
     fitted = Fitted.of(model)
     for begin in range(0, len(images), BATCH):
         yield predict_batch(fitted, images, begin)
@@ -90,7 +82,7 @@ def in_batches(
 
 
 def use_machine(model: Any, **parameters: Any) -> None:
-    """Set `cache`, `device` or `n_jobs` of a fitted model, and of all its parts that have it."""
+    """Set `cache`, `device` or `n_jobs` in all parts of a fitted model that have it."""
     fitted = Fitted.of(model)
     for part in (fitted.model, fitted.inner, fitted.novelty):
         if part is not None:
@@ -100,7 +92,7 @@ def use_machine(model: Any, **parameters: Any) -> None:
 
 
 def task_models(model: Any) -> dict[str, Any] | None:
-    """Return the tasks of a multi-task model as models of their own; None for other models.
+    """Return one single-task model per task of a multi-task model; None for other models.
 
     Parameters
     ----------
@@ -110,8 +102,8 @@ def task_models(model: Any) -> dict[str, Any] | None:
     Returns
     -------
     dict of str to Pipeline, or None
-        They share the steps before the heads, and do all that other models do: `explain`,
-        `export_model`, `save_model`.
+        The models share the steps before the heads, and can be passed to `explain`,
+        `export_model` and `save_model`.
 
     Examples
     --------
@@ -129,7 +121,7 @@ def task_models(model: Any) -> dict[str, Any] | None:
 
 
 def _of_tasks(fitted: Fitted, X: Array) -> tuple[Any, Any]:
-    """Return predictions and probabilities from embeddings; for a multi-task model dicts by task."""
+    """Return predictions and probabilities of embeddings; dicts by task for a multi-task model."""
     if fitted.tasks is None:
         return _outputs(fitted, fitted.inner[1:], X)
     found = {name: _outputs(task, task.inner[1:], X) for name, task in fitted.tasks.items()}
@@ -138,7 +130,7 @@ def _of_tasks(fitted: Fitted, X: Array) -> tuple[Any, Any]:
 
 
 def _outputs(fitted: Fitted, predictor: Any, X: Any) -> tuple[Array, Array | None]:
-    """Return predictions and probabilities of the part of a model that takes X; without rows none."""
+    """Return predictions and probabilities of `predictor`, which is not called for empty X."""
     classes = fitted.classes
     if not len(X):
         return np.zeros(0), np.zeros((0, len(classes))) if fitted.gives_probabilities else None
@@ -150,8 +142,8 @@ def _outputs(fitted: Fitted, predictor: Any, X: Any) -> tuple[Array, Array | Non
     return classes[proba.argmax(axis=1)], proba
 
 
-def _by_halves(fitted: Fitted, images: Sequence[Any]) -> Predictions:
-    """Predict; where that fails by an image, predict the halves, down to the bad images."""
+def _bisect(fitted: Fitted, images: Sequence[Any]) -> Predictions:
+    """Return predictions; if an image is unreadable, bisect the images to find it."""
     try:
         return Predictions(np.ones(len(images), bool), *_outputs(fitted, fitted.inner, images), [])
     except ImageError as error:
@@ -160,14 +152,14 @@ def _by_halves(fitted: Fitted, images: Sequence[Any]) -> Predictions:
             failure = Failure(0, name_of(images[0], 0), printable(message))
             return Predictions(np.zeros(1, bool), *_outputs(fitted, None, []), [failure])
     middle = len(images) // 2
-    halves = one, two = _by_halves(fitted, images[:middle]), _by_halves(fitted, images[middle:])
-    predicted, proba = joined(halves)
+    halves = one, two = _bisect(fitted, images[:middle]), _bisect(fitted, images[middle:])
+    predicted, proba = concatenated(halves)
     ok = np.concatenate([one.ok, two.ok])
     return Predictions(ok, predicted, proba, one.failures + _moved(two.failures, middle))
 
 
-def joined(parts: Sequence[Predictions]) -> tuple[Array, Array | None]:
-    """Return the predictions and probabilities of batches, of all images that could be read."""
+def concatenated(parts: Sequence[Predictions]) -> tuple[Array, Array | None]:
+    """Return the concatenated predictions and probabilities of batches."""
     readable = [part for part in parts if part.ok.any()] or parts[:1]
     predicted = np.concatenate([part.predicted for part in readable])
     if readable[0].proba is None:

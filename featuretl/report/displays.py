@@ -1,4 +1,4 @@
-"""Displays in scikit-learn's style: the map of embeddings, scores of classes, grids of images."""
+"""Displays with scikit-learn's API: a map of embeddings, per-class scores, grids of images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PERPLEXITY = 30
 
 
 def map_of(X: Any, *, random_state: Any = 0) -> Array:
-    """Return places (n, 2) in [0, 1] of embeddings: PCA, then t-SNE where there are 10 or more."""
+    """Return coordinates of embeddings in [0, 1], float32 (n, 2): PCA, then t-SNE if n >= 10."""
     X = np.asarray(X, np.float32)
     places = np.zeros((len(X), 2), np.float32)
     components = min(_COMPONENTS, *X.shape) if len(X) else 0
@@ -47,13 +47,14 @@ def map_of(X: Any, *, random_state: Any = 0) -> Array:
 
 
 class EmbeddingMapDisplay:
-    """A map of embeddings, a colour per class; see `from_embeddings`.
+    """Scatter plot of embeddings in two dimensions, one colour per class; see `from_embeddings`.
 
     Parameters
     ----------
     places : ndarray of shape (n, 2)
+        Coordinates.
     y : array-like of shape (n,), optional
-        Classes, or regression targets (with a fraction); images without a label are grey.
+        Classes, or regression targets (floats with a fractional part). Unlabelled images are grey.
 
     Attributes
     ----------
@@ -62,7 +63,7 @@ class EmbeddingMapDisplay:
 
     See Also
     --------
-    write_report : The same, with the photographs.
+    write_report : The same map with photographs, in an HTML page.
 
     Examples
     --------
@@ -82,7 +83,7 @@ class EmbeddingMapDisplay:
     def from_embeddings(
         cls, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None, **kwargs: Any
     ) -> Self:
-        """Draw the map of embeddings: PCA to 50 components, then t-SNE (of fewer than 10 only PCA).
+        """Draw embeddings: PCA to 50 components, then t-SNE (only PCA for fewer than 10 images).
 
         Parameters
         ----------
@@ -91,22 +92,18 @@ class EmbeddingMapDisplay:
         random_state : int, RandomState or None, default=0
         ax : matplotlib Axes, default=None
         **kwargs
-            Keywords of `matplotlib.axes.Axes.scatter`.
+            Passed to `matplotlib.axes.Axes.scatter`.
         """
         import_pyplot()
         return cls(map_of(X, random_state=random_state), y).plot(ax=ax, **kwargs)
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None,
-        **kwargs: Any,
-    ) -> Self:  # fmt: skip
-        """Draw the map of images `X`, embedded by a transformer such as `ImageEmbedder`."""
-        embeddings = np.asarray(estimator.transform(X))
-        return cls.from_embeddings(embeddings, y, random_state=random_state, ax=ax, **kwargs)
+    def from_estimator(cls, estimator: Any, X: Any, y: Any = None, **kwargs: Any) -> Self:
+        """Draw images `X`, which a transformer such as `ImageEmbedder` embeds."""
+        return cls.from_embeddings(np.asarray(estimator.transform(X)), y, **kwargs)
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Self:
-        """Draw into `ax`, or a new figure."""
+        """Draw into `ax`, or into a new figure; `kwargs` are passed to `Axes.scatter`."""
         ax = axes_or_new(ax)
         style = {"s": 12, "alpha": 0.8, **kwargs}
         y = [None] * len(self.places) if self.y is None else self.y
@@ -129,12 +126,12 @@ class EmbeddingMapDisplay:
 
 
 class ClassScoresDisplay:
-    """Precision, recall or F1 of every class with its interval; see `from_predictions`.
+    """Precision, recall or F1 of each class with its confidence interval; see `from_predictions`.
 
     Parameters
     ----------
     scores : pandas.DataFrame
-        As `class_scores` returns it.
+        Returned by `class_scores`.
 
     Attributes
     ----------
@@ -157,7 +154,7 @@ class ClassScoresDisplay:
         cls, y: Any, y_pred: Any, *, labels: Any = None, groups: Any = None,
         score: str = "recall", ax: Any = None, **kwargs: Any,
     ) -> Self:  # fmt: skip
-        """Draw the scores of predictions; see `plot`, and `class_scores` for the intervals."""
+        """Draw the scores of predictions. See `plot`, and `class_scores` for the intervals."""
         frame = class_scores(y, y_pred, labels, groups=groups)
         return cls(frame).plot(score=score, ax=ax, **kwargs)
 
@@ -167,15 +164,7 @@ class ClassScoresDisplay:
         return cls.from_predictions(y, estimator.predict(X), **kwargs)
 
     def plot(self, score: str = "recall", ax: Any = None, **kwargs: Any) -> Self:
-        """Draw one score.
-
-        Parameters
-        ----------
-        score : {"precision", "recall", "f1"}, default="recall"
-        ax : matplotlib Axes, default=None
-        **kwargs
-            Keywords of `matplotlib.axes.Axes.errorbar`.
-        """
+        """Draw one score, {"precision", "recall", "f1"}; `kwargs` are passed to `Axes.errorbar`."""
         ax = axes_or_new(ax)
         names = [score, f"{score}_low", f"{score}_high"]
         value, low, high = self.scores[names].to_numpy(np.float64).T
@@ -191,7 +180,7 @@ class ClassScoresDisplay:
 
 
 class ImageGridDisplay:
-    """Images with a line below each: mistakes, probable label errors, near-duplicates.
+    """Grid of images with titles: mistakes, probable label errors or near-duplicates.
 
     Parameters
     ----------
@@ -203,7 +192,7 @@ class ImageGridDisplay:
     ----------
     axes_ : ndarray of matplotlib Axes, (rows, columns)
     ax_, figure_ : matplotlib Axes and Figure
-        The first of the axes, and the figure.
+        The first axes, and the figure.
 
     Examples
     --------
@@ -232,27 +221,27 @@ class ImageGridDisplay:
         ----------
         images : sequence of n images
         y : array-like of shape (n,)
-            The truth.
+            True classes.
         proba : array-like of shape (n, n_classes)
         classes : array-like of shape (n_classes,)
             Classes of the columns of `proba`.
         limit : int, default=12
-            Most images that are shown.
+            Largest number of images to show.
         **kwargs
-            Keywords of `plot`.
+            Passed to `plot`.
         """
         found = confident_mistakes(y, proba, classes)[:limit]
         titles = [
             f"{row.label}, predicted {row.prediction} ({row.confidence:.2f})"
             for row in found.itertuples()
         ]
-        return cls._of(images, found["index"], titles, **kwargs)
+        return cls._from_rows(images, found["index"], titles, **kwargs)
 
     @classmethod
     def from_estimator(
         cls, estimator: Any, images: Any, y: Any, *, limit: int = 12, **kwargs: Any
     ) -> Self:
-        """Show the most confident mistakes of a fitted classifier that takes images."""
+        """Show the most confident mistakes of a fitted image classifier."""
         proba, classes = estimator.predict_proba(images), estimator.classes_
         return cls.from_predictions(images, y, proba, classes=classes, limit=limit, **kwargs)
 
@@ -260,28 +249,28 @@ class ImageGridDisplay:
     def from_label_errors(
         cls, images: Any, y: Any, proba: Any, *, classes: Any, limit: int = 12, **kwargs: Any
     ) -> Self:
-        """Show probable label errors; parameters as in `label_errors`: `proba` is out-of-fold."""
+        """Show probable label errors; `proba` must be out-of-fold, see `label_errors`."""
         found = label_errors(y, proba, classes)[:limit]
-        titles = [f"{row.label}, or rather {row.suggestion}?" for row in found.itertuples()]
-        return cls._of(images, found["index"], titles, **kwargs)
+        titles = [f"labelled {row.label}, maybe {row.suggestion}?" for row in found.itertuples()]
+        return cls._from_rows(images, found["index"], titles, **kwargs)
 
     @classmethod
     def from_near_duplicates(
         cls, images: Any, X: Any, *, threshold: float = 0.9, limit: int = 12, **kwargs: Any
     ) -> Self:
-        """Show pairs of near-duplicates, side by side; `X` (n, d) are the images' embeddings."""
+        """Show pairs of near-duplicates side by side; `X` (n, d) are the embeddings of `images`."""
         found = near_duplicates(X, threshold=threshold)[: limit // 2]
         rows = found[["first", "second"]].to_numpy().ravel()
         titles = [f"similarity {value:.3f}" for value in found["similarity"].repeat(2)]
-        return cls._of(images, rows, titles, **kwargs)
+        return cls._from_rows(images, rows, titles, **kwargs)
 
     @classmethod
-    def _of(cls, images: Any, rows: Any, titles: list[str], **kwargs: Any) -> Self:
+    def _from_rows(cls, images: Any, rows: Any, titles: list[str], **kwargs: Any) -> Self:
         images = as_images(images, cls.__name__)
         return cls([images[int(i)] for i in rows], titles).plot(**kwargs)
 
     def plot(self, ax: Any = None, *, n_columns: int = 4) -> Self:
-        """Draw the images in a grid: in the place of `ax`, or a new figure."""
+        """Draw the images in a grid that replaces `ax`, or in a new figure."""
         n_rows = max(1, -(-len(self.images) // n_columns))
         if ax is None:
             size = (2.4 * n_columns, 2.6 * n_rows)

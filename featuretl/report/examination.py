@@ -1,4 +1,4 @@
-"""All findings of a report about its subject, as frames and numbers."""
+"""All findings of a report as DataFrames and numbers: scores, mistakes, label errors, leaks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sklearn.utils import Bunch
 
 from featuretl._core.text import plain_json
 from featuretl._core.types import Array
+from featuretl._learning.groups import subset
 from featuretl._learning.metrics import metrics_report
 from featuretl.report.findings import (
     class_scores,
@@ -22,14 +23,14 @@ from featuretl.report.findings import (
 from featuretl.report.probe import Curve, learning_curve, splits_of
 from featuretl.report.subject import Subject
 
-# Every regression prediction is a little wrong.
+# Nearly every regression prediction has a residual; the report lists the largest.
 _RESIDUALS = 100
 _DRAWS = 5
 
 
 @dataclass(eq=False, frozen=True)
 class Training:
-    """The images that a model was trained on, given again: for leaks and the learning curve."""
+    """The training images of a model, for leaks and the learning curve."""
 
     names: list[str]
     images: Sequence[Any]
@@ -40,18 +41,18 @@ class Training:
 
 @dataclass(eq=False, frozen=True)
 class Examination:
-    """The findings; frames are as `featuretl.report.findings` returns them."""
+    """The findings; the DataFrames are those that `featuretl.report.findings` returns."""
 
     subject: Subject
     training: Training | None
-    metrics: Bunch  # as `metrics_report`
+    metrics: Bunch  # from `metrics_report`
     mistakes: pd.DataFrame  # for regression the 100 largest residuals
     per_class: pd.DataFrame | None  # None for regression
     confusions: pd.DataFrame | None  # None for regression
     label_errors: pd.DataFrame | None  # None for regression, and without probabilities
-    duplicates: pd.DataFrame  # pairs with `same_label`, those of different labels first
-    leaks: pd.DataFrame | None  # pairs of an image and one of training; None without the latter
-    across_folds: int | None  # near-duplicates in different folds, where scores are out-of-fold
+    duplicates: pd.DataFrame  # pairs with `same_label`; pairs with different labels come first
+    leaks: pd.DataFrame | None  # pairs of an image and a training image; None without the latter
+    across_folds: int | None  # pairs in different folds; None unless scores are out-of-fold
     curve: Curve | None
 
 
@@ -66,37 +67,37 @@ def examine(
     """Return the findings about a subject."""
     rows = np.flatnonzero(subject.scored)
     y, predicted = subject.y[rows], subject.predicted[rows]
-    groups = None if subject.groups is None else subject.groups[rows]
-    proba = None if subject.proba is None else subject.proba[rows]
+    groups = subset(subject.groups, rows)
     progress("Scoring")
     metrics = metrics_report(
         y,
         predicted,
-        proba,
+        subset(subject.proba, rows),
         task="regression" if subject.classes is None else "classification",
         labels=subject.classes,
         groups=groups,
         n_bootstrap=n_bootstrap,
         random_state=seed,
     )
-    classes = subject.classes
-    per_class = None if classes is None else class_scores(y, predicted, classes, groups=groups)
-    suspects = None
-    if classes is not None and subject.label_proba is not None:
-        suspects = label_errors(subject.y, subject.label_proba, classes)
+    per_class = confusions = suspects = None
+    if (classes := subject.classes) is not None:
+        per_class = class_scores(y, predicted, classes, groups=groups)
+        confusions = _confusions(y, predicted)
+        if subject.label_proba is not None:
+            suspects = label_errors(subject.y, subject.label_proba, classes)
     progress("Looking for near-duplicates")
     duplicates = _duplicates(subject, threshold)
     leaks = None
     if training is not None:
         leaks = near_duplicates(subject.X, training.X, threshold=threshold)
-    progress("Learning from ever more images")
+    progress("Computing the learning curve")
     return Examination(
         subject=subject,
         training=training,
         metrics=metrics,
         mistakes=_mistakes(subject, rows),
         per_class=per_class,
-        confusions=None if classes is None else _confusions(y, predicted),
+        confusions=confusions,
         label_errors=suspects,
         duplicates=duplicates,
         leaks=leaks,
@@ -106,7 +107,7 @@ def examine(
 
 
 def facts_of(found: Examination) -> dict[str, Any]:
-    """Return the findings as JSON: names in the place of positions, None for NaN."""
+    """Return the findings as JSON, with names for positions and None for NaN."""
     subject = found.subject
     facts = {
         "task": found.metrics.task,
@@ -148,18 +149,15 @@ def _mistakes(subject: Subject, rows: Array) -> pd.DataFrame:
     if subject.classes is not None and subject.proba is not None:
         found = confident_mistakes(y, subject.proba[rows], subject.classes)
         return found.assign(index=rows[found["index"].to_numpy(int)])
+    frame = pd.DataFrame({"index": rows, "label": y, "prediction": predicted})
     if subject.classes is not None:
-        wrong = np.flatnonzero(y != predicted)
-        columns = {"index": rows[wrong], "label": y[wrong], "prediction": predicted[wrong]}
-        return pd.DataFrame(columns)
-    error = predicted - y
-    order = np.argsort(-np.abs(error), kind="stable")[:_RESIDUALS]
-    columns = {"index": rows[order], "label": y[order], "prediction": predicted[order]}
-    return pd.DataFrame({**columns, "error": error[order]})
+        return frame[y != predicted]
+    frame["error"] = predicted - y
+    return frame.sort_values("error", key=lambda e: -e.abs(), kind="stable")[:_RESIDUALS]
 
 
 def _confusions(y: Array, predicted: Array) -> pd.DataFrame:
-    """Return the number of images for each pair of true and other predicted class, in descending order."""
+    """Return counts of each wrong pair of true and predicted class, in descending order."""
     frame = pd.DataFrame({"label": y, "prediction": predicted})
     counts = frame[frame["label"] != frame["prediction"]].value_counts().rename("images")
     return counts.reset_index()
@@ -180,7 +178,7 @@ def _across_folds(subject: Subject, pairs: pd.DataFrame) -> int | None:
 
 
 def _curve(subject: Subject, training: Training | None, seed: int) -> Curve | None:
-    """Return the learning curve: on folds, or from training images on the scored ones."""
+    """Return the learning curve: on folds, or trained on `training` and scored on the subject."""
     X, y, groups = subject.X, subject.y, subject.groups
     if training is not None:
         n, rows = len(training.X), subject.scored
@@ -189,14 +187,14 @@ def _curve(subject: Subject, training: Training | None, seed: int) -> Curve | No
         how = f"these images, over {_DRAWS} draws of training images"
     elif subject.held_out is not None:
         splits = list(splits_of(subject.held_out.fold))
-        how = f"the other images, over {len(splits)} folds"
+        how = f"held-out images, over {len(splits)} folds"
     else:
         return None
     return learning_curve(X, y, subject.classes, groups, splits, how, seed)
 
 
 def _records(frame: pd.DataFrame | None, **names: list[str]) -> list[dict[str, Any]] | None:
-    """Return a frame's rows, with names for the positions in some columns."""
+    """Return the rows of a DataFrame; `names` replace the positions in some columns."""
     if frame is None:
         return None
     named = frame.assign(**{column: [of[i] for i in frame[column]] for column, of in names.items()})

@@ -1,10 +1,11 @@
-"""Findings in arrays of labelled images: label errors, near-duplicates, scores of classes."""
+"""Findings about labelled images: label errors, mistakes, near-duplicates, per-class scores."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -16,41 +17,37 @@ from featuretl._learning.labels import codes_of, one_label_each
 from featuretl._learning.metrics import classes_of
 from featuretl.exceptions import InputError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-# Partners of each image; more copies than these are in one set with it nevertheless.
+# Larger sets of copies are still connected: each copy has pairs with these neighbours.
 _NEIGHBOURS = 5
 
 
 def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
-    """Return the images that are probably labelled wrongly, the most suspicious first.
+    """Return the images that are probably mislabelled, the most suspicious first.
 
-    An image is suspected if, among the classes that it is given at least their usual probability
-    (the mean over the images labelled so), the most probable one is more probable than its label:
-    the confident joint of Northcutt et al. (2021).
+    The threshold of a class is its mean predicted probability over the images with that label.
+    An image is suspect if the most probable class among those that reach their threshold is more
+    probable than its label. This is the confident joint of Northcutt et al. (2021).
 
     Parameters
     ----------
     y : array-like of shape (n,)
         The labels.
     proba : array-like of shape (n, n_classes), in [0, 1]
-        Probabilities by models that did not see the image: out-of-fold, as
-        ``cross_val_predict(head, X, y, method="predict_proba")`` gives them. Rows of NaN are left out.
+        Out-of-fold probabilities, for example of
+        ``cross_val_predict(head, X, y, method="predict_proba")``. Rows with NaN are skipped.
     classes : array-like of shape (n_classes,)
         Classes of the columns of `proba`.
 
     Returns
     -------
     pandas.DataFrame
-        A row per suspect: `index`, its position; `label`; `suggestion`, the more probable class;
-        `probability` of the label and `suggested_probability`; ordered by their difference.
+        One row per suspect: `index`, its position; `label`; `suggestion`, the more probable class;
+        `probability` of the label and `suggested_probability`; sorted by their difference.
 
     Raises
     ------
     InputError
-        If shapes differ or `y` holds a class that `classes` lacks.
+        If shapes do not match or `y` has a class that is not in `classes`.
 
     References
     ----------
@@ -65,16 +62,14 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
        index label suggestion  probability  suggested_probability
     0      2   cat        dog          0.1                    0.9
     """
-    import pandas as pd
-
     codes, proba, classes = _codes("label_errors", y, proba, classes)
     rows = np.flatnonzero(~np.isnan(proba).any(axis=1))
     codes, proba = codes[rows], proba[rows]
     own = proba[np.arange(len(rows)), codes]
     counts = np.bincount(codes, minlength=len(classes))
-    usual = np.bincount(codes, own, minlength=len(classes)) / np.maximum(counts, 1)
-    # A class without images has no usual probability: it is not suggested.
-    confident = np.where((proba >= usual) & (counts > 0), proba, -1.0)
+    thresholds = np.bincount(codes, own, minlength=len(classes)) / np.maximum(counts, 1)
+    # A class without images has no threshold, so it is never suggested.
+    confident = np.where((proba >= thresholds) & (counts > 0), proba, -1.0)
     best = confident.argmax(axis=1)
     suggested = proba[np.arange(len(rows)), best]
     suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested > own))
@@ -91,23 +86,21 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
 
 
 def confident_mistakes(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
-    """Return the images whose most probable class is not the true one, the most confident first.
+    """Return the misclassified images, those with the most confident prediction first.
 
     Parameters
     ----------
     y : array-like of shape (n,)
     proba : array-like of shape (n, n_classes), in [0, 1]
-        Rows of NaN are left out.
+        Rows with NaN are skipped.
     classes : array-like of shape (n_classes,)
         Classes of the columns of `proba`.
 
     Returns
     -------
     pandas.DataFrame
-        `index`, `label`, `prediction` and `confidence`, its probability.
+        `index`, `label`, `prediction` and `confidence`, the probability of the prediction.
     """
-    import pandas as pd
-
     codes, proba, classes = _codes("confident_mistakes", y, proba, classes)
     best = np.nan_to_num(proba).argmax(axis=1)
     wrong = np.flatnonzero((best != codes) & ~np.isnan(proba).any(axis=1))
@@ -123,24 +116,24 @@ def confident_mistakes(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
 
 
 def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.DataFrame:
-    """Return pairs of images that look nearly the same to the network, the most similar first.
+    """Return pairs of images whose embeddings are nearly equal, the most similar first.
 
     Parameters
     ----------
     X : array-like of shape (n, d)
         Embeddings.
     Y : array-like of shape (m, d), default=None
-        Other embeddings, such as those of the training images: pairs of one image in `X` and one in
-        `Y` are sought, which are leaks. None seeks pairs within `X`.
+        Embeddings of other images. Pairs consist of one image of `X` and one of `Y`; if `Y` are
+        the training images, such pairs are leaks. None finds pairs within `X`.
     threshold : float in (0, 1], default=0.9
-        The least similarity of a pair: the cosine of the angle between the embeddings once the mean of
-        all is subtracted, without which all images of a narrow domain are similar.
+        Smallest similarity of a pair. Similarity is the cosine of the embeddings after the mean of
+        all of them is subtracted; otherwise all images of a narrow domain would be similar.
 
     Returns
     -------
     pandas.DataFrame
-        A row per pair: `first`, a position in `X`; `second`, in `Y`, or in `X` (then `first` < `second`);
-        `similarity`. Only the five most similar partners of an image are compared.
+        One row per pair: `first`, a position in `X`; `second`, a position in `Y`, or in `X` (then
+        `first` < `second`); `similarity`. Each image is compared with its five nearest neighbours.
 
     Raises
     ------
@@ -149,8 +142,8 @@ def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.Data
 
     Notes
     -----
-    Memory grows with n, not with its square. Similarity depends on the network: a stronger crop or a
-    smaller copy of an image may well be less similar than 0.9.
+    Memory is linear in n. Similarity depends on the network: a tighter crop or a smaller copy of
+    an image can have a similarity below 0.9.
 
     Examples
     --------
@@ -160,8 +153,6 @@ def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.Data
     >>> near_duplicates(X)[["first", "second"]].values.tolist()
     [[3, 7]]
     """
-    import pandas as pd
-
     check_share("near_duplicates", "threshold", threshold)
     X = np.asarray(X, np.float32)
     both = X if Y is None else np.concatenate([X, np.asarray(Y, np.float32)])
@@ -190,24 +181,24 @@ def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.Data
 def class_scores(
     y: Any, y_pred: Any, labels: Any = None, *, groups: Any = None, confidence: float = 0.95
 ) -> pd.DataFrame:
-    """Return precision, recall and F1 of every class, with intervals.
+    """Return precision, recall and F1 of each class, with confidence intervals.
 
     Parameters
     ----------
     y, y_pred : array-like of shape (n,)
-        Classes: the truth, and what was predicted.
+        True and predicted classes.
     labels : array-like of shape (n_classes,), default=None
-        The classes, in order; the sorted ones of `y` and `y_pred` where absent.
+        Classes, in the order of the rows. None takes the sorted classes of `y` and `y_pred`.
     groups : array-like of shape (n,), default=None
-        Images of one group count as one draw.
+        Images of one group count as one draw in the intervals.
     confidence : float in (0, 1), default=0.95
-        Confidence level of the intervals, which are as in `metrics_report`.
+        Confidence level of the intervals, which are those of `metrics_report`.
 
     Returns
     -------
     pandas.DataFrame
-        A row per class: `class`; `precision`, `recall` and `f1`, each with `_low` and `_high`; `images`.
-        NaN where nothing was predicted, or there are no images, of a class.
+        One row per class: `class`; `precision`, `recall` and `f1`, each with `_low` and `_high`;
+        `images`. NaN if a class has no images or, for precision, no predictions.
 
     Examples
     --------
@@ -216,8 +207,6 @@ def class_scores(
     0     a        1.0     0.5       2
     1     b        0.5     1.0       1
     """
-    import pandas as pd
-
     owner = "class_scores"
     y, y_pred = one_label_each(owner, y), one_label_each(owner, y_pred, "y_pred")
     names = classes_of(owner, y, y_pred, labels)
@@ -226,22 +215,23 @@ def class_scores(
     groups = read_groups(owner, groups, len(y))
     rows = []
     for code, name in enumerate(names.tolist()):
-        true, said = (y == code).astype(float), (y_pred == code).astype(float)
+        true, predicted = (y == code).astype(float), (y_pred == code).astype(float)
         row = {"class": name}
-        for score, of in {"precision": said, "recall": true, "f1": (true + said) / 2}.items():
-            share = share_with_interval(true * said, of, groups, confidence)
+        totals = {"precision": predicted, "recall": true, "f1": (true + predicted) / 2}
+        for score, total in totals.items():
+            share = share_with_interval(true * predicted, total, groups, confidence)
             row |= dict(zip((score, f"{score}_low", f"{score}_high"), share, strict=True))
         rows.append({**row, "images": int(true.sum())})
     return pd.DataFrame(rows)
 
 
 def _codes(owner: str, y: Any, proba: Any, classes: Any) -> tuple[Array, Array, Array]:
-    """Return the positions of `y` in `classes`, and both arrays; raises InputError."""
+    """Return the codes of `y`, int (n,), and both arrays. Raises InputError if shapes differ."""
     y, classes = one_label_each(owner, y), one_label_each(owner, classes, "classes")
     proba = np.asarray(proba, np.float64)
     if proba.shape != (len(y), len(classes)):
         raise InputError(
-            f"proba must have a row per label and a column per class, {(len(y), len(classes))}; got "
-            f"{proba.shape}."
+            "proba must have one row per label and one column per class, "
+            f"{(len(y), len(classes))}; got {proba.shape}."
         )
     return codes_of(owner, y, classes, unknown="classes lacks"), proba, classes

@@ -1,42 +1,50 @@
-"""The sections of a page that show photographs: mistakes, probable label errors, near-duplicates, leaks."""
+"""Page sections with photographs: mistakes, probable label errors, near-duplicates, leaks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import base64
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from joblib import Parallel, delayed
+from PIL import Image
+
 from featuretl._core.text import printable
 from featuretl._core.types import Array
-from featuretl.exceptions import FeatureTLError
+from featuretl.exceptions import FeatureTLError, ImageError
+from featuretl.images.inputs import read
 from featuretl.report.examination import Examination
-from featuretl.report.names import short_names
-from featuretl.report.thumbnails import data_uri, thumbnails
+from featuretl.report.subject import short_names
 
-# Entries of each kind on the page; the findings hold all.
+# Largest number of entries on the page; the returned findings hold all of them.
 _SHOWN, _SHOWN_PAIRS = 24, 12
 _SIDE, _QUALITY = 240, 72
+# Images decoded before the budget is checked again.
+_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """A section of photographs."""
+    """A page section of photographs."""
 
     anchor: str
-    name: str  # the heading
-    short: str  # in the navigation
+    name: str  # heading
+    short: str  # name in the navigation
     words: str
-    shots: list[dict[str, Any]]  # `photos`, `lines` (kind, text) and `files` of those shown
-    n: int  # of all
+    shots: list[dict[str, Any]]  # `photos`, `lines` (kind, text) and `files` of each entry
+    n: int  # number of entries, including those that are not shown
     kind: str = ""  # or "pairs"
 
 
 def galleries(
     found: Examination, model: Any, pairs: bool = True
 ) -> tuple[list[Gallery], list[str]]:
-    """Return the sections, with evidence for mistakes unless `model` is None, and what they leave out.
+    """Return the sections, and sentences on what they omit.
 
-    Without `pairs` there are no near-duplicates and leaks.
+    A `model` adds explanations of mistakes; without `pairs`, near-duplicates and leaks are omitted.
     """
     made = [_mistakes(found, model)]
     if found.label_errors is not None:
@@ -46,8 +54,8 @@ def galleries(
     if pairs and found.leaks is not None:
         made.append(_leaks(found))
     left_out = [
-        f"{gallery.short}: {len(gallery.shots):,} of {gallery.n:,} are shown; "
-        "featuretl report --json, or what write_report returns, holds all."
+        f"{gallery.short}: {len(gallery.shots):,} of {gallery.n:,} are shown; featuretl report "
+        "--json and the dict that write_report returns contain all."
         for gallery in made
         if gallery.n > len(gallery.shots)
     ]
@@ -56,32 +64,28 @@ def galleries(
 
 def _mistakes(found: Examination, model: Any) -> Gallery:
     subject, rows = found.subject, found.mistakes[:_SHOWN]
-    photos = [[uri] for uri in _photos(subject.images, rows["index"])]
-    remark = _add_evidence(photos, model, [subject.images[i] for i in rows["index"]])
+    images = [subject.images[i] for i in rows["index"]]
+    photos = [[uri] for uri in thumbnails(images)]
+    remark = _add_evidence(photos, model, images)
     shots = []
     for row, shown in zip(rows.itertuples(), photos, strict=True):
-        sure = f" ({row.confidence:.2f})" if "confidence" in rows else ""
+        confidence = f" ({row.confidence:.2f})" if "confidence" in rows else ""
         lines = [
-            ("right", f"is {subject.text_of(row.label)}"),
-            ("wrong", f"predicted {subject.text_of(row.prediction)}{sure}"),
+            ("right", f"true {subject.text_of(row.label)}"),
+            ("wrong", f"predicted {subject.text_of(row.prediction)}{confidence}"),
         ]
         shots.append(_shot(shown, lines, subject.short_names[row.index]))
     n = len(found.mistakes)
     if subject.classes is None:
-        name, words, n = "Largest residuals", "The numbers that are furthest off.", len(shots)
+        name, words, n = "Largest residuals", "Predictions with the largest error.", len(shots)
     else:
         name = "Mistakes" if subject.proba is None else "Most confident mistakes"
-        count = (
-            f"{n:,} of {found.metrics.n:,} images are"
-            if n
-            else f"None of {found.metrics.n:,} images is"
-        )
-        words = f"{count} predicted wrongly."
+        words = f"Misclassified images: {n:,} of {found.metrics.n:,}."
     return Gallery("mistakes", name, name.split()[-1].capitalize(), words + remark, shots, n)
 
 
 def _add_evidence(photos: list[list[str | None]], model: Any, images: list[Any]) -> str:
-    """Add a picture of the evidence to each photograph, if the model can be explained; a remark."""
+    """Append an overlay of the evidence to each photograph if possible; return a sentence on it."""
     from featuretl.explanation.explaining import explain
 
     if model is None or not images:
@@ -91,9 +95,11 @@ def _add_evidence(photos: list[list[str | None]], model: Any, images: list[Any])
     except FeatureTLError as error:
         return f" No evidence is shown: {error}"
     for shown, explanation in zip(photos, found, strict=True):
-        shown.append(data_uri(explanation.overlay(), _SIDE, _QUALITY))
-    made_by = f"red for it, blue against it ({found[0].method})"
-    return f" Beside each, the evidence for what was predicted: {made_by}."
+        shown.append(_data_uri(explanation.overlay(), _SIDE, _QUALITY))
+    return (
+        " The overlay beside each image shows the evidence for the prediction: red supports "
+        f"it, blue contradicts it ({found[0].method})."
+    )
 
 
 def _label_errors(found: Examination) -> Gallery:
@@ -101,33 +107,31 @@ def _label_errors(found: Examination) -> Gallery:
     assert suspects is not None  # nosec B101
     rows = suspects[:_SHOWN]
     shots = []
-    for row, uri in zip(rows.itertuples(), _photos(subject.images, rows["index"]), strict=True):
+    photos = thumbnails([subject.images[i] for i in rows["index"]])
+    for row, uri in zip(rows.itertuples(), photos, strict=True):
         lines = [
             ("", f"labelled {row.label} ({row.probability:.2f})"),
-            ("wrong", f"rather {row.suggestion}? ({row.suggested_probability:.2f})"),
+            ("wrong", f"maybe {row.suggestion}? ({row.suggested_probability:.2f})"),
         ]
         shots.append(_shot([uri], lines, subject.short_names[row.index]))
     n = len(suspects)
-    words = (
-        f"{n:,} of {len(subject):,} labels look wrong"
-        if n
-        else f"None of {len(subject):,} labels looks wrong"
-    )
-    words += f", by {subject.label_source.rstrip('.')}. Look at each before you change it: some are hard images."
+    source = subject.label_source.rstrip(".")
+    words = f"Suspect labels: {n:,} of {len(subject):,}, according to {source}."
+    if n:
+        words += " Check each image before you change its label: some are hard but correct."
     return Gallery("label-errors", "Probable label errors", "Label errors", words, shots, n)
 
 
 def _duplicates(found: Examination) -> Gallery:
     subject, pairs = found.subject, found.duplicates
     n, other = len(pairs), int((~pairs["same_label"]).sum())
-    words = f"{n:,} pairs of images are nearly the same to the network"
+    words = f"Pairs of images with nearly equal embeddings: {n:,}"
     words += f"; {other:,} of them have different labels." if other else "."
-    if not n:
-        words = "No two images are nearly the same to the network."
     if found.across_folds:
         words += (
-            f" {found.across_folds:,} pairs were divided between folds, so that one was trained on and "
-            "the other scored, which makes the scores too good. Give both one group (--groups)."
+            f" {found.across_folds:,} pairs were split between folds: one image was in a training "
+            "set and the other was scored, so the scores are too optimistic. Put both images of a "
+            "pair into one group (groups, --groups)."
         )
     shots = _pairs(found, pairs[:_SHOWN_PAIRS], subject.images, subject.names, subject.y)
     return Gallery("duplicates", "Near-duplicates", "Near-duplicates", words, shots, n, "pairs")
@@ -138,21 +142,23 @@ def _leaks(found: Examination) -> Gallery:
     assert pairs is not None and training is not None  # nosec B101
     images = pairs["first"].nunique()
     words = (
-        f"{images:,} of {len(found.subject):,} images are nearly the same as one of the "
-        f"{len(training.names):,} that the model was trained on (on the right): its predictions for "
-        "them tell little about others."
-        if images
-        else f"No image is nearly the same as one of the {len(training.names):,} of training."
+        f"Images that are near-duplicates of one of the {len(training.names):,} training images: "
+        f"{images:,} of {len(found.subject):,}."
     )
+    if images:
+        words += " The training image is on the right. Scores on such images are too optimistic."
     shots = _pairs(found, pairs[:_SHOWN_PAIRS], training.images, training.names, training.y)
-    return Gallery("leaks", "Leaks from training", "Leaks", words, shots, len(pairs), "pairs")
+    return Gallery(
+        "leaks", "Leaks from the training images", "Leaks", words, shots, len(pairs), "pairs"
+    )
 
 
 def _pairs(
     found: Examination, pairs: Any, others: Sequence[Any], other_names: list[str], other_y: Array
 ) -> list[dict[str, Any]]:
     subject, others_short = found.subject, short_names(other_names)
-    left, right = _photos(subject.images, pairs["first"]), _photos(others, pairs["second"])
+    left = thumbnails([subject.images[i] for i in pairs["first"]])
+    right = thumbnails([others[i] for i in pairs["second"]])
     shots = []
     for row, *photos in zip(pairs.itertuples(), left, right, strict=True):
         one, two = subject.text_of(subject.y[row.first]), subject.text_of(other_y[row.second])
@@ -163,13 +169,40 @@ def _pairs(
     return shots
 
 
-def _photos(images: Sequence[Any], rows: Iterable[int]) -> list[str | None]:
-    return thumbnails([images[i] for i in rows], _SIDE, quality=_QUALITY)
-
-
 def _shot(photos: list[str | None], lines: list[tuple[str, str]], *files: str) -> dict[str, Any]:
     return {
         "photos": photos,
         "lines": [(kind, printable(text)) for kind, text in lines],
         "files": files,
     }
+
+
+def _data_uri(image: Image.Image, side: int, quality: int) -> str:
+    """Return an image, at most `side` pixels wide and high, as a ``data:`` URI of WebP."""
+    small = image.convert("RGB")
+    small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2)
+    buffer = io.BytesIO()
+    small.save(buffer, "WEBP", quality=quality)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def thumbnails(
+    images: Sequence[Any], side: int = _SIDE, quality: int = _QUALITY, budget: float = np.inf
+) -> list[str | None]:
+    """Return a ``data:`` URI per image; None if unreadable or beyond `budget` characters in all."""
+    made: list[str | None] = []
+    spent = 0
+    with Parallel(n_jobs=-1, prefer="threads") as parallel:
+        while len(made) < len(images) and spent < budget:
+            batch = images[len(made) : len(made) + _BATCH]
+            for uri in parallel(delayed(_thumbnail)(image, side, quality) for image in batch):
+                spent += len(uri or "")
+                made.append(uri if spent <= budget else None)
+    return made + [None] * (len(images) - len(made))
+
+
+def _thumbnail(image: Any, side: int, quality: int) -> str | None:
+    try:
+        return _data_uri(Image.fromarray(read(image).pixels()), side, quality)
+    except ImageError:
+        return None

@@ -74,11 +74,11 @@
       const image = hover.querySelector("img");
       if (data.thumbs[i]) image.src = data.thumbs[i];
       else image.removeAttribute("src");
-      // Names come from outside: text, never markup.
+      // Names are untrusted: insert them as text, never as markup.
       hover.querySelector(".label").textContent = data.label[i];
-      const said = hover.querySelector(".said");
-      said.textContent = data.said[i];
-      said.classList.toggle("wrong", Boolean(data.wrong[i]));
+      const prediction = hover.querySelector(".prediction");
+      prediction.textContent = data.prediction[i];
+      prediction.classList.toggle("wrong", Boolean(data.wrong[i]));
       hover.querySelector(".file").textContent = data.names[i];
       place();
     }

@@ -1,4 +1,4 @@
-"""write_report: one page about a model, or about embeddings, and labelled images."""
+"""write_report: an HTML page about a model, or about embeddings, on labelled images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from featuretl._core.statistics import RESAMPLES
 from featuretl._core.text import as_utf8, printable
 from featuretl._core.types import Array
 from featuretl._learning.columns import in_column
-from featuretl._learning.groups import read_groups
+from featuretl._learning.groups import read_groups, subset
 from featuretl.exceptions import FeatureTLError, StoreError
 from featuretl.extraction.engine import Failure
 from featuretl.extraction.outputs import check_output
@@ -64,67 +64,68 @@ def write_report(
     random_state: int = 0,
     progress: Callable[[str], Any] | None = None,
 ) -> dict[str, Any]:
-    """Write one self-contained HTML page of a model's metrics, failure cases and data-quality issues.
+    """Write a self-contained HTML page of metrics, failure cases and data-quality issues.
 
-    Scores with intervals, the decision, a map of the images, confusion matrix, classes, calibration,
-    learning curve, the most confident mistakes, probable label errors, near-duplicates and leaks.
+    The page shows scores with intervals, the decision, a map of the images, the confusion matrix,
+    per-class scores, calibration, the learning curve, the most confident mistakes, probable label
+    errors, near-duplicates and leaks.
 
     Parameters
     ----------
     source : estimator, or array-like of shape (n, d)
-        A fitted model that takes images, such as `load_model` returns; or embeddings, a row per image,
-        NaN where there is none, for a report on a linear probe's out-of-fold predictions.
+        A fitted model that takes images; or embeddings, one row per image (NaN without an
+        embedding), for a report on the out-of-fold predictions of a linear probe.
     images : sequence of n images
         Paths, bytes, PIL images or uint8 arrays.
     y : array-like of shape (n,)
-        Classes, as the model's or as text, or regression targets. With a model of several tasks a
-        DataFrame, or a dict, with a column for each task to report on; None, NaN and empty text are
-        missing labels.
+        Classes, of the model's type or as text, or regression targets. For a multi-task model, a
+        DataFrame or dict with a column for each task to report on; None, NaN and "" are missing
+        labels.
     path : path
         Ending in ``.html``; replaced atomically.
     groups : array-like of shape (n,), default=None
-        Images of one group are held out together, and count as one draw in all intervals.
+        Images of one group are in the same fold and count as one draw in all intervals.
     train : (images, y), default=None
-        With a model: its training images and labels. Their near-duplicates in `images` are shown as
-        leaks, and the learning curve trains on more and more of them and scores `images`.
+        Training images and labels of a model. Their near-duplicates in `images` are shown as
+        leaks, and the learning curve is trained on subsets of them and scored on `images`.
     card : dict, default=None
-        With a model: its card (`read_card`), by which images that it was trained on are recognised and
-        left out of the scores.
+        Card of a model (`read_card`). It identifies training images among `images`, which are
+        excluded from the scores.
     task : {"auto", "classification", "regression"}, default="auto"
-        Task of embeddings; "auto" is classification.
+        Task of a report on embeddings; "auto" is classification.
     cv : int >= 2, default=5
-        Folds of the linear probe; fewer where a class or `groups` allow no more.
+        Folds of the linear probe; fewer if a class or `groups` are too small.
     threshold : float in (0, 1], default=0.9
-        Least similarity of near-duplicates; see `near_duplicates`.
+        Smallest similarity of near-duplicates; see `near_duplicates`.
     n_bootstrap : int >= 0, default=1000
-        As in `metrics_report`; the intervals of classes need none.
+        As in `metrics_report`; per-class intervals need no resamples.
     explain : bool, default=True
-        With a model: show the evidence for the prediction beside each mistake; see `explain`.
+        Show the evidence for a model's prediction beside each mistake; see `explain`.
     title : str, default=None
         Page title.
     cache : "auto", path, EmbeddingStore or None, default="auto"
-        Store of embeddings for a model that does not begin with an `ImageEmbedder`, which has its own.
+        Embedding store for a model that does not begin with an `ImageEmbedder`.
     random_state : int, default=0
         Seed of folds, resamples, subsets and the map.
     progress : callable, optional
-        Called with the current step, in words.
+        Called with a description of the current step.
 
     Returns
     -------
     dict (JSON)
-        `scores`, `intervals`, `per_class`, `confusions`, `mistakes`, `label_errors`, `near_duplicates`,
-        `leaks`, `learning_curve`, `failures`, `left_out` and more, with full names of images, which the
-        page shortens. For several tasks `tasks` has such a dict for each.
+        `scores`, `intervals`, `per_class`, `confusions`, `mistakes`, `label_errors`,
+        `near_duplicates`, `leaks`, `learning_curve`, `failures`, `left_out` and more, with full
+        names of images. For a multi-task model, `tasks` has such a dict for each task.
 
     Raises
     ------
     FeatureTLError
         If matplotlib or Jinja2 is not installed.
     ParameterError
-        If a parameter has a value that is not accepted.
+        If a parameter is invalid.
     InputError
-        If lengths differ, `y` holds a class that the model does not know, no image can be read, or
-        embeddings cannot be divided into two folds.
+        If lengths differ, `y` has a class that the model does not know, no image can be read, or
+        the embeddings cannot be split into two folds.
     StoreError
         If the page cannot be written.
 
@@ -149,47 +150,38 @@ def write_report(
     check_share(_OWNER, "threshold", threshold)
     check_option(_OWNER, "task", task, ("auto", "classification", "regression"))
     random_generator(_OWNER, random_state)
-    say = progress or (lambda words: None)
+    report_step = progress or (lambda step: None)
     if is_model(source):
-        count = lambda done: say(f"Predicted {done:,} of {len(images):,} images")  # noqa: E731
+        count = lambda n: report_step(f"Predicted {n:,} of {len(images):,} images")  # noqa: E731
         options = (card or {}, cache, cv, random_state, count)
         tasks = list(_tasks_of_model(source, images, y, groups, train, *options))
     else:
         if train is not None:
-            raise parameter_error(
-                _OWNER, "train", "None where embeddings are reported on", "images"
-            )
-        say("Predicting out of fold")
+            raise parameter_error(_OWNER, "train", "None for a report on embeddings", "images")
+        report_step("Cross-validating")
         is_regression = task == "regression"
         subject = subject_of_embeddings(source, images, y, groups, is_regression, cv, random_state)
         tasks = [("", subject, None)]
     parts = {
-        name: examine(subject, training, random_state, threshold, n_bootstrap, say)
+        name: examine(subject, training, random_state, threshold, n_bootstrap, report_step)
         for name, subject, training in tasks
     }
-    context, left_out = _context(parts, card or {}, source, explain, random_state, say)
-    main = _main_of(parts).subject
+    context, left_out = _context(parts, card or {}, source, explain, random_state, report_step)
+    main = _main_of(parts)[1].subject
     kind = main.title if "" in parts else type(source).__name__
     page = template.render(title=printable(title or f"{kind} on {len(main):,} images"), **context)
-    _write(target, page)
+    try:
+        replace_file(target, lambda partial: partial.write_bytes(as_utf8(page).encode()))
+    except OSError as error:
+        raise StoreError(
+            f"The report {printable(target)!r} cannot be written ({error.strerror or error}); free "
+            "disk space or choose another path."
+        ) from error
     return {**_facts_of(parts), "left_out": left_out}
 
 
-def _write(target: Path, page: str) -> None:
-    def write(partial: Path) -> None:
-        partial.write_text(as_utf8(page), encoding="utf-8")
-
-    try:
-        replace_file(target, write)
-    except OSError as error:
-        raise StoreError(
-            f"The report {printable(target)!r} cannot be written ({error.strerror or error}); choose "
-            "another place."
-        ) from error
-
-
 def _facts_of(parts: dict[str, Examination]) -> dict[str, Any]:
-    """Return all that was found as JSON; for several tasks by task."""
+    """Return all findings as JSON; for a multi-task model by task."""
     facts = {name: facts_of(found) for name, found in parts.items()}
     if "" in facts:
         return facts[""]
@@ -200,7 +192,7 @@ def _facts_of(parts: dict[str, Examination]) -> dict[str, Any]:
 def _tasks_of_model(
     model: Any, images: Any, y: Any, groups: Any, train: Any, card: Card, *options: Any
 ) -> Iterator[tuple[str, Subject, Training | None]]:
-    """Yield name, subject and training images of each task of a model; "" of the only one."""
+    """Yield the name, subject and training images of each task; the name is "" for one task."""
     fitted = Fitted.of_images(model)
     tasks = fitted.tasks
     cache = options[0]
@@ -212,51 +204,50 @@ def _tasks_of_model(
     images = as_images(images, _OWNER)
     group = read_groups(_OWNER, groups, len(images))
     known = known_tasks(fitted, y, len(images), _OWNER)
-    learnt = {} if train is None else known_tasks(fitted, train[1], len(train[0]), _OWNER)
+    training_tasks = {} if train is None else known_tasks(fitted, train[1], len(train[0]), _OWNER)
     for name, (rows, labels) in known.items():
         training = None
-        if name in learnt:
-            of_task = [train[0][i] for i in learnt[name][0]], learnt[name][1]
-            training = _training(tasks[name].model, of_task, cache)
+        if name in training_tasks:
+            training_rows, training_y = training_tasks[name]
+            labelled = [train[0][i] for i in training_rows], training_y
+            training = _training(tasks[name].model, labelled, cache)
         seen = partial(_seen, card, training)
-        own = [images[i] for i in rows]
-        kept = None if group is None else group[rows]
+        own, own_group = [images[i] for i in rows], subset(group, rows)
         with in_column(name):
-            subject = subject_of_model(tasks[name].model, own, labels, kept, seen, *options)
+            subject = subject_of_model(tasks[name].model, own, labels, own_group, seen, *options)
         yield name, subject, training
 
 
-def _main_of(parts: dict[str, Examination]) -> Examination:
-    """Return the task with the most labelled images, to which the map and the pairs belong."""
-    return max(parts.values(), key=lambda found: len(found.subject))
+def _main_of(parts: dict[str, Examination]) -> tuple[str, Examination]:
+    """Return the task with the most labelled images, which the map and the pairs show."""
+    return max(parts.items(), key=lambda part: len(part[1].subject))
 
 
 def _failures(parts: dict[str, Examination]) -> list[Failure]:
-    """Return the images that could not be read, each once."""
-    found = {f.name: f for part in parts.values() for f in part.subject.failures}
-    return list(found.values())
+    """Return the unreadable images of all tasks without repetition."""
+    return list({f.name: f for part in parts.values() for f in part.subject.failures}.values())
 
 
 def _template() -> Any:
-    """Return the page's template; raises FeatureTLError."""
+    """Return the template of the page. Raises FeatureTLError without Jinja2."""
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
         raise FeatureTLError(
             "A report needs Jinja2; install it with pip install 'featuretl[report]'."
         ) from error
-    # Names come from outside: everything is escaped that does not say that it is markup.
+    # Names are untrusted: everything except Markup is escaped.
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     return environment.from_string((_HERE / "template.html.j2").read_text(encoding="utf-8"))
 
 
 def _training(model: Any, train: tuple[Any, Any], cache: Any) -> Training:
-    """Return the training images that can be read, embedded as the others are."""
+    """Return the readable training images with their embeddings."""
     fitted = Fitted.of_images(model)
     images = as_images(train[0], _OWNER)
     y = known_labels(fitted, train[1], _OWNER)
     if len(y) != len(images):
-        raise parameter_error(_OWNER, "train", "images and as many labels", (len(images), len(y)))
+        raise parameter_error(_OWNER, "train", "one label per image", (len(images), len(y)))
     extraction = embedder_of(model, cache).extract(images)
     rows = np.flatnonzero(extraction.ok).tolist()
     return Training(
@@ -269,40 +260,35 @@ def _training(model: Any, train: tuple[Any, Any], cache: Any) -> Training:
 
 
 def _seen(card: Card, training: Training | None, keys: Array) -> Array | None:
-    """Return which images were trained on, by the card and by the training images."""
+    """Return which images are training images, by the card and by `training`; None if unknown."""
     seen = trained_on(card, keys)
     if training is None:
         return seen
-    again = np.isin(keys, training.keys)
-    return again if seen is None else seen | again
+    return np.isin(keys, training.keys) | (False if seen is None else seen)
 
 
 def _context(
-    parts: dict[str, Examination],
-    card: Card,
-    source: Any,
-    explain: bool,
-    seed: int,
-    say: Callable[[str], Any],
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the context of the template, and notes on what the page leaves out."""
+    parts: dict[str, Examination], card: Card, source: Any, explain: bool, seed: int,
+    progress: Callable[[str], Any],
+) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
+    """Return the context of the template, and sentences on what the page omits."""
     from markupsafe import Markup
 
     script = (_HERE / "map.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    main = _main_of(parts)
-    say("Drawing the map")
+    main_name, main = _main_of(parts)
+    progress("Drawing the map")
     embedding_map, left_out = map_section(main, seed)
-    say("Drawing")
+    progress("Drawing the figures")
     shown = []
     for number, (name, found) in enumerate(parts.items()):
         part, more_left_out = _part(name, found, card, source, explain, found is main)
         shown.append({**part, "ending": f"-{number + 1}" if name else ""})
         left_out += [f"{part['heading']}{line}" for line in more_left_out]
     if "" not in parts:
-        name = next(printable(name) for name, found in parts.items() if found is main)
-        embedding_map["words"] += f" Colours, and mistakes, are those of {name}."
+        embedding_map["words"] += f" Colours and mistakes are those of {printable(main_name)}."
     context = {
+        "sections": _sections(shown),
         "subtitle": _subtitle(parts, card),
         "parts": shown,
         "map": embedding_map,
@@ -310,23 +296,21 @@ def _context(
         "failures": _failures(parts),
         "left_out": left_out,
         "version": featuretl.__version__,
-        # Both are files of this package, and hold no text from outside.
+        # Both are files of this package without untrusted text.
         "style": Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # nosec B704
         "script": Markup(script),  # nosec B704
         "script_hash": f"sha256-{digest}",
     }
-    return {**context, "sections": _sections(shown)}, left_out
+    return context, left_out
 
 
 def _part(
     name: str, found: Examination, card: Card, source: Any, explain: bool, is_main: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the sections of a task, and notes on what they leave out."""
+    """Return the sections of a task, and sentences on what they omit."""
     subject = found.subject
-    if name:
-        decided = decision(getattr(source, "decisions_", {}).get(name), {})
-    else:
-        decided = decision(getattr(subject.model, "decision_", None), card)
+    made = getattr(subject.model, "decision_", None)
+    made = getattr(source, "decisions_", {}).get(name) if name else made
     shown, left_out = galleries(found, subject.model if explain else None, pairs=is_main)
     part = {
         "name": printable(name),
@@ -334,7 +318,7 @@ def _part(
         "warnings": [printable(warning) for warning in subject.warnings],
         "tiles": tiles(found),
         "scores_are": printable(subject.scores_are.rstrip(".")),
-        "decision": decided,
+        "decision": decision(made, {} if name else card),
         "residuals": residuals(found),
         "classes": class_section(found),
         "curves": curves(found),
@@ -344,7 +328,7 @@ def _part(
 
 
 def _subtitle(parts: dict[str, Examination], card: Card) -> str:
-    subject = _main_of(parts).subject
+    subject = _main_of(parts)[1].subject
     words = [f"{len(subject):,} images"]
     if "" not in parts:
         words.append(f"{len(parts)} tasks")
@@ -357,13 +341,13 @@ def _subtitle(parts: dict[str, Examination], card: Card) -> str:
 
 
 def _sections(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Return the anchors and names of the sections that there are; of several tasks the tasks."""
+    """Return anchors and names for the navigation: sections, or the tasks of a multi-task model."""
     if parts[0]["name"]:
-        of_tasks = [(f"task{part['ending']}", part["name"]) for part in parts]
-        return [("summary", "Summary"), ("map", "Map"), *of_tasks, ("about", "About")]
+        tasks = [(f"task{part['ending']}", part["name"]) for part in parts]
+        return [("summary", "Summary"), ("map", "Map"), *tasks, ("about", "About")]
     (part,) = parts
     first = [("decision", "Decision")] if part["decision"] else []
-    optional = {"residuals": "Numbers", "classes": "Classes", "curves": "Curves"}
+    optional = {"residuals": "Residuals", "classes": "Classes", "curves": "Curves"}
     return [
         ("summary", "Summary"),
         *first,

@@ -1,4 +1,4 @@
-"""A linear probe's held-out predictions of labelled embeddings, and its learning curve."""
+"""Out-of-fold predictions and learning curve of a linear probe on embeddings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sklearn.metrics import r2_score
 
 from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows
+from featuretl._learning.groups import subset
 from featuretl._learning.targets import Targets
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
@@ -18,24 +19,23 @@ from featuretl.heads.ridge import LinearProbeRegressor
 
 _OWNER = "write_report"
 _LADDER = [step * 10**power for power in range(6) for step in (1, 2, 5)]
-# A regression needs more than a handful.
-_FEWEST_NUMBERS = 10
+_SMALLEST_REGRESSION = 10
 
 
 @dataclass(eq=False, frozen=True)
 class HeldOut:
-    """Predictions of n images by probes that did not see them."""
+    """Out-of-fold predictions of n images."""
 
-    predicted: Array  # (n,), valid where `ok`
-    proba: Array | None  # (n, n_classes), float64, NaN where not `ok`; None for regression
-    ok: Array  # (n,), bool: which images were held out
-    fold: Array  # (n,), int; -1 for never
-    how: str
+    predicted: Array  # (n,), valid where `ok` is True
+    proba: Array | None  # float64 (n, n_classes), NaN where `ok` is False; None for regression
+    ok: Array  # bool (n,): whether the image is in a test fold
+    fold: Array  # int (n,); -1 for images that are in no test fold
+    how: str  # description of the folds
 
 
 @dataclass(eq=False, frozen=True)
 class Curve:
-    """Scores against training images: `sizes` (m,), `train` and `test` (m, repeats)."""
+    """Learning curve: `sizes`, int (m,); scores `train` and `test`, float64 (m, repeats)."""
 
     sizes: Array
     train: Array
@@ -47,7 +47,7 @@ class Curve:
 def out_of_fold(
     X: Array, y: Array, classes: Array | None, groups: Array | None, cv: int, seed: int
 ) -> HeldOut:
-    """Return out-of-fold predictions of a linear probe. Raises InputError if no two folds can be made."""
+    """Return out-of-fold predictions of a linear probe. Raises InputError without two folds."""
     fold, how = _folds(y, classes, groups, cv, seed)
     ok = fold >= 0
     if classes is None:
@@ -71,13 +71,15 @@ def learning_curve(
     how: str,
     seed: int,
 ) -> Curve:
-    """Return the scores of linear probes trained on ever more of the training rows of each split."""
+    """Return scores of linear probes trained on growing subsets of each split's training rows."""
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(train) for train, _ in splits]
     ranks = [_rank(y[order], classes) for order in orders]
-    largest = int(min(_usual(rank, y[o], classes) for rank, o in zip(ranks, orders, strict=True)))
-    least = 1 if classes is not None else _FEWEST_NUMBERS
-    sizes = [size for size in _LADDER if least <= size < 0.8 * largest] + [largest]
+    largest = min(map(len, orders))
+    if classes is not None:  # the median number of images per class
+        largest = int(min(np.median(np.unique(y[o], return_counts=True)[1]) for o in orders))
+    smallest = 1 if classes is not None else _SMALLEST_REGRESSION
+    sizes = [size for size in _LADDER if smallest <= size < 0.8 * largest] + [largest]
     scores = np.empty((2, len(sizes), len(splits)))
     for j, (order, rank, (_, test)) in enumerate(zip(orders, ranks, splits, strict=True)):
         for i, size in enumerate(sizes):
@@ -88,7 +90,7 @@ def learning_curve(
 
 
 def _rank(y: Array, classes: Array | None) -> Array:
-    """Return the number of rows of the same class before each row; of all rows for numbers."""
+    """Return the number of earlier rows of the same class (in regression, of all), int (n,)."""
     rank = np.arange(len(y))
     for name in () if classes is None else classes:
         same = y == name
@@ -96,25 +98,20 @@ def _rank(y: Array, classes: Array | None) -> Array:
     return rank
 
 
-def _usual(rank: Array, y: Array, classes: Array | None) -> float:
-    """Return the median number of images of a class; of all images for numbers."""
-    return len(y) if classes is None else float(np.median(np.unique(y, return_counts=True)[1]))
-
-
 def _score(
-    X: Array, y: Array, classes: Array | None, groups: Array | None, rows: Array, on: list[Array]
+    X: Array, y: Array, classes: Array | None, groups: Array | None, rows: Array, tests: list[Array]
 ) -> list[float]:
     if classes is None:
         head = _regressor(X, y, groups, rows)
-        return [r2_score(y[part], head.predict(X[part])) for part in on]
+        return [r2_score(y[part], head.predict(X[part])) for part in tests]
     if len(np.unique(y[rows])) < 2:
-        return [np.nan for _ in on]
+        return [np.nan for _ in tests]
     head = LinearProbeClassifier().fit(X[rows], y[rows])
-    return [float((head.predict(X[part]) == y[part]).mean()) for part in on]
+    return [float((head.predict(X[part]) == y[part]).mean()) for part in tests]
 
 
 def _proba(X: Array, y: Array, test_X: Array, classes: Array) -> Array:
-    """Return probabilities (k, n_classes); 0 for a class that has no training row."""
+    """Return probabilities, float64 (k, n_classes); 0 for a class without training rows."""
     proba = np.zeros((len(test_X), len(classes)))
     known = np.unique(y)
     if len(known) < 2:
@@ -126,11 +123,10 @@ def _proba(X: Array, y: Array, test_X: Array, classes: Array) -> Array:
 
 
 def _regressor(X: Array, y: Array, groups: Array | None, rows: Array) -> LinearProbeRegressor:
-    of_rows = None if groups is None else groups[rows]
     with warnings.catch_warnings():
-        # The warning about few groups comes where folds are made.
+        # `_folds` reports the warning about few groups.
         warnings.simplefilter("ignore", FeatureTLWarning)
-        return LinearProbeRegressor().fit(X[rows], y[rows], groups=of_rows)
+        return LinearProbeRegressor().fit(X[rows], y[rows], groups=subset(groups, rows))
 
 
 def splits_of(fold: Array) -> Iterator[tuple[Array, Array]]:
@@ -142,14 +138,14 @@ def splits_of(fold: Array) -> Iterator[tuple[Array, Array]]:
 def _folds(
     y: Array, classes: Array | None, groups: Array | None, cv: int, seed: int
 ) -> tuple[Array, str]:
-    """Return the fold of each row, and how they were made, in words."""
+    """Return the fold of each row, int (n,), and a description of the folds."""
     strata = np.zeros(len(y), int) if classes is None else y
-    targets = Targets(*np.unique(strata, return_inverse=True))  # a class may have no image here
+    targets = Targets(*np.unique(strata, return_inverse=True))
     if classes is not None and len(targets.classes) < 2:
-        raise InputError("Images of two classes at least are needed to hold any out; got one.")
+        raise InputError("Cross-validation needs images of at least two classes; got one.")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FeatureTLWarning)
         fold, n_folds = fold_of_rows(_OWNER, targets, groups, cv, seed)
-    why = [str(w.message) for w in caught if issubclass(w.category, FeatureTLWarning)]
-    kept = ", no group in two of them" if groups is not None else ""
-    return fold, " ".join([f"{n_folds} folds{kept}.", *why])
+    notes = [str(w.message) for w in caught if issubclass(w.category, FeatureTLWarning)]
+    grouped = ", each group in one of them" if groups is not None else ""
+    return fold, " ".join([f"{n_folds} folds{grouped}.", *notes])

@@ -1,8 +1,9 @@
-"""The subject of a report: images, labels, predictions and embeddings, and which were held out."""
+"""The subject of a report: images, labels, embeddings, predictions and out-of-fold rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from featuretl._core.types import Array
-from featuretl._learning.groups import copies_of, joined, read_groups
+from featuretl._learning.groups import copies_of, joined, read_groups, subset
 from featuretl._learning.labels import all_numbers, one_label_each
 from featuretl.exceptions import InputError
 from featuretl.extraction.embedder import ImageEmbedder
@@ -18,11 +19,10 @@ from featuretl.extraction.engine import Failure
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.fitted import Fitted
 from featuretl.prediction.evaluate import known_labels
-from featuretl.prediction.predict import Progress, in_batches
-from featuretl.report.names import short_names
+from featuretl.prediction.predict import Progress, concatenated, in_batches
 from featuretl.report.probe import HeldOut, out_of_fold
 
-# From the sha256 of images (n,) to which of them were trained on (n,); None where that is unknown.
+# Maps sha256 of images, S32 (n,), to whether each was a training image; None if unknown.
 Seen = Callable[[Array], Array | None]
 
 _OWNER = "write_report"
@@ -30,73 +30,92 @@ _OWNER = "write_report"
 
 @dataclass(eq=False)
 class Subject:
-    """n labelled images that could be read, their embeddings and predictions."""
+    """n readable, labelled images with their embeddings and predictions."""
 
     images: list[Any]
-    names: list[str]  # in full
+    names: list[str]  # full paths
     y: Array  # (n,), classes or regression targets
     classes: Array | None  # None for regression
     groups: Array | None  # (n,)
     X: Array  # (n, d), embeddings of the frozen backbone
-    shown_X: Array  # (n, d) on the map: of the fine-tuned network, if there is one
+    shown_X: Array  # (n, d), embeddings for the map: of the fine-tuned network, if there is one
     predicted: Array  # (n,)
     proba: Array | None  # (n, n_classes)
-    scored: Array  # (n,), bool: which images the scores are of
-    scores_are: str  # what is scored, in words
+    scored: Array  # bool (n,): the images that the scores are computed on
+    scores_are: str  # description of the predictions that are scored
     title: str
-    held_out: HeldOut | None = None  # None where no folds can be made
-    label_proba: Array | None = None  # (n, n_classes), by models that did not see the image
-    label_source: str = ""  # these models, in words
+    held_out: HeldOut | None = None  # None without two folds
+    label_proba: Array | None = None  # (n, n_classes), of models not trained on the image
+    label_source: str = ""  # description of these models
     warnings: list[str] = field(default_factory=list)  # caveats about the scores
-    failures: list[Failure] = field(default_factory=list)  # images that cannot be read
+    failures: list[Failure] = field(default_factory=list)  # unreadable images
     model: Any = None
-    trained_on: int | None = None
+    trained_on: int | None = None  # number of training images among the n; None if unknown
 
     def __len__(self) -> int:
         return len(self.images)
 
     @cached_property
     def short_names(self) -> list[str]:
-        """The names without the folder that they have in common."""
+        """The names relative to their common folder."""
         return short_names(self.names)
 
+    @property
+    def is_wrong(self) -> Array:
+        """Whether each image is scored and misclassified, bool (n,); False in regression."""
+        wrong: Array = self.scored & (self.predicted != self.y) & (self.classes is not None)
+        return wrong
+
     def text_of(self, value: Any) -> str:
-        """Return a label, or a prediction, in words."""
+        """Return a label or a prediction as text."""
         return f"{value:.4g}" if self.classes is None else str(value)
+
+
+def short_names(names: list[str]) -> list[str]:
+    """Return the names relative to their common folder.
+
+    >>> short_names(["/home/me/photos/cat/1.jpg", "/home/me/photos/dog/2.jpg"])
+    ['cat/1.jpg', 'dog/2.jpg']
+    """
+    folders = [os.path.dirname(name) for name in names]  # noqa: PTH120
+    try:
+        common = os.path.commonpath(folders)
+    except ValueError:  # no names, or a mix of absolute and relative ones
+        return names
+    return [os.path.relpath(name, common) if common else name for name in names]
 
 
 def subject_of_embeddings(
     X: Array, images: Any, y: Any, groups: Any, is_regression: bool, cv: int, seed: int
 ) -> Subject:
-    """Return embeddings (n, d) as a subject, scored on out-of-fold predictions of a linear probe."""
+    """Return embeddings (n, d) as a subject with out-of-fold predictions of a linear probe."""
     images = as_images(images, _OWNER)
     X = np.asarray(X)
     if X.ndim != 2 or X.dtype.kind != "f":
         raise InputError(
-            f"{_OWNER} needs a fitted model, or embeddings (n, d) of floating-point numbers; got "
-            f"{X.dtype} of shape {X.shape}."
+            f"{_OWNER} needs a fitted model, or embeddings of floating-point numbers and shape "
+            f"(n, d); got {X.dtype} of shape {X.shape}."
         )
-    _check_lengths(len(X), images=images, y=y)
+    for name, value in {"images": images, "y": y}.items():
+        if len(value) != len(X):
+            raise InputError(
+                f"{name} must have one entry per embedding; got {len(value)} for {len(X)}."
+            )
     ok = np.isfinite(X).all(axis=1)
     if not ok.any():
-        raise InputError(f"None of {len(X)} images has an embedding; there is nothing to report.")
+        raise InputError(f"None of {len(X)} images has an embedding; pass embeddings without NaN.")
     rows = np.flatnonzero(ok).tolist()
     target = (all_numbers if is_regression else one_label_each)(_OWNER, y)[rows]
     classes = None if is_regression else np.unique(target)
-    kept, copies = _with_copies(groups, len(images), X[rows], rows)
-    held = out_of_fold(X[rows], target, classes, kept, cv, seed)
-    failures = [
-        Failure(i, name_of(images[i], i), "it has no embedding")
-        for i in np.flatnonzero(~ok).tolist()
-    ]
+    X = X[rows]
+    common = _common_fields(images, rows, groups, X)
+    held = out_of_fold(X, target, classes, common["groups"], cv, seed)
+    bad = np.flatnonzero(~ok).tolist()
     return Subject(
-        images=[images[i] for i in rows],
-        names=[name_of(images[i], i) for i in rows],
+        **common,
         y=target,
         classes=classes,
-        groups=kept,
-        X=X[rows],
-        shown_X=X[rows],
+        shown_X=X,
         predicted=held.predicted,
         proba=held.proba,
         scored=held.ok,
@@ -105,67 +124,52 @@ def subject_of_embeddings(
         label_source="the linear probe's out-of-fold probabilities",
         scores_are=f"out-of-fold predictions of a linear probe on the embeddings: {held.how}",
         title="Linear probe",
-        warnings=copies,
-        failures=failures,
+        failures=[Failure(i, name_of(images[i], i), "it has no embedding") for i in bad],
     )
 
 
 def subject_of_model(
-    model: Any,
-    images: Any,
-    y: Any,
-    groups: Any,
-    seen: Seen,
-    cache: Any,
-    cv: int,
-    seed: int,
+    model: Any, images: Any, y: Any, groups: Any, seen: Seen, cache: Any, cv: int, seed: int,
     progress: Progress | None,
-) -> Subject:
-    """Return images with the predictions of a fitted model, which was trained on those `seen`."""
+) -> Subject:  # fmt: skip
+    """Return images with the predictions of a fitted model; `seen` finds its training images."""
     fitted = Fitted.of_images(model)
     if fitted.kind == "multilabel":
         raise InputError(
-            "A report takes one class or one regression target per image; this model gives several labels per "
-            "image: use featuretl evaluate, or evaluate_model."
+            "A report needs one class or one regression target per image; got a multi-label model. "
+            "Use featuretl evaluate, or evaluate_model."
         )
     images = as_images(images, _OWNER)
-    y = known_labels(fitted, y, _OWNER)
-    _check_lengths(len(images), y=y)
+    y = known_labels(fitted, y, _OWNER, len(images))
     parts = list(in_batches(fitted, images, progress))
     ok = np.concatenate([part.ok for part in parts] or [np.zeros(0, bool)])
     rows = np.flatnonzero(ok).tolist()
     if not rows:
-        raise InputError(f"None of {len(images)} images could be read; there is nothing to report.")
+        raise InputError(f"None of {len(images)} images could be read; check their paths.")
     readable = [images[i] for i in rows]
+    predicted, proba = concatenated(parts)
     extraction = embedder_of(model, cache).extract(readable)
     X = extraction.to_numpy()
-    kept, copies = _with_copies(groups, len(images), X, rows)
     subject = Subject(
-        images=readable,
-        names=[name_of(images[i], i) for i in rows],
+        **_common_fields(images, rows, groups, X),
         y=y[rows],
         classes=fitted.classes,
-        groups=kept,
-        X=X,
-        shown_X=_shown_embeddings(model, readable, extraction),
-        predicted=np.concatenate([part.predicted for part in parts if part.ok.any()]),
-        proba=np.concatenate([part.proba for part in parts])
-        if parts[0].proba is not None
-        else None,
+        shown_X=X if fitted.tuned is None else np.asarray(fitted.embedder.transform(readable)),
+        predicted=predicted,
+        proba=proba,
         scored=np.ones(len(rows), bool),
         scores_are="predictions of the model",
         title=type(model).__name__,
-        warnings=copies,
         failures=[failure for part in parts for failure in part.failures],
         model=model,
     )
-    _say_what_was_trained_on(subject, seen(extraction.keys))
+    _exclude_training_images(subject, seen(extraction.keys))
     _add_out_of_fold(subject, cv, seed)
     return subject
 
 
 def embedder_of(model: Any, cache: Any) -> ImageEmbedder:
-    """Return an embedder with the frozen backbone of a model."""
+    """Return an embedder with the pretrained backbone of a model."""
     first = Fitted.of(model).embedder
     if isinstance(first, ImageEmbedder):
         return first
@@ -174,51 +178,42 @@ def embedder_of(model: Any, cache: Any) -> ImageEmbedder:
     )
 
 
-def _shown_embeddings(model: Any, images: Sequence[Any], extraction: Any) -> Array:
-    first = Fitted.of(model).embedder
-    if isinstance(first, ImageEmbedder):
-        shown: Array = extraction.to_numpy()
-        return shown
-    tuned: Array = np.asarray(first.transform(images))
-    return tuned
-
-
-def _say_what_was_trained_on(subject: Subject, seen: Array | None) -> None:
-    """Score the images that the model was not trained on, and add the caveats."""
+def _exclude_training_images(subject: Subject, seen: Array | None) -> None:
+    """Exclude training images from the scores where others remain, and add the caveats."""
     n = len(subject)
     if seen is None:
         subject.warnings.append(
-            "The model does not say which images it was trained on: the scores are held out only if "
-            "none of these was."
+            "The training images of the model are unknown (neither its card nor train names them): "
+            "the scores are unbiased only if none of these images is one of them."
         )
         return
     subject.trained_on = int(seen.sum())
     if not seen.any():
-        subject.scores_are += f"; none of the {n:,} images was trained on"
+        subject.scores_are += f"; none of the {n:,} images is a training image"
     elif seen.all():
         subject.warnings.append(
-            f"The model was trained on all of these {n:,} images: the scores below are those of "
-            "training, and flatter it. Report on images that had no part in training."
+            f"The model was trained on all of these {n:,} images: the scores below are training "
+            "scores, which are too optimistic. Report on images that were not used in training."
         )
     else:
         subject.scored = ~seen
         subject.warnings.append(
-            f"The model was trained on {seen.sum():,} of these {n:,} images: they are left out of the "
-            f"scores, the matrix and the mistakes, which are of the other {n - seen.sum():,}."
+            f"The model was trained on {seen.sum():,} of these {n:,} images: the scores, the "
+            f"confusion matrix and the mistakes are those of the other {n - seen.sum():,} images."
         )
 
 
 def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
-    """Add out-of-fold predictions, where folds can be made, and the probabilities that judge labels."""
+    """Add out-of-fold predictions if two folds exist, and the probabilities for label errors."""
     try:
         subject.held_out = out_of_fold(
             subject.X, subject.y, subject.classes, subject.groups, cv, seed
         )
     except InputError as error:
-        subject.warnings.append(f"No folds could be made: {error}")
+        subject.warnings.append(f"The images cannot be split into folds: {error}")
     if subject.trained_on == 0 and subject.proba is not None:
         subject.label_proba = subject.proba
-        subject.label_source = "the model's probabilities, which never saw these images"
+        subject.label_source = "the model's probabilities (it was not trained on these images)"
     elif subject.held_out is not None:
         subject.label_proba = subject.held_out.proba
         subject.label_source = (
@@ -227,21 +222,20 @@ def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
         )
 
 
-def _with_copies(groups: Any, n: int, X: Array, rows: list[int]) -> tuple[Array | None, list[str]]:
-    """Return groups of `rows` in which images of equal embeddings X (k, d) are together; a warning."""
-    group, copies = read_groups(_OWNER, groups, n), copies_of(X)
-    group = None if group is None else group[rows]
-    if copies is None:
-        return group, []
-    many = len(rows) - int(copies.max()) - 1
-    said = (
-        f"{many:,} of these {len(rows):,} images are copies of others (the same content, whatever their "
-        "labels say): copies share a fold, and count as one draw."
-    )
-    return joined(group, copies), [said]
-
-
-def _check_lengths(n: int, **others: Any) -> None:
-    for name, value in others.items():
-        if value is not None and len(value) != n:
-            raise InputError(f"{name} must have one entry per image; got {len(value)} for {n}.")
+def _common_fields(images: Any, rows: list[int], groups: Any, X: Array) -> dict[str, Any]:
+    """Return fields of the Subject of `rows`; groups are merged where embeddings X are equal."""
+    group = subset(read_groups(_OWNER, groups, len(images)), np.array(rows))
+    copies, warnings = copies_of(X), []
+    if copies is not None:
+        warnings.append(
+            f"{len(rows) - int(copies.max()) - 1:,} of these {len(rows):,} images are copies of "
+            "others (same content, possibly other labels): copies share a fold and count as one "
+            "draw."
+        )
+    return {
+        "images": [images[i] for i in rows],
+        "names": [name_of(images[i], i) for i in rows],
+        "groups": joined(group, copies),
+        "X": X,
+        "warnings": warnings,
+    }

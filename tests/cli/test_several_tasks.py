@@ -214,7 +214,7 @@ def test_hostile_names_of_tasks_are_escaped(manifest, shared_cache, monkeypatch)
         (["train", *COLUMNS, "--backbone", "auto", "--weights", "auto"], "backbone", 1),
         (["train", "--label-column", "kind", "--target", "<b>odd"], "numbers", 1),
         (["train", "--label-column", "kind", "--label-column", "none"], "'none'", 1),
-        (["evaluate", "--label-column", "walk"], "kind, light", 1),
+        (["evaluate", "--label-column", "walk"], "walk", 1),
         (["evaluate", "--label-column", "kind,light"], "once for each, without commas", 2),
         (["predict", "-o", "p.xls"], "must end in .csv", 1),
         (["explain", "-o", "evidence"], "kind, light", 1),

@@ -25,7 +25,7 @@ from featuretl import (
     write_report,
 )
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.explanation.pictures import save_overlays
+from featuretl.explanation.explanation import save_overlays
 from featuretl.images.sources import find_images
 from featuretl.labelling import AccuracyForecast
 from featuretl.prediction.predict import use_machine

@@ -1,4 +1,4 @@
-"""explain: the evidence adds up where it can, lies where the thing is, and says how it was found."""
+"""explain: evidence is exact where possible, lies on the object and names its method."""
 
 from collections import Counter
 
@@ -33,7 +33,7 @@ def labels(photos):
 
 @pytest.fixture(scope="module")
 def halves(photo_folder):
-    """A temple beside a flower, uint8 (200, 200, 3): two crops that no model was trained on."""
+    """A temple beside a flower, uint8 (200, 200, 3): two crops outside the training images."""
     from sklearn.datasets import load_sample_images
 
     temple, flower = load_sample_images().images
@@ -42,7 +42,7 @@ def halves(photo_folder):
 
 @pytest.fixture(scope="module")
 def model(photos, labels, shared_cache):
-    """The packaged weights, scaled, under logistic regression."""
+    """Packaged weights with a scaler and logistic regression."""
     embedder = ImageEmbedder(cache=shared_cache)
     return make_pipeline(embedder, StandardScaler(), LogisticRegression()).fit(photos, labels)
 
@@ -59,7 +59,7 @@ def assert_adds_up(explanation):
 
 
 def test_a_class_activation_map_adds_up_to_the_decision(model, photos):
-    """Zhou et al. 2016: the mean over positions is the value less its bias, scaling folded in."""
+    """Zhou et al. 2016: the mean over positions is the score minus its bias."""
     images = [photos[0], photos[-1]]
     found = explain(model, images)
     assert [e.target for e in found] == ["flower", "temple"] == model.predict(images).tolist()
@@ -76,7 +76,7 @@ def test_evidence_lies_where_the_thing_is(model, halves):
     (flower,) = explain(model, [halves], target="flower")
     assert temple.heat[:, :3].mean() > temple.heat[:, 4:].mean()
     assert flower.heat[:, 4:].mean() > flower.heat[:, :3].mean()
-    np.testing.assert_allclose(temple.heat, -flower.heat, atol=1e-5)  # of two classes
+    np.testing.assert_allclose(temple.heat, -flower.heat, atol=1e-5)
     assert temple.score == pytest.approx(-flower.score)
 
 
@@ -86,7 +86,7 @@ def test_several_layers_and_classes_add_up(photos):
     (found,) = explain(model, photos[:1], target="2")
     assert_adds_up(found)
     assert found.score == pytest.approx(model.decision_function(photos[:1])[0, 2], rel=1e-4)
-    for target in (2, 2.0, np.int64(2)):  # a class is found by its value, then by its text
+    for target in (2, 2.0, np.int64(2)):  # a class matches by value, then by text
         assert explain(model, photos[:1], target=target)[0].target == "2"
 
 
@@ -97,7 +97,7 @@ def test_numbers_and_labels(photos):
     assert_adds_up(found)
     assert found.target == 1
     assert found.score == pytest.approx(model.predict(photos[:1])[0, 1], rel=1e-4)
-    with pytest.raises(ParameterError, match="the number of an output, 0 to 1; got None"):
+    with pytest.raises(ParameterError, match=r"'target' parameter .* 0 to 1; got None"):
         explain(model, photos[:1])
     one = small(LinearProbeRegressor(), photos, y[:, 0])
     (found,) = explain(one, photos[:1])
@@ -121,11 +121,11 @@ def test_a_fine_tuned_network_with_a_linear_head_adds_up(photos, labels):
         (NearestMeanClassifier(), {}),
         (LinearProbeClassifier(), {"normalize": True}),
         (LinearProbeClassifier(), {"pooling": "gem"}),
-        (LinearProbeClassifier(), {"backbone": "test_convnext"}),  # normalises what it has pooled
+        (LinearProbeClassifier(), {"backbone": "test_convnext"}),  # normalises after pooling
     ],
 )
 def test_otherwise_it_is_the_slope_along_the_map(head, parameters, photos, labels):
-    """The mean of map times gradient is how the value grows with the whole map."""
+    """The mean of map times gradient is the derivative of the score with respect to the map's scale."""
     model = small(head, photos, labels, **parameters)
     (found,) = explain(model, photos[:1], target="temple")
     assert found.method == HIRESCAM and found.bias is None
@@ -151,8 +151,8 @@ def test_rollout_of_a_vision_transformer(pooling, photos, labels):
 
 
 def test_rollout_is_attention_times_its_slope(photos, labels):
-    """Of the last layer alone, against differences of the value when attention is changed."""
-    from featuretl.explanation.rollout import attention_layers, rollout
+    """The last layer alone is compared with differences of the score under changed attention."""
+    from featuretl.explanation.evidence import attention_layers, rollout
 
     model = small(LinearProbeClassifier(), photos, labels, backbone="test_vit")
     network = network_of(model, "cpu")

@@ -1,4 +1,4 @@
-"""Overlays: colours lie where the heat is, on the part of the picture that was seen."""
+"""Overlays: colours cover the heat, on the part of the image that the network sees."""
 
 import matplotlib as mpl
 import numpy as np
@@ -7,12 +7,12 @@ from PIL import Image
 
 from featuretl.exceptions import ParameterError
 from featuretl.explanation import Explanation
-from featuretl.explanation.pictures import save_overlays
+from featuretl.explanation.explanation import save_overlays
 
 mpl.use("Agg")
 
 GREY = np.full((40, 80, 3), 100, np.uint8)
-# For in the left of what is seen, the middle half of the picture; against in the right.
+# The network sees the middle half of the image: its left supports the target, its right does not.
 HEAT = np.float32([[4, -2], [4, -2]])
 
 
@@ -42,7 +42,7 @@ def test_alpha_0_shows_no_evidence():
     "box", [(-20.0, -20.0, 100.0, 60.0), (30.2, 10.4, 30.6, 10.9), (0, 0, 1e9, 1e9)]
 )
 def test_boxes_of_any_kind_are_drawn(box):
-    """Larger than the picture, where it was padded; smaller than a pixel."""
+    """A box larger than a padded image, and one smaller than a pixel."""
     assert explanation(box=box).overlay().size == (80, 40)
 
 
@@ -85,7 +85,7 @@ def test_a_folder_gets_a_picture_for_each(tmp_path):
     [
         ("o.gif", [GREY], "must be a folder, or end in .png, .jpg, .jpeg"),
         ("none/o.png", [GREY], "does not exist; create it first"),
-        ("o.png", [GREY] * 13, "One picture holds 12 overlays; for 13 name a folder"),
+        ("o.png", [GREY] * 13, "holds 12 overlays; got 13"),
     ],
 )
 def test_outputs_that_cannot_be(name, images, message, tmp_path):

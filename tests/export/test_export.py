@@ -1,4 +1,4 @@
-"""export_model: the graph says what Python says, for any n, and is not written where it does not."""
+"""export_model: the graph agrees with Python for any n, or is not written."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def labels(photos):
 
 @pytest.fixture(scope="module")
 def default(photos, labels, shared_cache, tmp_path_factory, exported_once):
-    """A calibrated probe on the packaged weights, and its graph."""
+    """A calibrated probe on packaged weights, and its graph."""
     path = tmp_path_factory.mktemp("onnx") / "model.onnx"
     head = LinearProbeClassifier(calibrate=True, random_state=0)
     model = make_pipeline(ImageEmbedder(cache=shared_cache), head).fit(photos, labels)
@@ -69,7 +69,7 @@ def test_the_graph_says_what_python_says(default, photos):
     assert exported.bytes == path.stat().st_size
     session = session_of(path)
     network = network_of(model, "cpu")
-    for images in (photos[:1], photos[:5]):  # of any number
+    for images in (photos[:1], photos[:5]):
         decision, probabilities, label = session.run(
             list(exported.outputs), {"images": network.batch(images).numpy()}
         )
@@ -93,7 +93,7 @@ def test_the_file_says_how_to_prepare_images_and_what_it_is(default):
 
 
 def test_the_example_serves_it_without_featuretl_and_torch(default, pixels, tmp_path):
-    """Of photographs that turn by EXIF and have to be resized, as they come."""
+    """The example serves photographs with EXIF rotation and of any size."""
     model, path, _ = default
     exif = Image.Exif()
     exif[0x0112] = 6

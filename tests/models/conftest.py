@@ -1,4 +1,4 @@
-"""Small data, and models on it that tests only look at."""
+"""Small data and models that tests share and do not modify."""
 
 import json
 
@@ -13,7 +13,7 @@ from featuretl.models.format import digest_of, read_file
 
 @pytest.fixture(scope="session")
 def iris():
-    """Rows (150, 4), float32, and names of their classes."""
+    """Rows, float32 (150, 4), and the names of their classes."""
     X, y = load_iris(return_X_y=True)
     return X.astype(np.float32), np.array(["setosa", "versicolor", "virginica"])[y]
 
@@ -28,7 +28,7 @@ def model_file(tmp_path, iris):
 
 @pytest.fixture
 def forge(model_file):
-    """Return a function that writes `model_file` anew, changed, with a checksum that holds."""
+    """Return a function that rewrites `model_file` with a change and a valid checksum."""
 
     def write(change=lambda model, tensors: None, version="1", raw=None):
         text, tensors = read_file(model_file)

@@ -1,4 +1,4 @@
-"""What a model is: its parts and its kind, for every form that models take."""
+"""Fitted: the parts and the kind of every form of model."""
 
 import numpy as np
 import pytest
@@ -78,7 +78,7 @@ def test_a_chosen_model_has_the_parts_of_its_winner(photos, labels):
     assert fitted.embedder is model.estimator_[0] and fitted.head is model.estimator_[-1]
     assert fitted.novelty is fitted.detector is model.novelty_
     assert fitted.classes.tolist() == ["flower", "temple"]
-    assert Fitted.of(TransferClassifier()).embedder is None  # it is not fitted
+    assert Fitted.of(TransferClassifier()).embedder is None  # not fitted
 
 
 def test_what_is_no_model_of_images_has_no_head_or_no_embedder(iris):
@@ -91,14 +91,14 @@ def test_what_is_no_model_of_images_has_no_head_or_no_embedder(iris):
         with pytest.raises(InputError, match="must predict from images"):
             Fitted.of_images(model)
     several = make_pipeline(embedder, KNeighborsClassifier().fit(iris[0], np.c_[iris[1], iris[1]]))
-    with pytest.raises(InputError, match="several classes per image, each of a list of its own"):
+    with pytest.raises(InputError, match="KNeighborsClassifier is a multi-output classifier"):
         Fitted.of_images(several)
-    with pytest.raises(InputError, match="does not know which images are unlike"):
+    with pytest.raises(InputError, match="no novelty detector"):
         _ = Fitted.of(several).detector
 
 
 def test_a_head_on_a_tuned_network_is_one_model(tuned, photos, labels, tmp_path):
-    """What `FineTuneClassifier.transform` gives is what the head was fitted to, everywhere."""
+    """A head on `FineTuneClassifier.transform` is one model in prediction, network and file."""
     assert Fitted.of_images(tuned).embedder is Fitted.of(tuned).head is tuned
     head = LogisticRegression().fit(tuned.transform(photos), labels)
     model = make_pipeline(tuned, head)

@@ -1,4 +1,4 @@
-"""evaluate_model and predict_to_file: bad images are named, killed runs go on, files agree."""
+"""evaluate_model and predict_to_file: failures are named, killed runs resume, formats agree."""
 
 import csv
 import json
@@ -51,7 +51,7 @@ def labels(photos):
 
 @pytest.fixture(scope="module")
 def tiny(photos, labels, shared_cache):
-    """A pipeline on a tiny network."""
+    """A pipeline with a tiny network."""
     embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
     return make_pipeline(embedder, LinearProbeClassifier()).fit(photos, labels)
 
@@ -64,7 +64,7 @@ def small_batches(monkeypatch):
 
 @pytest.fixture
 def with_bad(photos, tmp_path):
-    """The photographs with two bad ones among them, at 3 and 20."""
+    """The photographs with two unreadable ones at positions 3 and 20."""
     bad = tmp_path / BAD_NAME
     bad.write_text("<html>404</html>")
     return [*photos[:3], str(bad), *photos[3:19], str(tmp_path / "missing.jpg"), *photos[19:]]
@@ -86,7 +86,7 @@ def test_groups_widen_the_intervals_of_every_task(tiny, photos, labels, with_bad
     assert together[1] - together[0] > 1.1 * (alone[1] - alone[0])
     with pytest.raises(InputError, match="groups must have one entry"):
         evaluate_model(tiny, photos, y, groups=series[:5])
-    # Images that cannot be read take their groups with them.
+    # Unreadable images are removed together with their groups.
     bad = [*labels[:3], "flower", *labels[3:19], "temple", *labels[19:]]
     named = [*range(3), 99, *range(3, 19), 98, *range(19, 24)]
     report = evaluate_model(tiny, with_bad, bad, groups=named)
@@ -124,7 +124,7 @@ def test_labels_as_text_are_understood(photos, labels, shared_cache):
 
 def test_a_regressor_is_evaluated(photos, shared_cache):
     embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
-    y = np.arange(24.0)  # whole numbers, and yet no classes
+    y = np.arange(24.0)  # whole numbers, but no classes
     report = evaluate_model(make_pipeline(embedder, Ridge()).fit(photos, y), photos, y)
     assert report.task == "regression"
     assert report.scores["r2"] > 0
@@ -202,7 +202,7 @@ def test_a_killed_run_goes_on(ending, tiny, photos, tmp_path, monkeypatch, small
     assert path.read_text() == "an older file"
     predicted.clear()
     torn = tmp_path / f"out.{ending}.partial" / "00000003-0.parquet.0a1b2c3d.partial"
-    torn.write_bytes(b"PAR1")  # of a write that was killed
+    torn.write_bytes(b"PAR1")  # left by a killed write
     assert predict_to_file(tiny, photos, path).resumed == 15
     assert predicted == [5, 4]
     assert path.read_bytes() == whole.read_bytes()
@@ -247,7 +247,7 @@ def test_what_another_run_left_is_not_gone_on_with(tiny, photos, tmp_path, monke
         with pytest.raises(StoreError, match=r"No space left on device.*run it again to resume"):
             predict_to_file(tiny, photos, path)
     for images, options in [(photos[1:], {}), (photos, {"top": 2}), (photos, {"threshold": 0.5})]:
-        with pytest.raises(InputError, match="holds predictions of another model, other images"):
+        with pytest.raises(InputError, match="predictions of another model"):
             predict_to_file(tiny, images, path, **options)
     assert predict_to_file(tiny, photos, path).images == 24
 
@@ -289,7 +289,9 @@ def test_another_process_is_kept_out_as_long_as_one_lives(tiny, photos, tmp_path
     with Parts(path, "of a run that will be killed"):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert done.stdout.startswith("Another run is predicting into")
-    with pytest.raises(InputError, match="of another model"):  # its lock is gone, its work is not
+    with pytest.raises(
+        InputError, match="predictions of another model"
+    ):  # its lock is released, its batches remain
         predict_to_file(tiny, photos, path)
 
 
@@ -303,7 +305,7 @@ def test_only_what_changed_is_predicted_again(
     images = [file.read_bytes() for file in files] if kind == "bytes" else files
     path, whole = tmp_path / "out.jsonl", tmp_path / "whole.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr(files_module, "_join", lambda *args: 1 / 0)
+        patch.setattr(files_module, "_merge", lambda *args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             predict_to_file(tiny, images, path)
     files[7].write_bytes(Path(photos[-1]).read_bytes())
@@ -325,7 +327,7 @@ def test_numbers_and_classes_without_probabilities(photos, labels, shared_cache,
     silent = make_pipeline(embedder, LinearSVC()).fit(photos, labels)
     predict_to_file(silent, photos, path)
     assert set(rows_of(path)[0]) == {"path", "prediction", "error"}
-    with pytest.raises(ParameterError, match="top and threshold need probabilities"):
+    with pytest.raises(ParameterError, match="this Pipeline does not predict"):
         predict_to_file(silent, photos, path, top=2)
     both = make_pipeline(embedder, Ridge()).fit(photos, np.c_[np.arange(24), np.arange(24)])
     with pytest.raises(InputError, match="several numbers per image"):
@@ -335,7 +337,7 @@ def test_numbers_and_classes_without_probabilities(photos, labels, shared_cache,
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (LinearProbeClassifier(), "got a LinearProbeClassifier that does not: use make_pipeline"),
+        (LinearProbeClassifier(), "got a LinearProbeClassifier that does not"),
         (ImageEmbedder(), "got a ImageEmbedder that does not"),
     ],
 )
@@ -364,7 +366,7 @@ def test_parameters_are_checked(options, message, tiny, photos, tmp_path):
 
 @pytest.fixture(scope="module")
 def tagged(photos, labels):
-    """Lists of what the crops show, and whether they are of the upper half; one without any."""
+    """Label lists: the class, and "upper" for crops of the upper half; the first one is empty."""
     tags = [[label] + ["upper"] * (i % 12 < 6) for i, label in enumerate(labels)]
     return [[], *tags[1:]]
 
@@ -397,13 +399,13 @@ def test_mistaken_labels_are_named(tiny, photos, labels, tagged, shared_cache):
     with pytest.raises(InputError, match="1 classes that the model does not know, such as 'wasp'"):
         evaluate_model(model, photos, [["wasp"], *tagged[1:]])
     for y in (labels, np.zeros((24, 2)), np.full((24, 3), 7)):
-        with pytest.raises(InputError, match="y must be a list of labels for each image"):
+        with pytest.raises(InputError, match="y must be a list of labels per image"):
             evaluate_model(model, photos, y)
-    with pytest.raises(InputError, match="gives one class per image, but y has several"):
+    with pytest.raises(InputError, match="one class per image, but y has several"):
         evaluate_model(tiny, photos, tagged)
     lists = make_pipeline(embedder, KNeighborsClassifier(3))
     lists.fit(photos, MultiLabelBinarizer().fit_transform(tagged))
-    with pytest.raises(InputError, match="several classes per image, each of a list of its own"):
+    with pytest.raises(InputError, match="KNeighborsClassifier is a multi-output classifier"):
         evaluate_model(lists, photos, tagged)
 
 
@@ -423,7 +425,7 @@ def test_several_labels_per_image_have_a_column_each(
         assert [row["prediction"] for row in rows] == expected
         assert written.abstained == expected.count(None)
     assert written.failed == 2
-    with pytest.raises(ParameterError, match="top is for models that give one class"):
+    with pytest.raises(ParameterError, match="got 2"):
         predict_to_file(model, photos, path, top=2)
 
 
@@ -464,20 +466,20 @@ def _fitted(photos, y, cache):
     ],
 )
 def test_labels_of_any_type_mean_the_same_class(make, photos, labels, shared_cache):
-    """A model of 0 and 1, by number or by name, is evaluated by all spellings of these."""
+    """A model trained on 0 and 1, as numbers or text, accepts every representation of them."""
     codes = [int(label == "temple") for label in labels]
-    for learnt in (codes, [float(code) for code in codes], [str(code) for code in codes]):
-        model = _fitted(photos, learnt, shared_cache)
-        expected = model.score(photos, learnt)
+    for trained in (codes, [float(code) for code in codes], [str(code) for code in codes]):
+        model = _fitted(photos, trained, shared_cache)
+        expected = model.score(photos, trained)
         y = make(codes)
-        if isinstance(learnt[0], str) and isinstance(np.asarray(y).ravel()[0], np.bool_):
+        if isinstance(trained[0], str) and isinstance(np.asarray(y).ravel()[0], np.bool_):
             with pytest.raises(InputError, match="2 classes that the model does not know"):
                 evaluate_model(model, photos, y)
             continue
         assert evaluate_model(model, photos, y, n_bootstrap=0).scores["accuracy"] == expected
 
 
-@pytest.mark.parametrize("learnt", [bool, str, lambda truth: str(truth).lower()])
+@pytest.mark.parametrize("trained", [bool, str, lambda truth: str(truth).lower()])
 @pytest.mark.parametrize(
     "make",
     [
@@ -488,9 +490,9 @@ def test_labels_of_any_type_mean_the_same_class(make, photos, labels, shared_cac
         lambda truth: pa.array(truth),
     ],
 )
-def test_truth_values_and_their_names_are_one_class(learnt, make, photos, labels, shared_cache):
+def test_truth_values_and_their_names_are_one_class(trained, make, photos, labels, shared_cache):
     truth = [label == "temple" for label in labels]
-    y = [learnt(value) for value in truth]
+    y = [trained(value) for value in truth]
     model = _fitted(photos, y, shared_cache)
     found = evaluate_model(model, photos, make(truth), n_bootstrap=0).scores["accuracy"]
     assert found == model.score(photos, y)

@@ -1,4 +1,4 @@
-"""What the tests of reports share: real crops, their embeddings, and models of them."""
+"""Fixtures for tests of reports: crops of photographs, their embeddings and a model."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def embeddings(photos, embedder):
 
 @pytest.fixture(scope="package")
 def model(photos, labels, embedder):
-    """A pipeline that was trained on the first eight crops of each photograph."""
+    """A pipeline trained on the first eight crops of each photograph."""
     rows = [*range(8), *range(12, 20)]
     return make_pipeline(embedder, LinearProbeClassifier()).fit(
         [photos[i] for i in rows], labels[rows]

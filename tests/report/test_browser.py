@@ -1,4 +1,4 @@
-"""The page in a real, headless Chromium: no errors, the map answers, hostile names stay text."""
+"""The page in headless Chromium: no errors, an interactive map, hostile names shown as text."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def page(photos, embeddings, tmp_path_factory):
-    """A report on the crops under hostile names: of classes, files and the page itself."""
+    """A report whose classes, files and title have hostile names."""
     folder = tmp_path_factory.mktemp("report")
     images = []
     for i, photo in enumerate(photos):
@@ -113,7 +113,7 @@ def test_hostile_names_are_text(opened, page):
 
 
 def test_an_inline_script_is_not_run(opened):
-    """The policy of the page itself: even if a name were not escaped."""
+    """The content security policy blocks scripts even if a name were not escaped."""
     opened.execute_script(
         "const s = document.createElement('div'); s.innerHTML = '<img src=x onerror=\"window.pwned = 1\">';"
         "document.body.append(s)"
@@ -187,7 +187,7 @@ def test_on_a_phone_in_the_dark(browser, page):
 
 @pytest.fixture(scope="module")
 def wide(photos, tmp_path_factory):
-    """A report on 24 classes, whose decision has a long last column."""
+    """A report on 24 classes with a long last column in the decision table."""
     path = tmp_path_factory.mktemp("wide") / "report.html"
     X = np.random.default_rng(0).normal(size=(48, 6)).astype(np.float32)
     y = [f"species number {i % 24}" for i in range(48)]
@@ -217,7 +217,7 @@ def test_on_a_phone_nothing_is_cut_and_no_column_is_a_tower(browser, wide):
 
 
 def test_on_paper_nothing_is_cut_and_no_page_is_blank(browser, wide):
-    browser.set_window_size(720, 1000)  # as wide as a page of A4 with margins
+    browser.set_window_size(720, 1000)  # the width of an A4 page without margins
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
         browser.get(wide.as_uri())

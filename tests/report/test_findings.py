@@ -1,4 +1,4 @@
-"""Label errors, near-duplicates and scores of classes are found where they were planted."""
+"""Planted label errors and near-duplicates are found; per-class scores equal scikit-learn's."""
 
 import io
 import tracemalloc
@@ -61,14 +61,14 @@ def test_mistakes_come_by_confidence():
 
 @pytest.mark.parametrize("function", [label_errors, confident_mistakes])
 def test_labels_and_probabilities_must_belong_together(function):
-    with pytest.raises(InputError, match=r"row per label and a column per class, \(2, 2\)"):
+    with pytest.raises(InputError, match=r"proba must have .* \(2, 2\); got \(1, 2\)"):
         function(["a", "b"], [[1, 0]], ["a", "b"])
     with pytest.raises(InputError, match="1 classes that classes lacks, such as 'c'"):
         function(["a", "c"], [[1, 0], [0, 1]], ["a", "b"])
 
 
 def test_copies_of_photographs_are_found(pixels, embedder):
-    """Darker and saved anew: near-duplicates; other parts of the same photograph: not."""
+    """A darker, recompressed copy is a near-duplicate; another part of the photograph is not."""
     corners = [(top, left) for top in (0, 140, 280) for left in (0, 220, 430)]
     tiles = [pixels[top : top + 140, left : left + 200] for top, left in corners]
     copies = [jpeg((tile * 0.9).astype(np.uint8)) for tile in tiles]
@@ -121,11 +121,12 @@ def test_a_suggestion_is_more_probable_than_the_label():
     rng = np.random.default_rng(0)
     proba = rng.dirichlet(np.ones(4) / 2, 400)
     y = np.array([rng.choice(4, p=row) for row in proba])
-    y[:150] = 3  # labels of which the usual probability is low
+    y[:150] = 3  # the threshold of class 3 is low
     found = label_errors(y, proba, range(4))
     assert len(found) > 20
     assert (found["suggested_probability"] > found["probability"]).all()
-    # Usual are 0.85 of "a" and 0.05 of "b": 0.6 is too low to confirm, and "b" no better.
+    # The thresholds are 0.8 of "a" and 0.05 of "b". Row 0 has 0.6 for "a", below its threshold,
+    # and 0.4 for "b", which is less probable than its label.
     y, proba = ["a", "a", "b", "b"], [[0.6, 0.4], [1, 0], [0.95, 0.05], [0.95, 0.05]]
     assert 0 not in label_errors(y, proba, ["a", "b"])["index"].tolist()
 

@@ -1,4 +1,4 @@
-"""write_report: honest about what the scores are of, whole with little or odd data, and bounded."""
+"""write_report: which images are scored, unusual data, limits on size, errors."""
 
 import json
 import sys
@@ -23,14 +23,14 @@ from featuretl import (
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError, StoreError
 from featuretl.images.inputs import read
 from featuretl.models.card import data_of, trained_on
-from featuretl.report import embedding_map, galleries, thumbnails
-from featuretl.report.names import short_names
+from featuretl.report import embedding_map, galleries
+from featuretl.report.subject import short_names
 
 report = partial(write_report, n_bootstrap=4, cv=2)
 
 
 class Page(HTMLParser):
-    """The text, the ids and the attributes of a page."""
+    """Text, ids and links of a page."""
 
     def __init__(self, path):
         super().__init__()
@@ -56,7 +56,7 @@ def path(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No t-SNE, where the map is not what is tested."""
+    """Skip t-SNE in tests that do not check the map."""
     monkeypatch.setattr(embedding_map, "map_of", lambda X, random_state: X[:, :2])
 
 
@@ -71,12 +71,12 @@ def test_a_page_loads_nothing_and_says_what_its_scores_are_of(model, photos, lab
     page = Page(path)
     assert {"summary", "map", "classes", "curves", "mistakes", "label-errors", "duplicates", "about"} <= page.ids  # fmt: skip
     assert all(link.startswith(("data:", "#")) for link in page.loaded)
-    assert "none of the 8 images was trained on" in page.text
+    assert "none of the 8 images is a training image" in page.text
     assert found["trained_on"] == 0
     assert found["scored"] == 8
     assert found["scores"]["accuracy"] == model.score(images, labels[rows])
     assert f"{found['scores']['accuracy']:.3f}" in page.text
-    assert "never saw these images" in found["label_errors_by"]
+    assert "not trained on these images" in found["label_errors_by"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
@@ -96,7 +96,7 @@ def test_images_of_training_are_not_scored(model, photos, labels, path, quick):
 def test_it_says_when_it_does_not_know(model, photos, labels, path, quick):
     found = report(model, photos, labels, path)
     assert found["trained_on"] is None
-    assert "does not say which images it was trained on" in Page(path).text
+    assert "training images of the model are unknown" in Page(path).text
 
 
 @pytest.mark.parametrize("data", [None, 3, {}, {"contents": "é"}, {"contents": [1]}, {"contents": "AA=="}])  # fmt: skip
@@ -195,7 +195,7 @@ def test_a_model_without_probabilities(embedder, photos, labels, path, quick):
 
 
 def test_odd_sets_give_a_page(embedder, photos, labels, tmp_path, path, quick):
-    """A class that is absent, one that has a single image, images that cannot be read, one image."""
+    """An absent class, a class with a single image, an unreadable image, one image in total."""
     names = np.array(["cathedral", "flower", "temple"])
     model = make_pipeline(embedder, LinearProbeClassifier())
     model.fit(photos, names[[1] * 12 + [2] * 11 + [0]])
@@ -207,12 +207,12 @@ def test_odd_sets_give_a_page(embedder, photos, labels, tmp_path, path, quick):
     assert "not an image" in found["failures"][0]["error"]
     page = Page(path)
     assert "bad\\x1b[31m<b>.jpg" in page.text
-    assert "No image is scored of: cathedral." in page.text
+    assert "Classes without scored images: cathedral." in page.text
     found = report(model, photos[:1], ["flower"], path)
     assert found["scored"] == 1
-    assert any("No folds could be made" in words for words in found["warnings"])
+    assert any("cannot be split into folds" in words for words in found["warnings"])
     assert found["learning_curve"] is None
-    with pytest.raises(InputError, match="could be read; there is nothing to report"):
+    with pytest.raises(InputError, match="None of 1 images could be read"):
         report(model, [str(bad)], ["flower"], path)
     with pytest.raises(InputError, match="classes that the model does not know"):
         report(model, photos[:1], ["wasp"], path)
@@ -236,11 +236,11 @@ def test_photographs_are_budgeted_and_what_is_left_out_is_said(path, monkeypatch
     monkeypatch.setattr(embedding_map, "MOST_ON_MAP", 200)
     monkeypatch.setattr(embedding_map, "BUDGET", 20_000)
     monkeypatch.setattr(galleries, "_SHOWN", 2)
-    monkeypatch.setattr(thumbnails, "_BATCH", 50)
+    monkeypatch.setattr(galleries, "_BATCH", 50)
     found = report(digits.data[:300], images, digits.target[:300], path)
     page = Page(path)
-    assert "The map shows 200 of the 300 images" in page.text
-    assert "have no photograph here" in page.text
+    assert "200 of the 300 images" in page.text
+    assert "have no photograph" in page.text
     assert any(line.startswith("Mistakes: 2 of ") for line in found["left_out"])
     data = json.loads(page.source.split('id="map-data">')[1].split("</script>")[0])
     assert len(data["x"]) == 200
@@ -263,7 +263,7 @@ def test_evidence_is_shown_beside_the_mistakes(model, photos, labels, path, quic
     report(model, photos, wrong, path)
     section = Page(path).source.split('id="mistakes"')[1].split("</section>")[0]
     assert section.count("<img") == 4
-    assert "evidence for what was predicted" in section
+    assert "evidence for the prediction" in section
     report(model, photos, wrong, path, explain=False)
     section = Page(path).source.split('id="mistakes"')[1].split("</section>")[0]
     assert section.count("<img") == 2
@@ -296,9 +296,9 @@ def test_parameters_are_checked(embeddings, model, photos, labels, path, tmp_pat
             report(embeddings, photos, labels, path, **options)
     with pytest.raises(ParameterError, match=r"must end in \.html"):
         report(embeddings, photos, labels, tmp_path / "report.pdf")
-    with pytest.raises(InputError, match="one entry per image"):
+    with pytest.raises(InputError, match="images must have one entry per embedding; got 3 for 24"):
         report(embeddings, photos[:3], labels, path)
-    with pytest.raises(InputError, match="does not: use"):
+    with pytest.raises(InputError, match="got a LinearProbeClassifier"):
         report(LinearProbeClassifier(), photos, labels, path)
     with pytest.raises(InputError, match="two classes"):
         report(embeddings[:12], photos[:12], labels[:12], path)
