@@ -31,7 +31,6 @@ from featuretl.heads.linear import LinearProbeClassifier
 if TYPE_CHECKING:
     import pandas as pd
 
-
 Map = Callable[[Array], Array]
 
 _FLOATS = (np.float64, np.float32)
@@ -70,8 +69,8 @@ class Adaptation:
         gained = f"{100 * self.gain.mean:+.1f} +- {100 * self.gain.error:.1f} points"
         clear = "which is clear" if self.gain.is_clear else "less than one standard error"
         validation = (
-            f"Reverse validation, {self.folds} folds, {self.gain.images:,} rows of the source: {scores}; "
-            f"a difference of {gained}, {clear}. Chosen: {self.method}."
+            f"Reverse validation, {self.folds} folds of {self.gain.images:,} source rows: {scores}"
+            f"; a difference of {gained}, {clear}. Chosen: {self.method}."
         )
         return "\n".join([*lines, validation])
 
@@ -115,18 +114,18 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    "auto" uses two tests, but is not certain, because the target has no labels. First, `domain_gap`: a
-    classifier must distinguish source and target after the source is weighted to the target's class
-    proportions; otherwise the domains differ at most in these, and aligning would do harm. Second,
-    reverse validation (Zhong et al. 2010, doi:10.1007/978-3-642-15939-8_35): a head trained on the
-    source labels the target, and a second head, trained on these labels, is scored on held-out source
-    rows. "auto" chooses "moments" if its gain exceeds one standard error.
+    "auto" uses two tests, but is not certain, because the target has no labels. First,
+    `domain_gap`: a classifier must distinguish source and target after the source is weighted to
+    the target's class proportions; otherwise the domains differ at most in these, and aligning
+    would do harm. Second, reverse validation (Zhong et al. 2010, doi:10.1007/978-3-642-15939-8_35):
+    a head trained on the source labels the target, and a second head, trained on these labels, is
+    scored on held-out source rows. "auto" chooses "moments" if its gain exceeds one standard error.
 
     "moments" assumes equal class proportions in both domains. If both the proportions and the look
     of the images differ, `decision_.gap.prior_shift` is large, and no method here is safe.
 
-    ``benchmarks/adaptation.py`` also measured subspace alignment and importance weighting, which were
-    left out.
+    ``benchmarks/adaptation.py`` also measured subspace alignment and importance weighting, which
+    were left out.
 
     Examples
     --------
@@ -174,10 +173,9 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If widths or lengths differ, there are NaN, or "auto" has no `y`.
+        ParameterError, InputError
+            If a parameter has an invalid value, widths or lengths differ, there are NaN, or "auto"
+            has no `y`.
 
         Warns
         -----
@@ -190,32 +188,15 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def fit_transform(
         self, X: Any, y: Any = None, X_target: Any = None, groups: Any = None
     ) -> Array:
-        """Fit the alignment and return the source rows to train a head on.
+        """Fit the alignment and return the source rows (n, d) to train a head on.
 
-        Parameters
-        ----------
-        X, y, X_target, groups : as for `fit`
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            `X`, changed only by "coral". ``fit(..).transform(X)`` differs: it takes target rows.
+        Only "coral" changes them. ``fit(..).transform(X)`` differs, as it takes target rows.
         """
         source = self._fit(X, y, X_target, groups)
         return self._source_map(source)
 
     def transform(self, X: Any) -> Array:
-        """Return target rows, aligned for a head that was trained on the source.
-
-        Parameters
-        ----------
-        X : array-like of shape (m, d)
-            Embeddings of target images.
-
-        Returns
-        -------
-        ndarray of shape (m, d), float32 or float64
-        """
+        """Return target rows X (m, d), aligned for a head that was trained on the source."""
         check_is_fitted(self)
         return self._target_map(as_matrix(self, X, reset=False, dtype=_FLOATS))
 
@@ -290,7 +271,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
 
 def _affine(center: Array, factor: Array, target: Array, X: Array) -> Array:
-    """Return ``(X - center) * factor + target``, or ``@ factor`` for (d, d), in the dtype of `X`."""
+    """Return ``(X - center) * factor + target``, or ``@ factor`` for (d, d), in X's dtype."""
     Z = X - center
     Z = Z @ factor if factor.ndim == 2 else Z * factor
     Z += target
@@ -312,8 +293,8 @@ def _align(method: str, source: Array, target: Array) -> tuple[Map, Map]:
 def _moments(source: Array, target: Array) -> Map:
     """Map the target to the mean and standard deviation of each feature in the source.
 
-    A linear head on standardised features thus gets each domain standardised separately, as in AdaBN
-    (Li et al. 2018, doi:10.1016/j.patcog.2018.03.005).
+    A linear head on standardised features thus gets each domain standardised separately, as in
+    AdaBN (Li et al. 2018, doi:10.1016/j.patcog.2018.03.005).
     """
     scale, own = source.std(axis=0), target.std(axis=0)
     constant = own <= _LEAST * own.max()
@@ -322,10 +303,10 @@ def _moments(source: Array, target: Array) -> Map:
 
 
 def _coral(source: Array, target: Array) -> Map:
-    """Map the source to the covariance and mean of the target: CORAL (Sun et al. 2016, arXiv:1511.05547).
+    """Map the source to the target's covariance and mean by CORAL (Sun 2016, arXiv:1511.05547).
 
-    Features are divided by their standard deviation in the source; covariances are shrunk as by Ledoit
-    and Wolf, as there may be more columns than rows.
+    Features are divided by their standard deviation in the source; covariances are shrunk as by
+    Ledoit and Wolf, as there may be more columns than rows.
     """
     scale = source.std(axis=0)
     scale = np.where(scale > _LEAST * scale.max(), scale, 1.0)

@@ -43,17 +43,18 @@ class DomainGap:
         Proxy A-distance, 2 (1 - 2 error), of that classifier, in [0, 2] up to noise (Ben-David et
         al. 2010, doi:10.1007/s10994-009-5152-4).
     mmd, mmd_p : float
-        Squared maximum mean discrepancy with an RBF kernel of the median distance, unbiased (Gretton
-        et al. 2012), and its p-value: the fraction of 200 permutations of the rows that reach it.
+        Squared maximum mean discrepancy with an RBF kernel of the median distance, unbiased
+        (Gretton et al. 2012), and its p-value: the fraction of 200 permutations of the rows that
+        reach it.
     priors : dict of class to float, or None
-        Estimated class proportions of the target: those at which the class means of the source add up
-        to the mean of the target. Reliable only if the gap is small.
+        Estimated class proportions of the target: those at which the class means of the source add
+        up to the mean of the target. Reliable only if the gap is small.
     prior_shift : float
         Total variation distance, in [0, 1], between `priors` and the proportions in the source; NaN
         without `y`.
     matched_auc, matched_error, matched_low : float
-        The AUC after the source is weighted to `priors`, its standard error, which counts the rows of
-        a group as one draw, and the lower end of its 95% interval.
+        The AUC after the source is weighted to `priors`, its standard error, which counts the rows
+        of a group as one draw, and the lower end of its 95% interval.
     """
 
     auc: float
@@ -101,9 +102,9 @@ def domain_gap(
 ) -> DomainGap:
     """Measure the difference of two sets of embeddings, and whether adaptation is worth trying.
 
-    A target with other proportions of the same classes looks different, too, but aligning its moments
-    with the source's would then do harm. The domains are therefore compared twice: as they are, and
-    with the source weighted to the estimated class proportions of the target.
+    A target with other proportions of the same classes looks different, too, but aligning its
+    moments with the source's would then do harm. The domains are therefore compared twice: as they
+    are, and with the source weighted to the estimated class proportions of the target.
 
     Parameters
     ----------
@@ -191,7 +192,8 @@ def _separation(
 ) -> tuple[float, float, float, float]:
     """Return AUC, proxy A-distance, and standard error and lower end of the AUC; `weight` is (n,).
 
-    The AUC is computed per fold and averaged, because scores of different classifiers do not compare.
+    The AUC is computed per fold and averaged, because scores of different classifiers do not
+    compare.
     """
     X, domain = np.vstack([S, T]), np.repeat([0, 1], [len(S), len(T)])
     weight = np.concatenate([weight, np.ones(len(T))])

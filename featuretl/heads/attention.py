@@ -27,10 +27,11 @@ _TOL = 1e-6  # relative decrease of the objective in an iteration
 class AttentionPoolingClassifier(Responses, BaseEstimator):
     """Logistic regression on a weighted mean of an image's views, with learned weights.
 
-    A view with the standardised embedding ``z`` has the weight ``exp(z @ u)``, divided by the sum over
-    the views of its image. The weighted mean goes through multinomial logistic regression. Both parts
-    are fitted together, from the labels of the images alone. Use this head for tiles of which few
-    show the label; otherwise `ViewPooling` and `ViewsClassifier` are as accurate and faster.
+    A view with the standardised embedding ``z`` has the weight ``exp(z @ u)``, divided by the sum
+    over the views of its image. The weighted mean goes through multinomial logistic regression.
+    Both parts are fitted together, from the labels of the images alone. Use this head for tiles of
+    which few show the label; otherwise `ViewPooling` and `ViewsClassifier` are as accurate and
+    faster.
 
     Parameters
     ----------
@@ -48,10 +49,8 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The classes.
-    coef_ : ndarray of shape (n_classes, d), float64
-        Coefficients of the pooled, standardised embedding.
-    intercept_ : ndarray of shape (n_classes,), float64
-        Intercepts.
+    coef_, intercept_ : ndarray of shape (n_classes, d) and (n_classes,), float64
+        Coefficients of the pooled, standardised embedding, and intercepts.
     attention_coef_ : ndarray of shape (d,), float64
         ``u``.
     mean_, scale_ : ndarray of shape (d,), float64
@@ -107,10 +106,9 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If `n_views` does not divide the number of columns, or an image has multiple labels.
+        ParameterError, InputError
+            If a parameter has an invalid value, `n_views` does not divide the number of columns, or
+            an image has multiple labels.
         """
         owner = type(self).__name__
         check_positive(owner, "C", self.C)
@@ -128,12 +126,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
         return self
 
     def attention(self, X: Any) -> Array:
-        """Return the weights of the views of each image: (n, n_views), rows summing to 1.
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return the weights of the views of each image: (n, n_views), rows summing to 1."""
         check_is_fitted(self)
         views = split_views(self, X, self.n_views, reset=False)
         return softmax(self._standardised(views) @ self.attention_coef_, axis=1)

@@ -33,12 +33,8 @@ from featuretl.heads._solver.path import check_grid, check_positive, fold_means,
 from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
 from featuretl.heads._solver.stream import Portion, Stream
 
-_UNTESTED_C = 0.03  # for C="cv" where no fold can judge
+_UNTESTED_C = 0.03  # for C="cv" if no fold can be scored
 _SEARCH_TOL = 1e-6  # neighbouring values of C have similar scores
-
-
-def _is_streamable(head: LinearProbeClassifier) -> bool:
-    return not head.calibrate and head.class_weight != "balanced"
 
 
 class LinearProbeClassifier(Responses, BaseEstimator):
@@ -90,10 +86,9 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The classes; for multi-label `y` the labels, in the order of the columns.
-    coef_ : ndarray of shape (n_classes, d), (1, d) for two classes, (n_labels, d)
-        Coefficients for X as given; float32, or float64 for float64 X.
-    intercept_ : ndarray of shape (n_classes,), (1,) or (n_labels,)
-        Intercepts for X as given.
+    coef_, intercept_ : ndarray of shape (k, d) and (k,)
+        Coefficients and intercepts for X as given; float32, or float64 for float64 X. k is the
+        number of classes or labels, 1 for two classes.
     C_ : float
         The C of the fitted head.
     path_ : Bunch
@@ -175,7 +170,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings. May be a read-only memory map, or a `ShardedMatrix` larger than memory.
+            Finite embeddings; may be a memory map, or a `ShardedMatrix` larger than memory.
         y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
             At least two classes. Lists of 0 and 1 of equal length are an indicator.
         sample_weight : array-like of shape (n,), default=None
@@ -185,10 +180,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If X has NaN, `y` a single class, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, `y` a single class, or lengths differ.
         """
         self._check_parameters()
         forget(self, "_stream")
@@ -198,7 +191,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         in_loss = loss_weight(self, self.class_weight, targets, weight)
         return self._learn(X, targets, weight, in_loss, groups)
 
-    @available_if(_is_streamable)
+    @available_if(lambda self: not self.calibrate and self.class_weight != "balanced")
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Update the head with another portion of rows; earlier rows are not needed again.
 
@@ -218,10 +211,9 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If X has NaN, `y` holds a class that is not in `classes`, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, `y` holds a class that is not in
+            `classes`, or lengths differ.
 
         Warns
         -----
@@ -285,7 +277,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     def _choose(
         self, rows: Rows, spectrum: Spectrum, targets: Targets, in_loss: Array, groups: Any
     ) -> None:
-        """Set `C_`; set `path_` and `calibration_` from the folds, or their defaults if none judges."""
+        """Set `C_`, `path_` and `calibration_` from the folds, or defaults without scored folds."""
         self.C_ = self.C
         if self.C != "cv" and not self.calibrate:
             return

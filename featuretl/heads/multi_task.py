@@ -28,17 +28,17 @@ def _gives_probabilities(head: MultiTaskHead) -> bool:
 
 
 class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
-    """Multi-task model on one embedding: a head per column of `y`, for classes and numbers together.
+    """Multi-task model on one embedding: a head per column of `y`, for classes and numbers.
 
     Each head is fitted separately, to the rows that have a label in its column; the tasks share the
-    embedding and the model file. (`sklearn.multioutput.MultiOutputClassifier` takes tasks of a single
-    kind and no missing labels.)
+    embedding and the model file. (`sklearn.multioutput.MultiOutputClassifier` takes tasks of a
+    single kind and no missing labels.)
 
     Parameters
     ----------
     heads : dict of column to estimator, or None, default=None
-        Classifiers and regressors for some columns. Any other column gets `LinearProbeClassifier` if
-        it has text, True and False, categories, or at most 20 different whole numbers, and
+        Classifiers and regressors for some columns. Any other column gets `LinearProbeClassifier`
+        if it has text, True and False, categories, or at most 20 different whole numbers, and
         `LinearProbeRegressor` if it has other numbers.
 
     Attributes
@@ -103,7 +103,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         ParameterError
             If a key of `heads` is no column, or a value is neither classifier nor regressor.
         InputError
-            If X has NaN, lengths differ, or a column cannot be fitted; the message names the column.
+            If X has NaN, lengths differ, or a column, which the message names, cannot be fitted.
         """
         owner = type(self).__name__
         forget(self)
@@ -135,17 +135,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return the predictions of all heads: a column per task, in the order of `tasks_`.
-
-        Parameters
-        ----------
-        X : as for `fit`
-
-        Returns
-        -------
-        ndarray of shape (n, n_tasks)
-            float64 if all tasks predict numbers, else object.
-        """
+        """Return the predictions (n, n_tasks): float64 if all are numbers, else object."""
         columns = [head.predict(X) for head in self._fitted_heads(X)]
         if all(column.dtype.kind in "iuf" for column in columns):
             return np.column_stack([column.astype(np.float64) for column in columns])
@@ -158,10 +148,6 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
     def predict_proba(self, X: Any) -> dict[str, Array] | Array:
         """Return the probabilities of each classification, in the order of its `classes_`.
 
-        Parameters
-        ----------
-        X : as for `fit`
-
         Returns
         -------
         dict of str to ndarray of shape (n, n_classes)
@@ -170,8 +156,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         """
         heads = self._fitted_heads(X)
         if len(heads) == 1:
-            alone: Array = heads[0].predict_proba(X)
-            return alone
+            return heads[0].predict_proba(X)
         return {
             name: head.predict_proba(X)
             for name, head in zip(self.tasks_, heads, strict=True)
@@ -183,9 +168,8 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : as for `fit`
-        y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
-            The truth; each task is scored on the rows that have its label.
+        X, y : as for `fit`
+            Each task is scored on the rows that have its label.
 
         Returns
         -------
@@ -221,8 +205,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
     def _fitted_heads(self, X: Any) -> list[Any]:
         check_is_fitted(self, "estimators_")
         read_matrix(self, X, reset=False)
-        heads: list[Any] = self.estimators_
-        return heads
+        return self.estimators_
 
     def _heads(self, table: dict[str, Any]) -> dict[str, Any]:
         """Return the parameter `heads` with its keys as str; raises ParameterError."""

@@ -31,8 +31,8 @@ class NearestMeanClassifier(Responses, BaseEstimator):
     ----------
     center : "mean" or array-like of shape (d,), default="mean"
         What to subtract before the normalisation. "mean" is the mean of X in `fit`, or in the first
-        `partial_fit`, and is then fixed. If a stream starts with few rows, give the mean of a larger
-        collection, as SimpleShot does with its base classes.
+        `partial_fit`, and is then fixed. If a stream starts with few rows, give the mean of a
+        larger collection, as SimpleShot does with its base classes.
 
     Attributes
     ----------

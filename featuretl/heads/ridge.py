@@ -35,8 +35,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     ----------
     alpha : float > 0 or "loo", default="loo"
         Strength of the penalty on the standardised coefficients; the loss is a sum over rows.
-        "loo" chooses the value with the least squared leave-one-out error or, with `groups` in `fit`,
-        the least squared error over five folds of whole groups.
+        "loo" chooses the value with the least squared leave-one-out error or, with `groups` in
+        `fit`, the least squared error over five folds of whole groups.
     alphas : "auto" or array-like of float > 0, default="auto"
         Candidates of ``alpha="loo"``: "auto" is 28 values from 1e-6 to 1e3 times the sum of the
         weights (the number of rows).
@@ -45,10 +45,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
-    coef_ : ndarray of shape (d,) or (n_outputs, d)
-        Coefficients for X as given; float32, or float64 for float64 X.
-    intercept_ : float or ndarray of shape (n_outputs,)
-        Intercepts for X as given.
+    coef_, intercept_ : ndarray of shape (n_outputs, d) and (n_outputs,), or (d,) and float
+        Coefficients and intercepts for X as given; float32, or float64 for float64 X.
     alpha_ : float
         The penalty of the fitted head, one for all outputs.
     path_ : Bunch
@@ -63,14 +61,14 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    One eigendecomposition serves all alphas. If ``Q L Q'`` is that of the weighted Gram matrix of the
-    standardised rows (or of the kernel matrix, for fewer rows than columns), row i has the leverage
-    ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the leave-one-out error
-    ``e_i / (1 - h_i)``, so that two blockwise passes over X suffice. Leaving out a row updates the
-    mean but not the scale. The choice of alpha divides the error of each output by its variance.
-    Equal rows of X are left out together, as one row with the sum of their weights and the mean of
-    their targets, so that a weight of 2 equals a repeated row. With groups, each fold is
-    standardised and decomposed separately.
+    One eigendecomposition serves all alphas. If ``Q L Q'`` is that of the weighted Gram matrix of
+    the standardised rows (or of the kernel matrix, for fewer rows than columns), row i has the
+    leverage ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the leave-one-out
+    error ``e_i / (1 - h_i)``, so that two blockwise passes over X suffice. Leaving out a row
+    updates the mean but not the scale. The choice of alpha divides the error of each output by its
+    variance. Equal rows of X are left out together, as one row with the sum of their weights and
+    the mean of their targets, so that a weight of 2 equals a repeated row. With groups, each fold
+    is standardised and decomposed separately.
 
     References
     ----------
@@ -109,10 +107,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If X has NaN, a row has no group, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, a row has no group, or lengths differ.
 
         Warns
         -----
@@ -146,13 +142,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def predict(self, X: Any) -> Array:
         """Return ``X @ coef_.T + intercept_`` in blocks: (n,) or (n, n_outputs), as `y` was.
 
-        Parameters
-        ----------
-        X : as for `fit`
-
-        Returns
-        -------
-        ndarray of float32, or of float64 for float64 X
+        Predictions are float32, or float64 for float64 X.
         """
         check_is_fitted(self)
         X = read_matrix(self, X, reset=False)
@@ -167,7 +157,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_grid(owner, "alphas", self.alphas)
 
     def _fold_of_groups(self, X: Array, weight: Array, groups: Array | None) -> Array | None:
-        """Return the fold of each row (n,), or None for leave-one-out: no groups, or a single one."""
+        """Return the fold of each row (n,), or None for leave-one-out, without usable groups."""
         if groups is None or len(np.unique(groups)) == len(groups):
             return None
         owner, numbers = type(self).__name__, Targets(np.zeros(1), np.zeros(len(X), int))
@@ -227,8 +217,7 @@ def _squared_errors(
             error /= np.maximum(1 - leverage, 1e-12)[:, :, None]
         return [np.einsum("i,iak->ak", weight[where], np.square(error))]
 
-    errors: Array = rows.sweep(visit, coef.shape[1])[0]
-    return errors
+    return rows.sweep(visit, coef.shape[1])[0]
 
 
 def _merged(Y: Array, weight: Array, copies: Array | None) -> tuple[Array, Array]:

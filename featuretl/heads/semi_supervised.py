@@ -50,13 +50,15 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     """A linear probe that learns from a few labelled rows and many unlabelled ones.
 
     "spreading" propagates the labels over a graph of neighbours (Zhou et al. 2004), normalises the
-    class masses to those of the given labels (Zhu et al. 2003), and trains a `LinearProbeClassifier`
-    on the resulting pseudo-labels. Each is weighted by its certainty (Iscen et al. 2019), at most 0.3
-    where a given label has 1; all rows standardise the features. "self-training" trains the probe on
-    the given labels, adds its most confident predictions, balanced across classes (Zou et al. 2018),
-    as pseudo-labels, and refits, in five rounds. "auto" compares both, and the probe of the labelled
-    rows alone, on held-out labels and uses the most accurate one; ties go to the first in this order.
-    With too few labels to hold any out, "auto" is spreading.
+    class masses to those of the given labels (Zhu et al. 2003), and trains a
+    `LinearProbeClassifier`, standardised by all rows, on the resulting pseudo-labels, weighted by
+    their certainty (Iscen et al. 2019): at most 0.3 where a given label has 1.
+
+    "self-training" trains the probe on the given labels, adds its most confident predictions,
+    balanced across classes (Zou et al. 2018), as pseudo-labels, and refits, in five rounds.
+
+    "auto" uses the most accurate of both and of the probe of the labelled rows alone, compared on
+    held-out labels; ties go to the first in this order. With too few labels it uses spreading.
 
     Parameters
     ----------
@@ -70,8 +72,8 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         For spreading: the fraction of its neighbours' labels that a row adopts in each iteration,
         as in scikit-learn's `LabelSpreading`.
     cv : int >= 2, splitter or iterable of (train, test), default=3
-        Folds of the labelled rows, for "auto" and the threshold of self-training; at most the number
-        of rows of the smallest class that has more than one.
+        Folds of the labelled rows, for "auto" and the threshold of self-training; at most the
+        number of rows of the smallest class that has more than one.
     random_state : int, RandomState or None, default=None
         Shuffles the labelled rows into folds.
 
@@ -91,20 +93,19 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
 
     See Also
     --------
-    sklearn.semi_supervised.LabelSpreading : Labels for the given rows, without a head.
+    sklearn.semi_supervised.LabelSpreading : Labels for the rows of `fit` only.
     sklearn.semi_supervised.SelfTrainingClassifier : For any classifier, with a fixed threshold and
         without class balance; less accurate with few labels.
     suggest_labels : Which rows to label next.
 
     Notes
     -----
-    Self-training adds a prediction if its probability reaches the threshold above which 0.9 of held-out
-    predictions are correct, measured again in each round. The threshold is a heuristic, not a
-    guarantee, as held-out labels are few: on sign-digits, 0.76, 0.81 and 0.92 of the pseudo-labels
-    were correct with 2, 5 and 10 labels per class. Self-training, and so "auto", trains up to six
-    probes per fold and for all labels; spreading trains one. ``benchmarks/README.md`` has gains and
-    losses, ``benchmarks/labelling.py unlabelled`` the alternatives that were tried, such as
-    `LabelSpreading`, whose graph is not symmetric.
+    Self-training adds a prediction if its probability reaches the threshold above which 0.9 of
+    held-out predictions are correct, measured in each round. This is a heuristic, as held-out
+    labels are few: on sign-digits, 0.76, 0.81 and 0.92 of the pseudo-labels were correct with 2, 5
+    and 10 labels per class. Self-training, and so "auto", trains up to six probes per fold and for
+    all labels; spreading trains one. ``benchmarks/README.md`` has gains and losses,
+    ``benchmarks/labelling.py unlabelled`` alternatives such as `LabelSpreading`.
 
     References
     ----------
@@ -161,10 +162,9 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If X has NaN, there are fewer than two classes, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, there are fewer than two classes, or
+            lengths differ.
         """
         self._check_parameters()
         forget(self)
@@ -228,7 +228,7 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         return trainer.predicted
 
     def _parts(self, X: Array, codes: Array, groups: Array | None) -> list[Array]:
-        """Return a copy of `codes` per fold, without its labels; none if the folds cannot judge."""
+        """Return a copy of `codes` per fold, without its labels; none if no fold can be scored."""
         known = np.flatnonzero(codes >= 0)
         targets = Targets(self.classes_, codes[known])
         how = (type(self).__name__, targets, subset(groups, known), self.cv, self.random_state)
@@ -254,11 +254,10 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
             mass = self.alpha * (graph @ mass) + given
         mass = mass + _LEAST  # unreachable rows get uniform labels
         mass = mass * (given.sum(axis=0) / mass.sum(axis=0))
-        soft: Array = mass / mass.sum(axis=1, keepdims=True)
-        return soft
+        return mass / mass.sum(axis=1, keepdims=True)
 
     def _fit_spread(self, X: Array, codes: Array, graph: Any) -> Array:
-        """Set `probe_`, standardised by all rows; return the most probable class of each row (n,)."""
+        """Set `probe_`, standardised by all rows; return the most probable classes (n,)."""
         soft = self._spread(graph, codes)
         found = soft.argmax(axis=1)
         targets = Targets(self.classes_, np.where(codes < 0, found, codes))
@@ -312,7 +311,7 @@ class SelfTrainer:
 
     `codes` (n,) are class numbers, -1 for no label; `added` (n,) marks the pseudo-labels; `proba`
     (n, n_classes) are the predictions of `probe`. The rows that a fold holds out are unlabelled to
-    its trainer, so that the threshold measured on them holds for the trainer of all labels.
+    its trainer, so that a threshold measured on them applies to the trainer of all labels.
     """
 
     def __init__(self, C: float, X: Array, codes: Array, n_classes: int) -> None:

@@ -31,9 +31,9 @@ from featuretl.heads._solver.path import check_grid, check_positive
 _MOST_EXACT_ROWS = 4000
 _N_COMPONENTS = 1000
 _AUTO_GAMMAS = (0.03, 0.1, 0.3, 1.0)
-_UNTESTED_C = {"linear": 0.01, "rbf": 1.0}  # for C="cv" where no fold can judge
-# The decision value that minimises the squared hinge loss is 2 p - 1 (Zhang 2004). Near 0 this is the
-# logistic function of twice the value; it holds for decision values around 1.
+_UNTESTED_C = {"linear": 0.01, "rbf": 1.0}  # for C="cv" if no fold can be scored
+# The decision value that minimises the squared hinge loss is 2 p - 1 (Zhang 2004). Near 0 this is
+# the logistic function of twice the value; it holds for decision values around 1.
 _EXPECTED_TEMPERATURE = 0.5
 
 
@@ -43,8 +43,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     Parameters
     ----------
     C : float > 0 or "cv", default="cv"
-        Weight of the loss against the penalty. "cv" chooses C by cross-validated accuracy. Ties go to
-        the smallest C, except that a model which always predicts one class loses them.
+        Weight of the loss against the penalty. "cv" chooses C by cross-validated accuracy. Ties go
+        to the smallest C, except that a model which always predicts one class loses them.
     kernel : {"linear", "rbf"}, default="linear"
         "linear": one-vs-rest squared hinge loss, solved in the primal, for any number of rows.
         "rbf": scikit-learn's `SVC` (hinge loss, one-vs-one) up to 4,000 rows; above, the linear
@@ -73,16 +73,12 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The classes.
-    C_ : float
-        The C of the fitted head.
-    gamma_ : float
-        The gamma of the fitted head, with ``kernel="rbf"``.
+    C_, gamma_ : float
+        The C of the fitted head, and with ``kernel="rbf"`` its gamma.
     approximated_ : bool
         Whether Nystroem features approximate the RBF kernel.
-    coef_ : ndarray of shape (n_classes, d), or (1, d) for two classes
-        With ``kernel="linear"``: coefficients for X as given.
-    intercept_ : ndarray of shape (n_classes,) or (1,)
-        With ``kernel="linear"``: intercepts for X as given.
+    coef_, intercept_ : ndarray of shape (n_classes, d) and (n_classes,), (1, d) and (1,) for two
+        With ``kernel="linear"``: coefficients and intercepts for X as given.
     path_ : Bunch
         If C or gamma was chosen: `C` (m,), `gamma` (m,; NaN for "linear") and `accuracy`
         (m, n_folds) on held-out rows.
@@ -99,8 +95,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     Notes
     -----
     The linear machine shares the solver of `LinearProbeClassifier`; unlike `LinearSVC`, it does not
-    penalise the intercept. With the RBF kernel, all folds share the standardisation and the landmarks
-    of all rows; neither depends on `y`.
+    penalise the intercept. With the RBF kernel, all folds share the standardisation and the
+    landmarks of all rows; neither depends on `y`.
 
     References
     ----------
@@ -159,10 +155,9 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If X has NaN, `y` a single class or multiple labels per row, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, `y` a single class or multiple labels
+            per row, or lengths differ.
 
         Warns
         -----
@@ -187,7 +182,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         return self
 
     predict_proba = available_if(lambda self: self.calibrate)(Responses.predict_proba)
-    """Return probabilities (n, n_classes), as `LinearProbeClassifier` does; needs ``calibrate=True``."""
+    """Return probabilities (n, n_classes); needs ``calibrate=True``."""
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -204,7 +199,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         return self.C == "cv" or self.calibrate or (self.kernel == "rbf" and self.gamma == "cv")
 
     def _choose_and_fit(self, data: TrainingSet, judged: bool) -> None:
-        """Search all machines where asked and the folds can judge; fit the best one on all rows."""
+        """Search the machines on the folds if requested; fit the best one on all rows."""
         self.approximated_ = self._is_approximated(data.rows.n)
         Cs, machines, best = self.Cs, self._machines(data), 0
         if not judged:
@@ -217,7 +212,12 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             best = ranks.index(max(ranks))
             self.C_ = paths[best].best
             if self.C == "cv" or len(paths) > 1:
-                self._report(machines, paths)
+                gammas = [np.full(len(p.C), m.gamma) for m, p in zip(machines, paths, strict=True)]
+                self.path_ = Bunch(
+                    C=np.concatenate([path.C for path in paths]),
+                    gamma=np.concatenate(gammas),
+                    accuracy=np.concatenate([path.accuracy for path in paths]),
+                )
             if self.calibrate:
                 logits, held_out = paths[best].logits, data.weight * (data.fold >= 0)
                 expected = _EXPECTED_TEMPERATURE * _mean_margin(logits, held_out)
@@ -228,14 +228,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             self.coef_, self.intercept_ = self._machine.coef, self._machine.intercept
         else:
             self.gamma_ = self._machine.gamma
-
-    def _report(self, machines: list[Any], paths: list[Bunch]) -> None:
-        gammas = [np.full(len(p.C), m.gamma) for m, p in zip(machines, paths, strict=True)]
-        self.path_ = Bunch(
-            C=np.concatenate([path.C for path in paths]),
-            gamma=np.concatenate(gammas),
-            accuracy=np.concatenate([path.accuracy for path in paths]),
-        )
 
     def _machines(self, data: TrainingSet) -> list[Any]:
         if self.kernel == "linear":

@@ -1,4 +1,4 @@
-"""Heads for embeddings of multiple views per image: pooled, or trained on all views and averaged."""
+"""Heads for embeddings of multiple views per image: pooled, or trained on all and averaged."""
 
 from __future__ import annotations
 
@@ -68,10 +68,8 @@ class ViewPooling(TransformerMixin, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If `n_views` does not divide the number of columns.
+        ParameterError, InputError
+            If a parameter has an invalid value, or `n_views` does not divide the number of columns.
         """
         options = ("mean", "max", "mean+max")
         check_option(type(self).__name__, "pooling", self.pooling, options)
@@ -79,12 +77,7 @@ class ViewPooling(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: Any) -> Array:
-        """Return one embedding per image: (n, d), or (n, 2 d) for "mean+max".
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return one embedding per image of X: (n, d), or (n, 2 d) for "mean+max"."""
         check_is_fitted(self)
         views = split_views(self, X, self.n_views, reset=False)
         parts = self.pooling.split("+")
@@ -111,9 +104,9 @@ def _head_has(method: str) -> Any:
 class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
     """A head that is trained on every view of each image and averages its predictions over them.
 
-    Training on views is data augmentation with cached embeddings: each view passes the backbone once.
-    Averaging over views is test-time augmentation. All views of an image are in one row, so that no
-    split separates them; heads that make their own splits get groups.
+    Training on views is data augmentation with cached embeddings: each view passes the backbone
+    once. Averaging over views is test-time augmentation. All views of an image are in one row, so
+    that no split separates them; heads that make their own splits get groups.
 
     Parameters
     ----------
@@ -138,8 +131,8 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
     Notes
     -----
-    A view has the weight ``1 / n_views`` if the head takes `sample_weight`, so that C means the same as
-    without views. ``benchmarks/README.md`` has its accuracy and cost.
+    A view has the weight ``1 / n_views`` if the head takes `sample_weight`, so that C means the
+    same as without views. ``benchmarks/README.md`` has its accuracy and cost.
 
     References
     ----------
@@ -177,10 +170,9 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If `n_views` does not divide the number of columns, or an image has multiple labels.
+        ParameterError, InputError
+            If a parameter has an invalid value, `n_views` does not divide the number of columns, or
+            an image has multiple labels.
         """
         forget(self)
         views = split_views(self, X, self.n_views, reset=True)
@@ -208,31 +200,16 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
     @available_if(_head_has("predict_proba"))
     def predict_proba(self, X: Any) -> Array:
-        """Return the head's probabilities, averaged over views: (n, n_classes).
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return the head's probabilities, averaged over the views in X: (n, n_classes)."""
         return self._averaged("predict_proba", X)
 
     @available_if(_head_has("decision_function"))
     def decision_function(self, X: Any) -> Array:
-        """Return the head's decision values, averaged over views: (n, n_classes), (n,) for two.
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return the mean decision values: (n, n_classes), or (n,) for two classes."""
         return self._averaged("decision_function", X)
 
     def predict(self, X: Any) -> Array:
-        """Return the class with the highest mean probability (or decision value): (n,).
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return the class with the highest mean probability (or decision value): (n,)."""
         check_is_fitted(self)
         has_probabilities = hasattr(self.estimator_, "predict_proba")
         scores = self._averaged("predict_proba" if has_probabilities else "decision_function", X)
@@ -242,8 +219,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         check_is_fitted(self)
         views = split_views(self, X, self.n_views, reset=False)
         scores = getattr(self.estimator_, method)(views.reshape(-1, views.shape[2]))
-        averaged: Array = scores.reshape(len(views), self.n_views, *scores.shape[1:]).mean(axis=1)
-        return averaged
+        return scores.reshape(len(views), self.n_views, *scores.shape[1:]).mean(axis=1)
 
     def _head(self) -> Any:
         check_estimator_parameter(type(self).__name__, "estimator", self.estimator)
@@ -263,7 +239,7 @@ def split_views(estimator: Any, X: Any, n_views: int, reset: bool) -> Array:
     X = as_matrix(estimator, X, dtype=_DTYPES, reset=reset)
     if X.shape[1] % n_views:
         raise InputError(
-            f"X of {owner} must have a multiple of n_views={n_views} columns; got {X.shape[1]}: set "
-            "n_views to the number of views of ImageEmbedder."
+            f"X of {owner} must have a multiple of n_views={n_views} columns; got {X.shape[1]}: "
+            "set n_views to the number of views of ImageEmbedder."
         )
     return X.reshape(len(X), n_views, -1)

@@ -21,10 +21,10 @@ Layers = list[nn.Module]
 class Head(nn.Module):
     """The head of a model, from embeddings, float32 (n, d), to its outputs.
 
-    `layers` compute values (n, k): decision values or predicted numbers, one column for two classes.
-    `link` maps the values, divided by `temperature`, to probabilities: "softmax", "logistic" or
-    "labels"; "votes" (one-vs-one), "none" and "number" (regression) have none. `classes` is None for
-    regression, whose output is (n,) if `flat`.
+    `layers` compute values (n, k): decision values or predicted numbers, one column for two
+    classes. `link` maps the values, divided by `temperature`, to probabilities: "softmax",
+    "logistic" or "labels"; "votes" (one-vs-one), "none" and "number" (regression) have none.
+    `classes` is None for regression, whose output is (n,) if `flat`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Head(nn.Module):
         if self.link == "labels" or values.shape[1] == 1:
             positive = (values > 0).to(torch.int64)
             return positive if self.link == "labels" else positive[:, 0]
-        # LIBSVM chooses the first class with the most votes, and ignores the tie-break in the values.
+        # LIBSVM chooses the first class with the most votes and ignores the tie-break.
         return (values.round() if self.link == "votes" else values).argmax(1)
 
 
@@ -84,10 +84,7 @@ def head_of(steps: list[Any]) -> Head:
 def tuned_head(fitted: Fitted, network: nn.Module) -> Head:
     """Return the head of a fine-tuned model; `network` maps embeddings to outputs."""
     inner = list(network) if isinstance(network, nn.Sequential) else [network]
-    layers = [
-        Affine(layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer
-        for layer in inner
-    ]
+    layers = [Affine(at.weight, at.bias) if isinstance(at, nn.Linear) else at for at in inner]
     if fitted.kind == "regression":
         center, scale = fitted.head._scaling
         return Head([*layers, Affine(scale, center)], "number", flat=fitted.head._flat)
@@ -97,7 +94,7 @@ def tuned_head(fitted: Fitted, network: nn.Module) -> Head:
 
 
 def _of_classes(layers: Layers, classes: Array) -> tuple[Layers, str, Array]:
-    """Return layers, link and classes of layers with a value per class; two classes get one value."""
+    """Return layers, link and classes for a value per class, or one value for two classes."""
     if len(classes) == 2:
         return [*layers, Affine([[-1.0, 1.0]], [0.0])], "logistic", classes
     return layers, "softmax", classes
@@ -174,12 +171,9 @@ def _svm_probe(head: Any) -> tuple[Any, ...]:
 
 
 def _nearest_mean(head: Any) -> tuple[Any, ...]:
-    layers = [
-        Affine(np.ones_like(head.center_), -head.center_),
-        Normalise(),
-        Nearness(head.means_, head.class_weight_ > 0),
-    ]
-    return _of_classes(layers, head.classes_)
+    center = Affine(np.ones_like(head.center_), -head.center_)
+    nearness = Nearness(head.means_, head.class_weight_ > 0)
+    return _of_classes([center, Normalise(), nearness], head.classes_)
 
 
 def _svc(head: Any) -> tuple[Any, ...]:

@@ -86,7 +86,7 @@ class RBF(nn.Module):
 
 
 class Votes(nn.Module):
-    """One-vs-one decisions (n, pairs) to a value per class (n, n_classes), as in scikit-learn's SVC.
+    """One-vs-one decisions (n, pairs) to a value per class (n, n_classes), as in SVC.
 
     Each pair votes for a class; the sums of the decisions, squashed into (-1/3, 1/3), break ties.
     """
@@ -120,7 +120,7 @@ def fused(layers: list[nn.Module]) -> nn.Sequential:
 
 
 def float64(values: Any) -> torch.Tensor:
-    """Return a new float64 tensor: layers are fused in double precision, before rounding to float32."""
+    """Return a new float64 tensor: layers are fused before rounding to float32."""
     if isinstance(values, torch.Tensor):
         return values.detach().cpu().to(torch.float64)
     return torch.from_numpy(np.array(values, np.float64))

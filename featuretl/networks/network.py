@@ -25,8 +25,8 @@ from featuretl.networks.heads import Head, head_of, tuned_head
 class Network:
     """A fitted model as a network in float32.
 
-    `backbone` prepares images, with its tensors from before fine-tuning; `embedding` maps the input,
-    float32 (n, 3, height, width), to embeddings (n, d); `head` maps these to values.
+    `backbone` prepares images, with its tensors from before fine-tuning; `embedding` maps the
+    input, float32 (n, 3, height, width), to embeddings (n, d); `head` maps these to values.
     """
 
     backbone: Backbone
@@ -71,7 +71,7 @@ def network_of(model: Any, device: str = "auto") -> Network:
     head = head_of(after)
     if spec.precision != "float32":
         raise ModelError(
-            f"The model was trained on embeddings in {spec.precision}, but explain and export_model "
+            f"The model was trained on {spec.precision} embeddings, but explain and export_model "
             "need float32; train it with precision='float32'."
         )
     backbone = load_spec(spec, device)

@@ -24,7 +24,7 @@ def test_scikit_learn_checks(estimator, check):
 
 @pytest.fixture(scope="module")
 def digits():
-    """Pixels of handwritten digits: 600 for the source, 500 for the target, the rest for testing."""
+    """Pixels of handwritten digits: 600 source, 500 target and the remaining test rows."""
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
     X, y = X[order].astype(np.float32), y[order]

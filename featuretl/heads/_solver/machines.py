@@ -1,7 +1,8 @@
 """The three machines of SVMProbeClassifier: each searches C on folds, fits, and computes decisions.
 
-`search(data, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(data, C)` fits all rows
-and returns the machine; `values(X)` maps a block of raw rows to decision values (rows, columns).
+`search(data, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(data, C)` fits
+all rows and returns the machine; `values(X)` maps a block of raw rows to decision values (rows,
+columns).
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Exact:
         return path.result()
 
     def fit(self, data: TrainingSet, C: float) -> Exact:
-        """Fit all rows of weight > 0; libsvm would drop the others and shift its support indices."""
+        """Fit the rows of weight > 0; libsvm would drop others and shift its support indices."""
         weighed = np.flatnonzero(data.weight > 0)
         Z = data.rows.sample(data.rows.n, np.random.default_rng(0))[0][weighed]
         self._svc = self._fitted(data, rbf_kernel(Z, gamma=self.gamma), C, weighed)

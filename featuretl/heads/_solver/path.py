@@ -34,9 +34,10 @@ def search(
 
     "auto" walks up the decades from 1e-5 to 10 until the score has been below the best one twice in
     a row, then tries four values within a decade of the best. `scores` maps held-out logits
-    (n, columns) to named scores (n_folds,), where larger is better. The mean of `criterion` over folds
-    decides, then the other scores, then the smaller C. The Bunch has `C` (m,), ascending; an array
-    (m, n_folds) for each score; and of the `best` C its held-out `logits` and mean scores, `rank`.
+    (n, columns) to named scores (n_folds,), where larger is better. The mean of `criterion` over
+    folds decides, then the other scores, then the smaller C. The Bunch has `C` (m,), ascending; an
+    array (m, n_folds) for each score; and of the `best` C its held-out `logits` and mean scores,
+    `rank`.
     """
     path = Path(scores, criterion)
     solutions: dict[float, Array] = {}
@@ -81,7 +82,7 @@ class Path:
             self.best, self._logits = C, logits
 
     def rank(self, C: float) -> tuple[float, ...]:
-        """Return the fold means of the scores at `C`, the criterion first, rounded to reveal ties."""
+        """Return the fold means of the scores at `C`, criterion first, rounded to reveal ties."""
         means = {name: round(float(score.mean()), 12) for name, score in self._scored[C].items()}
         return means.pop(self._criterion), *means.values()
 

@@ -1,12 +1,12 @@
-"""The objective of the linear heads on standardised rows, for all folds together, and its minimiser.
+"""The objective of the linear heads on standardised rows, for all folds, and its minimiser.
 
 With weights w, targets y, standardised rows z and ``l2 = 1 / (C sum(w))``, each problem is
 
     minimise over V, b:  sum_i w_i loss(V z_i + b, y_i) / sum(w)  +  l2 / 2 ||V||^2,
 
-which is scikit-learn's `LogisticRegression` objective divided by ``C sum(w)``. A fold gives held-out
-rows the weight zero and has its own mean and scale. These enter through V and b, so that all folds
-share one block of rows and one matrix product.
+which is scikit-learn's `LogisticRegression` objective divided by ``C sum(w)``. A fold gives
+held-out rows the weight zero and has its own mean and scale. These enter through V and b, so that
+all folds share one block of rows and one matrix product.
 
 L-BFGS is preconditioned by ``(a_k G + l2)^-1``, where G is the Gram matrix ``Z'WZ / sum(w)`` and
 ``a_k`` the mean of ``p (1 - p)`` in column k; without coupling of the classes this is the Hessian.
@@ -70,9 +70,9 @@ class Spectrum(NamedTuple):
 class LinearProblem:
     """A linear model on `rows` in every fold: multinomial, or one binary problem per label.
 
-    `target` has class numbers (n,), or 0 and 1 (n, labels) for one problem per label; `weight` (n, 1)
-    or (n, labels) has sample weights times class weights; `fold` (n,) has the fold that holds a row
-    out, -1 for none. `shape` of the parameters is (problems, columns per problem, d + 1), the
+    `target` has class numbers (n,), or 0 and 1 (n, labels) for one problem per label; `weight` (n,
+    1) or (n, labels) has sample weights times class weights; `fold` (n,) has the fold that holds a
+    row out, -1 for none. `shape` of the parameters is (problems, columns per problem, d + 1), the
     intercept last; `total` (problems,) is the sum of the weights in the loss.
     """
 
@@ -140,7 +140,7 @@ class LinearProblem:
         return precondition
 
     def evaluate(self, x: Array, which: Array, l2: Array) -> tuple[Array, Array, Array]:
-        """Return value (p,), gradient (p, size), curvature (p, columns) at `x` of problems `which`."""
+        """Return value (p,), gradient (p, size), curvature (p, columns) of problems `which`."""
         coef, intercept = self._in_rows(x, which)
         # Binary problems are adjacent columns, multinomial ones are folds.
         shape = (len(which), self.shape[1])

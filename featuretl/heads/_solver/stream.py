@@ -1,10 +1,10 @@
 """Linear heads on portions of rows, each of which is seen once.
 
 The loss of earlier rows is kept as a second-order expansion at the last solution: its value, its
-gradient, and as its Hessian one Gram matrix of the rows, weighted by their uncertainty, times a number
-per column. The next solution minimises this expansion, the new portion's loss and the penalty; the
-loss is then expanded there. This is the online Laplace approximation (Ritter, Botev and Barber
-2018, arXiv:1805.07810).
+gradient, and as its Hessian one Gram matrix of the rows, weighted by their uncertainty, times a
+number per column. The next solution minimises this expansion, the new portion's loss and the
+penalty; the loss is then expanded there. This is the online Laplace approximation (Ritter, Botev
+and Barber 2018, arXiv:1805.07810).
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ class Portion(NamedTuple):
 class Stream:
     """Statistics of the rows seen so far: (d + 1)^2 numbers, and twice the size of the head.
 
-    Parameters are relative to the mean and scale of `rows`, the first portion, which is yet to be added;
-    `shape` is (problems, columns per problem).
+    Parameters are relative to the mean and scale of `rows`, the first portion, which is yet to be
+    added; `shape` is (problems, columns per problem).
     """
 
     def __init__(self, rows: Rows, shape: tuple[int, int]) -> None:
         self.dtype, self._scaling = rows.dtype, rows.scaling
         self._mean, self._scale = rows.mean_, rows.scale_
         self._moments: tuple[Any, Any, Any] = 0.0, np.zeros(rows.d), np.zeros(rows.d)
-        # The loss of all rows so far at `_at`, its derivatives, and the total weight of the rows in it.
+        # The loss of all rows so far at `_at`, its derivatives, and the total weight of the rows in
+        # it.
         self._at = np.zeros((*shape, rows.d + 1))
         self._loss, self._slope = np.zeros(shape[0]), np.zeros_like(self._at)
         self._spread, self._total = np.zeros(shape), np.zeros(shape[0])
@@ -89,7 +90,7 @@ class Stream:
         return Rows(Z, portion.weight, workers, scaling=None)
 
     def _moments_with(self, rows: Rows) -> tuple[Any, Any, Any]:
-        """Return the sum of weights, and the weighted sums of rows and of squares (d,), with `rows`."""
+        """Return the sum of weights and weighted sums of rows and squares (d,), with `rows`."""
 
         def visit(where: slice, Z: Array) -> list[Array]:
             weight = rows.weight[where]
