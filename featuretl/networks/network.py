@@ -53,8 +53,8 @@ def network_of(model: Any, device: str = "auto") -> Network:
     if fitted.tasks is not None:
         raise ModelError(
             f"The model has several tasks ({printable(', '.join(fitted.tasks))}); explain and "
-            "export_model need a single one: use task_models(model)[NAME], which is a model itself "
-            "and works with save_model, too."
+            "export_model take a single one; select it: task_models(model)[NAME] is a model of "
+            "its own, which save_model saves, too."
         )
     after = [step for _, step in fitted.steps[1:]]
     if fitted.tuned is not None:
