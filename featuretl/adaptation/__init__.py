@@ -1,4 +1,4 @@
-"""When the images to predict look different from those that were labelled."""
+"""Domain adaptation: when the images to predict look different from the labelled ones."""
 
 from featuretl._core.lazy import exports
 

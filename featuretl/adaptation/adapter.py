@@ -1,14 +1,18 @@
-"""DomainAdapter: align the embeddings of two domains where that helps."""
+"""DomainAdapter: align the embeddings of two domains if that improves predictions."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from scipy.linalg import eigh
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.covariance import ledoit_wolf
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,33 +25,25 @@ from featuretl._learning.labels import one_label_each
 from featuretl._learning.refit import forget
 from featuretl._learning.targets import Targets, as_matrix
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
-from featuretl.adaptation.maps import METHODS, align, mapped
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Map = Callable[[Array], Array]
 
 _FLOATS = (np.float64, np.float32)
-# The second must beat the first.
-_TRIED = ("none", "moments")
+# Directions with less than this fraction of the largest eigenvalue or standard deviation are noise.
+_LEAST = 1e-6
 
 
 @dataclass(eq=False, frozen=True)
 class Adaptation:
     """The choice of `DomainAdapter(method="auto")` and its evidence; printed it is `explain()`.
 
-    Attributes
-    ----------
-    method : str
-        The method that was chosen.
-    gap : DomainGap
-    right : dict of str to ndarray of shape (k,)
-        For each method that was tried, whether reverse validation was right about each row.
-    gain : Gain or None
-        The gain of the last method that was tried over the one before; None if none was tried.
-    folds : int
+    `right` has for each method tried whether reverse validation predicted each row correctly, (k,);
+    `gain` is that of "moments" over "none". If the gap is not clear, nothing was tried.
     """
 
     method: str
@@ -58,23 +54,23 @@ class Adaptation:
 
     @property
     def candidates(self) -> pd.DataFrame:
-        """A row per method that was tried: `method` and `reverse_score`."""
+        """A row per method tried: `method` and `reverse_score`."""
         import pandas as pd
 
         scores = [float(right.mean()) for right in self.right.values()]
         return pd.DataFrame({"method": list(self.right), "reverse_score": scores})
 
     def explain(self) -> str:
-        """Return what was decided and why, in plain sentences."""
+        """Return the decision and its reasons as sentences."""
         lines = [self.gap.explain()]
         if self.gain is None:
-            return "\n".join([*lines, "So nothing was changed."])
+            return "\n".join([*lines, "The embeddings are not changed."])
         scores = ", ".join(f"{name} {right.mean():.3f}" for name, right in self.right.items())
         gained = f"{100 * self.gain.mean:+.1f} +- {100 * self.gain.error:.1f} points"
         clear = "which is clear" if self.gain.is_clear else "less than one standard error"
         validation = (
-            f"Reverse validation, {self.folds} folds, {self.gain.images:,} rows of the source: {scores}; "
-            f"a difference of {gained}, {clear}. Chosen: {self.method}."
+            f"Reverse validation, {self.folds} folds of {self.gain.images:,} source rows: {scores}"
+            f"; a difference of {gained}, {clear}. Chosen: {self.method}."
         )
         return "\n".join([*lines, validation])
 
@@ -86,52 +82,50 @@ class Adaptation:
 
 
 class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    """Align the embeddings of labelled images (source) and unlabelled ones (target) that look different.
+    """Align the embeddings of labelled images (source) and of different-looking ones (target).
 
-    The target is, for instance, another camera, or sketches instead of photographs. `fit_transform`
-    returns the source's rows, to train a head on; `transform` takes rows of the target, for the head
-    to predict from.
+    The target has no labels; its images come, for instance, from another camera, or are sketches
+    instead of photographs. `fit_transform` returns the source rows to train a head on; `transform`
+    takes target rows and returns the rows for the head to predict from.
 
     Parameters
     ----------
     method : {"auto", "moments", "coral", "none"}, default="auto"
-        - "moments": each feature gets the mean and the standard deviation that it has in the source;
-        - "coral": the source gets the covariance of the target;
-        - "none": nothing is changed;
-        - "auto": "moments" or "none", by the evidence; see Notes.
+        - "moments": give each feature of the target its mean and standard deviation in the source;
+        - "coral": give the source the covariance of the target;
+        - "none": change nothing;
+        - "auto": choose "moments" or "none" by the evidence; see Notes.
     estimator : classifier, default=None
         The head that "auto" compares the methods with; None is a `LinearProbeClassifier` with
         balanced classes.
     cv : int or splitter, default=3
         Folds of "auto".
     random_state : int, RandomState or None, default=None
-        Draws the folds, and 5,000 rows of each domain for "auto" where there are more.
+        Draws the folds of "auto", and 5,000 rows of a domain that has more.
 
     Attributes
     ----------
     method_ : str
         The method in use.
     decision_ : Adaptation
-        With "auto": the evidence; `decision_.explain()`, and `decision_.gap`, a `DomainGap`.
-    n_features_in_ : int
-        Columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, where X has names.
+        With "auto": the evidence, `decision_.explain()` and `decision_.gap`, a `DomainGap`.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names if X has names.
 
     Notes
     -----
-    The target has no labels, so the choice of "auto" is not certain. It takes two tests. First,
-    `domain_gap`: a classifier must distinguish source and target after the source is weighted to the
-    target's class proportions; otherwise they differ in the proportions at most, and aligning would
-    do harm. Second, reverse validation (Zhong et al. 2010, doi:10.1007/978-3-642-15939-8_35): a head
-    trained on the source labels the target, a second head is trained on these labels, and is scored
-    on held-out source rows. "moments" is chosen if its gain exceeds one standard error.
+    "auto" uses two tests, but is not certain, because the target has no labels. First,
+    `domain_gap`: a classifier must distinguish source and target after the source is weighted to
+    the target's class proportions; otherwise the domains differ at most in these, and aligning
+    would do harm. Second, reverse validation (Zhong et al. 2010, doi:10.1007/978-3-642-15939-8_35):
+    a head trained on the source labels the target, and a second head, trained on these labels, is
+    scored on held-out source rows. "auto" chooses "moments" if its gain exceeds one standard error.
 
-    "moments" assumes equal class proportions in both domains. Where they differ and the images look
-    different, too, `decision_.gap.prior_shift` is large, and no method here is safe.
+    "moments" assumes equal class proportions in both domains. If both the proportions and the look
+    of the images differ, `decision_.gap.prior_shift` is large, and no method here is safe.
 
-    Subspace alignment and importance weighting were measured and left out, see
-    ``benchmarks/adaptation.py``.
+    ``benchmarks/adaptation.py`` also measured subspace alignment and importance weighting, which
+    were left out.
 
     Examples
     --------
@@ -148,7 +142,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     >>> adapter.method_, head.score(target, y[200:]), head.score(adapter.transform(target), y[200:])
     ('moments', 0.55, 1.0)
 
-    In a pipeline, the rows of the target are metadata::
+    In a pipeline, pass the rows of the target as metadata::
 
         sklearn.set_config(enable_metadata_routing=True)
         adapter = DomainAdapter().set_fit_request(X_target=True)
@@ -164,34 +158,29 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None, X_target: Any = None, groups: Any = None) -> Self:
-        """Learn the alignment of source and target.
+        """Fit the alignment of source and target.
 
         Parameters
         ----------
         X : array-like of shape (n, d)
-            Embeddings of the source; finite.
+            Finite embeddings of the source.
         y : array-like of shape (n,), default=None
-            Classes of the source; "auto" needs them.
+            Classes of the source; required by "auto".
         X_target : array-like of shape (m, d), default=None
-            Embeddings of the target. Without them nothing is changed, with a warning.
+            Finite embeddings of the target. Without them the adapter warns and changes nothing.
         groups : array-like of shape (n,), default=None
             Rows of one group are held out together by "auto".
 
-        Returns
-        -------
-        self
-
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If widths or lengths differ, there are NaN, or "auto" has no classes.
+        ParameterError, InputError
+            If a parameter has an invalid value, widths or lengths differ, there are NaN, or "auto"
+            has no `y`.
 
         Warns
         -----
         FeatureTLWarning
-            If there is no target.
+            If there is no `X_target`.
         """
         self._fit(X, y, X_target, groups)
         return self
@@ -199,48 +188,31 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def fit_transform(
         self, X: Any, y: Any = None, X_target: Any = None, groups: Any = None
     ) -> Array:
-        """Learn the alignment, and return the rows of the source, to train a head on.
+        """Fit the alignment and return the source rows (n, d) to train a head on.
 
-        Parameters
-        ----------
-        X, y, X_target, groups
-            As for `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n, d)
-            `X`, changed by "coral" only. ``fit(..).transform(X)`` differs: it takes rows of the
-            target.
+        Only "coral" changes them. ``fit(..).transform(X)`` differs, as it takes target rows.
         """
         source = self._fit(X, y, X_target, groups)
-        return mapped(self._alignment.source, source)
+        return self._source_map(source)
 
     def transform(self, X: Any) -> Array:
-        """Return rows of the target, aligned for a head that was trained on the source.
-
-        Parameters
-        ----------
-        X : array-like of shape (m, d)
-            Embeddings of images of the target.
-
-        Returns
-        -------
-        ndarray of shape (m, d), float32 or float64
-        """
+        """Return target rows X (m, d), aligned for a head that was trained on the source."""
         check_is_fitted(self)
-        return mapped(self._alignment.target, as_matrix(self, X, reset=False, dtype=_FLOATS))
+        return self._target_map(as_matrix(self, X, reset=False, dtype=_FLOATS))
 
     def _fit(self, X: Any, y: Any, X_target: Any, groups: Any) -> Array:
-        """Learn the alignment; return X as an array."""
+        """Fit the alignment; return X as an array."""
         owner = type(self).__name__
-        check_option(owner, "method", self.method, ("auto", *METHODS))
+        check_option(owner, "method", self.method, ("auto", "none", "moments", "coral"))
         check_folds(owner, self.cv)
         check_estimator_parameter(owner, "estimator", self.estimator)
         forget(self)
         source = as_matrix(self, X, dtype=_FLOATS)
         if X_target is None:
             if self.method != "none":
-                message = "DomainAdapter got no X_target, images of the target: nothing is changed."
+                message = (
+                    "DomainAdapter got no X_target and changes nothing; pass target embeddings."
+                )
                 warnings.warn(message, FeatureTLWarning, stacklevel=3)
             self.method_, target = "none", source
         else:
@@ -249,7 +221,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             if self.method == "auto":
                 self.decision_ = self._decide(source, y, target, groups)
                 self.method_ = self.decision_.method
-        self._alignment = align(self.method_, source, target)
+        self._source_map, self._target_map = _align(self.method_, source, target)
         return source
 
     def _decide(self, source: Array, y: Any, target: Array, groups: Any) -> Adaptation:
@@ -268,30 +240,83 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         classes, codes = np.unique(y[some], return_inverse=True)
         targets = Targets(classes, codes)
         fold, n_folds = fold_of_rows(owner, targets, group, self.cv, rng, X=source)
-        right = {name: self._reversed(name, source, codes, target, fold) for name in _TRIED}
-        chosen, challenger = _TRIED
-        gain = gain_of(right[challenger], right[chosen], group)
-        return Adaptation(challenger if gain.is_clear else chosen, gap, right, gain, n_folds)
+        methods = ("none", "moments")
+        right = {
+            name: self._reverse_validate(name, source, codes, target, fold) for name in methods
+        }
+        gain = gain_of(right["moments"], right["none"], group)
+        return Adaptation("moments" if gain.is_clear else "none", gap, right, gain, n_folds)
 
-    def _reversed(
+    def _reverse_validate(
         self, method: str, source: Array, codes: Array, target: Array, fold: Array
     ) -> Array:
-        """Return 1 for each row that reverse validation was right about; NaN if never held out."""
+        """Return 1 for each row that is predicted correctly, else 0; NaN if never held out."""
         right = np.full(len(codes), np.nan)
         for k in range(fold.max() + 1):
             train, held_out = fold != k, fold == k
-            labels = self._predicted(method, source[train], codes[train], target, target)
+            labels = self._predict(method, source[train], codes[train], target, target)
             right[held_out] = 0.0
             if len(np.unique(labels)) > 1:
-                back = self._predicted(method, target, labels, source[train], source[held_out])
+                back = self._predict(method, target, labels, source[train], source[held_out])
                 right[held_out] = back == codes[held_out]
         return right
 
-    def _predicted(self, method: str, X: Array, codes: Array, other: Array, rows: Array) -> Array:
-        """Return what a head trained on X predicts for `rows` of the other domain."""
-        alignment = align(method, X, other)
+    def _predict(self, method: str, X: Array, codes: Array, other: Array, rows: Array) -> Array:
+        """Return the predictions for `rows` of the other domain of a head trained on X."""
+        map_X, map_rows = _align(method, X, other)
         head = LinearProbeClassifier(class_weight="balanced")
         head = head if self.estimator is None else clone(self.estimator)
-        head.fit(mapped(alignment.source, X), codes)
-        found: Array = np.asarray(head.predict(mapped(alignment.target, rows)))
-        return found
+        head.fit(map_X(X), codes)
+        return np.asarray(head.predict(map_rows(rows)))
+
+
+def _affine(center: Array, factor: Array, target: Array, X: Array) -> Array:
+    """Return ``(X - center) * factor + target``, or ``@ factor`` for (d, d), in X's dtype."""
+    Z = X - center
+    Z = Z @ factor if factor.ndim == 2 else Z * factor
+    Z += target
+    return Z.astype(X.dtype, copy=False)
+
+
+def _identity(X: Array) -> Array:
+    return X
+
+
+def _align(method: str, source: Array, target: Array) -> tuple[Map, Map]:
+    """Return the maps of source and target rows, fitted in float64 to rows (n, d) and (m, d)."""
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    if method == "moments":
+        return _identity, _moments(source, target)
+    return _coral(source, target) if method == "coral" else _identity, _identity
+
+
+def _moments(source: Array, target: Array) -> Map:
+    """Map the target to the mean and standard deviation of each feature in the source.
+
+    A linear head on standardised features thus gets each domain standardised separately, as in
+    AdaBN (Li et al. 2018, doi:10.1016/j.patcog.2018.03.005).
+    """
+    scale, own = source.std(axis=0), target.std(axis=0)
+    constant = own <= _LEAST * own.max()
+    factor = np.where(constant, 1.0, scale / np.where(constant, 1.0, own))
+    return partial(_affine, target.mean(axis=0), factor, source.mean(axis=0))
+
+
+def _coral(source: Array, target: Array) -> Map:
+    """Map the source to the target's covariance and mean by CORAL (Sun 2016, arXiv:1511.05547).
+
+    Features are divided by their standard deviation in the source; covariances are shrunk as by
+    Ledoit and Wolf, as there may be more columns than rows.
+    """
+    scale = source.std(axis=0)
+    scale = np.where(scale > _LEAST * scale.max(), scale, 1.0)
+    whiten = _power(ledoit_wolf(source / scale)[0], -0.5)
+    colour = _power(ledoit_wolf(target / scale)[0], 0.5)
+    factor = (whiten @ colour) / scale[:, None] * scale
+    return partial(_affine, source.mean(axis=0), factor, target.mean(axis=0))
+
+
+def _power(covariance: Array, exponent: float) -> Array:
+    values, vectors = eigh(covariance)
+    values = np.maximum(values, _LEAST * values[-1])
+    return (vectors * values**exponent) @ vectors.T

@@ -1,4 +1,4 @@
-"""The difference between two domains that their class proportions do not explain."""
+"""The difference between two domains beyond their class proportions."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from featuretl._learning.targets import Targets
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
 
-_ROWS = 5000  # of each domain; more say no more
+_ROWS = 5000  # of each domain; more rows add no information
 _ROWS_OF_KERNEL, _PERMUTATIONS = 1000, 200
-# The lower end of the interval of the matched AUC from which adaptation is worth trying.
-_CLEAR = 0.55
-_STRENGTH = 0.003  # C of the classifier of domains: it must not learn rows by heart
+_CLEAR = 0.55  # adaptation is worth trying if the interval of the matched AUC lies above
+_DOMAIN_C = 0.003  # of the classifier of domains, which must not memorise rows
 
 
 @dataclass(frozen=True)
 class DomainGap:
-    """How different source and target are; printed it is `explain()`.
+    """Difference between a source and a target domain; printed it is `explain()`.
 
     Attributes
     ----------
     auc : float
-        AUC of a linear classifier of the domains, the mean over held-out folds: 0.5 is chance.
+        AUC of a linear classifier of the domains, averaged over held-out folds; 0.5 is chance.
     a_distance : float
-        Proxy A-distance, 2 (1 - 2 error) of that classifier, in [0, 2] but for noise (Ben-David et
+        Proxy A-distance, 2 (1 - 2 error), of that classifier, in [0, 2] up to noise (Ben-David et
         al. 2010, doi:10.1007/s10994-009-5152-4).
     mmd, mmd_p : float
-        Squared maximum mean discrepancy, RBF kernel with the median distance as its width, unbiased
-        (Gretton et al. 2012), and the fraction of 200 permutations of the rows that reach it.
+        Squared maximum mean discrepancy with an RBF kernel of the median distance, unbiased
+        (Gretton et al. 2012), and its p-value: the fraction of 200 permutations of the rows that
+        reach it.
     priors : dict of class to float, or None
-        Estimated class proportions of the target: those in which the means of the source's classes
-        add up to the target's mean. Reliable only where the gap is small.
+        Estimated class proportions of the target: those at which the class means of the source add
+        up to the mean of the target. Reliable only if the gap is small.
     prior_shift : float
-        Total variation distance, in [0, 1], of these from the proportions in the source; NaN
+        Total variation distance, in [0, 1], between `priors` and the proportions in the source; NaN
         without `y`.
     matched_auc, matched_error, matched_low : float
-        The AUC after the source's rows are weighted to these proportions, its standard error, in
-        which the rows of a group count as one draw, and the lower end of its 95% interval.
+        The AUC after the source is weighted to `priors`, its standard error, which counts the rows
+        of a group as one draw, and the lower end of its 95% interval.
     """
 
     auc: float
@@ -69,11 +69,11 @@ class DomainGap:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the domains differ in more than their class proportions."""
+        """Whether the domains differ beyond their class proportions."""
         return self.matched_low > _CLEAR
 
     def explain(self) -> str:
-        """Return what was found, in plain sentences."""
+        """Return the findings as sentences."""
         lines = [
             f"A classifier of source and target has an AUC of {self.auc:.3f} (0.5: chance), "
             f"A-distance {self.a_distance:.2f} of 2; MMD {self.mmd:.4f} (p {self.mmd_p:.3f})."
@@ -100,31 +100,31 @@ def domain_gap(
     cv: int = 3,
     random_state: Any = 0,
 ) -> DomainGap:
-    """Return how different two sets of embeddings are, and whether adaptation is worth trying.
+    """Measure the difference of two sets of embeddings, and whether adaptation is worth trying.
 
-    A target with other proportions of the same classes looks different, too, and aligning its moments
-    with the source's does harm then. So the domains are compared twice: as they are, and with the
-    source's rows weighted to the estimated proportions of the target.
+    A target with other proportions of the same classes looks different, too, but aligning its
+    moments with the source's would then do harm. The domains are therefore compared twice: as they
+    are, and with the source weighted to the estimated class proportions of the target.
 
     Parameters
     ----------
     X : array-like of shape (n, d)
-        Embeddings of the source; finite.
+        Finite embeddings of the source.
     X_target : array-like of shape (m, d)
-        Embeddings of the target.
+        Finite embeddings of the target.
     y : array-like of shape (n,), default=None
-        Classes of the source; without them equal proportions are assumed.
+        Classes of the source. Without them, the class proportions are assumed to be equal.
     groups, groups_target : array-like of shape (n,) and (m,), default=None
         Rows of one group are never on both sides of a split. A group may be in both domains.
     cv : int >= 2, default=3
-        Folds.
+        Number of folds.
     random_state : int, RandomState or None, default=0
-        Draws folds, permutations, and 5,000 rows of each domain where there are more.
+        Draws the folds, the permutations, and 5,000 rows of a domain that has more.
 
     Raises
     ------
     InputError
-        If lengths or widths differ, or there are NaN.
+        If lengths or widths differ, there are NaN, or fewer groups than folds.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def domain_gap(
     group = group[np.concatenate([some, len(S) + others])]
     S, T = S[some], T[others]
     domains = Targets(np.arange(2), np.repeat([0, 1], [len(S), len(T)]))
-    with warnings.catch_warnings():  # fewer folds than cv, where groups are few, serve too
+    with warnings.catch_warnings():  # fewer folds are fine if there are few groups
         warnings.simplefilter("ignore", FeatureTLWarning)
         fold, _ = fold_of_rows("domain_gap", domains, group, cv, rng)
     auc, a_distance, *error = _separation(S, T, np.ones(len(S)), fold, group)
@@ -155,7 +155,7 @@ def domain_gap(
         return DomainGap(auc, a_distance, mmd, p, None, np.nan, auc, *error)
     classes, codes = np.unique(y[some], return_inverse=True)
     present = np.bincount(codes) / len(codes)
-    estimated = _proportions_in(T, S, codes)
+    estimated = _estimated_proportions(T, S, codes)
     matched, _, *error = _separation(S, T, (estimated / present)[codes], fold, group)
     priors = dict(zip(classes.tolist(), estimated.tolist(), strict=True))
     shift = float(np.abs(estimated - present).sum() / 2)
@@ -163,23 +163,23 @@ def domain_gap(
 
 
 def read_domains(X: Any, X_target: Any) -> tuple[Array, Array]:
-    """Return source (n, d) and target (m, d) as arrays of floats; raises InputError."""
+    """Return source (n, d) and target (m, d) as finite float arrays; raises InputError."""
     S, T = finite_matrix("X", X), finite_matrix("X_target", X_target)
     if min(len(S), len(T)) < 2 or S.shape[1] != T.shape[1]:
         raise InputError(
-            "X and X_target must be matrices of two rows or more and of the same width; got "
+            "X and X_target must be matrices with at least two rows and the same width; got "
             f"{S.shape} and {T.shape}."
         )
     return S, T
 
 
 def sampled(n: int, rng: np.random.RandomState) -> Array:
-    """Return the numbers of at most 5,000 of n rows, drawn at random, in order."""
+    """Return the sorted numbers of at most 5,000 random rows of n."""
     return np.arange(n) if n <= _ROWS else np.sort(rng.choice(n, _ROWS, replace=False))
 
 
 def _group_numbers(n: int, m: int, groups: Any, groups_target: Any) -> Array:
-    """Return the numbers (n + m,) of the groups of both domains; rows without are their own."""
+    """Return the group numbers (n + m,) of both domains; a row without groups is its own group."""
     names: list[Any] = []
     for rows, of_rows in ((n, groups), (m, groups_target)):
         read_groups("domain_gap", of_rows, rows)
@@ -190,10 +190,10 @@ def _group_numbers(n: int, m: int, groups: Any, groups_target: Any) -> Array:
 def _separation(
     S: Array, T: Array, weight: Array, fold: Array, group: Array
 ) -> tuple[float, float, float, float]:
-    """Return AUC, proxy A-distance, the AUC's standard error and lower end, the source weighted (n,).
+    """Return AUC, proxy A-distance, and standard error and lower end of the AUC; `weight` is (n,).
 
-    Both are computed within each fold and averaged: scores of classifiers that were trained on
-    different mixtures of the domains cannot be ranked against each other.
+    The AUC is computed per fold and averaged, because scores of different classifiers do not
+    compare.
     """
     X, domain = np.vstack([S, T]), np.repeat([0, 1], [len(S), len(T)])
     weight = np.concatenate([weight, np.ones(len(T))])
@@ -202,9 +202,9 @@ def _separation(
         train, test = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         sizes = [np.bincount(domain[rows], weight[rows], 2) for rows in (train, test)]
         if not np.all(sizes):
-            continue  # only one of the domains
+            continue  # a single domain
         balanced = weight[train] / sizes[0][domain[train]] * len(train)
-        head = LinearProbeClassifier(_STRENGTH)
+        head = LinearProbeClassifier(_DOMAIN_C)
         head.fit(X[train], domain[train], sample_weight=balanced)
         logit, pairs = head.decision_function(X[test]), sizes[1].prod()
         auc, influence[test] = _auc(domain[test], logit, weight[test])
@@ -216,18 +216,18 @@ def _separation(
     aucs, errors, pairs = np.array(found).T
     auc, error_rate = (float(np.average(of, weights=pairs)) for of in (aucs, errors))
     units = np.unique(group, return_inverse=True)[1]
-    # The luck of the classifiers' training sets shows between the folds only.
-    luck = aucs.var(ddof=1) / len(aucs) if len(aucs) > 1 else np.inf
-    error = float(np.hypot(standard_error(influence / pairs.sum(), units), np.sqrt(luck)))
+    # The variance from the training sets is visible only between folds.
+    between = aucs.var(ddof=1) / len(aucs) if len(aucs) > 1 else np.inf
+    error = float(np.hypot(standard_error(influence / pairs.sum(), units), np.sqrt(between)))
     low, _ = interval_of_share(auc, error, CONFIDENCE, np.bincount(units).astype(float))
     return auc, 2 * (1 - 2 * error_rate), error, low
 
 
 def _auc(domain: Array, logit: Array, weight: Array) -> tuple[float, Array]:
-    """Return the weighted AUC, and its derivative by each row's weight (DeLong et al. 1988)."""
+    """Return the weighted AUC and its derivative by the weight of each row (DeLong et al. 1988)."""
     below = np.empty(
         len(logit)
-    )  # the fraction of the other domain that a row is ranked correctly against
+    )  # fraction of the other domain that the row is correctly ranked against
     for d in (0, 1):
         order = np.argsort(logit[domain != d], kind="stable")
         others, size = logit[domain != d][order], weight[domain != d][order]
@@ -240,10 +240,10 @@ def _auc(domain: Array, logit: Array, weight: Array) -> tuple[float, Array]:
     return auc, weight / sizes[domain] * (below - auc)
 
 
-def _proportions_in(T: Array, S: Array, codes: Array) -> Array:
-    """Return the class proportions (k,) at which the source's mean is nearest to the target's.
+def _estimated_proportions(T: Array, S: Array, codes: Array) -> Array:
+    """Return the class proportions (k,) that bring the source's mean closest to the target's.
 
-    Distances are Mahalanobis's, by the covariance within the source's classes.
+    Distances are Mahalanobis distances by the covariance within the classes of the source.
     """
     scale = S.std(axis=0, dtype=np.float64)
     scale = np.where(scale > 0, scale, 1.0)
@@ -252,17 +252,15 @@ def _proportions_in(T: Array, S: Array, codes: Array) -> Array:
     root = cholesky(ledoit_wolf(Z - means[codes])[0] + 1e-9 * np.eye(len(scale)), lower=True)
     whitened = solve_triangular(root, means.T, lower=True)
     target = solve_triangular(root, (T / scale).mean(axis=0), lower=True)
-    one = (
-        1e3 * np.abs(whitened).max()
-    )  # an equation with so much weight that the proportions add up to one
+    # An equation of large weight makes the proportions add up to one.
+    one = 1e3 * np.abs(whitened).max()
     system = np.vstack([whitened, np.full(len(means), one)])
-    shares = nnls(system, np.append(target, one))[0]
-    found: Array = shares / shares.sum()
-    return found
+    proportions: Array = nnls(system, np.append(target, one))[0]
+    return proportions / proportions.sum()
 
 
 def _mmd(S: Array, T: Array, rng: np.random.RandomState) -> tuple[float, float]:
-    """Return the unbiased squared maximum mean discrepancy, and its p-value by permutation."""
+    """Return the unbiased squared maximum mean discrepancy and its p-value by permutation."""
     rows = [D[np.sort(rng.permutation(len(D))[:_ROWS_OF_KERNEL])] for D in (S, T)]
     squared = euclidean_distances(np.vstack(rows), squared=True)
     between = squared[np.triu_indices(len(squared), 1)]

@@ -1,9 +1,9 @@
-"""Heads: from an array of embeddings to a classifier or a regressor.
+"""Heads: classifiers and regressors on arrays of embeddings.
 
-They take any float array (float16, float32, float64, memory maps included) and know nothing of
-images, torch or the store. Beside them, use scikit-learn's own estimators where they are already
-right: ``make_pipeline(Normalizer(), KNeighborsClassifier())`` for neighbours in cosine distance,
-and `MLPClassifier` for a hidden layer, as in Flatten + Dense(256, relu) + softmax on VGG16::
+They take any float array (float16, float32, float64, memory maps) and do not depend on images,
+torch or the store. scikit-learn's own estimators are heads, too, such as
+``make_pipeline(Normalizer(), KNeighborsClassifier())`` for neighbours in cosine distance, or
+`MLPClassifier` for a hidden layer, as in Flatten + Dense(256, relu) + softmax on VGG16::
 
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline

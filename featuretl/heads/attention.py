@@ -1,4 +1,4 @@
-"""Attention pooling: a head that learns which views of an image, such as tiles, to look at."""
+"""Attention pooling: a head that learns which views of an image, such as tiles, to weight most."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import check_int, parameter_error
+from featuretl._core.parameters import check_int
 from featuretl._core.types import Array
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import scale_of
-from featuretl._learning.targets import is_positive, one_class_each, read_targets, read_weight
-from featuretl.heads.views import by_view
+from featuretl._learning.targets import one_class_each, read_targets, read_weight
+from featuretl.heads._solver.path import check_positive
+from featuretl.heads.views import split_views
 
 _TOL = 1e-6  # relative decrease of the objective in an iteration
 
 
 class AttentionPoolingClassifier(Responses, BaseEstimator):
-    """Logistic regression on a weighted mean of an image's views, the weights learnt with it.
+    """Logistic regression on a weighted mean of an image's views, with learned weights.
 
-    A view with the standardised embedding ``z`` weighs ``exp(z @ u)``, divided by the sum over the
-    views of its image; the mean goes through multinomial logistic regression. Both parts are learnt
-    together, from the labels of the images alone. For tiles of which few show what the label says:
-    elsewhere `ViewPooling` and `ViewsClassifier` do as well and are faster.
+    A view with the standardised embedding ``z`` has the weight ``exp(z @ u)``, divided by the sum
+    over the views of its image. The weighted mean goes through multinomial logistic regression.
+    Both parts are fitted together, from the labels of the images alone. Use this head for tiles of
+    which few show the label; otherwise `ViewPooling` and `ViewsClassifier` are as accurate and
+    faster.
 
     Parameters
     ----------
     n_views : int >= 1
-        Embeddings side by side in a row: of ``ImageEmbedder(views=..)`` the int itself, 2 for
-        "flip", 10 for "ten-crop", 1 + r c for a grid of r rows and c columns.
+        Number of embeddings in a row: for ``ImageEmbedder(views=..)`` the int itself, 2 for "flip",
+        10 for "ten-crop", 1 + r c for a grid of r rows and c columns.
     C : float > 0, default=0.1
         Inverse strength of the penalty on the coefficients; the loss is a sum over images.
     attention_C : float > 0, default=0.01
-        The same for the penalty on ``u``; the smaller, the nearer is the pooling to the mean.
+        Inverse strength of the penalty on ``u``; a smaller value keeps pooling closer to the mean.
     max_iter : int >= 1, default=1000
-        Iterations of L-BFGS at most.
+        Maximum number of L-BFGS iterations.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The classes.
-    coef_ : ndarray of shape (n_classes, d), float64
-        Of the pooled, standardised embedding.
-    intercept_ : ndarray of shape (n_classes,), float64
-        The same.
+    coef_, intercept_ : ndarray of shape (n_classes, d) and (n_classes,), float64
+        Coefficients of the pooled, standardised embedding, and intercepts.
     attention_coef_ : ndarray of shape (d,), float64
         ``u``.
     mean_, scale_ : ndarray of shape (d,), float64
         The standardisation of a view; see ``scaling="floored"`` of `LinearProbeClassifier`.
     n_features_in_ : int
-        Columns of X.
+        Number of columns of X.
 
     See Also
     --------
@@ -68,8 +68,8 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
 
     References
     ----------
-    Ilse, Tomczak and Welling, Attention-based Deep Multiple Instance Learning, 2018; here without
-    their hidden layer.
+    Ilse, Tomczak and Welling, Attention-based Deep Multiple Instance Learning, 2018 (this head has
+    no hidden layer).
 
     Examples
     --------
@@ -77,7 +77,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
     >>> rng = np.random.default_rng(0)
     >>> views = rng.standard_normal((60, 4, 5))  # four views of five features
     >>> y = np.arange(60) % 2
-    >>> shown = rng.integers(4, size=60)  # in one view alone
+    >>> shown = rng.integers(4, size=60)  # the only view that shows the class
     >>> views[np.arange(60), shown, :2] = np.c_[np.full(60, 4), 4 * y - 2]
     >>> head = AttentionPoolingClassifier(4, attention_C=1).fit(views.reshape(60, -1), y)
     >>> int((head.attention(views.reshape(60, -1)).argmax(axis=1) == shown).sum())
@@ -93,12 +93,12 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
         self.max_iter = max_iter
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Learn which views to look at, and the classes.
+        """Fit the weights of the views and the logistic regression.
 
         Parameters
         ----------
         X : array-like of shape (n, n_views x d)
-            Row i has the embeddings of image i, view by view.
+            Row i has the embeddings of image i, one view after the other.
         y : array-like of shape (n,)
             Classes of the images.
         sample_weight : array-like of shape (n,), default=None
@@ -106,18 +106,16 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If the columns do not divide into so many views, or an image has several labels.
+        ParameterError, InputError
+            If a parameter has an invalid value, `n_views` does not divide the number of columns, or
+            an image has multiple labels.
         """
         owner = type(self).__name__
-        for name in ("C", "attention_C"):
-            if not is_positive(getattr(self, name)):
-                raise parameter_error(owner, name, "a number > 0", getattr(self, name))
+        check_positive(owner, "C", self.C)
+        check_positive(owner, "attention_C", self.attention_C)
         check_int(owner, "max_iter", self.max_iter, 1)
         forget(self)
-        views = by_view(self, X, self.n_views, reset=True)
+        views = split_views(self, X, self.n_views, reset=True)
         targets = one_class_each(self, read_targets(self, y, len(views)))
         weight = read_weight(self, sample_weight, len(views))
         self.classes_ = targets.classes
@@ -128,21 +126,16 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
         return self
 
     def attention(self, X: Any) -> Array:
-        """Return the weights of the views of each image, rows summing to 1: (n, n_views).
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return the weights of the views of each image: (n, n_views), rows summing to 1."""
         check_is_fitted(self)
-        views = by_view(self, X, self.n_views, reset=False)
+        views = split_views(self, X, self.n_views, reset=False)
         return softmax(self._standardised(views) @ self.attention_coef_, axis=1)
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
-        Z = self._standardised(by_view(self, X, self.n_views, reset=False))
-        weights = softmax(Z @ self.attention_coef_, axis=1)
-        logits: Array = _pooled(weights, Z) @ self.coef_.T + self.intercept_
+        Z = self._standardised(split_views(self, X, self.n_views, reset=False))
+        pooled = _pooled(softmax(Z @ self.attention_coef_, axis=1), Z)
+        logits: Array = pooled @ self.coef_.T + self.intercept_
         return logits[:, 1:] - logits[:, :1] if logits.shape[1] == 2 else logits
 
     def _standardised(self, views: Array) -> Array:
@@ -151,24 +144,24 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
         return Z
 
     def _minimise(self, Z: Array, codes: Array, weight: Array) -> None:
-        """Set the coefficients, of views `Z` (n, n_views, d)."""
+        """Set the coefficients, fitted to views `Z` (n, n_views, d)."""
         d, c = Z.shape[2], len(self.classes_)
         is_class = codes[:, None] == np.arange(c)
 
         def objective(parameters: Array) -> tuple[float, Array]:
-            u, coef, intercept = _divided(parameters, d, c)
+            u, coef, intercept = _unpacked(parameters, d, c)
             attention = softmax(Z @ u.astype(Z.dtype), axis=1)
             pooled = _pooled(attention, Z).astype(np.float64)
             log_proba = log_softmax(pooled @ coef.T + intercept, axis=1)
             slope = weight[:, None] * (np.exp(log_proba) - is_class)
-            of_pooled = (slope @ coef).astype(Z.dtype)
-            of_weight = np.matmul(Z, of_pooled[:, :, None])[:, :, 0]
-            centred = of_weight - (attention * of_weight).sum(axis=1, keepdims=True)
-            of_u = np.einsum("nk,nkd->d", attention * centred, Z, optimize=True)
+            by_pooled = (slope @ coef).astype(Z.dtype)
+            by_weight = np.matmul(Z, by_pooled[:, :, None])[:, :, 0]
+            centred = by_weight - (attention * by_weight).sum(axis=1, keepdims=True)
+            by_u = np.einsum("nk,nkd->d", attention * centred, Z, optimize=True)
             value = -(weight[:, None] * is_class * log_proba).sum()
             value += np.square(coef).sum() / (2 * self.C) + u @ u / (2 * self.attention_C)
-            of_coef = slope.T @ pooled + coef / self.C
-            gradient = [of_u + u / self.attention_C, of_coef.ravel(), slope.sum(axis=0)]
+            by_coef = slope.T @ pooled + coef / self.C
+            gradient = [by_u + u / self.attention_C, by_coef.ravel(), slope.sum(axis=0)]
             return float(value), np.concatenate(gradient)
 
         start = np.zeros(d + c * d + c)
@@ -176,12 +169,11 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
         if found.nit >= self.max_iter and self.max_iter > 1:
             message = (
-                f"{type(self).__name__} stopped after max_iter={self.max_iter} iterations; its "
-                "attention would still change a little."
+                f"{type(self).__name__} did not converge in max_iter={self.max_iter} iterations."
             )
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
         self.n_iter_ = int(found.nit)
-        self.attention_coef_, self.coef_, self.intercept_ = _divided(found.x, d, c)
+        self.attention_coef_, self.coef_, self.intercept_ = _unpacked(found.x, d, c)
 
 
 def _pooled(weights: Array, Z: Array) -> Array:
@@ -189,6 +181,6 @@ def _pooled(weights: Array, Z: Array) -> Array:
     return np.matmul(weights[:, None, :].astype(Z.dtype), Z)[:, 0]
 
 
-def _divided(parameters: Array, d: int, c: int) -> tuple[Array, Array, Array]:
+def _unpacked(parameters: Array, d: int, c: int) -> tuple[Array, Array, Array]:
     """Return u (d,), coefficients (c, d) and intercepts (c,)."""
     return parameters[:d], parameters[d : d + c * d].reshape(c, d), parameters[d + c * d :]

@@ -11,7 +11,7 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import check_bool, check_int, check_option, is_word, parameter_error
+from featuretl._core.parameters import check_bool, check_int, check_option
 from featuretl._core.types import Array
 from featuretl._learning.calibration import log_loss_of_rows
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
@@ -21,7 +21,6 @@ from featuretl._learning.responses import Responses, chosen_codes
 from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl._learning.targets import (
     Targets,
-    is_positive,
     loss_weight,
     read_announced,
     read_matrix,
@@ -30,109 +29,101 @@ from featuretl._learning.targets import (
 )
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.lbfgs import Solution
-from featuretl.heads._solver.path import check_grid, fold_means, search
+from featuretl.heads._solver.path import check_grid, check_positive, fold_means, search
 from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
 from featuretl.heads._solver.stream import Portion, Stream
 
-# Where no choice can be judged.
-_UNTESTED_C = 0.03
-# Scores of neighbouring C differ by little.
-_SEARCH_TOL = 1e-6
-
-
-def _is_streamable(head: LinearProbeClassifier) -> bool:
-    return not head.calibrate and head.class_weight != "balanced"
+_UNTESTED_C = 0.03  # for C="cv" if no fold can be scored
+_SEARCH_TOL = 1e-6  # neighbouring values of C have similar scores
 
 
 class LinearProbeClassifier(Responses, BaseEstimator):
-    """Logistic regression on embeddings, with standardisation folded in and C chosen on request.
+    """Logistic regression on embeddings, with built-in standardisation and optional choice of C.
 
-    The features are standardised, multinomial logistic regression (binary for two classes, one
-    per label for multi-label `y`) is fitted with an L2 penalty, and the standardisation is then
-    folded into `coef_` and `intercept_`: the fitted head is one matrix on raw embeddings. With
-    ``scaling="features"`` the objective is that of ``make_pipeline(StandardScaler(),
+    The head standardises the features and fits L2-penalised logistic regression: multinomial for
+    several classes, binary for two, one binary problem per label for multi-label `y`. It then folds
+    the standardisation into `coef_` and `intercept_`, so that the fitted head is one matrix on raw
+    embeddings. ``scaling="features"`` has the objective of ``make_pipeline(StandardScaler(),
     LogisticRegression(C=C))``.
 
     Parameters
     ----------
     C : float > 0 or "cv", default=0.03
         Inverse strength of the penalty on the standardised coefficients; the loss is a sum over
-        rows, as in scikit-learn. "cv" chooses it by cross-validation, then refits on all rows.
+        rows, as in scikit-learn. "cv" chooses C by cross-validation, then refits on all rows.
     Cs : "auto" or array-like of float > 0, default="auto"
-        What ``C="cv"`` tries: "auto" walks up the decades from 1e-5 to 10 until the score has
+        Candidates of ``C="cv"``. "auto" walks up the decades from 1e-5 to 10 until the score has
         fallen twice in a row, then tries four values within a decade of the peak.
     cv : int >= 2, splitter or iterable of (train, test), default=5
-        Folds; a number makes them stratified by class and never splits equal rows or, with `groups`
-        in `fit`, a group. Fewer, with a warning, where a class has fewer rows, or groups are fewer; a class in a
-        single group is never held out; where that leaves one class to judge by, folds of rows are used.
+        Folds. An int makes folds that are stratified by class and keep equal rows, and the `groups`
+        of `fit`, together. If a class has fewer rows, or there are fewer groups, there are fewer
+        folds and a warning. A class whose rows are all in one group is never held out; if a single
+        class remains to score, the folds split rows instead of groups.
     scoring : {"log_loss", "accuracy"}, default="log_loss"
-        What ``C="cv"`` optimises, averaged over folds. The log-loss has no ties and gives the
-        better probabilities; multi-label accuracy is the fraction of right rows x labels, and of
-        equal accuracies the one with the lower log-loss counts.
+        Criterion of ``C="cv"``, averaged over folds. The log-loss has no ties and gives better
+        probabilities. Multi-label accuracy is the fraction of correct entries of (n, n_labels).
+        The log-loss breaks ties between equal accuracies.
     scaling : {"floored", "features", "common"}, default="floored"
-        What features are divided by: "features" is the standard deviation of each; "common" one
-        number for all, the root of their mean variance; "floored" the greater of both. Features that
-        hardly vary among the images are then not blown up to the size of the others, which costs
-        accuracy where labels are few, and breaks predictions for an image in which they do vary.
+        Divisor of the features: "features" is the standard deviation of each, "common" the root of
+        their mean variance, "floored" the greater of both. "floored" does not amplify features that
+        are nearly constant in training, which would cost accuracy with few labels and break
+        predictions for images in which these features vary.
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes, as in scikit-learn; None or "balanced" for
         multi-label `y`.
     calibrate : bool, default=False
-        Divide the logits by a temperature chosen on held-out predictions before they become
+        Divide the logits by a temperature, fitted to held-out predictions, before computing
         probabilities; see `calibration_`.
     tol : float > 0, default=1e-4
-        The solver stops when the expected further decrease is below `tol` times the objective;
-        the objective is then typically within 40 x `tol` of its minimum. 1e-6 where coefficients
-        are to be compared.
+        The solver stops when the expected further decrease is below `tol` times the objective,
+        which is then typically within 40 x `tol` of its minimum. Use 1e-6 to compare coefficients.
     max_iter : int >= 1, default=1000
-        Passes over X at most, for each C.
+        Maximum number of passes over X for each C.
     random_state : int, RandomState or None, default=None
         Shuffles the rows into folds.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes, or the labels in the order of the columns.
-    coef_ : ndarray of shape (n_classes, d), (1, d) for two classes, (n_labels, d)
-        Coefficients for X as given; float32, or float64 for float64 X.
-    intercept_ : ndarray of shape (n_classes,), (1,) or (n_labels,)
-        Intercepts for X as given.
+        The classes; for multi-label `y` the labels, in the order of the columns.
+    coef_, intercept_ : ndarray of shape (k, d) and (k,)
+        Coefficients and intercepts for X as given; float32, or float64 for float64 X. k is the
+        number of classes or labels, 1 for two classes.
     C_ : float
         The C of the fitted head.
     path_ : Bunch
-        With ``C="cv"``: `C` (m,), `log_loss` and `accuracy` (m, n_folds) of held-out rows.
+        With ``C="cv"``: `C` (m,), and `log_loss` and `accuracy` (m, n_folds) on held-out rows.
     calibration_ : Bunch
-        With ``calibrate=True``: `temperature`, and the expected calibration error of the held-out
-        predictions before and after, `error_before` and `error_after`.
+        With ``calibrate=True``: `temperature`, and the expected calibration error of held-out
+        predictions before and after scaling, `error_before` and `error_after`.
     n_iter_ : int
-        Passes over X of the final fit.
+        Number of passes over X in the final fit.
     n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names where X has any.
+        Number of columns of X, and their names if X has names.
 
     See Also
     --------
     sklearn.linear_model.LogisticRegression : Sparse X, other penalties and solvers.
-    sklearn.neighbors.KNeighborsClassifier : On ``Normalizer()`` output, neighbours by cosine.
+    sklearn.neighbors.KNeighborsClassifier : After ``Normalizer()``, neighbours in cosine distance.
     sklearn.neural_network.MLPClassifier : A hidden layer on embeddings.
 
     Notes
     -----
-    The solver is full-batch L-BFGS, preconditioned by the Gram matrix of the standardised features,
-    on one thread pool and on all folds in one pass over X; each C starts from the solution of the one
-    before, a single fit of many rows from that of every 16th. A fold is standardised by its own
-    training rows, so nothing leaks into its score.
+    The solver is full-batch L-BFGS, preconditioned by the Gram matrix of the standardised features.
+    It fits all folds in one pass over X, on one thread pool. Each C starts from the solution of the
+    previous one, and a single fit of many rows from a fit to every 16th row. Each fold is
+    standardised by its own training rows, so its held-out rows do not leak into its score.
 
-    X is copied once at most; a memory map (or float16) whose float32 copy exceeds 1 GiB is read
-    and standardised in blocks instead, once for each evaluation of the objective and its gradient.
-    What is in memory then is a block for each thread, 2**26 elements of a sample to start from, and
-    some 100 bytes a row of `y` and weights.
+    X is copied at most once. A memory map or float16 array whose float32 copy exceeds 1 GiB is
+    instead read and standardised in blocks at each evaluation of the objective. Memory then holds a
+    block per thread, a sample of 2**26 elements, and about 100 bytes of `y` and weights per row.
 
     References
     ----------
     Nocedal and Wright, Numerical Optimization, 2nd edition, 2006, section 7.2 (L-BFGS).
     Frangella, Tropp and Udell, Randomized Nystrom Preconditioning, 2023, doi:10.1137/21M1466244.
     Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017 (temperature).
-    Platt, Probabilistic Outputs for Support Vector Machines, 1999 (a prior, for few rows).
+    Platt, Probabilistic Outputs for Support Vector Machines, 1999 (a prior for few rows).
 
     Examples
     --------
@@ -179,21 +170,18 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. May be a read-only memory map, or a `ShardedMatrix` larger than
-            memory.
+            Finite embeddings; may be a memory map, or a `ShardedMatrix` larger than memory.
         y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
-            At least two classes. Equally long lists of 0 and 1 are an indicator.
+            At least two classes. Lists of 0 and 1 of equal length are an indicator.
         sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, also in the standardisation.
+            Weights >= 0 of the rows, also used by the standardisation.
         groups : array-like of shape (n,), default=None
-            Rows of one group are held out together when C or the temperature is chosen.
+            Rows of one group are held out together when choosing C or the temperature.
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If X has NaN, `y` a single class, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, `y` a single class, or lengths differ.
         """
         self._check_parameters()
         forget(self, "_stream")
@@ -203,16 +191,15 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         in_loss = loss_weight(self, self.class_weight, targets, weight)
         return self._learn(X, targets, weight, in_loss, groups)
 
-    @available_if(_is_streamable)
+    @available_if(lambda self: not self.calibrate and self.class_weight != "balanced")
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Continue with more rows; those of earlier calls are not needed again.
+        """Update the head with another portion of rows; earlier rows are not needed again.
 
-        One pass over portions comes close to what `fit` makes of all rows together: the loss of
-        earlier rows is kept as its expansion to second order, (d + 1)^2 numbers
-        (`featuretl.heads._solver.stream`). Best are portions of at least as many rows as columns, of all
-        classes: shuffled ones, as rows that come class by class cost points. ``C="cv"`` chooses C on
-        the first one. There is no `partial_fit` with
-        ``calibrate=True`` or ``class_weight="balanced"``, which need all rows together.
+        One pass over all portions comes close to `fit` on all rows: the head keeps the loss of
+        earlier rows as a second-order expansion of (d + 1)^2 numbers. Shuffle the rows, and give
+        portions of all classes with at least as many rows as columns; rows sorted by class cost
+        accuracy. ``C="cv"`` chooses C on the first portion. ``calibrate=True`` and
+        ``class_weight="balanced"`` need all rows together and have no `partial_fit`.
 
         Parameters
         ----------
@@ -220,28 +207,27 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         y : as for `fit`
             Classes, or labels, among `classes`.
         classes : array-like of shape (n_classes,), default=None
-            All classes that will come; the first call needs them.
+            All classes of all portions; required in the first call.
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If X has NaN, `y` holds a class that was not announced, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, `y` holds a class that is not in
+            `classes`, or lengths differ.
 
         Warns
         -----
         FeatureTLWarning
-            If the estimator comes from `fit` or a file: its rows count no longer.
+            If the head comes from `fit` or a model file: it is then fitted from scratch.
         """
         self._check_parameters()
-        if hasattr(self, "classes_") and not hasattr(self, "_stream"):
+        first = not hasattr(self, "_stream")
+        if first and hasattr(self, "classes_"):
             message = (
-                f"partial_fit of {type(self).__name__} starts from scratch: fit and model files keep "
-                "nothing of the rows to continue with."
+                f"partial_fit of {type(self).__name__} starts from scratch: a head from fit or a "
+                "model file does not keep the statistics to continue from."
             )
             warnings.warn(message, FeatureTLWarning, stacklevel=2)
-        first = not hasattr(self, "_stream")
         if first:
             forget(self, keep=("classes_", "n_features_in_", "feature_names_in_"))
         X = read_matrix(self, X, reset=not hasattr(self, "classes_"))
@@ -260,14 +246,14 @@ class LinearProbeClassifier(Responses, BaseEstimator):
                 stream = self._stream
                 if self.C != "cv":
                     self.C_ = self.C
-            solution = stream.take(portion, loss, float(self.C_), self.tol, self.max_iter, workers)
+            solution = stream.add(portion, loss, float(self.C_), self.tol, self.max_iter, workers)
         self.classes_, self._stream = targets.classes, stream
         return self._set(solution, *stream.unscaled(), stream.dtype)
 
     def _learn(
         self, X: Array, targets: Targets, weight: Array, in_loss: Array, groups: Any = None
     ) -> Self:
-        """Fit to rows that weigh `weight` (n,) in the standardisation, `in_loss` (n, 1) in the loss."""
+        """Fit rows of `weight` (n,) in the standardisation and `in_loss` (n, 1) in the loss."""
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
         target, columns, loss = _as_columns(targets)
         self._multinomial = target.ndim == 1
@@ -275,11 +261,10 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             rows = Rows(X, weight, workers, self.scaling)
             spectrum = Spectrum.of(rows)
             self._choose(rows, spectrum, targets, in_loss, groups)
-            everything = LinearProblem(rows, target, loss, columns, in_loss)
-            start = everything.start_from_sample(float(self.C_), spectrum, self.tol, self.max_iter)
-            solution = everything.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
-            coef, intercept = everything.unscaled(solution.x)
-        return self._set(solution, coef, intercept, rows.dtype)
+            problem = LinearProblem(rows, target, loss, columns, in_loss)
+            start = problem.start_from_sample(float(self.C_), spectrum, self.tol, self.max_iter)
+            solution = problem.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
+            return self._set(solution, *problem.unscaled(solution.x), rows.dtype)
 
     def _set(self, solution: Solution, coef: Array, intercept: Array, dtype: Any) -> Self:
         if not solution.converged.all():
@@ -292,7 +277,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     def _choose(
         self, rows: Rows, spectrum: Spectrum, targets: Targets, in_loss: Array, groups: Any
     ) -> None:
-        """Set `C_`, and `path_` and `calibration_` by folds where asked, or defaults if none judges."""
+        """Set `C_`, `path_` and `calibration_` from the folds, or defaults without scored folds."""
         self.C_ = self.C
         if self.C != "cv" and not self.calibrate:
             return
@@ -303,14 +288,12 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         weight, judged = in_loss.mean(axis=1) * (fold >= 0), judges(targets, fold)
 
         def scores(logits: Array) -> dict[str, Array]:
-            several = targets.multilabel
-            right = (
-                ((logits > 0) == codes).mean(axis=1) if several else chosen_codes(logits) == codes
-            )
+            if targets.multilabel:
+                right = ((logits > 0) == codes).mean(axis=1)
+            else:
+                right = chosen_codes(logits) == codes
             values = {"log_loss": -log_loss_of_rows(logits, target), "accuracy": right}
-            return {
-                name: fold_means(value, fold, n_folds, weight) for name, value in values.items()
-            }
+            return {name: fold_means(of, fold, n_folds, weight) for name, of in values.items()}
 
         Cs = self.Cs if self.C == "cv" and judged else [_UNTESTED_C if self.C == "cv" else self.C]
         tol = min(self.tol, _SEARCH_TOL)
@@ -323,15 +306,13 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if not is_word(self.C, "cv") and not is_positive(self.C):
-            raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
+        check_positive(owner, "C", self.C, "cv")
         check_grid(owner, "Cs", self.Cs)
         check_folds(owner, self.cv)
         check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
         check_option(owner, "scaling", self.scaling, SCALINGS)
         check_bool(owner, "calibrate", self.calibrate)
-        if not is_positive(self.tol):
-            raise parameter_error(owner, "tol", "a number > 0", self.tol)
+        check_positive(owner, "tol", self.tol)
         check_int(owner, "max_iter", self.max_iter, 1)
 
     def _logits(self, X: Any) -> Array:
@@ -349,7 +330,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
 
 def _as_columns(targets: Targets) -> tuple[Array, int, Loss]:
-    """Return the target of `LinearProblem`, its columns and loss: two classes are one 0/1 column."""
+    """Return target, columns and loss for `LinearProblem`; two classes are one 0/1 column."""
     if targets.multilabel:
         return targets.codes, targets.codes.shape[1], binary_cross_entropy
     if len(targets.classes) == 2:

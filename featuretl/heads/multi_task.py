@@ -1,4 +1,4 @@
-"""Several tasks on one embedding: a head per column of labels, classes and numbers together."""
+"""Multi-task models: a head per column of labels, for classification and regression together."""
 
 from __future__ import annotations
 
@@ -28,41 +28,41 @@ def _gives_probabilities(head: MultiTaskHead) -> bool:
 
 
 class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
-    """Several tasks on one embedding: a head for each column of `y`, classes and numbers together.
+    """Multi-task model on one embedding: a head per column of `y`, for classes and numbers.
 
-    Each task learns from the rows that have its label, by a head of its own, as it would alone; what
-    they share is the embedding, and the file. (`sklearn.multioutput.MultiOutputClassifier` takes one
-    kind of task, and no gaps.)
+    Each head is fitted separately, to the rows that have a label in its column; the tasks share the
+    embedding and the model file. (`sklearn.multioutput.MultiOutputClassifier` takes tasks of a
+    single kind and no missing labels.)
 
     Parameters
     ----------
     heads : dict of column to estimator, or None, default=None
-        The heads that are chosen by hand, classifiers or regressors. A column without one gets
-        `LinearProbeClassifier` where it holds text, True and False, categories, or at most 20
-        different whole numbers; and `LinearProbeRegressor` where it holds other numbers.
+        Classifiers and regressors for some columns. Any other column gets `LinearProbeClassifier`
+        if it has text, True and False, categories, or at most 20 different whole numbers, and
+        `LinearProbeRegressor` if it has other numbers.
 
     Attributes
     ----------
     tasks_ : dict of str to {"classification", "regression"}
-        The tasks in the order of their columns; those of an array are called "0", "1", ..
+        The tasks in the order of their columns; the columns of an array are named "0", "1", ..
     estimators_ : list of estimator
-        The fitted heads, in this order; `named_estimators_` has them by name.
+        The fitted heads in the same order; `named_estimators_` has them by name.
     decision_ : str
-        A line for each task: its head, how its kind was known, and how many rows it learnt from.
+        A line per task: its head, the number of rows with a label, and the reason for its kind.
     ranges_ : dict of str to (float, float)
-        The least and the largest number of each regression in training.
+        The smallest and the largest training value of each regression.
     n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names where X has any.
+        Number of columns of X, and their names if X has names.
 
     See Also
     --------
-    LinearProbeClassifier : Alone, it takes any number of labels of one kind per row.
-    TransferMultiTask : From images to this, with scores of images that had no part in it.
+    LinearProbeClassifier : A single task, or multi-label classification.
+    TransferMultiTask : Multi-task models on images, with scores on held-out images.
 
     Notes
     -----
-    Nothing but the embedding is shared. A head of a task with gaps standardises by other rows than
-    its neighbour, and to fit the heads is little beside embedding (``benchmarks/tasks.py``).
+    The head of a task with missing labels standardises by the rows that have one. Fitting the heads
+    takes little time compared with embedding (``benchmarks/tasks.py``).
 
     Examples
     --------
@@ -90,30 +90,29 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. May be a read-only memory map.
+            Finite embeddings. May be a read-only memory map.
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task. None, NaN and empty text are missing labels.
         sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, for the heads that take any.
+            Weights >= 0 of the rows, for heads that take weights.
         groups : array-like of shape (n,), default=None
-            Rows of one group are held out together by the heads that hold any out.
+            Rows of one group are held out together, by heads that take groups.
 
         Raises
         ------
         ParameterError
-            If `heads` names no column, or something that is neither classifier nor regressor.
+            If a key of `heads` is no column, or a value is neither classifier nor regressor.
         InputError
-            If X has NaN, lengths differ, or a column cannot be learnt; it is named.
+            If X has NaN, lengths differ, or a column, which the message names, cannot be fitted.
         """
         owner = type(self).__name__
         forget(self)
         X = read_matrix(self, X)
         table = table_of(owner, y, len(X))
         by_hand = self._heads(table)
-        columns = {
-            name: read_column(name, values, _kind_of(by_hand.get(name)))
-            for name, values in table.items()
-        }
+        columns = {}
+        for name, values in table.items():
+            columns[name] = read_column(name, values, _kind_of(by_hand.get(name)))
         given: dict[str, Any] = {}
         if sample_weight is not None:
             given["sample_weight"] = read_weight(self, sample_weight, len(X))
@@ -122,9 +121,11 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         self.tasks_ = {name: column.kind for name, column in columns.items()}
         self.estimators_, self.ranges_, lines = [], {}, []
         for name, column in columns.items():
-            head = clone(by_hand[name]) if name in by_hand else _automatic(column)
+            is_class = column.kind == "classification"
+            head = LinearProbeClassifier() if is_class else LinearProbeRegressor()
+            head = clone(by_hand[name]) if name in by_hand else head
             with in_column(name):
-                self.estimators_.append(_fitted(head, X, column, given))
+                self.estimators_.append(_fit(head, X, column, given))
             if column.kind == "regression":
                 self.ranges_[name] = float(column.y.min()), float(column.y.max())
             why = "as given" if name in by_hand else column.why
@@ -134,17 +135,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return what each head predicts: a column per task, in the order of `tasks_`.
-
-        Parameters
-        ----------
-        X : as for `fit`
-
-        Returns
-        -------
-        ndarray of shape (n, n_tasks)
-            float64 where all tasks give numbers, else of objects.
-        """
+        """Return the predictions (n, n_tasks): float64 if all are numbers, else object."""
         columns = [head.predict(X) for head in self._fitted_heads(X)]
         if all(column.dtype.kind in "iuf" for column in columns):
             return np.column_stack([column.astype(np.float64) for column in columns])
@@ -155,22 +146,17 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X: Any) -> dict[str, Array] | Array:
-        """Return the probabilities of the classifications, in the order of `classes_`.
-
-        Parameters
-        ----------
-        X : as for `fit`
+        """Return the probabilities of each classification, in the order of its `classes_`.
 
         Returns
         -------
         dict of str to ndarray of shape (n, n_classes)
-            By task; without those whose head gives none. Of a single task the array alone, as
-            scikit-learn's forests do.
+            By task, without heads that have no probabilities. For a single task the array alone, as
+            in scikit-learn's forests.
         """
         heads = self._fitted_heads(X)
         if len(heads) == 1:
-            alone: Array = heads[0].predict_proba(X)
-            return alone
+            return heads[0].predict_proba(X)
         return {
             name: head.predict_proba(X)
             for name, head in zip(self.tasks_, heads, strict=True)
@@ -178,28 +164,25 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         }
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the mean of the tasks' own scores: accuracy of classes, R2 of numbers.
+        """Return the mean of the scores of all tasks: accuracy or R2.
 
         Parameters
         ----------
-        X : as for `fit`
-        y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
-            The truth; each task is scored on the rows that have its label.
+        X, y : as for `fit`
+            Each task is scored on the rows that have its label.
 
         Returns
         -------
         float
-            At most 1; `featuretl.metrics_report` says more of each task.
+            At most 1; `featuretl.metrics_report` has detailed metrics of each task.
         """
         heads = self._fitted_heads(X)
         X = read_matrix(self, X, reset=False)
         table = table_of(type(self).__name__, y, len(X))
         missing = [name for name in self.tasks_ if name not in table]
         if missing:
-            raise InputError(
-                f"y must have a column {printable(missing[0])!r}; it has "
-                f"{printable(', '.join(table))}."
-            )
+            found = printable(", ".join(table))
+            raise InputError(f"y must have a column {printable(missing[0])!r}; got {found}.")
         scores = []
         for (name, kind), head in zip(self.tasks_.items(), heads, strict=True):
             column = read_column(name, table[name], kind)
@@ -222,20 +205,21 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
     def _fitted_heads(self, X: Any) -> list[Any]:
         check_is_fitted(self, "estimators_")
         read_matrix(self, X, reset=False)
-        heads: list[Any] = self.estimators_
-        return heads
+        return self.estimators_
 
     def _heads(self, table: dict[str, Any]) -> dict[str, Any]:
-        """Return the heads that were given, by the names of their columns."""
+        """Return the parameter `heads` with its keys as str; raises ParameterError."""
         owner = type(self).__name__
         if self.heads is not None and not isinstance(self.heads, dict):
             raise parameter_error(owner, "heads", "None or a dict of column to head", self.heads)
         heads = {str(name): head for name, head in (self.heads or {}).items()}
         for name, head in heads.items():
             if name not in table:
-                raise parameter_error(owner, "heads", f"of the columns {', '.join(table)}", name)
-            if _kind_of(head) is None or isinstance(head, type):
-                raise parameter_error(owner, "heads", "of classifiers and regressors", head)
+                expected = f"a dict with keys among the columns {', '.join(table)}"
+                raise parameter_error(owner, "heads", expected, name)
+            if _kind_of(head) is None:
+                expected = "a dict of classifiers and regressors"
+                raise parameter_error(owner, "heads", expected, head)
         return heads
 
     def __sklearn_tags__(self) -> Tags:
@@ -247,7 +231,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
 
 def _kind_of(head: Any) -> str | None:
-    """Return what kind of task a head is for, None for what is none."""
+    """Return the kind of task of a head, None if it is neither classifier nor regressor."""
     if head is None or isinstance(head, type) or not hasattr(head, "__sklearn_tags__"):
         return None
     if is_classifier(head):
@@ -255,13 +239,8 @@ def _kind_of(head: Any) -> str | None:
     return "regression" if is_regressor(head) else None
 
 
-def _automatic(column: Column) -> Any:
-    is_class = column.kind == "classification"
-    return LinearProbeClassifier() if is_class else LinearProbeRegressor()
-
-
-def _fitted(head: Any, X: Any, column: Column, given: dict[str, Array]) -> Any:
-    """Return `head`, fitted to the rows that have a label."""
+def _fit(head: Any, X: Any, column: Column, given: dict[str, Array]) -> Any:
+    """Return `head` after fitting it to the rows that have a label."""
     known = {k: v[column.rows] for k, v in given.items() if has_fit_parameter(head, k)}
     rows = X if len(column.rows) == len(X) else X[column.rows]
     return head.fit(rows, column.y, **known)

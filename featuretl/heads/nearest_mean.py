@@ -1,4 +1,4 @@
-"""The nearest class mean: for a few images per class, and for streams."""
+"""The nearest class mean: for a few images per class, and for incremental learning."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from featuretl._learning.targets import (
 class NearestMeanClassifier(Responses, BaseEstimator):
     """Nearest class mean of centred, L2-normalised embeddings (SimpleShot, CL2N).
 
-    Nothing is tuned, so it works from one image per class; each further image costs one addition.
+    It has nothing to tune and works from one image per class; a further image costs one addition.
 
     Parameters
     ----------
     center : "mean" or array-like of shape (d,), default="mean"
-        What is subtracted before the normalisation. "mean" is that of X in `fit`, or in the first
-        `partial_fit`, and stays; for a stream that starts with few rows give the mean of a larger
-        collection, as SimpleShot does with its base classes.
+        What to subtract before the normalisation. "mean" is the mean of X in `fit`, or in the first
+        `partial_fit`, and is then fixed. If a stream starts with few rows, give the mean of a
+        larger collection, as SimpleShot does with its base classes.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The classes.
     means_ : ndarray of shape (n_classes, d), float64
-        Mean of the centred, normalised embeddings of each class; NaN where none was seen yet.
+        Mean of the centred, normalised embeddings of each class; NaN for a class without rows.
     center_ : ndarray of shape (d,), float64
-        What is subtracted.
+        The vector that is subtracted.
     class_weight_ : ndarray of shape (n_classes,), float64
-        Sum of the weights of the rows seen of each class.
+        Sum of the weights of the rows of each class.
     n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names where X has any.
+        Number of columns of X, and their names if X has names.
 
     See Also
     --------
@@ -75,7 +75,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. May be a read-only memory map.
+            Finite embeddings. May be a read-only memory map.
         y : array-like of shape (n,)
             At least two classes.
         sample_weight : array-like of shape (n,), default=None
@@ -102,12 +102,12 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         y : array-like of shape (n,)
             Classes among `classes`.
         classes : array-like of shape (n_classes,), default=None
-            All classes that will come; the first call needs them, unless `fit` was called.
+            All classes of all calls; required in the first call, unless `fit` was called.
 
         Raises
         ------
         InputError
-            If X has NaN, `y` holds a class that was not announced, or lengths differ.
+            If X has NaN, `y` holds a class that is not in `classes`, or lengths differ.
         """
         first = not hasattr(self, "means_")
         X = read_matrix(self, X, reset=first)
@@ -123,13 +123,11 @@ class NearestMeanClassifier(Responses, BaseEstimator):
             parts = [weight[at] @ block.astype(np.float64) for at, block in blocks(X)]
             self.center_ = sum(parts) / weight.sum()
         else:
+            owner, expected = type(self).__name__, f"'mean' or {X.shape[1]} numbers"
             try:
                 self.center_ = np.asarray(self.center, np.float64).reshape(X.shape[1])
             except (TypeError, ValueError) as error:
-                expected = f"'mean' or {X.shape[1]} numbers"
-                raise parameter_error(
-                    type(self).__name__, "center", expected, self.center
-                ) from error
+                raise parameter_error(owner, "center", expected, self.center) from error
         self.class_weight_ = np.zeros(len(classes))
         self._sums = np.zeros((len(classes), X.shape[1]))
 
@@ -148,7 +146,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         return Z / np.where(length > 0, length, 1)
 
     def _logits(self, X: Any) -> Array:
-        """Return minus the squared distance to each mean; for two classes their difference."""
+        """Return minus the squared distance to each mean, or for two classes their difference."""
         check_is_fitted(self)
         X = read_matrix(self, X, reset=False)
         seen = self.class_weight_ > 0

@@ -1,4 +1,4 @@
-"""The linear probe for numbers: ridge regression on embeddings."""
+"""The linear probe for regression: ridge regression on embeddings."""
 
 from __future__ import annotations
 
@@ -10,52 +10,50 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import check_option, is_word, parameter_error
+from featuretl._core.parameters import check_option
 from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows
 from featuretl._learning.groups import copies_of, read_groups
 from featuretl._learning.labels import all_numbers
 from featuretl._learning.refit import forget
 from featuretl._learning.rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
-from featuretl._learning.targets import Targets, check_length, is_positive, read_matrix, read_weight
+from featuretl._learning.targets import Targets, check_length, read_matrix, read_weight
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.heads._solver.path import check_grid
+from featuretl.heads._solver.path import check_grid, check_positive
 
 _AUTO_ALPHAS = np.logspace(-6, 3, 28)
 _FOLDS_OF_GROUPS = 5
 
-# Eigenvalues and eigenvectors of Z'WZ, Y's products with these, and Y's mean.
+# Eigenvalues and eigenvectors of Z'WZ, their products with Y, and the mean of Y.
 Solution = tuple[Array, Array, Array, Array]
 
 
 class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
-    """Ridge regression on embeddings, with standardisation folded in and alpha by leave-one-out.
+    """Ridge regression on embeddings, with built-in standardisation and leave-one-out alpha.
 
     Parameters
     ----------
     alpha : float > 0 or "loo", default="loo"
         Strength of the penalty on the standardised coefficients; the loss is a sum over rows.
-        "loo" takes the value with the least squared leave-one-out error; with `groups` in `fit`, that
-        of five folds of whole groups.
+        "loo" chooses the value with the least squared leave-one-out error or, with `groups` in
+        `fit`, the least squared error over five folds of whole groups.
     alphas : "auto" or array-like of float > 0, default="auto"
-        What ``alpha="loo"`` compares: "auto" is 28 values from 1e-6 to 1e3 times the number of
-        rows (the sum of the weights).
+        Candidates of ``alpha="loo"``: "auto" is 28 values from 1e-6 to 1e3 times the sum of the
+        weights (the number of rows).
     scaling : {"floored", "features", "common"}, default="floored"
-        What features are divided by; see `LinearProbeClassifier`.
+        Divisor of the features; see `LinearProbeClassifier`.
 
     Attributes
     ----------
-    coef_ : ndarray of shape (d,) or (n_outputs, d)
-        Coefficients for X as given; float32, or float64 for float64 X.
-    intercept_ : float or ndarray of shape (n_outputs,)
-        Intercepts for X as given.
+    coef_, intercept_ : ndarray of shape (n_outputs, d) and (n_outputs,), or (d,) and float
+        Coefficients and intercepts for X as given; float32, or float64 for float64 X.
     alpha_ : float
         The penalty of the fitted head, one for all outputs.
     path_ : Bunch
-        With ``alpha="loo"``: `alpha` (m,) and `mean_squared_error` (m, n_outputs) of rows that
-        were left out, or held out with their groups.
+        With ``alpha="loo"``: `alpha` (m,), and `mean_squared_error` (m, n_outputs) on left-out or
+        held-out rows.
     n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names where X has any.
+        Number of columns of X, and their names if X has names.
 
     See Also
     --------
@@ -63,14 +61,14 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    One eigendecomposition serves all alphas. With ``Q L Q'`` that of the weighted Gram matrix of
-    the standardised rows (or, where there are fewer rows than columns, of the kernel matrix),
-    row i has the leverage ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the
-    leave-one-out error ``e_i / (1 - h_i)``; so two passes over X suffice, in blocks. The mean
-    counts as a parameter that is left out with the row; the scale does not. Outputs count
-    relative to their variance when alpha is chosen. Equal rows of X are left out together, as one row
-    with the sum of their weights and the mean of their targets: a row of weight 2 is the same as the
-    row twice. With groups, each fold is standardised and decomposed by itself.
+    One eigendecomposition serves all alphas. If ``Q L Q'`` is that of the weighted Gram matrix of
+    the standardised rows (or of the kernel matrix, for fewer rows than columns), row i has the
+    leverage ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the leave-one-out
+    error ``e_i / (1 - h_i)``, so that two blockwise passes over X suffice. Leaving out a row
+    updates the mean but not the scale. The choice of alpha divides the error of each output by its
+    variance. Equal rows of X are left out together, as one row with the sum of their weights and
+    the mean of their targets, so that a weight of 2 equals a repeated row. With groups, each fold
+    is standardised and decomposed separately.
 
     References
     ----------
@@ -99,25 +97,23 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. May be a read-only memory map.
+            Finite embeddings. May be a read-only memory map.
         y : array-like of shape (n,) or (n, n_outputs)
-            Numbers.
+            Regression targets.
         sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, also in the standardisation.
+            Weights >= 0 of the rows, also used by the standardisation.
         groups : array-like of shape (n,), default=None
-            Rows of one group are held out together when alpha is chosen.
+            Rows of one group are held out together when choosing alpha.
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If X has NaN, a row has no group, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, a row has no group, or lengths differ.
 
         Warns
         -----
         FeatureTLWarning
-            If there are fewer groups than folds; a single group is taken for none.
+            If there are fewer groups than folds, or one group, which is ignored.
         """
         self._check_parameters()
         forget(self)
@@ -132,7 +128,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             Y, weight = _merged(Y, weight, copies_of(X))
         with one_thread_pool() as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            values, vectors, image, center = solution = _solved(rows, Y)
+            values, vectors, image, center = solution = _solution(rows, Y)
             self.alpha_ = self.alpha
             if self.alpha == "loo":
                 self._choose(rows, solution, Y, fold, workers)
@@ -144,17 +140,9 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return ``X @ coef_.T + intercept_``, (n,) or (n, n_outputs) as `y` was.
+        """Return ``X @ coef_.T + intercept_`` in blocks: (n,) or (n, n_outputs), as `y` was.
 
-        Parameters
-        ----------
-        X : as for `fit`
-            Processed in blocks.
-
-        Returns
-        -------
-        ndarray, float32, or float64 for float64 X
-            Predictions.
+        Predictions are float32, or float64 for float64 X.
         """
         check_is_fitted(self)
         X = read_matrix(self, X, reset=False)
@@ -165,17 +153,16 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         owner = type(self).__name__
         check_option(owner, "scaling", self.scaling, SCALINGS)
-        if not is_word(self.alpha, "loo") and not is_positive(self.alpha):
-            raise parameter_error(owner, "alpha", "a number > 0 or 'loo'", self.alpha)
+        check_positive(owner, "alpha", self.alpha, "loo")
         check_grid(owner, "alphas", self.alphas)
 
     def _fold_of_groups(self, X: Array, weight: Array, groups: Array | None) -> Array | None:
-        """Return the fold of each row, None where there are no groups or one alone."""
+        """Return the fold of each row (n,), or None for leave-one-out, without usable groups."""
         if groups is None or len(np.unique(groups)) == len(groups):
             return None
         owner, numbers = type(self).__name__, Targets(np.zeros(1), np.zeros(len(X), int))
         if groups.max() < 1:
-            message = f"{owner} leaves single rows out, as groups has 1 different values."
+            message = f"{owner} leaves out single rows, because groups has one value only."
             warnings.warn(message, FeatureTLWarning, stacklevel=3)
             return None
         return fold_of_rows(owner, numbers, groups, _FOLDS_OF_GROUPS, 0, weight=weight)[0]
@@ -183,7 +170,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _choose(
         self, rows: Rows, solution: Solution, Y: Array, fold: Array | None, workers: Workers
     ) -> None:
-        """Set `alpha_` and `path_`: each row is left out, or each fold is held out."""
+        """Set `alpha_` and `path_` by leaving out each row, or by holding out each fold."""
         weight = rows.weight
         auto = isinstance(self.alphas, str)
         alphas = weight.sum() * _AUTO_ALPHAS if auto else np.ravel(self.alphas).astype(np.float64)
@@ -194,14 +181,14 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         for number in range(0 if fold is None else fold.max() + 1):
             rest = Rows(rows.source, weight * (fold != number), workers, self.scaling)
             held_out = weight * (fold == number)
-            error += _squared_errors(rest, _solved(rest, Y), Y, alphas, held_out)
+            error += _squared_errors(rest, _solution(rest, Y), Y, alphas, held_out)
         variance = weight @ np.square(Y - solution[-1])
         relative = (error / np.where(variance > 0, variance, 1)).mean(axis=1)
         self.alpha_ = float(alphas[relative.argmin()])
         self.path_ = Bunch(alpha=alphas, mean_squared_error=error / weight.sum())
 
 
-def _solved(rows: Rows, Y: Array) -> Solution:
+def _solution(rows: Rows, Y: Array) -> Solution:
     center = np.average(Y, axis=0, weights=rows.weight)
     values, vectors = _decompose(rows)
     (image,) = rows.sweep(
@@ -213,9 +200,9 @@ def _solved(rows: Rows, Y: Array) -> Solution:
 def _squared_errors(
     rows: Rows, solution: Solution, Y: Array, alphas: Array, held_out: Array | None = None
 ) -> Array:
-    """Return the sums of squared errors (m, n_outputs) at `alphas` (m,) of rows that weigh `held_out`.
+    """Return the sum of squared errors (m, n_outputs) of rows weighted by `held_out` at each alpha.
 
-    Without it they are those of all rows, each of which is left out in turn.
+    Without `held_out` these are the leave-one-out errors of all rows.
     """
     values, vectors, image, center = solution
     shrink = 1 / (values[:, None] + alphas)
@@ -230,12 +217,11 @@ def _squared_errors(
             error /= np.maximum(1 - leverage, 1e-12)[:, :, None]
         return [np.einsum("i,iak->ak", weight[where], np.square(error))]
 
-    errors: Array = rows.sweep(visit, coef.shape[1])[0]
-    return errors
+    return rows.sweep(visit, coef.shape[1])[0]
 
 
 def _merged(Y: Array, weight: Array, copies: Array | None) -> tuple[Array, Array]:
-    """Return targets and weights in which the first of equal rows stands for all of them."""
+    """Return targets and weights in which the first of equal rows represents them all."""
     if copies is None:
         return Y, weight
     first, copy = np.unique(copies, return_index=True, return_inverse=True)[1:]
@@ -251,7 +237,12 @@ def _merged(Y: Array, weight: Array, copies: Array | None) -> tuple[Array, Array
 def _decompose(rows: Rows) -> tuple[Array, Array]:
     """Return eigenvalues (r,) and eigenvectors (d, r) of Z'WZ, from its smaller side."""
     if rows.n >= rows.d:
-        (gram,) = rows.sweep(lambda at, Z: [(Z * _root(rows, at, Z)).T @ (Z * _root(rows, at, Z))])
+
+        def visit(where: slice, Z: Array) -> list[Array]:
+            Z = Z * np.sqrt(rows.weight[where]).astype(Z.dtype)[:, None]
+            return [Z.T @ Z]
+
+        (gram,) = rows.sweep(visit)
         values, vectors = np.linalg.eigh(gram)
         return np.maximum(values, 0), vectors.astype(rows.dtype)
     Z, weight = rows.sample(rows.n, np.random.default_rng(0))
@@ -260,7 +251,3 @@ def _decompose(rows: Rows) -> tuple[Array, Array]:
     kept = values > values.max(initial=0) * np.finfo(rows.dtype).eps * rows.n
     values, left = values[kept], left[:, kept]
     return values, (Z.T @ (left / np.sqrt(values))).astype(rows.dtype)
-
-
-def _root(rows: Rows, where: slice, Z: Array) -> Array:
-    return np.sqrt(rows.weight[where]).astype(Z.dtype)[:, None]

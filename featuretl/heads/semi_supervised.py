@@ -1,4 +1,4 @@
-"""A linear probe for few labels, which learns from rows without a label, too."""
+"""A linear probe for few labels, which also learns from unlabelled rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import check_int, check_option, parameter_error
+from featuretl._core.parameters import check_int, check_number, check_option
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows, judges
 from featuretl._learning.groups import read_groups, subset
@@ -24,52 +24,56 @@ from featuretl._learning.rows import check_finite
 from featuretl._learning.targets import (
     Targets,
     check_length,
-    is_positive,
     one_class_each,
     read_matrix,
     read_targets,
 )
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._self_training import Learner, teach
+from featuretl.heads._solver.path import check_positive
 from featuretl.heads.linear import LinearProbeClassifier
 
 METHODS = ("auto", "spreading", "self-training")
 
-# Similar neighbours count more: cosines to this power (Iscen et al. 2019).
-_POWER = 3
-# The largest weight of a label found by spreading, beside 1 for a given one.
-_TRUST = 0.3
+# Spreading.
+_POWER = 3  # of the cosines in the graph: similar neighbours count more (Iscen et al. 2019)
+_TRUST = 0.3  # largest weight of a pseudo-label; a given label has 1
 _TOL = 1e-4
 _LEAST = 1e-12
+# Self-training.
+_PRECISION = 0.9  # fraction of correct held-out predictions above the threshold
+_UNTESTED = 0.9  # the threshold if no label can be held out
+_ROUNDS = 5
+_BALANCE = 3  # no class gets more pseudo-labels than this many times the least frequent one
 
 
 class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
-    """A linear probe that learns from a few labelled rows and from many without a label.
+    """A linear probe that learns from a few labelled rows and many unlabelled ones.
 
-    "spreading" spreads the labels from row to row over a graph of neighbours (Zhou et al. 2004),
-    scales the masses of the classes to those of the given labels (Zhu et al. 2003), and trains a
-    `LinearProbeClassifier` on the labels found, each weighted by how certain it is (Iscen et al.
-    2019), with at most 0.3 beside 1 for a given label; all rows standardise the features.
+    "spreading" propagates the labels over a graph of neighbours (Zhou et al. 2004), normalises the
+    class masses to those of the given labels (Zhu et al. 2003), and trains a
+    `LinearProbeClassifier`, standardised by all rows, on the resulting pseudo-labels, weighted by
+    their certainty (Iscen et al. 2019): at most 0.3 where a given label has 1.
+
     "self-training" trains the probe on the given labels, adds its most confident predictions,
-    balanced across classes (Zou et al. 2018), as labels, and trains it again, in five rounds.
-    "auto" measures both, and the probe of the labelled rows alone, on labels that it holds out,
-    and takes the most accurate one; of equal ones, the first in this order. Where there are too
-    few labels to hold any out, it is spreading.
+    balanced across classes (Zou et al. 2018), as pseudo-labels, and refits, in five rounds.
+
+    "auto" uses the most accurate of both and of the probe of the labelled rows alone, compared on
+    held-out labels; ties go to the first in this order. With too few labels it uses spreading.
 
     Parameters
     ----------
     C : float > 0, default=0.03
         Inverse strength of the penalty, as in `LinearProbeClassifier`.
     method : {"auto", "spreading", "self-training"}, default="auto"
-        How rows without a label are used.
+        How the head uses unlabelled rows.
     n_neighbors : int >= 1, default=10
-        For spreading: neighbours of a row in the graph, by the cosine of the centred rows.
+        For spreading: number of neighbours per row in the graph, by cosine of the centred rows.
     alpha : float in (0, 1), default=0.9
         For spreading: the fraction of its neighbours' labels that a row adopts in each iteration,
         as in scikit-learn's `LabelSpreading`.
     cv : int >= 2, splitter or iterable of (train, test), default=3
-        Folds of the labelled rows, for "auto" and the threshold of self-training; at most as many as
-        the rows of the smallest class that has more than one.
+        Folds of the labelled rows, for "auto" and the threshold of self-training; at most the
+        number of rows of the smallest class that has more than one.
     random_state : int, RandomState or None, default=None
         Shuffles the labelled rows into folds.
 
@@ -80,29 +84,28 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     probe_ : LinearProbeClassifier
         The head; its `coef_` and `intercept_` are for X as given.
     transduction_ : ndarray of shape (n,)
-        The label of each row of X in `fit`: given, or the most probable one, by spreading where that
-        was learnt, else by the head.
+        The label of each row of X in `fit`: the given label, or else the most probable one by
+        spreading, if that was used, or by the head.
     decision_ : str
-        What was learnt, and why: "spreading", "self-training" or "probe", and the accuracies on held-out labels.
+        The method used and why: "spreading", "self-training" or "probe", and held-out accuracies.
     n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names where X has any.
+        Number of columns of X, and their names if X has names.
 
     See Also
     --------
-    sklearn.semi_supervised.LabelSpreading : Labels for the rows at hand, without a head.
-    sklearn.semi_supervised.SelfTrainingClassifier : Around any classifier, with a given threshold and
-        without balance, which cost accuracy where labels are few.
+    sklearn.semi_supervised.LabelSpreading : Labels for the rows of `fit` only.
+    sklearn.semi_supervised.SelfTrainingClassifier : For any classifier, with a fixed threshold and
+        without class balance; less accurate with few labels.
     suggest_labels : Which rows to label next.
 
     Notes
     -----
-    Self-training adds a prediction if it is at least as probable as held-out predictions of which 0.9
-    are right, measured again in each round. This threshold is a heuristic, not a guarantee: few
-    held-out labels tell little, and of what was added on sign-digits, 0.76, 0.81 and 0.92 were right with 2, 5
-    and 10 labels per class. Self-training, and so "auto", trains up to six probes for each fold and for all labels,
-    spreading a single one. Gains and losses are in ``benchmarks/README.md``; what else was tried, such as
-    scikit-learn's `LabelSpreading`, whose graph is not symmetric, is in
-    ``benchmarks/labelling.py unlabelled``.
+    Self-training adds a prediction if its probability reaches the threshold above which 0.9 of
+    held-out predictions are correct, measured in each round. This is a heuristic, as held-out
+    labels are few: on sign-digits, 0.76, 0.81 and 0.92 of the pseudo-labels were correct with 2, 5
+    and 10 labels per class. Self-training, and so "auto", trains up to six probes per fold and for
+    all labels; spreading trains one. ``benchmarks/README.md`` has gains and losses,
+    ``benchmarks/labelling.py unlabelled`` alternatives such as `LabelSpreading`.
 
     References
     ----------
@@ -151,18 +154,17 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings, with and without a label; finite.
+            Finite embeddings, with and without a label.
         y : array-like of shape (n,)
-            At least two classes. -1, None, NaN and "" stand for no label.
+            At least two classes. -1, None, NaN and "" mark rows without a label.
         groups : array-like of shape (n,), default=None
             Labelled rows of one group are held out together.
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If X has NaN, the labels are of a single class, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, there are fewer than two classes, or
+            lengths differ.
         """
         self._check_parameters()
         forget(self)
@@ -177,15 +179,13 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     def _check_parameters(self) -> None:
         owner = type(self).__name__
         check_option(owner, "method", self.method, METHODS)
-        if not is_positive(self.C):
-            raise parameter_error(owner, "C", "a number > 0", self.C)
+        check_positive(owner, "C", self.C)
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
-        if not is_positive(self.alpha) or not self.alpha < 1:
-            raise parameter_error(owner, "alpha", "a number in (0, 1)", self.alpha)
+        check_number(owner, "alpha", self.alpha, 0, open_below=True, below=1)
         check_folds(owner, self.cv)
 
     def _read_codes(self, y: Any, n: int) -> Array:
-        """Set `classes_`; return the class of each row (n,), -1 for no label."""
+        """Set `classes_`; return the class numbers (n,), -1 for no label."""
         owner = type(self).__name__
         labels, is_known = some_labels(owner, y, minus_one=True)
         check_length(n, "y", len(is_known))
@@ -207,33 +207,33 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
             graph = _graph(X, self.n_neighbors)
         if method in ("auto", "self-training"):
             parts = self._parts(X, codes, groups)
-        learners = [Learner(self.C, X, part, len(self.classes_)) for part in parts]
-        found = {"probe": [learner.found for learner in learners]}
-        thresholds = teach(learners, codes)
+        trainers = [SelfTrainer(self.C, X, part, len(self.classes_)) for part in parts]
+        found = {"probe": [trainer.predicted for trainer in trainers]}
+        thresholds = run_rounds(trainers, codes)
         if method == "auto":
-            found["self-training"] = [learner.found for learner in learners]
+            found["self-training"] = [trainer.predicted for trainer in trainers]
             found["spreading"] = [self._spread(graph, part).argmax(axis=1) for part in parts]
             method, why = _decision(found, parts, codes)
         self.decision_ = f"{method}: {why}"
         if method == "spreading":
-            return self._learn_spread(X, codes, graph)
-        learner = Learner(self.C, X, codes, len(self.classes_))
+            return self._fit_spread(X, codes, graph)
+        trainer = SelfTrainer(self.C, X, codes, len(self.classes_))
         if method == "self-training":
             for threshold in thresholds:
-                learner.learn_more(threshold)
-            count, least = f"{learner.added.sum():,} of {(codes < 0).sum():,}", thresholds[-1]
+                trainer.refit(threshold)
+            count, least = f"{trainer.added.sum():,} of {(codes < 0).sum():,}", thresholds[-1]
             how = f", with a probability of at least {least:.2f}" if np.isfinite(least) else ""
             self.decision_ += f" {count} rows without a label were added{how}."
-        self.probe_ = learner.probe
-        return learner.found
+        self.probe_ = trainer.probe
+        return trainer.predicted
 
     def _parts(self, X: Array, codes: Array, groups: Array | None) -> list[Array]:
-        """Return `codes` without the labels of each fold in turn; none where no fold can judge."""
+        """Return a copy of `codes` per fold, without its labels; none if no fold can be scored."""
         known = np.flatnonzero(codes >= 0)
         targets = Targets(self.classes_, codes[known])
         how = (type(self).__name__, targets, subset(groups, known), self.cv, self.random_state)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FeatureTLWarning)  # few labels are what this is for
+            warnings.simplefilter("ignore", FeatureTLWarning)  # few labels are expected here
             try:
                 fold, n_folds = fold_of_rows(*how, X=X[known])
             except InputError:
@@ -252,18 +252,18 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         mass = given
         for _ in range(int(np.ceil(np.log(_TOL) / np.log(self.alpha)))):
             mass = self.alpha * (graph @ mass) + given
-        # Rows out of reach get all classes alike; classes get the fractions of the given labels.
-        mass = mass + _LEAST
+        mass = mass + _LEAST  # unreachable rows get uniform labels
         mass = mass * (given.sum(axis=0) / mass.sum(axis=0))
-        soft: Array = mass / mass.sum(axis=1, keepdims=True)
-        return soft
+        return mass / mass.sum(axis=1, keepdims=True)
 
-    def _learn_spread(self, X: Array, codes: Array, graph: Any) -> Array:
-        """Set `probe_`, standardised by all rows; return the most probable class of each row (n,)."""
+    def _fit_spread(self, X: Array, codes: Array, graph: Any) -> Array:
+        """Set `probe_`, standardised by all rows; return the most probable classes (n,)."""
         soft = self._spread(graph, codes)
         found = soft.argmax(axis=1)
         targets = Targets(self.classes_, np.where(codes < 0, found, codes))
-        weight = np.where(codes < 0, _TRUST * _certainty(soft), 1.0)
+        # 1 for rows of a single class, 0 for uniform ones.
+        certainty = np.clip(1 - entr(soft).sum(axis=1) / np.log(soft.shape[1]), 0, 1)
+        weight = np.where(codes < 0, _TRUST * certainty, 1.0)
         self.probe_ = LinearProbeClassifier(self.C)
         read_matrix(self.probe_, X)
         self.probe_._learn(X, targets, np.ones(len(X)), weight[:, None])
@@ -283,7 +283,7 @@ def _decision(found: dict[str, list[Array]], parts: list[Array], codes: Array) -
     scores = {}
     for name in ("spreading", "self-training", "probe"):
         pairs = zip(found[name], held_out, strict=True)
-        right = np.concatenate([codes_found[rows] for codes_found, rows in pairs]) == truth
+        right = np.concatenate([predicted[rows] for predicted, rows in pairs]) == truth
         scores[name] = right.mean()
     accuracies = ", ".join(f"{name} {score:.2f}" for name, score in scores.items())
     best = max(scores, key=lambda name: scores[name])
@@ -291,7 +291,7 @@ def _decision(found: dict[str, list[Array]], parts: list[Array], codes: Array) -
 
 
 def _graph(X: Array, n_neighbors: int) -> Any:
-    """Return the normalised, symmetric graph (n, n) of neighbours, sparse."""
+    """Return the normalised, symmetric graph of neighbours, sparse (n, n)."""
     check_finite(X)
     X = np.asarray(X, np.float64 if X.dtype == np.float64 else np.float32)
     Z = normalize(X - X.mean(axis=0))
@@ -306,6 +306,69 @@ def _graph(X: Array, n_neighbors: int) -> Any:
     return graph.tocsr()
 
 
-def _certainty(soft: Array) -> Array:
-    """Return 1 for rows (n,) of one class, 0 for those of all classes alike."""
-    return np.clip(1 - entr(soft).sum(axis=1) / np.log(soft.shape[1]), 0, 1)
+class SelfTrainer:
+    """A probe of the labelled rows that adds its own confident predictions as pseudo-labels.
+
+    `codes` (n,) are class numbers, -1 for no label; `added` (n,) marks the pseudo-labels; `proba`
+    (n, n_classes) are the predictions of `probe`. The rows that a fold holds out are unlabelled to
+    its trainer, so that a threshold measured on them applies to the trainer of all labels.
+    """
+
+    def __init__(self, C: float, X: Array, codes: Array, n_classes: int) -> None:
+        self._C, self._X, self._n_classes = C, X, n_classes
+        self.codes, self.added = codes, np.zeros(len(X), bool)
+        self._fit(codes)
+
+    @property
+    def predicted(self) -> Array:
+        """The most probable class of each row (n,)."""
+        return self.proba.argmax(axis=1)
+
+    def refit(self, threshold: float) -> None:
+        """Fit the labels and the predictions that are at least as probable as `threshold`."""
+        unknown = np.where(self.codes[:, None] < 0, self.proba, 0)
+        self.added = _most_confident(unknown, threshold)
+        labels = np.where(self.added, self.predicted, self.codes)
+        if not np.array_equal(labels, self._labels):
+            self._fit(labels)
+
+    def _fit(self, labels: Array) -> None:
+        self._labels = labels
+        rows = np.flatnonzero(labels >= 0)
+        self.probe = LinearProbeClassifier(self._C).fit(self._X[rows], labels[rows])
+        self.proba = np.zeros((len(self._X), self._n_classes))
+        self.proba[:, self.probe.classes_] = self.probe.predict_proba(self._X)
+
+
+def run_rounds(trainers: list[SelfTrainer], codes: Array) -> list[float]:
+    """Run all rounds of the trainers of the folds; return the threshold of each round."""
+    thresholds = []
+    for _ in range(_ROUNDS):
+        thresholds.append(_threshold(trainers, codes))
+        for trainer in trainers:
+            trainer.refit(thresholds[-1])
+    return thresholds
+
+
+def _threshold(trainers: list[SelfTrainer], codes: Array) -> float:
+    """Return the least probability at which held-out predictions are precise; inf if none is."""
+    if not trainers:
+        return _UNTESTED
+    tests = [(trainer, (trainer.codes < 0) & (codes >= 0)) for trainer in trainers]
+    confidence = np.concatenate([of.proba[test].max(axis=1) for of, test in tests])
+    right = np.concatenate([of.predicted[test] == codes[test] for of, test in tests])
+    order = np.argsort(-confidence, kind="stable")
+    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(precision >= _PRECISION)
+    return float(confidence[order][enough[-1]]) if len(enough) else float("inf")
+
+
+def _most_confident(proba: Array, threshold: float) -> Array:
+    """Return which rows (n,) to add: the most confident ones, balanced across classes."""
+    code, confidence = proba.argmax(axis=1), proba.max(axis=1)
+    found = [np.flatnonzero((code == c) & (confidence >= threshold)) for c in range(proba.shape[1])]
+    most = _BALANCE * min((len(rows) for rows in found if len(rows)), default=0)
+    added = np.zeros(len(proba), bool)
+    for rows in found:
+        added[rows[np.argsort(-confidence[rows], kind="stable")[:most]]] = True
+    return added

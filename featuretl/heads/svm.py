@@ -11,20 +11,13 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import (
-    check_bool,
-    check_option,
-    is_word,
-    parameter_error,
-    random_generator,
-)
+from featuretl._core.parameters import check_bool, check_option, random_generator
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
 from featuretl._learning.targets import (
-    is_positive,
     loss_weight,
     one_class_each,
     read_matrix,
@@ -33,47 +26,46 @@ from featuretl._learning.targets import (
 )
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.machines import Exact, Linear, Nystrom, TrainingSet
-from featuretl.heads._solver.path import check_grid
+from featuretl.heads._solver.path import check_grid, check_positive
 
 _MOST_EXACT_ROWS = 4000
 _N_COMPONENTS = 1000
 _AUTO_GAMMAS = (0.03, 0.1, 0.3, 1.0)
-# Where no choice can be judged.
-_UNTESTED_C = {"linear": 0.01, "rbf": 1.0}
-# The squared hinge loss is least where the decision value is 2 p - 1 (Zhang 2004), which near 0 is the
-# logistic function of twice the value: so much for values of the usual size, 1.
+_UNTESTED_C = {"linear": 0.01, "rbf": 1.0}  # for C="cv" if no fold can be scored
+# The decision value that minimises the squared hinge loss is 2 p - 1 (Zhang 2004). Near 0 this is
+# the logistic function of twice the value; it holds for decision values around 1.
 _EXPECTED_TEMPERATURE = 0.5
 
 
 class SVMProbeClassifier(Responses, BaseEstimator):
-    """Support vector machine on standardised embeddings, with C and gamma chosen on request.
+    """Support vector machine on standardised embeddings, with optional choice of C and gamma.
 
     Parameters
     ----------
     C : float > 0 or "cv", default="cv"
-        Weight of the loss against the penalty. "cv" chooses it by cross-validated accuracy; of equal
-        ones the smallest counts, but none that always predicts the same class.
+        Weight of the loss against the penalty. "cv" chooses C by cross-validated accuracy. Ties go
+        to the smallest C, except that a model which always predicts one class loses them.
     kernel : {"linear", "rbf"}, default="linear"
         "linear": one-vs-rest squared hinge loss, solved in the primal, for any number of rows.
-        "rbf": scikit-learn's `SVC` (hinge loss, one-vs-one) up to 4000 rows; above, 1000 Nystroem
-        features under the linear machine, with a warning.
+        "rbf": scikit-learn's `SVC` (hinge loss, one-vs-one) up to 4,000 rows; above, the linear
+        machine on 1,000 Nystroem features, with a warning.
     gamma : float > 0, "scale" or "cv", default="cv"
         Width of the RBF kernel ``exp(-gamma ||z - z'||^2)`` on standardised features. "scale" is
         1 / d; "cv" chooses among 0.03, 0.1, 0.3 and 1 times that, together with C.
     Cs : "auto" or array-like of float > 0, default="auto"
-        What ``C="cv"`` tries: "auto" walks up the decades from 1e-5 to 10 and refines around the
+        Candidates of ``C="cv"``: "auto" walks up the decades from 1e-5 to 10 and refines around the
         peak; for `SVC` it tries 0.1, 1, 10 and 100.
     cv : int >= 2, splitter or iterable of (train, test), default=5
         Folds; see `LinearProbeClassifier`.
     scaling : {"floored", "features", "common"}, default="floored"
-        What features are divided by; see `LinearProbeClassifier`.
+        Divisor of the features; see `LinearProbeClassifier`.
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes, as in scikit-learn.
     calibrate : bool, default=True
-        Provide `predict_proba`, by a temperature fitted on held-out decision values; with few rows it
-        stays near half their mean distance from the boundary.
+        Provide `predict_proba`, by a temperature fitted to held-out decision values; with few rows
+        the temperature stays near half their mean distance from the boundary.
     tol : float > 0, default=1e-4
-        Precision of the objective, relative; of `SVC`'s optimality conditions, ten times that.
+        Relative precision of the objective; for `SVC`, its own tolerance is ten times `tol`.
     random_state : int, RandomState or None, default=None
         Shuffles the rows into folds and draws the Nystroem landmarks.
 
@@ -81,34 +73,30 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The classes.
-    C_ : float
-        The C of the fitted head.
-    gamma_ : float
-        The gamma of the fitted head, with ``kernel="rbf"``.
+    C_, gamma_ : float
+        The C of the fitted head, and with ``kernel="rbf"`` its gamma.
     approximated_ : bool
-        Whether Nystroem features stand in for the RBF kernel.
-    coef_ : ndarray of shape (n_classes, d), or (1, d) for two classes
-        With ``kernel="linear"``: coefficients for X as given.
-    intercept_ : ndarray of shape (n_classes,) or (1,)
-        With ``kernel="linear"``: intercepts for X as given.
+        Whether Nystroem features approximate the RBF kernel.
+    coef_, intercept_ : ndarray of shape (n_classes, d) and (n_classes,), (1, d) and (1,) for two
+        With ``kernel="linear"``: coefficients and intercepts for X as given.
     path_ : Bunch
-        Where C or gamma was chosen: `C` (m,), `gamma` (m,; NaN for "linear") and `accuracy`
-        (m, n_folds) of held-out rows.
+        If C or gamma was chosen: `C` (m,), `gamma` (m,; NaN for "linear") and `accuracy`
+        (m, n_folds) on held-out rows.
     calibration_ : Bunch
-        With ``calibrate=True``: `temperature`, and the expected calibration error of the held-out
-        predictions before and after, `error_before` and `error_after`.
+        With ``calibrate=True``: `temperature`, `error_before` and `error_after`; see
+        `LinearProbeClassifier`.
     n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names where X has any.
+        Number of columns of X, and their names if X has names.
 
     See Also
     --------
-    LinearProbeClassifier : As accurate on embeddings as a rule, with better probabilities.
+    LinearProbeClassifier : Usually as accurate on embeddings, with better probabilities.
 
     Notes
     -----
-    The linear machine shares the solver of `LinearProbeClassifier`; its intercept is not
-    penalised, unlike that of `LinearSVC`. With the RBF kernel the folds share the standardisation
-    (and the landmarks) of all rows, which know nothing of `y`.
+    The linear machine shares the solver of `LinearProbeClassifier`; unlike `LinearSVC`, it does not
+    penalise the intercept. With the RBF kernel, all folds share the standardisation and the
+    landmarks of all rows; neither depends on `y`.
 
     References
     ----------
@@ -157,25 +145,24 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, d), float16, float32 or float64
-            Embeddings; finite. May be a read-only memory map.
+            Finite embeddings. May be a read-only memory map.
         y : array-like of shape (n,)
             At least two classes.
         sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, also in the standardisation.
+            Weights >= 0 of the rows, also used by the standardisation.
         groups : array-like of shape (n,), default=None
-            Rows of one group are held out together when something is chosen by folds.
+            Rows of one group are held out together when choosing C, gamma or the temperature.
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If X has NaN, `y` a single class or several labels per row, or lengths differ.
+        ParameterError, InputError
+            If a parameter has an invalid value, X has NaN, `y` a single class or multiple labels
+            per row, or lengths differ.
 
         Warns
         -----
         FeatureTLWarning
-            If the RBF kernel is approximated, or there are fewer folds than asked for.
+            If the RBF kernel is approximated, or there are fewer folds than `cv`.
         """
         self._check_parameters()
         forget(self)
@@ -195,72 +182,59 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         return self
 
     predict_proba = available_if(lambda self: self.calibrate)(Responses.predict_proba)
-    """Return probabilities (n, n_classes), as `LinearProbeClassifier` does; needs ``calibrate=True``."""
+    """Return probabilities (n, n_classes); needs ``calibrate=True``."""
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if not is_word(self.C, "cv") and not is_positive(self.C):
-            raise parameter_error(owner, "C", "a number > 0 or 'cv'", self.C)
-        if not is_word(self.gamma, "cv", "scale") and not is_positive(self.gamma):
-            raise parameter_error(owner, "gamma", "a number > 0, 'scale' or 'cv'", self.gamma)
+        check_positive(owner, "C", self.C, "cv")
+        check_positive(owner, "gamma", self.gamma, "scale", "cv")
         check_option(owner, "scaling", self.scaling, SCALINGS)
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
         check_grid(owner, "Cs", self.Cs)
         check_folds(owner, self.cv)
         check_bool(owner, "calibrate", self.calibrate)
-        if not is_positive(self.tol):
-            raise parameter_error(owner, "tol", "a number > 0", self.tol)
+        check_positive(owner, "tol", self.tol)
 
     def _needs_folds(self) -> bool:
         return self.C == "cv" or self.calibrate or (self.kernel == "rbf" and self.gamma == "cv")
 
     def _choose_and_fit(self, data: TrainingSet, judged: bool) -> None:
-        """Search machines on the folds where asked, if these can judge; fit the best on all rows."""
+        """Search the machines on the folds if requested; fit the best one on all rows."""
         self.approximated_ = self._is_approximated(data.rows.n)
-        Cs = self.Cs if self.C == "cv" else [self.C]
-        machines = self._machines(data)
+        Cs, machines, best = self.Cs, self._machines(data), 0
         if not judged:
-            Cs = [_UNTESTED_C[self.kernel]] if self.C == "cv" else Cs
-            machines = machines[-1:]
-        best = 0
+            Cs, machines = [_UNTESTED_C[self.kernel]], machines[-1:]
+        self.C_ = self.C
         if self._needs_folds():
+            Cs = Cs if self.C == "cv" else [self.C]
             paths = [machine.search(data, Cs) for machine in machines]
             ranks = [path.rank for path in paths]
             best = ranks.index(max(ranks))
             self.C_ = paths[best].best
-            self._report(data, machines, paths, best, judged)
-        else:
-            self.C_ = self.C
+            if self.C == "cv" or len(paths) > 1:
+                gammas = [np.full(len(p.C), m.gamma) for m, p in zip(machines, paths, strict=True)]
+                self.path_ = Bunch(
+                    C=np.concatenate([path.C for path in paths]),
+                    gamma=np.concatenate(gammas),
+                    accuracy=np.concatenate([path.accuracy for path in paths]),
+                )
+            if self.calibrate:
+                logits, held_out = paths[best].logits, data.weight * (data.fold >= 0)
+                expected = _EXPECTED_TEMPERATURE * _mean_margin(logits, held_out)
+                how = (logits, data.codes, held_out, judged, expected)
+                self.calibration_ = self._calibration(*how)
         self._machine = machines[best].fit(data, self.C_)
         if self.kernel == "linear":
             self.coef_, self.intercept_ = self._machine.coef, self._machine.intercept
         else:
             self.gamma_ = self._machine.gamma
 
-    def _report(
-        self, data: TrainingSet, machines: list[Any], paths: list[Bunch], best: int, judged: bool
-    ) -> None:
-        """Set `path_` and `calibration_`, as asked."""
-        if self.C == "cv" or len(paths) > 1:
-            gammas = [np.full(len(p.C), m.gamma) for m, p in zip(machines, paths, strict=True)]
-            self.path_ = Bunch(
-                C=np.concatenate([path.C for path in paths]),
-                gamma=np.concatenate(gammas),
-                accuracy=np.concatenate([path.accuracy for path in paths]),
-            )
-        if self.calibrate:
-            logits, held_out = paths[best].logits, data.weight * (data.fold >= 0)
-            expected = _EXPECTED_TEMPERATURE * _usual_margin(logits, held_out)
-            self.calibration_ = self._calibration(logits, data.codes, held_out, judged, expected)
-
     def _machines(self, data: TrainingSet) -> list[Any]:
         if self.kernel == "linear":
             return [Linear(self.tol)]
-        d = data.rows.d
-        if not isinstance(self.gamma, str):
-            gammas = [float(self.gamma)]
-        else:
-            gammas = [factor / d for factor in (_AUTO_GAMMAS if self.gamma == "cv" else (1.0,))]
+        gammas = [factor / data.rows.d for factor in _AUTO_GAMMAS]
+        if self.gamma != "cv":
+            gammas = [1 / data.rows.d if self.gamma == "scale" else float(self.gamma)]
         if not self.approximated_:
             return [Exact(self.tol, gamma) for gamma in gammas]
         seed = random_generator(type(self).__name__, self.random_state).randint(2**31 - 1)
@@ -271,8 +245,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             return False
         message = (
             f"SVMProbeClassifier approximates the RBF kernel by {_N_COMPONENTS} Nystroem features, "
-            f"because X has {n} rows, more than {_MOST_EXACT_ROWS}: for the exact kernel (n x n "
-            "numbers) use scikit-learn's SVC."
+            f"because X has {n} rows, more than {_MOST_EXACT_ROWS}; use scikit-learn's SVC for the "
+            "exact kernel (n x n numbers)."
         )
         warnings.warn(message, FeatureTLWarning, stacklevel=4)
         return True
@@ -287,11 +261,10 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         return in_blocks(X, self._machine.values, columns)
 
 
-def _usual_margin(values: Array, weight: Array) -> float:
-    """Return the mean distance of decision values (n, columns) from the boundary; 1 if all are on it."""
+def _mean_margin(values: Array, weight: Array) -> float:
+    """Return the mean distance of decision values (n, columns) from the boundary; 1 if it is 0."""
     margin = np.abs(values[:, 0])
     if values.shape[1] > 1:
         second, first = np.partition(values, -2, axis=1)[:, -2:].T
         margin = (first - second) / 2
-    usual = float(np.average(margin, weights=weight))
-    return usual if usual > 0 else 1.0
+    return float(np.average(margin, weights=weight)) or 1.0

@@ -1,4 +1,4 @@
-"""Heads for embeddings of several views of each image: pooled, or all trained on and averaged."""
+"""Heads for embeddings of multiple views per image: pooled, or trained on all and averaged."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ from featuretl._learning.targets import ScoreMixin, as_matrix, read_targets, rea
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
 
-POOLINGS = ("mean", "max", "mean+max")
 _DTYPES = (np.float32, np.float64)
 
 
 class ViewPooling(TransformerMixin, BaseEstimator):
-    """Pool the embeddings of an image's views into one: what to do with tiles, and with numbers.
+    """Pool the embeddings of an image's views into one; use it for tiles and for regression.
 
     Parameters
     ----------
     n_views : int >= 1
-        Embeddings side by side in a row: of ``ImageEmbedder(views=..)`` the int itself, 2 for
-        "flip", 10 for "ten-crop", 1 + r c for a grid of r rows and c columns.
+        Number of embeddings in a row: for ``ImageEmbedder(views=..)`` the int itself, 2 for "flip",
+        10 for "ten-crop", 1 + r c for a grid of r rows and c columns.
     pooling : {"mean", "max", "mean+max"}, default="mean"
-        Feature by feature; "mean+max" has both, side by side. "max" finds what only one tile shows.
+        Pooling of each feature; "mean+max" concatenates both. "max" finds what a single tile shows.
 
     Attributes
     ----------
     n_features_in_ : int
-        Columns of X.
+        Number of columns of X.
 
     See Also
     --------
-    ViewsClassifier : Trains on every view, and averages predictions.
-    AttentionPoolingClassifier : Learns which views to look at.
+    ViewsClassifier : Trains on every view and averages predictions.
+    AttentionPoolingClassifier : Learns the weights of the views.
 
     Examples
     --------
@@ -59,39 +58,33 @@ class ViewPooling(TransformerMixin, BaseEstimator):
         self.pooling = pooling
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the number of columns; nothing is learnt.
+        """Check the parameters and the number of columns; nothing is fitted.
 
         Parameters
         ----------
         X : array-like of shape (n, n_views x d)
-            Row i has the embeddings of image i, view by view.
+            Row i has the embeddings of image i, one view after the other.
         y : ignored
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If the columns do not divide into so many views.
+        ParameterError, InputError
+            If a parameter has an invalid value, or `n_views` does not divide the number of columns.
         """
-        check_option(type(self).__name__, "pooling", self.pooling, POOLINGS)
-        by_view(self, X, self.n_views, reset=True)
+        options = ("mean", "max", "mean+max")
+        check_option(type(self).__name__, "pooling", self.pooling, options)
+        split_views(self, X, self.n_views, reset=True)
         return self
 
     def transform(self, X: Any) -> Array:
-        """Return one embedding of each image: (n, d), (n, 2 d) for "mean+max".
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return one embedding per image of X: (n, d), or (n, 2 d) for "mean+max"."""
         check_is_fitted(self)
-        views = by_view(self, X, self.n_views, reset=False)
+        views = split_views(self, X, self.n_views, reset=False)
         parts = self.pooling.split("+")
         return np.hstack([views.mean(1) if part == "mean" else views.max(1) for part in parts])
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Return names such as "mean0": object (n_features_out,)."""
+        """Return names such as "mean0": (n_features_out,), dtype object."""
         check_is_fitted(self)
         d = self.n_features_in_ // self.n_views
         names = [f"{name}{i}" for name in self.pooling.split("+") for i in range(d)]
@@ -99,7 +92,7 @@ class ViewPooling(TransformerMixin, BaseEstimator):
 
 
 def _head_has(method: str) -> Any:
-    """Return a check that the head, fitted or not, has a method."""
+    """Return a check of whether the head, fitted or not, has a method."""
 
     def check(self: ViewsClassifier) -> bool:
         getattr(getattr(self, "estimator_", self._head()), method)
@@ -109,17 +102,17 @@ def _head_has(method: str) -> Any:
 
 
 class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
-    """A head that is trained on every view of each image, and averages its predictions over them.
+    """A head that is trained on every view of each image and averages its predictions over them.
 
-    Training on views is data augmentation that costs forward passes once: they are cached.
-    Averaging over views is test-time augmentation. All views of an image are in its row, so that no
-    split can part them; heads that split by themselves are given groups.
+    Training on views is data augmentation with cached embeddings: each view passes the backbone
+    once. Averaging over views is test-time augmentation. All views of an image are in one row, so
+    that no split separates them; heads that make their own splits get groups.
 
     Parameters
     ----------
     n_views : int >= 1
-        Embeddings side by side in a row: of ``ImageEmbedder(views=..)`` the int itself, 2 for
-        "flip", 10 for "ten-crop".
+        Number of embeddings in a row: for ``ImageEmbedder(views=..)`` the int itself, 2 for "flip",
+        10 for "ten-crop".
     estimator : classifier, default=None
         The head; None is `LinearProbeClassifier()`.
 
@@ -128,18 +121,18 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         The classes.
     estimator_ : classifier
-        The fitted head, of d columns.
+        The fitted head, which takes d columns.
     n_features_in_ : int
-        Columns of X.
+        Number of columns of X.
 
     See Also
     --------
-    ViewPooling : One embedding of each image, for tiles, regressors and several labels per image.
+    ViewPooling : One embedding per image, for tiles, regression and multi-label classification.
 
     Notes
     -----
-    A view weighs ``1 / n_views`` where the head takes `sample_weight`, so that C means what it does
-    without views. What it gains and costs is in ``benchmarks/README.md``.
+    A view has the weight ``1 / n_views`` if the head takes `sample_weight`, so that C means the
+    same as without views. ``benchmarks/README.md`` has its accuracy and cost.
 
     References
     ----------
@@ -167,27 +160,27 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, n_views x d)
-            Row i has the embeddings of image i, view by view.
+            Row i has the embeddings of image i, one view after the other.
         y : array-like of shape (n,)
             Classes of the images.
         sample_weight : array-like of shape (n,), default=None
-            Weights of the images, for heads that take them.
+            Weights of the images; the head must take `sample_weight`.
         groups : array-like of shape (n,), default=None
-            For heads that take them; by default each image is a group.
+            Groups of the images, for heads that take them; by default each image is a group.
 
         Raises
         ------
-        ParameterError
-            If a parameter has a value that is not accepted.
-        InputError
-            If the columns do not divide into so many views, or an image has several labels.
+        ParameterError, InputError
+            If a parameter has an invalid value, `n_views` does not divide the number of columns, or
+            an image has multiple labels.
         """
         forget(self)
-        views = by_view(self, X, self.n_views, reset=True)
+        views = split_views(self, X, self.n_views, reset=True)
         targets = read_targets(self, y, len(views))
         if targets.multilabel:
             raise InputError(
-                "ViewsClassifier takes one label per image; for several use ViewPooling before a head."
+                "ViewsClassifier needs one label per image; got multi-label y: use ViewPooling and "
+                "then a head."
             )
         head = self._head()
         extra: dict[str, Any] = {}
@@ -201,37 +194,22 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
             groups = np.arange(len(views)) if groups is None else groups
             extra["groups"] = np.repeat(groups, self.n_views)
         labels = np.repeat(targets.classes[targets.codes], self.n_views)
-        self.estimator_ = head.fit(_stacked(views), labels, **extra)
+        self.estimator_ = head.fit(views.reshape(-1, views.shape[2]), labels, **extra)
         self.classes_ = self.estimator_.classes_
         return self
 
     @available_if(_head_has("predict_proba"))
     def predict_proba(self, X: Any) -> Array:
-        """Return the mean over views of the head's probabilities: (n, n_classes).
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return the head's probabilities, averaged over the views in X: (n, n_classes)."""
         return self._averaged("predict_proba", X)
 
     @available_if(_head_has("decision_function"))
     def decision_function(self, X: Any) -> Array:
-        """Return the mean over views of the head's decisions: (n, n_classes), (n,) for two classes.
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return the mean decision values: (n, n_classes), or (n,) for two classes."""
         return self._averaged("decision_function", X)
 
     def predict(self, X: Any) -> Array:
-        """Return the class of the greatest mean probability (or decision) of each image: (n,).
-
-        Parameters
-        ----------
-        X : as for `fit`
-        """
+        """Return the class with the highest mean probability (or decision value): (n,)."""
         check_is_fitted(self)
         has_probabilities = hasattr(self.estimator_, "predict_proba")
         scores = self._averaged("predict_proba" if has_probabilities else "decision_function", X)
@@ -239,10 +217,9 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
     def _averaged(self, method: str, X: Any) -> Array:
         check_is_fitted(self)
-        views = by_view(self, X, self.n_views, reset=False)
-        scores = getattr(self.estimator_, method)(_stacked(views))
-        averaged: Array = scores.reshape(len(views), self.n_views, *scores.shape[1:]).mean(axis=1)
-        return averaged
+        views = split_views(self, X, self.n_views, reset=False)
+        scores = getattr(self.estimator_, method)(views.reshape(-1, views.shape[2]))
+        return scores.reshape(len(views), self.n_views, *scores.shape[1:]).mean(axis=1)
 
     def _head(self) -> Any:
         check_estimator_parameter(type(self).__name__, "estimator", self.estimator)
@@ -255,18 +232,14 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         return tags
 
 
-def by_view(estimator: Any, X: Any, n_views: int, reset: bool) -> Array:
+def split_views(estimator: Any, X: Any, n_views: int, reset: bool) -> Array:
     """Return rows (n, n_views x d) as (n, n_views, d)."""
     owner = type(estimator).__name__
     check_int(owner, "n_views", n_views, 1)
     X = as_matrix(estimator, X, dtype=_DTYPES, reset=reset)
     if X.shape[1] % n_views:
         raise InputError(
-            f"{owner} must have a multiple of n_views = {n_views} columns; got {X.shape[1]}: take "
-            "n_views from the views of ImageEmbedder."
+            f"X of {owner} must have a multiple of n_views={n_views} columns; got {X.shape[1]}: "
+            "set n_views to the number of views of ImageEmbedder."
         )
     return X.reshape(len(X), n_views, -1)
-
-
-def _stacked(views: Array) -> Array:
-    return views.reshape(-1, views.shape[2])

@@ -1,1 +1,1 @@
-"""A fitted model as one PyTorch network: what `explain` differentiates and `export_model` exports."""
+"""A fitted model as one PyTorch network, for `explain` and `export_model`."""

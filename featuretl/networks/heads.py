@@ -1,4 +1,4 @@
-"""Fitted heads, and the steps before them, as layers of PyTorch."""
+"""Fitted heads and transformers as PyTorch layers."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ Layers = list[nn.Module]
 
 
 class Head(nn.Module):
-    """A model's head, from embeddings, float32 (n, d), to its outputs.
+    """The head of a model, from embeddings, float32 (n, d), to its outputs.
 
-    `layers` lead to values (n, k), the model's decision values or numbers: a column per class, per
-    label, per number; one for two classes. `link` ("softmax", "logistic", "labels", "votes", "none" or
-    "number") says how probabilities follow from the values divided by `temperature`; "votes" (of a
-    one-vs-one machine) and "none" have no probabilities. `classes` is None for numbers, which are
-    (n,) where `flat`.
+    `layers` compute values (n, k): decision values or predicted numbers, one column for two
+    classes. `link` maps the values, divided by `temperature`, to probabilities: "softmax",
+    "logistic" or "labels"; "votes" (one-vs-one), "none" and "number" (regression) have none.
+    `classes` is None for regression, whose output is (n,) if `flat`.
     """
 
     def __init__(
@@ -43,12 +42,12 @@ class Head(nn.Module):
 
     @property
     def is_affine(self) -> bool:
-        """Whether the values are one matrix times the embedding, plus an intercept."""
+        """Whether the values are an affine function of the embedding."""
         return all(isinstance(layer, (Affine, nn.Linear)) for layer in self.layers)
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether there are probabilities."""
+        """Whether the head has probabilities."""
         return self.link in ("softmax", "logistic", "labels")
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
@@ -56,74 +55,62 @@ class Head(nn.Module):
         return self.layers(embedding)
 
     def probabilities(self, values: torch.Tensor) -> torch.Tensor:
-        """Return probabilities (n, n_classes), or (n, n_labels), of values."""
+        """Return probabilities (n, n_classes) or (n, n_labels) from values."""
         logits = values / self.temperature
         if self.link == "softmax":
             return logits.softmax(1)
         if self.link == "labels":
             return logits.sigmoid()
-        # 1 - p would lose a small probability in float32.
+        # 1 - p would lose small probabilities in float32.
         return torch.cat([(-logits).sigmoid(), logits.sigmoid()], 1)
 
     def chosen(self, values: torch.Tensor) -> torch.Tensor:
-        """Return positions in `classes` (n,), or 0 and 1 (n, n_labels), int64, of values."""
+        """Return positions in `classes`, int64 (n,), or labels 0 and 1, int64 (n, n_labels)."""
         if self.link == "labels" or values.shape[1] == 1:
             positive = (values > 0).to(torch.int64)
             return positive if self.link == "labels" else positive[:, 0]
-        # LIBSVM chooses the first class among those with most votes, whatever breaks ties in values.
+        # LIBSVM chooses the first class with the most votes and ignores the tie-break.
         return (values.round() if self.link == "votes" else values).argmax(1)
 
 
 def head_of(steps: list[Any]) -> Head:
-    """Return the head that fitted steps make: transformers, then a classifier or regressor.
-
-    Raises
-    ------
-    ModelError
-        If there is no such form of one of them.
-    """
+    """Return the head of fitted transformers and a classifier or regressor; raises ModelError."""
     *before, last = [step for step in steps if step not in (None, "passthrough")]
-    own, *rest = _made(last, _HEADS)
-    return Head([*(layer for step in before for layer in _made(step, _TRANSFORMERS)), *own], *rest)
+    own, *rest = _converted(last, _HEADS)
+    layers = [layer for step in before for layer in _converted(step, _TRANSFORMERS)]
+    return Head([*layers, *own], *rest)
 
 
 def tuned_head(fitted: Fitted, network: nn.Module) -> Head:
-    """Return the head of a fine-tuned model, whose layers from embeddings to outputs are `network`."""
+    """Return the head of a fine-tuned model; `network` maps embeddings to outputs."""
     inner = list(network) if isinstance(network, nn.Sequential) else [network]
-    layers = [
-        Affine(layer.weight, layer.bias) if isinstance(layer, nn.Linear) else layer
-        for layer in inner
-    ]
+    layers = [Affine(at.weight, at.bias) if isinstance(at, nn.Linear) else at for at in inner]
     if fitted.kind == "regression":
-        centre, scale = fitted.head._scaling
-        return Head([*layers, Affine(scale, centre)], "number", flat=fitted.head._flat)
+        center, scale = fitted.head._scaling
+        return Head([*layers, Affine(scale, center)], "number", flat=fitted.head._flat)
     if fitted.kind == "multilabel":
         return Head(layers, "labels", fitted.classes)
     return Head(*_of_classes(layers, fitted.classes))
 
 
 def _of_classes(layers: Layers, classes: Array) -> tuple[Layers, str, Array]:
-    """Return layers, link and classes where `layers` give a value per class: one value for two."""
+    """Return layers, link and classes for a value per class, or one value for two classes."""
     if len(classes) == 2:
         return [*layers, Affine([[-1.0, 1.0]], [0.0])], "logistic", classes
     return layers, "softmax", classes
 
 
-def _made(step: Any, known: dict[str, Callable[[Any], Any]]) -> Any:
-    """Return what the function of a step's class in a table makes of the step."""
+def _converted(step: Any, known: dict[str, Callable[[Any], Any]]) -> Any:
     if type(step).__name__ not in known:
-        raise ModelError(
-            f"A {type(step).__name__} has no form as a network, which explain and export_model "
-            "need; use a head of featuretl, LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "
-            "StandardScaler, Normalizer, PCA or Nystroem."
-        )
+        raise _unsupported(step)
     return known[type(step).__name__](step)
 
 
-def _refused(step: Any, why: str) -> ModelError:
+def _unsupported(step: Any, detail: str = "") -> ModelError:
     return ModelError(
-        f"A {type(step).__name__} {why} has no form as a network, which explain and export_model "
-        "need."
+        f"A {type(step).__name__}{detail} cannot become a network, which explain and export_model "
+        "need; use a head of featuretl, LogisticRegression, LinearSVC, SVC, Ridge or SVR, after "
+        "StandardScaler, Normalizer, PCA or Nystroem."
     )
 
 
@@ -149,7 +136,7 @@ def _pca(step: Any) -> Layers:
 
 def _nystroem(step: Any) -> Layers:
     if step.kernel != "rbf":
-        raise _refused(step, f"with kernel={step.kernel!r}")
+        raise _unsupported(step, f" with kernel={step.kernel!r}")
     d = step.components_.shape[1]
     normalization = step.normalization_
     gamma = 1 / d if step.gamma is None else step.gamma
@@ -184,19 +171,16 @@ def _svm_probe(head: Any) -> tuple[Any, ...]:
 
 
 def _nearest_mean(head: Any) -> tuple[Any, ...]:
-    layers = [
-        Affine(np.ones_like(head.center_), -head.center_),
-        Normalise(),
-        Nearness(head.means_, head.class_weight_ > 0),
-    ]
-    return _of_classes(layers, head.classes_)
+    center = Affine(np.ones_like(head.center_), -head.center_)
+    nearness = Nearness(head.means_, head.class_weight_ > 0)
+    return _of_classes([center, Normalise(), nearness], head.classes_)
 
 
 def _svc(head: Any) -> tuple[Any, ...]:
     if getattr(head, "probability", False) is True or head.break_ties:
-        raise _refused(head, "with probability=True or break_ties=True")
+        raise _unsupported(head, " with probability=True or break_ties=True")
     if len(head.classes_) > 2 and head.decision_function_shape != "ovr":
-        raise _refused(head, "with decision_function_shape='ovo'")
+        raise _unsupported(head, " with decision_function_shape='ovo'")
     return [*_kernel(head), *_decisions(head)], "votes", head.classes_
 
 
@@ -210,11 +194,11 @@ def _kernel(machine: Any) -> Layers:
         return [RBF(support, machine._gamma)]
     if machine.kernel == "linear":
         return [Affine(support, np.zeros(len(support)))]
-    raise _refused(machine, f"with kernel={machine.kernel!r}")
+    raise _unsupported(machine, f" with kernel={machine.kernel!r}")
 
 
 def _decisions(svc: Any) -> Layers:
-    """Return the layers from a kernel with the support vectors (n, s) to decision values."""
+    """Return the layers from kernel values of the support vectors (n, s) to decision values."""
     classes = len(svc._n_support)
     if classes == 2:
         return [Affine(svc.dual_coef_, svc.intercept_)]
@@ -236,7 +220,7 @@ def _ridge(head: Any) -> tuple[Any, ...]:
 def _transformed_target(head: Any) -> tuple[Any, ...]:
     scaler, inner = head.transformer_, head.regressor_
     if type(scaler).__name__ != "StandardScaler":
-        raise _refused(head, "whose transformer is no StandardScaler")
+        raise _unsupported(head, " whose transformer is not a StandardScaler")
     found = head_of([step for _, step in Fitted.of(inner).steps])
     (undo,) = _standard_scaler(scaler)
     assert isinstance(undo, Affine)  # nosec B101

@@ -1,4 +1,4 @@
-"""The layers that fitted heads and steps are made of: rows (n, d) in, rows out."""
+"""The layers of fitted heads and transformers: rows (n, d) in, rows out."""
 
 from __future__ import annotations
 
@@ -9,17 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
-_ORDERS = {"l1": 1, "l2": 2, "max": torch.inf}
-
 
 class Affine(nn.Module):
-    """``x @ weight.T + bias``, or ``x * weight + bias`` where `weight` is a row.
-
-    Parameters
-    ----------
-    weight : array-like of shape (k, d) or (d,)
-    bias : array-like of shape (k,) or (d,)
-    """
+    """``x @ weight.T + bias`` for `weight` (k, d), or ``x * weight + bias`` for `weight` (d,)."""
 
     weight: torch.Tensor
     bias: torch.Tensor
@@ -36,7 +28,7 @@ class Affine(nn.Module):
         return nn.functional.linear(x, self.weight, self.bias)
 
     def then(self, after: Affine) -> Affine:
-        """Return the one layer that does what this one and then `after` do."""
+        """Return one layer that equals this one followed by `after`."""
         if after.weight.ndim == 1:
             weight = after.weight.reshape(-1, *[1] * (self.weight.ndim - 1)) * self.weight
             return Affine(weight, after.weight * self.bias + after.bias)
@@ -45,11 +37,11 @@ class Affine(nn.Module):
 
 
 class Normalise(nn.Module):
-    """Rows of length 1 by the norm "l1", "l2" or "max"; a row of zeros stays."""
+    """Divide rows by their norm "l1", "l2" or "max"; rows of zeros are unchanged."""
 
     def __init__(self, norm: str = "l2") -> None:
         super().__init__()
-        self._order = _ORDERS[norm]
+        self._order = {"l1": 1, "l2": 2, "max": torch.inf}[norm]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return rows (n, d)."""
@@ -58,7 +50,7 @@ class Normalise(nn.Module):
 
 
 class Nearness(nn.Module):
-    """Minus the squared distance to each of `means` (k, d); minus infinity where not `seen` (k,)."""
+    """Minus the squared distance to each of `means` (k, d); minus infinity unless `seen` (k,)."""
 
     means: torch.Tensor
     lengths: torch.Tensor
@@ -66,10 +58,9 @@ class Nearness(nn.Module):
     def __init__(self, means: Any, seen: Any) -> None:
         super().__init__()
         means = np.where(np.asarray(seen)[:, None], means, 0)
+        lengths = np.where(seen, np.square(means).sum(axis=1), np.inf)
         self.register_buffer("means", float64(means))
-        self.register_buffer(
-            "lengths", float64(np.where(seen, np.square(means).sum(axis=1), np.inf))
-        )
+        self.register_buffer("lengths", float64(lengths))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return rows (n, k)."""
@@ -95,14 +86,9 @@ class RBF(nn.Module):
 
 
 class Votes(nn.Module):
-    """From decisions between pairs of classes to a value per class, as scikit-learn's SVC does.
+    """One-vs-one decisions (n, pairs) to a value per class (n, n_classes), as in SVC.
 
-    Each pair votes for one of its classes; the sums of the decisions, squashed into (-1/3, 1/3),
-    break ties.
-
-    Parameters
-    ----------
-    n_classes : int
+    Each pair votes for a class; the sums of the decisions, squashed into (-1/3, 1/3), break ties.
     """
 
     first: torch.Tensor
@@ -115,7 +101,7 @@ class Votes(nn.Module):
             self.register_buffer(name, float64(pairs[:, [column]] == np.arange(n_classes)))
 
     def forward(self, decisions: torch.Tensor) -> torch.Tensor:
-        """Return values (n, n_classes) of decisions (n, pairs)."""
+        """Return values (n, n_classes) from decisions (n, pairs)."""
         for_first = (decisions >= 0).to(decisions.dtype)
         votes = for_first @ self.first + (1 - for_first) @ self.second
         total = decisions @ (self.first - self.second)
@@ -123,18 +109,18 @@ class Votes(nn.Module):
 
 
 def fused(layers: list[nn.Module]) -> nn.Sequential:
-    """Return `layers` in a row, neighbouring affine ones as one, in float32."""
-    kept: list[nn.Module] = []
+    """Return `layers` as one float32 module, with adjacent affine layers fused."""
+    result: list[nn.Module] = []
     for layer in layers:
-        if kept and isinstance(layer, Affine) and isinstance(before := kept[-1], Affine):
-            kept[-1] = before.then(layer)
+        if result and isinstance(layer, Affine) and isinstance(before := result[-1], Affine):
+            result[-1] = before.then(layer)
         else:
-            kept.append(layer)
-    return nn.Sequential(*kept).float().requires_grad_(False).eval()
+            result.append(layer)
+    return nn.Sequential(*result).float().requires_grad_(False).eval()
 
 
 def float64(values: Any) -> torch.Tensor:
-    """Return a tensor of its own; sums of layers are taken before float32 rounds."""
+    """Return a new float64 tensor: layers are fused before rounding to float32."""
     if isinstance(values, torch.Tensor):
         return values.detach().cpu().to(torch.float64)
     return torch.from_numpy(np.array(values, np.float64))

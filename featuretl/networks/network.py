@@ -1,4 +1,4 @@
-"""From a fitted model that takes images to one network: backbone, embedding and head."""
+"""A fitted model of images as one network: backbone, embedding and head."""
 
 from __future__ import annotations
 
@@ -25,14 +25,8 @@ from featuretl.networks.heads import Head, head_of, tuned_head
 class Network:
     """A fitted model as a network in float32.
 
-    Attributes
-    ----------
-    backbone : Backbone
-        Prepares images; its tensors are those before fine-tuning.
-    embedding : Embedding
-        From the network's input, float32 (n, 3, height, width), to embeddings (n, d).
-    head : Head
-        From there to values, probabilities and classes.
+    `backbone` prepares images, with its tensors from before fine-tuning; `embedding` maps the
+    input, float32 (n, 3, height, width), to embeddings (n, d); `head` maps these to values.
     """
 
     backbone: Backbone
@@ -40,27 +34,27 @@ class Network:
     head: Head
 
     def values(self, batch: torch.Tensor) -> Array:
-        """Return the values, float32 (n, k), of the network's input; see `Head`."""
+        """Return the values, float32 (n, k), of the network for an input; see `Head`."""
         with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
             return self.head(self.embedding(batch)).cpu().numpy()
 
     def batch(self, images: Sequence[Any]) -> torch.Tensor:
-        """Return the network's input, float32 (n, 3, height, width), of images. Raises ImageError."""
+        """Return the input, float32 (n, 3, height, width), of images; raises ImageError."""
         return self.backbone.batch([self.backbone.prepare(read(i).pixels()) for i in images])
 
 
 def network_of(model: Any, device: str = "auto") -> Network:
     """Return a fitted model as a network on a torch device.
 
-    Raises InputError if the model takes no images, ModelError if a step has no form as a network or
-    the model has several tasks, and BackboneError if the backbone cannot be loaded.
+    Raises InputError for a model that takes no images, ModelError for a multi-task model or a step
+    without layers, BackboneError for a backbone that does not load.
     """
     fitted = Fitted.of_images(model)
     if fitted.tasks is not None:
         raise ModelError(
             f"The model has several tasks ({printable(', '.join(fitted.tasks))}); explain and "
-            "export_model take one: task_models(model)[NAME] is a model of its own, which "
-            "save_model keeps, too."
+            "export_model take a single one; select it: task_models(model)[NAME] is a model of "
+            "its own, which save_model saves, too."
         )
     after = [step for _, step in fitted.steps[1:]]
     if fitted.tuned is not None:
@@ -71,14 +65,14 @@ def network_of(model: Any, device: str = "auto") -> Network:
     spec = fitted.embedder._spec()
     if spec.views != 1:
         raise ModelError(
-            f"The model was trained on {n_views(spec.views)} views of each image; explain and "
-            "export_model take networks that see an image once: train it with views=1."
+            f"The model was trained on {n_views(spec.views)} views per image, but explain and "
+            "export_model need a network of a single view; train it with views=1."
         )
     head = head_of(after)
     if spec.precision != "float32":
         raise ModelError(
-            f"The model was trained on embeddings in {spec.precision}; explain and export_model "
-            "take networks in float32: train it with precision='float32'."
+            f"The model was trained on {spec.precision} embeddings, but explain and export_model "
+            "need float32; train it with precision='float32'."
         )
     backbone = load_spec(spec, device)
     return Network(backbone, copy.deepcopy(backbone.embedding), head.to(backbone.device))

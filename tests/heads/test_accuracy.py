@@ -1,4 +1,4 @@
-"""What the heads reach on real photographs, with the packaged backbone."""
+"""Accuracy of the heads on real photographs, with the packaged backbone."""
 
 import csv
 import re
@@ -18,12 +18,12 @@ from featuretl._learning.metrics import metrics_report
 
 @pytest.fixture(scope="module")
 def signs(shared_data, shared_cache):
-    """Embeddings: 112 averages of block 10, then 1,280 pre-logits; digits; signers."""
+    """Embeddings (112 averages of block 10, then 1,280 pre-logits), digits and signers."""
     folder = featuretl.load_image_folder(shared_data / "sign-digits")
     number = np.array([int(re.findall(r"\d+", Path(p).stem)[-1]) for p in folder.data])
     digit = folder.target.astype(int)
     order = np.lexsort((digit, number))
-    # File numbers run through the digits of one signer.
+    # The file numbers of one signer are consecutive and ordered by digit.
     starts = np.diff(digit[order], prepend=10) <= 0
     starts |= np.diff(number[order], prepend=0) > 20
     groups = np.empty(len(order), int)
@@ -33,7 +33,7 @@ def signs(shared_data, shared_cache):
 
 
 def grouped_accuracy(head, X, y, groups):
-    """Return the accuracy on the first of 5 outer folds that never split a signer."""
+    """Return the accuracy on the first of 5 outer folds; no fold splits a signer."""
     train, test = next(GroupKFold(5, shuffle=True, random_state=0).split(X, y, groups))
     return head.fit(X[train], y[train], groups=groups[train]).score(X[test], y[test])
 
@@ -93,7 +93,7 @@ def test_emoji_beats_logistic_regression_as_it_comes(shared_data, shared_cache):
     for y, folds, names_of_scores, head in cases:
         splits = list(folds(5, shuffle=True, random_state=0).split(X, folder.target))
         ours = out_of_fold_report(head, X, y, splits)
-        # Two BLAS pools that spin against each other make the rival ten times slower.
+        # Competing BLAS thread pools would make the rival ten times slower.
         with threadpool_limits(1, user_api="blas"):
             theirs = out_of_fold_report(rival, X, y, splits)
         for name in names_of_scores:

@@ -1,4 +1,4 @@
-"""A second fit leaves what a fresh estimator's fit would: nothing of the settings before."""
+"""A second fit equals the fit of a new estimator and keeps nothing of the first."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def shape_of(value):
 
 
 def attributes(estimator):
-    # scikit-learn's callbacks and what fine-tuning draws are no part of it.
+    # scikit-learn's callbacks are not part of the fitted state.
     return {k: shape_of(v) for k, v in vars(estimator).items() if "callback" not in k}
 
 

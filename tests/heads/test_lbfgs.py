@@ -64,7 +64,7 @@ def test_a_batch_equals_its_problems_alone():
     start = np.full((4, 4), -2.0)
     together = minimise(function(scales), lambda q, *_: q, start, 1e-10, 500)
     assert together.converged.all()
-    assert asked[-1] < asked[0] == 4  # what has converged is not evaluated any more
+    assert asked[-1] < asked[0] == 4  # converged problems are no longer evaluated
     for i in range(4):
         own = function(scales[i : i + 1])
         alone = minimise(own, lambda q, *_: q, start[:1], 1e-10, 500)

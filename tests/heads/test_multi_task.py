@@ -1,4 +1,4 @@
-"""MultiTaskHead: each task learns as it would alone, gaps and kinds of columns are recognised."""
+"""MultiTaskHead: each task equals its own head; missing labels and kinds of columns are found."""
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ def test_scikit_learn_checks(estimator, check):
 
 @pytest.fixture(scope="module")
 def digits():
-    """300 pictures of digits as rows, which digit, whether it is even, and how much ink there is."""
+    """300 images of digits as rows; the digit, whether it is even, and the amount of ink."""
     X, y = load_digits(return_X_y=True)
     X, y = X[:300].astype(np.float32), y[:300]
     ink = X[:, ::2].sum(axis=1, dtype=np.float64) / 7
@@ -103,7 +103,7 @@ def test_heads_by_hand(digits):
     head = MultiTaskHead({"digit": machine, "number": LinearProbeRegressor()}).fit(X, y)
     assert head.tasks_ == {"digit": "classification", "number": "regression"}
     assert "number: LinearProbeRegressor on 300 of 300 rows (as given)." in head.decision_
-    assert not hasattr(head, "predict_proba")  # an SVC gives none, nor do numbers
+    assert not hasattr(head, "predict_proba")  # SVC and regressors have none
     assert not hasattr(machine, "classes_")  # cloned
     assert clone(head).get_params(deep=False)["heads"].keys() == {"digit", "number"}
     assert 0.8 < head.score(X, y) <= 1
@@ -144,25 +144,25 @@ def test_mistakes(digits):
     X, table = digits
     fit = MultiTaskHead().fit
     for y, message in [
-        (None, "requires y to be passed"),
-        (table["digit"], "must have a column for each task.*got shape"),
-        (table[:10], "Column 'digit' of y must have one entry per row of X; got 10 for 300"),
-        ({"empty": [None] * 300}, "'empty' of y has no label in any row; leave it out"),
-        ({"mixed": ["a", 1] * 150}, "'mixed' of y must hold text, or True and False, or numbers, in all rows; got int and str"),
-        ({"one": ["a"] * 300}, "In column 'one' of y: y must have at least 2 classes"),
+        (None, "y"),
+        (table["digit"], "got shape"),
+        (table[:10], "'digit' of y .*got 10 for 300"),
+        ({"empty": [None] * 300}, "'empty' of y"),
+        ({"mixed": ["a", 1] * 150}, "'mixed' of y .*got int and str"),
+        ({"one": ["a"] * 300}, "'one' of y.*2 classes"),
         ({1: table["digit"], "1": table["digit"]}, "two columns of the same name"),
         ([["a"], ["b", "c"]] * 150, "equally many values in every row"),
     ]:  # fmt: skip
         with pytest.raises(InputError, match=message):
             fit(X, y)
     for heads, message in [
-        ({"digits": LinearProbeClassifier()}, "'heads' .* of the columns digit, even, ink; got 'digits'"),
-        ({"digit": StandardScaler()}, "of classifiers and regressors"),
-        (LogisticRegression(), "None or a dict of column to head"),
+        ({"digits": LinearProbeClassifier()}, "'heads' .* digit, even, ink; got 'digits'"),
+        ({"digit": StandardScaler()}, "'heads' .*got StandardScaler"),
+        (LogisticRegression(), "'heads' .*got LogisticRegression"),
     ]:  # fmt: skip
         with pytest.raises(ParameterError, match=message):
             MultiTaskHead(heads).fit(X, table)
-    with pytest.raises(InputError, match="'digit' of y must hold numbers"):
+    with pytest.raises(InputError, match=r"'digit' of y .*numbers"):
         MultiTaskHead({"digit": LinearProbeRegressor()}).fit(X, table)
-    with pytest.raises(InputError, match="y must have a column 'even'; it has digit"):
+    with pytest.raises(InputError, match="'even'; got digit"):
         fit(X, table).score(X, table[["digit"]])

@@ -90,9 +90,9 @@ def test_refuses_a_wrong_alpha(alpha):
 
 
 def test_refuses_other_lengths_and_nan():
-    with pytest.raises(InputError, match="y must have one entry per row of X; got 3 for 4 rows"):
+    with pytest.raises(InputError, match=r"y .*got 3 for 4 rows"):
         LinearProbeRegressor().fit(np.eye(4), np.arange(3))
     X = np.eye(4)
     X[1, 2] = np.nan
-    with pytest.raises(InputError, match=r"1 of 4 rows with NaN.*on_error"):
+    with pytest.raises(InputError, match="1 of 4 rows with NaN"):
         LinearProbeRegressor().fit(X, np.arange(4))

@@ -1,4 +1,4 @@
-"""SemiSupervisedProbeClassifier: rows without a label help, or are left out; all marks mean the same."""
+"""SemiSupervisedProbeClassifier: unlabelled rows help, or are not used; all marks are equal."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featuretl import LinearProbeClassifier, SemiSupervisedProbeClassifier, load_model, save_model
 from featuretl.exceptions import InputError, ParameterError
-from featuretl.heads import _self_training
-from featuretl.heads._self_training import Learner, teach
-from featuretl.heads.semi_supervised import _decision
+from featuretl.heads import semi_supervised
+from featuretl.heads.semi_supervised import SelfTrainer, _decision, run_rounds
 
 
 @parametrize_with_checks(
     [SemiSupervisedProbeClassifier(method="spreading"), SemiSupervisedProbeClassifier()],
     expected_failed_checks=lambda _: {
-        "check_classifiers_classes": "its -1 is a class; here, no label"
+        "check_classifiers_classes": "-1 is a class there, but marks a missing label here"
     },
 )
 def test_scikit_learn_checks(estimator, check):
@@ -30,7 +29,7 @@ def test_scikit_learn_checks(estimator, check):
 
 @pytest.fixture(scope="module")
 def pool() -> tuple[np.ndarray, np.ndarray]:
-    """Digits, and their classes, in random order."""
+    """Digits and their classes, in random order."""
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
     return X[order].astype(np.float32), y[order]
@@ -46,7 +45,7 @@ def with_labels(y, per_class):
 
 @pytest.fixture(scope="module")
 def digits(pool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Digits, their classes, and the same with 3 labels per class and -1 for the others."""
+    """Digits, their classes, and the classes of 3 rows per class, -1 for the others."""
     return *pool, with_labels(pool[1], 3)
 
 
@@ -60,15 +59,15 @@ def test_unlabelled_rows_help(pool, method, per_class, gain):
     labelled = known >= 0
     head = SemiSupervisedProbeClassifier(method=method, random_state=0).fit(X, known)
     alone = LinearProbeClassifier().fit(X[labelled], y[labelled])
-    learnt = "spreading" if method == "auto" else method
-    assert head.decision_.startswith(f"{learnt}: ")
+    used = "spreading" if method == "auto" else method
+    assert head.decision_.startswith(f"{used}: ")
     assert head.score(X_new, y_new) > alone.score(X_new, y_new) + gain
     assert (head.transduction_[labelled] == y[labelled]).all()
     assert (head.transduction_ == y).mean() > 0.85
 
 
 def test_rows_without_a_label_that_mislead_are_left_out():
-    """Where neighbours say nothing about the class, the probe is that of the labels, and says so."""
+    """If neighbours are not informative, the head is the probe of the labels, and reports so."""
     rng = np.random.default_rng(0)
     X = StandardScaler().fit_transform(rng.standard_normal((400, 40)))
     y = (X @ rng.standard_normal(40) > 0).astype(int)
@@ -100,14 +99,14 @@ def test_auto_takes_the_first_of_the_most_accurate():
 
 
 def self_trained(X, known):
-    """Return what self-training with a calibrated threshold adds, and its last threshold."""
+    """Return the trainer after all rounds with a calibrated threshold, and the last threshold."""
     n_classes = known.max() + 1
     parts = [np.where(np.arange(len(known)) % 5 == k, -1, known) for k in range(5)]
-    learner = Learner(0.03, X, known, n_classes)
-    thresholds = teach([Learner(0.03, X, part, n_classes) for part in parts], known)
+    trainer = SelfTrainer(0.03, X, known, n_classes)
+    thresholds = run_rounds([SelfTrainer(0.03, X, part, n_classes) for part in parts], known)
     for threshold in thresholds:
-        learner.learn_more(threshold)
-    return learner, thresholds[-1]
+        trainer.refit(threshold)
+    return trainer, thresholds[-1]
 
 
 def test_self_training_is_precise_and_balanced_across_classes():
@@ -116,11 +115,11 @@ def test_self_training_is_precise_and_balanced_across_classes():
         rng = np.random.default_rng(seed)
         y = rng.integers(4, size=400)
         X = 0.5 * np.random.default_rng(1).normal(size=(4, 20))[y] + rng.normal(size=(400, 20))
-        learner, _ = self_trained(X, np.where(np.arange(400) < 80, y, -1))
-        assert not learner.added[:80].any()
-        counts.append(np.bincount(y[learner.added], minlength=4))
-        if learner.added.any():
-            precisions.append((learner.found == y)[learner.added].mean())
+        trainer, _ = self_trained(X, np.where(np.arange(400) < 80, y, -1))
+        assert not trainer.added[:80].any()
+        counts.append(np.bincount(y[trainer.added], minlength=4))
+        if trainer.added.any():
+            precisions.append((trainer.predicted == y)[trainer.added].mean())
     assert np.sum(counts, axis=1).mean() > 60
     assert np.sum(counts, axis=0).max() <= 4 * np.sum(counts, axis=0).min()
     assert np.mean(precisions) > 0.84
@@ -131,10 +130,10 @@ def test_the_threshold_is_calibrated(pool, monkeypatch):
     known = with_labels(y, 8)
     thresholds = {}
     for precision in (0.5, 1.0):
-        monkeypatch.setattr(_self_training, "_PRECISION", precision)
+        monkeypatch.setattr(semi_supervised, "_PRECISION", precision)
         thresholds[precision] = self_trained(X, known)[1]
     assert thresholds[0.5] < thresholds[1.0]
-    assert teach([], known) == [0.9] * 5
+    assert run_rounds([], known) == [0.9] * 5
 
 
 def test_all_marks_of_no_label_mean_the_same(digits):
@@ -195,7 +194,7 @@ def test_parameters_out_of_range_are_refused(digits, parameters):
 
 def test_labels_that_are_none_are_refused(digits):
     X, _, known = digits
-    with pytest.raises(InputError, match="must have labels"):
+    with pytest.raises(InputError, match="labels; got none"):
         SemiSupervisedProbeClassifier().fit(X, np.full(len(X), -1))
     with pytest.raises(InputError, match="2 classes"):
         SemiSupervisedProbeClassifier().fit(X, np.where(known == 3, 3, -1))

@@ -79,7 +79,7 @@ def test_labels_come_in_portions_too(digits):
 
 def test_rows_may_come_class_by_class(digits):
     X, y, X_test, y_test = digits
-    order = np.argsort(y, kind="stable")  # the first portions are of a single class each
+    order = np.argsort(y, kind="stable")  # each of the first portions has a single class
     passed = streamed(LinearProbeClassifier(), X[order], y[order], 10, np.arange(10))
     assert passed.score(X_test, y_test) >= 0.88
 
@@ -104,16 +104,16 @@ def test_it_goes_on_from_a_pickle_in_other_precision(digits):
 
 def test_what_cannot_go_on_says_why(digits):
     X, y, _, _ = digits
-    with pytest.raises(InputError, match="The first partial_fit of LinearProbeClassifier needs"):
+    with pytest.raises(InputError, match="partial_fit of LinearProbeClassifier"):
         LinearProbeClassifier().partial_fit(X, y)
     with pytest.raises(InputError, match="at least 2 classes"):
         LinearProbeClassifier().partial_fit(X, y, [1])
     head = streamed(LinearProbeClassifier(), X[:500], y[:500], 1, np.arange(10))
     with pytest.raises(InputError, match="is not the same as on last call"):
         head.partial_fit(X, y, classes=range(9))
-    with pytest.raises(InputError, match="the first partial_fit did not announce, such as 10"):
+    with pytest.raises(InputError, match="10"):
         head.partial_fit(X[:1], [10])
-    with pytest.raises(InputError, match="a column for each of the 10 classes; got 3"):
+    with pytest.raises(InputError, match="10 classes; got 3"):
         head.partial_fit(X[:2], [[0, 1, 1], [1, 0, 0]])
     bad = X[:50].copy()
     bad[7, 3] = np.nan
@@ -130,10 +130,10 @@ def test_after_fit_and_files_it_begins_anew_and_says_so(digits, tmp_path):
     loaded = load_model(tmp_path / "head.featuretl")
     np.testing.assert_array_equal(loaded.predict(X), head.predict(X))
     for one in (loaded, LinearProbeClassifier().fit(X, y)):
-        with pytest.warns(FeatureTLWarning, match="starts from scratch"):
+        with pytest.warns(FeatureTLWarning, match="partial_fit"):
             one.partial_fit(X[:500], y[:500])
         np.testing.assert_array_equal(one.coef_, head.coef_)
-        one.partial_fit(X[500:], y[500:])  # and goes on from there
+        one.partial_fit(X[500:], y[500:])  # continues from these rows
 
 
 def test_another_C_counts_from_the_next_portion_on(digits):

@@ -1,4 +1,4 @@
-"""ViewPooling and ViewsClassifier, on rows of several views."""
+"""ViewPooling, ViewsClassifier and AttentionPoolingClassifier on rows of multiple views."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def test_scikit_learn_accepts_them(estimator, check):
 
 @pytest.fixture(scope="module")
 def digits():
-    """Digits, and the same moved a pixel to the left and to the right: (n, 3 x 64), and classes."""
+    """Digits with copies shifted a pixel to the left and right, (n, 3 x 64), and their classes."""
     images, y = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8).astype(np.float32)
     moved = [np.roll(images, shift, axis=2) for shift in (0, -1, 1)]
@@ -99,7 +99,7 @@ def test_pooling_by_hand(digits):
 
 
 def test_attention_finds_the_view_that_tells(digits):
-    """Of four pictures one is a 0 or a 1; the others are other digits."""
+    """One of four images is a 0 or a 1; the others are other digits."""
     images, y = digits[0][:, :64], digits[1]
     rng = np.random.default_rng(0)
     others = images[y > 1]
@@ -125,9 +125,9 @@ def test_attention_to_one_view_is_logistic_regression(digits):
 
 def test_what_does_not_fit_is_said_in_one_sentence(digits):
     X, y = digits
-    with pytest.raises(InputError, match=r"a multiple of n_views = 5 columns; got 192"):
+    with pytest.raises(InputError, match=r"n_views=5 columns; got 192"):
         ViewsClassifier(5).fit(X, y)
-    with pytest.raises(InputError, match="use ViewPooling before a head"):
+    with pytest.raises(InputError, match="got multi-label y"):
         ViewsClassifier(3).fit(X, np.eye(10, dtype=int)[y])
     with pytest.raises(ParameterError, match="pooling"):
         ViewPooling(3, pooling="median").fit(X)
@@ -148,5 +148,5 @@ def test_model_files_keep_them_and_refuse_others(digits, tmp_path):
     loaded = load_model(tmp_path / "attention.featuretl")
     np.testing.assert_array_equal(loaded.predict_proba(X), attention.predict_proba(X))
     model.n_views = 2
-    with pytest.raises((ModelError, ValueError), match="do not fit together"):
+    with pytest.raises((ModelError, ValueError), match="ViewsClassifier"):
         save_model(model, tmp_path / "other.featuretl")

@@ -1,4 +1,4 @@
-"""Heads as networks: the values, probabilities and classes that the estimators give."""
+"""Heads as networks have the values, probabilities and classes of the estimators."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ REGRESSORS = {
 
 @pytest.fixture(scope="module")
 def digits():
-    """Rows (300, 64), float32, of real handwritten digits, and which digit each is."""
+    """Handwritten digits, float32 (300, 64), and their classes."""
     X, y = load_digits(return_X_y=True)
     return X[:300].astype(np.float32), y[:300]
 
@@ -128,9 +128,9 @@ def test_scaling_and_components_fold_into_one_matrix(digits):
 @pytest.mark.parametrize(
     "steps, named",
     [
-        ([KNeighborsClassifier()], "A KNeighborsClassifier has no form as a network"),
-        ([MinMaxScaler(), LinearSVC()], "A MinMaxScaler has no form as a network"),
-        ([SVC(kernel="poly")], "A SVC with kernel='poly' has no form"),
+        ([KNeighborsClassifier()], "A KNeighborsClassifier"),
+        ([MinMaxScaler(), LinearSVC()], "A MinMaxScaler"),
+        ([SVC(kernel="poly")], "A SVC with kernel='poly'"),
         ([SVC(break_ties=True)], "break_ties=True"),
         ([SVC(decision_function_shape="ovo")], "decision_function_shape='ovo'"),
         ([Nystroem(kernel="poly", n_components=9), LinearSVC()], "A Nystroem with kernel='poly'"),

@@ -1,1 +1,1 @@
-"""The optimisers and kernel machines below the heads."""
+"""Optimisers and kernel machines of the heads."""

@@ -1,7 +1,8 @@
-"""The three machines behind SVMProbeClassifier: each can search C on folds, fit, and decide.
+"""The three machines of SVMProbeClassifier: each searches C on folds, fits, and computes decisions.
 
-`search(data, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(data, C)` returns the
-machine, fitted on all rows; `values(X)` maps a block of raw rows to decision values (r, columns).
+`search(data, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(data, C)` fits
+all rows and returns the machine; `values(X)` maps a block of raw rows to decision values (rows,
+columns).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _EXACT_CS = (0.1, 1.0, 10.0, 100.0)
 
 
 class TrainingSet(NamedTuple):
-    """Rows, class numbers (n,), loss weights (n,), and the fold (n,) that holds each row out."""
+    """Rows, class numbers (n,), loss weights (n,), and the fold that holds each row out (n,)."""
 
     rows: Rows
     codes: Array
@@ -38,7 +39,7 @@ class TrainingSet(NamedTuple):
     def scores(self, values: Array) -> dict[str, Array]:
         """Return the weighted accuracy (n_folds,) of held-out decision values (n, columns).
 
-        Where accuracies are equal, a machine that always says the same counts less.
+        "varies" breaks ties against a machine that predicts a single class.
         """
         chosen = chosen_codes(values)
         weight = self.weight * (self.fold >= 0)
@@ -47,18 +48,17 @@ class TrainingSet(NamedTuple):
         return {"accuracy": accuracy, "varies": np.full(self.n_folds, float(varies))}
 
     def problem(self, rows: Rows, *, folds: bool) -> LinearProblem:
-        """Return the squared hinge problem, one-vs-rest, on the folds or on all of `rows`."""
+        """Return the one-vs-rest squared hinge problem on the folds, or on all of `rows`."""
         target = self.codes[:, None]
         if self.n_classes > 2:
             target = (target == np.arange(self.n_classes)).astype(np.uint8)
-        columns = target.shape[1]
         weight = np.broadcast_to(self.weight[:, None], target.shape)
         where = (self.fold, self.n_folds) if folds else ()
-        return LinearProblem(rows, target, squared_hinge, columns, weight, *where)
+        return LinearProblem(rows, target, squared_hinge, target.shape[1], weight, *where)
 
 
 class Linear:
-    """Squared hinge, one-vs-rest, on standardised rows."""
+    """One-vs-rest squared hinge on standardised rows."""
 
     gamma = np.nan
 
@@ -66,13 +66,13 @@ class Linear:
         self._tol = tol
 
     def search(self, data: TrainingSet, Cs: Any) -> Bunch:
-        """Search C."""
+        """Return the path of C."""
         rows = self._features(data.rows)
         problem, spectrum = data.problem(rows, folds=True), Spectrum.of(rows)
         return search(problem, spectrum, Cs, data.scores, "accuracy", self._tol, _MAX_ITER)
 
     def fit(self, data: TrainingSet, C: float) -> Linear:
-        """Fit all rows; `coef` (columns, d) and `intercept` (columns,) apply to raw features."""
+        """Fit all rows; `coef` (columns, d) and `intercept` (columns,) are for raw rows."""
         rows = self._features(data.rows)
         problem, spectrum = data.problem(rows, folds=False), Spectrum.of(rows)
         x = problem.solve(C, problem.start(), spectrum, self._tol, _MAX_ITER).x
@@ -80,7 +80,7 @@ class Linear:
         return self
 
     def values(self, X: Array) -> Array:
-        """Return decision values of raw rows."""
+        """Return decision values (rows, columns) of raw rows."""
         return X @ self.coef.T + self.intercept
 
     def _features(self, rows: Rows) -> Rows:
@@ -95,7 +95,7 @@ class Nystrom(Linear):
         self.gamma, self._n_components, self._seed = gamma, n_components, seed
 
     def values(self, X: Array) -> Array:
-        """Return decision values of raw rows."""
+        """Return decision values (rows, columns) of raw rows."""
         features = np.asarray(self._map.transform((X - self._mean) / self._scale))
         return super().values(features.astype(self.coef.dtype))
 
@@ -107,9 +107,11 @@ class Nystrom(Linear):
             gamma=self.gamma, n_components=len(landmarks), random_state=self._seed
         ).fit(landmarks)
         features = np.empty((rows.n, len(landmarks)), rows.dtype)
-        rows.sweep(
-            lambda where, Z: features.__setitem__(where, np.asarray(self._map.transform(Z))), size
-        )
+
+        def visit(where: slice, Z: Array) -> None:
+            features[where] = self._map.transform(Z)
+
+        rows.sweep(visit, size)
         return rows.replaced_by(features)
 
 
@@ -120,7 +122,7 @@ class Exact:
         self._tol, self.gamma = tol, gamma
 
     def search(self, data: TrainingSet, Cs: Any) -> Bunch:
-        """Search C."""
+        """Return the path of C."""
         Z = data.rows.sample(data.rows.n, np.random.default_rng(0))[0]
         kernel = rbf_kernel(Z, gamma=self.gamma).astype(np.float64)
         path = Path(data.scores, "accuracy")
@@ -129,8 +131,7 @@ class Exact:
         return path.result()
 
     def fit(self, data: TrainingSet, C: float) -> Exact:
-        """Fit all rows, and keep those that support the decision."""
-        # libsvm drops rows of weight 0, and then numbers its support vectors without them.
+        """Fit the rows of weight > 0; libsvm would drop others and shift its support indices."""
         weighed = np.flatnonzero(data.weight > 0)
         Z = data.rows.sample(data.rows.n, np.random.default_rng(0))[0][weighed]
         self._svc = self._fitted(data, rbf_kernel(Z, gamma=self.gamma), C, weighed)
@@ -138,13 +139,13 @@ class Exact:
         return self
 
     def values(self, X: Array) -> Array:
-        """Return decision values of raw rows."""
+        """Return decision values (rows, columns) of raw rows."""
         kernel = rbf_kernel((X - self._mean) / self._scale, self._rows, gamma=self.gamma)
         return self._svc.decision_function(kernel).reshape(len(X), -1)
 
     def _held_out(self, data: TrainingSet, kernel: Array, C: float) -> Array:
         columns = 1 if data.n_classes == 2 else data.n_classes
-        # A class that a fold cannot learn must never win there.
+        # A class that is missing from a fold's training rows must never win there.
         values = np.full((len(kernel), columns), -np.inf if columns > 1 else 0.0)
         for number in range(data.n_folds):
             train = np.flatnonzero((data.fold != number) & (data.weight > 0))

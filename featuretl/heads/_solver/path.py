@@ -1,4 +1,4 @@
-"""The choice of C: a warm-started path over all folds at once, coarse and then fine."""
+"""The choice of C: a warm-started path over all folds together, coarse and then fine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from featuretl._core.types import Array
 from featuretl._learning.targets import is_positive
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
 
-COARSE = tuple(10.0**exponent for exponent in range(-5, 2))
+_COARSE = tuple(10.0**exponent for exponent in range(-5, 2))
 _FINE = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)
-# Scores need less precision than the final fit.
-_LOOSER = 10
+_LOOSER = 10  # scores need less precision than the final fit
 _PATIENCE = 2
 
 Scores = Callable[[Array], dict[str, Array]]
@@ -31,14 +30,14 @@ def search(
     tol: float,
     max_iter: int,
 ) -> Bunch:
-    """Fit all folds along `Cs` and return the path, the best C and its held-out logits.
+    """Fit all folds for each C in `Cs` and return a Bunch that describes the path.
 
-    "auto" walks up the decades from 1e-5 to 10 until the score has fallen short of the best one
-    twice in a row (an equal one has not), then tries four values within a decade of the best.
-    `scores` maps held-out logits (n, columns) to named scores (n_folds,), larger is better; the mean
-    over the folds of `criterion` decides, after it the other scores, then the smaller C. The path has
-    `C` (m,), ascending; an array (m, n_folds) for each score; `best` the C, `logits` (n, columns) its
-    held-out logits, `rank` its mean scores, to be compared.
+    "auto" walks up the decades from 1e-5 to 10 until the score has been below the best one twice in
+    a row, then tries four values within a decade of the best. `scores` maps held-out logits
+    (n, columns) to named scores (n_folds,), where larger is better. The mean of `criterion` over
+    folds decides, then the other scores, then the smaller C. The Bunch has `C` (m,), ascending; an
+    array (m, n_folds) for each score; and of the `best` C its held-out `logits` and mean scores,
+    `rank`.
     """
     path = Path(scores, criterion)
     solutions: dict[float, Array] = {}
@@ -58,7 +57,7 @@ def search(
                 break
 
     if isinstance(Cs, str):
-        walk(COARSE, _PATIENCE)
+        walk(_COARSE, _PATIENCE)
         peak = path.best
         walk([peak * 10**exponent for exponent in _FINE if exponent < 0])
         walk([peak * 10**exponent for exponent in _FINE if exponent > 0])
@@ -83,15 +82,12 @@ class Path:
             self.best, self._logits = C, logits
 
     def rank(self, C: float) -> tuple[float, ...]:
-        """Return the means over folds of the scores at `C`, the criterion's first.
-
-        They are rounded to 12 places, so that equal accuracies are equal.
-        """
+        """Return the fold means of the scores at `C`, criterion first, rounded to reveal ties."""
         means = {name: round(float(score.mean()), 12) for name, score in self._scored[C].items()}
         return means.pop(self._criterion), *means.values()
 
     def result(self) -> Bunch:
-        """Return the path as `search` does."""
+        """Return the Bunch that `search` returns."""
         Cs = sorted(self._scored)
         names = self._scored[Cs[0]]
         table = {name: np.array([self._scored[C][name] for C in Cs]) for name in names}
@@ -100,7 +96,7 @@ class Path:
 
 
 def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array:
-    """Return the weighted mean (n_folds,) of `values` (n,) over the rows that a fold holds out."""
+    """Return the weighted mean (n_folds,) of `values` (n,) over each fold's held-out rows."""
     size = np.bincount(fold + 1, weight, n_folds + 1)[1:]
     return np.bincount(fold + 1, weight * values, n_folds + 1)[1:] / size
 
@@ -112,3 +108,10 @@ def check_grid(owner: str, name: str, grid: Any) -> None:
     values = np.asarray(grid)
     if values.ndim != 1 or not len(values) or not all(map(is_positive, values.tolist())):
         raise parameter_error(owner, name, "'auto' or numbers > 0", grid)
+
+
+def check_positive(owner: str, name: str, value: Any, *words: str) -> None:
+    """Raise ParameterError unless `value` is a finite number > 0 or one of `words`."""
+    if not is_positive(value) and not is_word(value, *words):
+        expected = " or ".join(["a number > 0", *map(repr, words)])
+        raise parameter_error(owner, name, expected, value)

@@ -1,17 +1,17 @@
-"""The linear heads' objective on standardised rows, for all folds at once, and its minimiser.
+"""The objective of the linear heads on standardised rows, for all folds, and its minimiser.
 
 With weights w, targets y, standardised rows z and ``l2 = 1 / (C sum(w))``, each problem is
 
     minimise over V, b:  sum_i w_i loss(V z_i + b, y_i) / sum(w)  +  l2 / 2 ||V||^2,
 
-which is scikit-learn's `LogisticRegression` objective divided by ``C sum(w)``. A fold is the same
-rows with the held-out ones weighted zero, standardised by its own mean and scale; both enter
-through V and b, so that the folds share one block of rows and one matrix product.
+which is scikit-learn's `LogisticRegression` objective divided by ``C sum(w)``. A fold gives
+held-out rows the weight zero and has its own mean and scale. These enter through V and b, so that
+all folds share one block of rows and one matrix product.
 
 L-BFGS is preconditioned by ``(a_k G + l2)^-1``, where G is the Gram matrix ``Z'WZ / sum(w)`` and
-``a_k`` the mean of ``p (1 - p)`` in column k: without the coupling of the classes this is the
-Hessian. A low-rank G from a randomised range finder on a sample of rows (Halko, Martinsson and
-Tropp 2011, doi:10.1137/090771806; as a preconditioner: Frangella, Tropp and Udell 2023,
+``a_k`` the mean of ``p (1 - p)`` in column k; without coupling of the classes this is the Hessian.
+A low-rank G from a randomised range finder on a sample of rows (Halko, Martinsson and Tropp 2011,
+doi:10.1137/090771806; as a preconditioner: Frangella, Tropp and Udell 2023,
 doi:10.1137/21M1466244) costs a fifth of the full one and needs as many iterations.
 """
 
@@ -55,7 +55,7 @@ class Spectrum(NamedTuple):
         image = Z @ basis.astype(Z.dtype)
         values, turn = np.linalg.eigh((image.T @ image).astype(np.float64))
         left = float(np.einsum("ij,ij->", Z, Z, dtype=np.float64) - values.sum())
-        # Directions that float32 cannot tell from none must not get steps of length C.
+        # Directions that are zero to float32 precision must not get steps of length C.
         least = 1e-6 * values[-1]
         tail = max(left / max(rows.d - rank, 1), least)
         return cls(basis @ turn, np.maximum(values, least), tail)
@@ -70,12 +70,10 @@ class Spectrum(NamedTuple):
 class LinearProblem:
     """A linear model on `rows` in every fold: multinomial, or one binary problem per label.
 
-    `target` are class numbers (n,), or 0 and 1 (n, labels): then each label is its own problem; `loss`
-    is one of `featuretl._learning.losses`, `n_columns` the number of classes or labels, and `weight`
-    (n, 1) or (n, labels) the sample weights times the class weights. `fold` (n,) is the fold in which a
-    row is held out, -1 for none; without it all rows are fitted. `shape` is that of the parameters
-    (problems, columns of one problem, d + 1), the intercept last, and `total` (problems,) the sum of
-    the weights in the loss.
+    `target` has class numbers (n,), or 0 and 1 (n, labels) for one problem per label; `weight` (n,
+    1) or (n, labels) has sample weights times class weights; `fold` (n,) has the fold that holds a
+    row out, -1 for none. `shape` of the parameters is (problems, columns per problem, d + 1), the
+    intercept last; `total` (problems,) is the sum of the weights in the loss.
     """
 
     def __init__(
@@ -102,23 +100,17 @@ class LinearProblem:
         return np.zeros((len(self._fold_of), self.shape[1] * self.shape[2]))
 
     def start_from_sample(self, C: float, spectrum: Spectrum, tol: float, max_iter: int) -> Array:
-        """Return where to start with many rows: the solution at `C` on every 16th, at random."""
+        """Return a start for many rows: the solution at `C` on a random 16th of them."""
         size = min(self.rows.n // _SAMPLED, _MOST_SAMPLED // self.rows.d)
         if size < _FEWEST_SAMPLED:
             return self.start()
         chosen = np.sort(np.random.default_rng(0).choice(self.rows.n, size, replace=False))
-        sample = LinearProblem(
-            self.rows.subset(chosen),
-            self.target[chosen],
-            self._loss,
-            self.n_columns,
-            self.weight[chosen],
-            self.fold[chosen],
-            self.n_folds,
-        )
+        target, weight, fold = (of[chosen] for of in (self.target, self.weight, self.fold))
+        rows = self.rows.subset(chosen)
+        sample = LinearProblem(rows, target, self._loss, self.n_columns, weight, fold, self.n_folds)
         if not (sample.total > 0).all():
             return self.start()
-        # With the penalty of all rows, relative to the loss.
+        # The penalty relative to the loss is that of all rows.
         C = C * float((self.total / sample.total).mean())
         tol = max(tol, _SAMPLE_TOL)
         return sample.solve(C, sample.start(), spectrum, tol, max_iter).x
@@ -129,13 +121,13 @@ class LinearProblem:
         """Minimise at `C` from `start` (problems, size)."""
         l2 = 1 / (C * self.total)
 
-        def evaluate(x: Array, which: Array) -> tuple[Array, Array, Array]:
-            return self.evaluate(x, which, l2[which])
-
-        return minimise(evaluate, self.preconditioner(spectrum, l2), start, tol, max_iter)
+        precondition = self.preconditioner(spectrum, l2)
+        return minimise(
+            lambda x, which: self.evaluate(x, which, l2[which]), precondition, start, tol, max_iter
+        )
 
     def preconditioner(self, spectrum: Spectrum, l2: Array) -> Callable[..., Array]:
-        """Return what `minimise` preconditions by, given the penalties (problems,)."""
+        """Return the preconditioner for `minimise`, given the penalties (problems,)."""
 
         def precondition(q: Array, curvature: Array, which: Array) -> Array:
             q = q.reshape(self.shape)
@@ -148,21 +140,17 @@ class LinearProblem:
         return precondition
 
     def evaluate(self, x: Array, which: Array, l2: Array) -> tuple[Array, Array, Array]:
-        """Return value (p,), gradient (p, size), curvature (p, columns) of the problems `which`.
-
-        `which` is (p,), `x` (p, size) and `l2` (p,).
-        """
+        """Return value (p,), gradient (p, size), curvature (p, columns) of problems `which`."""
         coef, intercept = self._in_rows(x, which)
-        # Binary problems lie side by side as columns, multinomial ones as folds.
+        # Binary problems are adjacent columns, multinomial ones are folds.
         shape = (len(which), self.shape[1])
         layout = shape[::-1] if self._binary else shape
 
         def visit(where: slice, Z: Array) -> list[Array]:
             residual = (Z @ coef.T + intercept).reshape(len(Z), *layout)
             target = self.target[where]
-            loss, curvature = self._loss(
-                residual, target[:, self._label_of[which]] if self._binary else target
-            )
+            target = target[:, self._label_of[which]] if self._binary else target
+            loss, curvature = self._loss(residual, target)
             weight = self._loss_weight(where, which).astype(Z.dtype)
             weight = weight[:, None] if self._binary else weight[:, :, None]
             loss *= weight
@@ -190,7 +178,7 @@ class LinearProblem:
         return value, gradient.reshape(len(which), -1), curvature
 
     def held_out_logits(self, x: Array) -> Array:
-        """Return each row's logits (n, columns) from the fold that did not see it."""
+        """Return the logits (n, columns) of each row from the fold that held it out."""
         coef, intercept = self._in_rows(x)
         out = np.empty((self.rows.n, self.n_columns), self.rows.dtype)
 
@@ -202,13 +190,13 @@ class LinearProblem:
         return out
 
     def unscaled(self, x: Array) -> tuple[Array, Array]:
-        """Return coef (columns, d) and intercept (columns,) for X itself; for a single fold."""
+        """Return coef (columns, d) and intercept (columns,) for raw X; needs a single fold."""
         coef, intercept = self._in_rows(x)
         coef = coef.astype(np.float64) / self.rows.scale_
         return coef, intercept - coef @ self.rows.mean_.astype(np.float64)
 
     def _in_rows(self, x: Array, which: Any = slice(None)) -> tuple[Array, Array]:
-        """Return coef (p * columns, d) and intercept (p * columns,) for the rows."""
+        """Return coef (p * columns, d) and intercept (p * columns,) for `rows`."""
         fold = self._fold_of[which]
         x = x.reshape(self.shape)
         coef = x[..., :-1] / self._scale[fold]
@@ -217,16 +205,16 @@ class LinearProblem:
         return coef, intercept.ravel().astype(self.rows.dtype)
 
     def _loss_weight(self, where: slice, which: Any = slice(None)) -> Array:
-        """Return the weights of rows in problems (r, p), zero where a row is held out."""
-        kept = self.fold[where, None] != self._fold_of[which]
-        return kept * self.weight[where][:, self._label_of[which]]
+        """Return the loss weights (rows, p), zero for held-out rows."""
+        in_training = self.fold[where, None] != self._fold_of[which]
+        return in_training * self.weight[where][:, self._label_of[which]]
 
     def _moments(self) -> tuple[Array, Array, Array]:
         """Return mean and scale (folds, 1, d) of the rows, and the loss weights (problems,)."""
 
         def visit(where: slice, Z: Array) -> list[Array]:
-            kept = self.fold[where, None] != np.arange(self.n_folds)
-            weight = (kept * self.rows.weight[where, None]).astype(Z.dtype).T
+            in_training = self.fold[where, None] != np.arange(self.n_folds)
+            weight = (in_training * self.rows.weight[where, None]).astype(Z.dtype).T
             loss_weight = self._loss_weight(where).sum(axis=0)
             return [weight @ Z, weight @ np.square(Z), weight.sum(axis=1), loss_weight]
 
@@ -239,13 +227,13 @@ class LinearProblem:
 
 
 def rescaled(variance: Array, scale: Array, scaling: str | None) -> Array:
-    """Return what else to divide rows by that were divided by `scale` (d,) and have this `variance`."""
+    """Return the further divisor (d,) of rows that were divided by `scale` and have `variance`."""
     variance = np.where(variance > 1e-6, variance, 0.0) * scale**2.0
     return scale_of(variance, scaling) / scale
 
 
 def _transposed_product(flat: Array, Z: Array) -> Array:
-    """Return ``flat.T @ Z``; OpenBLAS takes half as long again unless 4 divides the columns."""
+    """Return ``flat.T @ Z``; OpenBLAS is up to 50% slower if 4 does not divide the columns."""
     columns = flat.shape[1]
     padded = np.pad(flat, ((0, 0), (0, -columns % 4))) if columns > 4 else flat
     return (padded.T @ Z)[:columns]

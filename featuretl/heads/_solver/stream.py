@@ -1,10 +1,10 @@
-"""Linear heads on rows that come in portions, each of which is seen once.
+"""Linear heads on portions of rows, each of which is seen once.
 
-The loss of the rows seen before is kept as its expansion to second order where it was last solved:
-its value, its gradient, and of its Hessian the Gram matrix of the rows, each weighted by how
-uncertain it was, times a number for each column. A new portion adds its own loss; the minimum of
-both and the penalty is the next solution, and the expansion of all moves there. This is the
-online Laplace approximation (Ritter, Botev and Barber 2018, arXiv:1805.07810).
+The loss of earlier rows is kept as a second-order expansion at the last solution: its value, its
+gradient, and as its Hessian one Gram matrix of the rows, weighted by their uncertainty, times a
+number per column. The next solution minimises this expansion, the new portion's loss and the
+penalty; the loss is then expanded there. This is the online Laplace approximation (Ritter, Botev
+and Barber 2018, arXiv:1805.07810).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from featuretl._learning.rows import Rows, Workers, check_finite
 from featuretl.heads._solver.lbfgs import Solution, minimise
 from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum, rescaled
 
-# Of a row's second derivatives, summed over the columns. A portion of a single class is no longer
-# uncertain once it is learnt, and the next one would make the head forget it.
+# Lower limit of a row's second derivatives, summed over columns: a portion of a single class has
+# almost none after it is fitted, so that the next portion would make the head forget it.
 _LEAST_UNCERTAINTY = 0.05
 
 
 class Portion(NamedTuple):
-    """Rows that come together: X (n, d), and their targets and weights as `LinearProblem` has them."""
+    """Rows that come together: X (n, d), and targets and weights as in `LinearProblem`."""
 
     X: Array
     target: Array
@@ -33,26 +33,27 @@ class Portion(NamedTuple):
 
 
 class Stream:
-    """Statistics of the rows seen so far: (d + 1)^2 numbers, and twice those of the head.
+    """Statistics of the rows seen so far: (d + 1)^2 numbers, and twice the size of the head.
 
-    Parameters refer to the mean and the scale of `rows`, the first portion, still to `take`; `shape`
-    is the number of problems, and of columns of one problem.
+    Parameters are relative to the mean and scale of `rows`, the first portion, which is yet to be
+    added; `shape` is (problems, columns per problem).
     """
 
     def __init__(self, rows: Rows, shape: tuple[int, int]) -> None:
         self.dtype, self._scaling = rows.dtype, rows.scaling
         self._mean, self._scale = rows.mean_, rows.scale_
         self._moments: tuple[Any, Any, Any] = 0.0, np.zeros(rows.d), np.zeros(rows.d)
-        # The loss of all rows so far at `_at`, its derivatives, and the rows' weights in it.
+        # The loss of all rows so far at `_at`, its derivatives, and the total weight of the rows in
+        # it.
         self._at = np.zeros((*shape, rows.d + 1))
         self._loss, self._slope = np.zeros(shape[0]), np.zeros_like(self._at)
         self._spread, self._total = np.zeros(shape), np.zeros(shape[0])
         self._gram, self._gram_weight = np.zeros((rows.d + 1, rows.d + 1)), 0.0
 
-    def take(
+    def add(
         self, portion: Portion, loss: Loss, C: float, tol: float, max_iter: int, workers: Workers
     ) -> Solution:
-        """Add a portion, or nothing if it raises: InputError if a row holds NaN or an infinity."""
+        """Add a portion. If it has NaN or an infinity, raise InputError and change nothing."""
         rows = self._standardised(portion, workers)
         problem = LinearProblem(rows, portion.target, loss, self._spread.size, portion.in_loss)
         size, sums, squares = moments = self._moments_with(rows)
@@ -76,7 +77,7 @@ class Stream:
         return solution
 
     def unscaled(self) -> tuple[Array, Array]:
-        """Return coef (columns, d) and intercept (columns,) for X itself, float64."""
+        """Return coef (columns, d) and intercept (columns,) for raw X, float64."""
         at = self._at.reshape(self._spread.size, -1)
         coef = at[:, :-1] / self._scale.astype(np.float64)
         return coef, at[:, -1] - coef @ self._mean.astype(np.float64)
@@ -89,39 +90,37 @@ class Stream:
         return Rows(Z, portion.weight, workers, scaling=None)
 
     def _moments_with(self, rows: Rows) -> tuple[Any, Any, Any]:
-        """Return sum of weights, weighted sum and sum of squares (d,) of all rows, these included."""
+        """Return the sum of weights and weighted sums of rows and squares (d,), with `rows`."""
 
         def visit(where: slice, Z: Array) -> list[Array]:
             weight = rows.weight[where]
             return [weight.sum(), weight @ Z, weight @ np.square(Z)]
 
-        size, total, squares = (
-            own + before for own, before in zip(rows.sweep(visit), self._moments, strict=True)
-        )
+        pairs = zip(rows.sweep(visit), self._moments, strict=True)
+        size, total, squares = (own + before for own, before in pairs)
         return size, total, squares
 
     def _evaluate(
         self, problem: LinearProblem, x: Array, which: Array
     ) -> tuple[Array, Array, Array]:
-        """Return the loss of the rows so far and those of `problem` (p,), and its derivatives.
+        """Return the loss (p,) of all rows so far and of `problem`, its gradient and curvature.
 
-        They are the gradient (p, columns, d + 1) and the curvature (p, columns).
+        The shapes of the derivatives are (p, columns, d + 1) and (p, columns).
         """
         value, gradient, spread = problem.evaluate(x, which, np.zeros(len(which)))
         own = problem.total[which]
         moved = x.reshape(-1, *self._at.shape[1:]) - self._at[which]
         rate = self._spread[which] / (self._gram_weight or 1.0)
         pull = rate[..., None] * (moved @ self._gram)
-        value = (
-            own * value + self._loss[which] + (moved * (self._slope[which] + pull / 2)).sum((1, 2))
-        )
+        value = own * value + self._loss[which]
+        value += (moved * (self._slope[which] + pull / 2)).sum((1, 2))
         gradient = own[:, None, None] * gradient.reshape(moved.shape) + self._slope[which] + pull
         return value, gradient, own[:, None] * spread + self._spread[which]
 
     def _move(self, problem: LinearProblem, portion: Portion, loss: Loss, x: Array) -> None:
-        """Expand the loss of all rows, those of `problem` included, at `x` (problems, size)."""
+        """Expand the loss of all rows, with those of `problem`, at `x` (problems, size)."""
         at_x = self._evaluate(problem, x, np.arange(len(x)))
-        logits = problem.held_out_logits(x)  # of the only fold, which holds out none
+        logits = problem.held_out_logits(x)  # of the only fold, which holds nothing out
         least = _LEAST_UNCERTAINTY / max(self._spread.size, 2)
 
         def visit(where: slice, Z: Array) -> list[Array]:
