@@ -247,5 +247,5 @@ def test_models_of_views_are_kept_and_predict_and_are_not_explained(data, tmp_pa
     save_model(pipe, tmp_path / "views.featuretl")
     loaded = load_model(tmp_path / "views.featuretl", weights=None)
     assert loaded.predict(data.data).tolist() == pipe.predict(data.data).tolist()
-    with pytest.raises(ModelError, match=r"5 views of each image; .* train it with views=1"):
+    with pytest.raises(ModelError, match=r"5 views"):
         explain(pipe, data.data[:1])
