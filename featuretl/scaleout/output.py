@@ -28,8 +28,8 @@ from featuretl.exceptions import InputError, ParameterError
 from featuretl.extraction.outputs import check_output, metadata_of, write_parquet, writing
 from featuretl.images.tables import text_batches
 from featuretl.scaleout.extraction import ShardedExtraction
-from featuretl.store.folder import SharedFolder
 from featuretl.store.format import npy_header
+from featuretl.store.shared import SharedFolder
 
 if TYPE_CHECKING:
     from sklearn.utils import Bunch

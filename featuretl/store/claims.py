@@ -1,9 +1,9 @@
-"""Which process embeds which image, when several fill one space at the same time.
+"""Claims distribute images among processes that fill one space simultaneously.
 
-A claim is an exclusive one-byte record lock at an offset made of the image's key. The kernel keeps
-it with the open file, so it ends with the process, however that ends: no stale claims, no clean-up.
-Open-file-description locks (Linux 3.15, macOS) also distinguish threads. Where they are missing,
-every claim succeeds: an image may then be embedded by two processes, which costs time, never rows.
+A claim is an exclusive one-byte record lock at an offset derived from the image's key. The kernel
+binds it to the open file, so it ends with the process and never becomes stale. Open-file-description
+locks (Linux 3.15, macOS) also distinguish threads. Without them every claim succeeds: two processes
+can then embed the same image, which costs time but no rows.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ try:
 except ImportError:  # Windows
     _SET_LOCK = None
 
-_FILES = 16  # descriptors of each extraction; the kernel walks a file's locks one by one: many short lists, not one long
+_FILES = 16  # the kernel searches a file's locks linearly, so they are spread over several files
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 
 
 class Claims:
-    """The claims of one extraction on one space; `folder` may be shared by all spaces."""
+    """The claims of one extraction on one space; all spaces can share `folder`."""
 
     def __init__(self, folder: Path, space: str) -> None:
         self._folder = folder
@@ -33,7 +33,7 @@ class Claims:
         self._files: dict[int, int] = {}
 
     def claim(self, key: bytes) -> bool:
-        """Claim an image; False if another extraction holds it."""
+        """Claim an image; return False if another extraction has claimed it."""
         number = key[8] % _FILES
         try:
             if number not in self._files:
@@ -44,11 +44,11 @@ class Claims:
         except BlockingIOError:
             return False
         except OSError:  # a file system without locks
-            return True
+            pass
         return True
 
     def release(self, key: bytes) -> None:
-        """Release the claim on an image, if there is one."""
+        """Release the claim on an image, if it is claimed."""
         if key[8] % _FILES in self._files:
             with contextlib.suppress(OSError):
                 self._lock(key, unlock=True)

@@ -1,4 +1,4 @@
-"""The folder of a local store: its lock, its errors, and extraction without it if it is optional."""
+"""The folder of a local store: its lock, its errors, and fallback to no cache if it is optional."""
 
 from __future__ import annotations
 
@@ -12,7 +12,33 @@ from pathlib import Path
 from featuretl._core.files import lock_file
 from featuretl._core.forks import begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
-from featuretl.store.unusable import unusable
+
+CACHE_VARIABLE = "FEATURETL_CACHE"
+
+_ELSEWHERE = f"choose another folder (cache=, --cache, {CACHE_VARIABLE}) or none (cache=None)"
+_GONE = f"if the folder was deleted or moved meanwhile, run the command again, else {_ELSEWHERE}"
+_RIGHTS = f"change its permissions, or {_ELSEWHERE}"
+_SPACE = f"free disk space or {_ELSEWHERE}"
+_REMEDIES: dict[int | None, str] = {
+    errno.EMFILE: "close files or raise this process's limit on them (ulimit -n), and try again",
+    errno.ENFILE: "close other programs, whose open files reached the system's limit, and try again",
+    errno.ENOMEM: "free memory or raise the limits on it (ulimit -v, vm.max_map_count), and try again",
+    **dict.fromkeys((errno.ENOENT, errno.ESTALE), _GONE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), _RIGHTS),
+    # None: SQLite reports a full disk without an error number.
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None), _SPACE),
+}
+
+
+def unusable(what: str, error: Exception, lost: str = "") -> UnusableStoreError:
+    """Return the error with the sentence "`what` (reason of `error`)`lost`; remedy."
+
+    `what` names the file or store and the failed action; `lost` is the consequence.
+    """
+    number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    reason = os.strerror(number) if number else str(error) or type(error).__name__
+    remedy = _REMEDIES.get(number, _ELSEWHERE)
+    return UnusableStoreError(f"{what} ({reason}){lost}; {remedy}.")
 
 
 class LocalFolder:
@@ -26,12 +52,12 @@ class LocalFolder:
         begin_again_after_fork(self)
 
     def begin_in_child(self) -> None:
-        """Leave the locks to the parent; this process locks the store again where it adds rows."""
+        """Close inherited lock files; a forked process locks the store itself when it adds rows."""
         for descriptor in self._lock_files.copy():
             self._close_lock(descriptor)
 
     def make_folder(self) -> None:
-        """Create the store's folder. Raises StoreError if it cannot be written."""
+        """Create the store's folder. Raises StoreError if it is not writable."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -40,7 +66,7 @@ class LocalFolder:
             raise self.unwritable(PermissionError(errno.EACCES, ""))
 
     def exists(self) -> bool:
-        """Return whether the store's folder is there. Raises StoreError if that cannot be known."""
+        """Return whether the store's folder exists. Raises StoreError if the system refuses."""
         try:
             self.path.stat()
         except FileNotFoundError:
@@ -51,7 +77,7 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def locked_shared(self) -> Iterator[None]:
-        """Keep others from deleting segments while rows are added."""
+        """Prevent other processes from deleting segments while this one adds rows."""
         with contextlib.ExitStack() as stack:
             with self.optionally():
                 self.make_folder()
@@ -63,7 +89,7 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def locked_exclusively(self) -> Iterator[None]:
-        """Keep rows from being added. Raises StoreError if some are being added now."""
+        """Prevent other processes from adding rows. Raises StoreError if one is adding rows now."""
         descriptor = self._open_lock()
         try:
             lock_file(descriptor, wait=False)
@@ -71,7 +97,7 @@ class LocalFolder:
         except BlockingIOError as error:
             raise StoreError(
                 f"The embedding store {str(self.path)!r} is in use by an extraction; try again "
-                "when that has ended."
+                "when the extraction has ended."
             ) from error
         except OSError as error:  # from locking, or from the body
             raise self.unwritable(error) from error
@@ -87,13 +113,13 @@ class LocalFolder:
         return self._lock_files[-1]
 
     def _close_lock(self, descriptor: int) -> None:
-        if descriptor in self._lock_files:  # else it was the parent's
+        if descriptor in self._lock_files:  # otherwise the parent process owns it
             self._lock_files.remove(descriptor)
             os.close(descriptor)
 
     @contextlib.contextmanager
     def optionally(self) -> Iterator[None]:
-        """Run code that needs the store; where an `optional` one fails, warn once and cache no more."""
+        """Run code that needs the store; if an `optional` store fails, warn once and stop caching."""
         try:
             yield
         except StoreError as error:
@@ -101,13 +127,13 @@ class LocalFolder:
                 raise
             if self.keeps:
                 self.keeps = False
-                message = f"{error} Embeddings are made all the same, but not kept this time."
+                message = f"{error} This run computes the embeddings without caching them."
                 warnings.warn(message, FeatureTLWarning, stacklevel=4)
 
     def unreadable(self, error: OSError) -> UnusableStoreError:
-        """Return the error that says why the store cannot be read."""
+        """Return the error that explains why the store cannot be read."""
         return unusable(f"The embedding store {str(self.path)!r} cannot be read", error)
 
     def unwritable(self, error: Exception, lost: str = "") -> UnusableStoreError:
-        """Return the error that says why the store cannot be written."""
+        """Return the error that explains why the store cannot be written."""
         return unusable(f"The embedding store {str(self.path)!r} cannot be written", error, lost)

@@ -7,7 +7,7 @@ import threading
 from known_rows import present, put
 
 from featuretl import EmbeddingStore
-from featuretl.store.listing import entries
+from featuretl.store.format import entries
 
 
 def test_what_is_gone_is_not_listed(tmp_path):

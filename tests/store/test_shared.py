@@ -112,7 +112,7 @@ def test_a_golden_image_that_differs_starts_another_generation(url, space):
     store = SharedStore(url)
     assert store.open_space(RECIPE, np.ones(D, np.float32) * 2, {}).id == space.id
     other = np.arange(D, dtype=np.float32)
-    with pytest.warns(FeatureTLWarning, match="kept apart from the old ones"):
+    with pytest.warns(FeatureTLWarning, match="golden image"):
         new = store.open_space(RECIPE, other, {})
     assert new.id != space.id
     assert store.open_space(RECIPE, other, {}).id == new.id

@@ -197,7 +197,7 @@ def test_an_index_that_calls_itself_read_only_or_wal_is_made_anew(store, cache, 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
-    assert all("is damaged; it is made anew" in str(warning.message) for warning in caught)
+    assert all("is damaged; it is rebuilt" in str(warning.message) for warning in caught)
     assert caught or (at, byte) == (19, 2)  # SQLite itself leaves WAL
     put(EmbeddingStore(cache), 3)
     assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
@@ -387,5 +387,5 @@ def test_where_a_cache_parameter_points(cache, tmp_path, monkeypatch):
 def test_the_default_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FEATURETL_CACHE", str(tmp_path / "file"))
-    with pytest.warns(FeatureTLWarning, match="not kept this time"):
+    with pytest.warns(FeatureTLWarning, match="without caching"):
         assert resolve_store("auto", "t") is None

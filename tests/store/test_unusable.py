@@ -239,13 +239,13 @@ def test_a_cache_deleted_while_it_is_used(cache, images, monkeypatch, wanted, go
         return extract(images, store=store, batch_size=4, n_jobs=2, progress=delete)
 
     if wanted == "default":
-        with pytest.warns(FeatureTLWarning, match="not kept this time"):
+        with pytest.warns(FeatureTLWarning, match="without caching"):
             found = run()
         np.testing.assert_allclose(found.to_numpy(), expected, atol=1e-5)
         np.testing.assert_allclose(found.memmap(), expected, atol=1e-5)
     else:
         with pytest.raises(
-            UnusableStoreError, match="embeddings of this run are not kept"
+            UnusableStoreError, match="embeddings of this run are not cached"
         ) as error:
             run()
         assert "\n" not in str(error.value) and str(cache) in str(error.value)
@@ -301,7 +301,7 @@ def test_the_default_cache_stays_optional_in_clones_and_other_processes(tmp_path
         clone(ImageEmbedder()).set_params(cache=clone(embedder).get_params()["cache"]),
     ]
     for copy in copies:
-        with pytest.warns(FeatureTLWarning, match="not kept this time"):
+        with pytest.warns(FeatureTLWarning, match="without caching"):
             assert copy.transform(pixels[None]).shape == (1, 1280)
     with pytest.raises(UnusableStoreError):
         clone(ImageEmbedder(cache=EmbeddingStore(tmp_path / "file"))).transform(pixels[None])
