@@ -1,7 +1,7 @@
 """Garbage collection: free embeddings that are unused, merge small segments, remove partial files.
 
-Freed embeddings are computed again on demand. Collection and extraction exclude each other. A reader
-keeps the rows that it has mapped, because files are unlinked and never changed.
+Freed embeddings are computed again on demand. Collection and extraction exclude each other. A
+reader keeps the rows that it has mapped, because files are unlinked and never changed.
 """
 
 from __future__ import annotations
@@ -93,10 +93,7 @@ def collect(
 
 
 def keep_limit(store: EmbeddingStore, extracted: str) -> None:
-    """Enforce the store's own size limit, but keep the space that was just extracted.
-
-    If another process is adding rows or the store cannot be written, the next extraction tries again.
-    """
+    """Enforce the store's own size limit, if possible, but keep the space `extracted`."""
     if store.max_size is not None:
         with contextlib.suppress(StoreError, OSError):
             collect(store, store.max_size, keep=extracted)
@@ -138,26 +135,19 @@ def _compact(store: EmbeddingStore, space: str) -> int:
     _remove_replaced(folder, listed)
     replaced = 0
     for group in _groups(listed):
-        good: list[Segment] = []
-        keys: list[np.ndarray] = []
-        rows: list[np.ndarray] = []
+        parts: list[tuple[Segment, np.ndarray, np.ndarray]] = []
         for segment in group:
-            try:
-                keys_here = read_keys_of(folder, segment)
-                rows_here = open_checked_rows(folder, segment)
-            except DamagedFileError:
-                continue  # it stays, so that `featuretl cache verify` can report it
-            if not rows or rows_here.dtype == rows[0].dtype:
-                good.append(segment)
-                keys.append(keys_here)
-                rows.append(rows_here)
-        if len(good) < 2:
+            with contextlib.suppress(DamagedFileError):  # it stays, for `featuretl cache verify`
+                keys, rows = read_keys_of(folder, segment), open_checked_rows(folder, segment)
+                if not parts or rows.dtype == parts[0][2].dtype:
+                    parts.append((segment, keys, rows))
+        if len(parts) < 2:
             continue
-        all_keys = np.concatenate(keys)
-        first = np.sort(np.unique(all_keys, return_index=True)[1])
-        merged = np.concatenate(rows)[first]
-        new = write_segment(folder, uuid4().hex, space, all_keys[first], merged)
-        store.index.replace(good, new)
+        good, all_keys, all_rows = zip(*parts, strict=True)
+        keys = np.concatenate(all_keys)
+        first = np.sort(np.unique(keys, return_index=True)[1])
+        rows = np.concatenate(all_rows)[first]
+        store.index.insert(write_segment(folder, uuid4().hex, space, keys[first], rows), good)
         for segment in good:
             unlink_segment(folder, segment.uuid)
         replaced += len(good)

@@ -61,9 +61,9 @@ def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
             for key, entry in zip(keys, source.entries(keys), strict=True):
                 if entry is None:
                     raise StoreError(
-                        f"An entry in the shared store {printable(shared.url)!r} is damaged; remove "
-                        f"spaces/{source.id}/shards/{key}.json there, embed the shard again, and "
-                        "run the import again."
+                        f"An entry in the shared store {printable(shared.url)!r} is damaged; "
+                        f"remove spaces/{source.id}/shards/{key}.json there, embed the shard "
+                        "again, and run the import again."
                     )
                 if not entry.rows:
                     continue
@@ -82,7 +82,7 @@ def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
 
 
 def filled_spaces(store: EmbeddingStore, space: str) -> list[SpaceInfo]:
-    """Return the spaces with rows whose ids start with `space`; ParameterError if there are none."""
+    """Return the filled spaces whose ids start with `space`; ParameterError if there are none."""
     infos = [info for info in store.info() if info.rows and info.id.startswith(space)]
     if not infos:
         raise _no_embeddings(str(store.path), space)

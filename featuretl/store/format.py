@@ -36,10 +36,11 @@ second fsync could succeed without writing the data.
 **Compacting.** Under the exclusive lock, small segments (less than half of 16,384 rows and of
 128 MiB) are merged, in order, into segments of at most that size; each key keeps its first row. The
 merged segment is written and published like any other; then one transaction inserts its row and
-deletes the rows of the segments that it replaces; then their files are unlinked. A killed compaction
-leaves files without a row: the next compaction removes them once they are an hour old, and a rebuilt
-index lists their rows twice at worst. A reader that does not find a segment's file asks the index:
-if the index no longer lists the segment, its rows were freed or moved to a later segment.
+deletes the rows of the segments that it replaces; then their files are unlinked. A killed
+compaction leaves files without a row: the next compaction removes them once they are an hour old,
+and a rebuilt index lists their rows twice at worst. A reader that does not find a segment's file
+asks the index: if the index no longer lists the segment, its rows were freed or moved to a later
+segment.
 
 **Reading.** A reader uses a segment only if the index lists it, both files have the recorded size,
 the header is that of a plain float array of the recorded shape, and both checksums match. Each
@@ -49,8 +50,9 @@ sequence number wins. Object dtypes are refused before anything is read (no pick
 (permission denied, too many open files, out of memory) do not count as damage. Memory maps of
 segments keep no file descriptor open.
 
-**Capabilities.** Several processes can append simultaneously, reads are zero-copy, and the index can
-be recovered from the ``.keys`` files. **Limits.** 2**31 rows per segment, 2**31 segments per space.
+**Capabilities.** Several processes can append simultaneously, reads are zero-copy, and the index
+can be recovered from the ``.keys`` files. **Limits.** 2**31 rows per segment and
+2**31 segments per space.
 """
 
 from __future__ import annotations
@@ -110,13 +112,9 @@ class Segment:
     size: int
     crc: int
 
-    def path(self, folder: Path) -> Path:
-        """Return the path of the embeddings."""
-        return folder / f"{self.uuid}.npy"
-
-    def keys_path(self, folder: Path) -> Path:
-        """Return the path of the keys."""
-        return folder / f"{self.uuid}.keys"
+    def path(self, folder: Path, suffix: str = ".npy") -> Path:
+        """Return the path of the embeddings, or of the file with another suffix."""
+        return folder / f"{self.uuid}{suffix}"
 
 
 def write_segment(
@@ -128,7 +126,7 @@ def write_segment(
     """
     n, d = rows.shape
     segment = Segment(uuid, space, n, d, 0, 0)
-    targets = [segment.path(folder), segment.keys_path(folder)]
+    targets = [segment.path(folder), segment.path(folder, ".keys")]
     partials = [target.with_name(target.name + ".partial") for target in targets]
     try:
         header = npy_header(rows.shape, rows.dtype)
@@ -171,7 +169,7 @@ def read_keys_of(folder: Path, segment: Segment) -> np.ndarray:
     """Read and check the keys, S32 (n,), of an indexed segment."""
     described, keys = read_keys(folder, segment.uuid)
     if described != segment:
-        raise DamagedFileError(segment.keys_path(folder), "it differs from the index's entry")
+        raise DamagedFileError(segment.path(folder, ".keys"), "it differs from the index's entry")
     return keys
 
 
@@ -280,13 +278,8 @@ def publish_folder(folder: Path, name: str, data: bytes) -> bool:
     return True
 
 
-def write_matrix(
-    path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray], checksum: bool = False
-) -> None:
-    """Write a float32 ``.npy`` file chunk by chunk, atomically and durably.
-
-    With `checksum`, the file ends with the CRC-32 of its content, as `open_view` expects.
-    """
+def write_view(path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray]) -> None:
+    """Write a float32 ``.npy`` file and its CRC-32 chunk by chunk, atomically and durably."""
 
     def write(partial: Path) -> None:
         header = npy_header(shape, np.dtype("<f4"))
@@ -296,9 +289,8 @@ def write_matrix(
             for chunk in chunks:
                 data = np.ascontiguousarray(chunk, "<f4").data
                 file.write(data)
-                crc = zlib.crc32(data, crc) if checksum else 0
-            if checksum:
-                file.write(_CHECKSUM.pack(crc))
+                crc = zlib.crc32(data, crc)
+            file.write(_CHECKSUM.pack(crc))
 
     replace_file(path, write)
 
@@ -328,10 +320,7 @@ def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int
 
 
 def entries(folder: Path, *suffixes: str) -> list[tuple[os.stat_result, Path]]:
-    """Return state and path of a folder's entries that have one of `suffixes`, sorted by name.
-
-    Entries that other processes rename or remove meanwhile are left out, as is a removed folder.
-    """
+    """Return (state, path) of a folder's entries with `suffixes`, sorted; skip removed entries."""
     found = []
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as listed:
         for entry in listed:

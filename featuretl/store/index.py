@@ -12,6 +12,7 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +38,6 @@ _REPLACED = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED)
 _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
-_HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name='segment'"
 # Finds rows that do not name a segment.
 _INVALID_ROWS = """SELECT 1 FROM segment WHERE typeof(uuid) != 'text' OR typeof(space) != 'text'
     OR length(uuid) != 32 OR length(space) != 64 OR uuid GLOB '*[^0-9a-f]*'
@@ -82,14 +82,10 @@ class SegmentIndex:
         query = "SELECT 1 FROM segment WHERE uuid=?"
         return bool(self._do(lambda db: db.execute(query, (segment.uuid,)).fetchone()))
 
-    def insert(self, segment: Segment) -> None:
-        """Commit a segment whose files are published."""
-        self._commit((_INSERT, [_values(segment)]))
-
-    def replace(self, old: Sequence[Segment], new: Segment) -> None:
-        """Commit a published segment in place of others, whose files stay."""
-        uuids = [(segment.uuid,) for segment in old]
-        self._commit((_INSERT, [_values(new)]), ("DELETE FROM segment WHERE uuid=?", uuids))
+    def insert(self, new: Segment, replaced: Sequence[Segment] = ()) -> None:
+        """Commit a published segment in place of the `replaced` ones, whose files stay."""
+        uuids = [(segment.uuid,) for segment in replaced]
+        self._commit((_INSERT, [astuple(new)]), ("DELETE FROM segment WHERE uuid=?", uuids))
 
     def forget(self, space: str) -> None:
         """Remove all segments of a space from the index; their files stay."""
@@ -166,7 +162,7 @@ class SegmentIndex:
                 raise unusable(what, reason) from error
 
     def _reason(self, error: Exception) -> Exception:
-        """Find out why SQLite cannot open the index or its journal, which SQLite does not report."""
+        """Return why SQLite cannot open the index or its journal, which SQLite does not report."""
         at = self.path if os.path.lexists(self.path) else self._folder
         if at == self.path and os.path.isdir(at):
             return IsADirectoryError(errno.EISDIR, "")
@@ -196,7 +192,7 @@ class SegmentIndex:
         db = self._open()
         db.execute("PRAGMA journal_mode=DELETE")
         db.execute("PRAGMA synchronous=EXTRA")
-        if not db.execute(_HAS_TABLE).fetchone():
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name='segment'").fetchone():
             self._fill(db)
         _check(db)
         return db
@@ -216,7 +212,7 @@ class SegmentIndex:
             db.execute(_TABLE)
             db.execute("CREATE INDEX IF NOT EXISTS of_space ON segment (space, seq)")
             if not db.execute("SELECT 1 FROM segment").fetchone():
-                db.executemany(_INSERT, map(_values, self._segments_on_disk()))
+                db.executemany(_INSERT, map(astuple, self._segments_on_disk()))
 
     def _segments_on_disk(self) -> Iterator[Segment]:
         sidecars = [
@@ -265,7 +261,7 @@ def _check(db: sqlite3.Connection) -> None:
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(found)
-    # The file format's write and read version; with other values SQLite may report a read-only file.
+    # The format's write and read version; with other values SQLite can treat the file as read-only.
     if db.serialize()[18:20] != b"\1\1":
         raise sqlite3.DatabaseError("its header is not that of a rollback-journal database")
     if db.execute(_INVALID_ROWS).fetchone():
@@ -291,7 +287,3 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise
-
-
-def _values(segment: Segment) -> tuple[Any, ...]:
-    return segment.uuid, segment.space, segment.n, segment.d, segment.size, segment.crc

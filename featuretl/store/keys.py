@@ -41,9 +41,6 @@ def json_checksum(value: Any) -> int:
 
 
 def space_id(recipe: Recipe, generation: int) -> str:
-    """Return the sha256 (64 hex digits) that names the space of a recipe.
-
-    `generation` counts how often the golden image showed that the recipe's embeddings had changed.
-    """
+    """Return the id (sha256, 64 hex digits) of the given generation of a recipe's space."""
     text = canonical_json({"recipe": recipe, "generation": generation})
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,10 +1,11 @@
-"""The folder of a local store: its lock, its errors, and fallback to no cache if it is optional."""
+"""The folder of a local store: its lock, claims on images, errors, and fallback to no cache."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +14,25 @@ from featuretl._core.files import lock_file
 from featuretl._core.forks import begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
 
+try:
+    import fcntl
+
+    _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+except ImportError:  # Windows
+    _SET_LOCK = None
+
 CACHE_VARIABLE = "FEATURETL_CACHE"
 
+_FILES = 16  # the kernel searches a file's locks linearly, so they are spread over several files
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 _ELSEWHERE = f"choose another folder (cache=, --cache, {CACHE_VARIABLE}) or none (cache=None)"
 _GONE = f"if the folder was deleted or moved meanwhile, run the command again, else {_ELSEWHERE}"
 _RIGHTS = f"change its permissions, or {_ELSEWHERE}"
 _SPACE = f"free disk space or {_ELSEWHERE}"
 _REMEDIES: dict[int | None, str] = {
     errno.EMFILE: "close files or raise this process's limit on them (ulimit -n), and try again",
-    errno.ENFILE: "close other programs, whose open files reached the system's limit, and try again",
-    errno.ENOMEM: "free memory or raise the limits on it (ulimit -v, vm.max_map_count), and try again",
+    errno.ENFILE: "close other programs, because their open files reached the limit, and try again",
+    errno.ENOMEM: "free memory or raise its limits (ulimit -v, vm.max_map_count), and try again",
     **dict.fromkeys((errno.ENOENT, errno.ESTALE), _GONE),
     **dict.fromkeys((errno.EACCES, errno.EPERM), _RIGHTS),
     # None: SQLite reports a full disk without an error number.
@@ -119,7 +129,7 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def optionally(self) -> Iterator[None]:
-        """Run code that needs the store; if an `optional` store fails, warn once and stop caching."""
+        """Run code that needs the store; if an `optional` store fails, warn and stop caching."""
         try:
             yield
         except StoreError as error:
@@ -137,3 +147,53 @@ class LocalFolder:
     def unwritable(self, error: Exception, lost: str = "") -> UnusableStoreError:
         """Return the error that explains why the store cannot be written."""
         return unusable(f"The embedding store {str(self.path)!r} cannot be written", error, lost)
+
+
+class Claims:
+    """The claims of one extraction on images of one space; all spaces share `folder`.
+
+    A claim is an exclusive one-byte record lock at an offset derived from the image's key. The
+    kernel binds it to the open file description, so it ends with the process and never becomes
+    stale. These locks (Linux 3.15, macOS) also distinguish threads. Without them every claim
+    succeeds: two processes can then embed the same image, which costs time but no rows.
+    """
+
+    def __init__(self, folder: Path, space: str) -> None:
+        self._folder = folder
+        self._salt = int(space[:16], 16)
+        self._files: dict[int, int] = {}
+
+    def claim(self, key: bytes) -> bool:
+        """Claim an image; return False if another extraction has claimed it."""
+        number = key[8] % _FILES
+        try:
+            if number not in self._files:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._files[number] = os.open(self._folder / f"{number:02x}", flags, 0o600)
+            self._lock(key)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+        return True
+
+    def release(self, key: bytes) -> None:
+        """Release the claim on an image, if it is claimed."""
+        if key[8] % _FILES in self._files:
+            with contextlib.suppress(OSError):
+                self._lock(key, unlock=True)
+
+    def release_all(self) -> None:
+        """Release all claims."""
+        for descriptor in self._files.values():
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._files.clear()
+
+    def _lock(self, key: bytes, unlock: bool = False) -> None:
+        if _SET_LOCK is not None:
+            kind = fcntl.F_UNLCK if unlock else fcntl.F_WRLCK
+            offset = (int.from_bytes(key[:8], "big") ^ self._salt) >> 1
+            lock = _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0)
+            fcntl.fcntl(self._files[key[8] % _FILES], _SET_LOCK, lock)

@@ -21,10 +21,6 @@ class KeyIndex:
     def __init__(self) -> None:
         self._runs: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def __len__(self) -> int:
-        """Return the number of keys; a key counts once for each run that holds it."""
-        return sum(len(keys) for keys, _ in self._runs)
-
     def keys(self) -> np.ndarray:
         """Return all distinct keys, sorted: S32 (n,)."""
         return np.unique(np.concatenate([np.empty(0, KEY_DTYPE), *(run[0] for run in self._runs)]))

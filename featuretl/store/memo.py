@@ -35,7 +35,7 @@ class Memo:
         self._connection = None
 
     def digests(self, paths: Sequence[str]) -> list[bytes | None]:
-        """Return each file's sha256 (32 bytes), or None if it is unknown or the file has changed."""
+        """Return each file's sha256 (32 bytes); None if it is unknown or the file has changed."""
         found: list[bytes | None] = []
         for start in range(0, len(paths), _PATHS_PER_QUERY):
             part = paths[start : start + _PATHS_PER_QUERY]
@@ -92,7 +92,7 @@ class Memo:
 
 
 def file_state(path: str | os.PathLike[str]) -> list[Any] | None:
-    """Return a file's path, size, times and inode (JSON), which change with its content, or None."""
+    """Return a file's path, size, times and inode (JSON), or None if it cannot be read."""
     try:
         return [os.fspath(path), *_state(os.stat(path))]
     except OSError:

@@ -64,7 +64,7 @@ def agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
 def generations(
     find: Callable[[str], dict[str, Any] | None], recipe: Recipe
 ) -> list[dict[str, Any]]:
-    """Return the records of a recipe's spaces, oldest first; `find` maps an id to a record or None."""
+    """Return a recipe's records, oldest first; `find` maps a space's id to its record or None."""
     records: list[dict[str, Any]] = []
     while record := find(space_id(recipe, len(records))):
         records.append(record)

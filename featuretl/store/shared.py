@@ -20,7 +20,7 @@ embedding has no files.
 images), ``rows`` (n), ``uuid``, ``files`` (size and CRC-32 of both), ``failures``, ``created``, and
 ``checksum``, the CRC-32 of the canonical JSON of all other fields.
 
-**Writing.** A process writes the two files under a new name, and then the entry with one atomic put.
+**Writing.** A process writes the two files under a new name and then the entry with an atomic put.
 A shard is finished when it has an entry. A process that writes a shard again writes new files and
 replaces the entry, so readers of the old entry keep their files. Files never change, and no lock is
 needed. Files without an entry were left by a killed process and are never read.
@@ -40,10 +40,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 from featuretl._core.files import absolute, contents, file_system, is_local, replace_file
 from featuretl._core.parameters import as_path
@@ -52,9 +54,6 @@ from featuretl.exceptions import FeatureTLError, ParameterError, StoreError, Unu
 from featuretl.store.format import DamagedFileError, npy_header, parse_matrix
 from featuretl.store.keys import Recipe, json_checksum
 from featuretl.store.record import agreeing_record, agrees, golden_of, parse_record
-
-if TYPE_CHECKING:
-    import pyarrow
 
 SHARED_FORMAT_VERSION = 1
 
@@ -87,10 +86,6 @@ class SharedFolder:
                 self._fs.pipe_file(target, data)
         except Exception as error:  # each file system raises its own classes
             raise self._unusable("written", error) from error
-
-    def get(self, name: str) -> bytes | None:
-        """Return a file's bytes, or None if there is no such file."""
-        return self.get_all([name])[0]
 
     def get_all(self, names: list[str]) -> list[bytes | None]:
         """Read files in parallel; return their bytes, None for missing files."""
@@ -200,8 +195,8 @@ class SharedStore:
     ) -> SharedSpace:
         """Return the space of a recipe to which this process can add rows.
 
-        Parameters are those of `EmbeddingStore.open_space`: if no space agrees with `golden` (d,), a
-        new one starts, with a warning. Raises StoreError in the folder of a local store.
+        Parameters are those of `EmbeddingStore.open_space`: if no space agrees with `golden` (d,),
+        a new one starts, with a warning. Raises StoreError in the folder of a local store.
         """
         if "index.sqlite" in self.folder.names(""):
             raise StoreError(
@@ -216,7 +211,7 @@ class SharedStore:
         return self.space(record["id"])  # if two processes put a record, the later one counts
 
     def _record(self, identity: str) -> dict[str, Any] | None:
-        data = self.folder.get(f"spaces/{identity}/space.json")
+        (data,) = self.folder.get_all([f"spaces/{identity}/space.json"])
         try:
             if data is not None:
                 return parse_record(data, Path(identity) / "space.json")
@@ -277,8 +272,6 @@ class SharedSpace:
 
         `source` is the shard's printable name; see `ShardEntry` for the other parameters.
         """
-        from pyarrow import parquet
-
         uuid, files = uuid4().hex, {}
         if len(rows):
             npy = npy_header(rows.shape, rows.dtype) + np.ascontiguousarray(rows).data.cast("B")
@@ -296,9 +289,6 @@ class SharedSpace:
 
         Raises StoreError if they are missing or damaged.
         """
-        import pyarrow
-        from pyarrow import parquet
-
         if not entry.rows:
             return np.empty((0, self.d), np.float32), metadata_table([], [], [], [])
         names = {name: self._file_name(entry.uuid, name) for name in ("npy", "parquet")}
@@ -330,23 +320,11 @@ class SharedSpace:
         return f"spaces/{self.id}/{folder}/{uuid}.{kind}"
 
 
-def metadata_table(
-    paths: Sequence[str],
-    labels: Sequence[str | None],
-    keys: Sequence[bytes],
-    numbers: Sequence[int],
-) -> pyarrow.Table:
-    """Return the table of a shard's rows: path, label, sha256 (32 bytes) and number in the shard."""
-    import pyarrow as pa
-
-    types = {
-        "path": pa.string(),
-        "label": pa.string(),
-        "sha256": pa.binary(32),
-        "number": pa.int32(),
-    }
-    columns = dict(zip(types, [paths, labels, keys, numbers], strict=True))
-    return pa.table(columns, pa.schema(types))
+def metadata_table(*columns: Sequence[Any]) -> pyarrow.Table:
+    """Return a table of the columns path, label, sha256 (32 bytes) and number in the shard."""
+    text, digest, number = pyarrow.string(), pyarrow.binary(32), pyarrow.int32()
+    types = {"path": text, "label": text, "sha256": digest, "number": number}
+    return pyarrow.table(dict(zip(types, columns, strict=True)), pyarrow.schema(types))
 
 
 def _checked(path: Path, data: bytes | None, expected: tuple[int, int]) -> bytes:

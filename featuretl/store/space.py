@@ -16,7 +16,6 @@ import numpy as np
 
 from featuretl._core.forks import begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
-from featuretl.store.claims import Claims
 from featuretl.store.format import (
     DamagedFileError,
     Segment,
@@ -25,7 +24,7 @@ from featuretl.store.format import (
     write_segment,
 )
 from featuretl.store.index import SegmentIndex
-from featuretl.store.local import LocalFolder
+from featuretl.store.local import Claims, LocalFolder
 from featuretl.store.lookup import MISSING, KeyIndex, keys_array
 
 SEGMENT_ROWS = 16_384
@@ -221,8 +220,8 @@ class StoredSpace:
     def commit(self) -> None:
         """Write all appended rows durably, as one segment, so that they can be found.
 
-        Raises UnusableStoreError if the store cannot be written; earlier commits stay. Instead, with
-        an optional store, the rows are then found in this object only.
+        If the store cannot be written, raises UnusableStoreError, and earlier commits stay; with an
+        optional store, the rows are then found in this object only.
         """
         with self._lock:
             self._committed_at = time.monotonic()
@@ -280,7 +279,11 @@ class StoredSpace:
     def _open(self, numbers: list[int]) -> bool:
         """Check and map segments; return False if some were excluded and the index has changed."""
         new = [number for number in numbers if number not in self._rows]
-        opened = self._check(new)
+        if len(new) < 2:
+            opened = [self._checked(number) for number in new]
+        else:
+            with ThreadPoolExecutor(_CHECK_THREADS) as pool:
+                opened = list(pool.map(self._checked, new))
         for number, rows in zip(new, opened, strict=True):
             if isinstance(rows, np.ndarray):
                 self._rows[number] = rows
@@ -304,19 +307,12 @@ class StoredSpace:
                         self._exclude(number, error)
         return index
 
-    def _check(self, numbers: list[int]) -> list[np.ndarray | Exception]:
-        """Return the rows of segments, or their errors."""
-
-        def check(number: int) -> np.ndarray | Exception:
-            try:
-                return open_checked_rows(self.folder, self._segments[number])
-            except (DamagedFileError, UnusableStoreError) as error:
-                return error
-
-        if len(numbers) < 2:
-            return [check(number) for number in numbers]
-        with ThreadPoolExecutor(_CHECK_THREADS) as pool:
-            return list(pool.map(check, numbers))
+    def _checked(self, number: int) -> np.ndarray | Exception:
+        """Return a segment's rows (n, d), or its error."""
+        try:
+            return open_checked_rows(self.folder, self._segments[number])
+        except (DamagedFileError, UnusableStoreError) as error:
+            return error
 
     def _exclude(self, number: int, error: Exception) -> None:
         """Exclude a segment; it is damaged only if the index still lists it."""

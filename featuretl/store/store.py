@@ -25,7 +25,7 @@ from featuretl.store.format import (
     open_view,
     publish_folder,
     space_folders,
-    write_matrix,
+    write_view,
 )
 from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe
@@ -38,10 +38,7 @@ SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
 
 
 def default_cache() -> Path:
-    """Return the default store's folder: ``$FEATURETL_CACHE``, else one in the user's cache folder.
-
-    Raises ParameterError if the variable cannot name a folder.
-    """
+    """Return the default store's folder: ``$FEATURETL_CACHE``, or one in the user's cache."""
     import platformdirs
 
     named = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featuretl", False)
@@ -53,7 +50,7 @@ def default_cache() -> Path:
 
 
 def default_max_size() -> int | None:
-    """Return ``$FEATURETL_CACHE_MAX_SIZE`` in bytes. Raises ParameterError if it cannot be parsed."""
+    """Return ``$FEATURETL_CACHE_MAX_SIZE`` in bytes; ParameterError if it cannot be parsed."""
     named = os.environ.get(SIZE_VARIABLE)
     try:
         return parse_quantity(named, SIZE_UNITS, "20GB") if named else None
@@ -64,8 +61,7 @@ def default_max_size() -> int | None:
 def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
     """Return the store that the `cache` parameter of `owner` selects; None disables caching.
 
-    "auto" selects the store in `default_cache()`. If it is not writable, now or later, a warning
-    reports that embeddings are not cached.
+    If the default store ("auto") cannot be written, now or later, a warning reports it.
     """
     if cache is None or isinstance(cache, EmbeddingStore):
         return cache
@@ -101,9 +97,9 @@ class EmbeddingStore(LocalFolder):
     path : path, optional
         A folder, created on first use; by default `default_cache()`.
     max_size : int, optional
-        Limit in bytes for embeddings and views. If they exceed it when an extraction ends, the least
-        recently used are freed, but never the recipe just extracted. By default the value of the
-        environment variable ``FEATURETL_CACHE_MAX_SIZE``, such as "20GB"; no limit if it is unset.
+        Limit in bytes for embeddings and views. If they exceed it when an extraction ends, the
+        least recently used are freed, but never the recipe just extracted. By default the value of
+        the environment variable ``FEATURETL_CACHE_MAX_SIZE``, such as "20GB", or no limit.
 
     Attributes
     ----------
@@ -215,8 +211,8 @@ class EmbeddingStore(LocalFolder):
     def view(self, name: str, shape: tuple[int, int], chunks: Iterator[np.ndarray]) -> np.ndarray:
         """Return the matrix cached as view `name`, as a read-only memory map, float32 (n, d).
 
-        `name` consists of 64 hex digits that identify the content. `chunks` yields the rows, float32
-        (any, d), and is only consumed if the view is missing or damaged and must be written.
+        `name` consists of 64 hex digits that identify the content. `chunks` yields the rows,
+        float32 (any, d), and is only consumed if the view is missing or damaged.
         """
         path = self.path / "views" / f"{name}.npy"
         try:
@@ -225,7 +221,7 @@ class EmbeddingStore(LocalFolder):
             self.make_folder()
             try:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-                write_matrix(path, shape, chunks, checksum=True)
+                write_view(path, shape, chunks)
             except OSError as error:
                 raise self.unwritable(error) from error
             matrix = open_view(path, shape)
@@ -233,7 +229,7 @@ class EmbeddingStore(LocalFolder):
         return matrix
 
     def _find_record(self, identity: str) -> dict[str, Any] | None:
-        """Return a space's record, or None without its folder; StoreError if the record is damaged."""
+        """Return a space's record, or None without its folder; StoreError if it is damaged."""
         path = self._record_path(identity)
         if os.path.lexists(path.parent):
             try:

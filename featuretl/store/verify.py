@@ -65,10 +65,7 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
 
 
 def rebuild(store: EmbeddingStore) -> tuple[int, int]:
-    """Rebuild a store's index from its segments and clear its memo; return (segments, rows).
-
-    Raises StoreError if an extraction is adding rows, or the store cannot be written.
-    """
+    """Rebuild a store's index from its segments and clear its memo; return (segments, rows)."""
     if not store.exists():
         return 0, 0
     with store.locked_exclusively():
@@ -143,7 +140,7 @@ def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:
     try:
         segment, keys = read_keys(folder, uuid)
         if (segment.space, segment.d) != (folder.name, n_features):
-            raise DamagedFileError(segment.keys_path(folder), "it belongs to another space")
+            raise DamagedFileError(segment.path(folder, ".keys"), "it belongs to another space")
         open_checked_rows(folder, segment)
     except DamagedFileError as error:
         return error

@@ -55,7 +55,7 @@ def test_after_a_worker_and_the_scheduler_are_killed_all_rows_are_there_once(
     assert killed.keys() == {"worker", "scheduler"}
     finished = {path.name for path in store.glob("spaces/*/shards/*")}
     assert 12 <= len(finished) < 20
-    # Once each, but for the shards, at most two, that a killed worker had under way.
+    # Once each, except for the shards, at most two, that a killed worker had under way.
     assert len(doomed.keys()) <= len(set(doomed.keys())) + 40
 
     before = len(cluster.keys())

@@ -1,4 +1,4 @@
-"""Compaction: few segments with the same rows, for readers that come later and that were there before."""
+"""Compaction merges segments; readers that opened the store before or after find the same rows."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from featuretl.store.format import (
     open_rows,
     publish_folder,
     read_keys,
-    write_matrix,
     write_segment,
+    write_view,
 )
 
 SPACE = "ab" * 32
@@ -135,7 +135,7 @@ def test_published_folders_are_never_replaced(tmp_path):
 
 def test_a_matrix_appears_whole_or_not_at_all(tmp_path):
     chunks = [np.full((2, 3), i, np.float64) for i in range(3)]
-    write_matrix(tmp_path / "m.npy", (6, 3), chunks)
+    write_view(tmp_path / "m.npy", (6, 3), chunks)
     np.testing.assert_array_equal(np.load(tmp_path / "m.npy"), np.concatenate(chunks))
 
     def broken():
@@ -143,5 +143,5 @@ def test_a_matrix_appears_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_matrix(tmp_path / "n.npy", (6, 3), broken())
+        write_view(tmp_path / "n.npy", (6, 3), broken())
     assert [path.name for path in tmp_path.iterdir()] == ["m.npy"]
