@@ -234,7 +234,7 @@ def test_loky_gives_the_same_and_survives_a_kill(
     options = {**OPTIONS, "store": tmp_path, "images_per_shard": 8}
     with joblib.parallel_config(n_jobs=2):
         found = extract_shards(photos, tiny, progress=kill, **options)
-        # The processes were not those that joblib keeps for itself.
+        # The processes are not joblib's own.
         assert joblib.Parallel()(joblib.delayed(abs)(i) for i in (-1, -2)) == [1, 2]
     assert len({id(executor) for executor in started}) == 1 + is_killed
     assert len(killed) == is_killed

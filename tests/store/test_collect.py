@@ -1,4 +1,4 @@
-"""Garbage collection frees what was used longest ago, and disturbs nobody."""
+"""Garbage collection frees the least recently used spaces, and no extraction or reader fails."""
 
 import fcntl
 import os
@@ -96,7 +96,7 @@ def test_a_reader_keeps_its_rows_and_what_is_freed_can_be_made_again(store):
 
 
 def test_nothing_is_freed_beside_an_extraction(store):
-    with fill(store, "a"), pytest.raises(StoreError, match="in use by an extraction; try again"):
+    with fill(store, "a"), pytest.raises(StoreError, match="in use by an extraction"):
         collect(EmbeddingStore(store.path), max_size=0)
     assert names(store) == {"a"}
 

@@ -1,4 +1,4 @@
-"""Embeddings move between local and shared stores, each image once, and never mix."""
+"""Each image is copied between local and shared stores once, and recipes never mix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments: what is written is read, and what is damaged is refused."""
+"""Segments are read as they were written, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_other_files_in_the_place_of_a_segment_are_refused(tmp_path, start):
 def test_segments_are_opened_without_pythons_parser(tmp_path, monkeypatch):
     segment, _, rows = make(tmp_path)
 
-    def fail(*args, **kwargs):  # as CPython 3.11 does now and then when several threads parse
+    def fail(*args, **kwargs):  # CPython 3.11 can raise this when several threads parse
         raise SystemError("AST constructor recursion depth mismatch")
 
     monkeypatch.setattr(ast, "parse", fail)

@@ -1,4 +1,4 @@
-"""KeyIndex against a dict."""
+"""KeyIndex gives the same results as a dict."""
 
 from __future__ import annotations
 
