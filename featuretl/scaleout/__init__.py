@@ -1,4 +1,4 @@
-"""The same extraction in many processes, on one machine or many: loky or Dask, through joblib."""
+"""Extraction in many processes, on one or many machines, with loky or Dask through joblib."""
 
 from featuretl._core.lazy import exports
 

@@ -1,4 +1,4 @@
-"""Dask workers for as long as they are needed: on this machine, or behind a scheduler's address."""
+"""Dask workers for the duration of a context, on this machine or from a running scheduler."""
 
 from __future__ import annotations
 
@@ -19,44 +19,30 @@ _CONNECT_SECONDS = 10
 def dask_workers(
     scheduler: str | None = None, workers: int | None = None, gpu_per_worker: int = 0
 ) -> Iterator[Any]:
-    """Let `extract_shards` use Dask while the context lasts; yield the client.
+    """Run `extract_shards` on Dask workers within the context; yield the client.
 
-    Parameters
-    ----------
-    scheduler : str, optional
-        Address of a running scheduler, such as "tcp://10.0.0.1:8786"; its workers are used. None
-        starts a cluster on this machine, and ends it with the context.
-    workers : int, optional
-        Processes to start on this machine, of one thread each; by default one per usable core, or
-        as many as there are GPUs for. Not with a scheduler.
-    gpu_per_worker : int, default=0
-        GPUs that each worker has to itself. Workers started here see those only; those of a running
-        scheduler must have been started with ``--resources "GPU=N"`` and see theirs.
-
-    Raises
-    ------
-    ParameterError
-        If there are not enough GPUs, or `workers` and `scheduler` are both given.
-    FeatureTLError
-        If Dask is not installed, or the scheduler does not answer.
+    Uses the workers of the `scheduler` with that address, such as "tcp://10.0.0.1:8786"; start them
+    with ``--resources "GPU=N"`` if `gpu_per_worker` is N. Without a scheduler, starts
+    single-threaded `workers` on this machine, by default one per usable core or as many as the GPUs
+    allow, each of which sees only its own GPUs.
     """
     check_int("dask_workers", "gpu_per_worker", gpu_per_worker, 0)
     try:
         from distributed import Client
     except ImportError as error:
-        raise FeatureTLError("Dask needs: pip install 'featuretl[dask]'") from error
+        raise FeatureTLError(
+            "Dask is not installed; install it with: pip install 'featuretl[dask]'"
+        ) from error
+    if scheduler is not None and workers is not None:
+        raise parameter_error("dask_workers", "workers", "None with a scheduler", workers)
     resources = {"resources": {"GPU": gpu_per_worker}} if gpu_per_worker else {}
     with contextlib.ExitStack() as stack:
+        address: Any = scheduler
         if scheduler is None:
             address = stack.enter_context(_local_cluster(workers, gpu_per_worker))
-        elif workers is not None:
-            raise parameter_error("dask_workers", "workers", "None with a scheduler", workers)
-        else:
-            address = scheduler
         try:
-            client = stack.enter_context(
-                Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
-            )
+            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+            stack.enter_context(client)
         except (OSError, ValueError) as error:
             raise FeatureTLError(
                 f"The Dask scheduler {scheduler!r} does not answer ({error}); start one with: dask "
@@ -67,17 +53,16 @@ def dask_workers(
 
 
 def _local_cluster(workers: int | None, gpu_per_worker: int) -> Any:
-    """Return a cluster of nannies, which start workers that were killed again."""
+    """Return a cluster whose nannies restart killed workers."""
     from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
 
     if workers is not None:
         check_int("dask_workers", "workers", workers, 1)
-    quiet = {"silence_logs": logging.CRITICAL}  # what fails is told by extract_shards
+    dashboard = "127.0.0.1:0"
+    quiet = {"silence_logs": logging.CRITICAL}  # extract_shards reports failures
     if not gpu_per_worker:
-        n = workers or joblib.cpu_count()
-        return LocalCluster(
-            n_workers=n, threads_per_worker=1, dashboard_address="127.0.0.1:0", **quiet
-        )
+        local = {"n_workers": workers or joblib.cpu_count(), "threads_per_worker": 1}
+        return LocalCluster(**local, dashboard_address=dashboard, **quiet)
     from featuretl.backbones.devices import count_gpus
 
     n_gpus = count_gpus()
@@ -86,14 +71,11 @@ def _local_cluster(workers: int | None, gpu_per_worker: int) -> Any:
         raise parameter_error(
             "dask_workers", "gpu_per_worker", f"at most the {n_gpus} GPUs here", gpu_per_worker
         )
-    nannies = {
-        number: {"cls": Nanny, "options": _on_gpus(number, gpu_per_worker)} for number in range(n)
-    }
-    options = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+    nannies = {}
+    for start in range(0, n * gpu_per_worker, gpu_per_worker):
+        gpus = ",".join(map(str, range(start, start + gpu_per_worker)))
+        env = {"CUDA_VISIBLE_DEVICES": gpus}
+        options = {"nthreads": 1, "resources": {"GPU": gpu_per_worker}, "env": env}
+        nannies[start // gpu_per_worker] = {"cls": Nanny, "options": options}
+    options = {"host": "127.0.0.1", "port": 0, "dashboard_address": dashboard}
     return SpecCluster(nannies, {"cls": Scheduler, "options": options}, **quiet)
-
-
-def _on_gpus(number: int, gpus: int) -> dict[str, Any]:
-    """Return the options of worker `number`, which sees `gpus` GPUs of its own."""
-    seen = ",".join(map(str, range(number * gpus, (number + 1) * gpus)))
-    return {"nthreads": 1, "resources": {"GPU": gpus}, "env": {"CUDA_VISIBLE_DEVICES": seen}}

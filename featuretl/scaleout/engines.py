@@ -1,9 +1,8 @@
-"""Which processes do the work: this one, loky's, or Dask's, as `joblib.parallel_config` says.
+"""Execution engines: this process, loky or Dask, selected by `joblib.parallel_config`.
 
-joblib says who works and how many; the tasks go through the `concurrent.futures` executors that
-loky and Dask offer themselves, so that each task has a result or an error of its own.
-`joblib.Parallel` gives up the whole call when a loky worker is killed, and with Dask waits for ever
-for a task that killed its workers (joblib 1.6: the error reaches no callback).
+Tasks are submitted to the `concurrent.futures` executors of loky and Dask, so that each task has
+its own result or error. `joblib.Parallel` aborts the whole call when a loky worker is killed, and
+with Dask waits forever for a task that killed its workers (joblib 1.6 passes on no error).
 """
 
 from __future__ import annotations
@@ -11,7 +10,14 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -23,10 +29,10 @@ from featuretl.extraction.extraction import check_jobs
 
 Task = TypeVar("Task")
 
-# How a task is tried: with others; then carefully; then, as others may have died of it, alone.
-_CAREFUL, _ALONE, _GIVEN_UP = 1, 2, 4
-_WAIT_FOR_WORKERS = 60  # seconds
-_AHEAD = 2
+# After this many lost workers a task runs carefully, then alone, and then it fails.
+_CAREFUL, _ALONE, _FAILED = 1, 2, 4
+_WORKER_SECONDS = 60
+_TASKS_PER_WORKER = 2
 
 
 class WorkerLostError(Exception):
@@ -34,36 +40,31 @@ class WorkerLostError(Exception):
 
 
 class Engine:
-    """Processes that tasks are given to; this class is the one that uses none but this one.
-
-    Attributes
-    ----------
-    name : str
-    """
+    """Runs tasks in this process; subclasses run them in worker processes."""
 
     name = "sequential"
 
     def start(self) -> Executor:
-        """Return the executor that tasks are submitted to; a new one if its processes were lost."""
+        """Return the executor for tasks; a new one if its processes were lost."""
         return _InProcessExecutor()
 
     def n_workers(self) -> int:
-        """Return how many tasks can run simultaneously now."""
+        """Return the number of tasks that can run simultaneously now."""
         return 1
 
     def stop(self, executor: Executor) -> None:
-        """End what is under way: the run was interrupted."""
+        """Cancel running tasks after an interrupt."""
 
     def close(self) -> None:
-        """End the processes that were started for this engine alone."""
+        """End the processes that this engine started."""
 
     def error_of(self, error: BaseException) -> BaseException:
-        """Return `error`, or `WorkerLostError` where it says that."""
+        """Return the error to raise for `error`; `WorkerLostError` if it reports a lost worker."""
         return error
 
 
 class _LokyEngine(Engine):
-    """Processes of its own: loky's reusable ones are joblib's, which expects to have made them."""
+    """Runs tasks in its own loky processes, because joblib owns loky's reusable executor."""
 
     name = "loky"
 
@@ -77,7 +78,7 @@ class _LokyEngine(Engine):
         if self._executor is not None:
             try:
                 self._executor.submit(int)
-            except RuntimeError:  # broken, or ended
+            except RuntimeError:  # the executor is broken or was shut down
                 self.close()
         if self._executor is None:
             one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -97,8 +98,6 @@ class _LokyEngine(Engine):
             self._executor = None
 
     def error_of(self, error: BaseException) -> BaseException:
-        from concurrent.futures import BrokenExecutor
-
         return WorkerLostError() if isinstance(error, BrokenExecutor) else error
 
 
@@ -108,11 +107,11 @@ class _DaskEngine(Engine):
     def __init__(self, client: Any, **submit: Any) -> None:
         self._client, self._submit = client, submit
         try:
-            client.wait_for_workers(1, _WAIT_FOR_WORKERS)
+            client.wait_for_workers(1, _WORKER_SECONDS)
         except (TimeoutError, OSError) as error:
             raise FeatureTLError(
                 f"The Dask scheduler {client.scheduler.address} has no worker after "
-                f"{_WAIT_FOR_WORKERS} s; start some with: dask worker {client.scheduler.address}"
+                f"{_WORKER_SECONDS} s; start workers with: dask worker {client.scheduler.address}"
             ) from error
 
     def start(self) -> Executor:
@@ -128,7 +127,7 @@ class _DaskEngine(Engine):
             raise _scheduler_lost() from error
 
     def stop(self, executor: Executor) -> None:
-        with contextlib.suppress(Exception):  # it may be the scheduler that is gone
+        with contextlib.suppress(Exception):  # the scheduler can be lost
             executor.shutdown(wait=False)
 
     def error_of(self, error: BaseException) -> BaseException:
@@ -138,20 +137,14 @@ class _DaskEngine(Engine):
             return _scheduler_lost()
         if isinstance(error, ImportError):
             return FeatureTLError(
-                f"A Dask worker cannot import what it needs ({error}); install the same packages on "
+                f"A Dask worker cannot import a package ({error}); install the same packages on "
                 "all workers as here."
             )
         return WorkerLostError() if isinstance(error, KilledWorker) else error
 
 
 def active_engine(workers: int | None) -> Engine:
-    """Return the engine that `joblib.parallel_config`, and the parameter `workers`, mean.
-
-    Raises
-    ------
-    ParameterError
-        If joblib's backend is another than loky or Dask.
-    """
+    """Return the engine that `joblib.parallel_config` and the parameter `workers` select."""
     check_jobs("extract_shards", "workers", workers)
     backend, n_jobs = get_active_backend()
     kind = type(backend).__name__
@@ -163,52 +156,52 @@ def active_engine(workers: int | None) -> Engine:
     if kind != "LokyBackend":
         raise ParameterError(
             "extract_shards works with joblib's backends 'loky' and 'dask'; got "
-            f"{kind}: choose one by joblib.parallel_config(backend=..)."
+            f"{kind}: choose one with joblib.parallel_config(backend=..)."
         )
     return _LokyEngine(n)
 
 
 @dataclass(eq=False)
-class _Try(Generic[Task]):
+class _Attempt(Generic[Task]):
     task: Task
-    times: int = 0
+    lost_workers: int = 0
 
 
 def results(
     engine: Engine, function: Callable[..., Any], tasks: Iterable[Task]
 ) -> Iterator[tuple[Task, Any]]:
-    """Yield (task, ``function(task, careful)``) as they are done, a few per worker under way.
+    """Yield (task, ``function(task, careful)``) in order of completion.
 
-    A task that a worker did not survive is tried again, with ``careful=True``, when all others
-    are done: first together with others, then twice alone; if no worker survives that either, its
-    result is a `WorkerLostError`.
+    If a worker is killed by a task, the task is repeated with ``careful=True`` after all others:
+    first among other repeated tasks, then twice alone. If no worker survives, the task's result is
+    a `WorkerLostError`.
     """
     schedule = _Schedule(tasks)
-    under_way: dict[Future[Any], _Try[Task]] = {}
+    running: dict[Future[Any], _Attempt[Task]] = {}
     executor = engine.start()
     try:
         while True:
-            while len(under_way) < _AHEAD * engine.n_workers():
-                if (one := schedule.following(under_way.values())) is None:
+            while len(running) < _TASKS_PER_WORKER * engine.n_workers():
+                if (attempt := schedule.next_attempt(running.values())) is None:
                     break
-                careful = one.times >= _CAREFUL
+                careful = attempt.lost_workers >= _CAREFUL
                 try:
-                    future = executor.submit(function, one.task, careful)
+                    future = executor.submit(function, attempt.task, careful)
                 except Exception as error:
                     if not isinstance(engine.error_of(error), WorkerLostError):
                         raise
-                    executor = engine.start()  # broken since the last look: this task is innocent
-                    future = executor.submit(function, one.task, careful)
-                under_way[future] = one
-            if not under_way:
+                    executor = engine.start()  # another task has broken the executor meanwhile
+                    future = executor.submit(function, attempt.task, careful)
+                running[future] = attempt
+            if not running:
                 return
             lost = False
-            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                one = under_way.pop(future)
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                attempt = running.pop(future)
                 outcome = _outcome(engine, future)
                 lost = lost or isinstance(outcome, WorkerLostError)
-                if not isinstance(outcome, WorkerLostError) or not schedule.retry(one):
-                    yield one.task, outcome
+                if not isinstance(outcome, WorkerLostError) or not schedule.retry(attempt):
+                    yield attempt.task, outcome
             if lost:
                 executor = engine.start()
     except BaseException:
@@ -217,33 +210,33 @@ def results(
 
 
 class _Schedule(Generic[Task]):
-    """Which task comes next: new ones first, then those whose workers were lost, at last alone."""
+    """The order of tasks: new ones first, then those whose workers were lost, at last alone."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
-        self._fresh = iter(tasks)
-        self._again: list[deque[_Try[Task]]] = [deque() for _ in range(_GIVEN_UP)]
+        self._new = iter(tasks)
+        self._repeated: list[deque[_Attempt[Task]]] = [deque() for _ in range(_FAILED)]
 
-    def following(self, under_way: Collection[_Try[Task]]) -> _Try[Task] | None:
-        """Return the task to submit now; None if there is none, or it has to wait."""
-        if any(one.times >= _ALONE for one in under_way):
+    def next_attempt(self, running: Collection[_Attempt[Task]]) -> _Attempt[Task] | None:
+        """Return the task to submit now; None if none is left, or the next one must wait."""
+        if any(attempt.lost_workers >= _ALONE for attempt in running):
             return None
-        for task in self._fresh:
-            return _Try(task)
-        for times, waiting in enumerate(self._again):
+        for task in self._new:
+            return _Attempt(task)
+        for lost_workers, waiting in enumerate(self._repeated):
             if waiting:
-                return waiting.popleft() if times < _ALONE or not under_way else None
+                return waiting.popleft() if lost_workers < _ALONE or not running else None
         return None
 
-    def retry(self, lost: _Try[Task]) -> bool:
-        """Return whether a task whose worker was lost is tried again, later."""
-        lost.times += 1
-        if lost.times < _GIVEN_UP:
-            self._again[lost.times].append(lost)
-        return lost.times < _GIVEN_UP
+    def retry(self, attempt: _Attempt[Task]) -> bool:
+        """Schedule a task whose worker was lost again; return False if it has failed too often."""
+        attempt.lost_workers += 1
+        if attempt.lost_workers < _FAILED:
+            self._repeated[attempt.lost_workers].append(attempt)
+        return attempt.lost_workers < _FAILED
 
 
 def _outcome(engine: Engine, future: Future[Any]) -> Any:
-    """Return a result, or a `WorkerLostError`; raise what else there is."""
+    """Return a result or a `WorkerLostError`; raise other errors."""
     try:
         return future.result()
     except (Exception, CancelledError) as error:
@@ -255,8 +248,8 @@ def _outcome(engine: Engine, future: Future[Any]) -> Any:
 
 def _scheduler_lost() -> FeatureTLError:
     return FeatureTLError(
-        "The Dask scheduler was lost; the shards that were finished are kept: start it again and "
-        "run the same command to go on."
+        "The Dask scheduler was lost; the finished shards are saved: start the scheduler again and "
+        "run the same command to resume."
     )
 
 
@@ -264,7 +257,6 @@ class _InProcessExecutor(Executor):
     """Runs each task in this process when it is submitted."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Return a future that is done."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))

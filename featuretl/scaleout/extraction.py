@@ -1,4 +1,4 @@
-"""extract_shards: from sources of any size to a shared store, shard by shard."""
+"""extract_shards embeds sources of any size into a shared store, shard by shard."""
 
 from __future__ import annotations
 
@@ -29,35 +29,35 @@ from featuretl.extraction.extraction import check_parameters
 from featuretl.images.shard_sources import IMAGES_PER_SHARD, find_shards
 from featuretl.images.shards import Shard
 from featuretl.scaleout.engines import Engine, WorkerLostError, active_engine, results
-from featuretl.scaleout.worker import Job, KeyedShard, Receipt, describe, embed_shard, release
+from featuretl.scaleout.worker import Job, Receipt, describe, embed_shard, release
 from featuretl.store.keys import Recipe
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore
 
-_NAMED = 1000  # failures kept in memory; all of them are in the shared store
-_LOOKED_UP_AT_ONCE = 256
+_MAX_FAILURES = 1000  # in memory; the shared store holds all of them
+_SHARDS_PER_LOOKUP = 256
 _KILLED = (
-    "no worker process survived it, alone and with decoding in processes of their own: look for "
-    "the images that take all memory, or give workers more of it"
+    "it ended every worker process, even alone and with decoding in child processes: look for "
+    "images that exhaust the memory, or give workers more memory"
 )
 
 
 @dataclass(eq=False, frozen=True)
 class ShardedExtraction:
-    """Embeddings in a shared store, in the order of their sources; what `extract_shards` returns.
+    """Embeddings in a shared store, in the order of their sources; the result of `extract_shards`.
 
     Attributes
     ----------
     store : SharedStore
     recipe : dict
-        What made the embeddings; see `featuretl.store.keys`.
+        Recipe of the embeddings; see `featuretl.store.keys`.
     statistics : Statistics
-        Of all workers; `cached` counts images of shards that were finished before.
+        Statistics of all workers; `cached` counts images of shards that were finished before.
     failures : list of Failure
-        The first 1,000 images without an embedding, `index` being the number in their shard;
-        `statistics.failed` counts all. With index -1: shards that could not be read, or that no
-        worker survived.
+        The first 1,000 images without an embedding, where `index` is the number in the shard;
+        `statistics.failed` counts all of them. Index -1 stands for a shard that could not be read
+        or that ended every worker.
     keys : ndarray (n_shards,), S32
-        Of the shards, in the order of the sources.
+        Keys of the shards, in the order of the sources.
     """
 
     store: SharedStore
@@ -73,7 +73,7 @@ class ShardedExtraction:
         return self._space.d
 
     def entries(self) -> Iterator[ShardEntry]:
-        """Yield the entries of the finished shards, in order. Raises StoreError if some are gone."""
+        """Yield the entries of the finished shards, in order; StoreError if some are missing."""
         keys = [self.keys[i : i + 1].tobytes().hex() for i in range(len(self.keys))]
         rows, expected = 0, self.statistics.cached + self.statistics.embedded
         for entry in filter(None, self._space.entries(keys)):
@@ -87,9 +87,9 @@ class ShardedExtraction:
             )
 
     def shards(self) -> Iterator[tuple[np.ndarray, Any, ShardEntry]]:
-        """Yield, shard by shard in order, embeddings, float32 (n, d), their table, and the entry.
+        """Yield each shard's embeddings, float32 (n, d), pyarrow table, and entry, in order.
 
-        The tables (pyarrow) have the columns ``path``, ``label``, ``sha256`` and ``number``.
+        The tables have the columns ``path``, ``label``, ``sha256`` and ``number``.
         """
         for entry in self.entries():
             yield *self._space.load(entry), entry
@@ -113,7 +113,7 @@ def extract_shards(
     retry_failed: bool = False,
     progress: Progress | None = None,
 ) -> ShardedExtraction:
-    """Embed images of any number, in processes on one machine or on many, into a shared store.
+    """Embed any number of images into a shared store, in processes on one or many machines.
 
     Parameters
     ----------
@@ -122,24 +122,25 @@ def extract_shards(
         of these; see `featuretl.images.shard_sources.find_shards`.
     backbone : str or BackboneSpec, default="tf_efficientnet_lite0"
     store : path, URL or SharedStore
-        A folder that all workers see, or a URL of an object store that all can reach.
+        A folder, or a URL of an object store, that all workers can access.
     workers : int, optional
-        Worker processes on this machine (loky); -1 is one per usable core. None is what
-        ``joblib.parallel_config`` says: without it, this process alone; with ``backend="dask"``
-        all workers of that cluster, whatever this parameter says.
+        Number of worker processes on this machine (loky); -1 starts one per usable core. By default
+        ``joblib.parallel_config`` decides; without it, only this process works. With
+        ``backend="dask"``, all workers of the cluster are used and this parameter is ignored.
     n_jobs : int, optional
-        Threads of each worker. None is as many as a Dask worker has, one in loky's, and one per
-        usable core in this process alone.
+        Number of threads per worker. By default the threads of a Dask worker, one in a loky worker,
+        and one per usable core if only this process works.
     device, runtime, batch_size, decode_timeout :
         As in `extract`, in each worker.
     on_error : {"raise", "nan"}, default="raise"
-        What bad images and shards are: an error, once all else is embedded and kept, or `failures`.
+        Error policy for unreadable images and shards: raise an error after all others are embedded
+        and saved, or list them in `failures`.
     path_column, label_column, images_per_shard :
         See `find_shards`.
     retry_failed : bool, default=False
-        Embed finished shards again that hold images without an embedding.
+        Whether to embed finished shards again if they have images without an embedding.
     progress : callable, optional
-        Called with the `Statistics` so far whenever a shard is done.
+        Called with the current `Statistics` after each shard.
 
     Returns
     -------
@@ -150,18 +151,17 @@ def extract_shards(
     ImageError, InputError
         With ``on_error="raise"``, naming the bad images or shards; and if a source is missing.
     BackboneError, ParameterError, StoreError, FeatureTLError
-        If something cannot be used as it is.
+        If the backbone, a parameter, the store or a worker cannot be used.
 
     Notes
     -----
-    A shard, a tar file, a row group or `images_per_shard` consecutive files, is embedded by one
-    worker and then committed as a whole. However this ends, finished shards are kept, and the next call
-    skips them, without reading an image, as long as names, labels, sizes and times of their files
-    are the same. Only shard descriptions and receipts pass through this process.
+    A shard is a tar file, a row group or `images_per_shard` consecutive files. One worker embeds it
+    and commits it atomically. Finished shards stay saved after any error or interrupt. The next
+    call skips them, without reading an image, if names, labels, sizes and times of their files are
+    unchanged. Only shard descriptions and receipts pass through this process.
 
-    A shard whose worker is killed is tried again; where that happens repeatedly its images are
-    decoded in child processes (as with `decode_timeout`), so that one that kills a decoder is a bad
-    image and the others are kept.
+    If a worker is killed, its shards are repeated, with images decoded in child processes (as with
+    `decode_timeout`): an image that kills a decoder is then a bad image, and the others are saved.
 
     Examples
     --------
@@ -195,7 +195,7 @@ def extract_shards(
         label_column=label_column,
         images_per_shard=images_per_shard,
     )
-    first = next(shards)  # what is wrong with the sources is said before workers start
+    first = next(shards)  # raises errors of the sources before workers start
     try:
         run = _Run(shared, engine, job, progress)
         run.run(chain([first], shards))
@@ -211,7 +211,7 @@ def extract_shards(
 
 
 class _Run:
-    """One call of `extract_shards`: what it has counted so far."""
+    """One call of `extract_shards`, with its counts."""
 
     def __init__(
         self, store: SharedStore, engine: Engine, job: Job, progress: Progress | None
@@ -219,70 +219,69 @@ class _Run:
         self._costs = Costs()
         self.statistics = Statistics(0, costs=self._costs.seconds)
         self.failures: list[Failure] = []
-        self.passed_over, self.named = 0, []  # type: int, list[str]
         self.keys = bytearray()
-        self._engine, self._job, self._progress = engine, job, progress
-        self._store = store
+        self._n_skipped = 0
+        self._skipped: list[str] = []
+        self._store, self._engine, self._job, self._progress = store, engine, job, progress
         self._began = time.monotonic()
 
     def run(self, shards: Iterable[Shard]) -> None:
-        """Embed the shards that are not finished."""
+        """Embed the unfinished shards."""
         self.space = self._open()
         self._job = replace(self._job, space=self.space.id)
         todo = self._unfinished(shards)
-        for planned, receipt in results(self._engine, partial(embed_shard, self._job), todo):
-            self._note(planned, receipt)
+        for (_, shard), receipt in results(self._engine, partial(embed_shard, self._job), todo):
+            self._add(shard, receipt)
         self._report()
-        if self.passed_over:
+        if self._n_skipped:
             warnings.warn(
-                f"{self.passed_over:,} members of tar files were passed over, such as "
-                f"{'; '.join(self.named)}.",
+                f"{self._n_skipped:,} members of tar files were skipped, such as "
+                f"{'; '.join(self._skipped)}.",
                 FeatureTLWarning,
                 stacklevel=4,
             )
 
     def error(self) -> InputError:
         """Return the error that names the first failures."""
-        named = "; ".join(f"{one.name}: {one.message}" for one in self.failures[:5])
+        named = "; ".join(f"{failure.name}: {failure.message}" for failure in self.failures[:5])
         more = "; .." if self.statistics.failed > 5 else ""
-        kind = InputError if any(one.index < 0 for one in self.failures) else ImageError
+        kind = InputError if any(failure.index < 0 for failure in self.failures) else ImageError
         return kind(
             f"{self.statistics.failed} of {self.statistics.images} images have no embedding "
-            f"({named}{more}); all others are embedded and kept: fix or remove these, or pass "
+            f"({named}{more}); all others are embedded and saved: fix or remove these, or pass "
             "on_error='nan' to continue without them."
         )
 
     def _open(self) -> SharedSpace:
-        """Ask a worker what its embeddings will be, and open their space."""
-        ((_, described),) = results(self._engine, describe, [self._job])
-        if isinstance(described, WorkerLostError):
+        """Have a worker describe its embeddings, and open their space."""
+        ((_, description),) = results(self._engine, describe, [self._job])
+        if isinstance(description, WorkerLostError):
             raise FeatureTLError(
                 "No worker process survived loading the backbone; give workers more memory."
             )
-        return self._store.open_space(*described)
+        return self._store.open_space(*description)
 
-    def _unfinished(self, shards: Iterable[Shard]) -> Iterator[KeyedShard]:
-        """Yield the shards that have no entry yet, and count the others."""
+    def _unfinished(self, shards: Iterable[Shard]) -> Iterator[tuple[str, Shard]]:
+        """Yield (key, shard) of the shards that have no entry yet, and count the others."""
         finished = set(self.space.keys())
         shards = iter(shards)
-        while some := list(islice(shards, _LOOKED_UP_AT_ONCE if finished else 1)):
-            keys = [shard.key for shard in some]
+        while part := list(islice(shards, _SHARDS_PER_LOOKUP if finished else 1)):
+            keys = [shard.key for shard in part]
             self.keys += b"".join(map(bytes.fromhex, keys))
             known = [key for key in keys if key in finished]
             entries = dict(zip(known, self.space.entries(known), strict=True))
             if entries:
                 self._report()
-            for key, shard in zip(keys, some, strict=True):
+            for key, shard in zip(keys, part, strict=True):
                 entry = entries.get(key)
                 if entry is not None and not (self._job.retry_failed and entry.failures):
                     self._count(entry, 0)
                     continue
                 self.statistics.images += shard.images or 0
-                yield KeyedShard(key, shard)
+                yield key, shard
 
-    def _note(self, planned: KeyedShard, receipt: Receipt | WorkerLostError) -> None:
-        shard = planned.shard
-        self.statistics.images -= shard.images or 0  # what was expected; now it is known
+    def _add(self, shard: Shard, receipt: Receipt | WorkerLostError) -> None:
+        self.statistics.images -= shard.images or 0  # the expected number; now it is known
         if isinstance(receipt, WorkerLostError) or receipt.entry is None:
             message = _KILLED if isinstance(receipt, WorkerLostError) else receipt.error
             self.statistics.images += shard.images or 1
@@ -293,8 +292,8 @@ class _Run:
             for stage, seconds in receipt.costs.items():
                 self._costs.add(stage, seconds)
             self._count(receipt.entry, receipt.embedded)
-            self.passed_over += receipt.passed_over
-            self.named += receipt.named[: 5 - len(self.named)]
+            self._n_skipped += receipt.n_skipped
+            self._skipped += receipt.skipped[: 5 - len(self._skipped)]
         self._report()
 
     def _count(self, entry: ShardEntry, embedded: int) -> None:
@@ -307,7 +306,7 @@ class _Run:
             self._fail(Failure(number, printable(name), printable(message)))
 
     def _fail(self, failure: Failure) -> None:
-        if len(self.failures) < _NAMED:
+        if len(self.failures) < _MAX_FAILURES:
             self.failures.append(failure)
 
     def _report(self) -> None:

@@ -1,12 +1,12 @@
-"""Files of sharded embeddings: a folder as clip-retrieval and autofaiss read it, or one Parquet file.
+"""Files of sharded embeddings: a folder for clip-retrieval and autofaiss, or one Parquet file.
 
-- ``OUT/``: ``img_emb/img_emb_000.npy``, ``img_emb_001.npy``, .. hold the embeddings, (n, d) each, and
-  ``metadata/metadata_000.parquet``, .. for every row ``image_path``, ``label`` and ``sha256``;
-  ``OUT/featuretl.json``, written last, says what made them.
-- ``OUT.parquet``: columns ``path``, ``label``, ``sha256`` and ``embedding`` (fixed-size list), the
-  metadata under the key ``featuretl`` of the schema.
+- ``OUT/``: ``img_emb/img_emb_000.npy``, ``img_emb_001.npy``, .. hold the embeddings, (n, d) each;
+  ``metadata/metadata_000.parquet``, .. hold ``image_path``, ``label`` and ``sha256`` of every row;
+  ``OUT/featuretl.json``, written last, describes the recipe.
+- ``OUT.parquet``: columns ``path``, ``label``, ``sha256`` and ``embedding`` (fixed-size list), with
+  the metadata under the key ``featuretl`` of the schema.
 
-Both hold, in the order of the sources, the images that have an embedding.
+Both hold the images that have an embedding, in the order of the sources.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from featuretl._core.files import is_url
 from featuretl._core.parameters import check_option
@@ -28,27 +30,25 @@ from featuretl.exceptions import InputError, ParameterError
 from featuretl.extraction.outputs import check_output, metadata_of, write_parquet, writing
 from featuretl.images.tables import text_batches
 from featuretl.scaleout.extraction import ShardedExtraction
-from featuretl.store.folder import SharedFolder
 from featuretl.store.format import npy_header
+from featuretl.store.shared import SharedFolder
 
 if TYPE_CHECKING:
     from sklearn.utils import Bunch
 
-DTYPES = ("float32", "float16")
-
-_DESCRIBED_IN = "featuretl.json"
+_DESCRIPTION = "featuretl.json"
 
 
 def save_shards(
     path: str | os.PathLike[str], extraction: ShardedExtraction, *, dtype: str = "float32"
 ) -> int:
-    """Write a sharded extraction to files, a shard at a time.
+    """Write a sharded extraction to files, one shard at a time.
 
     Parameters
     ----------
     path : path or URL
-        Ending in ``.parquet``, a file, replaced atomically when all is written; else a folder, new or
-        empty, or the URL of one.
+        A file ending in ``.parquet``, which is replaced atomically; or a new or empty folder, or
+        its URL.
     extraction : ShardedExtraction
     dtype : {"float32", "float16"}, default="float32"
         Type of the embeddings in the files.
@@ -56,18 +56,18 @@ def save_shards(
     Returns
     -------
     rows : int
-        How many embeddings were written.
+        Number of embeddings written.
 
     Raises
     ------
     ParameterError
-        If the folder holds something, or that of the file does not exist.
+        If the folder is not empty, or the file's folder does not exist.
     InputError
         If a value is too large for float16.
     StoreError
-        If a shard is damaged, or something cannot be written.
+        If a shard is damaged, or the output cannot be written.
     """
-    check_option("save_shards", "dtype", dtype, DTYPES)
+    check_option("save_shards", "dtype", dtype, ("float32", "float16"))
     target = check_shard_output(path)
     if isinstance(target, Path):
         return _save_parquet(target, extraction, dtype)
@@ -75,7 +75,7 @@ def save_shards(
 
 
 def load_shards(folder: str | os.PathLike[str]) -> Bunch:
-    """Return what `save_shards` wrote to a folder, for heads; the embeddings stay on disk.
+    """Load the folder that `save_shards` wrote, for heads; the embeddings stay on disk.
 
     Parameters
     ----------
@@ -84,36 +84,35 @@ def load_shards(folder: str | os.PathLike[str]) -> Bunch:
     Returns
     -------
     data : ~sklearn.utils.Bunch
-        ``data``: `ShardedMatrix` (n, d); ``target``: object array (n,) of labels (str), None where
-        there is none; ``target_names``: list of the distinct labels, sorted. Without any label
-        ``target`` is None.
+        ``data``: `ShardedMatrix` (n, d); ``target``: object array (n,) of labels (str or None), or
+        None if no image has a label; ``target_names``: list of the distinct labels, sorted.
 
     Raises
     ------
     InputError
-        If the folder holds no such files, or they do not fit together.
+        If the folder has no such files, or their numbers of rows differ.
     """
     from sklearn.utils import Bunch
 
     root = Path(folder)
     matrices = sorted((root / "img_emb").glob("*.npy"))
-    if not matrices or not (root / _DESCRIBED_IN).exists():
+    if not matrices or not (root / _DESCRIPTION).exists():
         raise InputError(
-            f"{printable(root)!r} holds no embeddings that save_shards has finished; give its folder."
+            f"{printable(root)!r} is not a finished folder of save_shards; pass such a folder."
         )
     X = ShardedMatrix(matrices)
     labels = _labels(sorted((root / "metadata").glob("*.parquet")))
     if len(labels) != len(X):
         raise InputError(
             f"{printable(root)!r} holds {len(X)} embeddings and metadata of {len(labels)} images; "
-            "write it again."
+            "write the folder again."
         )
     names = sorted({label for label in labels if label is not None})
     return Bunch(data=X, target=labels if names else None, target_names=names)
 
 
 def _labels(tables: list[Path]) -> np.ndarray:
-    """Return the label of every row, None for none: object (n,), equal ones being one object."""
+    """Return each row's label (str or None): object (n,), in which equal labels are one object."""
     seen: dict[str | None, str | None] = {}
     parts = [np.empty(0, object)]
     for path in tables:
@@ -123,7 +122,7 @@ def _labels(tables: list[Path]) -> np.ndarray:
 
 
 def check_shard_output(path: str | os.PathLike[str]) -> Path | SharedFolder:
-    """Return the file or folder to write; raise ParameterError if that cannot be."""
+    """Return the file or folder to write; raise ParameterError if it cannot be written."""
     name = os.fspath(path)
     if name.endswith(".parquet") and not is_url(name):
         return check_output(name, (".parquet",))
@@ -135,14 +134,12 @@ def check_shard_output(path: str | os.PathLike[str]) -> Path | SharedFolder:
     folder = SharedFolder(name)
     if folder.names(""):
         raise ParameterError(
-            f"The output {printable(name)!r} holds something; choose a new or an empty folder."
+            f"The output folder {printable(name)!r} is not empty; choose a new or an empty folder."
         )
     return folder
 
 
 def _save_folder(folder: SharedFolder, extraction: ShardedExtraction, dtype: str) -> int:
-    from pyarrow import parquet
-
     digits, n = len(str(max(0, len(extraction.keys) - 1))), 0
     for number, (table, rows) in enumerate(_parts(extraction, dtype)):
         npy = npy_header(rows.shape, rows.dtype) + rows.data.cast("B")
@@ -152,13 +149,11 @@ def _save_folder(folder: SharedFolder, extraction: ShardedExtraction, dtype: str
         folder.put(f"metadata/metadata_{number:0{digits}d}.parquet", buffer.getvalue())
         n += len(rows)
     described = metadata_of((n, extraction.n_features), extraction.recipe)
-    folder.put(_DESCRIBED_IN, json.dumps(described).encode())
+    folder.put(_DESCRIPTION, json.dumps(described).encode())
     return n
 
 
 def _save_parquet(path: Path, extraction: ShardedExtraction, dtype: str) -> int:
-    import pyarrow as pa
-
     n = sum(entry.rows for entry in extraction.entries())
     metadata = metadata_of((n, extraction.n_features), extraction.recipe)
     columns = pa.schema([(name, pa.string()) for name in ("path", "label", "sha256")])
@@ -168,9 +163,7 @@ def _save_parquet(path: Path, extraction: ShardedExtraction, dtype: str) -> int:
 
 
 def _parts(extraction: ShardedExtraction, dtype: str) -> Iterator[tuple[Any, np.ndarray]]:
-    """Yield the shards that have rows: a table of path, label and sha256, and embeddings (n, d)."""
-    import pyarrow as pa
-
+    """Yield a table (path, label, sha256) and embeddings (n, d) for each shard that has rows."""
     for rows, table, entry in extraction.shards():
         if not len(rows):
             continue

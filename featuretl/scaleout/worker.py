@@ -1,9 +1,8 @@
-"""What a worker process does with a shard: read, embed by the engine of `extract`, commit."""
+"""A worker process reads a shard, embeds it with the engine of `extract`, and commits it."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,15 +31,15 @@ from featuretl.store.lookup import MISSING
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore, metadata_table
 from featuretl.store.space import gather
 
-CAREFUL_SECONDS = 60.0  # for an image of a shard that a worker did not survive
+CAREFUL_SECONDS = 60.0  # decode_timeout for a shard whose worker was lost
 
-_IMAGES_AT_ONCE = 1024
-_MANY = 100_000  # a choice of runtime is made for the whole extraction, not for a shard
+_IMAGES_PER_BATCH = 1024
+_MANY_IMAGES = 100_000  # the runtime is chosen for the whole extraction, not for one shard
 
 
 @dataclass(frozen=True)
 class Job:
-    """What all shards of an extraction have in common; the parameters of `extract_shards`."""
+    """The parameters of `extract_shards` that apply to all shards."""
 
     backbone: Any
     url: str
@@ -55,77 +54,55 @@ class Job:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker returns of a shard: never its rows."""
+    """A worker's report on a shard, without its rows."""
 
-    # None where the shard could not be read, for the reason in `error`, one sentence.
-    entry: ShardEntry | None
-    # Images that were embedded now; 0 where the shard was finished already.
-    embedded: int = 0
-    error: str = ""
-    # Both as in `featuretl.extraction.engine.Statistics`; besides, "start" is the choice and start of
-    # a runtime, "shard" what else this process did: join rows, write the shard, talk to the scheduler.
+    entry: ShardEntry | None  # None if the shard could not be read; `error` gives the reason
+    embedded: int = 0  # images embedded by this call; 0 if the shard was finished already
+    error: str = ""  # one sentence
     runtime: str = ""
+    # Seconds as in `featuretl.extraction.engine.Statistics`, with two more stages: "start" (choice
+    # and start of a runtime) and "shard" (all else, such as writing the shard).
     costs: dict[str, float] = field(default_factory=dict)
-    # How many members could have been an image and are none; some are `named`, with the reason.
-    passed_over: int = 0
-    named: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class KeyedShard:
-    """A shard and its key."""
-
-    key: str
-    shard: Shard
+    n_skipped: int = 0  # tar members that look like images but are not
+    skipped: tuple[str, ...] = ()  # names of the first ones, with reasons
 
 
 def describe(job: Job, careful: bool = False) -> tuple[Recipe, np.ndarray, dict[str, str]]:
-    """Return what `SharedStore.open_space` needs, as this process finds it."""
+    """Return the arguments of `SharedStore.open_space` for this process."""
     worker = _worker_of(job)
     return worker.source.recipe(), worker.source.encoder.golden, versions()
 
 
-def embed_shard(job: Job, planned: KeyedShard, careful: bool = False) -> Receipt:
-    """Embed a shard and commit it, unless it is finished.
+def embed_shard(job: Job, keyed: tuple[str, Shard], careful: bool = False) -> Receipt:
+    """Embed a shard and commit it under its key, unless it is finished.
 
-    Parameters
-    ----------
-    careful : bool, default=False
-        Decode in child processes: what kills a decoder is then a bad image and not the end of this
-        process.
-
-    Raises
-    ------
-    FeatureTLError
-        If no shard can be embedded here: the store, the backbone, or an error of this program.
+    With `careful`, decode in child processes, so that an image that kills its decoder does not end
+    this process. Raises FeatureTLError if this process cannot embed any shard.
     """
+    key, shard = keyed
     if careful and job.decode_timeout is None:
         job = replace(job, decode_timeout=CAREFUL_SECONDS)
     try:
-        with _ONE_SHARD_AT_A_TIME:  # of a worker with several threads; the engine uses them all
-            return _worker_of(job).embed(planned)
+        with _one_shard:  # the engine uses all threads of a worker
+            return _worker_of(job).embed(key, shard)
     except InputError as error:
         return Receipt(None, error=str(error))
     except FeatureTLError:
         raise
     except Exception as error:
         reason = printable(f"{type(error).__name__}: {error}")
+        problem = f"unexpected {reason} (this is a bug in featuretl)"
         if is_out_of_memory(error):
-            raise FeatureTLError(
-                f"{planned.shard.name} cannot be embedded, as memory does not suffice ({reason}); use "
-                "fewer workers, or a smaller batch_size."
-            ) from error
-        raise FeatureTLError(
-            f"{planned.shard.name} cannot be embedded: unexpected {reason} (this is a bug in featuretl)."
-        ) from error
+            problem = f"out of memory ({reason}); use fewer workers, or a smaller batch_size"
+        raise FeatureTLError(f"{shard.name} cannot be embedded: {problem}.") from error
 
 
 class _Worker:
-    """What a process keeps from one shard to the next: the backbone and the open space."""
+    """The backbone and the open space, which a process keeps from one shard to the next."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self.source = Source(job.backbone, None, job.device, job.runtime, _MANY)
+        self.source = Source(job.backbone, None, job.device, job.runtime, _MANY_IMAGES)
 
     @cached_property
     def _space(self) -> SharedSpace:
@@ -133,7 +110,7 @@ class _Worker:
         same = canonical_json(self.source.recipe()) == canonical_json(space.recipe)
         if not same or not space.agrees(self.source.encoder.golden):
             raise BackboneError(
-                f"A worker (with {versions()}) does not give the embeddings that the first one gave; "
+                f"A worker (with {versions()}) does not give the embeddings of the first worker; "
                 "give all workers the same libraries, weights and kind of processor."
             )
         return space
@@ -143,54 +120,47 @@ class _Worker:
         seconds = self._job.decode_timeout
         return decode if seconds is None else IsolatedDecoder(seconds)
 
-    def embed(self, planned: KeyedShard) -> Receipt:
-        key, shard = planned.key, planned.shard
+    def embed(self, key: str, shard: Shard) -> Receipt:
+        """Embed and commit a shard unless it is finished."""
         entry = self._space.entry(key)
         if entry is not None and not (self._job.retry_failed and entry.failures):
             return Receipt(entry)
-        began = time.process_time()
-        rows = _Rows()
-        costs = Costs()
-        passed_over: list[str] = []
-        images = _images(_timed(shard.samples(), costs), passed_over)
-        for samples in batches(images, _size, _IMAGES_AT_ONCE):
-            self._embed_some(samples, rows, costs)
-        named = tuple(passed_over[:3])
-        if not rows.images:
-            why = f"; passed over: {'; '.join(named)}" if named else ""
-            raise InputError(f"{shard.name} holds no image{why}.")
-        entry = self._space.put(
-            key, shard.name, rows.images, rows.matrix(self._space.d), rows.table(), rows.failures
-        )
-        spent = time.process_time() - began - sum(costs.seconds.values())
-        costs.add("shard", max(0.0, spent))
+        rows, costs = _Rows(), Costs()
+        skipped: list[str] = []
+        with costs.rest("shard"):
+            images = _images(_timed(shard.samples(), costs), skipped)
+            for samples in batches(images, _size, _IMAGES_PER_BATCH):
+                self._embed_batch(samples, rows, costs)
+            if not rows.n:
+                reasons = f"; skipped: {'; '.join(skipped[:3])}" if skipped else ""
+                raise InputError(f"{shard.name} holds no image{reasons}.")
+            matrix, table = np.array(rows.rows, "<f4").reshape(-1, self._space.d), rows.table()
+            entry = self._space.put(key, shard.name, rows.n, matrix, table, rows.failures)
         runtime, _ = self.source.encoder.choice or ("", None)
-        return Receipt(entry, entry.rows, "", runtime, costs.seconds, len(passed_over), named)
+        first = tuple(skipped[:3])
+        return Receipt(entry, entry.rows, "", runtime, costs.seconds, len(skipped), first)
 
-    def _embed_some(self, samples: list[Sample], rows: _Rows, costs: Costs) -> None:
+    def _embed_batch(self, samples: list[Sample], rows: _Rows, costs: Costs) -> None:
         images = [sample.image for sample in samples if not isinstance(sample.image, ImageError)]
         run = Run(images, self.source, self._job.batch_size, self._n_threads, None, self._decoder)
-        began = time.process_time()
-        messages = {failure.index: failure.message for failure in run.run()}
-        spent = run.statistics.costs
-        start = max(0.0, time.process_time() - began - sum(spent.values()))
-        for stage, seconds in {**spent, "start": start}.items():
-            costs.add(stage, seconds)
-        embedded = iter(zip(gather(run.space, run.locations), run.keys, strict=True))
-        number = 0
+        with costs.rest("start"):
+            messages = {failure.index: failure.message for failure in run.run()}
+            for stage, seconds in run.statistics.costs.items():
+                costs.add(stage, seconds)
+        matrix = gather(run.space, run.locations)
+        embedded = enumerate(zip(matrix, run.keys, run.locations, strict=True))
         for sample in samples:
             if isinstance(sample.image, ImageError):
                 rows.fail(sample, printable(sample.image))
                 continue
-            row, key = next(embedded)
-            if run.locations[number] == MISSING:
+            number, (row, key, location) = next(embedded)
+            if location == MISSING:
                 rows.fail(sample, messages[number])
             else:
                 rows.add(sample, row, bytes(key).ljust(32, b"\0"))
-            number += 1
 
     def close(self) -> None:
-        """End the processes that decode."""
+        """End the decoder's processes."""
         if isinstance(self._decoder, IsolatedDecoder):
             self._decoder.close()
 
@@ -198,60 +168,57 @@ class _Worker:
     def _n_threads(self) -> int:
         if self._job.n_jobs is not None:
             return int(joblib.effective_n_jobs(self._job.n_jobs))
-        return _threads_of_dask() or 1
+        try:
+            from distributed import get_worker
+
+            return int(get_worker().state.nthreads)
+        except (ImportError, ValueError):  # this process is not a Dask worker
+            return 1
 
 
 class _Rows:
-    """The rows of a shard so far."""
+    """The embeddings, metadata and failures of the first n images of a shard."""
 
     def __init__(self) -> None:
-        self.images = 0
+        self.n = 0
         self.failures: list[tuple[int, str, str]] = []
-        self._rows: list[np.ndarray] = []
-        self._columns: tuple[list[Any], ...] = ([], [], [], [])
+        self.rows: list[np.ndarray] = []
+        self._metadata: list[tuple[str, str | None, bytes, int]] = []
 
     def add(self, sample: Sample, row: np.ndarray, key: bytes) -> None:
         label = None if sample.label is None else as_utf8(sample.label)
-        values = as_utf8(sample.name), label, key, self.images
-        for column, value in zip(self._columns, values, strict=True):
-            column.append(value)
-        self._rows.append(row)
-        self.images += 1
+        self._metadata.append((as_utf8(sample.name), label, key, self.n))
+        self.rows.append(row)
+        self.n += 1
 
     def fail(self, sample: Sample, message: str) -> None:
-        self.failures.append((self.images, printable(sample.name), message))
-        self.images += 1
-
-    def matrix(self, d: int) -> np.ndarray:
-        return np.array(self._rows, "<f4").reshape(-1, d)
+        self.failures.append((self.n, printable(sample.name), message))
+        self.n += 1
 
     def table(self) -> Any:
-        return metadata_table(*self._columns)
+        columns = zip(*self._metadata, strict=True) if self._metadata else ((), (), (), ())
+        return metadata_table(*columns)
 
 
-_ONE_SHARD_AT_A_TIME = threading.Lock()
+_one_shard = threading.Lock()
 _workers: dict[Job, _Worker] = {}
 
 
 def _worker_of(job: Job) -> _Worker:
-    """Return what this process keeps for a job; one that differs in details shares the backbone."""
+    """Return this process's worker for a job; jobs with the same backbone share the source."""
     if job not in _workers:
-        worker = _Worker(job)
-        for other, kept in _workers.items():
-            if (other.backbone, other.device, other.runtime) == (
-                job.backbone,
-                job.device,
-                job.runtime,
-            ):
-                worker.source = kept.source
-        while len(_workers) >= 3:  # described, embedded, carefully embedded
+        worker, backbone = _Worker(job), (job.backbone, job.device, job.runtime)
+        for other, existing in _workers.items():
+            if (other.backbone, other.device, other.runtime) == backbone:
+                worker.source = existing.source
+        while len(_workers) >= 3:  # one each to describe, embed and embed carefully
             del _workers[next(iter(_workers))]
         _workers[job] = worker
     return _workers[job]
 
 
 def release() -> None:
-    """Forget what this process keeps; in a worker that ends with the process."""
+    """Close and forget the workers of this process."""
     while _workers:
         _workers.popitem()[1].close()
 
@@ -260,41 +227,30 @@ def _size(sample: Sample) -> int:
     return len(sample.image) if isinstance(sample.image, bytes) else 0
 
 
-def _images(samples: Iterable[Sample], passed_over: list[str]) -> Iterator[Sample]:
-    """Yield the samples that are images; name the others in `passed_over`.
+def _images(samples: Iterable[Sample], skipped: list[str]) -> Iterator[Sample]:
+    """Yield the samples that are images, and add the names of the others to `skipped`.
 
-    Of a shard that is damaged further on the images before are kept; the damage is the last one.
+    The images before a damaged part of the shard are kept; an error stands for all images after it.
     """
-    some = False
+    empty = True
     try:
         for sample in samples:
             if isinstance(sample.image, SkipReason):
-                passed_over.append(f"{printable(sample.name)} ({printable(sample.image.reason)})")
+                skipped.append(f"{printable(sample.name)} ({printable(sample.image.reason)})")
             else:
-                some = True
+                empty = False
                 yield sample
     except DamagedShardError as error:
-        if not some:
+        if empty:
             raise
         yield Sample("the rest of the shard", ImageError(str(error)))
 
 
 def _timed(samples: Iterator[Sample], costs: Costs) -> Iterator[Sample]:
-    """Yield the samples, and count the processor time that it takes to read them."""
+    """Yield the samples, and count the processor time for reading them."""
     while True:
-        began = time.thread_time()
-        sample = next(samples, None)
-        costs.add("read", time.thread_time() - began)
+        with costs.stage("read"):
+            sample = next(samples, None)
         if sample is None:
             return
         yield sample
-
-
-def _threads_of_dask() -> int | None:
-    """Return how many threads this Dask worker has; None where this is none."""
-    try:
-        from distributed import get_worker
-
-        return int(get_worker().state.nthreads)
-    except (ImportError, ValueError):
-        return None

@@ -1,8 +1,7 @@
-"""Garbage collection: free what has not been used for long, and what killed runs have left.
+"""Garbage collection: free embeddings that are unused, merge small segments, remove partial files.
 
-Freed embeddings are computed again when they are asked for. What stays is compacted. None of this
-happens while an extraction adds rows to the store; a reader keeps the rows that it has mapped,
-because files are unlinked and never changed.
+Freed embeddings are computed again on demand. Collection and extraction exclude each other. A
+reader keeps the rows that it has mapped, because files are unlinked and never changed.
 """
 
 from __future__ import annotations
@@ -17,10 +16,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
+
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
-from featuretl.store.compact import YOUNG_SECONDS, compact
-from featuretl.store.listing import entries, space_folders
+from featuretl.store.format import (
+    DamagedFileError,
+    Segment,
+    entries,
+    open_checked_rows,
+    read_keys,
+    read_keys_of,
+    space_folders,
+    unlink_segment,
+    write_segment,
+)
+from featuretl.store.lookup import MISSING, KeyIndex
+from featuretl.store.space import SEGMENT_BYTES, SEGMENT_ROWS
 from featuretl.store.store import EmbeddingStore, SpaceInfo
+
+_YOUNG_SECONDS = 3600.0  # without file locks, younger files can belong to a running extraction
 
 
 @dataclass
@@ -29,7 +43,7 @@ class CollectionResult:
 
     spaces: list[SpaceInfo] = field(default_factory=list)  # freed recipes
     views: int = 0  # freed matrices and exported models
-    bytes: int = 0  # freed
+    bytes: int = 0  # freed bytes
     compacted: int = 0  # small segments that were merged into others
 
 
@@ -39,11 +53,11 @@ def collect(
     older_than: float | None = None,
     keep: str | None = None,
 ) -> CollectionResult:
-    """Free disk space, and merge small segments of what stays.
+    """Free disk space, and merge the small segments of the remaining spaces.
 
-    Ordered matrices (views) go before embeddings, and the least recently used go first, until both
-    take at most `max_size` bytes and none was last used more than `older_than` seconds ago. The
-    space with the id `keep` stays, and half-written files of killed runs go, in any case. Raises
+    Frees ordered matrices (views) before embeddings, and the least recently used first, until the
+    store takes at most `max_size` bytes and its last uses are at most `older_than` seconds ago. The
+    space with the id `keep` always stays; partial files of killed runs are always removed. Raises
     StoreError if an extraction is adding rows, or the store cannot be written.
     """
     result = CollectionResult()
@@ -64,25 +78,22 @@ def collect(
                 result.bytes += state.st_size
         for info in spaces:
             if info.id != keep and (info.used < cutoff or total - result.bytes > most):
-                store.index.forget(info.id)  # first: a kill in between leaves files, no more
+                store.index.forget(info.id)  # first, so that a kill only leaves unlisted files
                 remove_space_folder(store.path / "spaces" / info.id)
                 result.spaces.append(info)
                 result.bytes += info.bytes
         try:
             for info in spaces:
                 if info not in result.spaces:
-                    result.compacted += compact(store, info.id)
-        except (OSError, UnusableStoreError) as error:  # on a full disk, what was freed stays freed
-            message = f"Small segments of the embedding store are not merged this time: {error}"
+                    result.compacted += _compact(store, info.id)
+        except (OSError, UnusableStoreError) as error:  # such as a full disk
+            message = f"Small segments of the embedding store were not merged: {error}"
             warnings.warn(message, FeatureTLWarning, stacklevel=2)
     return result
 
 
 def keep_limit(store: EmbeddingStore, extracted: str) -> None:
-    """Free what exceeds the store's own limit, but not the space that was just extracted.
-
-    Where another process adds rows or the store cannot be written, the next extraction does it.
-    """
+    """Enforce the store's own size limit, if possible, but keep the space `extracted`."""
     if store.max_size is not None:
         with contextlib.suppress(StoreError, OSError):
             collect(store, store.max_size, keep=extracted)
@@ -96,8 +107,8 @@ def remove_space_folder(folder: Path) -> None:
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """Yield half-written files in a store, except young ones, which may still be under way."""
-    young = time.time() - YOUNG_SECONDS
+    """Yield partial files in a store, except young ones, which can belong to a running process."""
+    young = time.time() - _YOUNG_SECONDS
     folders = [folder / name for name in ("spaces", "views", "models")]
     for place in (*folders, *space_folders(folder)):
         for state, path in entries(place, ".partial"):
@@ -106,9 +117,68 @@ def leftovers(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove half-written files from a store."""
+    """Remove partial files from a store."""
     for path in leftovers(folder):
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _compact(store: EmbeddingStore, space: str) -> int:
+    """Merge the small segments of a space in a locked store; return the number of merged segments.
+
+    See "Compacting" in `featuretl.store.format`. An OSError or UnusableStoreError loses no row.
+    """
+    folder = store.path / "spaces" / space
+    listed = [segment for _, segment in store.index.segments(space)]
+    _remove_replaced(folder, listed)
+    replaced = 0
+    for group in _groups(listed):
+        parts: list[tuple[Segment, np.ndarray, np.ndarray]] = []
+        for segment in group:
+            with contextlib.suppress(DamagedFileError):  # it stays, for `featuretl cache verify`
+                keys, rows = read_keys_of(folder, segment), open_checked_rows(folder, segment)
+                if not parts or rows.dtype == parts[0][2].dtype:
+                    parts.append((segment, keys, rows))
+        if len(parts) < 2:
+            continue
+        good, all_keys, all_rows = zip(*parts, strict=True)
+        keys = np.concatenate(all_keys)
+        first = np.sort(np.unique(keys, return_index=True)[1])
+        rows = np.concatenate(all_rows)[first]
+        store.index.insert(write_segment(folder, uuid4().hex, space, keys[first], rows), good)
+        for segment in good:
+            unlink_segment(folder, segment.uuid)
+        replaced += len(good)
+    return replaced
+
+
+def _groups(segments: list[Segment]) -> Iterator[list[Segment]]:
+    """Yield groups of small segments, in order, that fit together into one of full size."""
+    group: list[Segment] = []
+    rows = size = 0
+    for segment in segments:
+        if 2 * segment.n >= SEGMENT_ROWS or 2 * segment.size >= SEGMENT_BYTES:
+            continue
+        if rows + segment.n > SEGMENT_ROWS or size + segment.size > SEGMENT_BYTES:
+            yield group
+            group, rows, size = [], 0, 0
+        group.append(segment)
+        rows, size = rows + segment.n, size + segment.size
+    yield group
+
+
+def _remove_replaced(folder: Path, listed: list[Segment]) -> None:
+    """Remove old unlisted segments whose keys the listed ones hold: remains of a killed merge."""
+    young = time.time() - _YOUNG_SECONDS
+    old = {path.stem for state, path in entries(folder, ".keys") if state.st_mtime <= young}
+    left = old - {segment.uuid for segment in listed}
+    held = KeyIndex()
+    for segment in listed if left else []:
+        with contextlib.suppress(DamagedFileError):
+            held.add(read_keys_of(folder, segment))
+    for uuid in left:
+        with contextlib.suppress(DamagedFileError):
+            if (held.find(read_keys(folder, uuid)[1]) != MISSING).all():
+                unlink_segment(folder, uuid)

@@ -1,4 +1,4 @@
-"""Embeddings from a local store to a shared one, and back."""
+"""Copy embeddings from a local store to a shared store, and back."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 
 def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -> int:
-    """Copy embeddings of a local store into a shared one, for `import_shared` elsewhere.
+    """Copy embeddings of a local store into a shared store, for `import_shared` elsewhere.
 
-    Each image's ``path`` there is its sha256 in hex: a local store knows images by content only.
-    Embeddings that were copied before are not copied again.
-
-    Only spaces whose ids start with `space` are copied. Returns the number of embeddings that were
-    copied. Raises ParameterError if there is no such space, and StoreError if one store cannot be
-    read or the other written.
+    Copies spaces whose ids start with `space`, without embeddings that were copied before. Each
+    image's ``path`` in the shared store is its sha256 in hex, because a local store identifies
+    images by content only. Returns the number of copied embeddings. Raises ParameterError if there
+    is no such space, and StoreError if a store cannot be read or written.
     """
     copied = 0
     for info in filled_spaces(store, space):
@@ -47,25 +45,25 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
 
 
 def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -> int:
-    """Copy embeddings of a shared store into a local one, each image once; return how many.
+    """Copy embeddings of a shared store into a local store, each image once; return their number.
 
-    Where the same recipe gives other embeddings in the local store (its golden image differs), they
-    are stored separately, with a warning. Parameters and errors are those of `export_shared`.
+    If the golden image differs between the stores, the embeddings are stored in a separate space,
+    with a warning. Parameters and errors are those of `export_shared`.
     """
     sources = [source for source in shared.spaces() if source.id.startswith(space)]
     if not sources:
-        raise _nothing(shared.url, space)
+        raise _no_embeddings(shared.url, space)
     copied = 0
     for source in sources:
         with store.open_space(source.recipe, source.golden, source.versions) as target:
-            copied_keys = KeyIndex()  # not all of them are committed yet
+            copied_keys = KeyIndex()  # some of these are not committed yet
             keys = source.keys()
             for key, entry in zip(keys, source.entries(keys), strict=True):
                 if entry is None:
                     raise StoreError(
-                        f"The entry of a shard in the shared store {printable(shared.url)!r} is "
-                        f"damaged; remove spaces/{source.id}/shards/{key}.json there and embed the "
-                        "shard again, then import the rest."
+                        f"An entry in the shared store {printable(shared.url)!r} is damaged; "
+                        f"remove spaces/{source.id}/shards/{key}.json there, embed the shard "
+                        "again, and run the import again."
                     )
                 if not entry.rows:
                     continue
@@ -84,16 +82,16 @@ def import_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
 
 
 def filled_spaces(store: EmbeddingStore, space: str) -> list[SpaceInfo]:
-    """Return the recipes with embeddings whose ids begin with `space`; ParameterError if none."""
+    """Return the filled spaces whose ids start with `space`; ParameterError if there are none."""
     infos = [info for info in store.info() if info.rows and info.id.startswith(space)]
     if not infos:
-        raise _nothing(str(store.path), space)
+        raise _no_embeddings(str(store.path), space)
     return infos
 
 
-def _nothing(place: str, space: str) -> ParameterError:
+def _no_embeddings(place: str, space: str) -> ParameterError:
     meant = f" of a recipe whose id starts with {printable(space)!r}" if space else ""
     return ParameterError(
-        f"The store {printable(place)!r} holds no embeddings{meant}; `featuretl cache info` shows what "
-        "a local store holds."
+        f"The store {printable(place)!r} holds no embeddings{meant}; list the content of a local "
+        "store with `featuretl cache info`."
     )

@@ -1,22 +1,22 @@
 r"""The embedding store's format, version 1.
 
-The version is the store's own; it does not follow the package's. A store is a folder::
+The version belongs to the store and is independent of the package's version. A store is a folder::
 
     STORE/
-      index.sqlite            one row per committed segment; can be rebuilt from the rest
+      index.sqlite            one row per committed segment; can be rebuilt from the other files
       LOCK                    flock: shared by writers, exclusive for deleting and compacting
       spaces/<id>/            one folder per space, named by `featuretl.store.keys.space_id`
-        space.json            the recipe, its generation, golden embedding, versions, and a checksum
+        space.json            recipe, generation, golden embedding, library versions, checksum
         <uuid>.npy            a segment: n embeddings of one space
         <uuid>.keys           the sha256 of the n images, and a footer
-      views/<hash>.npy        ordered matrices, and a CRC-32 at the end; may be deleted at any time
-      models/<hash>.onnx      networks as ONNX Runtime takes them; likewise
-      memo.sqlite             digests of files and small JSON facts; likewise
-      claims/                 byte-range locks of running extractions; likewise
+      views/<hash>.npy        ordered matrices, each followed by a CRC-32; can be deleted any time
+      models/<hash>.onnx      networks for ONNX Runtime; can be deleted any time
+      memo.sqlite             digests of files and small JSON facts; can be deleted any time
+      claims/                 byte-range locks of running extractions; can be deleted any time
 
 **Segment.** ``<uuid>.npy`` is a NumPy file, format 1.0, C order, little-endian, shape (n, d), with
-n >= 1. Row i belongs to the image whose sha256 is bytes [32 i, 32 i + 32) of ``<uuid>.keys``. After
-the n keys follows a footer of 72 bytes, little-endian::
+n >= 1. Row i belongs to the image whose sha256 is bytes [32 i, 32 i + 32) of ``<uuid>.keys``. The
+n keys are followed by a footer of 72 bytes, little-endian::
 
     magic      8 bytes   "FTLKEYS1"
     space     32 bytes   the space's id
@@ -26,29 +26,33 @@ the n keys follows a footer of 72 bytes, little-endian::
     npy_crc    4 bytes   CRC-32 of the whole <uuid>.npy
     keys_crc   4 bytes   CRC-32 of everything in <uuid>.keys before this field
 
-**Writing.** Both files are written under a name ending in ``.partial`` with O_EXCL and mode 0600,
-through ``write()`` and never through a memory map (a full disk under a map is SIGBUS), then fsynced,
-renamed, and the folder fsynced. Only then the row is inserted into ``index.sqlite``; a segment is
-committed when that transaction is. A published file is never changed, only unlinked, so a reader's
-memory map stays valid. If fsync fails the descriptor is given up: a retry would lie.
+**Writing.** The writer creates both files under names ending in ``.partial`` with O_EXCL and mode
+0600, writes them with ``write()`` and never through a memory map (where a full disk raises SIGBUS),
+fsyncs and renames them, and fsyncs the folder. Only then does it insert the segment's row into
+``index.sqlite``; that transaction commits the segment. A published file is never changed, only
+unlinked, so a reader's memory map stays valid. If fsync fails, the writer abandons the file: a
+second fsync could succeed without writing the data.
 
-**Compacting.** Under the exclusive lock, small segments (less than half of 16,384 rows and 128 MiB)
-are merged, in order, into ones of at most that size; the first row of each key is kept. The merged
-segment is written and published as any other; then one transaction inserts its row and deletes those
-of the segments it replaces; then their files are unlinked. A kill leaves files that no row names: the next
-compaction removes them once they are an hour old, and `rebuild` only repeats their rows. A reader that misses the file of a segment asks
-the index: if that lists the segment no more, its rows were freed, or are in a later segment.
+**Compacting.** Under the exclusive lock, small segments (less than half of 16,384 rows and of
+128 MiB) are merged, in order, into segments of at most that size; each key keeps its first row. The
+merged segment is written and published like any other; then one transaction inserts its row and
+deletes the rows of the segments that it replaces; then their files are unlinked. A killed
+compaction leaves files without a row: the next compaction removes them once they are an hour old,
+and a rebuilt index lists their rows twice at worst. A reader that does not find a segment's file
+asks the index: if the index no longer lists the segment, its rows were freed or moved to a later
+segment.
 
-**Reading.** A segment counts only if it has a row in the index, both files have the recorded size,
-the header is that of a plain float array of the recorded shape, and both checksums hold (each
-checked once per process, before any row is served; those of views by `featuretl cache verify`
-only: they may be larger than memory). Where a key is in several segments the lowest
-sequence number wins. Object dtypes are refused before anything is read (no pickle). An error of the
-system that is no fault of the file (no permission, too many open files, no memory) is not damage.
-Maps of segments keep no file descriptor open.
+**Reading.** A reader uses a segment only if the index lists it, both files have the recorded size,
+the header is that of a plain float array of the recorded shape, and both checksums match. Each
+process checks a segment once, before it serves any row. Only `featuretl cache verify` checks the
+checksums of views, which can be larger than memory. If several segments hold a key, the lowest
+sequence number wins. Object dtypes are refused before anything is read (no pickle). System errors
+(permission denied, too many open files, out of memory) do not count as damage. Memory maps of
+segments keep no file descriptor open.
 
-**Capabilities.** Concurrent appends by several processes, zero-copy reads, recovery of the index from
-the sidecars. **Limits.** 2**31 rows a segment, 2**31 segments a space.
+**Capabilities.** Several processes can append simultaneously, reads are zero-copy, and the index
+can be recovered from the ``.keys`` files. **Limits.** 2**31 rows per segment and
+2**31 segments per space.
 """
 
 from __future__ import annotations
@@ -68,7 +72,7 @@ import numpy as np
 import pyarrow
 
 from featuretl._core.files import fsync_folder, replace_file
-from featuretl.store.unusable import unusable
+from featuretl.store.local import unusable
 
 FORMAT_VERSION = 1
 KEY_DTYPE = np.dtype("S32")  # compares like the 32 raw bytes; never call tolist() on it
@@ -81,13 +85,13 @@ _NPY_HEADER = re.compile(
 )
 _FOOTER = struct.Struct("<8s32sQQQII")
 _CHECKSUM = struct.Struct("<I")
-_WITH_ITS_OWN = 0x2144DF1C  # the CRC-32 of whatever has its own CRC-32, little-endian, at its end
-
+_RESIDUE = 0x2144DF1C  # the CRC-32 of any data that is followed by its own CRC-32, little-endian
 _DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EIO}
+_SPACE_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 class DamagedFileError(Exception):
-    """A file of the store, `path`, is not what was published: `problem` says why."""
+    """The store's file at `path` differs from what was published; `problem` describes how."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(path, problem)
@@ -99,7 +103,7 @@ class DamagedFileError(Exception):
 
 @dataclass(frozen=True)
 class Segment:
-    """A committed segment, as the index lists it."""
+    """A row of the index: one committed segment."""
 
     uuid: str
     space: str
@@ -108,33 +112,28 @@ class Segment:
     size: int
     crc: int
 
-    def path(self, folder: Path) -> Path:
-        """Return the path of the embeddings."""
-        return folder / f"{self.uuid}.npy"
-
-    def keys_path(self, folder: Path) -> Path:
-        """Return the path of the keys."""
-        return folder / f"{self.uuid}.keys"
+    def path(self, folder: Path, suffix: str = ".npy") -> Path:
+        """Return the path of the embeddings, or of the file with another suffix."""
+        return folder / f"{self.uuid}{suffix}"
 
 
 def write_segment(
     folder: Path, uuid: str, space: str, keys: np.ndarray, rows: np.ndarray
 ) -> Segment:
-    """Write and publish a segment's two files durably, without committing it.
+    """Write and publish a segment's two files durably, without committing the segment.
 
-    `keys` is (n,), S32; `rows` (n, d), float32 or float16. On an error, nothing of it is left.
+    keys: S32 (n,); rows: float32 or float16 (n, d). On an error, all files are removed.
     """
     n, d = rows.shape
     segment = Segment(uuid, space, n, d, 0, 0)
-    targets = [segment.path(folder), segment.keys_path(folder)]
+    targets = [segment.path(folder), segment.path(folder, ".keys")]
     partials = [target.with_name(target.name + ".partial") for target in targets]
     try:
-        size, crc = write_durably(
-            partials[0], [npy_header(rows.shape, rows.dtype), rows.data.cast("B")]
-        )
+        header = npy_header(rows.shape, rows.dtype)
+        size, crc = write_durably(partials[0], [header, rows.data.cast("B")])
         footer = _FOOTER.pack(_MAGIC, bytes.fromhex(space), n, d, size, crc, 0)[:-4]
         key_bytes = keys.tobytes() + footer
-        write_durably(partials[1], [key_bytes, struct.pack("<I", zlib.crc32(key_bytes))])
+        write_durably(partials[1], [key_bytes, _CHECKSUM.pack(zlib.crc32(key_bytes))])
         for partial, target in zip(partials, targets, strict=True):
             partial.rename(target)
         fsync_folder(folder)
@@ -146,13 +145,13 @@ def write_segment(
 
 
 def unlink_segment(folder: Path, uuid: str) -> None:
-    """Unlink both files of a segment, as far as they are there."""
+    """Unlink the files of a segment that exist."""
     for suffix in (".npy", ".keys"):
         (folder / f"{uuid}{suffix}").unlink(missing_ok=True)
 
 
 def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:
-    """Read and check a ``.keys`` file: the segment that it describes, and its keys (n,), S32."""
+    """Read and check a ``.keys`` file; return the segment that it describes and keys S32 (n,)."""
     path = folder / f"{uuid}.keys"
     with reading(path):
         data = path.read_bytes()
@@ -160,52 +159,48 @@ def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:
         raise DamagedFileError(path, f"{len(data)} bytes, too short for a footer")
     magic, space, n, d, size, crc, keys_crc = _FOOTER.unpack(data[-_FOOTER.size :])
     if magic != _MAGIC or len(data) != n * KEY_DTYPE.itemsize + _FOOTER.size:
-        raise DamagedFileError(path, f"{len(data)} bytes, not keys and a footer of this format")
+        raise DamagedFileError(path, f"{len(data)} bytes do not match keys and a footer")
     if zlib.crc32(data[:-4]) != keys_crc:
         raise DamagedFileError(path, "its checksum does not match its content")
     return Segment(uuid, space.hex(), n, d, size, crc), np.frombuffer(data, KEY_DTYPE, count=n)
 
 
 def read_keys_of(folder: Path, segment: Segment) -> np.ndarray:
-    """Read and check the keys (n,), S32, of an indexed segment."""
+    """Read and check the keys, S32 (n,), of an indexed segment."""
     described, keys = read_keys(folder, segment.uuid)
     if described != segment:
-        raise DamagedFileError(segment.keys_path(folder), "not of the indexed segment")
+        raise DamagedFileError(segment.path(folder, ".keys"), "it differs from the index's entry")
     return keys
 
 
 def open_rows(folder: Path, segment: Segment) -> np.ndarray:
-    """Return a segment's embeddings as a read-only memory map (n, d), its shape and size checked."""
+    """Map a segment's embeddings (n, d), read-only, after checking their shape and size."""
     path = segment.path(folder)
     with reading(path):
         size = path.stat().st_size
         if size != segment.size:
-            raise DamagedFileError(path, f"{size} bytes, {segment.size} were committed")
-        # Unlike `numpy.memmap` it keeps no descriptor open, of which a process may have only a few.
+            raise DamagedFileError(path, f"it has {size} bytes, {segment.size} were committed")
+        # Unlike `numpy.memmap`, pyarrow keeps no descriptor open; their number is limited.
         with pyarrow.memory_map(os.fsencode(path)) as file:
             data = memoryview(file.read_buffer())
     return parse_matrix(path, data, (segment.n, segment.d))
 
 
 def open_view(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Return a view, a matrix with its checksum, as a `numpy.memmap` (n, d), its header checked.
+    """Open a view (a matrix followed by its checksum) as a `numpy.memmap` (n, d), header checked.
 
-    NumPy is not asked to read the header: it takes Python's parser, which raises nearly anything on
-    hostile bytes, and in CPython 3.11 a SystemError when several threads parse at once.
+    NumPy would parse the header with Python's parser, which can raise any error on hostile bytes,
+    and in CPython 3.11 a SystemError when several threads parse simultaneously.
     """
     with reading(path), path.open("rb") as file:
         start, size = file.read(256), os.fstat(file.fileno()).st_size
-        dtype, found, offset = _read_header(path, start, size, shape, _CHECKSUM.size)
+        dtype, found, offset = _parse_header(path, start, size, shape, _CHECKSUM.size)
         return np.memmap(file, dtype, "r", offset, found)
 
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Distinguish errors of the system while the file at `path` is read.
-
-    Raises DamagedFileError if it is missing, something else is in its place, or its medium fails,
-    and UnusableStoreError if the system refuses: no permission, too many open files, no memory, ..
-    """
+    """Raise DamagedFileError for a missing or broken file, UnusableStoreError for system errors."""
     try:
         yield
     except (OSError, MemoryError) as error:
@@ -215,18 +210,18 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def parse_matrix(path: Path, data: bytes | memoryview, shape: tuple[int, int]) -> np.ndarray:
-    """Return the floats (n, d) of the ``.npy`` file at `path`, whose bytes are `data`."""
-    dtype, shape, offset = _read_header(path, bytes(data[:256]), len(data), shape, 0)
+    """Return the matrix (n, d) of floats in `data`, the bytes of the ``.npy`` file at `path`."""
+    dtype, shape, offset = _parse_header(path, bytes(data[:256]), len(data), shape, 0)
     return np.frombuffer(data, dtype, offset=offset).reshape(shape)
 
 
-def _read_header(
+def _parse_header(
     path: Path, start: bytes, size: int, shape: tuple[int, int] | None, trailing: int
 ) -> tuple[np.dtype, tuple[int, int], int]:
     """Return dtype, shape and offset of the floats in a ``.npy`` file of `size` bytes."""
     header = _NPY_HEADER.match(start)
     if header is None or len(header[2]) != int.from_bytes(header[1], "little"):
-        raise DamagedFileError(path, "not the header of a matrix of floats")
+        raise DamagedFileError(path, "it does not begin with the header of a matrix of floats")
     dtype, found = np.dtype(header[3].decode()), (int(header[4]), int(header[5]))
     if found != (shape or found):
         raise DamagedFileError(path, f"{dtype} {found}, expected floats {shape}")
@@ -237,25 +232,25 @@ def _read_header(
 
 
 def check_rows(folder: Path, segment: Segment) -> None:
-    """Read a segment's embeddings whole and compare their checksum."""
-    _check(segment.path(folder), segment.crc)
+    """Read a segment's embeddings and compare their checksum."""
+    _check_crc(segment.path(folder), segment.crc)
 
 
 def open_checked_rows(folder: Path, segment: Segment) -> np.ndarray:
-    """Return a segment's embeddings as `open_rows` does, once `check_rows` has read them."""
+    """Map a segment's embeddings like `open_rows`, and also compare their checksum."""
     rows = open_rows(folder, segment)
     check_rows(folder, segment)
     return rows
 
 
 def check_view(path: Path) -> None:
-    """Read a view whole and compare its header, size and checksum."""
+    """Read a whole view and check its header, size and checksum."""
     open_view(path)
-    _check(path, _WITH_ITS_OWN)
+    _check_crc(path, _RESIDUE)
 
 
-def _check(path: Path, expected: int) -> None:
-    crc, buffer = 0, memoryview(bytearray(2**18))  # small enough for a core's cache
+def _check_crc(path: Path, expected: int) -> None:
+    crc, buffer = 0, memoryview(bytearray(2**18))  # fits into a core's cache
     with reading(path), path.open("rb", buffering=0) as file:
         while n := file.readinto(buffer):
             crc = zlib.crc32(buffer[:n], crc)
@@ -270,7 +265,7 @@ def publish_folder(folder: Path, name: str, data: bytes) -> bool:
     try:
         write_durably(partial / name, [data])
         fsync_folder(partial)
-        partial.rename(folder)  # fails on a folder that holds something: this never replaces
+        partial.rename(folder)  # fails if the folder is not empty, so it never replaces files
     except OSError:
         if not (folder / name).exists():
             raise
@@ -283,13 +278,8 @@ def publish_folder(folder: Path, name: str, data: bytes) -> bool:
     return True
 
 
-def write_matrix(
-    path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray], checksum: bool = False
-) -> None:
-    """Write a float32 ``.npy`` file chunk by chunk, atomically and durably.
-
-    With a `checksum`, the CRC-32 of everything before it comes last, as `open_view` expects.
-    """
+def write_view(path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray]) -> None:
+    """Write a float32 ``.npy`` file and its CRC-32 chunk by chunk, atomically and durably."""
 
     def write(partial: Path) -> None:
         header = npy_header(shape, np.dtype("<f4"))
@@ -299,25 +289,22 @@ def write_matrix(
             for chunk in chunks:
                 data = np.ascontiguousarray(chunk, "<f4").data
                 file.write(data)
-                crc = zlib.crc32(data, crc) if checksum else 0
-            if checksum:
-                file.write(_CHECKSUM.pack(crc))
+                crc = zlib.crc32(data, crc)
+            file.write(_CHECKSUM.pack(crc))
 
     replace_file(path, write)
 
 
 def npy_header(shape: tuple[int, int], dtype: np.dtype) -> bytes:
     """Return the header of a C-ordered ``.npy`` file."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header,
-        {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape},
-    )
+    header, descr = io.BytesIO(), np.lib.format.dtype_to_descr(dtype)
+    facts = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, facts)
     return header.getvalue()
 
 
 def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int, int]:
-    """Create `path` with the chunks and fsync it; return its length and CRC-32."""
+    """Write the chunks to a new file and fsync it; return its length and CRC-32."""
     size = crc = 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with open(descriptor, "wb", buffering=0) as file:
@@ -330,3 +317,19 @@ def write_durably(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[int
             crc = zlib.crc32(chunk, crc)
         os.fsync(file.fileno())
     return size, crc
+
+
+def entries(folder: Path, *suffixes: str) -> list[tuple[os.stat_result, Path]]:
+    """Return (state, path) of a folder's entries with `suffixes`, sorted; skip removed entries."""
+    found = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as listed:
+        for entry in listed:
+            if entry.name.endswith(suffixes):
+                with contextlib.suppress(FileNotFoundError):
+                    found.append((entry.stat(), Path(entry.path)))
+    return sorted(found, key=lambda pair: pair[1])
+
+
+def space_folders(store: Path) -> list[Path]:
+    """Return the folders of all published spaces, sorted by name."""
+    return [path for _, path in entries(store / "spaces", "") if _SPACE_NAME.fullmatch(path.name)]

@@ -1,7 +1,7 @@
-"""The list of committed segments: one SQLite row each, rebuilt from the segments when it is lost.
+"""The index: one SQLite row per committed segment, rebuilt from the segments if it is lost.
 
-Rollback journal and ``synchronous=EXTRA``, not WAL: WAL needs all processes on one host, and SQLite
-3.7.0 to 3.51.2 can corrupt a WAL database with concurrent writers.
+The database uses a rollback journal and ``synchronous=EXTRA``. WAL would need all processes on one
+host, and SQLite 3.7.0 to 3.51.2 can corrupt a WAL database with concurrent writers.
 """
 
 from __future__ import annotations
@@ -12,28 +12,34 @@ import os
 import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TypeVar
 
 from featuretl._core.files import lock_file
 from featuretl._core.forks import SQLITE, begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.store.format import DamagedFileError, Segment, open_rows, read_keys
-from featuretl.store.listing import entries, space_folders
-from featuretl.store.unusable import unusable
+from featuretl.store.format import (
+    DamagedFileError,
+    Segment,
+    entries,
+    open_rows,
+    read_keys,
+    space_folders,
+)
+from featuretl.store.local import unusable
 
 T = TypeVar("T")
 
 _BUSY_SECONDS = 60
 _DAMAGED = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# Truncated, or unlinked, while it is open: other errors of these kinds are the disk's.
+# The file was truncated or unlinked while open; other errors of these kinds come from the disk.
 _REPLACED = (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED)
 _TABLE = """CREATE TABLE IF NOT EXISTS segment (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL UNIQUE, space TEXT NOT NULL,
     n INTEGER NOT NULL, d INTEGER NOT NULL, size INTEGER NOT NULL, crc INTEGER NOT NULL)"""
-_HAS_TABLE = "SELECT 1 FROM sqlite_master WHERE name='segment'"
-# Rows that an index must not have, because they name no segment.
-_OTHER_ROWS = """SELECT 1 FROM segment WHERE typeof(uuid) != 'text' OR typeof(space) != 'text'
+# Finds rows that do not name a segment.
+_INVALID_ROWS = """SELECT 1 FROM segment WHERE typeof(uuid) != 'text' OR typeof(space) != 'text'
     OR length(uuid) != 32 OR length(space) != 64 OR uuid GLOB '*[^0-9a-f]*'
     OR space GLOB '*[^0-9a-f]*' OR typeof(n) != 'integer' OR typeof(d) != 'integer'
     OR typeof(size) != 'integer' OR typeof(crc) != 'integer' OR seq < 1 LIMIT 1"""
@@ -42,12 +48,9 @@ _INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (
 
 
 class SegmentIndex:
-    """The committed segments of the store in `folder`; any thread may use it.
+    """The committed segments of the store in `folder`; thread-safe.
 
-    Raises
-    ------
-    UnusableStoreError
-        From every method, if the index cannot be read, or written where that is asked.
+    Every method raises UnusableStoreError if it cannot read or write the index.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +62,7 @@ class SegmentIndex:
         begin_again_after_fork(self)
 
     def begin_in_child(self) -> None:
-        """Open the index again: a connection belongs to one process."""
+        """Open a new connection: a connection belongs to one process."""
         self._connection = None
 
     def segments(self, space: str, after: int = 0) -> list[tuple[int, Segment]]:
@@ -69,25 +72,20 @@ class SegmentIndex:
         return [(row[0], Segment(*row[1:])) for row in rows]
 
     def sizes(self) -> dict[str, tuple[int, int, int]]:
-        """Return for each space its number of rows, of segments and of bytes."""
-        query = (
-            "SELECT space, SUM(n), COUNT(*), SUM(size + 32 * n + 72) FROM segment GROUP BY space"
-        )
+        """Return the numbers of rows, segments and bytes of each space."""
+        columns = "space, SUM(n), COUNT(*), SUM(size + 32 * n + 72)"
+        query = f"SELECT {columns} FROM segment GROUP BY space"
         return {row[0]: row[1:] for row in self._do(lambda db: db.execute(query).fetchall())}
 
     def lists(self, segment: Segment) -> bool:
-        """Return whether a segment is still committed: not freed or compacted."""
+        """Return whether a segment is still committed, and not freed or compacted."""
         query = "SELECT 1 FROM segment WHERE uuid=?"
         return bool(self._do(lambda db: db.execute(query, (segment.uuid,)).fetchone()))
 
-    def insert(self, segment: Segment) -> None:
-        """Commit a segment whose files are published."""
-        self._commit((_INSERT, [_values(segment)]))
-
-    def replace(self, old: Sequence[Segment], new: Segment) -> None:
-        """Commit a published segment in the place of others, whose files stay."""
-        uuids = [(segment.uuid,) for segment in old]
-        self._commit((_INSERT, [_values(new)]), ("DELETE FROM segment WHERE uuid=?", uuids))
+    def insert(self, new: Segment, replaced: Sequence[Segment] = ()) -> None:
+        """Commit a published segment in place of the `replaced` ones, whose files stay."""
+        uuids = [(segment.uuid,) for segment in replaced]
+        self._commit((_INSERT, [astuple(new)]), ("DELETE FROM segment WHERE uuid=?", uuids))
 
     def forget(self, space: str) -> None:
         """Remove all segments of a space from the index; their files stay."""
@@ -105,9 +103,9 @@ class SegmentIndex:
                 self._do(commit)
 
     def version(self) -> tuple[int, int, int]:
-        """Return a value that differs from the last one if a segment was committed since.
+        """Return a value that changes when a segment is committed.
 
-        Where its first item differs, this may be another index, with other sequence numbers.
+        If its first item changes, the index may have been replaced and its rows renumbered.
         """
         with SQLITE:
             data_version = self._do(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
@@ -115,7 +113,7 @@ class SegmentIndex:
             return self._times_connected, data_version, changes
 
     def problem(self) -> str | None:
-        """Return what is wrong with the index's file, or None; nothing is repaired."""
+        """Describe the damage of the index's file, or return None; repair nothing."""
         if not os.path.lexists(self.path):
             return "it is missing"
         with self._usable():
@@ -129,14 +127,14 @@ class SegmentIndex:
         return None
 
     def rebuild(self) -> None:
-        """Rebuild the index from the segments' own files; damaged ones stay and are not indexed.
+        """Rebuild the index from the segments' files; damaged segments stay and are not indexed.
 
         A damaged or missing index is rebuilt automatically.
         """
         with self._usable(), self._exclusive():
-            self._start_again()
+            self._recreate()
 
-    def _start_again(self) -> None:
+    def _recreate(self) -> None:
         self._connection = None
         self.path.unlink(missing_ok=True)
         self.path.with_name("index.sqlite-journal").unlink(missing_ok=True)
@@ -154,7 +152,7 @@ class SegmentIndex:
 
     @contextlib.contextmanager
     def _usable(self) -> Iterator[None]:
-        """Let this thread alone use SQLite; an error of the system is raised as UnusableStoreError."""
+        """Reserve SQLite for this thread, and turn system errors into UnusableStoreError."""
         with SQLITE:
             try:
                 yield
@@ -164,19 +162,16 @@ class SegmentIndex:
                 raise unusable(what, reason) from error
 
     def _reason(self, error: Exception) -> Exception:
-        """Return why SQLite cannot open a file, its journal or their folder, which it does not say."""
+        """Return why SQLite cannot open the index or its journal, which SQLite does not report."""
         at = self.path if os.path.lexists(self.path) else self._folder
-        opened: list[int] = []
-        try:
-            if at.is_dir() and at == self.path:
-                return IsADirectoryError(errno.EISDIR, "")
-            while len(opened) < 4:
-                opened.append(os.open(at, os.O_RDONLY))
-        except OSError as reason:
-            return reason
-        finally:
-            for descriptor in opened:
-                os.close(descriptor)
+        if at == self.path and os.path.isdir(at):
+            return IsADirectoryError(errno.EISDIR, "")
+        with contextlib.ExitStack() as stack:
+            try:
+                for _ in range(4):
+                    stack.callback(os.close, os.open(at, os.O_RDONLY))
+            except OSError as reason:
+                return reason
         return error
 
     def _db(self) -> sqlite3.Connection:
@@ -187,7 +182,7 @@ class SegmentIndex:
         return self._connection
 
     def _is_current(self) -> bool:
-        """Return whether the connection's file is still the index."""
+        """Return whether the connected file is still the store's index."""
         try:
             return self._inode == self.path.stat().st_ino
         except OSError:
@@ -197,7 +192,7 @@ class SegmentIndex:
         db = self._open()
         db.execute("PRAGMA journal_mode=DELETE")
         db.execute("PRAGMA synchronous=EXTRA")
-        if not db.execute(_HAS_TABLE).fetchone():
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name='segment'").fetchone():
             self._fill(db)
         _check(db)
         return db
@@ -217,7 +212,7 @@ class SegmentIndex:
             db.execute(_TABLE)
             db.execute("CREATE INDEX IF NOT EXISTS of_space ON segment (space, seq)")
             if not db.execute("SELECT 1 FROM segment").fetchone():
-                db.executemany(_INSERT, map(_values, self._segments_on_disk()))
+                db.executemany(_INSERT, map(astuple, self._segments_on_disk()))
 
     def _segments_on_disk(self) -> Iterator[Segment]:
         sidecars = [
@@ -229,7 +224,7 @@ class SegmentIndex:
             with contextlib.suppress(DamagedFileError):
                 segment, _ = read_keys(path.parent, path.stem)
                 open_rows(path.parent, segment)
-                if segment.space == path.parent.name:  # not of a space that is being removed
+                if segment.space == path.parent.name:  # the folder may be renamed for removal
                     yield segment
 
     def _replace_damaged(self) -> None:
@@ -240,48 +235,45 @@ class SegmentIndex:
             except sqlite3.DatabaseError as error:
                 if not is_damage(error):
                     raise
-                # Still: no other process has replaced it meanwhile.
+                # No other process has replaced it meanwhile.
                 warnings.warn(
-                    f"The index of the embedding store {str(self._folder)!r} is damaged; it is made "
-                    "anew from the segments.",
+                    f"The index of the embedding store {str(self._folder)!r} is damaged; it is "
+                    "rebuilt from the segments.",
                     FeatureTLWarning,
                     stacklevel=6,
                 )
-                self._start_again()
+                self._recreate()
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Keep two processes from replacing the index together."""
-        if os.name == "nt":  # where a folder cannot be opened
+        """Prevent two processes from replacing the index simultaneously."""
+        with contextlib.ExitStack() as stack:
+            if os.name != "nt":  # Windows cannot open folders
+                descriptor = os.open(self._folder, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                with contextlib.suppress(OSError):  # a file system without locks
+                    lock_file(descriptor)
             yield
-            return
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # a file system without locks
-                lock_file(descriptor)
-            yield
-        finally:
-            os.close(descriptor)
 
 
 def _check(db: sqlite3.Connection) -> None:
-    """Raise DatabaseError unless the file is whole and has the table; it has few rows."""
+    """Raise DatabaseError unless the file is intact and has valid rows, all of which are read."""
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
         raise sqlite3.DatabaseError(found)
-    # Bytes of the header that say how to read and to write: else SQLite may call it read-only.
+    # The format's write and read version; with other values SQLite can treat the file as read-only.
     if db.serialize()[18:20] != b"\1\1":
         raise sqlite3.DatabaseError("its header is not that of a rollback-journal database")
-    if db.execute(_OTHER_ROWS).fetchone():
-        raise sqlite3.DatabaseError("it has rows that name no segment")
-    db.execute(_SELECT).fetchall()  # as text and numbers
+    if db.execute(_INVALID_ROWS).fetchone():
+        raise sqlite3.DatabaseError("it has rows that do not name a segment")
+    db.execute(_SELECT).fetchall()  # raises for text that is not UTF-8
 
 
 def is_damage(error: Exception) -> bool:
-    """Return whether an error may come from the file's content, not from locks, disk or rights."""
+    """Return whether the file's content can cause an error, rather than locks, disk or rights."""
     if not isinstance(error, sqlite3.DatabaseError):
         return False
-    code = getattr(error, "sqlite_errorcode", None)  # Python's own errors have none
+    code = getattr(error, "sqlite_errorcode", None)  # missing in errors that Python raises itself
     return code is None or code & 0xFF in _DAMAGED or code in _REPLACED
 
 
@@ -295,7 +287,3 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
         with contextlib.suppress(sqlite3.Error):
             db.execute("ROLLBACK")
         raise
-
-
-def _values(segment: Segment) -> tuple[Any, ...]:
-    return segment.uuid, segment.space, segment.n, segment.d, segment.size, segment.crc

@@ -1,19 +1,19 @@
-"""The identity of an embedding: the image's content and the recipe that made it.
+"""The identity of an embedding: the image's content and the recipe that produced it.
 
-A **recipe** is a JSON object that covers everything which changes an embedding's values beyond
+A **recipe** is a JSON object with everything that changes an embedding's values beyond
 floating-point noise:
 
-- ``backbone``: architecture name and the sha256 of its tensors (not where they came from, so one
-  set of weights is one recipe, whether packaged, from the hub or from a file);
+- ``backbone``: architecture name and the sha256 of its tensors (not their origin: the same weights
+  give the same recipe, whether packaged, from the hub or from a file);
 - ``preprocess``: size, interpolation, crop, mean and standard deviation;
 - ``decode``: the decoder and its policy for EXIF, alpha, 16 bits and frames;
 - ``output``: layers, pooling, normalisation, width and storage dtype;
-- ``compute``: precision (runtimes of one precision give the same embeddings, and are checked);
-- ``version``: raised when the meaning of a recipe itself changes.
+- ``compute``: precision (a check ensures that all runtimes of a precision agree);
+- ``version``: increased when the meaning of a recipe itself changes.
 
-It does not cover the batch size, the number of threads or the device: embeddings are promised
-within a tolerance, not bit by bit. Versions of libraries are recorded, and checked by a golden
-image (see `featuretl.store.store`), not hashed.
+A recipe does not cover batch size, number of threads or device, because embeddings are reproducible
+within a tolerance, not bit by bit. Library versions are recorded but not hashed; a golden image
+checks them (see `featuretl.store.store`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Recipe = dict[str, Any]
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one JSON text of `value`: sorted keys, no spaces, ASCII.
+    """Return the canonical JSON text of `value`: sorted keys, no spaces, ASCII.
 
     >>> canonical_json({"b": 1, "a": [1.5, None]})
     '{"a":[1.5,null],"b":1}'
@@ -41,10 +41,6 @@ def json_checksum(value: Any) -> int:
 
 
 def space_id(recipe: Recipe, generation: int) -> str:
-    """Return the sha256 (64 hex digits) that names the space of a recipe.
-
-    `generation` counts the times that the golden image showed that the same recipe no longer gives
-    the same embeddings on this machine.
-    """
+    """Return the id (sha256, 64 hex digits) of the given generation of a recipe's space."""
     text = canonical_json({"recipe": recipe, "generation": generation})
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,10 +1,11 @@
-"""The folder of a local store: its lock, its errors, and extraction without it if it is optional."""
+"""The folder of a local store: its lock, claims on images, errors, and fallback to no cache."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,42 @@ from pathlib import Path
 from featuretl._core.files import lock_file
 from featuretl._core.forks import begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
-from featuretl.store.unusable import unusable
+
+try:
+    import fcntl
+
+    _SET_LOCK: int | None = getattr(fcntl, "F_OFD_SETLK", None)
+except ImportError:  # Windows
+    _SET_LOCK = None
+
+CACHE_VARIABLE = "FEATURETL_CACHE"
+
+_FILES = 16  # the kernel searches a file's locks linearly, so they are spread over several files
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
+_ELSEWHERE = f"choose another folder (cache=, --cache, {CACHE_VARIABLE}) or none (cache=None)"
+_GONE = f"if the folder was deleted or moved meanwhile, run the command again, else {_ELSEWHERE}"
+_RIGHTS = f"change its permissions, or {_ELSEWHERE}"
+_SPACE = f"free disk space or {_ELSEWHERE}"
+_REMEDIES: dict[int | None, str] = {
+    errno.EMFILE: "close files or raise this process's limit on them (ulimit -n), and try again",
+    errno.ENFILE: "close other programs, because their open files reached the limit, and try again",
+    errno.ENOMEM: "free memory or raise its limits (ulimit -v, vm.max_map_count), and try again",
+    **dict.fromkeys((errno.ENOENT, errno.ESTALE), _GONE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), _RIGHTS),
+    # None: SQLite reports a full disk without an error number.
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None), _SPACE),
+}
+
+
+def unusable(what: str, error: Exception, lost: str = "") -> UnusableStoreError:
+    """Return the error with the sentence "`what` (reason of `error`)`lost`; remedy."
+
+    `what` names the file or store and the failed action; `lost` is the consequence.
+    """
+    number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
+    reason = os.strerror(number) if number else str(error) or type(error).__name__
+    remedy = _REMEDIES.get(number, _ELSEWHERE)
+    return UnusableStoreError(f"{what} ({reason}){lost}; {remedy}.")
 
 
 class LocalFolder:
@@ -26,12 +62,12 @@ class LocalFolder:
         begin_again_after_fork(self)
 
     def begin_in_child(self) -> None:
-        """Leave the locks to the parent; this process locks the store again where it adds rows."""
+        """Close inherited lock files; a forked process locks the store itself when it adds rows."""
         for descriptor in self._lock_files.copy():
             self._close_lock(descriptor)
 
     def make_folder(self) -> None:
-        """Create the store's folder. Raises StoreError if it cannot be written."""
+        """Create the store's folder. Raises StoreError if it is not writable."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -40,7 +76,7 @@ class LocalFolder:
             raise self.unwritable(PermissionError(errno.EACCES, ""))
 
     def exists(self) -> bool:
-        """Return whether the store's folder is there. Raises StoreError if that cannot be known."""
+        """Return whether the store's folder exists. Raises StoreError if the system refuses."""
         try:
             self.path.stat()
         except FileNotFoundError:
@@ -51,7 +87,7 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def locked_shared(self) -> Iterator[None]:
-        """Keep others from deleting segments while rows are added."""
+        """Prevent other processes from deleting segments while this one adds rows."""
         with contextlib.ExitStack() as stack:
             with self.optionally():
                 self.make_folder()
@@ -63,7 +99,7 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def locked_exclusively(self) -> Iterator[None]:
-        """Keep rows from being added. Raises StoreError if some are being added now."""
+        """Prevent other processes from adding rows. Raises StoreError if one is adding rows now."""
         descriptor = self._open_lock()
         try:
             lock_file(descriptor, wait=False)
@@ -71,7 +107,7 @@ class LocalFolder:
         except BlockingIOError as error:
             raise StoreError(
                 f"The embedding store {str(self.path)!r} is in use by an extraction; try again "
-                "when that has ended."
+                "when the extraction has ended."
             ) from error
         except OSError as error:  # from locking, or from the body
             raise self.unwritable(error) from error
@@ -87,13 +123,13 @@ class LocalFolder:
         return self._lock_files[-1]
 
     def _close_lock(self, descriptor: int) -> None:
-        if descriptor in self._lock_files:  # else it was the parent's
+        if descriptor in self._lock_files:  # otherwise the parent process owns it
             self._lock_files.remove(descriptor)
             os.close(descriptor)
 
     @contextlib.contextmanager
     def optionally(self) -> Iterator[None]:
-        """Run code that needs the store; where an `optional` one fails, warn once and cache no more."""
+        """Run code that needs the store; if an `optional` store fails, warn and stop caching."""
         try:
             yield
         except StoreError as error:
@@ -101,13 +137,63 @@ class LocalFolder:
                 raise
             if self.keeps:
                 self.keeps = False
-                message = f"{error} Embeddings are made all the same, but not kept this time."
+                message = f"{error} This run computes the embeddings without caching them."
                 warnings.warn(message, FeatureTLWarning, stacklevel=4)
 
     def unreadable(self, error: OSError) -> UnusableStoreError:
-        """Return the error that says why the store cannot be read."""
+        """Return the error that explains why the store cannot be read."""
         return unusable(f"The embedding store {str(self.path)!r} cannot be read", error)
 
     def unwritable(self, error: Exception, lost: str = "") -> UnusableStoreError:
-        """Return the error that says why the store cannot be written."""
+        """Return the error that explains why the store cannot be written."""
         return unusable(f"The embedding store {str(self.path)!r} cannot be written", error, lost)
+
+
+class Claims:
+    """The claims of one extraction on images of one space; all spaces share `folder`.
+
+    A claim is an exclusive one-byte record lock at an offset derived from the image's key. The
+    kernel binds it to the open file description, so it ends with the process and never becomes
+    stale. These locks (Linux 3.15, macOS) also distinguish threads. Without them every claim
+    succeeds: two processes can then embed the same image, which costs time but no rows.
+    """
+
+    def __init__(self, folder: Path, space: str) -> None:
+        self._folder = folder
+        self._salt = int(space[:16], 16)
+        self._files: dict[int, int] = {}
+
+    def claim(self, key: bytes) -> bool:
+        """Claim an image; return False if another extraction has claimed it."""
+        number = key[8] % _FILES
+        try:
+            if number not in self._files:
+                self._folder.mkdir(mode=0o700, exist_ok=True)
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                self._files[number] = os.open(self._folder / f"{number:02x}", flags, 0o600)
+            self._lock(key)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
+        return True
+
+    def release(self, key: bytes) -> None:
+        """Release the claim on an image, if it is claimed."""
+        if key[8] % _FILES in self._files:
+            with contextlib.suppress(OSError):
+                self._lock(key, unlock=True)
+
+    def release_all(self) -> None:
+        """Release all claims."""
+        for descriptor in self._files.values():
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+        self._files.clear()
+
+    def _lock(self, key: bytes, unlock: bool = False) -> None:
+        if _SET_LOCK is not None:
+            kind = fcntl.F_UNLCK if unlock else fcntl.F_WRLCK
+            offset = (int.from_bytes(key[:8], "big") ^ self._salt) >> 1
+            lock = _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0)
+            fcntl.fcntl(self._files[key[8] % _FILES], _SET_LOCK, lock)

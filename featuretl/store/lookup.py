@@ -1,4 +1,4 @@
-"""From 32-byte keys to the locations of their rows, for millions of keys, with cheap appends."""
+"""Map millions of 32-byte keys to the locations of their rows, with cheap appends."""
 
 from __future__ import annotations
 
@@ -14,23 +14,19 @@ MISSING = -1
 class KeyIndex:
     """Sorted runs of (key, location), merged as they grow, as in a log-structured merge tree.
 
-    A location is an int64 >= 0 of the caller's choice; of two locations of one key, the one added
-    first wins. 40 bytes a key; adding n keys in total costs O(n log n) comparisons.
+    Locations are int64 >= 0. If a key is added twice, the first location wins. The index takes 40
+    bytes per key; adding n keys in total costs O(n log n) comparisons.
     """
 
     def __init__(self) -> None:
         self._runs: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def __len__(self) -> int:
-        """Return the number of keys; one that several runs hold counts once for each."""
-        return sum(len(keys) for keys, _ in self._runs)
-
     def keys(self) -> np.ndarray:
-        """Return all keys, each once, sorted: (n,), S32."""
+        """Return all distinct keys, sorted: S32 (n,)."""
         return np.unique(np.concatenate([np.empty(0, KEY_DTYPE), *(run[0] for run in self._runs)]))
 
     def where(self, keep: Callable[[np.ndarray], np.ndarray]) -> KeyIndex:
-        """Return the keys at those locations, int64 (n,), for which `keep` gives True."""
+        """Return the keys for whose locations, int64 (n,), `keep` returns True."""
         found = KeyIndex()
         for keys, locations in self._runs:
             kept = keep(locations)
@@ -38,7 +34,7 @@ class KeyIndex:
         return found
 
     def add(self, keys: np.ndarray, locations: np.ndarray | None = None) -> None:
-        """Add keys (n,), S32, with their locations (n,), int64, by default 0."""
+        """Add keys, S32 (n,), with locations, int64 (n,), by default 0."""
         if not len(keys):
             return
         if locations is None:
@@ -49,10 +45,10 @@ class KeyIndex:
             newer = _sorted_unique(
                 np.concatenate([older[0], newer[0]]), np.concatenate([older[1], newer[1]])
             )
-        self._runs = [*runs, newer]  # in one step: this process may fork in another thread
+        self._runs = [*runs, newer]  # in one step, because another thread can fork this process
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return the location of each key (n,), S32: int64 (n,), `MISSING` where there is none."""
+        """Return the location of each key, S32 (n,), as int64 (n,); `MISSING` if there is none."""
         found = np.full(len(keys), MISSING, np.int64)
         for run_keys, run_locations in self._runs:
             open_ = np.flatnonzero(found == MISSING)
@@ -66,12 +62,12 @@ class KeyIndex:
 
 
 def keys_array(keys: list[bytes]) -> np.ndarray:
-    """Return 32-byte keys as an array (n,), S32."""
+    """Return 32-byte keys as an array, S32 (n,)."""
     return np.frombuffer(b"".join(keys), KEY_DTYPE)
 
 
 def _sorted_unique(keys: np.ndarray, locations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(keys, kind="stable")  # stable: the first added stays first among equals
+    order = np.argsort(keys, kind="stable")  # the first added stays first among equal keys
     keys, locations = keys[order], locations[order]
     first = np.ones(len(keys), bool)
     first[1:] = keys[1:] != keys[:-1]

@@ -1,7 +1,7 @@
 """A disposable SQLite cache of file digests and small JSON facts.
 
-Two kinds of facts: the sha256 of a file whose state has not changed since it was hashed (as git's
-index does), and small JSON values. A memo that cannot be read or written only costs time.
+The memo returns a file's sha256 as long as the file's state has not changed since it was hashed, as
+git's index does. A memo that cannot be read or written only costs time.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from featuretl._core.text import parse_json
 from featuretl.store.index import is_damage
 
 _LOOK_UP = "SELECT path, size, mtime, ctime, inode, sha256 FROM file WHERE path IN ({})"
-_PATHS_AT_ONCE = 4096
+_PATHS_PER_QUERY = 4096
 
 
 class Memo:
-    """Facts in one SQLite file; any thread may use it."""
+    """Facts in one SQLite file; thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -31,42 +31,42 @@ class Memo:
         begin_again_after_fork(self)
 
     def begin_in_child(self) -> None:
-        """Open the file again: a connection belongs to one process."""
+        """Open a new connection: a connection belongs to one process."""
         self._connection = None
 
     def digests(self, paths: Sequence[str]) -> list[bytes | None]:
-        """Return for each file its sha256 (32 bytes) if its state is as remembered, else None."""
+        """Return each file's sha256 (32 bytes); None if it is unknown or the file has changed."""
         found: list[bytes | None] = []
-        for start in range(0, len(paths), _PATHS_AT_ONCE):
-            part = paths[start : start + _PATHS_AT_ONCE]
+        for start in range(0, len(paths), _PATHS_PER_QUERY):
+            part = paths[start : start + _PATHS_PER_QUERY]
             names = [_name(path) for path in part]
             known = {row[0]: row[1:] for row in self._read(_LOOK_UP, names)}
             found += map(_digest, part, map(known.get, names))
         return found
 
     def remember_digests(self, files: Iterable[tuple[str, os.stat_result, bytes]]) -> None:
-        """Remember (path, state, sha256) of files; the state must be as it was when hashed."""
+        """Store (path, state, sha256) of files; the state must be that before hashing."""
         rows = [(_name(path), *_state(state), digest) for path, state, digest in files]
         self._write("INSERT OR REPLACE INTO file VALUES (?,?,?,?,?,?)", rows)
 
     def get(self, key: str) -> Any:
-        """Return the JSON value remembered under `key`, or None."""
+        """Return the JSON value stored under `key`, or None."""
         with contextlib.suppress(ValueError):
             for (value,) in self._read("SELECT value FROM fact WHERE key IN ({})", [key]):
                 return parse_json(value)
         return None
 
     def put(self, key: str, value: Any) -> None:
-        """Remember a JSON value under `key`."""
+        """Store a JSON value under `key`."""
         self._write("INSERT OR REPLACE INTO fact VALUES (?,?)", [(key, json.dumps(value))])
 
     def clear(self) -> None:
-        """Forget everything. Raises OSError if the file cannot be removed."""
+        """Delete the memo. Raises OSError if the file cannot be removed."""
         self._connection = None
         self._path.unlink(missing_ok=True)
 
     def _read(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Return what a query finds; "{}" in it stands for the values."""
+        """Return the rows of a query, in which "{}" is the place of `values`."""
         with SQLITE, contextlib.suppress(sqlite3.Error, MemoryError):
             db = self._open()
             return db.execute(query.format(",".join("?" * len(values))), values).fetchall()
@@ -92,7 +92,7 @@ class Memo:
 
 
 def file_state(path: str | os.PathLike[str]) -> list[Any] | None:
-    """Return the state of a file (JSON) that changes with its content, or None."""
+    """Return a file's path, size, times and inode (JSON), or None if it cannot be read."""
     try:
         return [os.fspath(path), *_state(os.stat(path))]
     except OSError:
@@ -111,20 +111,18 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _digest(path: str, known: tuple[Any, ...] | None) -> bytes | None:
-    """Return the sha256 that is remembered of a file, if its state is as it was."""
-    try:
+    """Return the sha256 in a file's row, if the file's state has not changed."""
+    with contextlib.suppress(OSError, ValueError):
         if known is not None and _state(os.stat(path)) == known[:4]:
             return known[4] if isinstance(known[4], bytes) and len(known[4]) == 32 else None
-    except (OSError, ValueError):
-        pass
     return None
 
 
 def _name(path: str) -> bytes:
     path = path if path.startswith("/") else os.path.abspath(path)
-    return path.encode("utf-8", "surrogatepass")  # such a file cannot be there, and is not found
+    return path.encode("utf-8", "surrogatepass")  # surrogates only occur in names of missing files
 
 
 def _state(state: os.stat_result) -> tuple[int, int, int, int]:
-    # An inode may pass SQLite's signed 64 bits.
+    # An inode can exceed SQLite's signed 64 bits.
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino & (2**63 - 1)

@@ -1,4 +1,4 @@
-"""The record of a space, ``space.json``: its recipe, and the golden embedding that it began with."""
+"""The record of a space, ``space.json``: its recipe and its golden embedding."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def parse_record(data: bytes, path: Path) -> dict[str, Any]:
-    """Return the record that the file at `path` holds; see `read_record`."""
+    """Return the record in `data`, the content of the file at `path`; see `read_record`."""
     try:
         record = parse_json(data)
         checksum = record.pop("checksum", None)
         if record["format"] > FORMAT_VERSION:
             raise StoreError(
-                f"{str(path)!r} is of store format {record['format']}; this featuretl reads up to "
+                f"{str(path)!r} has store format {record['format']}; this featuretl reads up to "
                 f"{FORMAT_VERSION}: upgrade featuretl or choose another cache."
             )
         named = space_id(record["recipe"], record["generation"])
         golden = base64.b64decode(record["golden"], validate=True)
-        whole = named == record["id"] == path.parent.name and "versions" in record
-        whole &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
-        whole &= checksum in (None, json_checksum(record))  # the first stores had none
+        intact = named == record["id"] == path.parent.name and "versions" in record
+        intact &= len(golden) == 4 * record["recipe"]["output"]["n_features"]
+        intact &= checksum in (None, json_checksum(record))  # the first stores had no checksum
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFileError(path, f"its record cannot be read ({error!r})") from error
-    if not whole:
-        raise DamagedFileError(path, "its record is not that of this space")
+    if not intact:
+        raise DamagedFileError(path, "its record does not describe this space")
     return record
 
 
@@ -54,7 +54,7 @@ def golden_of(record: dict[str, Any]) -> np.ndarray:
 
 
 def agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
-    """Return whether a space's golden embedding is `golden` (d,), but for rounding."""
+    """Return whether a space's golden embedding equals `golden` (d,) up to rounding."""
     then = golden_of(record).astype(np.float64)
     now = golden.astype(np.float64)
     norms = np.linalg.norm(then) * np.linalg.norm(now)
@@ -64,7 +64,7 @@ def agrees(record: dict[str, Any], golden: np.ndarray) -> bool:
 def generations(
     find: Callable[[str], dict[str, Any] | None], recipe: Recipe
 ) -> list[dict[str, Any]]:
-    """Return the records of a recipe's spaces, oldest first; `find` returns that of an id, or None."""
+    """Return a recipe's records, oldest first; `find` maps a space's id to its record or None."""
     records: list[dict[str, Any]] = []
     while record := find(space_id(recipe, len(records))):
         records.append(record)
@@ -79,7 +79,7 @@ def agreeing_record(
 ) -> tuple[dict[str, Any], bool]:
     """Return the newest record of a recipe that agrees with `golden` (d,), and whether it exists.
 
-    If none agrees it is that of a new generation; where that is not the first, a warning says so.
+    If none agrees, return a record for a new generation, with a warning if there are older ones.
     """
     existing = generations(find, recipe)
     for record in reversed(existing):
@@ -87,9 +87,9 @@ def agreeing_record(
             return record, True
     if existing:
         warnings.warn(
-            "The golden image no longer gives the embedding recorded in the store (another version "
-            f"of a library, or another processor; then: {existing[-1]['versions']}, now: "
-            f"{versions}); embeddings are computed again and kept apart from the old ones.",
+            "The golden image no longer gives the embedding recorded in the store (a library's "
+            f"version or the processor differs; recorded: {existing[-1]['versions']}, now: "
+            f"{versions}); embeddings are computed again and stored separately from the old ones.",
             FeatureTLWarning,
             stacklevel=3,
         )

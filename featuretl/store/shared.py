@@ -1,31 +1,31 @@
 """The shared store's format, version 1: embeddings that many machines write without a database.
 
-A shared store is a folder that all of them see, or a URL of an object store::
+A shared store is a folder that all machines can access, or a URL of an object store::
 
     STORE/
       spaces/<id>/                one folder per space, named by `featuretl.store.keys.space_id`
         space.json                as in a local store (`featuretl.store.format`)
-        shards/<key>.json         one entry per finished shard: what it holds, and in which files
+        shards/<key>.json         one entry per finished shard, which names its files
         embeddings/<uuid>.npy     n embeddings of one space
         metadata/<uuid>.parquet   the same n rows: path, label, sha256, and number in the shard
 
-**Shard.** The images that are committed together: a tar file, a row group, 1,000 consecutive files.
-Its key, 64 hex digits, is the sha256 of what identifies its images without reading them
-(`featuretl.images.shards`). Row i of the ``.npy`` file (NumPy format 1.0, C order, little-endian,
-float32, shape (n, d)) belongs to row i of the Parquet file; images without an embedding are in
-neither, but in the entry, each with its number, name and reason. A shard of which no image has an
+**Shard.** A shard is a group of images that are committed together: a tar file, a row group, or
+1,000 consecutive files. Its key, 64 hex digits, is the sha256 of facts that identify its images
+without reading them (`featuretl.images.shards`). Row i of the ``.npy`` file (NumPy format 1.0, C
+order, little-endian, float32, shape (n, d)) belongs to row i of the Parquet file. Images without an
+embedding are in neither file; the entry lists their numbers, names and reasons. A shard without any
 embedding has no files.
 
-**Entry.** A JSON object: ``format``, ``key``, ``source`` (its name), ``images`` (how many it holds),
-``rows`` (n), ``uuid``, ``files`` (size and CRC-32 of both), ``failures``, ``created``, and
-``checksum``, the CRC-32 of the canonical JSON of all else.
+**Entry.** A JSON object: ``format``, ``key``, ``source`` (the shard's name), ``images`` (number of
+images), ``rows`` (n), ``uuid``, ``files`` (size and CRC-32 of both), ``failures``, ``created``, and
+``checksum``, the CRC-32 of the canonical JSON of all other fields.
 
-**Writing.** First the two files, under a name that nothing else has; then the entry, by one atomic
-put: a shard is finished when it has an entry. Whoever writes a shard a second time writes other
-files and replaces the entry: readers of the old one keep what they have. No file is changed, and no
-lock is needed. Files in no entry were left by a process that was killed, and are never read.
+**Writing.** A process writes the two files under a new name and then the entry with an atomic put.
+A shard is finished when it has an entry. A process that writes a shard again writes new files and
+replaces the entry, so readers of the old entry keep their files. Files never change, and no lock is
+needed. Files without an entry were left by a killed process and are never read.
 
-**Reading.** Files count only if they have the size and the CRC-32 of the entry.
+**Reading.** Readers use files only if they match the size and CRC-32 in the entry.
 """
 
 from __future__ import annotations
@@ -40,24 +40,77 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
-from featuretl._core.text import parse_json, printable
-from featuretl.exceptions import StoreError
-from featuretl.store.folder import SharedFolder
+from featuretl._core.files import absolute, contents, file_system, is_local, replace_file
+from featuretl._core.parameters import as_path
+from featuretl._core.text import parse_json, printable, reason_of
+from featuretl.exceptions import FeatureTLError, ParameterError, StoreError, UnusableStoreError
 from featuretl.store.format import DamagedFileError, npy_header, parse_matrix
 from featuretl.store.keys import Recipe, json_checksum
 from featuretl.store.record import agreeing_record, agrees, golden_of, parse_record
 
-if TYPE_CHECKING:
-    import pyarrow
-
 SHARED_FORMAT_VERSION = 1
 
-_READ_AT_ONCE = 256
+_READ_TOGETHER = 256
+
+
+class SharedFolder:
+    """A folder on a file system, or an fsspec URL, whose files appear whole or not at all.
+
+    Raises ParameterError if `url` cannot be used, and UnusableStoreError from every method.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        if as_path(url) is None:
+            raise ParameterError(f"A shared folder needs a valid path or URL; got {url!r}.")
+        self.url = absolute(os.fsdecode(url))
+        self._fs, self._root = file_system(self.url)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SharedFolder, (self.url,)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file durably, in place of the file of that name if there is one."""
+        target = f"{self._root}/{name}"
+        try:
+            if is_local(self._fs):
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                replace_file(Path(target), lambda partial: partial.write_bytes(data))
+            else:
+                self._fs.pipe_file(target, data)
+        except Exception as error:  # each file system raises its own classes
+            raise self._unusable("written", error) from error
+
+    def get_all(self, names: list[str]) -> list[bytes | None]:
+        """Read files in parallel; return their bytes, None for missing files."""
+        found = contents(self._fs, [f"{self._root}/{name}" for name in names])
+        for content in found:
+            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                raise self._unusable("read", content) from content
+        return [content if isinstance(content, bytes) else None for content in found]
+
+    def names(self, folder: str) -> list[str]:
+        """Return the names in a subfolder, unsorted; an empty list if there is no such folder."""
+        try:
+            self._fs.invalidate_cache()
+            paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise self._unusable("read", error) from error
+        return [path.rstrip("/").rpartition("/")[2] for path in paths]
+
+    def _unusable(self, done: str, error: Exception) -> FeatureTLError:
+        return UnusableStoreError(
+            f"The shared store {printable(self.url)!r} cannot be {done} ({reason_of(error)}); its "
+            "content is intact: fix the cause, and run the command again."
+        )
 
 
 @dataclass(frozen=True)
@@ -74,22 +127,22 @@ class ShardEntry:
     created: str
 
     def to_json(self) -> bytes:
-        """Return the entry's file."""
+        """Return the content of the entry's file."""
         facts = {"format": SHARED_FORMAT_VERSION, **dataclasses.asdict(self)}
         return json.dumps({**facts, "checksum": json_checksum(facts)}).encode()
 
     @classmethod
     def from_json(cls, data: bytes) -> ShardEntry:
-        """Return the entry that a file holds. Raises ValueError unless it is whole."""
+        """Return the entry in a file's content. Raises ValueError if it is damaged."""
         try:
             facts = parse_json(data)
             checksum, version = facts.pop("checksum"), facts.get("format")
             if json_checksum(facts) != checksum or version != SHARED_FORMAT_VERSION:
-                raise ValueError("its checksum or format is another")
+                raise ValueError("its checksum does not match, or its format is unknown")
             failures = tuple((int(i), str(name), str(why)) for i, name, why in facts["failures"])
             files = {name: (int(size), int(crc)) for name, (size, crc) in facts["files"].items()}
-            if not re.fullmatch("[0-9a-f]{32}", facts["uuid"]):  # it becomes a file's name
-                raise ValueError("its uuid is none")
+            if not re.fullmatch("[0-9a-f]{32}", facts["uuid"]):  # it becomes a file name
+                raise ValueError("its uuid is invalid")
             del facts["format"]
             return cls(**{**facts, "failures": failures, "files": files})
         except (KeyError, TypeError, AttributeError) as error:
@@ -97,21 +150,21 @@ class ShardEntry:
 
 
 class SharedStore:
-    """Embeddings in a folder, or behind a URL, that processes on many machines write.
+    """Embeddings in a folder, or behind a URL, to which processes on many machines write.
 
     Parameters
     ----------
     url : path or str
-        A folder that all processes see, or a URL of any file system that fsspec knows (``s3://``,
-        ``gs://``, ``file://``, ..). A file system other than the local one must put files whole, as
-        object stores do.
+        A folder that all processes can access, or a URL of any fsspec file system (``s3://``,
+        ``gs://``, ``file://``, ..). A remote file system must write files atomically, as object
+        stores do.
 
     Raises
     ------
     ParameterError
-        If it cannot be a path or URL, or its file system is not known or not installed.
+        If `url` cannot be a path or URL, or its file system is unknown or not installed.
     StoreError
-        From every method, if the store cannot be read or written, or is of a newer format.
+        From every method, if the store cannot be read or written, or has a newer format.
 
     Examples
     --------
@@ -124,7 +177,7 @@ class SharedStore:
         self.url = self.folder.url
 
     def spaces(self) -> list[SharedSpace]:
-        """Return the spaces, by id."""
+        """Return all spaces, sorted by id."""
         return [self.space(identity) for identity in sorted(self.folder.names("spaces"))]
 
     def space(self, identity: str) -> SharedSpace:
@@ -140,25 +193,25 @@ class SharedStore:
     def open_space(
         self, recipe: Recipe, golden: np.ndarray, versions: dict[str, str]
     ) -> SharedSpace:
-        """Return the space of a recipe that rows made by its `golden` (d,) may be added to.
+        """Return the space of a recipe to which this process can add rows.
 
-        As `EmbeddingStore.open_space`: where an older one does not agree, a new generation is
-        started, with a warning. Raises StoreError in the folder of a local store.
+        Parameters are those of `EmbeddingStore.open_space`: if no space agrees with `golden` (d,),
+        a new one starts, with a warning. Raises StoreError in the folder of a local store.
         """
         if "index.sqlite" in self.folder.names(""):
             raise StoreError(
-                f"{printable(self.url)!r} is a local embedding store; a shared one needs a folder of "
-                "its own."
+                f"{printable(self.url)!r} is a local embedding store; choose another folder for a "
+                "shared store."
             )
         record, exists = agreeing_record(self._record, recipe, golden, versions)
         if exists:
             return SharedSpace(self.folder, record)
         name = f"spaces/{record['id']}/space.json"
         self.folder.put(name, json.dumps(record, indent=1).encode())
-        return self.space(record["id"])  # of two that were made together the later one counts
+        return self.space(record["id"])  # if two processes put a record, the later one counts
 
     def _record(self, identity: str) -> dict[str, Any] | None:
-        data = self.folder.get(f"spaces/{identity}/space.json")
+        (data,) = self.folder.get_all([f"spaces/{identity}/space.json"])
         try:
             if data is not None:
                 return parse_record(data, Path(identity) / "space.json")
@@ -173,7 +226,7 @@ class SharedStore:
 
 
 class SharedSpace:
-    """The embeddings of one recipe in a `SharedStore`; any number of processes may add shards."""
+    """The embeddings of one recipe in a `SharedStore`, to which many processes can add shards."""
 
     def __init__(self, folder: SharedFolder, record: dict[str, Any]) -> None:
         self.id: str = record["id"]
@@ -184,7 +237,7 @@ class SharedSpace:
         self._record, self._folder = record, folder
 
     def agrees(self, golden: np.ndarray) -> bool:
-        """Return whether what gives this golden embedding (d,) may add rows."""
+        """Return whether a process with this golden embedding (d,) can add rows."""
         return agrees(self._record, golden)
 
     def keys(self) -> list[str]:
@@ -193,9 +246,9 @@ class SharedSpace:
         return sorted(name[:-5] for name in names if len(name) == 69 and name.endswith(".json"))
 
     def entries(self, keys: Sequence[str]) -> Iterator[ShardEntry | None]:
-        """Yield the entries of shards; None where a shard is not finished, or its entry damaged."""
-        for start in range(0, len(keys), _READ_AT_ONCE):
-            names = [self._entry_name(key) for key in keys[start : start + _READ_AT_ONCE]]
+        """Yield the entries of shards; None for unfinished shards and damaged entries."""
+        for start in range(0, len(keys), _READ_TOGETHER):
+            names = [self._entry_name(key) for key in keys[start : start + _READ_TOGETHER]]
             for data in self._folder.get_all(names):
                 try:
                     yield None if data is None else ShardEntry.from_json(data)
@@ -215,12 +268,10 @@ class SharedSpace:
         table: pyarrow.Table,
         failures: Sequence[tuple[int, str, str]] = (),
     ) -> ShardEntry:
-        """Write a shard's `rows` (n, d), float32, and `metadata_table` durably, then its entry.
+        """Write a shard's rows, float32 (n, d), and `metadata_table` durably, and then its entry.
 
-        `source` is its name, safe to print; see `ShardEntry` for the others.
+        `source` is the shard's printable name; see `ShardEntry` for the other parameters.
         """
-        from pyarrow import parquet
-
         uuid, files = uuid4().hex, {}
         if len(rows):
             npy = npy_header(rows.shape, rows.dtype) + np.ascontiguousarray(rows).data.cast("B")
@@ -236,11 +287,8 @@ class SharedSpace:
     def load(self, entry: ShardEntry) -> tuple[np.ndarray, pyarrow.Table]:
         """Return a shard's embeddings (n, d), read-only, and its table of n rows.
 
-        Raises StoreError if they are not those that were written.
+        Raises StoreError if they are missing or damaged.
         """
-        import pyarrow
-        from pyarrow import parquet
-
         if not entry.rows:
             return np.empty((0, self.d), np.float32), metadata_table([], [], [], [])
         names = {name: self._file_name(entry.uuid, name) for name in ("npy", "parquet")}
@@ -254,13 +302,13 @@ class SharedSpace:
             table = parquet.read_table(io.BytesIO(written))
             if len(table) != entry.rows:
                 raise DamagedFileError(Path(names["parquet"]), f"{len(table)} rows")
-        except MemoryError:  # Arrow's is an ArrowException
+        except MemoryError:  # Arrow's own MemoryError is also an ArrowException
             raise
         except (DamagedFileError, KeyError, pyarrow.ArrowException) as error:
             raise StoreError(
                 f"The shard {entry.source} in the shared store {printable(self._folder.url)!r} is "
-                f"damaged ({error}); remove {self._entry_name(entry.key)} there, and it is "
-                "embedded again."
+                f"damaged ({error}); remove {self._entry_name(entry.key)} there to embed the shard "
+                "again."
             ) from error
         return rows, table
 
@@ -272,28 +320,17 @@ class SharedSpace:
         return f"spaces/{self.id}/{folder}/{uuid}.{kind}"
 
 
-def metadata_table(
-    paths: Sequence[str],
-    labels: Sequence[str | None],
-    keys: Sequence[bytes],
-    numbers: Sequence[int],
-) -> pyarrow.Table:
-    """Return the table of a shard's rows: path, label, sha256 (32 bytes) and number in the shard."""
-    import pyarrow as pa
-
-    columns = {
-        "path": pa.array(paths, pa.string()),
-        "label": pa.array(labels, pa.string()),
-        "sha256": pa.array(keys, pa.binary(32)),
-        "number": pa.array(numbers, pa.int32()),
-    }
-    return pa.table(columns)
+def metadata_table(*columns: Sequence[Any]) -> pyarrow.Table:
+    """Return a table of the columns path, label, sha256 (32 bytes) and number in the shard."""
+    text, digest, number = pyarrow.string(), pyarrow.binary(32), pyarrow.int32()
+    types = {"path": text, "label": text, "sha256": digest, "number": number}
+    return pyarrow.table(dict(zip(types, columns, strict=True)), pyarrow.schema(types))
 
 
 def _checked(path: Path, data: bytes | None, expected: tuple[int, int]) -> bytes:
-    """Return the `data` of a file of the `expected` size and CRC-32; DamagedFileError for others."""
+    """Return `data` if it has the expected size and CRC-32; raise DamagedFileError otherwise."""
     if data is None:
         raise DamagedFileError(path, "it is missing")
     if (len(data), zlib.crc32(data)) != expected:
-        raise DamagedFileError(path, "its size or checksum is another")
+        raise DamagedFileError(path, "its size or checksum differs")
     return data

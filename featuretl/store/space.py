@@ -1,4 +1,4 @@
-"""A space: all embeddings of one recipe, by image, on disk in a store or in memory."""
+"""A space: all embeddings of one recipe, by image, in a store or in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ import numpy as np
 
 from featuretl._core.forks import begin_again_after_fork
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
-from featuretl.store.claims import Claims
 from featuretl.store.format import (
     DamagedFileError,
     Segment,
@@ -25,23 +24,76 @@ from featuretl.store.format import (
     write_segment,
 )
 from featuretl.store.index import SegmentIndex
-from featuretl.store.local import LocalFolder
+from featuretl.store.local import Claims, LocalFolder
 from featuretl.store.lookup import MISSING, KeyIndex, keys_array
-from featuretl.store.memory import MemorySpace
 
 SEGMENT_ROWS = 16_384
 SEGMENT_BYTES = 128 * 2**20
 SEGMENT_SECONDS = 60.0
 
-_CHECKED_AT_ONCE = 4
-_UNKEPT = 2**30  # numbers from here on are of segments in memory
+_CHECK_THREADS = 4
+_IN_MEMORY = 2**30  # segments numbered from here on are in memory only
+
+
+class MemorySpace:
+    """Embeddings of width `d` in memory only, as ``cache=None`` uses; see `StoredSpace`."""
+
+    def __init__(self, d: int) -> None:
+        self.d = d
+        self._index = KeyIndex()
+        self._parts: list[np.ndarray] = []
+        self.begin_in_child()
+        begin_again_after_fork(self)
+
+    def begin_in_child(self) -> None:
+        """Drop the claims, which belong to the parent process."""
+        self._lock = threading.Lock()
+        self._claimed: set[bytes] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._claimed.clear()
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Return the location of each key, S32 (n,), as int64 (n,); `MISSING` if there is none."""
+        with self._lock:
+            return self._index.find(keys)
+
+    def claim(self, key: bytes, force: bool = False) -> bool | None:
+        """Claim an image to embed; return False if it is embedded or claimed already."""
+        with self._lock:
+            if key in self._claimed:
+                return False
+            self._claimed.add(key)
+            return bool(self._index.find(keys_array([key]))[0] == MISSING)
+
+    def release(self, key: bytes) -> None:
+        """Release a claimed image that cannot be embedded."""
+        with self._lock:
+            self._claimed.discard(key)
+
+    def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
+        """Add embeddings (n, d) of claimed images."""
+        with self._lock:
+            self._claimed.difference_update(keys)
+            self._index.add(keys_array(list(keys)), _locations(len(self._parts), len(keys)))
+            self._parts.append(rows)
+
+    def commit(self) -> None:
+        """Do nothing: rows in memory are found as soon as they are appended."""
+
+    def segment_rows(self, number: int) -> np.ndarray:
+        """Return a segment's rows (n, d)."""
+        return self._parts[number]
 
 
 class StoredSpace:
     """Embeddings of one recipe in an `EmbeddingStore`; see `EmbeddingStore.open_space`.
 
-    Appending needs the space as a context manager: entering locks the store against deletion, and
-    leaving, also by an error, commits the appended rows. Any thread may call its methods.
+    Append within the space's context manager: entering it locks the store against deletion, and
+    leaving it commits the appended rows, even after an error. All methods are thread-safe.
     """
 
     def __init__(self, place: LocalFolder, listing: SegmentIndex, identity: str, d: int) -> None:
@@ -54,18 +106,18 @@ class StoredSpace:
         self._segments: list[Segment] = []
         self._known: set[str] = set()
         self._rows: dict[int, np.ndarray] = {}
-        self._refused: dict[int, bool] = {}  # True for damaged segments, False for freed ones
+        self._excluded: dict[int, bool] = {}  # True for damaged segments, False for freed ones
         self._version: tuple[int, ...] = (0,)
         self._last_seq = 0
         self._claims = Claims(place.path / "claims", identity)
-        self._unkept = MemorySpace(d)
+        self._uncached = MemorySpace(d)
         self._committed_at = time.monotonic()
         self.begin_in_child()
         begin_again_after_fork(self)
         self._refresh()
 
     def begin_in_child(self) -> None:
-        """Leave pending rows and claims to the parent."""
+        """Drop pending rows and claims, which belong to the parent process."""
         self._lock = threading.RLock()
         self._claimed: set[bytes] = set()
         self._pending: list[tuple[Sequence[bytes], np.ndarray]] = []
@@ -78,7 +130,7 @@ class StoredSpace:
                 if not os.path.lexists(self.folder):
                     raise StoreError(
                         f"The embedding store {str(self._place.path)!r} was cleared while this "
-                        "extraction began; run it again."
+                        "extraction started; run it again."
                     )
             self._locked = stack.pop_all()
         self._committed_at = time.monotonic()
@@ -94,53 +146,51 @@ class StoredSpace:
             self._locked.close()
 
     def all_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the keys (n,), S32, of all committed rows and their locations, in order of commit.
+        """Return keys S32 (n,) and locations int64 (n,) of all committed rows, in order of commit.
 
         Raises StoreError if a segment is damaged, so that no copy lacks rows.
         """
         with self._lock:
             locations = self.find(keys := self._index.keys())
-            while (locations == MISSING).any():  # a segment was refused: its keys are others'
+            while (locations == MISSING).any():  # excluding a segment has changed the index
                 locations = self.find(keys := self._index.keys())
-            if any(self._refused.values()):
+            if damaged := sum(self._excluded.values()):
                 raise StoreError(
-                    f"{sum(self._refused.values())} segments of the embedding store {str(self._place.path)!r} are "
-                    "damaged, so nothing is copied; `featuretl cache verify --repair` frees them, "
-                    "then run this again."
+                    f"{damaged} segments of the embedding store {str(self._place.path)!r} are "
+                    "damaged and nothing was copied; remove them with `featuretl cache verify "
+                    "--repair` and run this again."
                 )
             order = np.argsort(locations)
             return keys[order], locations[order]
 
     def find(self, keys: np.ndarray) -> np.ndarray:
-        """Return where the embedding of each key (n,), S32, lies: int64 (n,), or `MISSING`.
+        """Return the location of each key, S32 (n,), as int64 (n,); `MISSING` if there is none.
 
-        Only committed rows are found, and those of this object that could not be written. A segment
-        is checked before its rows are served for the first time; the rows of a damaged one are
-        missing, with a warning.
+        Finds committed rows, and rows that this object could not write. Each segment is checked
+        before its first row is served; a warning names damaged segments, whose rows are missing.
         """
         with self._lock:
             while True:
                 found = self._index.find(keys)
                 numbers = np.unique(found[found != MISSING] >> 32)
-                # Opening may refuse a segment and so change the index: look again.
-                if self._open(numbers.tolist()):
+                if self._open(numbers.tolist()):  # otherwise the index has changed
                     break
-            unkept = self._unkept.find(keys)
-            only_here = (found == MISSING) & (unkept != MISSING)
-            return np.where(only_here, unkept + (_UNKEPT << 32), found)
+            uncached = self._uncached.find(keys)
+            only_here = (found == MISSING) & (uncached != MISSING)
+            return np.where(only_here, uncached + (_IN_MEMORY << 32), found)
 
     def claim(self, key: bytes, force: bool = False) -> bool | None:
         """Claim an image to embed; with `force` even if another extraction has claimed it.
 
-        Returns True if the caller has to embed it; False if its embedding is there or under way in
-        this extraction; None if another extraction has claimed it: try again later.
+        Returns True if the caller must embed the image, False if it is embedded or this extraction
+        has claimed it already, and None if another extraction has claimed it: try again later.
         """
         with self._lock:
             if key in self._claimed:
                 return False
             if not self._claims.claim(key) and not force:
                 return None
-            # Only now: the previous holder of the claim has committed, and then released it.
+            # After claiming: a previous owner commits its rows before it releases the claim.
             if self._place.keeps:
                 self._refresh()
             if self.find(keys_array([key]))[0] != MISSING:
@@ -150,7 +200,7 @@ class StoredSpace:
             return True
 
     def release(self, key: bytes) -> None:
-        """Release a claimed image that cannot be embedded; others may try."""
+        """Release a claimed image that cannot be embedded, so that others can try."""
         with self._lock:
             self._claimed.discard(key)
             self._claims.release(key)
@@ -158,7 +208,7 @@ class StoredSpace:
     def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
         """Add embeddings (n, d) of claimed images; commits when a segment is full."""
         with self._lock:
-            self._pending.append((keys, rows))  # one step: an interrupt may come between two lines
+            self._pending.append((keys, rows))  # one step, because an interrupt can come any time
             n = sum(len(keys) for keys, _ in self._pending)
             if (
                 n >= SEGMENT_ROWS
@@ -168,10 +218,10 @@ class StoredSpace:
                 self.commit()
 
     def commit(self) -> None:
-        """Make everything appended so far durable, as one segment; then it is found.
+        """Write all appended rows durably, as one segment, so that they can be found.
 
-        Raises UnusableStoreError if it cannot be written, without loss of earlier commits; rows for
-        an optional store are then found in this object only.
+        If the store cannot be written, raises UnusableStoreError, and earlier commits stay; with an
+        optional store, the rows are then found in this object only.
         """
         with self._lock:
             self._committed_at = time.monotonic()
@@ -181,15 +231,15 @@ class StoredSpace:
                     self._write(keys)
             if not self._place.keeps:
                 for part, rows in self._pending:
-                    self._unkept.append(part, rows)
+                    self._uncached.append(part, rows)
             self._pending.clear()
             for key in keys:
                 self.release(key)
 
     def segment_rows(self, number: int) -> np.ndarray:
         """Return a checked segment's rows (n, d), read-only."""
-        if number >= _UNKEPT:
-            return self._unkept.segment_rows(number - _UNKEPT)
+        if number >= _IN_MEMORY:
+            return self._uncached.segment_rows(number - _IN_MEMORY)
         return self._rows[number]
 
     def _write(self, keys: list[bytes]) -> None:
@@ -197,19 +247,19 @@ class StoredSpace:
             rows = np.concatenate([rows for _, rows in self._pending])
             segment = write_segment(self.folder, uuid4().hex, self.id, keys_array(keys), rows)
         except (OSError, MemoryError) as error:
-            lost = f", and {len(keys)} embeddings of this run are not kept"
+            lost = f", and {len(keys)} embeddings of this run are not cached"
             raise self._place.unwritable(error, lost) from error
         self._listing.insert(segment)
         self._refresh()
 
     def _refresh(self) -> None:
-        """Add the segments that any process has committed since the last refresh."""
+        """Add the segments that all processes have committed since the last refresh."""
         with self._place.optionally():
             version = self._listing.version()
             if version == self._version:
                 return
             if version[0] != self._version[0]:
-                self._last_seq = 0  # the index may have been rebuilt, and numbered otherwise
+                self._last_seq = 0  # a rebuilt index can have other numbers
             for seq, segment in self._listing.segments(self.id, after=self._last_seq):
                 if segment.uuid not in self._known:
                     self._add(segment)
@@ -224,67 +274,65 @@ class StoredSpace:
             keys = read_keys_of(self.folder, segment)
             self._index.add(keys, _locations(number, len(keys)))
         except DamagedFileError as error:
-            self._refuse(number, error)
+            self._exclude(number, error)
 
     def _open(self, numbers: list[int]) -> bool:
-        """Check and map the segments that are not yet; return whether all of them are good."""
+        """Check and map segments; return False if some were excluded and the index has changed."""
         new = [number for number in numbers if number not in self._rows]
-        bad = False
-        for number, rows in zip(new, self._checked(new), strict=True):
+        if len(new) < 2:
+            opened = [self._checked(number) for number in new]
+        else:
+            with ThreadPoolExecutor(_CHECK_THREADS) as pool:
+                opened = list(pool.map(self._checked, new))
+        for number, rows in zip(new, opened, strict=True):
             if isinstance(rows, np.ndarray):
                 self._rows[number] = rows
             else:
-                bad = True
-                self._refuse(number, rows)
-        if bad:
-            self._refresh()  # the rows of a compacted segment lie in another one
-            self._index = self._good_keys()
-        return not bad
+                self._exclude(number, rows)
+        if all(isinstance(rows, np.ndarray) for rows in opened):
+            return True
+        self._refresh()  # another segment holds the rows of a compacted one
+        self._index = self._usable_keys()
+        return False
 
-    def _good_keys(self) -> KeyIndex:
-        refused = list(self._refused)
-        index = self._index.where(lambda locations: ~np.isin(locations >> 32, refused))
-        for number, segment in enumerate(self._segments):  # a key may be in another one, too
-            if number not in self._refused:
+    def _usable_keys(self) -> KeyIndex:
+        excluded = list(self._excluded)
+        index = self._index.where(lambda locations: ~np.isin(locations >> 32, excluded))
+        for number, segment in enumerate(self._segments):  # these can hold the excluded keys, too
+            if number not in self._excluded:
                 try:
                     index.add(read_keys_of(self.folder, segment), _locations(number, segment.n))
                 except (DamagedFileError, UnusableStoreError) as error:
                     if number not in self._rows:  # mapped rows stay, even if their file is deleted
-                        self._refuse(number, error)
+                        self._exclude(number, error)
         return index
 
-    def _checked(self, numbers: list[int]) -> list[np.ndarray | Exception]:
-        """Return the rows of segments, or their errors."""
+    def _checked(self, number: int) -> np.ndarray | Exception:
+        """Return a segment's rows (n, d), or its error."""
+        try:
+            return open_checked_rows(self.folder, self._segments[number])
+        except (DamagedFileError, UnusableStoreError) as error:
+            return error
 
-        def check(number: int) -> np.ndarray | Exception:
-            try:
-                return open_checked_rows(self.folder, self._segments[number])
-            except (DamagedFileError, UnusableStoreError) as error:
-                return error
-
-        if len(numbers) < 2:
-            return [check(number) for number in numbers]
-        with ThreadPoolExecutor(min(len(numbers), _CHECKED_AT_ONCE)) as pool:
-            return list(pool.map(check, numbers))
-
-    def _refuse(self, number: int, error: Exception) -> None:
+    def _exclude(self, number: int, error: Exception) -> None:
         """Exclude a segment; it is damaged only if the index still lists it."""
         listed = False
         with self._place.optionally():
             if isinstance(error, UnusableStoreError):
                 raise error
             listed = self._listing.lists(self._segments[number])
-        self._refused[number] = listed
+        self._excluded[number] = listed
         if listed:
             warnings.warn(
-                "A damaged segment of the embedding store is not used, and its images are embedded "
-                f"again: {self.folder.name[:12]}/{error}.",
+                f"A damaged segment of the embedding store is excluded: {self.folder.name[:12]}/"
+                f"{error}. Its images are embedded again.",
                 FeatureTLWarning,
                 stacklevel=3,
             )
 
 
 def _locations(number: int, n: int) -> np.ndarray:
+    """Return the locations of a segment's n rows: its number in the upper 32 bits, then the row."""
     return np.arange(number << 32, (number << 32) + n)
 
 
@@ -292,7 +340,7 @@ Space = MemorySpace | StoredSpace
 
 
 def gather(space: Space, locations: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    """Copy the rows at `locations` (n,), int64, into one array (n, d), float32, `out` if given.
+    """Copy the rows at `locations`, int64 (n,), into `out` or a new array, float32 (n, d).
 
     `MISSING` gives a row of NaN.
     """
@@ -304,7 +352,7 @@ def gather(space: Space, locations: np.ndarray, *, out: np.ndarray | None = None
         at = np.flatnonzero(numbers == number)
         rows, wanted = space.segment_rows(int(number)), locations[at] & 0xFFFFFFFF
         if len(at) == at[-1] - at[0] + 1 and rows.dtype == out.dtype:
-            # Without an intermediate copy; "clip" skips the check of indices.
+            # Copies directly into `out`; "clip" skips the check of indices.
             np.take(rows, wanted, axis=0, out=out[at[0] : at[-1] + 1], mode="clip")
         else:
             out[at] = rows[wanted]
@@ -312,6 +360,6 @@ def gather(space: Space, locations: np.ndarray, *, out: np.ndarray | None = None
 
 
 def gather_chunks(space: Space, locations: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:
-    """Yield the rows at `locations` in order, in arrays of at most `rows` rows."""
+    """Yield the rows at `locations`, in order, in arrays of at most `rows` rows."""
     for start in range(0, len(locations), rows):
         yield gather(space, locations[start : start + rows])

@@ -1,8 +1,8 @@
 """EmbeddingStore: embeddings on disk, by recipe and image; see `featuretl.store.format`.
 
-A **space** holds the embeddings of one recipe. Before rows are added to a space in a process, a
-**golden image** is embedded: if it no longer gives the embedding recorded with the space (another
-torch, another kernel), a new generation of the space is started, so that rows never mix.
+A **space** holds the embeddings of one recipe. Before a process adds rows to a space, it embeds a
+**golden image**. If the result differs from the embedding recorded with the space (another version
+of torch, another kernel), a new generation of the space starts, so that rows never mix.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ import numpy as np
 from featuretl._core.parameters import as_path, check_int, parameter_error
 from featuretl._core.text import SIZE_UNITS, parse_quantity
 from featuretl.exceptions import ParameterError, StoreError
-from featuretl.store.format import DamagedFileError, open_view, publish_folder, write_matrix
+from featuretl.store.format import (
+    DamagedFileError,
+    open_view,
+    publish_folder,
+    space_folders,
+    write_view,
+)
 from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe
-from featuretl.store.listing import space_folders
-from featuretl.store.local import LocalFolder
+from featuretl.store.local import CACHE_VARIABLE, LocalFolder
 from featuretl.store.memo import Memo
 from featuretl.store.record import agreeing_record, generations, read_record
 from featuretl.store.space import StoredSpace
-from featuretl.store.unusable import CACHE_VARIABLE
 
 SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
 
 
 def default_cache() -> Path:
-    """Return the folder of the default store: ``$FEATURETL_CACHE``, else in the user's cache folder.
-
-    Raises ParameterError if the variable cannot name a folder.
-    """
+    """Return the default store's folder: ``$FEATURETL_CACHE``, or one in the user's cache."""
     import platformdirs
 
     named = os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("featuretl", False)
@@ -49,7 +50,7 @@ def default_cache() -> Path:
 
 
 def default_max_size() -> int | None:
-    """Return ``$FEATURETL_CACHE_MAX_SIZE`` in bytes; ParameterError unless it is like "20GB"."""
+    """Return ``$FEATURETL_CACHE_MAX_SIZE`` in bytes; ParameterError if it cannot be parsed."""
     named = os.environ.get(SIZE_VARIABLE)
     try:
         return parse_quantity(named, SIZE_UNITS, "20GB") if named else None
@@ -58,10 +59,9 @@ def default_max_size() -> int | None:
 
 
 def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
-    """Return the store that a `cache` parameter of `owner` means; None means none.
+    """Return the store that the `cache` parameter of `owner` selects; None disables caching.
 
-    "auto" is the one at `default_cache()`; where that cannot be written, or no longer, a warning says
-    that embeddings are not cached.
+    If the default store ("auto") cannot be written, now or later, a warning reports it.
     """
     if cache is None or isinstance(cache, EmbeddingStore):
         return cache
@@ -85,8 +85,8 @@ class SpaceInfo:
     recipe: Recipe  # see `featuretl.store.keys`
     rows: int
     segments: int
-    bytes: int  # of embeddings and keys
-    used: float  # when it was opened last, in seconds since 1970
+    bytes: int  # size of embeddings and keys
+    used: float  # time of the last use, in seconds since 1970
 
 
 class EmbeddingStore(LocalFolder):
@@ -97,24 +97,24 @@ class EmbeddingStore(LocalFolder):
     path : path, optional
         A folder, created on first use; by default `default_cache()`.
     max_size : int, optional
-        Bytes that embeddings and views may take. Where they take more when an extraction ends, the
+        Limit in bytes for embeddings and views. If they exceed it when an extraction ends, the
         least recently used are freed, but never the recipe just extracted. By default the value of
-        the environment variable ``FEATURETL_CACHE_MAX_SIZE``, such as "20GB", else no limit.
+        the environment variable ``FEATURETL_CACHE_MAX_SIZE``, such as "20GB", or no limit.
 
     Attributes
     ----------
     optional : bool
-        Whether extraction continues without caching where the store cannot be written, as with
+        Whether extraction continues without caching if the store cannot be written, as with
         ``cache="auto"``.
     keeps : bool
-        False once that has happened.
+        Whether the store caches embeddings; False once an optional store could not be written.
 
     Raises
     ------
     ParameterError
-        If the path cannot be one, or the limit is no size.
+        If `path` cannot be a path, or the size limit is invalid.
     StoreError
-        If the folder cannot be used, or holds a store of a newer format.
+        From methods, if the folder cannot be used, or holds a store of a newer format.
 
     Examples
     --------
@@ -152,12 +152,12 @@ class EmbeddingStore(LocalFolder):
             raise self.unreadable(error) from error
 
     def find_space(self, recipe: Recipe) -> StoredSpace | None:
-        """Return the newest space of a recipe, to read from, or None if there is none."""
+        """Return the newest space of a recipe, for reading, or None if there is none."""
         records = generations(self._find_record, recipe)
         return self._stored_space(records[-1]) if records else None
 
     def space(self, identity: str) -> StoredSpace:
-        """Return the space with an id, to read from; see `info`."""
+        """Return the space with an id, for reading; see `info`."""
         return self._stored_space(self.record(identity))
 
     def record(self, identity: str) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class EmbeddingStore(LocalFolder):
     def open_space(
         self, recipe: Recipe, golden: np.ndarray, versions: dict[str, str]
     ) -> StoredSpace:
-        """Return the space of a recipe that rows made here and now may be added to.
+        """Return the space of a recipe to which this process can add rows.
 
         Parameters
         ----------
@@ -180,8 +180,8 @@ class EmbeddingStore(LocalFolder):
         Returns
         -------
         space : StoredSpace
-            The newest that agrees with `golden` (cosine >= 0.99999), created if need be; a warning
-            says if an older one did not agree.
+            The newest space that agrees with `golden` (cosine >= 0.99999). If none agrees, a new
+            space, with a warning if the recipe has older ones.
         """
         record, exists = agreeing_record(self._find_record, recipe, golden, versions)
         if not exists:
@@ -192,7 +192,7 @@ class EmbeddingStore(LocalFolder):
                 publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
             except OSError as error:
                 raise self.unwritable(error) from error
-            record = _record(path)  # another process may have been faster
+            record = _record(path)  # another process can have published it first
         return self._stored_space(record)
 
     def info(self) -> list[SpaceInfo]:
@@ -201,7 +201,7 @@ class EmbeddingStore(LocalFolder):
             return []
         sizes, infos = self.index.sizes(), []
         for name in self.space_names():
-            with contextlib.suppress(FileNotFoundError):  # freed meanwhile
+            with contextlib.suppress(FileNotFoundError):  # the space was freed meanwhile
                 if record := self._find_record(name):
                     used = self._record_path(name).stat().st_mtime
                     size = sizes.get(name, (0, 0, 0))
@@ -209,19 +209,19 @@ class EmbeddingStore(LocalFolder):
         return sorted(infos, key=lambda info: -info.bytes)
 
     def view(self, name: str, shape: tuple[int, int], chunks: Iterator[np.ndarray]) -> np.ndarray:
-        """Return the matrix (n, d), float32, cached as view `name`, as a read-only memory map.
+        """Return the matrix cached as view `name`, as a read-only memory map, float32 (n, d).
 
-        `name` is 64 hex digits that identify its content. `chunks` are its rows, (any, d), float32;
-        they are read only if the view is missing or damaged and has to be written.
+        `name` consists of 64 hex digits that identify the content. `chunks` yields the rows,
+        float32 (any, d), and is only consumed if the view is missing or damaged.
         """
         path = self.path / "views" / f"{name}.npy"
         try:
             matrix = open_view(path, shape)
-        except DamagedFileError:  # or not there
+        except DamagedFileError:  # or missing
             self.make_folder()
             try:
                 path.parent.mkdir(mode=0o700, exist_ok=True)
-                write_matrix(path, shape, chunks, checksum=True)
+                write_view(path, shape, chunks)
             except OSError as error:
                 raise self.unwritable(error) from error
             matrix = open_view(path, shape)
@@ -229,13 +229,13 @@ class EmbeddingStore(LocalFolder):
         return matrix
 
     def _find_record(self, identity: str) -> dict[str, Any] | None:
-        """Return the record of a space, or None if there is none; a space without one is damaged."""
+        """Return a space's record, or None without its folder; StoreError if it is damaged."""
         path = self._record_path(identity)
         if os.path.lexists(path.parent):
             try:
                 return _record(path)
             except StoreError:
-                if os.path.lexists(path.parent):  # else freed between the two looks
+                if os.path.lexists(path.parent):  # otherwise the space was freed meanwhile
                     raise
         return None
 
@@ -253,12 +253,12 @@ def _record(path: Path) -> dict[str, Any]:
         return read_record(path)
     except DamagedFileError as error:
         raise StoreError(
-            f"{str(path)!r} is damaged: {error.problem}; `featuretl cache verify --repair` removes "
-            "what it describes, to be embedded again."
+            f"{str(path)!r} is damaged: {error.problem}; remove its space with `featuretl cache "
+            "verify --repair` to embed the images again."
         ) from error
 
 
 def _touch(path: Path) -> None:
-    """Note that a file is used now, for `featuretl.store.collect`."""
+    """Record that a file is used now, for `featuretl.store.collect`."""
     with contextlib.suppress(OSError):  # a read-only store
         os.utime(path)

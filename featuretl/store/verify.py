@@ -1,7 +1,7 @@
-"""Verification: read the whole store, name what is damaged, and free it.
+"""Verification: read the whole store, report damaged files, and remove them on request.
 
-Freed embeddings are computed again when they are asked for. The memo and the exported models are
-not read: they are compared with a file's state or eager PyTorch's embeddings when they are used.
+Freed embeddings are computed again on demand. The memo and the exported models are not read: each
+use compares them with the file's state or with eager PyTorch's embeddings.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from featuretl.store.format import (
     DamagedFileError,
     Segment,
     check_view,
+    entries,
     open_checked_rows,
     read_keys,
     unlink_segment,
 )
-from featuretl.store.listing import entries
 from featuretl.store.lookup import MISSING, KeyIndex
 from featuretl.store.record import read_record
 from featuretl.store.store import EmbeddingStore
@@ -34,18 +34,18 @@ class Finding:
     """A damaged or leftover file."""
 
     path: Path
-    problem: str  # may hold characters from the file; print it through `printable`
-    rows: int = 0  # embeddings that it loses; they are computed again when they are asked for
+    problem: str  # can hold characters from the file; print it through `printable`
+    rows: int = 0  # number of lost embeddings, which are computed again on demand
     damaged: bool = True  # False for a leftover of a killed run, which nothing reads
 
 
 def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
-    """Read the whole store, and return what is damaged or left over.
+    """Read the whole store, and return its damaged and leftover files.
 
-    With `repair` it is unlinked, and the index is rebuilt; whole files stay as they are.
-    Extractions that want to add rows wait meanwhile. Raises StoreError, before anything is unlinked,
-    if the system refuses to read a file or one is of a newer format; for `repair` also if an
-    extraction is adding rows, or the store cannot be written.
+    With `repair`, unlink these files and rebuild the index; intact files stay as they are.
+    Extractions that are about to add rows wait meanwhile. Raises StoreError, before unlinking
+    anything, if the system refuses to read a file or a file has a newer format; with `repair` also
+    if an extraction is adding rows, or the store cannot be written.
     """
     if not store.exists():
         return []
@@ -65,10 +65,7 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
 
 
 def rebuild(store: EmbeddingStore) -> tuple[int, int]:
-    """Rebuild a store's index from its segments, and forget images' hashes; return (segments, rows).
-
-    Raises StoreError if an extraction is adding rows, or the store cannot be written.
-    """
+    """Rebuild a store's index from its segments and clear its memo; return (segments, rows)."""
     if not store.exists():
         return 0, 0
     with store.locked_exclusively():
@@ -91,28 +88,28 @@ def _findings(store: EmbeddingStore) -> Iterator[Finding]:
         try:
             check_view(path)
         except DamagedFileError as error:
-            if path.exists():  # else freed meanwhile
+            if path.exists():  # otherwise it was freed meanwhile
                 yield Finding(path, error.problem)
     for path in sorted(leftovers(store.path)):
         yield Finding(path, "a killed run left it half written", damaged=False)
 
 
 def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterator[Finding]:
-    """Yield the findings in a space; the index is asked only if it can be `trusted`."""
+    """Yield the findings in a space; `trusted` says whether the index is intact."""
     folder = store.path / "spaces" / identity
     try:
         n_features = read_record(folder / "space.json")["recipe"]["output"]["n_features"]
     except DamagedFileError as error:
         indexed = _indexed(store, identity) if trusted else {}
-        if folder.exists() or indexed:  # else freed meanwhile
-            rows = _lost(folder, _on_disk(folder) | set(indexed), indexed, KeyIndex())
+        if folder.exists() or indexed:  # otherwise the space was freed meanwhile
+            rows = _n_lost(folder, _on_disk(folder) | set(indexed), indexed, KeyIndex())
             yield Finding(error.path, error.problem, rows)
         return
     checked = {uuid: _check_segment(folder, uuid, n_features) for uuid in _on_disk(folder)}
     if not trusted:
         yield from _damaged_segments(folder, checked, {})
         return
-    # Only now: it no longer lists segments freed meanwhile, and files of new ones are there.
+    # Read after the files: segments freed meanwhile are no longer listed, and new ones are on disk.
     indexed = _indexed(store, identity)
     for uuid in set(indexed) - set(checked):
         checked[uuid] = _check_segment(folder, uuid, n_features)
@@ -120,7 +117,7 @@ def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterato
     for uuid, found in sorted(checked.items()):
         if not isinstance(found, DamagedFileError):
             if indexed.get(uuid) != found[0]:
-                problem = f"it does not list the segment {identity}/{uuid} as that is"
+                problem = f"it does not describe the segment {identity}/{uuid} correctly"
                 yield Finding(store.index.path, problem, damaged=uuid in indexed)
         elif uuid not in indexed and uuid in _on_disk(folder):
             yield Finding(found.path, f"{found.problem}; a killed run left it", damaged=False)
@@ -135,16 +132,15 @@ def _damaged_segments(
             whole.add(found[1])
     for uuid, found in sorted(checked.items()):
         if isinstance(found, DamagedFileError):
-            lost = _lost(folder, {uuid}, indexed, whole)
-            yield Finding(found.path, found.problem, lost)
+            yield Finding(found.path, found.problem, _n_lost(folder, {uuid}, indexed, whole))
 
 
 def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:
-    """Return a segment and its keys (n,), S32, or its damage."""
+    """Return a segment and its keys S32 (n,), or its damage."""
     try:
         segment, keys = read_keys(folder, uuid)
         if (segment.space, segment.d) != (folder.name, n_features):
-            raise DamagedFileError(segment.keys_path(folder), "it is of another space")
+            raise DamagedFileError(segment.path(folder, ".keys"), "it belongs to another space")
         open_checked_rows(folder, segment)
     except DamagedFileError as error:
         return error
@@ -159,8 +155,8 @@ def _indexed(store: EmbeddingStore, identity: str) -> dict[str, Segment]:
     return {segment.uuid: segment for _, segment in store.index.segments(identity)}
 
 
-def _lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: KeyIndex) -> int:
-    """Return how many embeddings of damaged segments are in no whole one, at most."""
+def _n_lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: KeyIndex) -> int:
+    """Return at most how many embeddings of damaged segments no intact segment holds."""
     lost = 0
     for uuid in uuids:
         try:

@@ -115,7 +115,7 @@ KEYS = np.frombuffer(bytes(range(96)), KEY_DTYPE)
 ROWS = np.arange(6, dtype=np.float32).reshape(3, 2)
 FOLDER = tempfile.TemporaryDirectory()
 SEGMENT = write_segment(Path(FOLDER.name), "0" * 32, "ab" * 32, KEYS, ROWS)
-FILES = [path(Path(FOLDER.name)) for path in (SEGMENT.path, SEGMENT.keys_path)]
+FILES = [SEGMENT.path(Path(FOLDER.name), suffix) for suffix in (".npy", ".keys")]
 WHOLE = [file.read_bytes() for file in FILES]
 
 

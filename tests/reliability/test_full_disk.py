@@ -114,7 +114,7 @@ def test_a_disk_that_is_full_at_any_point_keeps_what_was_acknowledged(cache, lim
     acknowledged, errors = run_limited(WRITER, limit, 100)
     assert len(errors) == 1
     assert "File too large" in errors[0]
-    assert "make room or choose another place" in errors[0]
+    assert "free disk space or choose another folder" in errors[0]
     assert "\n" not in errors[0]
     # The child's end, with room again, has committed what the full disk had refused.
     there = present(EmbeddingStore(cache), range(2010))
@@ -135,7 +135,7 @@ def test_an_extraction_on_a_full_disk_is_one_sentence_and_goes_on_later(cache, p
     sentence = run_limited(EXTRACTION, 2000, photo_folder)
     assert "\n" not in sentence
     assert str(cache) in sentence
-    assert "make room" in sentence
+    assert "free disk space" in sentence
     (info,) = EmbeddingStore(cache).info()
     assert info.rows == 8
     later = extract(sorted(photo_folder.rglob("*.jpg")), TINY, store=EmbeddingStore(cache))
@@ -150,7 +150,7 @@ def test_on_a_full_disk_the_default_cache_is_done_without(cache, photo_folder, l
     (sentence,) = said
     assert "\n" not in sentence
     assert str(cache) in sentence
-    assert "Embeddings are made all the same, but not kept this time." in sentence
+    assert "without caching" in sentence
     assert agrees
     assert not keeps
     # None twice, and what is in the store is found as long as its index can be made.
@@ -164,7 +164,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, pixels, monkey
     (tmp_path / "file").write_text("in the place of a folder")
     monkeypatch.setenv("FEATURETL_CACHE", str(tmp_path / "file" / "cache"))
     embedder = ImageEmbedder("test_resnet", weights="random")
-    with pytest.warns(FeatureTLWarning, match="cannot be written .* not kept this time"):
+    with pytest.warns(FeatureTLWarning, match="cannot be written .* without caching"):
         rows = embedder.fit_transform([Image.fromarray(pixels)])
     assert np.isfinite(rows).all()
     assert (tmp_path / "file").is_file()

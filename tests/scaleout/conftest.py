@@ -1,4 +1,4 @@
-"""A tiny network, many small photographs, and a Dask cluster of processes."""
+"""Fixtures: a tiny network, many small photographs, and a Dask cluster of processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from featuretl.backbones.spec import BackboneSpec
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 
-# Imported by every worker: tells each image that goes through a network, and dies of one.
+# Every worker imports this: it logs each embedded image, and one image kills the worker.
 PRELOADED = """
 import os
 from PIL import Image
@@ -46,7 +46,7 @@ Run._work, Image.open = telling, fatal
 
 @pytest.fixture(autouse=True)
 def old_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that were just written are known again, as old ones are."""
+    """Trust the modification times of files that were just written."""
     monkeypatch.setattr("featuretl.images.shards.RACY_NS", -(10**18))
 
 
@@ -68,13 +68,13 @@ def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Cluster:
-    """A scheduler and workers in processes of their own, started by Dask's own commands."""
+    """A scheduler and workers, started in separate processes by Dask's commands."""
 
     def __init__(self, folder: Path, workers: int) -> None:
         self.forwarded = folder / "forwarded.txt"
         self.forwarded.touch()
         (folder / "preloaded.py").write_text(PRELOADED)
-        # Found by the children that decode, too: by their sitecustomize.
+        # The decoder's child processes load it through their sitecustomize.
         (folder / "site").mkdir()
         (folder / "site" / "sitecustomize.py").write_text(
             "import runpy, sys\n"
@@ -111,7 +111,7 @@ class Cluster:
         )
 
     def keys(self) -> list[str]:
-        """Return the sha256 of every image that went through a network, as often as it did."""
+        """Return the sha256 of each embedded image, once per embedding."""
         return self.forwarded.read_text().split()
 
     def end(self) -> None:
@@ -124,7 +124,7 @@ class Cluster:
 
 @pytest.fixture
 def doomed(tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster that a test may kill."""
+    """A cluster that a test can kill."""
     (tmp_path / "doomed").mkdir()
     cluster = Cluster(tmp_path / "doomed", 2)
     yield cluster
@@ -133,7 +133,7 @@ def doomed(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster that the tests of a module share."""
+    """A cluster shared by the tests of a module."""
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), 2)
     yield cluster
     cluster.end()
@@ -141,7 +141,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def expected(many_photos: Path) -> np.ndarray:
-    """The embeddings of `many_photos` by `extract`, in its order: float32 (400, d)."""
+    """Embeddings of `many_photos` by `extract`, in the same order: float32 (400, d)."""
     from featuretl import extract
     from featuretl.images.sources import find_images
 

@@ -1,4 +1,4 @@
-"""Real Dask processes: workers and scheduler are killed, and nothing is lost or done twice."""
+"""Killing real Dask workers and the scheduler loses no shard and repeats almost none."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_after_a_worker_and_the_scheduler_are_killed_all_rows_are_there_once(
     assert killed.keys() == {"worker", "scheduler"}
     finished = {path.name for path in store.glob("spaces/*/shards/*")}
     assert 12 <= len(finished) < 20
-    # Once each, but for the shards, at most two, that a killed worker had under way.
+    # Once each, except for at most two shards that the killed worker was embedding.
     assert len(doomed.keys()) <= len(set(doomed.keys())) + 40
 
     before = len(cluster.keys())
@@ -86,7 +86,7 @@ def test_an_image_that_kills_workers_is_named_and_the_others_are_kept(
             on_error="nan",
             **{**OPTIONS, "images_per_shard": 4},
         )
-    # A shard may be whole when its worker dies of another one: it is found, and not embedded again.
+    # A shard can be finished when its worker dies of another shard; it is not embedded again.
     assert found.statistics.embedded + found.statistics.cached == 11
     (failure,) = found.failures
     assert failure.name == str(folder / "05.jpg")

@@ -1,4 +1,4 @@
-"""How tasks are tried again when their workers die: carefully, then alone, then not at all."""
+"""Tasks whose workers die are repeated carefully, then alone, and then fail."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featuretl.scaleout.engines import Engine, WorkerLostError, _DaskEngine, res
 
 
 class Fragile(Executor):
-    """Runs what was submitted when asked for; a fatal task takes all with it, as loky's do."""
+    """Runs submitted tasks on demand; a fatal task breaks all of them, as in loky."""
 
     def __init__(self, engine: FragileEngine) -> None:
         self.engine, self.broken = engine, False

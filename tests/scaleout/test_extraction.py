@@ -1,4 +1,4 @@
-"""extract_shards equals extract, whatever the source and the engine, and never does anything twice."""
+"""extract_shards equals extract for every source and engine, and never embeds an image twice."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_relative_paths_mean_the_same_to_workers_that_stand_elsewhere(
 
 
 def test_long_shards_pass_in_pieces(photos, embedded, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(worker_module, "_IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(worker_module, "_IMAGES_PER_BATCH", 7)
     found = extract_shards(photos, tiny, store=tmp_path, **OPTIONS)
     np.testing.assert_allclose(rows_of(found), embedded, rtol=1e-5, atol=1e-6)
     assert column(found, "number") == list(range(24))
@@ -208,9 +208,8 @@ def test_a_worker_with_another_network_is_refused(photos, tiny, tmp_path):
     space = extract_shards(photos[:1], tiny, store=tmp_path, **OPTIONS)._space
     other = type(tiny).of("test", "test_resnet", weights="random", normalize=True)
     job = worker_module.Job(other, str(tmp_path), runtime="torch", n_jobs=1, space=space.id)
-    planned = worker_module.KeyedShard("0" * 64, None)
-    with pytest.raises(BackboneError, match="does not give the embeddings that the first one gave"):
-        worker_module.embed_shard(job, planned)
+    with pytest.raises(BackboneError, match="embeddings of the first worker"):
+        worker_module.embed_shard(job, ("0" * 64, None))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +234,7 @@ def test_loky_gives_the_same_and_survives_a_kill(
     options = {**OPTIONS, "store": tmp_path, "images_per_shard": 8}
     with joblib.parallel_config(n_jobs=2):
         found = extract_shards(photos, tiny, progress=kill, **options)
-        # The processes were not those that joblib keeps for itself.
+        # The processes are not joblib's own.
         assert joblib.Parallel()(joblib.delayed(abs)(i) for i in (-1, -2)) == [1, 2]
     assert len({id(executor) for executor in started}) == 1 + is_killed
     assert len(killed) == is_killed
@@ -265,7 +264,7 @@ def test_a_folder_is_laid_out_as_clip_retrieval_does(extraction, photos, embedde
         p for path in tables for p in parquet.read_table(path).column("image_path").to_pylist()
     ]
     assert paths == photos
-    with pytest.raises(ParameterError, match="holds something"):
+    with pytest.raises(ParameterError, match="is not empty"):
         save_shards(tmp_path / "out", extraction)
     loaded = load_shards(tmp_path / "out")
     np.testing.assert_array_equal(loaded.data, found)

@@ -1,4 +1,4 @@
-"""Claims end with whoever made them."""
+"""A claim ends with the process that made it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from featuretl.store import claims
-from featuretl.store.claims import Claims
+from featuretl.store import local
+from featuretl.store.local import Claims
 
 SPACE = "cd" * 32
 KEY = bytes(range(32))
 
-pytestmark = pytest.mark.skipif(claims._SET_LOCK is None, reason="no such locks on this platform")
+pytestmark = pytest.mark.skipif(local._SET_LOCK is None, reason="no such locks on this platform")
 
 
 def test_a_claim_excludes_others_until_it_is_released(tmp_path):
@@ -29,7 +29,7 @@ def test_a_claim_excludes_others_until_it_is_released(tmp_path):
 
 def test_a_claim_ends_when_its_process_is_killed(tmp_path):
     code = (
-        "import os, signal; from pathlib import Path; from featuretl.store.claims import Claims\n"
+        "import os, signal; from pathlib import Path; from featuretl.store.local import Claims\n"
         f"claims = Claims(Path({str(tmp_path)!r}), {SPACE!r}); assert claims.claim({KEY!r})\n"
         "print('taken', flush=True); input()"
     )
@@ -46,6 +46,6 @@ def test_a_claim_ends_when_its_process_is_killed(tmp_path):
 
 
 def test_without_locks_every_claim_succeeds(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "_SET_LOCK", None)
+    monkeypatch.setattr(local, "_SET_LOCK", None)
     assert Claims(tmp_path, SPACE).claim(KEY)
     assert Claims(tmp_path, SPACE).claim(KEY)

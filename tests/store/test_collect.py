@@ -1,4 +1,4 @@
-"""Garbage collection frees what was used longest ago, and disturbs nobody."""
+"""Garbage collection frees the least recently used spaces, and no extraction or reader fails."""
 
 import fcntl
 import os
@@ -96,7 +96,7 @@ def test_a_reader_keeps_its_rows_and_what_is_freed_can_be_made_again(store):
 
 
 def test_nothing_is_freed_beside_an_extraction(store):
-    with fill(store, "a"), pytest.raises(StoreError, match="in use by an extraction; try again"):
+    with fill(store, "a"), pytest.raises(StoreError, match="in use by an extraction"):
         collect(EmbeddingStore(store.path), max_size=0)
     assert names(store) == {"a"}
 
@@ -115,7 +115,7 @@ def test_nothing_is_freed_where_there_are_no_locks(store, monkeypatch):
 def test_an_extraction_that_began_before_says_so(store):
     space = store.open_space(recipe_of("a"), np.ones(4, np.float32), {})
     collect(store, max_size=0, older_than=-1)
-    with pytest.raises(StoreError, match="was cleared while this extraction began"), space:
+    with pytest.raises(StoreError, match="was cleared"), space:
         pass
     fill(store, "a")  # and the lock is free
 

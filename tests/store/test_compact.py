@@ -1,4 +1,4 @@
-"""Compaction: few segments with the same rows, for readers that come later and that were there before."""
+"""Compaction merges segments; readers that opened the store before or after find the same rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from known_rows import RECIPE, append, found_in, key, open_space, present, put, 
 
 from featuretl import EmbeddingStore
 from featuretl.exceptions import FeatureTLWarning, StoreError
-from featuretl.store import compact as compact_module
+from featuretl.store import collect as collect_module
 from featuretl.store.collect import collect
 from featuretl.store.format import write_segment
 from featuretl.store.lookup import keys_array
@@ -59,7 +59,7 @@ def test_a_reader_from_before_finds_every_row(scattered, cache, opened):
 
 
 def test_segments_of_full_size_stay_and_groups_fit_into_one(scattered, monkeypatch):
-    monkeypatch.setattr(compact_module, "SEGMENT_ROWS", 5)
+    monkeypatch.setattr(collect_module, "SEGMENT_ROWS", 5)
     put(scattered, range(20, 23))  # more than half a segment
     large = max(files(scattered), key=lambda path: path.stat().st_size)
     assert collect(scattered).compacted == N
@@ -69,7 +69,7 @@ def test_segments_of_full_size_stay_and_groups_fit_into_one(scattered, monkeypat
 
 
 def test_wide_rows_make_short_segments(scattered, monkeypatch):
-    monkeypatch.setattr(compact_module, "SEGMENT_BYTES", 3 * files(scattered)[0].stat().st_size)
+    monkeypatch.setattr(collect_module, "SEGMENT_BYTES", 3 * files(scattered)[0].stat().st_size)
     collect(scattered)
     assert [len(np.load(path)) for path in files(scattered)] == [3] * (N // 3)
 
@@ -98,7 +98,7 @@ def test_a_full_disk_costs_the_compaction_only(scattered, monkeypatch):
         raise OSError(28, "No space left on device")
 
     scattered.view("ab" * 32, (2, 3), iter([np.ones((2, 3), np.float32)]))
-    monkeypatch.setattr(compact_module, "write_segment", full)
+    monkeypatch.setattr(collect_module, "write_segment", full)
     with pytest.warns(FeatureTLWarning, match="No space left on device"):
         freed = collect(scattered, older_than=-60, keep=scattered.info()[0].id)
     assert (freed.views, freed.compacted) == (1, 0)
@@ -116,7 +116,7 @@ def test_what_a_kill_left_of_merged_segments_goes_when_it_is_old(scattered, cach
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(compact_module, "unlink_segment", unlink)
+        patch.setattr(collect_module, "unlink_segment", unlink)
         with pytest.raises(KeyboardInterrupt):
             collect(scattered)
     assert len(files(scattered)) == N + 1

@@ -1,4 +1,4 @@
-"""Embeddings move between local and shared stores, each image once, and never mix."""
+"""Each image is copied between local and shared stores once, and recipes never mix."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_embeddings_of_another_golden_image_are_kept_apart(photos, store, shared
     extract_shards(photos[:3], TINY, store=shared, **OPTIONS)
     (space,) = shared.spaces()
     store.open_space(space.recipe, np.arange(space.d, dtype=np.float32), {})
-    with pytest.warns(FeatureTLWarning, match="kept apart"):
+    with pytest.warns(FeatureTLWarning, match="golden image"):
         assert import_shared(store, shared) == 3
     assert [info.rows for info in store.info()] == [3, 0]
 

@@ -1,4 +1,4 @@
-"""Forked children: they have no part in their parent's locks, claims and connections."""
+"""Forked children do not inherit their parent's locks, claims and connections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def in_child(work: Callable[[], object], seconds: int = 20) -> int:
-    """Return the exit status of a forked child that does `work`; a deadlock is ended by SIGALRM."""
+    """Return the exit status of a forked child that runs `work`; SIGALRM ends a deadlock."""
     child = os.fork()
     if not child:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -42,7 +42,7 @@ def in_child(work: Callable[[], object], seconds: int = 20) -> int:
 
 @contextmanager
 def living_child() -> Iterator[None]:
-    """Let a forked child that does nothing live as long as the context."""
+    """Keep an idle forked child alive within the context."""
     ready, begun = os.pipe()
     child = os.fork()
     if not child:
@@ -65,8 +65,8 @@ def test_a_child_that_lives_on_holds_no_lock_and_no_claim(store, cache):
             assert space.claim(key(1)) is True
             stack.enter_context(living_child())
         with open_space(EmbeddingStore(cache)) as other:
-            assert other.claim(key(1)) is True  # the parent gave it up
-        assert collect(store).spaces == []  # and unlocked the store
+            assert other.claim(key(1)) is True  # the parent released it
+        assert collect(store).spaces == []  # the parent unlocked the store
 
 
 def test_a_child_neither_commits_nor_unlocks_what_is_the_parents(store, cache):
@@ -147,7 +147,7 @@ def test_a_child_does_not_hold_the_output_of_predictions(tmp_path):
 
 def test_a_child_embeds_after_its_parent_did(store, pixels):
     threads = torch.get_num_threads()
-    torch.set_num_threads(2)  # which the child does not have
+    torch.set_num_threads(2)  # the child does not inherit the threads
     try:
         embedder = ImageEmbedder(cache=store, runtime="torch", n_jobs=1)
         images = [pixels[i : i + 64, :64].copy() for i in range(4)]

@@ -1,4 +1,4 @@
-"""Segments: what is written is read, and what is damaged is refused."""
+"""Segments are read as they were written, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from featuretl.store.format import (
     open_rows,
     publish_folder,
     read_keys,
-    write_matrix,
     write_segment,
+    write_view,
 )
 
 SPACE = "ab" * 32
@@ -107,7 +107,7 @@ def test_other_files_in_the_place_of_a_segment_are_refused(tmp_path, start):
 def test_segments_are_opened_without_pythons_parser(tmp_path, monkeypatch):
     segment, _, rows = make(tmp_path)
 
-    def fail(*args, **kwargs):  # as CPython 3.11 does now and then when several threads parse
+    def fail(*args, **kwargs):  # CPython 3.11 can raise this when several threads parse
         raise SystemError("AST constructor recursion depth mismatch")
 
     monkeypatch.setattr(ast, "parse", fail)
@@ -135,7 +135,7 @@ def test_published_folders_are_never_replaced(tmp_path):
 
 def test_a_matrix_appears_whole_or_not_at_all(tmp_path):
     chunks = [np.full((2, 3), i, np.float64) for i in range(3)]
-    write_matrix(tmp_path / "m.npy", (6, 3), chunks)
+    write_view(tmp_path / "m.npy", (6, 3), chunks)
     np.testing.assert_array_equal(np.load(tmp_path / "m.npy"), np.concatenate(chunks))
 
     def broken():
@@ -143,5 +143,5 @@ def test_a_matrix_appears_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_matrix(tmp_path / "n.npy", (6, 3), broken())
+        write_view(tmp_path / "n.npy", (6, 3), broken())
     assert [path.name for path in tmp_path.iterdir()] == ["m.npy"]

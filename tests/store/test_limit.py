@@ -1,4 +1,4 @@
-"""The store's own size limit: kept when an extraction ends, and never a reason for one to fail."""
+"""The end of an extraction enforces the store's size limit, and never fails because of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def images(pixels):
 def test_what_was_used_longest_ago_goes_when_an_extraction_ends(images, cache):
     for pooling in POOLINGS[:2]:
         embed(images, pooling, EmbeddingStore(cache))
-    embed(images, POOLINGS[0], EmbeddingStore(cache))  # used: younger than the other
+    embed(images, POOLINGS[0], EmbeddingStore(cache))  # a use makes it younger than the other
     one = EmbeddingStore(cache).info()[0].bytes
     limited = EmbeddingStore(cache, max_size=3 * one)
     third = embed(images, POOLINGS[2], limited)  # twice as wide as the others
@@ -96,7 +96,7 @@ def test_another_ones_limit_at_the_opening_of_a_space_costs_time_only(
             refused.append(str(error))
 
     def beside_a_collection(store, *args):
-        if when == "before":  # rows that were planned on, and the space, are gone if they can be
+        if when == "before":  # frees the space and its rows, unless it is locked
             free()
         space = open_space(store, *args)
         if when == "after":

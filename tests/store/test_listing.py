@@ -1,4 +1,4 @@
-"""Listing a store while other processes write, publish and free what lies in it."""
+"""Listing a store while other processes write, publish and free its files."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import threading
 from known_rows import present, put
 
 from featuretl import EmbeddingStore
-from featuretl.store.listing import entries
+from featuretl.store.format import entries
 
 
 def test_what_is_gone_is_not_listed(tmp_path):
     assert entries(tmp_path / "no", ".keys") == []
     (tmp_path / "a.keys").write_bytes(b"12")
-    (tmp_path / "b.keys").symlink_to(tmp_path / "removed")  # between the listing and its state
+    (tmp_path / "b.keys").symlink_to(tmp_path / "removed")  # as if removed after the listing
     (tmp_path / "c.npy").touch()
     ((state, path),) = entries(tmp_path, ".keys")
     assert (state.st_size, path.name) == (2, "a.keys")

@@ -1,4 +1,4 @@
-"""The memo: right or silent."""
+"""The memo returns a correct digest or None."""
 
 from __future__ import annotations
 

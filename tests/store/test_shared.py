@@ -1,4 +1,4 @@
-"""The shared store: shards appear whole, damage is named, and a later entry takes the place."""
+"""The shared store: shards appear atomically, damage is reported, and a later entry wins."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_golden_image_that_differs_starts_another_generation(url, space):
     store = SharedStore(url)
     assert store.open_space(RECIPE, np.ones(D, np.float32) * 2, {}).id == space.id
     other = np.arange(D, dtype=np.float32)
-    with pytest.warns(FeatureTLWarning, match="kept apart from the old ones"):
+    with pytest.warns(FeatureTLWarning, match="golden image"):
         new = store.open_space(RECIPE, other, {})
     assert new.id != space.id
     assert store.open_space(RECIPE, other, {}).id == new.id
@@ -131,7 +131,7 @@ def test_a_damaged_or_foreign_record_is_named(tmp_path):
 def test_a_lost_record_is_not_replaced_by_one_of_another_golden_image(url, space, rows):
     put(space, rows)
     space._folder._fs.rm(f"{space._folder._root}/spaces/{space.id}/space.json")
-    with pytest.raises(StoreError, match="its record is missing; remove its folder"):
+    with pytest.raises(StoreError, match="record is missing"):
         SharedStore(url).open_space(RECIPE, np.ones(D, np.float32), {})
 
 

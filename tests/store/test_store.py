@@ -1,4 +1,4 @@
-"""The store: what is committed stays, what is damaged is refused, and rows never mix."""
+"""The store keeps committed rows, refuses damaged files, and never mixes recipes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def segment_files(store, suffix=".npy"):
 def test_rows_are_found_by_other_stores_once_committed(store, cache):
     with open_space(store) as space:
         assert space.claim(key(1)) is True
-        assert space.claim(key(1)) is False  # under way here
+        assert space.claim(key(1)) is False  # claimed here already
         space.append([key(1)], row(1))
         assert get(EmbeddingStore(cache), 1) == [None]
         space.commit()
@@ -101,7 +101,7 @@ def test_two_extractions_share_the_work(store, cache):
         mine.append([key(1)], row(1))
         mine.commit()
         theirs.commit()
-        assert theirs.claim(key(1)) is False  # committed by the other meanwhile
+        assert theirs.claim(key(1)) is False  # the other has committed it meanwhile
 
 
 def test_gather_keeps_the_order_and_marks_what_is_missing(store, monkeypatch):
@@ -197,8 +197,8 @@ def test_an_index_that_calls_itself_read_only_or_wal_is_made_anew(store, cache, 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
-    assert all("is damaged; it is made anew" in str(warning.message) for warning in caught)
-    assert caught or (at, byte) == (19, 2)  # SQLite itself leaves WAL
+    assert all("is damaged; it is rebuilt" in str(warning.message) for warning in caught)
+    assert caught or (at, byte) == (19, 2)  # SQLite itself switches from WAL back
     put(EmbeddingStore(cache), 3)
     assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
     assert EmbeddingStore(cache).index.problem() is None
@@ -233,7 +233,7 @@ def test_an_index_with_other_numbers_is_read_anew(store, cache):
     put(store, 2)
     with open_space(store) as space:
         segment_files(store, ".keys")[0].unlink()
-        EmbeddingStore(cache).index.rebuild()  # one segment fewer: the next one is the second again
+        EmbeddingStore(cache).index.rebuild()  # one segment fewer, so the next is number 2 again
         space.claim(key(3))
         space.append([key(3)], row(3))
         space.commit()
@@ -387,5 +387,5 @@ def test_where_a_cache_parameter_points(cache, tmp_path, monkeypatch):
 def test_the_default_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FEATURETL_CACHE", str(tmp_path / "file"))
-    with pytest.warns(FeatureTLWarning, match="not kept this time"):
+    with pytest.warns(FeatureTLWarning, match="without caching"):
         assert resolve_store("auto", "t") is None

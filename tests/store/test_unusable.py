@@ -1,4 +1,4 @@
-"""What the system refuses is one sentence and never damage; the default cache is done without."""
+"""A system error is one sentence and never counts as damage; the default cache is optional."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ FIRST, N = [1, 2, 3], 6
 
 @pytest.fixture
 def known(monkeypatch):
-    """The recipe of the known rows, complete enough for exports."""
+    """Complete the recipe of the known rows for exports."""
     monkeypatch.setitem(RECIPE["backbone"], "tensors", "0")
 
 
 def in_process(code: str, *arguments: object) -> str:
-    """Return what a Python process that can import the known rows prints."""
+    """Return the output of a Python process that can import the known rows."""
     head = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1] / 'reliability')!r})\n"
     command = [sys.executable, "-c", head + textwrap.dedent(code), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -107,7 +107,7 @@ WORK = {
 
 @pytest.fixture(scope="module")
 def frozen():
-    """Let the garbage collector pass over what earlier tests and imports have left."""
+    """Exclude the objects of earlier tests and imports from garbage collection."""
     gc.collect()
     gc.freeze()
     yield
@@ -117,7 +117,7 @@ def frozen():
 @contextmanager
 def only_free(n: int) -> Iterator[None]:
     """Let this process open n more files."""
-    gc.collect()  # or files of earlier tests are closed meanwhile
+    gc.collect()  # closes the files of earlier tests now
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     last = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (last + 64, hard))
@@ -143,12 +143,12 @@ def test_too_many_open_files_is_one_sentence_and_costs_no_row(tmp_path, work):
     for number in range(N):
         put(filled, [number])
     shutil.copytree(filled.path, tmp_path / "other")
-    WORK[work](EmbeddingStore(tmp_path / "other"))  # imports what it needs
+    WORK[work](EmbeddingStore(tmp_path / "other"))  # imports modules before the limit
     outcomes = set()
     for more in (*range(12), 40):
         store = EmbeddingStore(filled.path)
         with only_free(more), warnings.catch_warnings():
-            warnings.simplefilter("error", FeatureTLWarning)  # of damage
+            warnings.simplefilter("error", FeatureTLWarning)  # warns of damage
             try:
                 WORK[work](store)
                 said = ""
@@ -239,14 +239,12 @@ def test_a_cache_deleted_while_it_is_used(cache, images, monkeypatch, wanted, go
         return extract(images, store=store, batch_size=4, n_jobs=2, progress=delete)
 
     if wanted == "default":
-        with pytest.warns(FeatureTLWarning, match="not kept this time"):
+        with pytest.warns(FeatureTLWarning, match="without caching"):
             found = run()
         np.testing.assert_allclose(found.to_numpy(), expected, atol=1e-5)
         np.testing.assert_allclose(found.memmap(), expected, atol=1e-5)
     else:
-        with pytest.raises(
-            UnusableStoreError, match="embeddings of this run are not kept"
-        ) as error:
+        with pytest.raises(UnusableStoreError, match="not cached") as error:
             run()
         assert "\n" not in str(error.value) and str(cache) in str(error.value)
 
@@ -283,7 +281,9 @@ def test_a_lost_record_names_the_repair_which_helps(cache, images, monkeypatch, 
     for work in (lambda: extract(images[:4], store=store), store.info):
         with pytest.raises(StoreError, match="featuretl cache verify --repair"):
             work()
-    with pytest.warns(FeatureTLWarning, match="cache verify --repair"):  # the default is optional
+    with pytest.warns(
+        FeatureTLWarning, match="cache verify --repair"
+    ):  # the default cache is optional
         assert extract(images[:4], store=resolve_store("auto", "t")).ok.all()
     assert len(verify(store, repair=True)) == 1
     assert extract(images[:4], store=EmbeddingStore(cache)).statistics.embedded == 4
@@ -301,7 +301,7 @@ def test_the_default_cache_stays_optional_in_clones_and_other_processes(tmp_path
         clone(ImageEmbedder()).set_params(cache=clone(embedder).get_params()["cache"]),
     ]
     for copy in copies:
-        with pytest.warns(FeatureTLWarning, match="not kept this time"):
+        with pytest.warns(FeatureTLWarning, match="without caching"):
             assert copy.transform(pixels[None]).shape == (1, 1280)
     with pytest.raises(UnusableStoreError):
         clone(ImageEmbedder(cache=EmbeddingStore(tmp_path / "file"))).transform(pixels[None])

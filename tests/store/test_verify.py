@@ -1,4 +1,4 @@
-"""Verification names real damage, frees it and nothing else, and what was lost is made again."""
+"""Verification reports damage and removes nothing else; lost rows are embedded again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def key(i):
 
 
 def put(store, *numbers, name="a"):
-    """Add one segment with a row for each number; return which of them were not there."""
+    """Add one segment with a row for each new number; return the new numbers."""
     with store.open_space(recipe_of(name), GOLDEN, {}) as space:
         new = [i for i in numbers if space.claim(key(i))]
         if new:
@@ -44,14 +44,14 @@ def get(store, *numbers, name="a"):
 
 
 def segment(cache, number, suffix):
-    """Return the path of the segment that was written as number `number`."""
+    """Return the path of the segment with this position in the order of commits."""
     with sqlite3.connect(cache / "index.sqlite") as db:
         uuid, space = db.execute("SELECT uuid, space FROM segment ORDER BY seq").fetchall()[number]
     return cache / "spaces" / space / f"{uuid}{suffix}"
 
 
 def contents(cache):
-    """Return the bytes of all files but the index, by name."""
+    """Return the bytes of all files except the index, by path."""
     return {
         path: path.read_bytes()
         for path in cache.rglob("*")
@@ -64,14 +64,14 @@ def harm(path, damage):
     at = {"flip header": 20, "flip end": len(data) - 10, "flip middle": len(data) // 2}
     if damage in at:
         data[at[damage]] ^= 1
-    path.unlink()  # maps of this test's own stay as they are
+    path.unlink()  # this test's own memory maps stay intact
     if damage != "delete":
         path.write_bytes({"truncate": data[:-1], "empty": b""}.get(damage, data))
 
 
 @pytest.fixture
 def filled(store, cache):
-    """Two spaces, the first with segments of (1, 2), (3,) and a view; nothing of it is open."""
+    """Create two spaces, the first with segments (1, 2) and (3,), and a view; open none of them."""
     put(store, 1, 2)
     put(store, 3)
     put(store, 1, name="b")
@@ -103,13 +103,13 @@ def test_a_damaged_segment_is_named_and_freed_and_made_again(filled, cache, suff
     harmed = contents(cache)
     (finding,) = verify(filled)
     assert (finding.path, finding.rows, finding.damaged) == (doomed, 2, True)
-    assert contents(cache) == harmed  # looking changes nothing
+    assert contents(cache) == harmed  # verification changes nothing
     assert verify(EmbeddingStore(cache), repair=True) == [finding]
     left = contents(cache)
     assert left == {path: good[path] for path in good if path.stem != doomed.stem}
     fresh = EmbeddingStore(cache)
     assert verify(fresh) == []
-    assert get(fresh, 1, 2, 3) == [None, None, 3]  # and no warning
+    assert get(fresh, 1, 2, 3) == [None, None, 3]  # without a warning
     assert put(fresh, 1, 2, 3) == [1, 2]
     assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
     assert verify(fresh) == []
@@ -130,7 +130,7 @@ def test_a_segment_of_another_space_is_damage(filled, cache):
         data = from_b.with_suffix(suffix).read_bytes()
         (home / from_b.with_suffix(suffix).name).write_bytes(data)
     (finding,) = verify(filled)
-    assert "of another space" in finding.problem
+    assert "another space" in finding.problem
     verify(filled, repair=True)
     assert from_b.exists()
     assert get(EmbeddingStore(cache), 1, name="b") == [1]
@@ -297,7 +297,7 @@ def test_nothing_is_repaired_beside_an_extraction(filled, cache):
     other = EmbeddingStore(cache)
     with filled.open_space(recipe_of("b"), GOLDEN, {}):
         for work in (lambda: verify(other, repair=True), lambda: rebuild(other)):
-            with pytest.raises(StoreError, match="in use by an extraction; try again"):
+            with pytest.raises(StoreError, match="in use by an extraction"):
                 work()
         assert len(verify(other)) == 1
     assert doomed.exists()
