@@ -55,6 +55,7 @@ def test_calibration_error_counts_weights_and_labels():
     assert expected_calibration_error(y, proba, np.array([1, 0])) == pytest.approx(0.1)
     assert expected_calibration_error(y, proba) == pytest.approx(0.4)
     assert expected_calibration_error(np.array([[1, 0], [1, 0]]), proba) == pytest.approx(0.1)
+    assert expected_calibration_error(np.array([0, 0, 0, 1]), np.array([[0.75, 0.25]] * 4)) == 0.0
 
 
 def test_log_loss_of_rows():

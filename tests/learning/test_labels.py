@@ -135,6 +135,14 @@ def _one_column_is_one_column():
         yield
 
 
+def test_single_values_are_gaps_or_have_a_text():
+    gaps = [is_gap(value) for value in (None, NAN, "", "nan", 0, False)]
+    assert gaps == [True, True, True, False, False, False]
+    values = (1, 1.0, np.float32(0.1), True, "007", b"a", None, "")
+    expected = ["1", "1.0", "0.1", "True", "007", "a", None, None]
+    assert [label_text(value) for value in values] == expected
+
+
 @pytest.mark.parametrize("make", TEXT.values(), ids=TEXT)
 def test_text_is_read_from_every_container(make):
     values, known = some_labels("X", make(["b", None, "a", "b", None, "a", "a", "b"]))
@@ -555,7 +563,7 @@ def test_what_a_task_is_does_not_depend_on_the_frame():
         assert read_column("c", text.cast(pl.Enum(["a", "b"]))).why == "categories"
     with pytest.raises(InputError, match="Column 'c' of y must hold a finite number in every row"):
         read_column("c", [1.5, float("inf")], "regression")
-    with pytest.raises(InputError, match="one value a row"):
+    with pytest.raises(InputError, match="one value per row"):
         read_column("c", [["a"], ["b"]])
 
 
