@@ -160,6 +160,6 @@ def test_bad_input_gets_one_sentence(arguments, options, message):
 
 def test_refuses_wrong_parameters():
     with pytest.raises(ParameterError, match="'task' parameter of metrics_report"):
-        metrics_report([0, 1], [0, 1], task="clasification")
+        metrics_report([0, 1], [0, 1], task="classify")
     with pytest.raises(ParameterError, match="'n_bootstrap' parameter of metrics_report"):
         metrics_report([0, 1], [0, 1], n_bootstrap=-1)
