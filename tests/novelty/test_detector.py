@@ -98,7 +98,7 @@ def test_too_few_training_images_call_nothing_novel():
     assert (detector.predict(-rows(9, 1)) == 1).all()
     drift = detector.drift(-rows(9, 1))
     assert (drift.novel, drift.pvalue, drift.is_clear) == (0, 1.0, False)
-    assert "too few to tell which images are novel at the 5% level" in str(drift)
+    assert "to tell which images are novel at the 5% level" in str(drift)
     assert (NoveltyDetector().fit(rows(19, 0)).predict(-rows(9, 1)) == -1).all()
 
 
@@ -117,9 +117,9 @@ def test_parameters_are_checked(parameters, named):
 
 
 def test_what_leaves_nothing_to_compare_with_is_refused():
-    with pytest.raises(InputError, match="besides those of any one group; got 0"):
+    with pytest.raises(InputError, match=r"n_neighbors=1 .*got 0"):
         NoveltyDetector().fit(rows(20, 0), groups=["a"] * 20)
-    with pytest.raises(InputError, match=r"n_neighbors=20\).*got 19"):
+    with pytest.raises(InputError, match=r"n_neighbors=20 .*got 19"):
         NoveltyDetector(20).fit(rows(20, 0))
     with pytest.raises(InputError, match="groups must have one entry per row"):
         NoveltyDetector().fit(rows(20, 0), groups=[1, 2])
