@@ -94,4 +94,4 @@ def test_what_is_no_task_is_refused(call, message):
 
 def test_an_unknown_task_is_refused():
     with pytest.raises(ParameterError, match="did you mean 'regression'"):
-        log_me(WINE, KINDS, task="regresion")
+        log_me(WINE, KINDS, task="regressions")
