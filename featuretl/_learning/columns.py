@@ -66,7 +66,7 @@ def read_column(name: str, column: Any, kind: str | None = None) -> Column:
         raise InputError(f"{what} of y must hold one value per row.")
     if not len(y):
         raise InputError(f"{what} of y has no label in any row; leave it out.")
-    found, why = _kind_of(y, _is_category(column))
+    found, why = _kind_of(y, str(getattr(column, "dtype", getattr(column, "type", ""))).lower())
     if kind not in (None, found):
         why = "as asked"
     kind = kind or found
@@ -99,15 +99,9 @@ def _as_objects(y: Any) -> Array:
     return values
 
 
-def _is_category(column: Any) -> bool:
-    """Return whether a pandas, polars or pyarrow column has a categorical dtype."""
-    kind = str(getattr(column, "dtype", getattr(column, "type", ""))).lower()
-    return kind.startswith(("category", "categorical", "enum", "dictionary"))
-
-
-def _kind_of(y: Array, is_category: bool) -> tuple[str, str]:
-    """Return the kind of task of labels `y` (k,), and the reason."""
-    if is_category:
+def _kind_of(y: Array, dtype: str) -> tuple[str, str]:
+    """Return the kind of task of labels `y` (k,) in a column of this dtype, and the reason."""
+    if dtype.startswith(("category", "categorical", "enum", "dictionary")):
         return "classification", "categories"
     if y.dtype.kind == "b":
         return "classification", "True and False"

@@ -61,8 +61,8 @@ def fold_of_rows(
         together = subset(group, rows), subset(copies, rows)
         found, messages = _folds_of_units(owner, kept, together, int(cv), random_state)
     else:
-        splits = _splits(owner, cv, targets, groups)
-        found, messages = _folds_of_splits(owner, kept, _fold_of_splits(owner, splits, n)[rows])
+        fold = _fold_of_splits(owner, cv, targets, groups)
+        found, messages = _folds_of_splits(owner, kept, fold[rows])
     fold = np.full(n, -1)
     fold[rows] = np.unique(np.append(found, -1), return_inverse=True)[1][:-1] - 1
     if messages and not judges(targets, fold):
@@ -273,9 +273,10 @@ def _never_held_out(owner: str, targets: Targets, lone: Array, noun: str) -> lis
     return [f"{owner} never holds out {classes}: their scores cannot be cross-validated."]
 
 
-def _splits(owner: str, cv: Any, targets: Targets, groups: Any) -> list[tuple[Array, Array]]:
-    """Return the training and test rows of each split of `cv`."""
+def _fold_of_splits(owner: str, cv: Any, targets: Targets, groups: Any) -> Array:
+    """Return the number (n,) of the split of `cv` that holds out each row, -1 for never."""
     n = len(targets.codes)
+    fold = np.full(n, -1)
     if groups is not None:
         groups = group_names(groups)
     try:
@@ -287,11 +288,6 @@ def _splits(owner: str, cv: Any, targets: Targets, groups: Any) -> list[tuple[Ar
         raise InputError(
             f"cv of {owner} must hold out rows; its {len(splits)} splits hold out none."
         )
-    return splits
-
-
-def _fold_of_splits(owner: str, splits: list[tuple[Array, Array]], n: int) -> Array:
-    fold = np.full(n, -1)
     for number, (train, test) in enumerate(splits):
         if (fold[test] >= 0).any() or len(train) + len(test) != n or np.isin(test, train).any():
             raise InputError(

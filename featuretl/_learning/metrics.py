@@ -198,8 +198,6 @@ def _checked_score(task: str, y: Array, y_score: Any, classes: Array) -> Array |
     return score
 
 
-
-
 def _regression(y: Array, y_pred: Array, y_score: Any) -> dict[str, float]:
     names = {
         "r2": r2_score,
@@ -250,7 +248,9 @@ def _counts(y: Array, y_pred: Array, n: int) -> tuple[Array, Array, Array]:
     """Return the true positives, true and predicted rows of each of n classes, (n,) each."""
     if y.ndim == 2:
         return (y * y_pred).sum(axis=0), y.sum(axis=0), y_pred.sum(axis=0)
-    hits, true, predicted = (np.bincount(codes, minlength=n) for codes in (y[y == y_pred], y, y_pred))
+    hits, true, predicted = (
+        np.bincount(codes, minlength=n) for codes in (y[y == y_pred], y, y_pred)
+    )
     return hits, true, predicted
 
 

@@ -208,18 +208,15 @@ def finite_matrix(what: str, X: Any) -> Array:
 
 def _copy_is_affordable(X: Array, dtype: Any) -> bool:
     size = X.size * np.dtype(dtype).itemsize
-    return size <= _COPY_BYTES or (size <= X.nbytes and not _is_mapped(X))
+    if size <= _COPY_BYTES or size > X.nbytes:
+        return size <= _COPY_BYTES
+    source: Any = X
+    while source is not None:
+        if isinstance(source, (np.memmap, ShardedMatrix)):
+            return False
+        source = getattr(source, "base", None)
+    return True
 
 
 def _computed_in(X: Array) -> Any:
     return np.float64 if X.dtype == np.float64 else np.float32
-
-
-def _is_mapped(X: Any) -> bool:
-    if isinstance(X, ShardedMatrix):
-        return True
-    while X is not None:
-        if isinstance(X, np.memmap):
-            return True
-        X = getattr(X, "base", None)
-    return False

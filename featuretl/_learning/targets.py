@@ -213,7 +213,8 @@ def loss_weight(
 def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
     """Return the factors of `classes` (c,): 1 for those that are not in `class_weight`."""
     named = {} if class_weight is None else class_weight
-    if not isinstance(named, Mapping) or not all(map(_is_weight, named.values())):
+    is_dict = isinstance(named, Mapping)
+    if not is_dict or not all(is_real(w) and 0 <= float(w) < np.inf for w in named.values()):
         expected = "None, 'balanced', or a dict of classes to numbers >= 0"
         raise parameter_error(owner, "class_weight", expected, class_weight)
     known = set(classes.tolist())
@@ -221,10 +222,6 @@ def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
         expected = f"a dict of classes in y, {classes.tolist()}"
         raise parameter_error(owner, "class_weight", expected, class_weight)
     return np.array([float(named.get(name, 1.0)) for name in classes.tolist()])
-
-
-def _is_weight(value: Any) -> bool:
-    return is_real(value) and 0 <= float(value) < np.inf
 
 
 def is_positive(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import betabinom, chi2
 from sklearn.base import BaseEstimator
 from sklearn.preprocessing import normalize
 from sklearn.utils import gen_batches
@@ -18,7 +18,7 @@ from featuretl._learning.groups import copies_of, joined, read_groups
 from featuretl._learning.refit import forget
 from featuretl._learning.targets import as_matrix
 from featuretl.exceptions import InputError
-from featuretl.novelty.drift import Drift
+from featuretl.novelty.drift import SIGNIFICANCE, Drift
 
 # More calibration images hardly improve the estimate of a fraction of 0.01.
 _MAX_CALIBRATION = 10_000
@@ -126,12 +126,16 @@ sign that the images have changed.
         InputError
             If lengths differ, or there are too few images outside of a group.
         """
-        self._check_parameters()
+        owner = type(self).__name__
+        check_int(owner, "n_neighbors", self.n_neighbors, 1)
+        check_int(owner, "max_references", self.max_references, 2)
+        if not is_real(self.level) or not 0 < self.level <= 0.5:
+            raise parameter_error(owner, "level", "a number in (0, 0.5]", self.level)
         forget(self)
         X = as_matrix(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
-        groups = joined(read_groups(type(self).__name__, groups, len(X)), copies_of(X))
+        groups = joined(read_groups(owner, groups, len(X)), copies_of(X))
         group = np.arange(len(X)) if groups is None else groups
-        order = random_generator(type(self).__name__, self.random_state).permutation(len(X))
+        order = random_generator(owner, self.random_state).permutation(len(X))
         references, held_out = order[: self.max_references], order[-_MAX_CALIBRATION:]
         others = len(references) - np.bincount(group[references]).max()
         if others < self.n_neighbors:
@@ -212,9 +216,18 @@ sign that the images have changed.
         return found
 
     def drift_of(self, images: int, novel: int, draws: int | None = None) -> Drift:
-        """Return the `drift` of counts of images, of which `draws` (None: all) are independent."""
+        """Return the `drift` of counts of images, of which `draws` (None: all) are independent.
+
+        The beta-binomial distribution accounts for the estimate of the threshold `offset_`.
+        """
         n, draws = len(self.calibration_), images if draws is None else draws
-        return Drift.of(images, novel, self.level, self._rank(), n, self.calibration_worth_, draws)
+        fraction, size = self._rank() / (n + 1), (n + 1) * self.calibration_worth_ / n
+        pvalue = least = 1.0
+        if fraction and images:
+            chance = betabinom(draws, size * fraction, size * (1 - fraction))
+            pvalue, least = (float(chance.sf(k - 1)) for k in (novel * draws // images, draws))
+        can_tell, pvalue = least < SIGNIFICANCE, min(max(pvalue, 0.0), 1.0)
+        return Drift(images, novel, images * fraction, self.level, pvalue, can_tell)
 
     def _rank(self) -> int:
         """Return the rank, from 1, of `offset_` in `calibration_`; 0 if no image can be novel."""
@@ -231,13 +244,6 @@ sign that the images have changed.
                 cosine[group[rows, None] == of_reference] = -np.inf
             found[rows] = cosine.max(axis=1) if k == 1 else np.partition(cosine, -k, axis=1)[:, -k]
         return found
-
-    def _check_parameters(self) -> None:
-        owner = type(self).__name__
-        check_int(owner, "n_neighbors", self.n_neighbors, 1)
-        check_int(owner, "max_references", self.max_references, 2)
-        if not is_real(self.level) or not 0 < self.level <= 0.5:
-            raise parameter_error(owner, "level", "a number in (0, 0.5]", self.level)
 
 
 def _effective_size(is_low: Array, group: Array) -> float:

@@ -1,13 +1,10 @@
-"""Drift: a test of whether the number of novel images exceeds the false-positive rate."""
+"""The result of a test of whether the number of novel images exceeds the false-positive rate."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scipy.stats import betabinom
-
-# The significance level of the test.
-_FALSE_ALARMS = 0.001
+SIGNIFICANCE = 0.001
 
 
 @dataclass(frozen=True)
@@ -36,35 +33,10 @@ class Drift:
     pvalue: float
     can_tell: bool
 
-    @classmethod
-    def of(
-        cls,
-        images: int,
-        novel: int,
-        level: float,
-        rank: int,
-        n: int,
-        worth: float,
-        draws: int | None = None,
-    ) -> Drift:
-        """Test the number of novel images, of which `draws` (None: all) are independent.
-
-        `rank` - 1 of `n` calibration images, with the effective number `worth`, score below the
-        threshold. The beta-binomial distribution accounts for the estimated threshold.
-        """
-        draws = images if draws is None else draws
-        fraction, size = rank / (n + 1), (n + 1) * worth / n
-        pvalue = least = 1.0
-        if rank and images:
-            chance = betabinom(draws, size * fraction, size * (1 - fraction))
-            pvalue, least = (float(chance.sf(k - 1)) for k in (novel * draws // images, draws))
-        can_tell = least < _FALSE_ALARMS
-        return cls(images, novel, images * fraction, level, min(max(pvalue, 0.0), 1.0), can_tell)
-
     @property
     def is_clear(self) -> bool:
         """Whether the p-value is below 0.001."""
-        return self.pvalue < _FALSE_ALARMS
+        return self.pvalue < SIGNIFICANCE
 
     def explain(self) -> str:
         """Return the result as a sentence."""

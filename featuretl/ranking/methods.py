@@ -20,7 +20,6 @@ from featuretl.ranking.scores import BackboneScore, log_me_score
 METHODS = ("probe", "knn", "logme")
 
 
-
 @dataclass(eq=False, frozen=True)
 class FoldedTargets:
     """Class codes `y` (n,) or regression targets (n, n_outputs), float64, with folds and groups.
@@ -63,19 +62,14 @@ def _cross_val_predict(method: str, X: Array, targets: FoldedTargets) -> Array:
         if not targets.is_regression and len(np.unique(y_train)) < 2:  # in a small sample
             predicted[held] = y_train[0]
             continue
-        head = _head(method, targets.is_regression, len(y_train))
+        head: Any = LinearProbeRegressor() if targets.is_regression else LinearProbeClassifier()
+        if method == "knn":
+            kind = KNeighborsRegressor if targets.is_regression else KNeighborsClassifier
+            head = make_pipeline(Normalizer(), kind(min(5, len(y_train))))
         options = {"groups": targets.groups[~held]} if has_fit_parameter(head, "groups") else {}
         found = head.fit(X[~held], y_train, **options).predict(X[held])
         predicted[held] = found.reshape(predicted[held].shape)
     return predicted
-
-
-def _head(method: str, is_regression: bool, n: int) -> Any:
-    """Return an unfitted head for n images."""
-    if method == "probe":
-        return LinearProbeRegressor() if is_regression else LinearProbeClassifier()
-    neighbours = KNeighborsRegressor if is_regression else KNeighborsClassifier
-    return make_pipeline(Normalizer(), neighbours(min(5, n)))
 
 
 def _accuracy(targets: FoldedTargets, predicted: Array) -> BackboneScore:

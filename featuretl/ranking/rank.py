@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -160,8 +160,11 @@ def rank_backbones(
     candidates = _candidates(backbones)
     whole = _read_targets(y, images, method, task, groups, cv, random_state)
     how = {"device": device, "runtime": runtime, "n_jobs": n_jobs}
-    with _store(cache) as store:
-        embed = partial(_embed, images, store=store, verbose=verbose, **how)
+    with ExitStack() as stack:
+        store = resolve_store(cache, _OWNER)
+        if store is None:  # the rounds share embeddings
+            store = EmbeddingStore(stack.enter_context(tempfile.TemporaryDirectory()))
+        embed = partial(_embed, images, verbose, store=store, **how)
         frame = _halve(candidates, whole, method, embed, finalists, random_state)
         costs = pd.DataFrame(
             costs_of(candidates[name], images, store, device=device, n_jobs=n_jobs)
@@ -221,17 +224,6 @@ def _read_targets(
     if method in ("probe", "knn"):
         fold, _ = fold_of_rows(_OWNER, targets, groups, cv, random_state)
     return FoldedTargets(labels, fold, units)
-
-
-@contextmanager
-def _store(cache: Any) -> Iterator[EmbeddingStore]:
-    """Yield the store, or a temporary one, in which the rounds share embeddings."""
-    store = resolve_store(cache, _OWNER)
-    if store is not None:
-        yield store
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield EmbeddingStore(folder)
 
 
 def _halve(
@@ -307,24 +299,12 @@ def _place_in_samples(targets: FoldedTargets, random_state: Any) -> Array:
     return before.loc[targets.groups].to_numpy()
 
 
-def _embed(
-    images: Sequence[Any],
-    rows: Array,
-    backbone: Any,
-    *,
-    store: EmbeddingStore,
-    verbose: int,
-    **how: Any,
-) -> Array:
+def _embed(images: Sequence[Any], verbose: int, rows: Array, backbone: Any, **how: Any) -> Array:
     """Return the embeddings, float32 (k, d), of the images at `rows` (k,)."""
     chosen = [images[i] for i in rows]
     with embedding_bar(len(chosen), shown=bool(verbose)) as progress:
-        extraction = extract(
-            chosen, backbone, store=store, on_error="nan", progress=progress, **how
-        )
+        extraction = extract(chosen, backbone, on_error="nan", progress=progress, **how)
     if extraction.failures:
         remedy = "fix these images or leave them out."
         raise ImageError(describe_failures(extraction.failures, len(chosen), remedy))
     return extraction.to_numpy()
-
-

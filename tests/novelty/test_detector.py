@@ -7,7 +7,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featuretl import NoveltyDetector, load_model, save_model
 from featuretl.exceptions import InputError, ModelError, ParameterError
-from featuretl.novelty.drift import Drift
 
 
 @parametrize_with_checks([NoveltyDetector(), NoveltyDetector(3)])
@@ -139,14 +138,16 @@ def test_a_change_is_seen():
 
 def test_chance_is_that_of_an_estimated_threshold():
     """With few training images a binomial test would find changes where there are none."""
-    drift = Drift.of(1000, 90, 0.05, rank=3, n=59, worth=59)
+    detector = NoveltyDetector().fit(rows(59, 0))
+    drift = detector.drift_of(1000, 90)
     assert drift.expected == 50
     assert drift.pvalue == pytest.approx(betabinom.sf(89, 1000, 3, 57))
     assert drift.pvalue > 0.05 > binomtest(90, 1000, 0.05).pvalue
-    fewer = Drift.of(1000, 90, 0.05, rank=3, n=59, worth=20)
+    assert detector.drift_of(0, 0).pvalue == 1
+    detector.calibration_worth_ = 20.0
+    fewer = detector.drift_of(1000, 90)
     assert fewer.pvalue > drift.pvalue
     assert fewer.expected == pytest.approx(50)
-    assert Drift.of(0, 0, 0.05, rank=3, n=59, worth=59).pvalue == 1
 
 
 def test_false_alarms_are_rare():
