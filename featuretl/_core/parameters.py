@@ -1,4 +1,4 @@
-"""Parameter checks, whose errors name the parameter, its owner, the accepted and the given value."""
+"""Parameter checks; errors name the parameter, its owner, the accepted and the given value."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_number(
     at_most: float = float("inf"),
     words: str = "",
 ) -> None:
-    """Raise ParameterError unless `value` is a number within the limits; `words` end the message."""
+    """Raise ParameterError unless `value` is a number within the limits; `words` end the error."""
     if (
         is_real(value)
         and (at_least < float(value) or (at_least == value and not open_below))

@@ -1,6 +1,6 @@
 """Standard errors, confidence intervals and paired gains of scores.
 
-Rows of one group (a patient, a signer) count as one draw: the methods resample and leave out groups.
+Rows of one group (a patient, a signer) count as one draw: groups are resampled and left out.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _MAX_RELATIVE_ERROR = 0.5
 
 
 def standard_error(influence: Array, groups: Array) -> float:
-    """Return the cluster-robust standard error of a score (Liang and Zeger 1986); inf for one group.
+    """Return the cluster-robust standard error (Liang and Zeger 1986); inf for a single group.
 
-    `influence` (n,), float64, is the derivative of the score by the weight of each row; `groups` (n,)
-    are codes from 0.
+    `influence` (n,), float64, is the derivative of the score by the weight of each row; `groups`
+    (n,) are codes from 0.
     """
     together = np.bincount(groups, influence)
     n = len(together)
@@ -136,7 +136,7 @@ def interval_of_ratio(
 
 
 def _log_ratios(draws: Array, sums: Array, sizes: Array) -> tuple[Array, Array]:
-    """Return log(sum of `sums` / sum of `sizes`) of each of `draws` (k, n), and its error: (k,) each."""
+    """Return the log of the ratio of sums of each of `draws` (k, n), and its error: (k,) each."""
     n = len(sums)
     with np.errstate(divide="ignore", invalid="ignore"):
         above, below = draws @ sums, draws @ sizes
@@ -174,7 +174,7 @@ def gain_of(better: Array, than: Array, groups: Array | None = None) -> Gain:
 
 
 def interval(scores: Array, groups: Array | None, proportion: bool) -> tuple[float, float]:
-    """Return the 95% interval of the mean of `scores` (k,), in [0, 1] if `proportion`, else <= 1."""
+    """Return the 95% interval of the mean of `scores` (k,), in [0, 1] if `proportion`."""
     if proportion:
         return share_with_interval(scores, np.ones(len(scores)), groups)[1:]
     low, high = interval_of_ratio(1 - scores, np.ones(len(scores)), _numbered(scores, groups))

@@ -44,7 +44,7 @@ def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
         if values.ndim != 2:
             raise InputError(
                 f"y of {owner} must have a column for each task, as a DataFrame, a dict of columns "
-                f"or (n, n_tasks); got shape {values.shape}: use y.reshape(-1, 1) for a single task."
+                f"or (n, n_tasks); got shape {values.shape}: use y.reshape(-1, 1) for one task."
             )
         table = {str(k): values[:, k] for k in range(values.shape[1])}
     if not table or "" in table:

@@ -46,11 +46,11 @@ def fold_of_rows(
     X: Array | None = None,
     weight: Array | None = None,
 ) -> tuple[Array, int]:
-    """Return the fold (n,) that holds out each row, -1 for never, and the number of non-empty folds.
+    """Return the fold (n,) that holds out each row, -1 for never, and the number of folds.
 
-    For an int `cv`, folds are stratified and keep groups and equal rows of `X` together. Rows of zero
-    weight, and classes in a single unit, are never held out. Raises InputError if two folds cannot be
-    made or a training set has a single class; warns of fewer folds and of classes never held out.
+    For an int `cv`, folds are stratified and keep groups and equal rows of `X` together. Rows of
+    zero weight and classes in a single unit are never held out. Raises InputError for less than two
+    folds or classes to train on; warns of fewer folds than `cv` and of classes never held out.
     """
     n = len(targets.codes)
     group, random_state = read_groups(owner, groups, n), random_generator(owner, random_state)
@@ -98,10 +98,10 @@ def judges(targets: Targets, fold: Array) -> bool:
 def hold_out(
     n: int, strata: Array | None, units: Array | None, fraction: float, seed: int
 ) -> tuple[Array, Array]:
-    """Return rows to train on, and about a `fraction` of n rows to hold out, stratified if possible.
+    """Return rows to train on, and about a `fraction` of n rows to hold out.
 
-    No unit (code in `units`) is split, and every class (code in `strata`) has a training row. Raises
-    ValueError if a part would be empty.
+    No unit (code in `units`) is split, and every class (code in `strata`) has a training row; the
+    split is stratified if possible. Raises ValueError if a part would be empty.
     """
     if units is not None and len(np.unique(units)) < n:
         strata = np.zeros(n, int) if strata is None else strata
@@ -216,7 +216,7 @@ def _folds_of_units(
     cv: int,
     random_state: Any,
 ) -> tuple[Array, list[str]]:
-    """Return the fold (n,) of each row, and warnings; `together` are the codes of groups and copies."""
+    """Return the fold (n,) of each row, and warnings; `together` are codes of groups and copies."""
     group, copies = together
     units = _Units(targets, joined(group, copies))
     messages, noun = [], "rows" if group is None else "groups"
@@ -230,8 +230,8 @@ def _folds_of_units(
     if fold is None or len(np.unique(fold[fold >= 0])) < 2:
         remedy = "add data" if group is None else "pass groups that divide every class"
         raise InputError(
-            f"{owner} needs at least 2 folds to cross-validate, and {why}: {remedy}, or pass a fixed "
-            "C if it has one."
+            f"{owner} needs at least 2 folds to cross-validate, and {why}: {remedy}, or pass a "
+            "fixed C if it has one."
         )
     messages += _never_held_out(owner, targets, units.holders == 1, noun)
     if possible < cv:

@@ -75,7 +75,7 @@ def equal_ones(values: Iterable[bytes]) -> Array | None:
 
 
 def joined(groups: Array | None, contents: Array | None) -> Array | None:
-    """Return unit codes (n,): rows linked by a common group or content, also indirectly, share one."""
+    """Return unit codes (n,): rows linked, also indirectly, by a group or content share one."""
     if groups is None or contents is None:
         return contents if groups is None else groups
     n, first = len(groups), groups.max(initial=-1) + 1

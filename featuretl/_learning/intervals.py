@@ -33,7 +33,7 @@ def intervals_of(
 ) -> Intervals:
     """Return the interval of each score that has a reliable one.
 
-    `score` maps the `predictions` (y, y_pred, y_score) to scores; classes and `groups` (n,) are codes.
+    `score` maps the `predictions` (y, y_pred, y_score) to scores; classes and `groups` are codes.
     """
     y, y_pred, y_score = predictions
     found = _proportion_intervals(task, y, y_pred, groups, confidence)

@@ -25,14 +25,14 @@ _SEVERAL = (list, tuple, *_SETS)
 _NUMBERS = (numbers.Real, decimal.Decimal)
 _FAMILIES = {"O": "text", "U": "text", "M": "dates", "m": "durations"}
 _TO_PLAIN = ("tolist", "to_list", "as_py")
-# Item sizes of the text arrays that NumPy makes of text mixed with ints, and with floats such as NaN.
+# Item sizes of the text arrays that NumPy makes of text mixed with ints, and with floats (NaN).
 _WIDTHS_OF_NUMBERS = [np.array(["", number]).dtype.itemsize for number in (1, 1.0)]
 # Text of a whole number: "1" and "1.0" are equal, "007" is a name.
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
 
 class Labels(NamedTuple):
-    """The labels `values` of the k rows that have one, of n; `known` is the mask (n,) of these rows.
+    """The labels `values` of the k of n rows that have one; `known` is the mask (n,) of these.
 
     `values` keep their type: (k,), (k, n_labels) for an indicator, or (k,) frozensets of labels.
     """
@@ -56,7 +56,7 @@ def is_gap(value: Any) -> bool:
 def label_text(value: Any) -> str | None:
     """Return the class name of a label read from a file; None for a missing label.
 
-    Numbers and bools become the text that pandas writes to CSV, so that all formats give equal classes.
+    Numbers and bools become text as in pandas' CSV files, so that all formats give equal classes.
     """
     if is_gap(value):
         return None
@@ -95,7 +95,8 @@ def all_labels(owner: str, y: Any, name: str = "y", *, instead: str = "") -> Arr
     if values.dtype.kind == "f" and np.isinf(values).any():
         infinite = int(_in_row(np.isinf(values)).sum())
         raise InputError(
-            f"{name} of {owner} is infinite in {infinite:,} of {len(values):,} rows: drop these rows."
+            f"{name} of {owner} is infinite in {infinite:,} of {len(values):,} rows: drop these "
+            "rows."
         )
     return values
 
@@ -112,7 +113,7 @@ def one_label_each(owner: str, y: Any, name: str = "y") -> Array:
 def all_numbers(owner: str, y: Any, name: str = "y") -> Array:
     """Return regression targets, (n,) or (n, n_outputs), float64.
 
-    Raises InputError for labels that are no numbers, or with the number of rows that are not finite.
+    Raises InputError for other labels, or with the number of rows that are not finite.
     """
     values, known = some_labels(owner, y, name)
     if values.dtype.kind not in "buifOU" or values.ndim > 2:
@@ -128,8 +129,8 @@ def all_numbers(owner: str, y: Any, name: str = "y") -> Array:
         counts = {"none": missing, "an infinite one": infinite}
         parts = [f"{words} in {count:,}" for words, count in counts.items() if count]
         raise InputError(
-            f"{name} of {owner} must hold a finite number in every row; got {' and '.join(parts)} of "
-            f"{len(known):,} rows: drop these rows."
+            f"{name} of {owner} must hold a finite number in every row; got {' and '.join(parts)} "
+            f"of {len(known):,} rows: drop these rows."
         )
     return targets
 
@@ -140,7 +141,7 @@ def is_label_sets(values: Array) -> bool:
 
 
 def columns_of(y: Any) -> dict[str, Any] | None:
-    """Return the columns of a dict or a pandas, polars or pyarrow frame by name; None for others."""
+    """Return the columns of a dict or a pandas, polars or pyarrow frame by name, or None."""
     if not isinstance(y, Mapping) and not hasattr(y, "columns"):
         return None
     # In pyarrow, `columns` holds the arrays.
@@ -168,7 +169,7 @@ def codes_of(
         readings.append({key: code for code, key in enumerate(keys) if count[key] == 1})
     found, position = np.unique(labels, return_inverse=True)
     codes = [
-        next((codes[key] for codes, key in zip(readings, _keys(label)) if key in codes), None)  # noqa: B905
+        next((by[key] for by, key in zip(readings, _keys(label), strict=True) if key in by), None)
         for label in found.tolist()
     ]
     lost = [label for label, code in zip(found.tolist(), codes, strict=True) if code is None]
@@ -320,6 +321,6 @@ def _is_gap(value: Any, minus_one: bool) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return scalars and sequences of numpy, torch, pandas, polars and pyarrow as Python objects."""
+    """Return scalars and sequences of NumPy, torch, pandas, polars and pyarrow as Python's."""
     method = next((name for name in _TO_PLAIN if hasattr(value, name)), None)
     return getattr(value, method)() if method else value

@@ -61,7 +61,7 @@ def metrics_report(
     groups : array-like of shape (n,), default=None
         Rows of one group (a patient, a signer) count as one draw in the intervals.
     n_bootstrap : int >= 0, default=1000
-        Number of resamples for the intervals of the log-loss and of regression scores; 0: no intervals.
+        Resamples for the intervals of the log-loss and of regression scores; 0: no intervals.
     confidence : float in (0, 1), default=0.95
         Confidence level of the intervals.
     random_state : int, RandomState or None, default=0
@@ -76,17 +76,17 @@ def metrics_report(
           (_macro, _micro and _weighted), log_loss (mean over labels), roc_auc and
           average_precision (macro, over labels that occur), calibration_error. Regression: r2,
           mean_absolute_error, mean_squared_error, root_mean_squared_error.
-        - `intervals` : dict of (low, high); see Notes. It is [0, inf), or (-inf, 1] for R2, if a few
-          rows determine an error, or fewer than five mistakes a log-loss. The calibration error has
-          none: its estimate is biased upwards by more than its standard error.
+        - `intervals` : dict of (low, high); see Notes. It is [0, inf), or (-inf, 1] for R2, if a
+          few rows determine an error, or fewer than five mistakes a log-loss. The calibration error
+          has none: its estimate is biased upwards by more than its standard error.
         - `per_class` : dict of class to precision, recall, f1 and support; not for regression.
         - `task` and `n`.
 
     Raises
     ------
     InputError
-        If lengths differ, `y_score` does not have one column per class, or `y` holds a class that is
-        not in `labels`.
+        If lengths differ, `y_score` does not have one column per class, or `y` holds a class that
+        is not in `labels`.
 
     Notes
     -----
@@ -169,7 +169,7 @@ def _task_of(y: Array) -> str:
 
 
 def classes_of(owner: str, y: Array, y_pred: Array, labels: Any) -> Array:
-    """Return the classes to score: `labels`, or the sorted values of `y` and `y_pred`, (n,) each."""
+    """Return the classes to score: `labels`, or the sorted values of `y` and `y_pred` (n,)."""
     if labels is not None:
         return one_label_each(owner, labels, "labels")
     y, y_pred = one_label_each(owner, y), one_label_each(owner, y_pred, "y_pred")
@@ -190,8 +190,8 @@ def _checked_score(task: str, y: Array, y_score: Any, classes: Array) -> Array |
     if score.shape != (len(y), len(classes)):
         raise InputError(
             f"y_score must have a row per row of y and a column per class, "
-            f"{(len(y), len(classes))}; got {score.shape}: pass labels=estimator.classes_ if y does "
-            "not hold every class."
+            f"{(len(y), len(classes))}; got {score.shape}: pass labels=estimator.classes_ if y "
+            "does not hold every class."
         )
     if not ((score >= 0) & (score <= 1)).all():
         raise InputError("y_score must hold probabilities, in [0, 1]; got values outside.")

@@ -9,7 +9,7 @@ from typing import Any
 def forget(estimator: Any, *private: str, keep: Sequence[str] = ()) -> None:
     """Delete the fitted attributes of an earlier `fit`, except `keep`, and the `private` ones.
 
-    Every `fit` calls this first: attributes that only some settings set (`path_`) would stay otherwise.
+    Every `fit` calls this first: attributes that only some settings set (`path_`) would stay.
     """
     if not hasattr(estimator, "n_features_in_"):
         return  # never fitted; a subclass may already have set attributes

@@ -20,7 +20,7 @@ from featuretl._learning.targets import ScoreMixin
 class Responses(ScoreMixin):
     """Prediction methods of a classifier that defines ``_logits(X)``.
 
-    The logits are (n, n_classes), (n, 1) for two classes, or (n, n_labels) if `_multilabel` is True.
+    The logits are (n, n_classes), (n, 1) for two classes, or (n, n_labels) if `_multilabel`.
     """
 
     classes_: Array

@@ -191,8 +191,8 @@ def check_finite(X: Array) -> None:
     infinite = f" and {bad - nan} with infinity" if bad > nan else ""
     raise InputError(
         f"X must be finite; got {nan} of {len(X)} rows with NaN{infinite}: "
-        'ImageEmbedder(on_error="nan") returns a row of NaN for an unreadable image; drop these rows '
-        "with keep = numpy.isfinite(X).all(axis=1), then X[keep] and y[keep]."
+        'ImageEmbedder(on_error="nan") returns a row of NaN for an unreadable image; drop these '
+        "rows with keep = numpy.isfinite(X).all(axis=1), then X[keep] and y[keep]."
     )
 
 

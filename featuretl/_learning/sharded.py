@@ -43,8 +43,8 @@ class ShardedMatrix:
     ...     for i in range(3):
     ...         np.save(f"{folder}/{i}.npy", np.full((2, 4), i, np.float16))
     ...     X = ShardedMatrix(f"{folder}/{i}.npy" for i in range(3))
-    ...     X, X[1:4, :].tolist()[-1], X[[5, 0]].tolist()[0]
-    (ShardedMatrix(3 files, shape=(6, 4), dtype=float16), [1.0, 1.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0])
+    ...     X, X[1:4, :2].tolist()[-1], X[[5, 0]].tolist()[0]
+    (ShardedMatrix(3 files, shape=(6, 4), dtype=float16), [1.0, 1.0], [2.0, 2.0, 2.0, 2.0])
     """
 
     ndim = 2

@@ -77,7 +77,7 @@ def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1
 
 
 def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
-    """Return scikit-learn's `validate_data` of X (n, d) as a NumPy array, from any array library."""
+    """Return scikit-learn's `validate_data` of X (n, d), of any array library, as a NumPy array."""
     if hasattr(X, "detach"):  # a tensor of PyTorch
         X = X.detach().cpu()
         X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
@@ -86,7 +86,7 @@ def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
 
 
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:
-    """Return the classes and codes of `y`: n labels, an (n, n_labels) indicator or n lists of labels.
+    """Return the classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists.
 
     Raises InputError if `y` is None, lacks a label, differs in length or has a single class.
     """

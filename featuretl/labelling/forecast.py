@@ -1,4 +1,4 @@
-"""forecast_accuracy: a power law, fitted to a learning curve, predicts the accuracy of more labels."""
+"""forecast_accuracy: the accuracy with more labels, by a power law fitted to a learning curve."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ def forecast_accuracy(
 ) -> AccuracyForecast:
     """Forecast the accuracy with more labels, from the learning curve of the present labels.
 
-    The function trains heads on parts of the labelled rows, scores them on the others, and fits a power
-    law to their errors. The forecast holds only for images like the labelled ones: images that were
+    The function trains heads on parts of the labelled rows, scores them on the others, and fits a
+    power law to their errors. The forecast holds only for images like the labelled ones: images
     selected for labelling, such as by `suggest_labels`, are easier or harder than random ones.
 
     Parameters
@@ -185,11 +185,11 @@ def forecast_accuracy(
 
     Notes
     -----
-    The interval is that of the mean accuracy on all images like these. The power law, with a, c >= 0
-    and b from 0.1 to 2, is fitted to 500 resamples of groups (rows, without groups) and orders, by
-    least squares with inverse-variance weights. The interval is at least as wide as that of a
-    proportion with the same standard error (`metrics_report`). `benchmarks/labelling.py forecast` and,
-    near 1, `benchmarks/intervals.py forecast` measure its coverage.
+    The interval is that of the mean accuracy on all images like these. The power law, with
+    a, c >= 0 and b from 0.1 to 2, is fitted to 500 resamples of groups (rows, without groups) and
+    orders, by least squares with inverse-variance weights. The interval is at least as wide as that
+    of a proportion with the same standard error (`metrics_report`). `benchmarks/labelling.py
+    forecast` and, near 1, `benchmarks/intervals.py forecast` measure its coverage.
 
     References
     ----------
@@ -270,7 +270,7 @@ def _measure(
 
 
 def _order(y: Array, group: Array, rng: Any) -> Array:
-    """Return a random order of rows (n,) in which parts are stratified, and groups stay together."""
+    """Return a random order of rows (n,) with stratified parts and with groups kept together."""
     places = rng.permutation(group.max() + 1)[group]
     order = np.lexsort((rng.uniform(size=len(y)), places))
     quantile = np.empty(len(y))

@@ -134,8 +134,8 @@ def _select_uncertain(
     """Return n rows with small margins, from different clusters of the 10 n least certain rows."""
     if y is None or len(np.unique(y)) < 2:
         raise InputError(
-            "strategy='uncertainty' needs labels of two classes; pass labelled and y, or start with "
-            "strategy='typiclust'."
+            "strategy='uncertainty' needs labels of two classes; pass labelled and y, or start "
+            "with strategy='typiclust'."
         )
     proba = LinearProbeClassifier().fit(X[known], y).predict_proba(X[left])
     proba.sort(axis=1)
@@ -153,7 +153,7 @@ def _select_uncertain(
 def _select_typical(
     Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomState
 ) -> Array:
-    """Return the most typical rows of the clusters with the fewest labels, largest clusters first."""
+    """Return the most typical rows of clusters, fewest labels first, then largest clusters."""
     cluster = _clusters(Z, min(len(known) + n, _MAX_CLUSTERS, len(Z)), rng)
     size = np.bincount(cluster)
     n_labels = np.bincount(cluster[known], minlength=len(size))

@@ -87,8 +87,8 @@ class NoveltyDetector(BaseEstimator):
     >>> detector.novelty(-X[:2]).round(3)
     array([0.997, 0.997])
     >>> print(detector.drift(X[300:]))
-    4 of 100 images are unlike the training images at the 5% level, where 5.0 are expected: no clear \
-sign that the images have changed.
+    4 of 100 images are unlike the training images at the 5% level, where 5.0 are expected: no \
+clear sign that the images have changed.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ sign that the images have changed.
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def novelty(self, X: Any) -> Array:
-        """Return the fraction of images like the training images that are less novel than each image.
+        """Return the fraction of images like the training images that are less novel.
 
         Parameters
         ----------

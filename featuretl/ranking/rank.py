@@ -60,9 +60,9 @@ def rank_backbones(
 ) -> pd.DataFrame:
     """Rank backbones by how well their frozen embeddings suit a task, best first.
 
-    New embeddings are cached in the store. More than `finalists` backbones are compared by successive
-    halving: all are scored on a sample of the images, the better half (or fewer, to keep samples large
-    enough) on a sample of twice the size, and so on; only the finalists embed all images.
+    New embeddings are cached in the store. More than `finalists` backbones are compared by
+    successive halving: all are scored on a sample of the images, the better half (or fewer, to keep
+    samples large enough) on a sample of twice the size, and so on; only finalists embed all images.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def rank_backbones(
         Classes, or regression targets.
     backbones : "auto", list of (str, BackboneSpec or Backbone), or dict of str to these
         Names of timm models, or backbones of `load_backbone`. The keys of a dict name them in the
-        result, so that you can compare layers and poolings. "auto": all installed packaged backbones.
+        result, so that you can compare layers and poolings. "auto": all installed packages.
     method : {"probe", "knn", "logme"}, default="probe"
         The score: the cross-validated accuracy of `LinearProbeClassifier` (R2 of
         `LinearProbeRegressor`) for "probe", or of the 5 nearest neighbours by cosine for "knn";
@@ -102,8 +102,8 @@ def rank_backbones(
         - `score`, `low`, `high` : the score and its 95% interval.
         - `behind` : the difference from the best score on the same images.
         - `tied` : whether the interval of this difference includes 0.
-        - `round`, `images` : the last round of the backbone, from 1, and its number of images. Later
-          rounds come first.
+        - `round`, `images` : the last round of the backbone, from 1, and its number of images.
+          Later rounds come first.
         - `n_features` : number of features of an embedding.
         - `images_per_second`, `ms_per_image` : from files to embeddings on this machine, in eager
           PyTorch on the first device; measured once and cached in the store.
@@ -134,9 +134,9 @@ def rank_backbones(
     -----
     The intervals describe the sampling of images (or groups): the exact binomial interval at the
     effective number of images for accuracy, the delta method for R2, the closed-form jackknife for
-    `log_me`. They do not include the variance of training. Differences are paired, on the same images
-    and folds, and usually have narrower intervals than scores. Halving may drop the backbone that
-    would be best on all images, if its lead is small.
+    `log_me`. They do not include the variance of training. Differences are paired, on the same
+    images and folds, and usually have narrower intervals than scores. Halving may drop the backbone
+    that would be best on all images, if its lead is small.
 
     References
     ----------
@@ -146,7 +146,8 @@ def rank_backbones(
     Examples
     --------
     >>> from sklearn.datasets import load_sample_images
-    >>> images = [photo[:, x : x + 99] for photo in load_sample_images().images for x in (0, 200, 400)]
+    >>> photos = load_sample_images().images
+    >>> images = [photo[:, x : x + 99] for photo in photos for x in (0, 200, 400)]
     >>> names = ["tf_efficientnet_lite0"]
     >>> frame = rank_backbones(images, [0, 0, 0, 1, 1, 1], names, cv=3, cache=None)
     >>> frame[["backbone", "images", "n_features"]].values.tolist()

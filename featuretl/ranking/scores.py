@@ -36,9 +36,9 @@ class BackboneScore(NamedTuple):
 def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
     """Return LogME: the log evidence of a Bayesian linear model, per image.
 
-    The model is ``y ~ N(X w, 1 / beta)`` with ``w ~ N(0, 1 / alpha)``, where alpha and beta maximise
-    the evidence; for classes, the mean over one-vs-rest models of 0/1 targets. The model has no
-    intercept, and LogME does not depend on the scale of X.
+    The model is ``y ~ N(X w, 1 / beta)`` with ``w ~ N(0, 1 / alpha)``, where alpha and beta
+    maximize the evidence; for classes, the mean over one-vs-rest models of 0/1 targets. The model
+    has no intercept, and LogME does not depend on the scale of X.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
 
     References
     ----------
-    You, Liu, Wang and Long, LogME: Practical Assessment of Pre-trained Models for Transfer Learning,
-    ICML 2021, algorithm 1. You, Liu, Zhang, Wang, Jordan and Long, Ranking and Tuning Pre-trained
-    Models, JMLR 23, 2022 (the fixed-point iteration).
+    You, Liu, Wang and Long, LogME: Practical Assessment of Pre-trained Models for Transfer
+    Learning, ICML 2021, algorithm 1. You, Liu, Zhang, Wang, Jordan and Long, Ranking and Tuning
+    Pre-trained Models, JMLR 23, 2022 (the fixed-point iteration).
 
     Examples
     --------

@@ -127,7 +127,7 @@ def costs_of(
 
 @contextmanager
 def _threads(n_jobs: int | None) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Yield a thread pool in which PyTorch uses one thread per worker, and its number of threads."""
+    """Yield a thread pool in which PyTorch uses one thread per worker, and its size."""
     from featuretl.runtimes.threads import one_thread_each
 
     n_threads = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)

@@ -49,7 +49,7 @@ def rank(*args: Any, **kwargs: Any) -> pd.DataFrame:
 @pytest.fixture(autouse=True)
 def _untimed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring takes seconds for each backbone; one test does it, on few images."""
-    monkeypatch.setattr("featuretl.ranking.speed._TIMED_IN_A_THREAD", 2)
+    monkeypatch.setattr("featuretl.ranking.speed._IMAGES_PER_THREAD", 2)
     if request.node.name != "test_photographs_are_ranked_and_nothing_is_embedded_again":
         monkeypatch.setattr("featuretl.ranking.speed.time_extraction", lambda *args, **how: 100.0)
 
