@@ -92,7 +92,7 @@ def _as_objects(y: Any) -> Array:
         return np.asarray(y)
     rows = [row if isinstance(row, (list, tuple, np.ndarray)) else [row] for row in y]
     if not rows or len({len(row) for row in rows}) > 1:
-        raise InputError("y must have the same number of values in every row, one for each task.")
+        raise InputError("y must have equally many values in every row, one for each task.")
     values = np.empty((len(rows), len(rows[0])), object)
     for i, row in enumerate(rows):
         values[i] = row

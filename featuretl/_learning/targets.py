@@ -140,7 +140,8 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
         return Targets(found, codes_of(owner, y, found, unknown=_NOT_ANNOUNCED))
     if y.shape[1] != len(found):
         raise InputError(
-            f"y of {owner} must have {len(found)} columns, one per class; got {y.shape[1]}."
+            f"y of {owner} must have a column for each of the {len(found)} classes; got "
+            f"{y.shape[1]}."
         )
     return Targets(found, y)
 

@@ -1,4 +1,4 @@
-"""suggest_labels names rows worth labelling, each once, and better ones than chance does."""
+"""suggest_labels returns distinct rows that are more useful than random ones."""
 
 from __future__ import annotations
 

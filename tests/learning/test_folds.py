@@ -112,7 +112,7 @@ def test_a_class_in_a_single_group_is_trained_on_only_with_one_warning():
     assert len(caught) == 1
     assert n_folds == 5
     assert ((fold == -1) == (codes == 3)).all()
-    # Its group goes with it, and so do the classes that are nowhere else.
+    # Its group is never held out either, nor are the classes that only this group holds.
     groups[:4] = 99
     with pytest.warns(FeatureTLWarning):
         fold, _ = fold_of_rows("X", targets(codes), groups, 5, 0)
@@ -162,7 +162,7 @@ def test_splitters_leave_nothing_untrained():
     assert ((fold == -1) == (codes == 2)).all()
     with pytest.raises(InputError, match="cv of X leaves only class 0 to train on in split 1"):
         fold_of_rows("X", targets([0, 0, 1, 1]), None, PredefinedSplit([0, 1, 1, 1]), 0)
-    # A fold without rows, or without weight, is none.
+    # A split that holds out no rows, or only rows of zero weight, is no fold.
     splits = [([*range(2, 30)], [0, 1]), (list(range(30)), []), ([*range(28)], [28, 29])]
     fold, n_folds = fold_of_rows("X", targets(np.arange(30) % 3), None, splits, 0)
     assert n_folds == 2

@@ -30,7 +30,7 @@ def test_classification_scores_are_scikit_learns():
         assert report.scores[name] == pytest.approx(value), name
     assert report.task == "classification"
     assert report.per_class["bee"]["support"] == (y == "bee").sum()
-    # The calibration error is biased upwards by more than it varies.
+    # The calibration error is biased upwards by more than its standard error.
     assert set(report.intervals) == set(report.scores) - {"calibration_error"}
     for name, (low, high) in report.intervals.items():
         assert low <= high, name

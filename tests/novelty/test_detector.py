@@ -1,4 +1,4 @@
-"""NoveltyDetector and Drift: calibrated on held-out rows, exact, and slow to cry wolf."""
+"""NoveltyDetector and Drift: calibration, exact neighbours, and few false alarms."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def rows(n, seed, d=6):
 
 
 def in_series(n_series, seed, each=10):
-    """Rows of series: those of one are alike."""
+    """Rows in series; the rows of a series are similar."""
     rng = np.random.default_rng(seed)
     centres = np.repeat(rng.normal(size=(n_series, 30)), each, axis=0)
     X = 2 * centres + rng.normal(size=centres.shape) + 1
@@ -88,7 +88,7 @@ def test_new_series_are_novel_too_often_unless_groups_are_told():
         shares[told] = np.mean(of_seeds)
     assert shares[False] > 0.3
     assert shares[True] < 0.1
-    assert 1 <= detector.calibration_worth_ < 200  # of 400 rows, ten of a series
+    assert 1 <= detector.calibration_worth_ < 200  # 400 rows, ten per series
 
 
 def test_too_few_training_images_call_nothing_novel():
@@ -137,7 +137,7 @@ def test_a_change_is_seen():
 
 
 def test_chance_is_that_of_an_estimated_threshold():
-    """With few training images a binomial test would find changes where there are none."""
+    """With few training images, a binomial test would have too many false positives."""
     detector = NoveltyDetector().fit(rows(59, 0))
     drift = detector.drift_of(1000, 90)
     assert drift.expected == 50
@@ -151,7 +151,7 @@ def test_chance_is_that_of_an_estimated_threshold():
 
 
 def test_false_alarms_are_rare():
-    """100 images like 60 training ones, 100 times: a clear change is found in none, or one."""
+    """Of 100 samples of images like 60 training images, at most one is a false alarm."""
     alarms = 0
     for seed in range(100):
         detector = NoveltyDetector(random_state=0).fit(rows(60, seed))
@@ -160,7 +160,7 @@ def test_false_alarms_are_rare():
 
 
 def test_false_alarms_are_rare_with_few_groups():
-    """100 images of 5 new series like the 5 training ones: a clear change is found in none, or one."""
+    """Of the samples of 5 new series like the 5 training series, at most one is a false alarm."""
     alarms, worth = 0, []
     for seed in range(60):
         rng = np.random.default_rng(seed)

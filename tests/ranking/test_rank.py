@@ -1,4 +1,4 @@
-"""Ranking real images: the scores of the heads, halving, ties, and nothing embedded twice."""
+"""Ranking real images: scores, halving and ties; no image is embedded twice."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def tiny(**how: Any) -> BackboneSpec:
 
 
 def rank(*args: Any, **kwargs: Any) -> pd.DataFrame:
-    """Rank, whether or not it is known which is best."""
+    """Rank without the warning of ties."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FeatureTLWarning)
         return rank_backbones(*args, **kwargs)
@@ -48,7 +48,7 @@ def rank(*args: Any, **kwargs: Any) -> pd.DataFrame:
 
 @pytest.fixture(autouse=True)
 def _untimed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measuring takes seconds for each backbone; one test does it, on few images."""
+    """Timing takes seconds for each backbone; a single test does it, on few images."""
     monkeypatch.setattr("featuretl.ranking.speed._IMAGES_PER_THREAD", 2)
     if request.node.name != "test_photographs_are_ranked_and_nothing_is_embedded_again":
         monkeypatch.setattr("featuretl.ranking.speed.time_extraction", lambda *args, **how: 100.0)
@@ -161,7 +161,7 @@ def test_samples_grow_by_whole_groups_with_each_class_at_its_share():
 
 def test_images_of_one_group_do_not_help_each_other_nor_do_copies():
     like = IMAGES[:60].copy()
-    like[:, 0, 0] ^= 1  # nearly the same, which only groups can tell
+    like[:, 0, 0] ^= 1  # nearly equal, so that only groups identify them
     y, groups = np.tile(VALUES[:60] % 2, 2), np.tile(np.arange(60), 2)
     X, candidates = np.concatenate([IMAGES[:60], like]), {"one": tiny()}
     apart, grouped = rank(X, y, candidates), rank(X, y, candidates, groups=groups)

@@ -1,4 +1,4 @@
-"""How fast a backbone is here: measured, never asserted."""
+"""The speed of a backbone is measured; no test asserts its value."""
 
 from __future__ import annotations
 
