@@ -1,8 +1,8 @@
 """Transfer learning that composes with scikit-learn.
 
-These are the names that most programs need; each package has further ones, such as
-`featuretl.report.label_errors` or `featuretl.media.Sound`. All are imported on first use, so that
-``import featuretl`` imports neither torch nor timm nor scikit-learn.
+This package exports the most common names; its subpackages export further ones, such as
+`featuretl.report.label_errors` or `featuretl.media.Sound`. All names are imported on first use, so
+that ``import featuretl`` imports neither torch nor timm nor scikit-learn.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The errors and warnings that featuretl raises; each message is one sentence that says what to do."""
+"""Errors and warnings of featuretl; each message says what was expected and what to do."""
 
 from __future__ import annotations
 
-# As PyTorch, ONNX Runtime and the C++ library say it.
+# Phrases in the messages of PyTorch, ONNX Runtime and the C++ library.
 _NO_MEMORY = ("not enough memory", "can't allocate memory", "failed to allocate", "bad_alloc")
 
 
@@ -11,15 +11,15 @@ class FeatureTLError(Exception):
 
 
 class ParameterError(FeatureTLError, ValueError):
-    """A parameter has a value that its owner does not accept."""
+    """A parameter has an invalid value."""
 
 
 class InputError(FeatureTLError, ValueError):
-    """The data handed over (images, arrays, labels, manifests) cannot be used as they are."""
+    """Input data (images, arrays, labels, manifests) are invalid."""
 
 
 class NoColumnsError(InputError):
-    """A column is asked for of a source that has no columns, such as a folder."""
+    """A column was requested from a source without columns, such as a folder."""
 
 
 class ItemError(InputError):
@@ -31,7 +31,7 @@ class ImageError(ItemError):
 
 
 class BackboneError(FeatureTLError, RuntimeError):
-    """A backbone, or its weights, cannot be found, loaded or used as asked."""
+    """A backbone or its weights cannot be found, loaded or used."""
 
 
 class StoreError(FeatureTLError, RuntimeError):
@@ -39,19 +39,19 @@ class StoreError(FeatureTLError, RuntimeError):
 
 
 class UnusableStoreError(StoreError):
-    """The embedding store is sound, but the system does not let it be used: no room, no rights, .."""
+    """The embedding store is intact but unavailable: disk full, permission denied, .."""
 
 
 class ModelError(FeatureTLError, ValueError):
-    """A model cannot be kept in a file, or a file is no model that may be loaded."""
+    """A model cannot be saved, or a file is not a valid model."""
 
 
 class FeatureTLWarning(UserWarning):
-    """Something was done differently from what was asked, and here is what and why."""
+    """featuretl deviated from the request; the message says how and why."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error, of Python or of a library, says that memory does not suffice."""
+    """Return whether an error of Python or of a library means that memory is exhausted."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     return any(words in str(error).lower() for words in _NO_MEMORY)

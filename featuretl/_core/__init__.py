@@ -1,1 +1,1 @@
-"""The ground floor: parameters, text, files, statistics. It knows nothing of images or models."""
+"""Utilities that do not depend on images or models: parameters, text, files, statistics."""

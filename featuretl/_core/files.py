@@ -1,4 +1,4 @@
-"""Files on the local file system and behind URLs, through fsspec."""
+"""Local files, and remote files through fsspec."""
 
 from __future__ import annotations
 
@@ -21,32 +21,28 @@ except ImportError:  # Windows
 
 T = TypeVar("T")
 
-_AT_ONCE = 16
+_MAX_THREADS = 16
 
 
 def is_url(path: str) -> bool:
-    """Return whether `path` is a URL, such as ``s3://bucket/key``.
-
-    >>> is_url("s3://bucket/key"), is_url("folder/file")
-    (True, False)
-    """
+    """Return whether `path` is a URL, such as ``s3://bucket/key``."""
     return "://" in path
 
 
 def without_scheme(path: str) -> str:
-    """Return the path that a ``file://`` URL means; others as they are."""
+    """Return the local path of a ``file://`` URL; other paths are returned unchanged."""
     return file_system(path)[1] if path.startswith(("file://", "local://")) else path
 
 
 def absolute(path: str) -> str:
-    """Return a path that means the same file in any working folder; URLs as they are."""
+    """Return the absolute path; URLs are returned unchanged."""
     return path if is_url(path) else str(Path.cwd() / path)
 
 
 def file_system(url: str) -> tuple[Any, str]:
     """Return the fsspec file system of a path or URL, and the path in it.
 
-    Raises ParameterError if it is not known or not installed, or the URL is a chain of several.
+    Raises ParameterError if the file system is unknown or not installed, or for chained URLs.
     """
     import fsspec
 
@@ -67,7 +63,7 @@ def is_local(fs: Any) -> bool:
 
 
 def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes | Exception]:
-    """Return the bytes of files, read in parallel, or their errors: OverflowError beyond a `limit`."""
+    """Read files in parallel; return the bytes or the error of each, OverflowError over `limit`."""
 
     def read(path: str) -> bytes:
         if limit is None:
@@ -76,7 +72,7 @@ def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes 
         with fs.open(path, "rb") as file:
             size = getattr(file, "size", None) or 0
             while max(size, len(data)) <= limit and (more := file.read(limit + 1 - len(data))):
-                data += more  # in pieces, where a server does not say how many bytes there are
+                data += more  # a server may return pieces without a total size
         if max(size, len(data)) > limit:
             raise OverflowError(f"over the limit of {limit} bytes")
         return bytes(data)
@@ -85,25 +81,25 @@ def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes 
 
 
 def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
-    """Return the result or error of `call` for each path; calls run in parallel."""
+    """Call `call` for all paths in parallel; return the result or the error of each."""
 
     def called(path: str) -> T | Exception:
         try:
             return call(path)
-        except Exception as error:  # each file system has its own
+        except Exception as error:  # the class depends on the file system
             return error
 
     if len(paths) < 2:
         return [called(path) for path in paths]
-    with ThreadPoolExecutor(min(len(paths), _AT_ONCE)) as pool:
+    with ThreadPoolExecutor(min(len(paths), _MAX_THREADS)) as pool:
         return list(pool.map(called, paths))
 
 
 def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> None:
-    """Lock an open file as a whole until it is closed; Windows has no such locks.
+    """Lock an open file until it is closed; does nothing on Windows.
 
-    Raises BlockingIOError if another process holds it and `wait` is False, and OSError where the
-    file system has no locks.
+    Raises BlockingIOError if another process holds the lock and `wait` is False, and OSError if the
+    file system does not support locks.
     """
     if fcntl is not None:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -111,7 +107,7 @@ def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> No
 
 
 def open_local(path: str | os.PathLike[str]) -> io.BufferedReader:
-    """Open a local file. Raises OSError, without waiting, if it is not a regular one."""
+    """Open a local file; raises OSError without blocking if it is not a regular file."""
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(descriptor).st_mode
@@ -124,7 +120,7 @@ def open_local(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """Open a local file or a URL, to read. Raises InputError, as it may from then on: OSError."""
+    """Open a local file or a URL for reading; raises InputError. Reads raise OSError."""
     try:
         if not is_url(path):
             return open_local(path)
@@ -134,14 +130,14 @@ def open_file(path: str) -> IO[bytes]:
         return fs.open(inside, "rb")
     except ParameterError:
         raise
-    except Exception as error:  # each file system has its own
+    except Exception as error:  # the class depends on the file system
         raise cannot_be_read(printable(path), error) from error
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` make a file beside `path`, which then replaces `path` atomically and durably.
+    """Call `write` with a temporary path, then replace `path` atomically and durably.
 
-    If anything fails, what was at `path` is unchanged, and nothing lies beside it.
+    If anything fails, `path` is unchanged and the temporary file is removed.
     """
     partial = path.with_name(f"{path.name}.{os.urandom(4).hex()}.partial")
     try:
@@ -155,7 +151,7 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the platform can."""
+    """Flush the entries of a folder to disk; does nothing on Windows."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -166,5 +162,5 @@ def fsync_folder(folder: Path) -> None:
 
 
 def cannot_be_read(name: str, error: Exception) -> InputError:
-    """Return the error that says why `name` cannot be read."""
+    """Return the error for a file `name` that cannot be read."""
     return InputError(f"{name} cannot be read: {reason_of(error)}.")

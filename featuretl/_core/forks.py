@@ -1,9 +1,9 @@
 """Locks and connections that a forked child must not share with its parent.
 
-A child inherits open files: a lock on one lasts until both have closed it, an unlock in the child
-unlocks the parent, and a lock that another thread held is held for ever. The owners registered here
-start again in the child. A thread of the parent may be inside SQLite, whose own mutexes do not
-survive a fork, so SQLite works only under `SQLITE`, which the forking thread waits for.
+A child inherits open files: a file lock lasts until both processes close the file, an unlock in the
+child unlocks the parent, and a lock that another thread held is never released. The owners that are
+registered here reset themselves in the child. The mutexes of SQLite do not survive a fork while a
+thread uses them, so all calls of SQLite hold `SQLITE`, which a fork waits for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SQLITE = threading.RLock()
 
 
 class ForkAware(Protocol):
-    """What holds locks, open files or connections."""
+    """An owner of locks, open files or connections."""
 
     def begin_in_child(self) -> None:
         """Replace locks, close inherited files without unlocking them, and drop connections."""
@@ -27,7 +27,7 @@ _owners: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
 def begin_again_after_fork(owner: ForkAware) -> None:
-    """Have `owner` start again in each child that this process forks."""
+    """Register `owner`, whose `begin_in_child` runs in each child that this process forks."""
     _owners.add(owner)
 
 

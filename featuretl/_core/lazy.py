@@ -1,4 +1,4 @@
-"""Packages whose public names are imported on first use (PEP 562), so that importing them is fast."""
+"""Lazy imports (PEP 562): a package imports its public names on first use."""
 
 from __future__ import annotations
 
@@ -12,15 +12,7 @@ from typing import Any
 def exports(
     package: str, names: dict[str, list[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package.
-
-    Parameters
-    ----------
-    package : str
-        Its ``__name__``.
-    names : dict of str to list of str
-        The public names of each of its modules.
-    """
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package; `names` are by module."""
     module_of = {name: module for module, listed in names.items() for name in listed}
 
     def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Parameter checks: one sentence with the parameter, its owner, the accepted and the given value."""
+"""Parameter checks; errors name the parameter, its owner, the accepted and the given value."""
 
 from __future__ import annotations
 
@@ -14,23 +14,12 @@ from featuretl.exceptions import FeatureTLError, ParameterError
 
 
 def parameter_error(owner: str, name: str, expected: str, got: Any) -> ParameterError:
-    """Return the error every check raises.
-
-    >>> print(parameter_error("ImageEmbedder", "batch_size", "an int >= 1", 0))
-    The 'batch_size' parameter of ImageEmbedder must be an int >= 1; got 0.
-    """
+    """Return the error of all checks; `expected` follows "must be"."""
     return ParameterError(f"The '{name}' parameter of {owner} must be {expected}; got {got!r}.")
 
 
 def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> None:
-    """Raise ParameterError unless `value` is one of `options`; a near miss is named.
-
-    >>> check_option("ImageEmbedder", "pooling", "average", ("avg", "max"))
-    Traceback (most recent call last):
-    ...
-    featuretl.exceptions.ParameterError: The 'pooling' parameter of ImageEmbedder must be one of \
-'avg', 'max' (did you mean 'avg'?); got 'average'.
-    """
+    """Raise ParameterError unless `value` is one of `options`; it suggests the most similar one."""
     if isinstance(value, str) and value in options:
         return
     near = did_you_mean(str(value), options, cutoff=0.5)
@@ -44,12 +33,15 @@ def check_int(owner: str, name: str, value: Any, minimum: int) -> None:
         raise parameter_error(owner, name, f"an int >= {minimum}", value)
 
 
+def is_real(value: Any) -> bool:
+    """Return whether `value` is a real number (bool excluded)."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def check_seconds(owner: str, name: str, value: Any) -> None:
-    """Raise ParameterError unless `value` is a number of seconds that a clock can be set to."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        if 0 < float(value) <= threading.TIMEOUT_MAX:
-            return
-    raise parameter_error(owner, name, "a number of seconds > 0", value)
+    """Raise ParameterError unless `value` is a number in (0, `threading.TIMEOUT_MAX`]."""
+    if not is_real(value) or not 0 < float(value) <= threading.TIMEOUT_MAX:
+        raise parameter_error(owner, name, "a number of seconds > 0", value)
 
 
 def check_number(
@@ -63,10 +55,9 @@ def check_number(
     at_most: float = float("inf"),
     words: str = "",
 ) -> None:
-    """Raise ParameterError unless `value` is a number within the limits, bool excluded."""
+    """Raise ParameterError unless `value` is a number within the limits; `words` end the error."""
     if (
-        isinstance(value, numbers.Real)
-        and not isinstance(value, bool)
+        is_real(value)
         and (at_least < float(value) or (at_least == value and not open_below))
         and float(value) < below
         and float(value) <= at_most
@@ -80,27 +71,22 @@ def check_number(
 
 def check_share(owner: str, name: str, value: Any) -> None:
     """Raise ParameterError unless `value` is a number in (0, 1]."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < float(value) <= 1:
-        return
-    raise parameter_error(owner, name, "a number in (0, 1]", value)
+    if not is_real(value) or not 0 < float(value) <= 1:
+        raise parameter_error(owner, name, "a number in (0, 1]", value)
 
 
 def is_word(value: Any, *words: str) -> bool:
-    """Return whether `value` is one of these words; arrays are none.
-
-    >>> is_word("cv", "cv"), is_word(["cv"], "cv")
-    (True, False)
-    """
+    """Return whether `value` is a str and one of `words`; False for arrays."""
     return isinstance(value, str) and value in words
 
 
 def is_bool(value: Any) -> bool:
-    """Return whether `value` is True or False, or numpy's."""
+    """Return whether `value` is a bool of Python or NumPy."""
     return type(value).__name__ in ("bool", "bool_")
 
 
 def random_generator(owner: str, random_state: Any) -> Any:
-    """Return scikit-learn's generator of a `random_state`; raises ParameterError if it is invalid."""
+    """Return the RandomState of a `random_state`; raises ParameterError if it is invalid."""
     from sklearn.utils import check_random_state
 
     try:
@@ -111,24 +97,20 @@ def random_generator(owner: str, random_state: Any) -> Any:
 
 
 def check_estimator_parameter(owner: str, name: str, value: Any) -> None:
-    """Raise ParameterError unless `value` is an estimator, with `fit` and `get_params`, or None."""
+    """Raise ParameterError unless `value` is None or an instance with `fit` and `get_params`."""
     is_estimator = hasattr(value, "fit") and hasattr(value, "get_params")
     if value is not None and (not is_estimator or isinstance(value, type)):
         raise parameter_error(owner, name, "a scikit-learn estimator or None", value)
 
 
 def check_bool(owner: str, name: str, value: Any) -> None:
-    """Raise ParameterError unless `value` is True or False, or numpy's."""
+    """Raise ParameterError unless `value` is a bool of Python or NumPy."""
     if not is_bool(value):
         raise parameter_error(owner, name, "True or False", value)
 
 
 def as_path(value: Any) -> Path | None:
-    r"""Return a path as an absolute one, or None if the system cannot have a file of that name.
-
-    >>> as_path("a\0b"), as_path("")
-    (None, None)
-    """
+    """Return the absolute path, with ``~`` expanded, or None if `value` cannot be a path."""
     try:
         path = Path(os.fsdecode(value)).expanduser().absolute()
         return path if value and b"\0" not in os.fsencode(path) else None
@@ -137,7 +119,7 @@ def as_path(value: Any) -> Path | None:
 
 
 def import_pyplot() -> Any:
-    """Return matplotlib.pyplot; raises FeatureTLError where there is none."""
+    """Return matplotlib.pyplot; raises FeatureTLError if it is not installed."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -148,5 +130,5 @@ def import_pyplot() -> Any:
 
 
 def axes_or_new(ax: Any) -> Any:
-    """Return matplotlib axes as they are, or those of a new figure for None; raises FeatureTLError."""
+    """Return `ax`, or the axes of a new figure if it is None."""
     return import_pyplot().subplots()[1] if ax is None else ax

@@ -1,4 +1,4 @@
-"""A progress bar on stderr: how much is done, how fast, and the time left."""
+"""A progress bar on stderr: count, rate and remaining time."""
 
 from __future__ import annotations
 
@@ -13,20 +13,9 @@ from collections.abc import Callable, Iterator
 def progress_bar(
     label: str, total: int, unit: str = "", *, shown: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """Show a bar while the context lasts.
+    """Show a bar during the context; it shows a rate if it has a `unit`, such as "images".
 
-    Parameters
-    ----------
-    label : str
-    total : int
-    unit : str, default=""
-        What is counted, such as "images"; "" shows no rate.
-    shown : bool, default=True
-
-    Yields
-    ------
-    update : callable
-        Call it with the number done (without it, one more is done), and the total if it changed.
+    Yields ``update(done=None, total=None)``: None increments the count, and keeps the total.
     """
     if not shown:
         yield lambda done=None, total=None: None

@@ -1,7 +1,6 @@
-"""Uncertainty of scores: standard errors, intervals, paired gains.
+"""Standard errors, confidence intervals and paired gains of scores.
 
-All intervals that featuretl states come from here. Rows of one group (a patient, a signer) count as
-one draw: groups are resampled, left out and counted.
+Rows of one group (a patient, a signer) count as one draw: groups are resampled and left out.
 """
 
 from __future__ import annotations
@@ -17,21 +16,19 @@ from scipy.stats import t as student
 from featuretl._core.types import Array
 
 CONFIDENCE = 0.95
-# Resamples of `interval_of_ratio`.
 RESAMPLES = 1000
-# More units than these are merged at random: they make an interval no better, and take long.
-_MOST_UNITS = 200
-# Where the standard error exceeds this fraction of an error, a few rows decide, and intervals of any
-# kind cover far less than they claim (benchmarks/intervals.py).
-_LARGEST_ERROR = 0.5
+# More units are merged at random: they would take long without better intervals.
+_MAX_UNITS = 200
+# If the standard error exceeds this fraction of an error, a few rows determine it, and intervals of
+# any kind cover far less than they claim (benchmarks/intervals.py).
+_MAX_RELATIVE_ERROR = 0.5
 
 
 def standard_error(influence: Array, groups: Array) -> float:
-    """Return the standard error of a score over new draws of whole groups (Liang and Zeger 1986).
+    """Return the cluster-robust standard error (Liang and Zeger 1986); inf for a single group.
 
-    `influence` (n,), float64, is the derivative of the score, or of a difference of two, by the
-    weight of each image. `groups` (n,) numbers the groups from 0; with only one, the error is
-    infinite.
+    `influence` (n,), float64, is the derivative of the score by the weight of each row; `groups`
+    (n,) are codes from 0.
     """
     together = np.bincount(groups, influence)
     n = len(together)
@@ -41,10 +38,9 @@ def standard_error(influence: Array, groups: Array) -> float:
 def jackknife_errors(
     scores_of: Callable[[Array], dict[str, float]], units: Array
 ) -> dict[str, float]:
-    """Return the standard error of each score, by leaving out one unit after another.
+    """Return the jackknife's standard error of each score; `units` (n,), int, are from `units_of`.
 
-    `scores_of` maps the kept rows, (k,) int, to scores, NaN where there is none. `units` (n,), int,
-    are those of the rows, from `units_of`.
+    `scores_of` maps rows (k,), int, to scores; undefined scores are NaN.
     """
     n = int(units.max()) + 1
     if n == 1:
@@ -59,32 +55,30 @@ def jackknife_errors(
 
 
 def units_of(groups: Array) -> Array:
-    """Return the groups' numbers (n,), from 0, where many are merged into 200 of equal sizes."""
+    """Return the codes `groups` (n,), with more than 200 groups merged at random into 200."""
     n = int(groups.max()) + 1
-    merged = np.random.default_rng(0).permutation(n) % min(n, _MOST_UNITS)
+    merged = np.random.default_rng(0).permutation(n) % min(n, _MAX_UNITS)
     units: Array = merged[groups]
     return units
 
 
 def margin(confidence: float, n_groups: float) -> float:
-    """Return how many standard errors an interval reaches to either side (Student's t)."""
+    """Return the half-width of an interval in standard errors (Student's t)."""
     return float(student.ppf((1 + confidence) / 2, max(n_groups - 1, 1)))
 
 
 def interval_of_share(
     share: float, error: float, confidence: float, sizes: Array, most: float = np.inf
 ) -> tuple[float, float]:
-    """Return the interval of a score in [0, 1] that behaves like a proportion.
+    """Return the exact binomial interval (Clopper and Pearson 1934) of a score in [0, 1].
 
-    It is the exact one of a binomial proportion (Clopper and Pearson 1934) with the number of
-    independent rows that would have the same standard `error` (Korn and Graubard 1998), which may be
-    infinite: it has a width where the score is 0 or 1, too. `sizes` (n_groups,) are the groups'
-    weights; their sum and `most` bound the effective number of rows.
+    The effective number of rows gives the same standard `error` (Korn and Graubard 1998), and is at
+    most `most` and the sum of `sizes` (n_groups,), the weights of the groups.
     """
     if math.isinf(error) or math.isnan(share):
         return (0.0, 1.0) if math.isinf(error) else (np.nan, np.nan)
     total = float(sizes.sum())
-    n = total**2 / np.square(sizes).sum()  # all rows of a group are alike, for all that is known
+    n = total**2 / np.square(sizes).sum()  # for groups of equal rows, the conservative assumption
     if error > 1e-9:
         rows = max(total, 2.0)
         n = share * (1 - share) / error**2 * rows / (rows - 1)
@@ -99,10 +93,7 @@ def interval_of_share(
 def share_with_interval(
     hits: Array, of: Array, groups: Any = None, confidence: float = CONFIDENCE
 ) -> tuple[float, float, float]:
-    """Return sum(hits) / sum(of), both (n,), and the interval's ends; NaN where nothing is counted.
-
-    Images of one of `groups` (n,) count as one draw.
-    """
+    """Return sum(hits) / sum(of), both (n,), and its interval; NaN if `of` is all zero."""
     counted = of > 0
     if not counted.any():
         return np.nan, np.nan, np.nan
@@ -121,12 +112,10 @@ def interval_of_ratio(
     n_bootstrap: int = RESAMPLES,
     random_state: Any = 0,
 ) -> tuple[float, float]:
-    """Return the interval of sum(values) / sum(of), both (n,) and >= 0: a mean error of any size.
+    """Return the interval of sum(values) / sum(of), both (n,) and >= 0, such as a mean error.
 
-    It is all of [0, inf) where so few units decide the sum that no interval is honest. Else it is
-    the bootstrap-t interval of the logarithm (Efron and Tibshirani 1993, chapter 12): units of
-    `groups` (n,), numbered from 0, are resampled, and each resample's difference is divided by its
-    own standard error. It allows for the skewness of errors, where percentiles do not.
+    It is the bootstrap-t interval of the logarithm (Efron and Tibshirani 1993, chapter 12), which
+    allows for skewed errors; or [0, inf) if a few units of `groups` (n,) determine the sum.
     """
     units = units_of(groups)
     n = int(units.max()) + 1
@@ -136,7 +125,7 @@ def interval_of_ratio(
     draws = np.random.default_rng(random_state).multinomial(n, np.full(n, 1 / n), n_bootstrap)
     (ratio,), (error,) = _log_ratios(np.ones((1, n)), sums, sizes)
     ratios, errors = _log_ratios(draws, sums, sizes)
-    if not error <= _LARGEST_ERROR:
+    if not error <= _MAX_RELATIVE_ERROR:
         return 0.0, np.inf
     with np.errstate(divide="ignore", invalid="ignore"):
         studentized = (ratios - ratio) / errors
@@ -147,7 +136,7 @@ def interval_of_ratio(
 
 
 def _log_ratios(draws: Array, sums: Array, sizes: Array) -> tuple[Array, Array]:
-    """Return the logarithms of sums over sizes of units drawn (k, n) times, and their errors (k,)."""
+    """Return the log of the ratio of sums of each of `draws` (k, n), and its error: (k,) each."""
     n = len(sums)
     with np.errstate(divide="ignore", invalid="ignore"):
         above, below = draws @ sums, draws @ sizes
@@ -157,7 +146,7 @@ def _log_ratios(draws: Array, sums: Array, sizes: Array) -> tuple[Array, Array]:
 
 
 class Gain(NamedTuple):
-    """Mean gain of one candidate over another on the images that both were evaluated on."""
+    """Mean gain of one candidate over another on the images with scores of both."""
 
     mean: float
     error: float
@@ -165,17 +154,17 @@ class Gain(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether it exceeds one standard error."""
+        """Whether the gain exceeds one standard error."""
         return self.images > 0 and self.mean > self.error
 
 
 def error_of_mean(values: Array, groups: Array | None = None) -> float:
-    """Return the standard error of the mean of `values` (k,); those of a group count as one draw."""
+    """Return the standard error of the mean of `values` (k,)."""
     return standard_error((values - values.mean()) / len(values), _numbered(values, groups))
 
 
 def gain_of(better: Array, than: Array, groups: Array | None = None) -> Gain:
-    """Return the paired gain over the rows where neither of two arrays (n,) is NaN."""
+    """Return the paired gain of `better` over `than`, (n,) each, on rows where neither is NaN."""
     shared = ~(np.isnan(better) | np.isnan(than))
     if not shared.any():
         return Gain(np.nan, np.inf, 0)
@@ -185,10 +174,7 @@ def gain_of(better: Array, than: Array, groups: Array | None = None) -> Gain:
 
 
 def interval(scores: Array, groups: Array | None, proportion: bool) -> tuple[float, float]:
-    """Return the 95% interval of the mean of `scores` (k,).
-
-    With `proportion` they lie in [0, 1]; without, each is 1 less an error >= 0, as for R2.
-    """
+    """Return the 95% interval of the mean of `scores` (k,), in [0, 1] if `proportion`."""
     if proportion:
         return share_with_interval(scores, np.ones(len(scores)), groups)[1:]
     low, high = interval_of_ratio(1 - scores, np.ones(len(scores)), _numbered(scores, groups))
@@ -196,7 +182,7 @@ def interval(scores: Array, groups: Array | None, proportion: bool) -> tuple[flo
 
 
 def interval_in_words(low: float | None, high: float | None) -> str:
-    """Return the 95% interval as text; None stands for an end that is not finite."""
+    """Return the 95% interval as text; a limit that is None or not finite means no interval."""
     if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
         return "no interval: too few images"
     return f"{CONFIDENCE:.0%} interval {low:.3f} to {high:.3f}"

@@ -1,4 +1,4 @@
-"""Text: safe to print, reasons of errors, sizes with a unit, JSON."""
+"""Text: printable strings, reasons of errors, quantities with a unit, JSON."""
 
 from __future__ import annotations
 
@@ -13,13 +13,9 @@ SIZE_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def parse_quantity(text: str, units: dict[str, int], example: str) -> int:
-    """Return what a number with a unit means, in the unit of 1.
+    """Return the value of a number >= 0 with one of `units`, such as "1.5 kB"; the case is ignored.
 
-    Raises ValueError, in one sentence, unless `text` is a number >= 0 and one of `units`, in
-    letters of either case.
-
-    >>> parse_quantity("1.5 kb", SIZE_UNITS, "20GB")
-    1500
+    Raises ValueError, whose message contains the `example`.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*", text.lower())
     factors = {unit.lower(): factor for unit, factor in units.items()}
@@ -31,11 +27,7 @@ def parse_quantity(text: str, units: dict[str, int], example: str) -> int:
 
 
 def printable(text: object) -> str:
-    r"""Return `text` safe for a terminal: control, bidirectional and surrogate characters escaped.
-
-    >>> print(printable("a\n\x1b[31mb\u202ec"))
-    a\n\x1b[31mb\u202ec
-    """
+    """Return `text` with control, bidirectional and surrogate characters escaped for a terminal."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in str(text)
@@ -43,45 +35,33 @@ def printable(text: object) -> str:
 
 
 def reason_of(error: BaseException) -> str:
-    r"""Return why a call failed, in one line safe to print.
-
-    >>> reason_of(ValueError("a\nb")), reason_of(KeyboardInterrupt())
-    ('a', 'KeyboardInterrupt')
-    """
+    """Return the first line of an error's message, or its class name, as printable text."""
     said = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
     return printable(said.splitlines()[0][:200])
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
-    """Return " (did you mean ..?)" for a near miss, or nothing."""
+    """Return " (did you mean ..?)" with the most similar known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=cutoff)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def as_utf8(text: str) -> str:
-    r"""Return `text` as it can be written in UTF-8: surrogates, bytes that were none, escaped.
-
-    >>> print(as_utf8("a\udcff"))
-    a\udcff
-    """
+    """Return `text` with surrogates, which UTF-8 cannot encode, escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what JSON means. Raises ValueError if it is none, or nested too deep for Python."""
+    """Return the value of a JSON text; raises ValueError if it is invalid or nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("its JSON is nested too deep") from error
+        raise ValueError("its JSON is nested too deeply") from error
 
 
 def plain_json(value: Any) -> Any:
-    """Return a value as JSON takes it: lists for tuples and arrays, None for NaN and infinity.
-
-    >>> plain_json({1: (0.5, float("nan"))})
-    {'1': [0.5, None]}
-    """
-    if hasattr(value, "tolist"):  # of NumPy
+    """Return `value` as JSON types: tuples and arrays as lists, NaN and infinity as None."""
+    if hasattr(value, "tolist"):  # NumPy
         value = value.tolist()
     if isinstance(value, dict):
         return {str(key): plain_json(item) for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""Types that many modules name."""
+"""Common type aliases."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What every learner reads: labels, groups, folds, rows, metrics."""
+"""Shared by all estimators: labels, groups, folds, blocks of rows, losses and metrics."""

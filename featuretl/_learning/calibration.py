@@ -1,4 +1,4 @@
-"""Probabilities that mean what they say: temperature scaling and the expected calibration error."""
+"""Calibrated probabilities: temperature scaling and the expected calibration error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from featuretl._core.types import Array
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 
 _BINS = 15
-# Of the logarithm of a temperature: two thirds lie between 0.6 and 1.6 of what is expected.
+# The prior of log T: two thirds of temperatures are 0.6 to 1.6 times the expected one.
 _PRIOR_DEVIATION = 0.5
 
 
@@ -21,28 +21,16 @@ def probabilities(logits: Array, multinomial: bool) -> Array:
 
 
 def log_loss_of_rows(logits: Array, target: Array) -> Array:
-    """Return the cross-entropy (n,) of class numbers (n,), or of (n, labels) summed over labels."""
+    """Return the cross-entropy (n,) of class codes (n,), or the sum over 0/1 labels (n, labels)."""
     loss = softmax_cross_entropy if target.ndim == 1 else binary_cross_entropy
     return loss(logits[:, None, :].astype(np.float64), target)[0].sum(axis=(1, 2))
 
 
 def best_temperature(logits: Array, target: Array, weight: Array, expected: float = 1.0) -> float:
-    """Return the T > 0 that minimises the cross-entropy of ``logits / T`` (Guo et al. 2017).
+    """Return the T > 0 of minimal cross-entropy of held-out ``logits / T`` (Guo et al. 2017).
 
-    Few rows say little, and may be best explained by T = 0 or infinity: so log T has a normal prior
-    around the logarithm of `expected`, with a standard deviation of 0.5, which counts as one term
-    beside those of the rows (a maximum a posteriori estimate, as Platt 1999 makes for his sigmoid).
-    The cross-entropy of the rows is never above that at `expected`.
-
-    `logits` (n, columns) must come from models that did not see the rows; `target` as in
-    `log_loss_of_rows`; `weight` (n,), a row of weight 2 counting as two rows.
-
-    >>> logits = 10 * np.array([[1.0], [1.0], [1.0], [-1.0]])
-    >>> target = np.array([[1], [1], [0], [0]])
-    >>> few = best_temperature(logits, target, np.ones(4))
-    >>> many = best_temperature(logits, target, np.full(4, 99.0))
-    >>> bool(2 < few < 3), bool(8 < many < 10)
-    (True, True)
+    A normal prior of log T around log `expected` keeps T finite with few rows (maximum a
+    posteriori, as in Platt 1999). The cross-entropy is never higher than at `expected`.
     """
 
     def loss(shift: float) -> float:
@@ -57,11 +45,7 @@ def best_temperature(logits: Array, target: Array, weight: Array, expected: floa
 def expected_calibration_error(target: Array, proba: Array, weight: Array | None = None) -> float:
     """Return the mean gap between confidence and accuracy over 15 bins of [0, 1] (Guo et al. 2017).
 
-    `target` are the positions (n,) of the true classes, or 0 and 1 (n, labels); the confidence is the
-    probability of the most probable class, or for each label, of its more probable value. 0 is perfect.
-
-    >>> expected_calibration_error(np.array([0, 0, 0, 1]), np.array([[0.75, 0.25]] * 4))
-    0.0
+    `target` holds class codes (n,), or 0 and 1 (n, labels), whose confidence is max(p, 1 - p).
     """
     weight = np.ones(len(proba)) if weight is None else np.asarray(weight, np.float64)
     if target.ndim == 1:

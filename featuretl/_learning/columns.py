@@ -1,4 +1,4 @@
-"""What `MultiTaskHead` reads: a column of labels for each task, gaps in it, and what kind of task it is."""
+"""Multi-task targets: a column of labels for each task, in which values may be missing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from featuretl._learning.targets import check_length
 from featuretl.exceptions import FeatureTLError, InputError
 
 KINDS = ("classification", "regression")
-# More different whole numbers than these are taken for amounts.
+# A column with more distinct whole numbers is regression.
 MOST_CLASSES = 20
 
 
 class Column(NamedTuple):
-    """The labels of one task.
+    """The labels `y` (k,) of one task, at positions `rows` (k,).
 
-    `rows` (k,) are the positions of those that have one, `y` (k,) these labels; `kind` is one of
-    `KINDS`, and `why` says in words how that was known.
+    `kind` is one of `KINDS`; `why` gives the reason for it in words.
     """
 
     kind: str
@@ -33,9 +32,9 @@ class Column(NamedTuple):
 
 
 def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
-    """Return the columns of `y` by name: of a DataFrame, of a dict, or of (n, n_tasks) values.
+    """Return the columns of `y`, a DataFrame, a dict of columns or an array (n, n_tasks), by name.
 
-    Raises InputError if there is no such table, or a column is of another length than n.
+    Raises InputError if `y` is none of these, or a column does not have n entries.
     """
     if y is None:
         raise InputError(f"{owner} requires y to be passed, but the target y is None.")
@@ -45,7 +44,7 @@ def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
         if values.ndim != 2:
             raise InputError(
                 f"y of {owner} must have a column for each task, as a DataFrame, a dict of columns "
-                f"or (n, n_tasks); got shape {values.shape}: y.reshape(-1, 1) where there is one."
+                f"or (n, n_tasks); got shape {values.shape}: use y.reshape(-1, 1) for one task."
             )
         table = {str(k): values[:, k] for k in range(values.shape[1])}
     if not table or "" in table:
@@ -57,17 +56,17 @@ def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
 
 
 def read_column(name: str, column: Any, kind: str | None = None) -> Column:
-    """Return the labels of a task, whose kind is recognised where it is not given.
+    """Return the labels of a task; `kind`, one of `KINDS`, is inferred if None.
 
-    Raises InputError if there is no label, or labels are of several kinds, or not of the given kind.
+    Raises InputError if the column has no label, mixes types, or does not fit `kind`.
     """
     what = f"Column {printable(name)!r}"
     y, known = some_labels("y", column, what)
     if y.ndim != 1 or is_label_sets(y):
-        raise InputError(f"{what} of y must be one value a row.")
+        raise InputError(f"{what} of y must hold one value per row.")
     if not len(y):
         raise InputError(f"{what} of y has no label in any row; leave it out.")
-    found, why = _kind_of(y, _is_category(column))
+    found, why = _kind_of(y, str(getattr(column, "dtype", getattr(column, "type", ""))).lower())
     if kind not in (None, found):
         why = "as asked"
     kind = kind or found
@@ -80,7 +79,7 @@ def read_column(name: str, column: Any, kind: str | None = None) -> Column:
 
 @contextlib.contextmanager
 def in_column(name: str) -> Iterator[None]:
-    """Add the column to the errors that are raised within."""
+    """Add the name of the column to errors that are raised in the context."""
     try:
         yield
     except FeatureTLError as error:
@@ -88,7 +87,7 @@ def in_column(name: str) -> Iterator[None]:
 
 
 def _as_objects(y: Any) -> Array:
-    """Return nested sequences as they are: numpy would make text of numbers beside text."""
+    """Return rows of values as (n, n_tasks), dtype object: NumPy would turn numbers into text."""
     if hasattr(y, "__array__"):
         return np.asarray(y)
     rows = [row if isinstance(row, (list, tuple, np.ndarray)) else [row] for row in y]
@@ -100,15 +99,9 @@ def _as_objects(y: Any) -> Array:
     return values
 
 
-def _is_category(column: Any) -> bool:
-    """Return whether a column of pandas, polars or pyarrow says that it holds categories."""
-    kind = str(getattr(column, "dtype", getattr(column, "type", ""))).lower()
-    return kind.startswith(("category", "categorical", "enum", "dictionary"))
-
-
-def _kind_of(y: Array, is_category: bool) -> tuple[str, str]:
-    """Return the kind of task that labels (k,) are, and how that was known."""
-    if is_category:
+def _kind_of(y: Array, dtype: str) -> tuple[str, str]:
+    """Return the kind of task of labels `y` (k,) in a column of this dtype, and the reason."""
+    if dtype.startswith(("category", "categorical", "enum", "dictionary")):
         return "classification", "categories"
     if y.dtype.kind == "b":
         return "classification", "True and False"

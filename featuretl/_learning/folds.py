@@ -1,8 +1,7 @@
-"""Which fold holds out which row: all folds are made here.
+"""Cross-validation folds and hold-out splits, by unit.
 
-A unit is what no split may part: the rows of a group, and rows with the same content. A class that
-lies in one unit cannot be held out and learned: the unit is in every training part, and in no
-validation part.
+No split may separate the rows of a unit: the rows of a group, and rows with equal content. A class
+in a single unit cannot be both trained on and held out: its unit is in every training set.
 """
 
 from __future__ import annotations
@@ -47,13 +46,11 @@ def fold_of_rows(
     X: Array | None = None,
     weight: Array | None = None,
 ) -> tuple[Array, int]:
-    """Return the fold (n,) in which each row is held out, -1 for never, and the number of folds.
+    """Return the fold (n,) that holds out each row, -1 for never, and the number of folds.
 
-    No fold is empty, and no training part lacks a class. With a number as `cv`, rows of one group,
-    and equal rows of `X`, share a fold, and classes are spread evenly; a class in one unit is always
-    trained on and never held out. Rows that weigh nothing are not held out. Raises InputError if no
-    two folds can be made, or a splitter's training part has a single class; warns once if there are
-    fewer folds than requested, or a class cannot be held out and learned.
+    For an int `cv`, folds are stratified and keep groups and equal rows of `X` together. Rows of
+    zero weight and classes in a single unit are never held out. Raises InputError for less than two
+    folds or classes to train on; warns of fewer folds than `cv` and of classes never held out.
     """
     n = len(targets.codes)
     group, random_state = read_groups(owner, groups, n), random_generator(owner, random_state)
@@ -62,28 +59,28 @@ def fold_of_rows(
     if isinstance(cv, numbers.Integral):
         copies = None if X is None else copies_of(X)
         together = subset(group, rows), subset(copies, rows)
-        found, said = _folds_of_units(owner, kept, together, int(cv), random_state)
+        found, messages = _folds_of_units(owner, kept, together, int(cv), random_state)
     else:
-        splits = _splits(owner, cv, targets, groups)
-        found, said = _folds_of_splits(owner, kept, _fold_of_splits(owner, splits, n)[rows])
+        fold = _fold_of_splits(owner, cv, targets, groups)
+        found, messages = _folds_of_splits(owner, kept, fold[rows])
     fold = np.full(n, -1)
     fold[rows] = np.unique(np.append(found, -1), return_inverse=True)[1][:-1] - 1
-    if said and not judges(targets, fold):
+    if messages and not judges(targets, fold):
         only = targets.classes[targets.codes[fold >= 0][0]].item()
-        how = "on folds of single rows" if group is not None else "by default"
-        said.append(
-            f"Only class {only!r} can be held out: too little to judge by, and what must be chosen is "
-            f"chosen {how}."
+        how = "selected on folds of single rows" if group is not None else "left at their defaults"
+        messages.append(
+            f"Only class {only!r} can be held out, which is not enough to compare models: "
+            f"hyperparameters are {how}."
         )
-    if said:
-        warnings.warn(" ".join(said), FeatureTLWarning, stacklevel=4)
+    if messages:
+        warnings.warn(" ".join(messages), FeatureTLWarning, stacklevel=4)
     return fold, int(fold.max()) + 1
 
 
 def folds_to_choose_by(
     owner: str, targets: Targets, groups: Any, cv: Any, random_state: Any, X: Array, weight: Array
 ) -> tuple[Array, int]:
-    """Return the folds of `fold_of_rows`; where these hold out one class only, folds of single rows."""
+    """Return the folds of `fold_of_rows`, without groups if these would hold out a single class."""
     found = fold_of_rows(owner, targets, groups, cv, random_state, X=X, weight=weight)
     if groups is None or not isinstance(cv, numbers.Integral) or judges(targets, found[0]):
         return found
@@ -93,7 +90,7 @@ def folds_to_choose_by(
 
 
 def judges(targets: Targets, fold: Array) -> bool:
-    """Return whether a choice can be judged on folds: they hold out rows of two classes or more."""
+    """Return whether folds (n,) can select hyperparameters: they hold out two or more classes."""
     held = targets.codes[fold >= 0]
     return targets.multilabel or len(targets.classes) < 2 or len(np.unique(held)) > 1
 
@@ -101,21 +98,19 @@ def judges(targets: Targets, fold: Array) -> bool:
 def hold_out(
     n: int, strata: Array | None, units: Array | None, fraction: float, seed: int
 ) -> tuple[Array, Array]:
-    """Return rows to train on and rows to judge by: a `fraction` of n rows, about, where in units.
+    """Return rows to train on, and about a `fraction` of n rows to hold out.
 
-    A unit (number in `units`) stays on one side, and every class (number in `strata`) has a row to
-    train on. Classes are spread evenly where there is enough of each. Raises ValueError if either
-    part is empty.
+    No unit (code in `units`) is split, and every class (code in `strata`) has a training row; the
+    split is stratified if possible. Raises ValueError if a part would be empty.
     """
     if units is not None and len(np.unique(units)) < n:
-        return _hold_out_units(
-            np.zeros(n, int) if strata is None else strata, units, fraction, seed
-        )
+        strata = np.zeros(n, int) if strata is None else strata
+        return _hold_out_units(strata, units, fraction, seed)
     options = {"test_size": fraction, "random_state": seed}
     splitter: Any = ShuffleSplit(1, **options)
     if strata is not None:
-        sizes, judged = np.unique(strata, return_counts=True)[1], int(np.ceil(fraction * n))
-        if sizes.min() >= 2 and min(judged, n - judged) >= len(sizes):
+        sizes, n_held_out = np.unique(strata, return_counts=True)[1], int(np.ceil(fraction * n))
+        if sizes.min() >= 2 and min(n_held_out, n - n_held_out) >= len(sizes):
             splitter = StratifiedShuffleSplit(1, **options)
     train, held_out = next(splitter.split(np.zeros(n), strata))
     if strata is not None:
@@ -127,12 +122,14 @@ def hold_out(
 
 
 def _hold_out_units(strata: Array, unit: Array, fraction: float, seed: int) -> tuple[Array, Array]:
-    """Return the same by one of as many folds as the fraction makes: that of the most classes."""
+    """Hold out the fold with the most classes, of about 1 / `fraction` folds of units."""
     targets = Targets(np.arange(strata.max() + 1), strata)
     units = _Units(targets, unit)
     n_folds = min(max(2, round(1 / fraction)), len(units.free))
     if n_folds < 2:
-        raise ValueError(f"only {n_folds} groups can be held out, the others hold all of a class")
+        raise ValueError(
+            f"only {n_folds} groups can be held out; each other group holds all rows of a class"
+        )
     fold = units.spread(targets, n_folds, np.random.RandomState(seed))[units.unit]
     held = [np.flatnonzero(fold == number) for number in range(n_folds)]
     held_out = max(held, key=lambda rows: len(np.unique(strata[rows])))
@@ -140,11 +137,10 @@ def _hold_out_units(strata: Array, unit: Array, fraction: float, seed: int) -> t
 
 
 class _Units:
-    """The `unit` (n,) of each row, and the rows of each value in each unit: `counts` (units, values).
+    """The unit of each row, `unit` (n,), and `counts` (n_units, n_values) of rows by value.
 
-    Values are classes, or each label with and without. `holders` (values,) is the number of units
-    that hold each value; `always` are the units that are always trained on, as a value lies in them
-    alone, and `free` the others.
+    The values are those of `_values`. `holders` (n_values,) counts the units that hold each value;
+    `always` are the units that hold all of a value, always trained on, and `free` the others.
     """
 
     def __init__(self, targets: Targets, unit: Array | None) -> None:
@@ -158,9 +154,9 @@ class _Units:
         self.free = np.setdiff1d(np.arange(self.counts.shape[0]), self.always)
 
     def spread(self, targets: Targets, n_folds: int, random_state: Any) -> Array:
-        """Return the fold of each unit, -1 for those that are always trained on."""
+        """Return the fold (n_units,) of each unit, -1 for units that are always trained on."""
         fold = np.full(self.counts.shape[0], -1)
-        if len(fold) == len(self.unit):  # every row for itself
+        if len(fold) == len(self.unit):  # each row is a unit
             rows = np.flatnonzero(np.isin(self.unit, self.free))
             kind = KFold if targets.multilabel else StratifiedKFold
             splitter = kind(n_folds, shuffle=True, random_state=random_state)
@@ -168,11 +164,11 @@ class _Units:
                 fold[self.unit[rows[test]]] = number
         else:
             counts = self.counts.tocsr()[self.free]
-            fold[self.free] = _spread(counts, n_folds, random_state)
-        return self._released(fold)
+            fold[self.free] = _stratify(counts, n_folds, random_state)
+        return self._never_hold_all(fold)
 
-    def _released(self, fold: Array) -> Array:
-        """Take a unit out of a fold that holds all of a value, so that it is trained on."""
+    def _never_hold_all(self, fold: Array) -> Array:
+        """Remove the smallest unit of a value from the folds if one fold holds all of the value."""
         held_by, values = self.counts.coords
         size = np.bincount(self.unit)
         while True:
@@ -184,7 +180,7 @@ class _Units:
 
 
 def _values(targets: Targets) -> Any:
-    """Return which class each row has, (n, classes), or which label it has or lacks, sparse."""
+    """Return a sparse indicator (n, n_classes), or (n, 2 n_labels) of present and absent labels."""
     codes = targets.codes
     if targets.multilabel:
         return hstack([csr_array(codes.astype(int)), csr_array(1 - codes.astype(int))]).tocsr()
@@ -192,11 +188,10 @@ def _values(targets: Targets) -> Any:
     return csr_array((np.ones(len(codes), int), (np.arange(len(codes)), codes)), shape=shape)
 
 
-def _spread(counts: Any, n_folds: int, rng: np.random.RandomState) -> Array:
-    """Return a fold (u,) for each unit of `counts` (u, values): an even part of each value to each.
+def _stratify(counts: Any, n_folds: int, rng: np.random.RandomState) -> Array:
+    """Return the fold (n_units,) of each unit of `counts` (n_units, n_values), stratified by value.
 
-    The largest units choose first, the fold that has least of what they hold; of equal ones the
-    smallest. So none stays empty.
+    Greedy, largest units first: each joins the fold with the least of its values, then fewest rows.
     """
     size = counts.sum(axis=1)
     part = (counts / np.maximum(counts.sum(axis=0), 1)).tocsr()
@@ -221,31 +216,31 @@ def _folds_of_units(
     cv: int,
     random_state: Any,
 ) -> tuple[Array, list[str]]:
-    """Return the fold of each row, and what a warning must say; `together` are groups and copies."""
+    """Return the fold (n,) of each row, and warnings; `together` are codes of groups and copies."""
     group, copies = together
     units = _Units(targets, joined(group, copies))
-    said, noun = [], "rows" if group is None else "groups"
+    messages, noun = [], "rows" if group is None else "groups"
     if copies is not None:
         noun = "different rows" if group is None else noun
         if _possible_folds(units, targets, noun)[0] < 2:
-            said = [f"{owner} holds out equal rows of X apart, as too few rows differ."]
+            messages = [f"{owner} splits equal rows of X between folds, as too few rows differ."]
             units, noun = _Units(targets, group), noun.removeprefix("different ")
     possible, why = _possible_folds(units, targets, noun)
     fold = units.spread(targets, min(possible, cv), random_state) if possible > 1 else None
     if fold is None or len(np.unique(fold[fold >= 0])) < 2:
-        remedy = "give more data" if group is None else "give groups that part every class"
+        remedy = "add data" if group is None else "pass groups that divide every class"
         raise InputError(
-            f"{owner} needs at least 2 folds to cross-validate, and {why}: {remedy}, or a fixed C "
-            "where there is one."
+            f"{owner} needs at least 2 folds to cross-validate, and {why}: {remedy}, or pass a "
+            "fixed C if it has one."
         )
-    said += _said_of_lone(owner, targets, units.holders == 1, noun)
+    messages += _never_held_out(owner, targets, units.holders == 1, noun)
     if possible < cv:
-        said.append(f"{owner} uses {possible} folds instead of {cv}, because {why}.")
-    return fold[units.unit], said
+        messages.append(f"{owner} uses {possible} folds instead of {cv}, because {why}.")
+    return fold[units.unit], messages
 
 
 def _possible_folds(units: _Units, targets: Targets, noun: str) -> tuple[int, str]:
-    """Return how many folds there can be, and why no more."""
+    """Return the largest number of folds, and the reason for the limit."""
     n, free = units.counts.shape[0], len(units.free)
     limits = [(free, f"only {free} {noun} can be held out")]
     if noun == "groups" and (free == n or n == 1):
@@ -263,24 +258,25 @@ def _possible_folds(units: _Units, targets: Targets, noun: str) -> tuple[int, st
     return min(limits, key=lambda limit: limit[0])
 
 
-def _said_of_lone(owner: str, targets: Targets, lone: Array, noun: str) -> list[str]:
-    """Return what to say of classes that are never held out: `lone` (values,) of `_values`."""
-    if targets.multilabel or not lone.any():  # of labels, many are rare
+def _never_held_out(owner: str, targets: Targets, lone: Array, noun: str) -> list[str]:
+    """Return a warning of the classes `lone` (n_values,), bool, which are never held out."""
+    if targets.multilabel or not lone.any():  # rare labels are common
         return []
     names = targets.classes[lone].tolist()
-    many, example = len(names), names[0]
-    held = {
-        "rows": f"the only row of {many} classes (such as {example!r})",
-        "different rows": f"{many} classes whose rows are all equal (such as {example!r})",
-        "groups": f"{many} classes that lie in a single group (such as {example!r}), with that group",
-        "splits": f"{many} classes that lie in the test part of one split (such as {example!r})",
+    n, example = len(names), names[0]
+    classes = {
+        "rows": f"the only row of {n} classes (such as {example!r})",
+        "different rows": f"{n} classes whose rows are all equal (such as {example!r})",
+        "groups": f"{n} classes that lie in a single group (such as {example!r}), with that group",
+        "splits": f"{n} classes that lie in the test part of one split (such as {example!r})",
     }[noun]
-    return [f"{owner} never holds out {held}: their scores cannot be cross-validated."]
+    return [f"{owner} never holds out {classes}: their scores cannot be cross-validated."]
 
 
-def _splits(owner: str, cv: Any, targets: Targets, groups: Any) -> list[tuple[Array, Array]]:
-    """Return the splits of a splitter, or of an iterable of them, as rows."""
+def _fold_of_splits(owner: str, cv: Any, targets: Targets, groups: Any) -> Array:
+    """Return the number (n,) of the split of `cv` that holds out each row, -1 for never."""
     n = len(targets.codes)
+    fold = np.full(n, -1)
     if groups is not None:
         groups = group_names(groups)
     try:
@@ -292,15 +288,10 @@ def _splits(owner: str, cv: Any, targets: Targets, groups: Any) -> list[tuple[Ar
         raise InputError(
             f"cv of {owner} must hold out rows; its {len(splits)} splits hold out none."
         )
-    return splits
-
-
-def _fold_of_splits(owner: str, splits: list[tuple[Array, Array]], n: int) -> Array:
-    fold = np.full(n, -1)
     for number, (train, test) in enumerate(splits):
         if (fold[test] >= 0).any() or len(train) + len(test) != n or np.isin(test, train).any():
             raise InputError(
-                f"cv of {owner} must hold out a row once at most and train on all other rows; "
+                f"cv of {owner} must hold out each row at most once, and train on all other rows; "
                 f"split {number} does not."
             )
         fold[test] = number
@@ -308,27 +299,28 @@ def _fold_of_splits(owner: str, splits: list[tuple[Array, Array]], n: int) -> Ar
 
 
 def _folds_of_splits(owner: str, targets: Targets, fold: Array) -> tuple[Array, list[str]]:
-    """Return `fold` (n,) without the rows of classes that a split leaves nothing of to train on."""
+    """Return `fold` (n,) with -1 for classes that a split would not train on, and warnings."""
     row, value = _values(targets).tocoo().coords
     lone = _in_one_fold(fold[row], value, len(targets.classes) * (1 + targets.multilabel))
     if not targets.multilabel and len(targets.classes) > 1:
         for number in np.unique(fold[fold >= 0]):
-            left = np.unique(targets.codes[fold != number])
+            left = targets.classes[np.unique(targets.codes[fold != number])].tolist()
             if len(left) < 2:
-                only = (
-                    f"only class {targets.classes[left].tolist()[0]!r}" if len(left) else "nothing"
-                )
+                only = f"only class {left[0]!r}" if left else "nothing"
                 raise InputError(
-                    f"cv of {owner} leaves {only} to train on in split {number}: give splits whose "
-                    "training parts hold every class."
+                    f"cv of {owner} leaves {only} to train on in split {number}: pass splits whose "
+                    "training sets hold every class."
                 )
     fold = fold.copy()
     fold[row[lone[value]]] = -1
-    return fold, _said_of_lone(owner, targets, lone, "splits")
+    return fold, _never_held_out(owner, targets, lone, "splits")
 
 
 def _in_one_fold(fold: Array, value: Array, n_values: int) -> Array:
-    """Return for each value (n_values,) whether all its entries (e,) are held out in one fold."""
+    """Return whether one fold holds all entries of each value, (n_values,) bool.
+
+    `fold` and `value` (k,) are those of each entry.
+    """
     low, high = np.full(n_values, fold.max(initial=0) + 1), np.full(n_values, -1)
     np.minimum.at(low, value, fold)
     np.maximum.at(high, value, fold)

@@ -1,4 +1,4 @@
-"""What no split may part: the rows of a group, and rows with the same content."""
+"""Rows that no split may separate: rows of one group, and rows with equal content."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from featuretl.exceptions import InputError
 
 
 def read_groups(owner: str, groups: Any, n: int) -> Array | None:
-    """Return the number of the group of each row (n,), or None without groups.
+    """Return the group code (n,), int, of each row, or None if `groups` is None.
 
-    `groups` (n,) or (n, 1) is a list, array or column of pandas, polars or pyarrow, of any hashable
-    values. Raises InputError if lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or
-    empty text).
+    `groups` (n,) or (n, 1) holds hashable values, in a list, array or column. Raises InputError if
+    the lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or empty text).
     """
     if groups is None:
         return None
     values = group_names(groups)
     if values.ndim != 1:
         raise InputError(
-            f"groups of {owner} must hold one value per row; got shape {values.shape}: join several "
-            "columns into one."
+            f"groups of {owner} must hold one value per row; got shape {values.shape}: combine "
+            "several columns into one."
         )
     check_length(n, "groups", len(values))
     try:
@@ -46,13 +45,13 @@ def read_groups(owner: str, groups: Any, n: int) -> Array | None:
     if missing:
         raise InputError(
             f"groups of {owner} must name a group in every row; {missing} of {n} rows have none: "
-            "give each of them a group of its own, or leave them out."
+            "give each of these rows its own group, or leave them out."
         )
     return codes
 
 
 def group_names(groups: Any) -> Array:
-    """Return the names of groups as objects, (n, 1) as (n,), otherwise as they are."""
+    """Return the values of `groups` as an object array; (n, 1) becomes (n,)."""
     values = np.asarray(groups, dtype=object)
     if isinstance(groups, np.ma.MaskedArray):
         values = values.copy()
@@ -61,7 +60,7 @@ def group_names(groups: Any) -> Array:
 
 
 def copies_of(X: Array) -> Array | None:
-    """Return a number (n,) that equal rows of X (n, d) share, or None if no two rows are equal."""
+    """Return codes (n,) that equal rows of X (n, d) share, or None if all rows differ."""
     digests: list[bytes] = []
     for _, block in blocks(X):
         rows = np.add(block, 0, order="C")  # -0.0 becomes 0.0
@@ -70,13 +69,13 @@ def copies_of(X: Array) -> Array | None:
 
 
 def equal_ones(values: Iterable[bytes]) -> Array | None:
-    """Return a number (n,) that equal values share, or None if all differ."""
+    """Return codes (n,) that equal values share, or None if all values differ."""
     codes, distinct = pd.factorize(np.array(list(values), object))
     return None if len(distinct) == len(codes) else codes
 
 
 def joined(groups: Array | None, contents: Array | None) -> Array | None:
-    """Return units (n,): rows of the same group or content share one, directly or through others."""
+    """Return unit codes (n,): rows linked, also indirectly, by a group or content share one."""
     if groups is None or contents is None:
         return contents if groups is None else groups
     n, first = len(groups), groups.max(initial=-1) + 1
@@ -89,5 +88,5 @@ def joined(groups: Array | None, contents: Array | None) -> Array | None:
 
 
 def subset(codes: Array | None, rows: Array) -> Array | None:
-    """Return the codes of `rows`, None of None."""
+    """Return ``codes[rows]``, or None if `codes` is None."""
     return None if codes is None else codes[rows]

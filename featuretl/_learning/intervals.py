@@ -1,4 +1,4 @@
-"""Confidence intervals of the scores of `metrics_report`, each by what kind of score it is."""
+"""Confidence intervals of the scores of `metrics_report`, by a method for each kind of score."""
 
 from __future__ import annotations
 
@@ -18,11 +18,8 @@ from featuretl._core.types import Array
 
 Intervals = dict[str, tuple[float, float]]
 
-# The estimate is biased upwards by more than it varies: no interval is honest.
-_WITHOUT = {"calibration_error"}
-# A log-loss is mostly that of the mistakes: with fewer, a sample says little about it.
-_FEWEST_MISTAKES = 5
-_OF_PAIRS = {"roc_auc", "average_precision"}
+# Mistakes dominate the log-loss: with fewer, its interval would be unreliable.
+_MIN_MISTAKES = 5
 
 
 def intervals_of(
@@ -34,15 +31,13 @@ def intervals_of(
     n_bootstrap: int,
     seed: int,
 ) -> Intervals:
-    """Return the interval of each score that has an honest one.
+    """Return the interval of each score that has a reliable one.
 
-    `predictions` are y, y_pred and y_score of n rows, which `score` maps to scores; classes, and
-    `groups` (n,), are numbers from 0 on.
+    `score` maps the `predictions` (y, y_pred, y_score) to scores; classes and `groups` are codes.
     """
     y, y_pred, y_score = predictions
-    found = _of_shares(task, y, y_pred, groups, confidence)
-    errors = _errors(task, y, y_pred, y_score)
-    for name, (values, of) in errors.items():
+    found = _proportion_intervals(task, y, y_pred, groups, confidence)
+    for name, (values, of) in _error_ratios(task, y, y_pred, y_score).items():
         found[name] = interval_of_ratio(values, of, groups, confidence, n_bootstrap, seed)
     scores = score(y, y_pred, y_score)
     if task == "regression":
@@ -50,21 +45,21 @@ def intervals_of(
         low, high = found["root_mean_squared_error"]
         found["root_mean_squared_error"] = (low * scale) ** 0.5, (high * scale) ** 0.5
         found["r2"] = 1 - found["r2"][1], 1 - found["r2"][0]
-    rest = scores.keys() - found.keys() - _WITHOUT
+    # The estimate of the calibration error is biased upwards by more than its standard error.
+    rest = scores.keys() - found.keys() - {"calibration_error"}
 
     def rest_of(rows: Array) -> dict[str, float]:
-        left = score(y[rows], y_pred[rows], None if y_score is None else y_score[rows])
-        return {name: left[name] for name in rest}
+        every = score(y[rows], y_pred[rows], None if y_score is None else y_score[rows])
+        return {name: every[name] for name in rest}
 
     if rest:
-        found |= _of_averages(
-            y, groups, scores, jackknife_errors(rest_of, units_of(groups)), confidence
-        )
+        standard_errors = jackknife_errors(rest_of, units_of(groups))
+        found |= _average_intervals(y, groups, scores, standard_errors, confidence)
     return {name: found[name] for name in scores if name in found}
 
 
 def losses_of(y: Array, proba: Array) -> Array:
-    """Return the log-loss of each row (n,), the mean over labels for multi-label `y`."""
+    """Return the log-loss of each row (n,); for multi-label `y`, the mean over labels."""
     if y.ndim == 1:
         likelihood = proba[np.arange(len(y)), y][:, None]
     else:
@@ -73,7 +68,9 @@ def losses_of(y: Array, proba: Array) -> Array:
     return losses
 
 
-def _of_shares(task: str, y: Array, y_pred: Array, groups: Array, confidence: float) -> Intervals:
+def _proportion_intervals(
+    task: str, y: Array, y_pred: Array, groups: Array, confidence: float
+) -> Intervals:
     """Return the intervals of scores that are ratios of counts."""
     if task == "regression":
         return {}
@@ -82,14 +79,14 @@ def _of_shares(task: str, y: Array, y_pred: Array, groups: Array, confidence: fl
         right = (y == y_pred).astype(float)
         shares = {"accuracy": (right, ones), "recall_weighted": (right, ones)}
     else:
-        found, true, said = (y * y_pred).sum(axis=1), y.sum(axis=1), y_pred.sum(axis=1)
+        hits, true, predicted = (y * y_pred).sum(axis=1), y.sum(axis=1), y_pred.sum(axis=1)
         shares = {
             "subset_accuracy": ((y == y_pred).all(axis=1).astype(float), ones),
             "hamming_loss": ((y != y_pred).sum(axis=1), y.shape[1] * ones),
-            "precision_micro": (found, said),
-            "recall_micro": (found, true),
-            "recall_weighted": (found, true),
-            "f1_micro": (found, (true + said) / 2),
+            "precision_micro": (hits, predicted),
+            "recall_micro": (hits, true),
+            "recall_weighted": (hits, true),
+            "f1_micro": (hits, (true + predicted) / 2),
         }
     return {
         name: share_with_interval(hits, of, groups, confidence)[1:]
@@ -97,17 +94,17 @@ def _of_shares(task: str, y: Array, y_pred: Array, groups: Array, confidence: fl
     }
 
 
-def _errors(
+def _error_ratios(
     task: str, y: Array, y_pred: Array, y_score: Array | None
 ) -> dict[str, tuple[Array, Array]]:
-    """Return the values whose sums' ratio an unbounded error is; of R2, what is not explained."""
+    """Return errors as numerators and denominators of ratios of sums, (n,) each; R2 as 1 - R2."""
     ones = np.ones(len(y))
     if task != "regression":
         if y_score is None:
             return {}
         mistakes = (y != y_pred).reshape(len(y), -1).any(axis=1).sum()
-        losses = losses_of(y, y_score) if mistakes >= _FEWEST_MISTAKES else 0 * ones
-        return {"log_loss": (losses, ones)}  # without losses nothing is known
+        losses = losses_of(y, y_score) if mistakes >= _MIN_MISTAKES else 0 * ones
+        return {"log_loss": (losses, ones)}  # the interval of zeros is [0, inf)
     y, y_pred = y.reshape(len(y), -1).astype(np.float64), y_pred.reshape(len(y), -1)
     squared, spread = np.square(y - y_pred), np.square(y - y.mean(axis=0))
     total = np.where(spread.any(axis=0), spread.sum(axis=0), 1.0)
@@ -125,24 +122,20 @@ def _errors(
     }
 
 
-def _of_averages(
+def _average_intervals(
     y: Array, groups: Array, scores: dict[str, float], errors: dict[str, float], confidence: float
 ) -> Intervals:
-    """Return the intervals of averages over classes, in [0, 1], by their standard errors."""
+    """Return the intervals of averages over classes, in [0, 1], from their standard errors."""
     sizes, positives = np.bincount(groups).astype(float), np.bincount(y) if y.ndim == 1 else None
     if positives is None:
         sizes, positives = sizes * y.shape[1], y.sum(axis=0)
     both = np.minimum(positives, len(y) - positives)
     found = {}
     for name, error in errors.items():
-        most = _effective_rows(both if name in _OF_PAIRS else positives)
-        if name.endswith("_weighted"):
-            most = np.inf
+        # The number of rows of a proportion with the variance of the mean over the classes.
+        counts = both if name in ("roc_auc", "average_precision") else positives
+        counts = counts[counts > 0]
+        most = len(counts) ** 2 / (1 / counts).sum() if len(counts) else 1.0
+        most = np.inf if name.endswith("_weighted") else float(most)
         found[name] = interval_of_share(scores[name], error, confidence, sizes, most)
     return found
-
-
-def _effective_rows(counts: Array) -> float:
-    """Return of how many rows a proportion varies as the mean of those of classes of such counts."""
-    counts = counts[counts > 0]
-    return float(len(counts) ** 2 / (1 / counts).sum()) if len(counts) else 1.0

@@ -1,7 +1,7 @@
-"""Labels, wherever they come from: their types, their gaps, and which class of a model they mean.
+"""Reading labels from any container: their types, missing labels, and codes of a model's classes.
 
-This is the one place that reads labels. Lists are looked at before numpy makes text of what stands
-beside text; pandas (nullable dtypes, too), polars and pyarrow say themselves where their gaps are.
+No other module reads labels. Lists are inspected before NumPy converts numbers among text to text;
+pandas, polars and pyarrow report their own missing values.
 """
 
 from __future__ import annotations
@@ -25,18 +25,16 @@ _SEVERAL = (list, tuple, *_SETS)
 _NUMBERS = (numbers.Real, decimal.Decimal)
 _FAMILIES = {"O": "text", "U": "text", "M": "dates", "m": "durations"}
 _TO_PLAIN = ("tolist", "to_list", "as_py")
-# Of the text that numpy itself makes of whole numbers, and of floats such as NaN, beside text.
+# Item sizes of the text arrays that NumPy makes of text mixed with ints, and with floats (NaN).
 _WIDTHS_OF_NUMBERS = [np.array(["", number]).dtype.itemsize for number in (1, 1.0)]
-# 1 and 1.0 are the same number; 007 is a name.
+# Text of a whole number: "1" and "1.0" are equal, "007" is a name.
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
 
 class Labels(NamedTuple):
-    """Labels of n rows, of which some may have none.
+    """The labels `values` of the k of n rows that have one; `known` is the mask (n,) of these.
 
-    `known` (n,), bool, are the rows that have one. `values` are the labels of these rows, in their
-    own type: (k,), (k, n_labels) for an indicator or several targets, or (k,) frozensets where a row
-    may have any number of labels.
+    `values` keep their type: (k,), (k, n_labels) for an indicator, or (k,) frozensets of labels.
     """
 
     values: Array
@@ -44,11 +42,7 @@ class Labels(NamedTuple):
 
 
 def is_gap(value: Any) -> bool:
-    """Return whether `value` stands for no label: None, NaN, NaT, pandas.NA or empty text.
-
-    >>> [is_gap(value) for value in (None, float("nan"), "", "nan", 0, False)]
-    [True, True, True, False, False, False]
-    """
+    """Return whether `value` is a missing label: None, NaN, NaT, pandas.NA or empty text."""
     if value is None or (isinstance(value, (str, bytes)) and not value):
         return True
     if type(value).__name__ in ("NAType", "NaTType"):
@@ -60,13 +54,9 @@ def is_gap(value: Any) -> bool:
 
 
 def label_text(value: Any) -> str | None:
-    """Return the name of the class that a label of a file means; None for a gap.
+    """Return the class name of a label read from a file; None for a missing label.
 
-    A number or a truth value reads as pandas writes it to CSV, so that a column gives the same
-    classes from CSV, Parquet, JSON and data sets; text stays as it is.
-
-    >>> [label_text(value) for value in (1, 1.0, np.float32(0.1), True, "007", b"a", None, "")]
-    ['1', '1.0', '0.1', 'True', '007', 'a', None, None]
+    Numbers and bools become text as in pandas' CSV files, so that all formats give equal classes.
     """
     if is_gap(value):
         return None
@@ -74,16 +64,10 @@ def label_text(value: Any) -> str | None:
 
 
 def some_labels(owner: str, y: Any, name: str = "y", *, minus_one: bool = False) -> Labels:
-    """Return the labels of the rows that have one, and which rows these are.
+    """Return the labels of the rows that have one; with `minus_one`, the number -1 is missing, too.
 
-    `y` is a list, tuple, array or sparse matrix, or a column or frame of pandas, polars or pyarrow;
-    `owner` and `name` are named in errors. None, NaN, NaT, pandas.NA, masked values and empty text
-    are gaps; with `minus_one` the number -1 is one, too, as in scikit-learn's semi-supervised
-    estimators. Raises InputError if `y` is no column of labels, or mixes text, truth values and numbers.
-
-    >>> values, known = some_labels("Head", ["one", float("nan"), -1, "two"], minus_one=True)
-    >>> values.tolist(), known.tolist()
-    (['one', 'two'], [True, False, False, True])
+    `y` is a list, array or sparse matrix, or a column or frame of pandas, polars or pyarrow. Raises
+    InputError, which names `owner` and `name`, if `y` is none, or mixes text, bools and numbers.
     """
     if y is None:
         raise InputError(f"{owner} requires {name} to be passed, but the target {name} is None.")
@@ -97,15 +81,9 @@ def some_labels(owner: str, y: Any, name: str = "y", *, minus_one: bool = False)
 
 
 def all_labels(owner: str, y: Any, name: str = "y", *, instead: str = "") -> Array:
-    """Return the labels of all rows, in their own type; see `some_labels`.
+    """Return the labels of all rows in their own type; see `some_labels`.
 
-    Raises InputError if rows have no label, which are counted; `instead` says what else can be done.
-
-    >>> all_labels("Head", ["one", None, "two", ""])
-    Traceback (most recent call last):
-    ...
-    featuretl.exceptions.InputError: y of Head has no label in 2 of 4 rows, such as row 1: drop \
-these rows.
+    Raises InputError with the number of rows without a label; it ends with the remedy `instead`.
     """
     values, known = some_labels(owner, y, name)
     if not known.all():
@@ -117,13 +95,14 @@ these rows.
     if values.dtype.kind == "f" and np.isinf(values).any():
         infinite = int(_in_row(np.isinf(values)).sum())
         raise InputError(
-            f"{name} of {owner} is infinite in {infinite:,} of {len(values):,} rows: drop these rows."
+            f"{name} of {owner} is infinite in {infinite:,} of {len(values):,} rows: drop these "
+            "rows."
         )
     return values
 
 
 def one_label_each(owner: str, y: Any, name: str = "y") -> Array:
-    """Return the labels of all rows, (n,), or raise InputError; see `all_labels`."""
+    """Return the labels of all rows, (n,); raises InputError for multi-label `y`."""
     labels = all_labels(owner, y, name)
     if is_label_sets(labels) or labels.size != len(labels):
         got = "lists of labels" if is_label_sets(labels) else f"shape {labels.shape}"
@@ -132,9 +111,9 @@ def one_label_each(owner: str, y: Any, name: str = "y") -> Array:
 
 
 def all_numbers(owner: str, y: Any, name: str = "y") -> Array:
-    """Return the targets of a regression, (n,) or (n, n_outputs), float64; see `some_labels`.
+    """Return regression targets, (n,) or (n, n_outputs), float64.
 
-    Raises InputError for rows without a finite number, which are counted, and for other labels.
+    Raises InputError for other labels, or with the number of rows that are not finite.
     """
     values, known = some_labels(owner, y, name)
     if values.dtype.kind not in "buifOU" or values.ndim > 2:
@@ -150,24 +129,22 @@ def all_numbers(owner: str, y: Any, name: str = "y") -> Array:
         counts = {"none": missing, "an infinite one": infinite}
         parts = [f"{words} in {count:,}" for words, count in counts.items() if count]
         raise InputError(
-            f"{name} of {owner} must hold a finite number in every row; got {' and '.join(parts)} of "
-            f"{len(known):,} rows: drop these rows."
+            f"{name} of {owner} must hold a finite number in every row; got {' and '.join(parts)} "
+            f"of {len(known):,} rows: drop these rows."
         )
     return targets
 
 
 def is_label_sets(values: Array) -> bool:
-    """Return whether what `some_labels` found are sets of labels."""
-    return (
-        values.dtype == object and values.ndim == 1 and isinstance(next(iter(values), 0), frozenset)
-    )
+    """Return whether the labels `values` (k,) of `some_labels` are frozensets."""
+    return values.dtype == object and isinstance(next(iter(values), 0), frozenset)
 
 
 def columns_of(y: Any) -> dict[str, Any] | None:
-    """Return the columns of a dict, or a frame of pandas, polars or pyarrow, by name; else None."""
+    """Return the columns of a dict or a pandas, polars or pyarrow frame by name, or None."""
     if not isinstance(y, Mapping) and not hasattr(y, "columns"):
         return None
-    # The columns of pyarrow are its arrays.
+    # In pyarrow, `columns` holds the arrays.
     names = y.column_names if hasattr(y, "column_names") else getattr(y, "columns", y)
     if len({str(name) for name in names}) < len(names):
         raise InputError("y must not have two columns of the same name.")
@@ -181,14 +158,10 @@ def codes_of(
     name: str = "y",
     unknown: str = "the model does not know",
 ) -> Array:
-    """Return the position in `classes` of each label (n,), as `some_labels` returns them.
+    """Return the position in `classes` of each of `labels` (n,), int.
 
-    A label means the class of its value (1 and 1.0 are one number), else that of its text, else the
-    only one that differs in how a whole number ("1", "1.0") or a truth value is written. Raises
-    InputError if labels are `unknown`: which class lacks them, in words.
-
-    >>> codes_of("Head", np.array([1.0, 2.0, 1.0]), np.array(["1", "2"]))
-    array([0, 1, 0])
+    A label matches the class of equal value (1 == 1.0), else of equal text, else of equal `_keys`.
+    Raises InputError for other labels; `unknown` ends "holds classes that ..".
     """
     readings = []
     for keys in zip(*map(_keys, classes.tolist()), strict=True):
@@ -196,7 +169,7 @@ def codes_of(
         readings.append({key: code for code, key in enumerate(keys) if count[key] == 1})
     found, position = np.unique(labels, return_inverse=True)
     codes = [
-        next((codes[key] for codes, key in zip(readings, _keys(label)) if key in codes), None)  # noqa: B905
+        next((by[key] for by, key in zip(readings, _keys(label), strict=True) if key in by), None)
         for label in found.tolist()
     ]
     lost = [label for label, code in zip(found.tolist(), codes, strict=True) if code is None]
@@ -210,7 +183,7 @@ def codes_of(
 
 
 def codes_of_sets(owner: str, sets: Array, classes: Array, **options: Any) -> Array:
-    """Return which of `classes` each set of labels holds, 0 or 1: (n, n_classes), uint8."""
+    """Return the 0/1 indicator (n, n_classes), uint8, of sets of labels (n,)."""
     flat = _typed(f"y of {owner}", list(chain.from_iterable(sets)))
     codes: Array = np.zeros((len(sets), len(classes)), np.uint8)
     rows = np.repeat(np.arange(len(sets)), [len(labels) for labels in sets])
@@ -219,7 +192,7 @@ def codes_of_sets(owner: str, sets: Array, classes: Array, **options: Any) -> Ar
 
 
 def _keys(label: Any) -> tuple[Any, Any, Any]:
-    """Return a label's value, its text, and the plainest spelling of a number or truth value."""
+    """Return a label, its text, and the normalized text of whole numbers and bools ("1.0": "1")."""
     text = str(label)
     whole = _WHOLE.fullmatch(text)
     truth = text.lower() if text.lower() in ("true", "false") else text
@@ -256,7 +229,7 @@ def _of_array(what: str, y: Array, minus_one: bool) -> Labels:
         if y.ndim == 2:
             return _side_by_side(what, [_of_array(what, column, minus_one) for column in y.T])
         values, known = _of_objects(what, y.tolist(), minus_one)
-        # Text in an array of objects stays so, as scikit-learn's estimators keep it.
+        # Text keeps the dtype object, as in the `classes_` of scikit-learn's estimators.
         return Labels(values.astype(object) if values.dtype.kind == "U" else values, known)
     if kind not in "biufmMU":
         raise InputError(f"{what} must hold text, True and False, or numbers; got {y.dtype}.")
@@ -278,7 +251,7 @@ def _of_array(what: str, y: Array, minus_one: bool) -> Labels:
 
 
 def _side_by_side(what: str, columns: list[Labels]) -> Labels:
-    """Return columns as one matrix; a row with a gap in one of them has no label."""
+    """Return the columns as one matrix (k, n_columns) of the rows that have a label in each."""
     if not columns:
         raise InputError(f"{what} must have at least one column.")
     known = np.logical_and.reduce([column.known for column in columns])
@@ -300,7 +273,7 @@ def _of_objects(what: str, rows: list[Any], minus_one: bool) -> Labels:
 
 
 def _of_nested(what: str, rows: list[Any], minus_one: bool) -> Labels:
-    """Return a matrix of equally long rows of numbers, or else sets of labels."""
+    """Return a matrix for rows of equally many numbers, sets of labels for others."""
     lists = [list(map(_plain, row)) if isinstance(row, _SEVERAL) else [row] for row in rows]
     known = np.array([not any(_is_gap(v, minus_one) for v in row) for row in lists], bool)
     kept = list(compress(rows, known))
@@ -323,9 +296,7 @@ def _typed(what: str, values: list[Any]) -> Array:
         return np.array(values, str)
     if all(issubclass(kind, (bool, np.bool_)) for kind in kinds):
         return np.array(values, bool)
-    if not all(
-        issubclass(kind, _NUMBERS) and not issubclass(kind, (bool, np.bool_)) for kind in kinds
-    ):
+    if any(issubclass(k, (bool, np.bool_)) or not issubclass(k, _NUMBERS) for k in kinds):
         names = " and ".join(sorted(kind.__name__ for kind in kinds))
         raise InputError(
             f"{what} must hold text, or True and False, or numbers, in all rows; got {names}."
@@ -336,12 +307,12 @@ def _typed(what: str, values: list[Any]) -> Array:
     except OverflowError:
         typed = np.array(values, object)
     if typed.dtype.kind not in ("iu" if is_whole else "f"):
-        raise InputError(f"{what} must hold numbers of 64 bits; got larger ones.")
+        raise InputError(f"{what} must hold numbers of at most 64 bits; got larger ones.")
     return typed
 
 
 def _in_row(mask: Array) -> Array:
-    """Return for each row (n,) whether `mask` (n, ..) is true anywhere in it."""
+    """Return for each row (n,) whether any element of `mask` (n, ..) in it is true."""
     return np.asarray(mask.any(axis=tuple(range(1, mask.ndim))))
 
 
@@ -350,8 +321,6 @@ def _is_gap(value: Any, minus_one: bool) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return the scalars and lists of numpy, torch, pandas, polars and pyarrow as Python's."""
-    for name in _TO_PLAIN:
-        if hasattr(value, name):
-            return getattr(value, name)()
-    return value
+    """Return scalars and sequences of NumPy, torch, pandas, polars and pyarrow as Python's."""
+    method = next((name for name in _TO_PLAIN if hasattr(value, name)), None)
+    return getattr(value, method)() if method else value

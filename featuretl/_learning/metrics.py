@@ -1,4 +1,4 @@
-"""One call for the scores of predictions, with confidence intervals."""
+"""metrics_report: the scores of predictions, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from featuretl._learning.intervals import Intervals, intervals_of, losses_of
 from featuretl._learning.labels import all_labels, all_numbers, codes_of, one_label_each
 from featuretl.exceptions import InputError
 
-Score = Callable[[Array, Array, Any], float]
-
 _OWNER = "metrics_report"
 _TASKS = ("classification", "multilabel", "regression")
 
@@ -49,26 +47,25 @@ def metrics_report(
     Parameters
     ----------
     y : array-like of shape (n,), (n, n_labels) or (n, n_outputs)
-        The truth: classes, a 0/1 indicator, or numbers.
+        True classes, a 0/1 indicator, or regression targets.
     y_pred : array-like of the shape of `y`
-        What was predicted.
+        Predictions.
     y_score : array-like of shape (n, n_classes), (n,) or (n, n_labels), default=None
-        Probabilities, in the order of `labels`; (n,) is that of the second of two classes.
-        Without them there is no log-loss, ROC AUC, average precision or calibration error.
+        Probabilities, in the order of `labels`; (n,) is that of the second of two classes. The
+        log-loss, ROC AUC, average precision and calibration error need them.
     task : {"auto", "classification", "multilabel", "regression"}, default="auto"
-        "auto": numbers with a fraction are regression, two-dimensional 0/1 is multi-label, the
-        rest classification. Say it where numbers happen to be whole.
+        "auto": numbers with a fraction are regression, two-dimensional 0/1 is multi-label, all
+        else is classification. Pass "regression" for whole numbers.
     labels : array-like of shape (n_classes,), default=None
-        All classes, as in `classes_` of the estimator; the sorted values of `y` and `y_pred`
-        where absent.
+        All classes, as in `classes_` of the estimator; None: the sorted values of `y` and `y_pred`.
     groups : array-like of shape (n,), default=None
         Rows of one group (a patient, a signer) count as one draw in the intervals.
     n_bootstrap : int >= 0, default=1000
-        Resamples for the intervals of the log-loss and of regression scores; 0 gives no intervals.
+        Resamples for the intervals of the log-loss and of regression scores; 0: no intervals.
     confidence : float in (0, 1), default=0.95
         Confidence level of the intervals.
     random_state : int, RandomState or None, default=0
-        Draws the resamples.
+        Seed of the resamples.
 
     Returns
     -------
@@ -79,24 +76,25 @@ def metrics_report(
           (_macro, _micro and _weighted), log_loss (mean over labels), roc_auc and
           average_precision (macro, over labels that occur), calibration_error. Regression: r2,
           mean_absolute_error, mean_squared_error, root_mean_squared_error.
-        - `intervals` : dict of (low, high); see Notes. [0, inf) (of R2, up to 1) where few rows
-          decide an error, or fewer than five mistakes a log-loss; none for the calibration error, whose estimate is biased upwards by more than it varies.
+        - `intervals` : dict of (low, high); see Notes. It is [0, inf), or (-inf, 1] for R2, if a
+          few rows determine an error, or fewer than five mistakes a log-loss. The calibration error
+          has none: its estimate is biased upwards by more than its standard error.
         - `per_class` : dict of class to precision, recall, f1 and support; not for regression.
         - `task` and `n`.
 
     Raises
     ------
     InputError
-        If lengths differ, `y_score` has other columns than classes, or `y` holds a class that
-        `labels` lacks.
+        If lengths differ, `y_score` does not have one column per class, or `y` holds a class that
+        is not in `labels`.
 
     Notes
     -----
     Proportions (accuracy, subset accuracy, Hamming loss, micro averages) have the exact binomial
-    interval at the effective number of rows (Korn and Graubard 1998), macro and weighted averages,
-    ROC AUC and average precision the same with the jackknife's standard error; the log-loss and
-    regression scores have bootstrap-t intervals of the logarithm of the error. How often they cover
-    the truth: `benchmarks/intervals.py`.
+    interval at the effective number of rows (Korn and Graubard 1998). Macro and weighted averages,
+    ROC AUC and average precision have the same interval with the jackknife's standard error. The
+    log-loss and regression scores have bootstrap-t intervals of the logarithm of the error.
+    `benchmarks/intervals.py` measures their coverage.
 
     References
     ----------
@@ -116,9 +114,10 @@ def metrics_report(
     check_option(_OWNER, "task", task, ("auto", *_TASKS))
     check_int(_OWNER, "n_bootstrap", n_bootstrap, 0)
     y, y_pred, task, classes = _read(y, y_pred, task, labels)
+    score: Callable[[Array, Array, Any], dict[str, float]] = _regression
     if classes is not None:
         y_score = _checked_score(task, y, y_score, classes)
-    score = _scorer(task, classes)
+        score = partial(_multilabel if task == "multilabel" else _classification, classes)
     scores = score(y, y_pred, y_score)
     intervals: Intervals = {}
     if n_bootstrap:
@@ -138,10 +137,10 @@ def metrics_report(
 
 
 def _read(y: Any, y_pred: Any, task: str, labels: Any) -> tuple[Array, Array, str, Array | None]:
-    """Return truth and predictions as numbers, the task, and its classes; codes stand for classes."""
+    """Return y and y_pred as class codes, indicators or targets, the task, and its classes."""
     read = all_numbers if task == "regression" else all_labels
     y, y_pred = read(_OWNER, y), read(_OWNER, y_pred, "y_pred")
-    if y.ndim != y_pred.ndim and y.size == y_pred.size:  # one of them is a column
+    if y.ndim != y_pred.ndim and y.size == y_pred.size:  # one has the shape (n, 1)
         y, y_pred = y.ravel(), y_pred.ravel()
     if y.shape != y_pred.shape or not len(y):
         raise InputError(
@@ -170,7 +169,7 @@ def _task_of(y: Array) -> str:
 
 
 def classes_of(owner: str, y: Array, y_pred: Array, labels: Any) -> Array:
-    """Return the classes that are scored: `labels`, or those of `y` and `y_pred`, (n,) each."""
+    """Return the classes to score: `labels`, or the sorted values of `y` and `y_pred` (n,)."""
     if labels is not None:
         return one_label_each(owner, labels, "labels")
     y, y_pred = one_label_each(owner, y), one_label_each(owner, y_pred, "y_pred")
@@ -192,17 +191,11 @@ def _checked_score(task: str, y: Array, y_score: Any, classes: Array) -> Array |
         raise InputError(
             f"y_score must have a row per row of y and a column per class, "
             f"{(len(y), len(classes))}; got {score.shape}: pass labels=estimator.classes_ if y "
-            "lacks some class."
+            "does not hold every class."
         )
     if not ((score >= 0) & (score <= 1)).all():
         raise InputError("y_score must hold probabilities, in [0, 1]; got values outside.")
     return score
-
-
-def _scorer(task: str, classes: Array | None) -> Callable[[Array, Array, Any], dict[str, float]]:
-    if classes is None:
-        return _regression
-    return partial(_multilabel if task == "multilabel" else _classification, classes)
 
 
 def _regression(y: Array, y_pred: Array, y_score: Any) -> dict[str, float]:
@@ -218,11 +211,11 @@ def _regression(y: Array, y_pred: Array, y_score: Any) -> dict[str, float]:
 def _classification(
     classes: Array, y: Array, y_pred: Array, proba: Array | None
 ) -> dict[str, float]:
-    hits, true, said = counts = _counts(y, y_pred, len(classes))
+    hits, true, predicted = counts = _counts(y, y_pred, len(classes))
     scores = {
         "accuracy": (y == y_pred).mean(),
         "balanced_accuracy": (hits[true > 0] / true[true > 0]).mean(),
-        **_averages(*(count[true + said > 0] for count in counts)),
+        **_averages(*(count[true + predicted > 0] for count in counts)),
     }
     if proba is not None:
         scores["log_loss"] = losses_of(y, proba).mean()
@@ -243,7 +236,7 @@ def _multilabel(classes: Array, y: Array, y_pred: Array, proba: Array | None) ->
     if proba is not None:
         scores["log_loss"] = losses_of(y, proba).mean()
         scores["roc_auc"] = _roc_auc(y, proba)
-        usable = _of_both(y)
+        usable = _has_both_values(y)
         scores["average_precision"] = np.nan
         if usable.any():
             scores["average_precision"] = average_precision_score(y[:, usable], proba[:, usable])
@@ -252,36 +245,37 @@ def _multilabel(classes: Array, y: Array, y_pred: Array, proba: Array | None) ->
 
 
 def _counts(y: Array, y_pred: Array, n: int) -> tuple[Array, Array, Array]:
-    """Return how often each of n classes was right, true and predicted: (n,) each."""
+    """Return the true positives, true and predicted rows of each of n classes, (n,) each."""
     if y.ndim == 2:
         return (y * y_pred).sum(axis=0), y.sum(axis=0), y_pred.sum(axis=0)
-    hits, true, said = (np.bincount(of, minlength=n) for of in (y[y == y_pred], y, y_pred))
-    return hits, true, said
+    hits, true, predicted = (
+        np.bincount(codes, minlength=n) for codes in (y[y == y_pred], y, y_pred)
+    )
+    return hits, true, predicted
 
 
-def _precision_recall_f1(hits: Any, true: Any, said: Any) -> dict[str, Any]:
-    """Return each score, of counts; 0 where nothing is counted."""
-    of = {"precision": said, "recall": true, "f1": (true + said) / 2}
-    return {name: hits / np.where(count > 0, count, 1) for name, count in of.items()}
+def _precision_recall_f1(hits: Any, true: Any, predicted: Any) -> dict[str, Any]:
+    """Return the scores of counts from `_counts`; 0 for a denominator of 0."""
+    counts = {"precision": predicted, "recall": true, "f1": (true + predicted) / 2}
+    return {name: hits / np.where(count > 0, count, 1) for name, count in counts.items()}
 
 
-def _averages(hits: Array, true: Array, said: Array) -> dict[str, float]:
+def _averages(hits: Array, true: Array, predicted: Array) -> dict[str, float]:
     """Return macro and weighted averages of precision, recall and F1."""
     scores = {}
-    for name, values in _precision_recall_f1(hits, true, said).items():
+    for name, values in _precision_recall_f1(hits, true, predicted).items():
         scores[f"{name}_macro"] = values.mean()
         scores[f"{name}_weighted"] = values @ true / max(true.sum(), 1)
     return scores
 
 
 def _roc_auc(y: Array, score: Array) -> float:
-    """Return the mean area under the ROC curves of the columns that have one; NaN without any.
+    """Return the mean ROC AUC of the columns with both values; NaN if no column has both.
 
-    That of a column is the share of pairs of a 1 and a 0 that are in the right order (Hanley and
-    McNeil 1982, doi:10.1148/radiology.143.1.7063747), counted by ranks for all columns at once:
-    `roc_auc_score` goes through them one by one, which took most of the resamples' time.
+    Ranks give all columns together (Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747);
+    `roc_auc_score`, column by column, would take most of the time of the resamples.
     """
-    usable = _of_both(y)
+    usable = _has_both_values(y)
     if not usable.any():
         return np.nan
     y = y[:, usable]
@@ -291,8 +285,8 @@ def _roc_auc(y: Array, score: Array) -> float:
     return float((((ranks * y).sum(axis=0) - n_ones * (n_ones + 1) / 2) / pairs).mean())
 
 
-def _of_both(y: Array) -> Array:
-    """Return which columns of `y` (n, k) hold both 0 and 1."""
+def _has_both_values(y: Array) -> Array:
+    """Return whether each column of `y` (n, k) holds both 0 and 1, (k,) bool."""
     both: Array = (y.min(axis=0) == 0) & (y.max(axis=0) == 1)
     return both
 

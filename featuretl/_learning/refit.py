@@ -1,4 +1,4 @@
-"""What a fit leaves on an estimator, and how the next one begins without it."""
+"""Resetting an estimator before it is fitted again."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from typing import Any
 
 
 def forget(estimator: Any, *private: str, keep: Sequence[str] = ()) -> None:
-    """Delete all that an earlier `fit` set; each `fit` begins with this.
+    """Delete the fitted attributes of an earlier `fit`, except `keep`, and the `private` ones.
 
-    Otherwise attributes that only some settings set (`path_`, `coef_`, `gamma_`) would outlive them.
-    Deleted are those that end with an underscore, except those to `keep`, and the `private` ones.
+    Every `fit` calls this first: attributes that only some settings set (`path_`) would stay.
     """
     if not hasattr(estimator, "n_features_in_"):
-        return  # never fitted; what is there is a subclass's
+        return  # never fitted; a subclass may already have set attributes
     for name in list(vars(estimator)):
         is_fitted = name.endswith("_") and not name.startswith("_")
         if (is_fitted or name in private) and name not in keep:

@@ -1,4 +1,4 @@
-"""The methods that classifiers share: decision values, probabilities and classes."""
+"""Methods that all classifiers share: decision values, probabilities, classes and scores."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from featuretl._learning.targets import ScoreMixin
 
 
 class Responses(ScoreMixin):
-    """A classifier that defines `_logits`, and inherits what follows from them.
+    """Prediction methods of a classifier that defines ``_logits(X)``.
 
-    ``_logits(X)`` is (n, n_classes), with one column for two classes; for multi-label targets,
-    where `_multilabel` is True, it is (n, n_labels).
+    The logits are (n, n_classes), (n, 1) for two classes, or (n, n_labels) if `_multilabel`.
     """
 
     classes_: Array
@@ -39,13 +38,13 @@ class Responses(ScoreMixin):
         Returns
         -------
         ndarray of float32, or of float64 for float64 X
-            Logits before the temperature, where there is one; larger is more probable.
+            Logits, not divided by the temperature; larger is more probable.
         """
         logits = self._logits(X)
         return logits[:, 0] if self._is_binary(logits) else logits
 
     def predict_proba(self, X: Any) -> Array:
-        """Return probabilities (n, n_classes), rows summing to 1; for labels (n, n_labels) each.
+        """Return class probabilities (n, n_classes), or label probabilities (n, n_labels).
 
         Parameters
         ----------
@@ -54,7 +53,7 @@ class Responses(ScoreMixin):
         Returns
         -------
         ndarray of float64, in [0, 1]
-            Softmax (or logistic function) of the logits divided by the temperature.
+            Softmax (for labels, the logistic function) of the logits divided by the temperature.
         """
         return self._probabilities(self._logits(X) / self._temperature())
 
@@ -68,7 +67,7 @@ class Responses(ScoreMixin):
         Returns
         -------
         ndarray
-            Of the type of `classes_`, or int.
+            The dtype of `classes_`; int for labels.
         """
         logits = self._logits(X)
         if self._multilabel:
@@ -81,7 +80,7 @@ class Responses(ScoreMixin):
     def _calibration(
         self, logits: Array, codes: Array, weight: Array, judged: bool, expected: float = 1.0
     ) -> Bunch:
-        """Return `calibration_` of held-out logits; of the `expected` temperature unless `judged`."""
+        """Return `calibration_` of held-out logits; fit the temperature only if `judged`."""
         target = codes[:, None] if self._is_binary(logits) else codes
         best = best_temperature(logits, target, weight, expected) if judged else expected
         before, after = (
@@ -99,5 +98,5 @@ class Responses(ScoreMixin):
 
 
 def chosen_codes(logits: Array) -> Array:
-    """Return the positions (n,) of the chosen classes: of (n, n_classes), or (n, 1) for two."""
+    """Return the codes (n,) of the classes with the largest logits, (n, n_classes) or (n, 1)."""
     return (logits[:, 0] > 0).astype(int) if logits.shape[1] == 1 else logits.argmax(axis=1)

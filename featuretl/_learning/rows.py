@@ -1,12 +1,8 @@
-"""The rows of X, standardised, in blocks that fit the processor's cache, on one pool of threads.
+"""Passes over X in standardized blocks that fit the processor's cache, on one pool of threads.
 
-Every pass over X goes through `Rows.sweep`. Two choices make it fast and small:
-
-- numpy and scipy each bring their own OpenBLAS pool, and the pools spin against each other
-  (scikit-learn issue 17334). Here BLAS gets one thread and the blocks get the threads, so that
-  the products, the exponentials and the conversion from float16 all run in parallel.
-- A standardised copy of X is kept when it costs no more than X itself (or 1 GiB); otherwise, as
-  for a memory map larger than RAM, each block is standardised when it is needed.
+NumPy and SciPy each bring an OpenBLAS pool, and the two pools compete for cores (scikit-learn issue
+17334). Here BLAS gets one thread and the blocks run on threads. `Rows` keeps a standardized copy of
+X if it takes no more memory than X, or at most 1 GiB; otherwise each pass standardizes the blocks.
 """
 
 from __future__ import annotations
@@ -31,18 +27,17 @@ _COPY_BYTES = 2**30
 
 
 class Workers(NamedTuple):
-    """Where blocks run: `map`, as the builtin, on `threads` threads; by default the caller's."""
+    """A `map` function that runs blocks on `threads` threads; by default in the calling thread."""
 
     map: Callable[..., Iterable[Any]] = map
     threads: int = 1
 
 
 class Rows:
-    """Rows of `X` (n, d) as ``(X - mean_) / scale_``, visited block by block.
+    """Rows ``(X - mean_) / scale_`` of `X` (n, d), computed in float32 for float16.
 
-    `X` may be a read-only memory map; float16 is computed in float32. The rows weigh `weight` (n,) >= 0
-    in the mean and the scale; `scaling` is one of `SCALINGS`, or None: the rows as they are. Raises
-    InputError if a row holds NaN or an infinity.
+    `weight` (n,) >= 0 weights the mean and scale; `scaling` is one of `SCALINGS`, or None for the
+    unchanged rows. Raises InputError if a row holds NaN or an infinity.
     """
 
     def __init__(
@@ -67,10 +62,10 @@ class Rows:
             self._copy = copy
 
     def sweep(self, visit: Callable[[slice, Array], Sequence[Any] | None], columns: int = 1) -> Any:
-        """Call ``visit(where, block)`` for all blocks and return the sums of what it returns.
+        """Call ``visit(where, block)`` for all blocks and return the float64 sums of its results.
 
-        `columns` is the width of the arrays that `visit` makes, so that blocks stay small.
-        The sums are in float64, and in the same order in every run with as many threads.
+        `columns`, the width of the arrays that `visit` makes, limits the size of a block. The sums
+        are reproducible with the same number of threads.
         """
         step = max(16, _BLOCK_ELEMENTS // max(self.d, columns))
         spans = min(self._workers.threads, -(-self.n // step))
@@ -104,24 +99,22 @@ class Rows:
         return rows.source, rows.weight
 
     def subset(self, chosen: Array) -> Rows:
-        """Return the standardised rows at `chosen` (k,) with their weights and these threads."""
-        rows = self._standardise(self.source[chosen]) if self._copy is None else self._copy[chosen]
-        return Rows(rows, self.weight[chosen], self._workers, scaling=None)
+        """Return the standardized rows at `chosen` (k,) with their weights and the same workers."""
+        return Rows(self._block(chosen), self.weight[chosen], self._workers, scaling=None)
 
     def replaced_by(self, features: Array) -> Rows:
-        """Return `features` (n, k), as they are, with the weights and the threads of these rows."""
+        """Return unscaled rows of `features` (n, k) with the same weights and workers."""
         return Rows(features, self.weight, self._workers, scaling=None)
 
-    def _block(self, where: slice) -> Array:
-        return self._standardise(self.source[where]) if self._copy is None else self._copy[where]
-
-    def _standardise(self, block: Array) -> Array:
-        Z = np.subtract(block, self.mean_, dtype=self.dtype)
+    def _block(self, where: slice | Array) -> Array:
+        if self._copy is not None:
+            return self._copy[where]
+        Z = np.subtract(self.source[where], self.mean_, dtype=self.dtype)
         Z /= self.scale_
         return Z
 
     def _moments(self) -> tuple[Array, Array]:
-        """Return the weighted mean and standard deviation (1 where constant), and refuse NaN."""
+        """Return the weighted mean (d,) and scale (d,); raises InputError for NaN and infinity."""
         with np.errstate(invalid="ignore", over="ignore"):
             # Shifted by one row: E[x^2] - E[x]^2 cancels when the mean is large.
             shift = self.source[0].astype(np.float64)
@@ -144,7 +137,7 @@ class Rows:
 
 @contextmanager
 def one_thread_pool() -> Iterator[Workers]:
-    """Give BLAS one thread, and yield workers on as many threads as BLAS had."""
+    """Limit BLAS to one thread, and yield workers on the number of threads that BLAS had."""
     counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     threads = max(counts, default=1)
     with threadpool_limits(1, user_api="blas"):
@@ -156,7 +149,7 @@ def one_thread_pool() -> Iterator[Workers]:
 
 
 def scale_of(variance: Array, scaling: str | None) -> Array:
-    """Return what to divide features (..., d) of `variance` by: 1 where that is 0."""
+    """Return the divisors of features with `variance` (..., d): 1 for constant features."""
     if scaling is None:
         return np.ones_like(variance)
     if scaling != "features":
@@ -166,7 +159,7 @@ def scale_of(variance: Array, scaling: str | None) -> Array:
 
 
 def in_blocks(X: Array, compute: Callable[[Array], Array], columns: int) -> Array:
-    """Return ``compute(block)`` of all rows (n, columns), with the blocks of `blocks`."""
+    """Return ``compute(block)`` for all rows, (n, columns), one block at a time."""
     out = np.empty((len(X), columns), _computed_in(X))
     for where, block in blocks(X, columns):
         out[where] = compute(block)
@@ -174,7 +167,7 @@ def in_blocks(X: Array, compute: Callable[[Array], Array], columns: int) -> Arra
 
 
 def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
-    """Yield slices and rows of `X` (n, d), float32 or float64, some MiB at a time.
+    """Yield slices and rows (k, d) of `X`, float32 or float64, in blocks of a few MiB.
 
     Raises InputError if a row holds NaN or an infinity.
     """
@@ -188,7 +181,7 @@ def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
 
 
 def check_finite(X: Array) -> None:
-    """Raise InputError, with the number of rows, if X (n, d) holds NaN or an infinity."""
+    """Raise InputError, with the number of affected rows, if X (n, d) holds NaN or an infinity."""
     step = max(16, _BLOCK_ELEMENTS // X.shape[1])
     blocks = [X[start : start + step] for start in range(0, len(X), step)]
     bad = sum(int((~np.isfinite(block)).any(axis=1).sum()) for block in blocks)
@@ -198,13 +191,13 @@ def check_finite(X: Array) -> None:
     infinite = f" and {bad - nan} with infinity" if bad > nan else ""
     raise InputError(
         f"X must be finite; got {nan} of {len(X)} rows with NaN{infinite}: "
-        'ImageEmbedder(on_error="nan") makes a row of NaN for an image that it cannot read; drop '
-        "them with keep = numpy.isfinite(X).all(axis=1), then X[keep] and y[keep]."
+        'ImageEmbedder(on_error="nan") returns a row of NaN for an unreadable image; drop these '
+        "rows with keep = numpy.isfinite(X).all(axis=1), then X[keep] and y[keep]."
     )
 
 
 def finite_matrix(what: str, X: Any) -> Array:
-    """Return X as a matrix (n, d) of finite floats, uncopied where possible; raises InputError."""
+    """Return X (n, d) as floats, without a copy if possible; raises InputError unless finite."""
     X = np.asarray(X)
     if X.ndim != 2 or not X.size:
         raise InputError(f"{what} must have the shape (n, d); got {X.shape}.")
@@ -215,18 +208,15 @@ def finite_matrix(what: str, X: Any) -> Array:
 
 def _copy_is_affordable(X: Array, dtype: Any) -> bool:
     size = X.size * np.dtype(dtype).itemsize
-    return size <= _COPY_BYTES or (size <= X.nbytes and not _is_mapped(X))
+    if size <= _COPY_BYTES or size > X.nbytes:
+        return size <= _COPY_BYTES
+    source: Any = X
+    while source is not None:
+        if isinstance(source, (np.memmap, ShardedMatrix)):
+            return False
+        source = getattr(source, "base", None)
+    return True
 
 
 def _computed_in(X: Array) -> Any:
     return np.float64 if X.dtype == np.float64 else np.float32
-
-
-def _is_mapped(X: Any) -> bool:
-    if isinstance(X, ShardedMatrix):
-        return True
-    while X is not None:
-        if isinstance(X, np.memmap):
-            return True
-        X = getattr(X, "base", None)
-    return False

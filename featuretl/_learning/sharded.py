@@ -1,4 +1,4 @@
-"""A matrix in many files, for heads: larger than memory, and never copied whole."""
+"""A matrix in several memory-mapped files, for training data larger than memory."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from featuretl._core.types import Array
 from featuretl.exceptions import InputError
 
-_OPEN = 8  # files mapped at once: what was read of them counts as this process's memory
+_MAX_MAPPED = 8  # the pages of a mapped file count as memory of this process
 
 
 class ShardedMatrix:
     """The rows of several ``.npy`` files as one read-only matrix.
 
-    The heads of featuretl go through it block by block; for others `numpy.asarray` makes one array
-    in memory of it, and ``matrix[start:stop]`` of a part.
+    The heads of featuretl read it block by block. For other estimators, `numpy.asarray` loads all
+    rows into memory, and ``matrix[start:stop]`` loads some.
 
     Parameters
     ----------
     paths : iterable of paths
-        ``.npy`` files (n_i, d) of one floating-point dtype, in order.
+        ``.npy`` files (n_i, d) of one floating-point dtype, in the order of the rows.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class ShardedMatrix:
     Raises
     ------
     InputError
-        If a file cannot be read or does not fit the others.
+        If a file cannot be read, or its width or dtype differs from the others.
 
     Examples
     --------
@@ -43,8 +43,8 @@ class ShardedMatrix:
     ...     for i in range(3):
     ...         np.save(f"{folder}/{i}.npy", np.full((2, 4), i, np.float16))
     ...     X = ShardedMatrix(f"{folder}/{i}.npy" for i in range(3))
-    ...     X, X[1:4, :].tolist()[-1], X[[5, 0]].tolist()[0]
-    (ShardedMatrix(3 files, shape=(6, 4), dtype=float16), [1.0, 1.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0])
+    ...     X, X[1:4, :2].tolist()[-1], X[[5, 0]].tolist()[0]
+    (ShardedMatrix(3 files, shape=(6, 4), dtype=float16), [1.0, 1.0], [2.0, 2.0, 2.0, 2.0])
     """
 
     ndim = 2
@@ -63,7 +63,7 @@ class ShardedMatrix:
         self._starts = np.cumsum([0, *(shape[0] for shape, _ in kinds)])
         self.shape = (int(self._starts[-1]), int(kinds[0][0][1]))
         self.dtype = kinds[0][1]
-        self._open = lru_cache(_OPEN)(_mapped)
+        self._open = lru_cache(_MAX_MAPPED)(_mapped)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardedMatrix, (self._paths,)
@@ -88,17 +88,17 @@ class ShardedMatrix:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:
-            raise ValueError("the rows lie in several files: an array of them is a copy")
+            raise ValueError("the rows are in several files, so that an array is always a copy")
         rows = self[:]
         return rows if dtype is None else rows.astype(dtype, copy=False)
 
     def __getitem__(self, index: Any) -> Array:
-        """Return rows by a number, a slice, or an array of numbers or bools; as of an array."""
+        """Return rows, indexed as in a NumPy array by an int, a slice, or an int or bool array."""
         rows, *columns = index if isinstance(index, tuple) else (index,)
         if isinstance(rows, slice):
             found = self._slice(*rows.indices(len(self)))
         elif np.ndim(rows) == 0:
-            number = range(len(self))[rows]  # negative ones count from the end; IndexError
+            number = range(len(self))[rows]  # negative: from the end; IndexError if out of range
             found = self._slice(number, number + 1, 1)[0]
         else:
             found = self._take(np.arange(len(self))[np.asarray(rows)])
@@ -109,11 +109,10 @@ class ShardedMatrix:
             return self._take(np.arange(start, stop, step))
         parts = []
         first = max(0, int(np.searchsorted(self._starts, start, "right")) - 1)
-        for number in range(first, len(self._paths)):
-            begin = int(self._starts[number])
+        for path, begin in zip(self._paths[first:], self._starts[first:].tolist(), strict=False):
             if begin >= stop:
                 break
-            part = self._open(self._paths[number])[max(0, start - begin) : stop - begin]
+            part = self._open(path)[max(0, start - begin) : stop - begin]
             if len(part):
                 parts.append(part)
         if len(parts) == 1:

@@ -1,8 +1,7 @@
-"""What the heads read: X as it is, y as class numbers or as labels, and the weights of rows."""
+"""Validation of what estimators are fitted on: X, y as class codes, and sample weights."""
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,21 +13,20 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
-from featuretl._core.parameters import parameter_error
+from featuretl._core.parameters import is_real, parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.labels import all_labels, codes_of, codes_of_sets, is_label_sets
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError
 
-FLOATS = (np.float64, np.float32, np.float16)
 _OR_SEMI_SUPERVISED = (
-    ", or use SemiSupervisedProbeClassifier, which learns from rows without a label, too"
+    ", or use SemiSupervisedProbeClassifier, which also learns from rows without a label"
 )
-NOT_ANNOUNCED = "the first partial_fit did not announce"
+_NOT_ANNOUNCED = "the first partial_fit did not announce"
 
 
 class Targets(NamedTuple):
-    """`codes` (n,) are positions in `classes`; multi-label `codes` (n, labels) are 0 and 1."""
+    """`codes` (n,) are positions in `classes`; multi-label `codes` (n, n_labels) are 0 and 1."""
 
     classes: Array
     codes: Array
@@ -40,16 +38,16 @@ class Targets(NamedTuple):
 
 
 class ScoreMixin(ClassifierMixin):
-    """A classifier whose score reads labels as its `fit` does."""
+    """A classifier whose `score` accepts the same labels as its `fit`."""
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Return the accuracy; for multi-label `y` the fraction of rows with every label right.
+        """Return the accuracy; for multi-label `y`, the fraction of rows with all labels correct.
 
         Parameters
         ----------
         X : as for `predict`
         y : as for `fit`
-            The truth; every row needs a label.
+            The true labels; every row needs one.
         sample_weight : array-like of shape (n,), default=None
             Weights of the rows.
 
@@ -66,23 +64,20 @@ class ScoreMixin(ClassifierMixin):
 
 
 def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1) -> Array:
-    """Return X (n, d) in its own float type, uncopied where possible; finiteness is checked later.
+    """Return X (n, d) in its float dtype, without a copy if possible.
 
-    A whole-matrix check would make a mask of X's size and overflow in float16.
+    Blocks check finiteness later: a check of all of X would make a mask of its size.
     """
     if isinstance(X, ShardedMatrix):
         read_matrix(estimator, X[:min_rows], reset=reset, min_rows=min_rows)
-        return X  # type: ignore[return-value]  # what is done with it goes through blocks
-    options = {"dtype": FLOATS, "ensure_all_finite": False, "ensure_min_samples": min_rows}
+        return X  # type: ignore[return-value]  # callers read it in blocks
+    dtypes = np.float64, np.float32, np.float16
+    options = {"dtype": dtypes, "ensure_all_finite": False, "ensure_min_samples": min_rows}
     return as_matrix(estimator, X, reset=reset, **options)
 
 
 def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
-    """Return what scikit-learn's `validate_data` makes of X (n, d), always as a NumPy array.
-
-    Heads compute with NumPy, whatever the array library of X, and whether or not scikit-learn
-    dispatches to it.
-    """
+    """Return scikit-learn's `validate_data` of X (n, d), of any array library, as a NumPy array."""
     if hasattr(X, "detach"):  # a tensor of PyTorch
         X = X.detach().cpu()
         X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
@@ -91,9 +86,9 @@ def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
 
 
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:
-    """Return the classes and codes of `y`: n labels, an (n, labels) indicator or n lists of labels.
+    """Return the classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists.
 
-    Raises InputError if `y` is missing, has a row without a label, another length or a single class.
+    Raises InputError if `y` is None, lacks a label, differs in length or has a single class.
     """
     owner, y = type(estimator).__name__, _read_labels(estimator, y, n)
     if is_label_sets(y):
@@ -113,7 +108,7 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
 
 
 def one_class_each(estimator: Any, targets: Targets) -> Targets:
-    """Return `targets`; raises InputError if a row may have several labels."""
+    """Return `targets`; raises InputError if they are multi-label."""
     if targets.multilabel:
         owner = type(estimator).__name__
         raise InputError(f"{owner} needs one class per row; got multi-label y.")
@@ -121,14 +116,14 @@ def one_class_each(estimator: Any, targets: Targets) -> Targets:
 
 
 def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
-    """Return the classes announced in the first `partial_fit`, and the codes of `y` among them.
+    """Return the classes passed to the first `partial_fit`, and the codes of `y`.
 
-    Raises InputError if there is no or another announcement, or `y` does not fit it.
+    Raises InputError if `classes` are missing or differ from these, or `y` holds others.
     """
     owner, known = type(estimator).__name__, getattr(estimator, "classes_", None)
     if known is None and classes is None:
         raise InputError(
-            f"The first partial_fit of {owner} needs classes, all that will come; got None."
+            f"The first partial_fit of {owner} needs classes, the list of all classes; got None."
         )
     found = np.asarray(known) if classes is None else read_classes(owner, classes)
     if known is not None and not np.array_equal(found, known):
@@ -140,9 +135,9 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
         raise InputError(f"{owner} needs at least 2 classes; got {found.tolist()}.")
     y = _read_labels(estimator, y, n)
     if is_label_sets(y):
-        return Targets(found, codes_of_sets(owner, y, found, unknown=NOT_ANNOUNCED))
+        return Targets(found, codes_of_sets(owner, y, found, unknown=_NOT_ANNOUNCED))
     if y.ndim == 1:
-        return Targets(found, codes_of(owner, y, found, unknown=NOT_ANNOUNCED))
+        return Targets(found, codes_of(owner, y, found, unknown=_NOT_ANNOUNCED))
     if y.shape[1] != len(found):
         raise InputError(
             f"y of {owner} must have a column for each of the {len(found)} classes; got "
@@ -152,12 +147,12 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
 
 
 def read_classes(owner: str, classes: Any) -> Array:
-    """Return the classes that will come, sorted, each once."""
+    """Return the distinct `classes` of a `partial_fit`, sorted."""
     return np.unique(all_labels(owner, classes, "classes"))
 
 
 def _read_labels(estimator: Any, y: Any, n: int) -> Array:
-    """Return `y` as labels (n,), sets of labels (n,), or an indicator (n, labels), uint8."""
+    """Return `y` as labels (n,), sets of labels (n,), or an indicator (n, n_labels), uint8."""
     owner = type(estimator).__name__
     y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
     check_length(n, "y", len(y))
@@ -173,12 +168,12 @@ def _read_labels(estimator: Any, y: Any, n: int) -> Array:
         reason = str(error).splitlines()[0]
         raise InputError(f"y of {owner} must hold classes. {reason}") from error
     if not np.isin(y, (0, 1)).all():
-        raise InputError(f"y of {owner} must hold 0 and 1 where a row may have several labels.")
+        raise InputError(f"y of {owner} must hold 0 and 1 if it is two-dimensional.")
     return y.astype(np.uint8)
 
 
 def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
-    """Return weights (n,) in float64: ones where none are given."""
+    """Return weights (n,), float64; ones if `sample_weight` is None."""
     if sample_weight is None:
         return np.ones(n)
     weight = np.asarray(sample_weight, dtype=np.float64)
@@ -197,9 +192,9 @@ def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
 def loss_weight(
     estimator: Any, class_weight: Any, targets: Targets, weight: Array, portion: bool = False
 ) -> Array:
-    """Return sample weights times class weights, (n, 1); for labels (n, labels).
+    """Return sample weights times class weights, (n, 1), or (n, n_labels) for multi-label targets.
 
-    A `portion` of the rows may be of a single class.
+    Raises InputError for a single class, unless the rows are a `portion` of the data.
     """
     if targets.multilabel:
         return _label_weight(estimator, class_weight, targets, weight)
@@ -217,33 +212,26 @@ def loss_weight(
 
 
 def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
-    """Return the factor of each class, 1 for those that `class_weight` does not name."""
+    """Return the factors of `classes` (c,): 1 for those that are not in `class_weight`."""
     named = {} if class_weight is None else class_weight
-    if not isinstance(named, Mapping) or not all(map(_is_weight, named.values())):
+    is_dict = isinstance(named, Mapping)
+    if not is_dict or not all(is_real(w) and 0 <= float(w) < np.inf for w in named.values()):
         expected = "None, 'balanced', or a dict of classes to numbers >= 0"
         raise parameter_error(owner, "class_weight", expected, class_weight)
     known = set(classes.tolist())
-    if not known <= set(named) and not set(named) <= known:  # a misspelt class, as in scikit-learn
-        raise parameter_error(
-            owner, "class_weight", f"of classes in y, {classes.tolist()}", class_weight
-        )
+    if not known <= set(named) and not set(named) <= known:  # as in scikit-learn
+        expected = f"a dict of classes in y, {classes.tolist()}"
+        raise parameter_error(owner, "class_weight", expected, class_weight)
     return np.array([float(named.get(name, 1.0)) for name in classes.tolist()])
-
-
-def _is_weight(value: Any) -> bool:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_number and 0 <= float(value) < np.inf
 
 
 def is_positive(value: Any) -> bool:
     """Return whether `value` is a finite number > 0 (bool excluded)."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return False
-    return 0 < float(value) < np.inf
+    return is_real(value) and 0 < float(value) < np.inf
 
 
 def check_length(n: int, name: str, length: int) -> None:
-    """Raise InputError unless `name` has as many rows as X."""
+    """Raise InputError unless the `length` of `name` is the number n of rows of X."""
     if length != n:
         raise InputError(f"{name} must have one entry per row of X; got {length} for {n} rows.")
 

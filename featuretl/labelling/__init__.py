@@ -1,4 +1,4 @@
-"""When labels are few: which images to label next, and what accuracy more labels would give."""
+"""Active learning: images to label next, and the accuracy to expect from more labels."""
 
 from featuretl._core.lazy import exports
 

@@ -1,4 +1,4 @@
-"""The accuracy that more labels would give: a learning curve, and the power law fitted to it."""
+"""forecast_accuracy: the accuracy with more labels, by a power law fitted to a learning curve."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
 
 _OWNER = "forecast_accuracy"
-_FEWEST, _FEWEST_GROUPS = 20, 5
+_MIN_LABELS, _MIN_GROUPS = 20, 5
 _SIZES = 7
-# The largest fraction that is trained on; the rest is scored.
-_LARGEST = 0.8
+_MAX_TRAINING_FRACTION = 0.8
 _EXPONENTS = np.geomspace(0.1, 2, 40)
 _DRAWS = 500
-# A forecast reaches to this many times the labels there are.
+# Forecasts are limited to this multiple of the present labels.
 _HORIZON = 10
 
 
 class Estimate(NamedTuple):
-    """A number, and the ends of its 95% interval."""
+    """A number, and the limits of its 95% interval."""
 
     value: float
     low: float
@@ -52,17 +51,17 @@ class AccuracyForecast:
     Attributes
     ----------
     n_labels : int
-        The number of labels now.
+        The present number of labels.
     sizes : ndarray of shape (m,), int
-        Numbers of labels trained on.
+        Numbers of training labels.
     accuracies, errors : ndarray of shape (m,), float64
         Mean accuracy on the other labelled rows, and its standard error.
     law : ndarray of shape (3,), float64
         a, b and c.
     draws : ndarray of shape (500, 3), float64
-        The same for resampled labels and splits.
+        a, b and c of bootstrap resamples.
     group_sizes : ndarray of shape (n_groups,), int
-        Labelled rows of each group; 1 for each row without groups.
+        Number of labelled rows in each group; without groups, each row is a group.
     """
 
     n_labels: int
@@ -74,7 +73,7 @@ class AccuracyForecast:
     group_sizes: Array
 
     def accuracy_at(self, n: int) -> Estimate:
-        """Return the accuracy to expect with `n` labels, and its 95% interval.
+        """Return the expected accuracy with `n` labels, and its 95% interval.
 
         Raises
         ------
@@ -83,38 +82,36 @@ class AccuracyForecast:
         """
         most = _HORIZON * self.n_labels
         if not isinstance(n, numbers.Integral) or isinstance(n, bool) or not 1 <= n <= most:
-            expected = f"an int from 1 to {most}, ten times the labels there are"
+            expected = f"an int from 1 to {most}, ten times the number of labels"
             raise parameter_error("accuracy_at", "n", expected, n)
         return self._estimate(float(n))
 
     def labels_needed(self, target_accuracy: float) -> Estimate:
-        """Return the total number of labels that the accuracy needs, and its 95% interval.
+        """Return the total number of labels for a target accuracy, and its 95% interval.
 
-        Infinity stands for more than ten times the labels there are, or never.
+        Infinity stands for more than ten times `n_labels`, or for an unreachable accuracy.
 
         Parameters
         ----------
         target_accuracy : float in (0, 1)
-            On images like the labelled ones.
+            Accuracy on images like the labelled ones.
 
         Raises
         ------
         ParameterError
-            If it is not in (0, 1).
+            If `target_accuracy` is not in (0, 1).
         """
         if not isinstance(target_accuracy, numbers.Real) or not 0 < float(target_accuracy) < 1:
             expected = "a number between 0 and 1"
             raise parameter_error("labels_needed", "target_accuracy", expected, target_accuracy)
         sizes, reached = range(1, _HORIZON * self.n_labels + 1), []
-        for i in (0, 2, 1):  # the upper end reaches the target first
-            place = bisect_left(
-                sizes, float(target_accuracy), key=lambda n, i=i: self._estimate(n)[i]
-            )
+        for i in (0, 2, 1):  # the upper limit reaches the target first
+            place = bisect_left(sizes, target_accuracy, key=lambda n, i=i: self._estimate(n)[i])
             reached.append(float(sizes[place]) if place < len(sizes) else math.inf)
         return Estimate(*reached)
 
     def sentence(self, target_accuracy: float) -> str:
-        """Return what `labels_needed` says, in words."""
+        """Return the result of `labels_needed` as a sentence."""
         value, low, high = self.labels_needed(target_accuracy)
         most = f"{_HORIZON * self.n_labels:,}"
         now = self.accuracy_at(self.n_labels)
@@ -123,17 +120,16 @@ class AccuracyForecast:
             f"({now.low:.3f} to {now.high:.3f}); {target_accuracy:g} "
         )
         if math.isinf(low):
-            return f"{start}is not reached with {most} labels, as far as these can tell."
+            return f"{start}is not reached with {most} labels, by this forecast."
         between = f"at least {low:,.0f}" if math.isinf(high) else f"{low:,.0f} to {high:,.0f}"
         if math.isinf(value):
             return f"{start}needs more than {most} labels ({between})."
         return f"{start}needs {value:,.0f} labels in all ({between})."
 
     def _estimate(self, n: float) -> Estimate:
-        """Return the accuracy of `n` labels with the wider interval: the resamples', or a proportion's.
+        """Return the accuracy with `n` labels; its interval is at least as wide as a proportion's.
 
-        With hardly any error resamples hardly differ, but the interval of a proportion with the same
-        standard error still has a width.
+        Close to an accuracy of 1, resamples hardly differ and their interval would be too narrow.
         """
         value, drawn = float(self._accuracies(self.law, n)), self._accuracies(self.draws, n)
         tails = np.quantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
@@ -154,46 +150,46 @@ def forecast_accuracy(
     n_repeats: int = 10,
     random_state: Any = None,
 ) -> AccuracyForecast:
-    """Forecast the accuracy that more labels would give, from the learning curve of those there are.
+    """Forecast the accuracy with more labels, from the learning curve of the present labels.
 
-    Heads are trained on parts of the labelled rows and scored on the others; a power law is fitted to
-    their errors. It holds for images like the labelled ones only: images chosen for labelling (by
-    `suggest_labels`, say) are easier or harder than random ones.
+    The function trains heads on parts of the labelled rows, scores them on the others, and fits a
+    power law to their errors. The forecast holds only for images like the labelled ones: images
+    selected for labelling, such as by `suggest_labels`, are easier or harder than random ones.
 
     Parameters
     ----------
     X : array-like of shape (n, d)
-        Embeddings of the labelled images; finite, 20 at least.
+        Embeddings of at least 20 labelled images; finite.
     y : array-like of shape (n,)
         Their classes.
     groups : array-like of shape (n,), default=None
-        Rows of one group (a patient, a signer), and equal rows of X, are all trained on or all scored.
+        Rows of one group (a patient, a signer), and equal rows of X, are not split.
     estimator : classifier, default=None
         The head; None is `LinearProbeClassifier()`.
     n_repeats : int >= 2, default=10
         The number of random orders in which rows are added.
     random_state : int, RandomState or None, default=None
-        Draws the orders, and the resamples of the interval.
+        Seed of the orders, and of the resamples of the interval.
 
     Returns
     -------
     AccuracyForecast
-        `accuracy_at(n)`, `labels_needed(target_accuracy)`, and the curve itself.
+        `accuracy_at(n)`, `labels_needed(target_accuracy)`, and the learning curve.
 
     Raises
     ------
     ParameterError
-        If a parameter has a value that is not accepted.
+        If a parameter has an invalid value.
     InputError
-        If X has NaN, lengths differ, or there are too few labels, groups or classes for a curve.
+        If X has NaN, lengths differ, or there are too few labels, groups or classes.
 
     Notes
     -----
-    The interval is of the mean accuracy over all images like these: groups (rows, without groups) and
-    orders are resampled 500 times, and to each resample the law is fitted by least squares, weighted
-    by the inverse variances of the sizes, with a, c >= 0 and b from 0.1 to 2. It is never narrower
-    than that of a proportion with the same standard error (`metrics_report`). Its coverage is measured
-    in `benchmarks/labelling.py forecast` and, near 1, `benchmarks/intervals.py forecast`.
+    The interval is that of the mean accuracy on all images like these. The power law, with
+    a, c >= 0 and b from 0.1 to 2, is fitted to 500 resamples of groups (rows, without groups) and
+    orders, by least squares with inverse-variance weights. The interval is at least as wide as that
+    of a proportion with the same standard error (`metrics_report`). `benchmarks/labelling.py
+    forecast` and, near 1, `benchmarks/intervals.py forecast` measure its coverage.
 
     References
     ----------
@@ -222,7 +218,7 @@ def forecast_accuracy(
     rng = random_generator(_OWNER, random_state)
     check_estimator_parameter(_OWNER, "estimator", estimator)
     head = LinearProbeClassifier() if estimator is None else estimator
-    n_classes, most = len(np.unique(y)), int(_LARGEST * len(y))
+    n_classes, most = len(np.unique(y)), int(_MAX_TRAINING_FRACTION * len(y))
     least = min(max(2 * n_classes, len(y) // 16), most // 2)
     sizes = np.unique(np.geomspace(least, most, _SIZES).astype(int))
     wrong, seen = _measure(X, y, group, sizes, head, n_repeats, rng)
@@ -237,18 +233,18 @@ def forecast_accuracy(
 
 
 def _checked_groups(X: Array, y: Array, groups: Any) -> Array:
-    """Return the number of the group of each row; raises InputError if a curve needs more data."""
+    """Return group codes (n,); raises InputError if there are too few rows, classes or groups."""
     check_length(len(X), "y", len(y))
     given = read_groups(_OWNER, groups, len(X))
     group = joined(given, copies_of(X))
-    if group is None or len(np.unique(group)) < _FEWEST_GROUPS:  # too few rows differ
+    if group is None or len(np.unique(group)) < _MIN_GROUPS:  # too few distinct rows
         group = np.arange(len(y)) if given is None else given
     group = np.unique(group, return_inverse=True)[1]
     n_classes, n_groups = len(np.unique(y)), int(group.max(initial=-1)) + 1
-    if len(y) < max(_FEWEST, 4 * n_classes) or n_classes < 2 or n_groups < _FEWEST_GROUPS:
+    if len(y) < max(_MIN_LABELS, 4 * n_classes) or n_classes < 2 or n_groups < _MIN_GROUPS:
         raise InputError(
-            f"{_OWNER} needs {_FEWEST} labels, four per class, two classes and five groups at least; "
-            f"got {len(y)} labels of {n_classes} classes in {n_groups} groups."
+            f"{_OWNER} needs at least {_MIN_LABELS} labels, four per class, two classes and five "
+            f"groups; got {len(y)} labels of {n_classes} classes in {n_groups} groups."
         )
     return group
 
@@ -256,7 +252,7 @@ def _checked_groups(X: Array, y: Array, groups: Any) -> Array:
 def _measure(
     X: Array, y: Array, group: Array, sizes: Array, head: Any, n_repeats: int, rng: Any
 ) -> tuple[Array, Array]:
-    """Return how many rows of each group were wrong and scored (sizes, repeats, groups)."""
+    """Return the numbers of errors and of scored rows, (n_sizes, n_repeats, n_groups) each."""
     n_groups = group.max() + 1
     wrong, seen = np.zeros((2, len(sizes), n_repeats, n_groups))
     for repeat in range(n_repeats):
@@ -269,23 +265,23 @@ def _measure(
                 wrong[i, repeat] = np.bincount(group[rest], bad, minlength=n_groups)
                 seen[i, repeat] = np.bincount(group[rest], minlength=n_groups)
     if not seen.any(axis=(1, 2)).all():
-        raise InputError(f"groups of {_OWNER} leave no rows to score: they are too large.")
+        raise InputError(f"groups of {_OWNER} leave no rows to score; pass smaller groups.")
     return wrong, seen
 
 
 def _order(y: Array, group: Array, rng: Any) -> Array:
-    """Return rows (n,) group after group, as far as every part keeps the class proportions."""
+    """Return a random order of rows (n,) with stratified parts and with groups kept together."""
     places = rng.permutation(group.max() + 1)[group]
     order = np.lexsort((rng.uniform(size=len(y)), places))
-    share = np.empty(len(y))
+    quantile = np.empty(len(y))
     for label in np.unique(y):
         rows = order[y[order] == label]
-        share[rows] = (np.arange(len(rows)) + rng.uniform()) / len(rows)
-    return np.argsort(share, kind="stable")
+        quantile[rows] = (np.arange(len(rows)) + rng.uniform()) / len(rows)
+    return np.argsort(quantile, kind="stable")
 
 
 def _resampled(wrong: Array, seen: Array, rng: Any) -> Array:
-    """Return error rates (draws, sizes) of resampled groups and repeats."""
+    """Return the error rates (n_draws, n_sizes) of resampled groups and repeats."""
     _, n_repeats, n_groups = wrong.shape
     groups = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=_DRAWS)
     repeats = rng.multinomial(n_repeats, np.full(n_repeats, 1 / n_repeats), size=_DRAWS)
@@ -298,9 +294,9 @@ def _resampled(wrong: Array, seen: Array, rng: Any) -> Array:
 
 
 def _power_laws(n: Array, errors: Array, weight: Array) -> Array:
-    """Return a, b, c (k, 3) of least squares for errors (k, m) at sizes n (m,).
+    """Return the least-squares a, b, c (k, 3) for `errors` (k, m) at sizes n (m,).
 
-    The best a, c >= 0 of each exponent have a closed form; the best of 40 exponents is taken.
+    For each of 40 exponents b, the best a, c >= 0 have a closed form.
     """
     best, laws = np.full(len(errors), np.inf), np.zeros((len(errors), 3))
     mean = errors @ weight / weight.sum()

@@ -1,4 +1,4 @@
-"""Which images to label next: typical ones first, uncertain ones once there are labels."""
+"""suggest_labels: active learning by typicality, uncertainty or coverage of the embeddings."""
 
 from __future__ import annotations
 
@@ -22,15 +22,11 @@ from featuretl.heads.linear import LinearProbeClassifier
 STRATEGIES = ("auto", "typiclust", "uncertainty", "coreset", "random")
 
 _OWNER = "suggest_labels"
-# Labels per class from which uncertainty is a better guide than typicality.
-_FEW = 5
-_NEIGHBOURS = 20
-# More clusters than this make typical images of noise, and take long.
-_MOST_CLUSTERS = 500
-# With more rows, clusters are found by mini-batches.
-_ROWS_FOR_ALL = 20_000
-# This many times n uncertain images are spread over clusters.
-_SPREAD = 10
+_MAX_NEIGHBOURS = 20
+# In more clusters, noise would become typical, and clustering would be slow.
+_MAX_CLUSTERS = 500
+# More rows are clustered in mini-batches.
+_MAX_KMEANS_ROWS = 20_000
 
 
 def suggest_labels(
@@ -49,22 +45,22 @@ def suggest_labels(
     X : array-like of shape (m, d)
         Embeddings of all images, labelled or not; finite.
     n : int >= 1
-        The number to suggest; fewer where fewer are unlabelled.
+        The number of images to suggest, at most all unlabelled ones.
     strategy : {"auto", "typiclust", "uncertainty", "coreset", "random"}, default="auto"
-        - "typiclust": the most typical image of each of the largest clusters that hold no label yet
+        - "typiclust": the most typical image of each of the largest clusters without a label
           (Hacohen, Dekel and Weinshall 2022, arXiv:2202.02794);
-        - "uncertainty": images whose two most probable classes are closest, spread over clusters
-          (Citovsky et al. 2021, arXiv:2107.14263); needs `y`;
+        - "uncertainty": images with the smallest margin between the two most probable classes, from
+          different clusters (Citovsky et al. 2021, arXiv:2107.14263); needs `y`;
         - "coreset": images farthest from all labelled or suggested ones (Sener and Savarese 2018,
           arXiv:1708.00489);
-        - "random": a baseline to compare with;
-        - "auto": "typiclust" until there are five labels per class, then "uncertainty".
+        - "random": a baseline;
+        - "auto": "typiclust" up to five labels per class, then "uncertainty".
     labelled : array-like of int, shape (l,), default=None
-        The rows of X that have a label.
+        The labelled rows of X.
     y : array-like of shape (l,), or of shape (m,) without `labelled`, default=None
-        Their labels. Rows whose label is None, NaN or "", and without `labelled` -1, have none.
+        Their labels; None, NaN, "" and, without `labelled`, -1 mark unlabelled rows.
     random_state : int, RandomState or None, default=None
-        Seeds the clusters and the draws.
+        Seed of the clusters and the draws.
 
     Returns
     -------
@@ -74,9 +70,9 @@ def suggest_labels(
     Raises
     ------
     ParameterError
-        If a parameter has a value that is not accepted.
+        If a parameter has an invalid value.
     InputError
-        If X has NaN, lengths differ, or "uncertainty" has no labels of two classes.
+        If X has NaN, lengths differ, or "uncertainty" gets labels of less than two classes.
 
     Examples
     --------
@@ -110,86 +106,88 @@ def suggest_labels(
         drawn: Array = rng.permutation(left)[:n]
         return drawn
     if strategy == "uncertainty":
-        return _uncertain(X, n, known, y, left, rng)
+        return _select_uncertain(X, n, known, y, left, rng)
     Z = normalize(X - X.mean(axis=0))
-    return (_typical if strategy == "typiclust" else _covering)(Z, n, known, left, rng)
+    select = _select_typical if strategy == "typiclust" else _select_farthest
+    return select(Z, n, known, left, rng)
 
 
 def _rows_of(labelled: Any, m: int) -> Array:
     rows: Array = np.asarray([] if labelled is None else labelled, int).ravel()
     if len(np.unique(rows)) < len(rows) or (len(rows) and not 0 <= rows.min() <= rows.max() < m):
-        expected = f"different rows of X, 0 to {m - 1}"
+        expected = f"distinct rows of X, 0 to {m - 1}"
         raise parameter_error(_OWNER, "labelled", expected, labelled)
     return rows
 
 
 def _are_few(y: Any) -> bool:
+    """Return whether typicality beats uncertainty: below a median of five labels per class."""
     if y is None or not len(y):
         return True
     counts = np.unique(y, return_counts=True)[1]
-    return bool(len(counts) < 2 or np.median(counts) < _FEW)
+    return bool(len(counts) < 2 or np.median(counts) < 5)
 
 
-def _uncertain(
+def _select_uncertain(
     X: Array, n: int, known: Array, y: Any, left: Array, rng: np.random.RandomState
 ) -> Array:
-    """Return rows of small margins, one of each cluster of the least certain ones."""
+    """Return n rows with small margins, from different clusters of the 10 n least certain rows."""
     if y is None or len(np.unique(y)) < 2:
         raise InputError(
-            "strategy='uncertainty' needs labels of two classes; pass labelled and y, or begin with "
-            "strategy='typiclust'."
+            "strategy='uncertainty' needs labels of two classes; pass labelled and y, or start "
+            "with strategy='typiclust'."
         )
     proba = LinearProbeClassifier().fit(X[known], y).predict_proba(X[left])
     proba.sort(axis=1)
     margin = proba[:, -1] - proba[:, -2]
-    least = np.argsort(margin, kind="stable")[: _SPREAD * n]
+    least = np.argsort(margin, kind="stable")[: 10 * n]
     if len(least) <= n:
         return left[least]
     cluster = _clusters(normalize(X[left[least]] - X.mean(axis=0)), n, rng)
     first = np.sort(np.unique(cluster, return_index=True)[1])
-    rest = np.setdiff1d(np.arange(len(least)), first)  # where a cluster came out empty
+    rest = np.setdiff1d(np.arange(len(least)), first)  # if a cluster is empty
     chosen = np.concatenate([first, rest])[:n]
     return left[least[chosen]]
 
 
-def _typical(Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomState) -> Array:
-    """Return the most typical row of each cluster: those with the fewest labels, then the largest."""
-    cluster = _clusters(Z, min(len(known) + n, _MOST_CLUSTERS, len(Z)), rng)
-    is_left = np.zeros(len(Z), bool)
-    is_left[left] = True
+def _select_typical(
+    Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomState
+) -> Array:
+    """Return the most typical rows of clusters, fewest labels first, then largest clusters."""
+    cluster = _clusters(Z, min(len(known) + n, _MAX_CLUSTERS, len(Z)), rng)
     size = np.bincount(cluster)
     n_labels = np.bincount(cluster[known], minlength=len(size))
-    waiting = []
+    candidates = []
     for number in range(len(size)):
         ordered = _by_typicality(Z, np.flatnonzero(cluster == number))
-        waiting.append(ordered[is_left[ordered]].tolist())
+        candidates.append(ordered[np.isin(ordered, left)].tolist())
     chosen: list[int] = []
     while len(chosen) < n:
-        open_ = [number for number, rows in enumerate(waiting) if rows]
-        best = min(open_, key=lambda number: (n_labels[number], -size[number]))
-        chosen.append(waiting[best].pop(0))
+        remaining = [number for number, rows in enumerate(candidates) if rows]
+        best = min(remaining, key=lambda number: (n_labels[number], -size[number]))
+        chosen.append(candidates[best].pop(0))
         n_labels[best] += 1
     return np.array(chosen)
 
 
 def _by_typicality(Z: Array, rows: Array) -> Array:
-    """Return rows by their mean distance to their nearest neighbours among them."""
+    """Return `rows` sorted by the mean distance to their nearest neighbours in `rows`."""
     if len(rows) < 3:
         return rows
-    k = min(_NEIGHBOURS, len(rows) - 1)
+    k = min(_MAX_NEIGHBOURS, len(rows) - 1)
     distance, _ = NearestNeighbors(n_neighbors=k).fit(Z[rows]).kneighbors()
     ordered: Array = rows[np.argsort(distance.mean(axis=1), kind="stable")]
     return ordered
 
 
-def _covering(Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomState) -> Array:
-    """Return rows farthest first."""
+def _select_farthest(
+    Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomState
+) -> Array:
+    """Return rows by farthest-first traversal, from the labelled rows or else the central row."""
     chosen: list[int] = []
-    if len(known):
-        nearest = _nearest(Z, Z[known])
-    else:
+    if not len(known):
         chosen.append(int(np.argmin(np.square(Z - Z.mean(axis=0)).sum(axis=1))))
-        nearest = _nearest(Z, Z[chosen])
+    nearest = _nearest(Z, Z[known if len(known) else chosen])
     nearest[np.setdiff1d(np.arange(len(Z)), left)] = -1.0
     nearest[chosen] = -1.0
     while len(chosen) < n:
@@ -208,8 +206,8 @@ def _nearest(Z: Array, to: Array) -> Array:
 
 
 def _clusters(Z: Array, k: int, rng: np.random.RandomState) -> Array:
-    kind = KMeans if len(Z) <= _ROWS_FOR_ALL else MiniBatchKMeans
+    kind = KMeans if len(Z) <= _MAX_KMEANS_ROWS else MiniBatchKMeans
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different rows than clusters
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
         found: Array = kind(k, n_init=1, random_state=rng.randint(2**31)).fit_predict(Z)
     return found

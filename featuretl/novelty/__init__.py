@@ -1,4 +1,4 @@
-"""Images unlike the training ones: which they are, and whether they are too many."""
+"""Novelty detection: images unlike the training images, and tests for drift."""
 
 from featuretl._core.lazy import exports
 

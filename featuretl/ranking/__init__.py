@@ -1,4 +1,4 @@
-"""Ranking: which backbone's embeddings suit a task, by cross-validation or by a score."""
+"""Backbone selection: rank backbones by how well their embeddings suit a task."""
 
 from featuretl._core.lazy import exports
 

@@ -1,4 +1,4 @@
-"""Scores of embeddings: a head on held-out images, or LogME without one."""
+"""Scores of embeddings: cross-validated heads, or LogME."""
 
 from __future__ import annotations
 
@@ -19,21 +19,12 @@ from featuretl.ranking.scores import BackboneScore, log_me_score
 
 METHODS = ("probe", "knn", "logme")
 
-_NEIGHBOURS = 5
-
 
 @dataclass(eq=False, frozen=True)
 class FoldedTargets:
-    """Targets of the images that are ranked on, and the folds that hold the images out.
+    """Class codes `y` (n,) or regression targets (n, n_outputs), float64, with folds and groups.
 
-    Attributes
-    ----------
-    y : ndarray
-        Class numbers (n,), or regression targets (n, n_outputs), float64.
-    fold : ndarray of shape (n,), int
-        The fold in which each image is held out; -1 for never.
-    groups : ndarray of shape (n,), int
-        Numbers of groups; without groups each image has its own.
+    `fold` (n,), int, holds out each image, -1 for never; `groups` (n,) are codes from 0.
     """
 
     y: Array
@@ -46,7 +37,7 @@ class FoldedTargets:
         return self.y.ndim == 2
 
     def subset(self, rows: Array) -> FoldedTargets:
-        """Return those of `rows` (k,), with classes and groups renumbered."""
+        """Return the targets of `rows` (k,), with new codes of classes and groups."""
         y = self.y[rows]
         y = y if self.is_regression else np.unique(y, return_inverse=True)[1]
         groups = np.unique(self.groups[rows], return_inverse=True)[1]
@@ -56,14 +47,14 @@ class FoldedTargets:
 def score_of(method: str, X: Array, targets: FoldedTargets) -> BackboneScore:
     """Return the score of embeddings X (n, d), float32, by one of `METHODS`."""
     if method in ("probe", "knn"):
-        predicted = _held_out(method, X, targets)
+        predicted = _cross_val_predict(method, X, targets)
         return _r2(targets, predicted) if targets.is_regression else _accuracy(targets, predicted)
-    with one_thread_pool():  # several threads gain little here, and lose much beside other work
+    with one_thread_pool():  # more threads gain little, and slow down other work
         return log_me_score(X.astype(np.float64), targets.y)
 
 
-def _held_out(method: str, X: Array, targets: FoldedTargets) -> Array:
-    """Return the cross-validated predictions of a head, of the shape of `y`."""
+def _cross_val_predict(method: str, X: Array, targets: FoldedTargets) -> Array:
+    """Return the cross-validated predictions of a head, in the shape of `y`."""
     predicted = np.zeros_like(targets.y)
     for number in np.unique(targets.fold[targets.fold >= 0]):
         held = targets.fold == number
@@ -71,19 +62,14 @@ def _held_out(method: str, X: Array, targets: FoldedTargets) -> Array:
         if not targets.is_regression and len(np.unique(y_train)) < 2:  # in a small sample
             predicted[held] = y_train[0]
             continue
-        head = _head(method, targets.is_regression, len(y_train))
+        head: Any = LinearProbeRegressor() if targets.is_regression else LinearProbeClassifier()
+        if method == "knn":
+            kind = KNeighborsRegressor if targets.is_regression else KNeighborsClassifier
+            head = make_pipeline(Normalizer(), kind(min(5, len(y_train))))
         options = {"groups": targets.groups[~held]} if has_fit_parameter(head, "groups") else {}
         found = head.fit(X[~held], y_train, **options).predict(X[held])
         predicted[held] = found.reshape(predicted[held].shape)
     return predicted
-
-
-def _head(method: str, is_regression: bool, n: int) -> Any:
-    """Return an unfitted head for n images."""
-    if method == "probe":
-        return LinearProbeRegressor() if is_regression else LinearProbeClassifier()
-    neighbours = KNeighborsRegressor if is_regression else KNeighborsClassifier
-    return make_pipeline(Normalizer(), neighbours(min(_NEIGHBOURS, n)))
 
 
 def _accuracy(targets: FoldedTargets, predicted: Array) -> BackboneScore:
@@ -94,7 +80,7 @@ def _accuracy(targets: FoldedTargets, predicted: Array) -> BackboneScore:
 
 
 def _r2(targets: FoldedTargets, predicted: Array) -> BackboneScore:
-    """Return the mean of the outputs' R2; that of an output that is constant is 0."""
+    """Return the mean R2 over the outputs; the R2 of a constant output is 0."""
     held = (targets.fold >= 0)[:, None]
     error = np.square(predicted - targets.y) * held
     spread = np.square(targets.y - targets.y.mean(axis=0, where=held)) * held

@@ -1,12 +1,12 @@
-"""rank_backbones: which of many backbones suits these images, without embedding all images with each."""
+"""rank_backbones: successive halving of backbones on growing samples of the images."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -37,7 +37,7 @@ from featuretl.ranking.speed import costs_of
 from featuretl.store.store import EmbeddingStore, resolve_store
 
 _OWNER = "rank_backbones"
-_FEWEST_IMAGES = 100
+_MIN_IMAGES = 100
 _KEY_BYTES = 32
 
 
@@ -60,72 +60,71 @@ def rank_backbones(
 ) -> pd.DataFrame:
     """Rank backbones by how well their frozen embeddings suit a task, best first.
 
-    Embeddings in the store are used, others are made and stored. More than `finalists` backbones are
-    halved first: all are judged on a sample of the images, the better half (or fewer, where samples
-    would get too small) again on one of twice the size, and so on; only the finalists embed all images.
+    New embeddings are cached in the store. More than `finalists` backbones are compared by
+    successive halving: all are scored on a sample of the images, the better half (or fewer, to keep
+    samples large enough) on a sample of twice the size, and so on; only finalists embed all images.
 
     Parameters
     ----------
     X : sequence of n images
         See `ImageEmbedder`.
     y : array-like of shape (n,), or (n, n_outputs) for regression
-        Classes or numbers.
+        Classes, or regression targets.
     backbones : "auto", list of (str, BackboneSpec or Backbone), or dict of str to these
-        Names of timm models, or what `load_backbone` returns; the keys of a dict name them in the
-        result, so that layers and poolings can be ranked, too. "auto" is every packaged backbone
-        that is installed.
+        Names of timm models, or backbones of `load_backbone`. The keys of a dict name them in the
+        result, so that you can compare layers and poolings. "auto": all installed packages.
     method : {"probe", "knn", "logme"}, default="probe"
-        The score. Cross-validated: "probe" is the accuracy of `LinearProbeClassifier` (R2 of
-        `LinearProbeRegressor`), "knn" that of the 5 nearest neighbours by cosine. On all images:
-        "logme" is `log_me`; it is cheaper, and serves to make a shortlist.
+        The score: the cross-validated accuracy of `LinearProbeClassifier` (R2 of
+        `LinearProbeRegressor`) for "probe", or of the 5 nearest neighbours by cosine for "knn";
+        `log_me` for "logme", which is cheaper, for a shortlist.
     groups : array-like of shape (n,), default=None
-        Images of one group, such as a patient, are held out, sampled and counted together.
+        Images of one group, such as a patient, stay in one fold and sample, and count as one draw.
     task : {"auto", "classification", "regression"}, default="auto"
-        "auto": numbers with a fraction are regression, the rest classification.
+        "auto": numbers with a fraction are regression, all else is classification.
     cv : int >= 2, splitter or iterable of (train, test), default=5
         Folds of "probe" and "knn", as in `LinearProbeClassifier`.
     finalists : int >= 1, default=4
-        The most backbones that are judged on all images; all of them with fewer than 200 images.
-        Samples have 100 images at least and the class proportions of `y`.
+        Maximum number of backbones that are scored on all images; no limit with fewer than 200
+        images. Samples are stratified and have at least 100 images.
     device, runtime, n_jobs
         See `extract`.
     cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where embeddings are cached, see `ImageEmbedder`; None keeps nothing after the ranking.
+        The embedding store, see `ImageEmbedder`; None: a temporary store.
     random_state : int, RandomState or None, default=0
-        Draws folds and samples.
+        Seed of folds and samples.
     verbose : int, default=0
         1 shows a progress bar for each backbone that embeds images.
 
     Returns
     -------
     DataFrame of one row per backbone
-        - `backbone` : its name.
+        - `backbone` : name.
         - `score`, `low`, `high` : the score and its 95% interval.
         - `behind` : the difference from the best score on the same images.
         - `tied` : whether the interval of this difference includes 0.
-        - `round`, `images` : the last round in which it was judged, from 1 on, and its number of
-          images. Later rounds come first.
-        - `n_features` : size of an embedding.
+        - `round`, `images` : the last round of the backbone, from 1, and its number of images.
+          Later rounds come first.
+        - `n_features` : number of features of an embedding.
         - `images_per_second`, `ms_per_image` : from files to embeddings on this machine, in eager
-          PyTorch (on the first device); measured once, then remembered in the store.
+          PyTorch on the first device; measured once and cached in the store.
         - `cache_bytes` : size of the embeddings of all n images in the store.
-        - `n_parameters` : classifier excluded.
+        - `n_parameters` : parameters without the classifier.
 
     Raises
     ------
     ParameterError
-        If a parameter has a value that is not accepted.
+        If a parameter has an invalid value.
     InputError
-        If `y` or `groups` does not fit X, or there are no two folds.
+        If the length of `y` or `groups` differs, or two folds cannot be made.
     ImageError
-        If images cannot be read; the others are embedded and stored.
+        If images cannot be read; the embeddings of the others are cached.
     BackboneError, StoreError
         If a backbone or the store cannot be used.
 
     Warns
     -----
     FeatureTLWarning
-        If others are tied with the best.
+        If other backbones are tied with the best.
 
     See Also
     --------
@@ -133,11 +132,11 @@ def rank_backbones(
 
     Notes
     -----
-    The intervals are over images (or groups) drawn alike: for accuracy the exact binomial interval at
-    the effective number of images, for R2 the delta method's, for `log_me` the jackknife's in closed
-    form. They leave out the luck of a head's training set. Differences are paired, of the same images
-    in the same folds: as a rule they are known better than the scores. Halving may drop a backbone
-    that would have come first on all images, the more easily the smaller its lead.
+    The intervals describe the sampling of images (or groups): the exact binomial interval at the
+    effective number of images for accuracy, the delta method for R2, the closed-form jackknife for
+    `log_me`. They do not include the variance of training. Differences are paired, on the same
+    images and folds, and usually have narrower intervals than scores. Halving may drop the backbone
+    that would be best on all images, if its lead is small.
 
     References
     ----------
@@ -147,7 +146,8 @@ def rank_backbones(
     Examples
     --------
     >>> from sklearn.datasets import load_sample_images
-    >>> images = [photo[:, x : x + 99] for photo in load_sample_images().images for x in (0, 200, 400)]
+    >>> photos = load_sample_images().images
+    >>> images = [photo[:, x : x + 99] for photo in photos for x in (0, 200, 400)]
     >>> names = ["tf_efficientnet_lite0"]
     >>> frame = rank_backbones(images, [0, 0, 0, 1, 1, 1], names, cv=3, cache=None)
     >>> frame[["backbone", "images", "n_features"]].values.tolist()
@@ -161,8 +161,11 @@ def rank_backbones(
     candidates = _candidates(backbones)
     whole = _read_targets(y, images, method, task, groups, cv, random_state)
     how = {"device": device, "runtime": runtime, "n_jobs": n_jobs}
-    with _store(cache) as store:
-        embed = partial(_embed, images, store=store, verbose=verbose, **how)
+    with ExitStack() as stack:
+        store = resolve_store(cache, _OWNER)
+        if store is None:  # the rounds share embeddings
+            store = EmbeddingStore(stack.enter_context(tempfile.TemporaryDirectory()))
+        embed = partial(_embed, images, verbose, store=store, **how)
         frame = _halve(candidates, whole, method, embed, finalists, random_state)
         costs = pd.DataFrame(
             costs_of(candidates[name], images, store, device=device, n_jobs=n_jobs)
@@ -176,12 +179,18 @@ def rank_backbones(
     )
     tied = frame[frame["tied"] & (frame["round"] == frame["round"].max())]
     if len(tied):
-        warnings.warn(_not_known(frame, tied), FeatureTLWarning, stacklevel=2)
+        others = ", ".join(map(repr, tied["backbone"]))
+        message = (
+            f"It is not known which backbone is best: on these {frame['images'][0]:,} images, the "
+            f"lead of {frame['backbone'][0]!r} over {others} is within chance at {CONFIDENCE:.0%} "
+            "confidence; take the fastest of them, or rank them on more images."
+        )
+        warnings.warn(message, FeatureTLWarning, stacklevel=2)
     return frame
 
 
 def _candidates(backbones: Any) -> dict[str, Any]:
-    """Return what to rank, by name."""
+    """Return the backbones or specs by name."""
     if is_word(backbones, "auto"):
         backbones = [name for name in PACKAGED if packaged_file(name) is not None]
     is_many = isinstance(backbones, (Sequence, Mapping)) and not isinstance(backbones, str)
@@ -209,24 +218,13 @@ def _read_targets(
     labels = read_labels(_OWNER, y, n, task)
     groups = joined(read_groups(_OWNER, groups, n), equal_ones(contents_of(images)))
     units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
-    # Regression targets are folded as multi-label ones are: without strata.
+    # A constant multi-label target makes folds without strata.
     strata = labels if labels.ndim == 1 else np.zeros((n, 1), int)
     targets = Targets(np.unique(strata), strata)
     fold = np.zeros(n, int)
     if method in ("probe", "knn"):
         fold, _ = fold_of_rows(_OWNER, targets, groups, cv, random_state)
     return FoldedTargets(labels, fold, units)
-
-
-@contextmanager
-def _store(cache: Any) -> Iterator[EmbeddingStore]:
-    """Yield the store, or one for as long as the ranking takes: rounds share embeddings."""
-    store = resolve_store(cache, _OWNER)
-    if store is not None:
-        yield store
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield EmbeddingStore(folder)
 
 
 def _halve(
@@ -237,9 +235,9 @@ def _halve(
     finalists: int,
     random_state: Any,
 ) -> pd.DataFrame:
-    """Judge the candidates in rounds, on more and more images, until at most `finalists` are left."""
+    """Return the rows of the result by successive halving, until at most `finalists` are left."""
     n, field = len(whole.y), list(candidates)
-    wanted, possible = math.log2(len(field) / finalists), math.log2(n / _FEWEST_IMAGES)
+    wanted, possible = math.log2(len(field) / finalists), math.log2(n / _MIN_IMAGES)
     n_halvings = max(0, min(math.ceil(wanted), math.floor(possible)))
     place = _place_in_samples(whole, random_state)
     table: list[dict[str, Any]] = []
@@ -256,7 +254,7 @@ def _halve(
         last_round = [
             {
                 "backbone": name,
-                **_compared(scores[name], best, targets, method),
+                **_comparison(scores[name], best, targets, method),
                 "round": number,
                 "images": len(rows),
                 "n_features": n_features[name],
@@ -268,10 +266,10 @@ def _halve(
     return pd.DataFrame(table)
 
 
-def _compared(
+def _comparison(
     score: BackboneScore, best: BackboneScore, targets: FoldedTargets, method: str
 ) -> dict[str, Any]:
-    """Return a score, its interval, and its difference from the best on the same images."""
+    """Return a score with its interval, and its difference from the best on the same images."""
     sizes = np.bincount(targets.groups)
     error, reach = standard_error(score.influence, targets.groups), margin(CONFIDENCE, len(sizes))
     low, high = score.value - reach * error, score.value + reach * error
@@ -284,10 +282,9 @@ def _compared(
 
 
 def _place_in_samples(targets: FoldedTargets, random_state: Any) -> Array:
-    """Return for each image (n,) the size that a sample must exceed to contain it.
+    """Return the size (n,) that a sample must exceed to contain each image.
 
-    Samples grow by whole groups. A group counts for the class of most of its images, and every
-    sample has the same proportions of classes.
+    Samples grow by whole groups, stratified by the majority class of each group.
     """
     strata = np.zeros(len(targets.y), int) if targets.is_regression else targets.y
     images = pd.DataFrame({"stratum": strata, "group": targets.groups})
@@ -297,37 +294,18 @@ def _place_in_samples(targets: FoldedTargets, random_state: Any) -> Array:
     groups["size"] = counts.groupby("group")["size"].sum()
     groups = groups.sample(frac=1, random_state=random_generator(_OWNER, random_state))
     of_stratum = groups.groupby("stratum")["size"]
-    share = (of_stratum.cumcount() + 0.5) / of_stratum.transform("size")
-    groups = groups.loc[share.sort_values(kind="stable").index]
+    quantile = (of_stratum.cumcount() + 0.5) / of_stratum.transform("size")
+    groups = groups.loc[quantile.sort_values(kind="stable").index]
     before = groups["size"].cumsum() - groups["size"]
     return before.loc[targets.groups].to_numpy()
 
 
-def _embed(
-    images: Sequence[Any],
-    rows: Array,
-    backbone: Any,
-    *,
-    store: EmbeddingStore,
-    verbose: int,
-    **how: Any,
-) -> Array:
-    """Return the embeddings of the images at `rows` (k,): float32 (k, d)."""
+def _embed(images: Sequence[Any], verbose: int, rows: Array, backbone: Any, **how: Any) -> Array:
+    """Return the embeddings, float32 (k, d), of the images at `rows` (k,)."""
     chosen = [images[i] for i in rows]
     with embedding_bar(len(chosen), shown=bool(verbose)) as progress:
-        extraction = extract(
-            chosen, backbone, store=store, on_error="nan", progress=progress, **how
-        )
+        extraction = extract(chosen, backbone, on_error="nan", progress=progress, **how)
     if extraction.failures:
-        remedy = "fix these or leave them out."
+        remedy = "fix these images or leave them out."
         raise ImageError(describe_failures(extraction.failures, len(chosen), remedy))
     return extraction.to_numpy()
-
-
-def _not_known(frame: pd.DataFrame, tied: pd.DataFrame) -> str:
-    others = ", ".join(map(repr, tied["backbone"]))
-    return (
-        f"It is not known which backbone is best: on these {frame['images'][0]:,} images, "
-        f"{frame['backbone'][0]!r} is ahead of {others} by no more than chance may be at "
-        f"{CONFIDENCE:.0%} confidence; take the fastest of them, or rank on more images."
-    )

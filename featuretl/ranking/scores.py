@@ -1,12 +1,9 @@
-"""LogME: how well embeddings suit labels, without a head being trained.
+"""LogME: a score of embeddings that needs no trained head.
 
-The influence of each image on the score is known in closed form, with alpha and beta held fixed. It
-gives the jackknife's standard error at no further cost, of a score and of the difference of two
-backbones on the same images (Efron 1982, The Jackknife, the Bootstrap and Other Resampling Plans,
-chapter 3).
-
-LogME needs of the embeddings `F` only ``F F' = U diag(l) U'``, found once, in float64, from the
-smaller of ``F'F`` and ``F F'``. Squaring costs no digits that float32 embeddings have.
+The influence of each image has a closed form for fixed alpha and beta. It gives the jackknife's
+standard error of a score and of a difference (Efron 1982, The Jackknife, the Bootstrap and Other
+Resampling Plans, chapter 3). LogME uses only the eigenvectors and eigenvalues of ``F F'`` for
+embeddings `F`, computed in float64 from the smaller of ``F'F`` and ``F F'``.
 """
 
 from __future__ import annotations
@@ -26,18 +23,11 @@ TASKS = ("auto", "classification", "regression")
 
 _ITERATIONS = 1000
 _TOL = 1e-9
-_WIDEST = 1e12  # of alpha / beta relative to the largest eigenvalue, and of its inverse
+_MAX_RATIO = 1e12  # bounds alpha / beta relative to the largest eigenvalue, both ways
 
 
 class BackboneScore(NamedTuple):
-    """A score of embeddings and the influence of each image on it.
-
-    Attributes
-    ----------
-    value : float
-    influence : ndarray of shape (n,), float64
-        What the score loses without each image, less the mean of that.
-    """
+    """A score of embeddings, and the centred loss `influence` (n,), float64, without each image."""
 
     value: float
     influence: Array
@@ -46,36 +36,36 @@ class BackboneScore(NamedTuple):
 def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
     """Return LogME: the log evidence of a Bayesian linear model, per image.
 
-    The model is ``y ~ N(X w, 1 / beta)`` with ``w ~ N(0, 1 / alpha)``, where alpha and beta maximise
-    the evidence; for classes the mean over one such model, of 0 and 1, for each class. There is no
-    intercept, and a common factor of X changes nothing.
+    The model is ``y ~ N(X w, 1 / beta)`` with ``w ~ N(0, 1 / alpha)``, where alpha and beta
+    maximize the evidence; for classes, the mean over one-vs-rest models of 0/1 targets. The model
+    has no intercept, and LogME does not depend on the scale of X.
 
     Parameters
     ----------
     X : array-like of shape (n, d), float
         Embeddings; finite.
     y : array-like of shape (n,), or (n, n_outputs) for regression
-        Classes or numbers.
+        Classes, or regression targets.
     task : {"auto", "classification", "regression"}, default="auto"
-        "auto": numbers with a fraction are regression, the rest classification.
+        "auto": numbers with a fraction are regression, all else is classification.
 
     Returns
     -------
     float
-        Natural logarithm; larger is better. Comparable between embeddings of the same images.
+        In nats, comparable between embeddings of the same images; larger is better.
 
     Raises
     ------
     InputError
-        If X is not finite, `y` has another length or a single class.
+        If X is not finite, lengths differ, or `y` has a single class.
     ParameterError
-        If `task` is none of these.
+        If `task` has an invalid value.
 
     References
     ----------
-    You, Liu, Wang and Long, LogME: Practical Assessment of Pre-trained Models for Transfer Learning,
-    ICML 2021, algorithm 1. The fixed point: You, Liu, Zhang, Wang, Jordan and Long, Ranking and
-    Tuning Pre-trained Models, JMLR 23, 2022.
+    You, Liu, Wang and Long, LogME: Practical Assessment of Pre-trained Models for Transfer
+    Learning, ICML 2021, algorithm 1. You, Liu, Zhang, Wang, Jordan and Long, Ranking and Tuning
+    Pre-trained Models, JMLR 23, 2022 (the fixed-point iteration).
 
     Examples
     --------
@@ -89,7 +79,7 @@ def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
 
 
 def log_me_score(X: Array, y: Array) -> BackboneScore:
-    """Return LogME of X (n, d), float64, and targets (n, k), or class numbers (n,)."""
+    """Return LogME of X (n, d), float64, and targets (n, k) or class codes (n,)."""
     n = len(X)
     Y = y if y.ndim == 2 else np.eye(y.max() + 1)[y]
     left, values = _decompose(X)
@@ -102,17 +92,17 @@ def log_me_score(X: Array, y: Array) -> BackboneScore:
     beta = n / energy
     volume = np.log1p(values[:, None] / ratio).sum(axis=0)
     evidence = (n * np.log(beta / (2 * np.pi)) - n - volume) / 2
-    # The evidence that an image adds is the density of its targets, given the others.
+    # An image adds the density of its targets, given the others, to the evidence.
     free = 1 - np.square(left) @ shrink
     error = np.square(Y - left @ (shrink * image)) / free
     density = (np.log(free) - beta * error).sum(axis=1) / 2
     loss = density / (n * Y.shape[1])
-    # Centred: one image less, whichever it is, is not another sample.
+    # Centred: the mean is the effect of one image less, whichever it is.
     return BackboneScore(float(evidence.mean() / n), loss - loss.mean())
 
 
 def read_labels(owner: str, y: Any, n: int, task: str) -> Array:
-    """Return the class numbers (n,), or for regression the targets (n, k) in float64, of `y`."""
+    """Return class codes (n,), or regression targets (n, k), float64."""
     check_option(owner, "task", task, TASKS)
     if task == "regression":
         targets = all_numbers(owner, y)
@@ -141,8 +131,8 @@ def _decompose(X: Array) -> tuple[Array, Array]:
 
 
 def _fixed_point(values: Array, image: Array, outside: Array, n: int) -> Array:
-    """Return alpha / beta of maximal evidence (k,); `image` (r, k) are squares."""
-    least, most = values.max() / _WIDEST, values.max() * _WIDEST
+    """Return the ratio alpha / beta (k,) of maximal evidence; `image` (r, k) holds squares."""
+    least, most = values.max() / _MAX_RATIO, values.max() * _MAX_RATIO
     ratio = np.full(image.shape[1], values.mean())
     for _ in range(_ITERATIONS):
         gamma = (values[:, None] / (ratio + values[:, None])).sum(axis=0)

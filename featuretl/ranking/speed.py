@@ -1,4 +1,4 @@
-"""How fast a backbone is on this machine: by runtime, and from files to embeddings."""
+"""The speed of a backbone on this machine: by runtime, and from files to embeddings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from featuretl.runtimes.choice import RuntimeChoice, versions
 from featuretl.store.keys import canonical_json
 from featuretl.store.store import EmbeddingStore
 
-_TIMED_IN_A_THREAD = 16  # one PyTorch thread is slow with fewer
+_IMAGES_PER_THREAD = 16  # fewer images would make a PyTorch thread slower
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class BackboneSpeed:
     ----------
     name : str
     images_per_second : dict of str to (float or None)
-        By runtime: from the network's input to embeddings, without reading and decoding, in all
-        threads together. None: the runtime cannot run this backbone, or does not agree.
+        Forward passes of all threads by runtime, without reading and decoding. None: the runtime
+        cannot run this backbone, or its embeddings do not match PyTorch.
     fastest : str
-        The fastest of the runtimes.
+        The fastest runtime.
     """
 
     name: str
@@ -50,17 +50,17 @@ def time_backbone(
     device: str = "auto",
     n_jobs: int | None = None,
 ) -> BackboneSpeed:
-    """Measure every installed runtime, side by side; about a minute, most of it compiling.
+    """Measure all installed runtimes; takes about a minute, mostly for compilation.
 
     Parameters
     ----------
     backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
     store : EmbeddingStore, optional
-        Where the outcome is remembered: `extract` with the same store then uses the fastest.
+        The store that caches the result: `extract` with this store then uses the fastest runtime.
     device : str, default="auto"
         A torch device.
     n_jobs : int, optional
-        Threads; -1 or None is one per usable core.
+        Number of threads; -1 or None: one per usable core.
 
     Returns
     -------
@@ -69,7 +69,7 @@ def time_backbone(
     Raises
     ------
     BackboneError, ParameterError
-        If the backbone cannot be loaded there.
+        If the backbone cannot be loaded on the device.
     """
     from featuretl.backbones.backbone import as_backbone
 
@@ -84,15 +84,10 @@ def time_backbone(
 def time_extraction(
     images: Sequence[Any], backbone: Any, *, device: str = "auto", n_jobs: int | None = None
 ) -> float:
-    """Return images per second from files to embeddings, in eager PyTorch on all threads together.
+    """Return images per second of all threads from files to embeddings, in eager PyTorch.
 
-    It takes some seconds: the median of three rounds, after one to warm up, over 16 images for each
-    thread. Loading the backbone, hashing and committing are not measured.
-
-    Raises
-    ------
-    BackboneError, ImageError, ParameterError
-        If the backbone or an image cannot be used.
+    It is the median of three rounds after a warm-up, over 16 images per thread; it excludes loading
+    the backbone, hashing and committing.
     """
     from featuretl.backbones.backbone import as_backbone
 
@@ -102,7 +97,7 @@ def time_extraction(
         loaded.embed([loaded.prepare(read(image).pixels()) for image in part])
 
     with _threads(n_jobs) as (pool, n_threads):
-        chosen = np.linspace(0, len(images) - 1, _TIMED_IN_A_THREAD * n_threads).astype(int)
+        chosen = np.linspace(0, len(images) - 1, _IMAGES_PER_THREAD * n_threads).astype(int)
         parts = [[images[i] for i in chosen[first::n_threads]] for first in range(n_threads)]
         seconds = []
         for _ in range(4):
@@ -115,10 +110,7 @@ def time_extraction(
 def costs_of(
     backbone: Any, images: Sequence[Any], store: EmbeddingStore, *, device: Any, n_jobs: int | None
 ) -> dict[str, Any]:
-    """Return `images_per_second` and `n_parameters` of a BackboneSpec or Backbone.
-
-    They are measured on some of `images` the first time, then remembered in the store.
-    """
+    """Return `images_per_second`, measured once and cached in the store, and `n_parameters`."""
     spec = getattr(backbone, "spec", backbone)
     first = str(device[0] if isinstance(device, (list, tuple)) else device)
     machine = [platform.node(), platform.machine(), os.cpu_count(), first, n_jobs]
@@ -135,7 +127,7 @@ def costs_of(
 
 @contextmanager
 def _threads(n_jobs: int | None) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Yield a pool in which PyTorch uses one thread each, and the number of its threads."""
+    """Yield a thread pool in which PyTorch uses one thread per worker, and its size."""
     from featuretl.runtimes.threads import one_thread_each
 
     n_threads = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)

@@ -1,4 +1,4 @@
-"""Files are replaced whole or not at all; the progress bar counts on stderr."""
+"""Files are replaced atomically; the progress bar counts on stderr."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_file_is_replaced_after_it_is_synced(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", note)
     replace_file(path, lambda partial: partial.write_bytes(b"new"))
-    assert synced == [b"old", b"new"]  # the file before it is renamed, the folder after
+    assert synced == [b"old", b"new"]  # the file before the rename, the folder after it
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -1,4 +1,4 @@
-"""Intervals against textbook formulas, and against what they claim to cover."""
+"""Intervals agree with textbook formulas, and have their nominal coverage."""
 
 from __future__ import annotations
 

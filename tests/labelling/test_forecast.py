@@ -1,4 +1,4 @@
-"""forecast_accuracy: the law it fits, what it forecasts on digits, and what it does not claim to know."""
+"""forecast_accuracy: the fitted law, forecasts on digits, and their limits."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ def test_what_is_far_or_never_is_said():
     found = law(0.2, 0.5, 0.05)
     assert found.labels_needed(0.96) == (np.inf, np.inf, np.inf)
     assert "is not reached with 1,000 labels" in found.sentence(0.96)
-    border = law(0.2, 0.5, 0.0).labels_needed(0.937)  # 1,008 labels: just beyond ten times
+    border = law(0.2, 0.5, 0.0).labels_needed(
+        0.937
+    )  # 1,008 labels: just over the limit of ten times
     assert border.value == np.inf
     assert np.isfinite(border.low)
     assert "needs more than 1,000 labels (at least" in law(0.2, 0.5, 0.0).sentence(0.937)

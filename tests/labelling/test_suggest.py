@@ -1,4 +1,4 @@
-"""suggest_labels names rows worth labelling, each once, and better ones than chance does."""
+"""suggest_labels returns distinct rows that are more useful than random ones."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_duplicates_and_many_rows_are_no_trouble(digits, monkeypatch):
     same = np.repeat(X[:3], 20, axis=0)
     for strategy in ("typiclust", "coreset"):
         assert len(set(suggest_labels(same, 30, strategy, random_state=0))) == 30
-    monkeypatch.setattr(suggest_module, "_ROWS_FOR_ALL", 100)
+    monkeypatch.setattr(suggest_module, "_MAX_KMEANS_ROWS", 100)
     assert len(set(suggest_labels(X, 30, random_state=0))) == 30
 
 
@@ -104,7 +104,7 @@ def test_mistakes_are_one_sentence(digits):
     with pytest.raises(ParameterError, match="'n'"):
         suggest_labels(X, 0)
     for labelled in ([1, 1], [len(X)], [-1]):
-        with pytest.raises(ParameterError, match="different rows of X"):
+        with pytest.raises(ParameterError, match="'labelled'"):
             suggest_labels(X, 5, labelled=labelled)
     with pytest.raises(InputError, match="one entry per labelled row; got 3 for 2"):
         suggest_labels(X, 5, labelled=[1, 2], y=[0, 1, 2])

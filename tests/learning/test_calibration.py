@@ -37,7 +37,7 @@ def test_few_rows_say_little_and_no_temperature_is_at_a_bound():
         < 0.5
     )
     assert best_temperature(wrong * 0, target, ones, 0.2) == pytest.approx(0.2, rel=1e-3)
-    for seed in range(20):  # never worse on these rows than what was expected
+    for seed in range(20):  # never worse on these rows than the expected temperature
         logits, y = drawn(8, seed=seed)
         found = best_temperature(logits, y, np.ones(8))
         assert log_loss_of_rows(logits / found, y).sum() <= log_loss_of_rows(logits, y).sum() + 1e-9
@@ -55,6 +55,7 @@ def test_calibration_error_counts_weights_and_labels():
     assert expected_calibration_error(y, proba, np.array([1, 0])) == pytest.approx(0.1)
     assert expected_calibration_error(y, proba) == pytest.approx(0.4)
     assert expected_calibration_error(np.array([[1, 0], [1, 0]]), proba) == pytest.approx(0.1)
+    assert expected_calibration_error(np.array([0, 0, 0, 1]), np.array([[0.75, 0.25]] * 4)) == 0.0
 
 
 def test_log_loss_of_rows():

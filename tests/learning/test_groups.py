@@ -1,4 +1,4 @@
-"""Groups are read in one way, whatever they come in; equal rows are found."""
+"""All containers of groups give the same codes; equal rows share a code."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Labels are read by one door: every container, every consumer, gaps counted, types kept."""
+"""All consumers read labels from all containers alike, count missing labels and keep types."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def polars_series(values):
     return pytest.importorskip("polars").Series(values)
 
 
-# From the labels of rows, None for a gap, to what a user hands over.
+# Convert a list of labels, None for a missing one, to each container.
 TEXT = {
     "list": list,
     "list of NaN": lambda v: [NAN if x is None else x for x in v],
@@ -86,7 +86,7 @@ TEXT = {
     "chunks": lambda v: pa.chunked_array([v[:7], v[7:]]),
     "dictionary": lambda v: pa.array(v).dictionary_encode(),
 }
-# The door is tested with all of them, what is behind it with these.
+# Readers of labels are tested with all containers, their consumers with these.
 SOME = {
     name: TEXT[name]
     for name in (
@@ -133,6 +133,14 @@ def _one_column_is_one_column():
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "A column-vector y was passed")
         yield
+
+
+def test_single_values_are_gaps_or_have_a_text():
+    gaps = [is_gap(value) for value in (None, NAN, "", "nan", 0, False)]
+    assert gaps == [True, True, True, False, False, False]
+    values = (1, 1.0, np.float32(0.1), True, "007", b"a", None, "")
+    expected = ["1", "1.0", "0.1", "True", "007", "a", None, None]
+    assert [label_text(value) for value in values] == expected
 
 
 @pytest.mark.parametrize("make", TEXT.values(), ids=TEXT)
@@ -240,7 +248,7 @@ LABEL = st.none() | st.just(NAN) | st.just("") | st.just(pd.NA)
     | st.lists(LABEL | st.booleans(), min_size=1)
 )
 def test_containers_agree(values):
-    """A list, an object array, a Series and a pyarrow array of the same labels are the same."""
+    """A list, an object array, a Series and a pyarrow array give the same labels."""
     expected = [value for value in values if not is_gap(value)]
     plain = [None if is_gap(value) else value for value in values]
     for y in (values, np.array(values, object), pd.Series(values, dtype=object), pa.array(plain)):
@@ -276,7 +284,7 @@ def test_a_class_is_found_by_its_own_text_and_value(values):
         (["1", "1.0"], ["1", "1.0"], [0, 1]),
         ([1, 1.0][:1], ["1", "1.0"], [0]),
         ([0.5], ["0.5"], [0]),
-        (["1"], ["1.0", "1."], None),  # which one?
+        (["1"], ["1.0", "1."], None),  # ambiguous
         (["7"], ["007"], None),
         ([True], ["1"], None),
         (["a"], ["A"], None),
@@ -332,7 +340,7 @@ def test_semi_supervised_heads_take_every_gap(make, head):
 
 @pytest.mark.parametrize("gap", [None, NAN, pd.NA, pd.NaT, "", -1, -1.0])
 def test_hidden_rows_are_found_alike_from_lists_and_object_arrays(gap):
-    """The values of the fault: 0.000 from a list, 0.986 from an object array."""
+    """Once, the score was 0.000 with a list and 0.986 with an object array."""
     digits, truth = load_digits(n_class=3, return_X_y=True)
     names = [NAMES[k] for k in truth]
     y = [name if i % 20 == 0 else gap for i, name in enumerate(names)]
@@ -492,7 +500,9 @@ def test_suggest_labels_takes_unlabelled_rows():
         assert suggest_labels(X, 4, y=y, random_state=0).tolist() == expected
     with_one_gap = suggest_labels(X, 30, labelled=[0, 1], y=["a", None])
     assert sorted(with_one_gap) == list(range(1, 30))
-    signs = suggest_labels(X, 30, labelled=[0, 1], y=[-1, 1])  # classes, as their rows are named
+    signs = suggest_labels(
+        X, 30, labelled=[0, 1], y=[-1, 1]
+    )  # -1 is a class if `labelled` is passed
     assert sorted(signs) == list(range(2, 30))
 
 
@@ -555,7 +565,7 @@ def test_what_a_task_is_does_not_depend_on_the_frame():
         assert read_column("c", text.cast(pl.Enum(["a", "b"]))).why == "categories"
     with pytest.raises(InputError, match="Column 'c' of y must hold a finite number in every row"):
         read_column("c", [1.5, float("inf")], "regression")
-    with pytest.raises(InputError, match="one value a row"):
+    with pytest.raises(InputError, match="one value per row"):
         read_column("c", [["a"], ["b"]])
 
 
@@ -565,7 +575,7 @@ def test_multi_task_models_of_images_name_the_column():
 
 
 def test_a_million_labels_of_an_array_are_not_looped_over():
-    """Nothing of Python's own looks at the labels of a typed array."""
+    """No Python loop visits the labels of a typed array."""
     import sys
 
     lines = 0

@@ -15,6 +15,14 @@ def case(loss, seed, scale=3.0):
     return logits, target
 
 
+@pytest.mark.parametrize(
+    ("loss", "value"), [(softmax_cross_entropy, np.log(4)), (binary_cross_entropy, np.log(2))]
+)
+def test_cross_entropy_of_zero_logits(loss, value):
+    logits, target = case(loss, 0, scale=0)
+    np.testing.assert_allclose(loss(logits, target)[0], value)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(LOSSES), st.integers(0, 1000))
 def test_leaves_the_derivative(loss, seed):

@@ -30,7 +30,7 @@ def test_classification_scores_are_scikit_learns():
         assert report.scores[name] == pytest.approx(value), name
     assert report.task == "classification"
     assert report.per_class["bee"]["support"] == (y == "bee").sum()
-    # The calibration error is biased upwards by more than it varies.
+    # The calibration error is biased upwards by more than its standard error.
     assert set(report.intervals) == set(report.scores) - {"calibration_error"}
     for name, (low, high) in report.intervals.items():
         assert low <= high, name
@@ -160,6 +160,6 @@ def test_bad_input_gets_one_sentence(arguments, options, message):
 
 def test_refuses_wrong_parameters():
     with pytest.raises(ParameterError, match="'task' parameter of metrics_report"):
-        metrics_report([0, 1], [0, 1], task="clasification")
+        metrics_report([0, 1], [0, 1], task="classify")
     with pytest.raises(ParameterError, match="'n_bootstrap' parameter of metrics_report"):
         metrics_report([0, 1], [0, 1], n_bootstrap=-1)

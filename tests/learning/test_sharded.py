@@ -1,4 +1,4 @@
-"""A matrix in many files: the rows of an array, and heads that go through it in bounded memory."""
+"""A ShardedMatrix indexes like an array, and heads read it in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From images: what train keeps, and what predict says, in Python and on the command line."""
+"""Novelty of images: saved by train and reported by predict, in Python and on the command line."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def run(*args):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """Five handwritten digits as files: nothing like temples and flowers."""
+    """Five files of handwritten digits, unlike temples and flowers."""
     folder = tmp_path_factory.mktemp("digits")
     for i, image in enumerate(load_digits().images[:5]):
         Image.fromarray((image * 15).astype(np.uint8)).resize((96, 96)).save(folder / f"{i}.png")
@@ -42,7 +42,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(photos, shared_cache, tmp_path_factory):
-    """The file of a model of the packaged backbone, trained on all crops but one, of empty sky."""
+    """A model file of the packaged backbone, trained on all crops except for one of empty sky."""
     path = tmp_path_factory.mktemp("model") / "photos.featuretl"
     rows = [f"{p},{p.split('/')[-2]}" for p in photos if not p.endswith("temple/00.jpg")]
     manifest = path.with_suffix(".csv")

@@ -1,4 +1,4 @@
-"""Scores against values computed another way, straight from the formulas."""
+"""Scores agree with values computed directly from the definitions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIGITS, VALUES = (part[:50] for part in load_digits(return_X_y=True))
 
 
 def greatest_evidence(X: np.ndarray, y: np.ndarray) -> float:
-    """Maximise over alpha and beta the density of y, Gaussian of n x n covariance, from many starts."""
+    """Maximize the Gaussian density of y, with n x n covariance, over alpha and beta."""
     identity, kernel = np.eye(len(y)), X @ X.T
 
     def negative(logs: np.ndarray) -> float:
@@ -94,4 +94,4 @@ def test_what_is_no_task_is_refused(call, message):
 
 def test_an_unknown_task_is_refused():
     with pytest.raises(ParameterError, match="did you mean 'regression'"):
-        log_me(WINE, KINDS, task="regresion")
+        log_me(WINE, KINDS, task="regressions")

@@ -1,4 +1,4 @@
-"""How fast a backbone is here: measured, never asserted."""
+"""The speed of a backbone is measured; no test asserts its value."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 def test_an_extraction_is_timed_and_nothing_is_kept(
     photos: list[str], cache: Path, forwards, monkeypatch
 ):
-    monkeypatch.setattr("featuretl.ranking.speed._TIMED_IN_A_THREAD", 2)
+    monkeypatch.setattr("featuretl.ranking.speed._IMAGES_PER_THREAD", 2)
     rate = time_extraction(photos, TINY, n_jobs=2)
     assert rate > 0
     print(f"{rate:.0f} images/s")

@@ -1,0 +1,49 @@
+import pytest
+
+from featuretl._core.files import is_url
+from featuretl._core.parameters import as_path, check_option, is_word
+from featuretl._core.text import (
+    SIZE_UNITS,
+    as_utf8,
+    did_you_mean,
+    parse_json,
+    parse_quantity,
+    plain_json,
+    printable,
+    reason_of,
+)
+from featuretl.exceptions import ParameterError
+
+
+def test_quantities_have_a_number_and_a_unit():
+    assert parse_quantity("1.5 kb", SIZE_UNITS, "20GB") == 1500
+    with pytest.raises(ValueError, match="20GB"):
+        parse_quantity("1.5", SIZE_UNITS, "20GB")
+
+
+def test_text_is_safe_to_print_and_to_write():
+    assert printable("a\n\x1b[31mb\u202ec") == r"a\n\x1b[31mb\u202ec"
+    assert as_utf8("a\udcff") == r"a\udcff"
+    assert reason_of(ValueError("a\nb")) == "a"
+    assert reason_of(KeyboardInterrupt()) == "KeyboardInterrupt"
+
+
+def test_json_holds_no_nan_and_is_not_nested_too_deeply():
+    assert plain_json({1: (0.5, float("nan"))}) == {"1": [0.5, None]}
+    with pytest.raises(ValueError, match="nested"):
+        parse_json("[" * 100_000)
+
+
+def test_an_option_that_is_misspelled_is_suggested():
+    message = r"'pooling' parameter of ImageEmbedder .* 'avg', 'max' \(did you mean 'avg'\?\); got"
+    with pytest.raises(ParameterError, match=message):
+        check_option("ImageEmbedder", "pooling", "average", ("avg", "max"))
+    assert did_you_mean("x", ("avg", "max")) == ""
+    assert is_word("cv", "cv")
+    assert not is_word(["cv"], "cv")
+
+
+def test_paths_and_urls():
+    assert is_url("s3://bucket/key")
+    assert not is_url("folder/file")
+    assert as_path("a\0b") is as_path("") is None
