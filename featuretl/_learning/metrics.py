@@ -17,6 +17,7 @@ from sklearn.metrics import (
 )
 from sklearn.utils import Bunch
 
+from featuretl._core.display import Display
 from featuretl._core.parameters import check_int, check_option, random_generator
 from featuretl._core.statistics import RESAMPLES
 from featuretl._core.types import Array
@@ -30,6 +31,17 @@ _OWNER = "metrics_report"
 _TASKS = ("classification", "multilabel", "regression")
 
 
+class MetricsReport(Display, Bunch):
+    """Scores with their intervals; the result of `metrics_report` and `evaluate_model`."""
+
+    def _facts(self) -> dict[str, Any]:
+        facts = {"images": f"{self.n:,}", "task": self.task}
+        for name, score in self.scores.items():
+            low, high = self.intervals.get(name, (np.nan, np.nan))
+            facts[name] = f"{score:.3f}" + f" ({low:.3f} to {high:.3f})" * bool(low <= high)
+        return facts
+
+
 def metrics_report(
     y: Any,
     y_pred: Any,
@@ -41,15 +53,15 @@ def metrics_report(
     n_bootstrap: int = RESAMPLES,
     confidence: float = 0.95,
     random_state: Any = 0,
-) -> Bunch:
+) -> MetricsReport:
     """Return the scores of predictions, with confidence intervals.
 
     Parameters
     ----------
     y : array-like of shape (n,), (n, n_labels) or (n, n_outputs)
         True classes, a 0/1 indicator, or regression targets.
-    y_pred : array-like of the shape of `y`
-        Predictions.
+    y_pred : array-like of the shape of `y`, or of shape (n, n_classes)
+        Predictions; or probabilities, as `y_score`, whose most probable class is the prediction.
     y_score : array-like of shape (n, n_classes), (n,) or (n, n_labels), default=None
         Probabilities, in the order of `labels`; (n,) is that of the second of two classes. The
         log-loss, ROC AUC, average precision and calibration error need them.
@@ -113,6 +125,11 @@ def metrics_report(
     """
     check_option(_OWNER, "task", task, ("auto", *_TASKS))
     check_int(_OWNER, "n_bootstrap", n_bootstrap, 0)
+    if y_score is None and task in ("auto", "classification") and _is_proba(y, y_pred):
+        labels = (
+            np.unique(one_label_each(_OWNER, all_labels(_OWNER, y))) if labels is None else labels
+        )
+        y_pred, y_score = _most_probable(np.asarray(y_pred), np.asarray(labels)), y_pred
     y, y_pred, task, classes = _read(y, y_pred, task, labels)
     score: Callable[[Array, Array, Any], dict[str, float]] = _regression
     if classes is not None:
@@ -127,13 +144,32 @@ def metrics_report(
         intervals = intervals_of(
             task, (y, y_pred, y_score), score, numbers, confidence, n_bootstrap, seed
         )
-    return Bunch(
+    return MetricsReport(
         scores=scores,
         intervals=intervals,
         per_class={} if classes is None else _per_class(y, y_pred, classes),
         task=task,
         n=len(y),
     )
+
+
+def _is_proba(y: Any, y_pred: Any) -> bool:
+    try:
+        y, y_pred = np.asarray(y), np.asarray(y_pred)
+    except ValueError:  # ragged
+        return False
+    return bool(
+        y.ndim == 1 and y_pred.ndim == 2 and y_pred.shape[1] > 1 and y_pred.dtype.kind == "f"
+    )
+
+
+def _most_probable(proba: Array, labels: Array) -> Array:
+    if proba.shape[1] != len(labels):
+        raise InputError(
+            f"Probabilities have a column per class; got {proba.shape[1]} columns and "
+            f"{len(labels)} classes: pass labels=estimator.classes_."
+        )
+    return labels[proba.argmax(axis=1)]
 
 
 def _read(y: Any, y_pred: Any, task: str, labels: Any) -> tuple[Array, Array, str, Array | None]:

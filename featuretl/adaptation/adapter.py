@@ -38,7 +38,7 @@ _FLOATS = (np.float64, np.float32)
 _LEAST = 1e-6
 
 
-@dataclass(eq=False, frozen=True)
+@dataclass(repr=False, eq=False, frozen=True)
 class Adaptation:
     """The choice of `DomainAdapter(method="auto")` and its evidence; printed it is `explain()`.
 
@@ -74,7 +74,7 @@ class Adaptation:
         )
         return "\n".join([*lines, validation])
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.explain()
 
     def _repr_html_(self) -> str:

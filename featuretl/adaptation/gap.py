@@ -31,7 +31,7 @@ _CLEAR = 0.55  # adaptation is worth trying if the interval of the matched AUC l
 _DOMAIN_C = 0.003  # of the classifier of domains, which must not memorise rows
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, frozen=True)
 class DomainGap:
     """Difference between a source and a target domain; printed it is `explain()`.
 
@@ -86,7 +86,7 @@ class DomainGap:
         verdict = "is worth trying" if self.is_clear else "has nothing to gain"
         return "\n".join([*lines, f"Adaptation {verdict}."])
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.explain()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from featuretl._learning.labels import codes_of
 from featuretl.exceptions import BackboneError, ImageError, InputError
 from featuretl.explanation.evidence import evidence
 from featuretl.explanation.explanation import Explanation
-from featuretl.images.inputs import as_images, name_of, read
+from featuretl.images.inputs import ONE_IMAGE, as_images, name_of, read
 from featuretl.networks.heads import Head
 from featuretl.networks.network import Network, network_of
 from featuretl.prediction.predict import Progress
@@ -22,7 +21,7 @@ from featuretl.prediction.predict import Progress
 
 def explain(
     model: Any,
-    images: Sequence[Any],
+    X: Any,
     *,
     target: Any = None,
     device: str = "auto",
@@ -35,8 +34,8 @@ def explain(
     model : estimator
         Fitted image model: a pipeline that begins with `ImageEmbedder`, a `TransferClassifier`,
         a `FineTuneClassifier` or their regressors.
-    images : sequence of n images
-        Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+    X : sequence of n images
+        Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`; or one of these.
     target : object, default=None
         Class or label to explain, or its text; None explains the predicted one of each image. With
         several regression targets, the position of one, an int >= 0.
@@ -97,7 +96,7 @@ def explain(
     >>> found.overlay().size
     (640, 427)
     """
-    images = as_images(images, "explain")
+    images = as_images([X] if isinstance(X, ONE_IMAGE) else X, "explain")
     network = network_of(model, device)
     found = []
     for i, image in enumerate(images):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from featuretl._core.display import Display
 from featuretl._core.files import replace_file
 from featuretl._core.parameters import axes_or_new, parameter_error
 from featuretl._core.text import printable
@@ -28,8 +31,8 @@ _FOR, _AGAINST = np.array([[255, 40, 0], [0, 90, 255]], np.float32)
 _UNSEEN = 0.5
 
 
-@dataclass(frozen=True, eq=False)
-class Explanation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Explanation(Display):
     """The evidence for a prediction in an image; returned by `explain`.
 
     Attributes
@@ -59,6 +62,16 @@ class Explanation:
     box: tuple[float, float, float, float]
     method: str
     bias: float | None = None
+
+    def _facts(self) -> dict[str, Any]:
+        grid = "{} x {} cells".format(*self.heat.shape)
+        return {"target": self.target, "score": f"{self.score:.3f}", self.method: grid}
+
+    def _repr_html_(self) -> str:
+        file = io.BytesIO()
+        self.overlay().save(file, "PNG")
+        picture = base64.b64encode(file.getvalue()).decode()
+        return f"{super()._repr_html_()}<img src='data:image/png;base64,{picture}'>"
 
     def overlay(self, alpha: float = 0.6) -> Image.Image:
         """Return the image in grey with its evidence: red supports the target, blue contradicts it.

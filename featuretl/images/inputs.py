@@ -16,6 +16,8 @@ from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import decode, describe, read_file, rgb_from_array, rgb_from_pil
 
+ONE_IMAGE = (str, bytes, os.PathLike, Image.Image)
+
 Decoder = Callable[[bytes], np.ndarray]
 
 
@@ -54,7 +56,7 @@ def as_images(X: Any, owner: str) -> Sequence[Any]:
     InputError
         If `X` is no such collection. A single bad image is not noticed here but when it is read.
     """
-    if isinstance(X, (str, bytes, os.PathLike, Image.Image)):
+    if isinstance(X, ONE_IMAGE):
         raise InputError(
             f"X of {owner} must be a sequence of images; got a single {type(X).__name__}: "
             "wrap it in a list (for a folder, use load_image_folder)."

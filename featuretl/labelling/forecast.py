@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import clone
 
+from featuretl._core.display import Display
 from featuretl._core.parameters import (
     check_estimator_parameter,
     check_int,
@@ -44,8 +45,8 @@ class Estimate(NamedTuple):
     high: float
 
 
-@dataclass(eq=False, frozen=True)
-class AccuracyForecast:
+@dataclass(eq=False, frozen=True, repr=False)
+class AccuracyForecast(Display):
     """A learning curve ``1 - accuracy = a (n / n_labels)^-b + c``, from `forecast_accuracy`.
 
     Attributes
@@ -71,6 +72,11 @@ class AccuracyForecast:
     law: Array
     draws: Array
     group_sizes: Array
+
+    def _facts(self) -> dict[str, Any]:
+        sizes = (self.n_labels, 2 * self.n_labels, _HORIZON * self.n_labels)
+        at = {f"{n:,} labels": self.accuracy_at(n) for n in sizes}
+        return {n: "accuracy {:.3f} ({:.3f} to {:.3f})".format(*found) for n, found in at.items()}
 
     def accuracy_at(self, n: int) -> Estimate:
         """Return the expected accuracy with `n` labels, and its 95% interval.

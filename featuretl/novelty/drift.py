@@ -7,7 +7,7 @@ from dataclasses import dataclass
 SIGNIFICANCE = 0.001
 
 
-@dataclass(frozen=True)
+@dataclass(repr=False, frozen=True)
 class Drift:
     """The number of novel images, and the number expected without drift.
 
@@ -59,5 +59,5 @@ class Drift:
             "series or person are weaker evidence)."
         )
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.explain()

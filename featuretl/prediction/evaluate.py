@@ -29,7 +29,7 @@ from featuretl.prediction.predict import Predictions, Progress, concatenated, in
 
 def evaluate_model(
     model: Any,
-    images: Any,
+    X: Any,
     y: Any,
     *,
     groups: Any = None,
@@ -45,7 +45,7 @@ def evaluate_model(
     model : estimator
         Fitted: a pipeline that begins with `ImageEmbedder` or `MediaEmbedder`, or an image
         estimator of featuretl.
-    images : sequence of n images
+    X : sequence of n images
     y : array-like of shape (n,), (n, n_labels) or (n, n_outputs)
         For a classifier, classes, of its type, as text, or as equal numbers; for a multi-label
         model, n lists of labels or an indicator of 0 and 1; for a regressor, numbers. For a
@@ -73,7 +73,7 @@ def evaluate_model(
     """
     owner = "evaluate_model"
     fitted = Fitted.of_images(model, other_media=True)
-    images = as_images(images, owner)
+    images = as_images(X, owner)
     n = len(images)
     groups = read_groups(owner, groups, n)
     options = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": random_state}
@@ -86,7 +86,9 @@ def evaluate_model(
     if not any(part.ok.any() for part in parts):
         raise InputError(f"None of {n} images could be read; check their paths.")
     if fitted.tasks is None:
-        return Bunch(**_scores(fitted, *truth[""], groups, parts, options), failures=failures)
+        report = _scores(fitted, *truth[""], groups, parts, options)
+        report.failures = failures
+        return report
     reports = {}
     for name, (rows, labels) in truth.items():
         of_task = [part.of_task(name) for part in parts]

@@ -63,7 +63,7 @@ class PredictionSummary:
 
 def predict_to_file(
     model: Any,
-    images: Any,
+    X: Any,
     path: str | os.PathLike[str],
     *,
     top: int = 1,
@@ -77,7 +77,7 @@ def predict_to_file(
     ----------
     model : estimator
         Fitted image model of a class that `save_model` supports, with at most one number per image.
-    images : sequence of n images
+    X : sequence of n images
         Usually paths. A resumed call recognises files by name, size and times, and images in memory
         by their content.
     path : path
@@ -112,7 +112,7 @@ def predict_to_file(
         If the file cannot be written.
     """
     target = check_output(path, ENDINGS)
-    images = as_images(images, "predict_to_file")
+    images = as_images(X, "predict_to_file")
     fitted = Fitted.of_images(model)
     check_bool("predict_to_file", "novelty", novelty)
     check_int("predict_to_file", "top", top, 1)

@@ -21,7 +21,7 @@ from featuretl.exceptions import InputError
 _NEIGHBOURS = 5
 
 
-def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
+def label_errors(y: Any, proba: Any, classes: Any = None) -> pd.DataFrame:
     """Return the images that are probably mislabelled, the most suspicious first.
 
     The threshold of a class is its mean predicted probability over the images with that label.
@@ -35,8 +35,8 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     proba : array-like of shape (n, n_classes), in [0, 1]
         Out-of-fold probabilities, for example of
         ``cross_val_predict(head, X, y, method="predict_proba")``. Rows with NaN are skipped.
-    classes : array-like of shape (n_classes,)
-        Classes of the columns of `proba`.
+    classes : array-like of shape (n_classes,), default=None
+        Classes of the columns of `proba`; None: the sorted values of `y`.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def label_errors(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     )
 
 
-def confident_mistakes(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
+def confident_mistakes(y: Any, proba: Any, classes: Any = None) -> pd.DataFrame:
     """Return the misclassified images, those with the most confident prediction first.
 
     Parameters
@@ -93,8 +93,8 @@ def confident_mistakes(y: Any, proba: Any, classes: Any) -> pd.DataFrame:
     y : array-like of shape (n,)
     proba : array-like of shape (n, n_classes), in [0, 1]
         Rows with NaN are skipped.
-    classes : array-like of shape (n_classes,)
-        Classes of the columns of `proba`.
+    classes : array-like of shape (n_classes,), default=None
+        As for `label_errors`.
 
     Returns
     -------
@@ -227,11 +227,12 @@ def class_scores(
 
 def _codes(owner: str, y: Any, proba: Any, classes: Any) -> tuple[Array, Array, Array]:
     """Return the codes of `y`, int (n,), and both arrays. Raises InputError if shapes differ."""
-    y, classes = one_label_each(owner, y), one_label_each(owner, classes, "classes")
+    y = one_label_each(owner, y)
+    classes = np.unique(y) if classes is None else one_label_each(owner, classes, "classes")
     proba = np.asarray(proba, np.float64)
     if proba.shape != (len(y), len(classes)):
         raise InputError(
             "proba must have one row per label and one column per class, "
-            f"{(len(y), len(classes))}; got {proba.shape}."
+            f"{(len(y), len(classes))}; got {proba.shape}: pass classes=estimator.classes_."
         )
     return codes_of(owner, y, classes, unknown="classes lacks"), proba, classes

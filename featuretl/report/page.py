@@ -46,8 +46,8 @@ _HERE = Path(__file__).parent
 
 
 def write_report(
-    source: Any,
-    images: Any,
+    model: Any,
+    X: Any,
     y: Any,
     path: str | os.PathLike[str],
     *,
@@ -72,10 +72,10 @@ def write_report(
 
     Parameters
     ----------
-    source : estimator, or array-like of shape (n, d)
+    model : estimator, or array-like of shape (n, d)
         A fitted model that takes images; or embeddings, one row per image (NaN without an
         embedding), for a report on the out-of-fold predictions of a linear probe.
-    images : sequence of n images
+    X : sequence of n images
         Paths, bytes, PIL images or uint8 arrays.
     y : array-like of shape (n,)
         Classes, of the model's type or as text, or regression targets. For a multi-task model, a
@@ -86,10 +86,10 @@ def write_report(
     groups : array-like of shape (n,), default=None
         Images of one group are in the same fold and count as one draw in all intervals.
     train : (images, y), default=None
-        Training images and labels of a model. Their near-duplicates in `images` are shown as
-        leaks, and the learning curve is trained on subsets of them and scored on `images`.
+        Training images and labels of a model. Their near-duplicates in `X` are shown as
+        leaks, and the learning curve is trained on subsets of them and scored on `X`.
     card : dict, default=None
-        Card of a model (`read_card`). It identifies training images among `images`, which are
+        Card of a model (`read_card`). It identifies training images among `X`, which are
         excluded from the scores.
     task : {"auto", "classification", "regression"}, default="auto"
         Task of a report on embeddings; "auto" is classification.
@@ -151,24 +151,24 @@ def write_report(
     check_option(_OWNER, "task", task, ("auto", "classification", "regression"))
     random_generator(_OWNER, random_state)
     report_step = progress or (lambda step: None)
-    if is_model(source):
-        count = lambda n: report_step(f"Predicted {n:,} of {len(images):,} images")  # noqa: E731
+    if is_model(model):
+        count = lambda n: report_step(f"Predicted {n:,} of {len(X):,} images")  # noqa: E731
         options = (card or {}, cache, cv, random_state, count)
-        tasks = list(_tasks_of_model(source, images, y, groups, train, *options))
+        tasks = list(_tasks_of_model(model, X, y, groups, train, *options))
     else:
         if train is not None:
             raise parameter_error(_OWNER, "train", "None for a report on embeddings", "images")
         report_step("Cross-validating")
         is_regression = task == "regression"
-        subject = subject_of_embeddings(source, images, y, groups, is_regression, cv, random_state)
+        subject = subject_of_embeddings(model, X, y, groups, is_regression, cv, random_state)
         tasks = [("", subject, None)]
     parts = {
         name: examine(subject, training, random_state, threshold, n_bootstrap, report_step)
         for name, subject, training in tasks
     }
-    context, left_out = _context(parts, card or {}, source, explain, random_state, report_step)
+    context, left_out = _context(parts, card or {}, model, explain, random_state, report_step)
     main = _main_of(parts)[1].subject
-    kind = main.title if "" in parts else type(source).__name__
+    kind = main.title if "" in parts else type(model).__name__
     page = template.render(title=printable(title or f"{kind} on {len(main):,} images"), **context)
     try:
         replace_file(target, lambda partial: partial.write_bytes(as_utf8(page).encode()))

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,19 @@ class EmbeddingStore(LocalFolder):
     def __repr__(self) -> str:
         limit = "" if self.max_size is None else f", max_size={self.max_size}"
         return f"EmbeddingStore({str(self.path)!r}{limit})"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        spaces = [
+            {
+                "backbone": space.recipe.get("backbone", {}).get("name", "a medium"),
+                "embeddings": space.rows,
+                "MB": round(space.bytes / 1e6, 1),
+            }
+            for space in self.info()
+        ]
+        return f"<p>{escape(repr(self))}</p>" + pd.DataFrame(spaces).to_html(index=False)
 
     def space_names(self) -> list[str]:
         """Return the ids of all spaces that have a folder, sorted."""

@@ -181,13 +181,18 @@ def test_rollout_is_attention_times_its_slope(photos, labels):
     assert found[patch] == pytest.approx(expected, rel=0.02)
 
 
+def test_a_single_image_needs_no_list(model, photos):
+    (alone,), (listed,) = explain(model, photos[0]), explain(model, photos[:1])
+    assert alone.score == listed.score
+    assert len(repr(alone).splitlines()) < 6
+
+
 def test_what_cannot_be_explained_is_refused_in_one_sentence(model, photos, labels, tmp_path):
     bad = tmp_path / "bad\n.jpg"
     bad.write_text("<html>")
     cases = [
         (ImageError, r"Cannot explain .*bad\\n.jpg", lambda: explain(model, [photos[0], bad])),
         (ParameterError, "a class of the model .flower, temple.*got 'wasp'", lambda: explain(model, photos[:1], target="wasp")),
-        (InputError, "must be a sequence", lambda: explain(model, photos[0])),
         (InputError, "must predict from images", lambda: explain(model[1:], photos[:1])),
     ]  # fmt: skip
     neighbours = small(KNeighborsClassifier(), photos, labels)

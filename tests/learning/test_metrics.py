@@ -163,3 +163,17 @@ def test_refuses_wrong_parameters():
         metrics_report([0, 1], [0, 1], task="classify")
     with pytest.raises(ParameterError, match="'n_bootstrap' parameter of metrics_report"):
         metrics_report([0, 1], [0, 1], n_bootstrap=-1)
+
+
+def test_probabilities_are_taken_for_predictions():
+    y = ["b", "a", "b", "b"]
+    proba = np.array([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6]])
+    predicted = np.array(["a", "b"])[proba.argmax(axis=1)]
+    short = metrics_report(y, proba, n_bootstrap=0)
+    long = metrics_report(y, predicted, proba, labels=["a", "b"], n_bootstrap=0)
+    assert short.scores == long.scores
+    assert "accuracy: 0.750" in repr(short)
+    with pytest.raises(InputError, match=r"3 columns and 2 classes: pass labels"):
+        metrics_report(y, np.ones((4, 3)) / 3)
+    numbers = metrics_report([0.5, 1.5, 2.5], [[0.5], [1.0], [2.0]], n_bootstrap=0)
+    assert numbers.task == "regression"

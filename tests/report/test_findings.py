@@ -4,6 +4,7 @@ import io
 import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -164,3 +165,12 @@ def test_a_class_that_does_not_occur_has_no_score():
     assert np.isnan(frame.loc["c", ["precision", "recall", "f1"]].astype(float)).all()
     assert np.isnan(frame.loc["b", "precision"])
     assert frame.loc["b", "recall"] == 0
+
+
+def test_classes_are_the_sorted_labels_unless_given():
+    y = ["cat", "cat", "cat", "dog", "dog"]
+    proba = [[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.3, 0.7]]
+    for function in (label_errors, confident_mistakes):
+        pd.testing.assert_frame_equal(function(y, proba), function(y, proba, ["cat", "dog"]))
+        with pytest.raises(InputError, match="classes="):
+            function(y[:3], proba[:3])
