@@ -1,4 +1,4 @@
-"""What an image is: where it comes from, how it is read and decoded."""
+"""Images: finding, reading and decoding them."""
 
 from featuretl._core.lazy import exports
 

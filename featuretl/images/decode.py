@@ -1,30 +1,30 @@
-"""One policy from the bytes of an image file to RGB pixels.
+"""The decode policy: how the bytes of an image file become RGB pixels.
 
 ======================  ==========================================================================
-input                   what becomes of it
+input                   result
 ======================  ==========================================================================
 formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA and AVIF, recognised by
                         content, never by name; anything else (SVG, EPS, HTML, text, ..) fails
 EXIF orientation 1-8    applied; an EXIF block that cannot be parsed is ignored
-alpha, transparency     composited on white (alpha channel, palette alpha, PNG ``tRNS`` alike)
+alpha, transparency     composited on white (alpha channel, palette alpha and PNG ``tRNS`` alike)
 grey, 1 bit, palette    converted to RGB
-16 bits per channel     scaled by 1/257 to 8 bits, but for colour PNG and TIFF, of which Pillow
+16 bits per channel     scaled by 1/257 to 8 bits, except for colour PNG and TIFF, of which Pillow
                         reads the high byte; never stretched to the image's own range;
                         12 bits (TIFF) are scaled from 0..4095
-white is zero           TIFF: inverted, whatever the number of bits
+white is zero           TIFF: inverted at any bit depth
 CMYK, YCbCr             converted to RGB without a colour profile; embedded profiles are ignored
-signed 8 bit, floating  fails: such pixels have no agreed range, or (Lab) need a profile
+signed 8 bit, floating  fails: these pixels have no standard range, or (Lab) need a profile
 point, Lab
 animated, multi-page    the first frame
-truncated, corrupt      fails; there is no partial image (unless the process itself has set
+truncated, corrupt      fails; a partial image is never returned (unless the process itself has set
                         ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES``)
 not a regular file      fails (directory, FIFO, device)
 larger than the limits  fails: `MAX_FILE_BYTES`, `MAX_PIXELS` (read from the header, before any
                         pixel is decoded), `MAX_JPEG_SCANS`
 ======================  ==========================================================================
 
-Every failure is one `ImageError`. Whatever changes pixels here must raise `DECODE_POLICY`'s
-version, which is a part of every embedding's key.
+Every failure is an `ImageError`. A change of this module that changes pixels must increase the
+version in `DECODE_POLICY`, which is part of the key of every embedding.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of 24-bit pixels
 MAX_JPEG_SCANS = 1_000
 
-_READ_AT_ONCE = 2**20
-RACY_NS = 2 * 10**9
+_CHUNK_BYTES = 2**20
+RACY_NS = 2 * 10**9  # a younger change may leave the times as they are; git calls the file racy
 
 _TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -74,25 +74,13 @@ _EXIF_ORIENTATION = 0x0112
 _BITS = 0x0102
 _PHOTOMETRIC, _WHITE_IS_ZERO = 0x0106, 0
 _SAMPLE_FORMAT, _SIGNED = 0x0153, 2
-_VALUES_AT_ONCE = 2**20
+_BLOCK_VALUES = 2**20
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | None]:
-    """Read a regular file once, whole.
+    """Return the bytes of a regular file, and its state if it is `settled`, else None.
 
-    Returns
-    -------
-    data : bytes
-    state : os.stat_result or None
-        The file's state while it was read; None when nothing may be remembered of it, because it
-        changed meanwhile or within the last 2 s, so that another change may leave no trace in its
-        times (git calls such a file racy).
-
-    Raises
-    ------
-    ImageError
-        If there is no such file, it is not a regular one, may not be read, or is over
-        `MAX_FILE_BYTES`.
+    Raises ImageError if the file is missing, not regular, unreadable or over `MAX_FILE_BYTES`.
     """
     try:
         with open_local(path) as file:
@@ -101,7 +89,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
             if before.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"{before.st_size} bytes, over the limit of {MAX_FILE_BYTES}")
             data = os.read(descriptor, before.st_size + 1)
-            while more := os.read(descriptor, _READ_AT_ONCE):  # it grew, or came in pieces
+            while more := os.read(descriptor, _CHUNK_BYTES):  # it grew, or a read was short
                 data += more
                 if len(data) > MAX_FILE_BYTES:
                     raise ImageError(f"it grew over the limit of {MAX_FILE_BYTES} bytes")
@@ -114,24 +102,20 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
 
 
 def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
-    """Return whether a file of `size` bytes, read between two states, may be known again by its state."""
-    changed = [(state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in (before, after)]
-    age = time.time_ns() - max(changed[1][1:])
-    return changed[0] == changed[1] and after.st_size == size and age > RACY_NS
+    """Return whether a file's state identifies the `size` bytes that were read between two states.
+
+    It does not if the file changed meanwhile or less than `RACY_NS` ago.
+    """
+    first, last = (
+        (state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in (before, after)
+    )
+    return first == last and after.st_size == size and time.time_ns() - max(last[1:]) > RACY_NS
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decode the bytes of an image file.
+    """Decode the bytes of an image file to RGB: uint8 (h, w, 3).
 
-    Returns
-    -------
-    pixels : ndarray of shape (h, w, 3), uint8
-        RGB, by the policy above.
-
-    Raises
-    ------
-    ImageError
-        For whatever is not a whole image within the limits.
+    Raises ImageError unless the bytes are one whole image within the limits.
     """
     if not data:
         raise ImageError("empty: 0 bytes")
@@ -145,41 +129,40 @@ def decode(data: bytes) -> np.ndarray:
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise ImageError(
-            "not an image in a supported format (" + ", ".join(FORMATS) + ")"
-        ) from error
+        formats = ", ".join(FORMATS)
+        raise ImageError(f"not an image in a supported format ({formats})") from error
     except Exception as error:  # Pillow's plugins raise nearly anything on hostile input
         raise ImageError(describe(error)) from error
 
 
 def golden_pixels() -> np.ndarray:
-    """Return a photograph that comes with the package: uint8 (h, w, 3)."""
+    """Return the photograph that is part of this package: uint8 (240, 320, 3)."""
     return decode((Path(__file__).parent / "golden.jpg").read_bytes())
 
 
 def describe(error: Exception) -> str:
-    """Return what Pillow's error says; its type only where the words alone would not tell."""
-    telling = isinstance(error, (OSError, SyntaxError, Image.DecompressionBombError))
-    return str(error) if telling and str(error) else f"{type(error).__name__}: {error}"
+    """Return the message of an error, after its type where the message alone is unclear."""
+    is_clear = isinstance(error, (OSError, SyntaxError, Image.DecompressionBombError))
+    return str(error) if is_clear and str(error) else f"{type(error).__name__}: {error}"
 
 
 def rgb_from_pil(image: Image.Image) -> np.ndarray:
-    """Return the pixels of a PIL image by the same policy: uint8, (h, w, 3), writable."""
+    """Return the pixels of a PIL image by the decode policy: uint8 (h, w, 3), writable."""
     width, height = image.size
     if not width * height:
-        raise ImageError(f"{width} x {height} pixels: there are none")
+        raise ImageError(f"{width} x {height} pixels; expected at least 1 pixel")
     if width * height > MAX_PIXELS:
         raise ImageError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS} pixels")
     _scale_transparency_key(image)
     tags = getattr(image, "tag_v2", {})
     if image.mode == "L" and _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
-        raise ImageError("signed 8-bit pixels have no agreed range; save as unsigned 8 bits")
-    image.load()  # before the EXIF is read: Pillow's TIFF plugin turns the image itself, here
+        raise ImageError("signed 8-bit pixels have no standard range; save as unsigned 8 bits")
+    image.load()  # before the EXIF is read: here Pillow's TIFF plugin rotates the image itself
     transpose = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
     if image.mode.startswith("I"):
         pixels = _rgb_from_16_bit(image)
     elif image.mode in ("F", "LAB", "HSV"):
-        raise ImageError(f"{image.mode} pixels have no agreed conversion; save as 8 or 16 bits RGB")
+        raise ImageError(f"{image.mode} pixels have no standard range; save as 8 or 16 bits RGB")
     elif image.has_transparency_data:
         pixels = _on_white(image)
     else:
@@ -190,7 +173,7 @@ def rgb_from_pil(image: Image.Image) -> np.ndarray:
 
 
 def rgb_from_array(array: np.ndarray) -> np.ndarray:
-    """Return the pixels of a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4) by the same policy."""
+    """Return the RGB pixels of a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
     if array.dtype != np.uint8:
         raise ImageError(
             f"an array of dtype {array.dtype}; pixels must be uint8 in 0..255, "
@@ -206,12 +189,12 @@ def rgb_from_array(array: np.ndarray) -> np.ndarray:
 
 
 def is_image_name(path: Path) -> bool:
-    """Return whether a file found in a folder is taken for an image, by its suffix."""
+    """Return whether the suffix of a file in a folder is that of an image."""
     return path.suffix.lower() in SUFFIXES
 
 
 def _scale_transparency_key(image: Image.Image) -> None:
-    """Bring a PNG's tRNS colour to the 8 bits that Pillow brings the pixels to, but not the key."""
+    """Scale the transparent colour of a PNG to 8 bits; Pillow scales only the pixels."""
     key = image.info.get("transparency")
     tiles = getattr(image, "tile", None)
     raw_mode = tiles[0][3] if key is not None and tiles else None
@@ -224,15 +207,15 @@ def _scale_transparency_key(image: Image.Image) -> None:
 def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # a corrupt EXIF block says nothing of the pixels
+    except Exception:  # a corrupt EXIF block does not make the pixels corrupt
         return None
 
 
 def _on_white(image: Image.Image) -> np.ndarray:
-    """Return the pixels composited on white, some rows at a time: the layers take much memory."""
+    """Return the pixels composited on white; blocks of rows bound the memory of the layers."""
     width, height = image.size
     pixels = np.empty((height, width, 3), np.uint8)
-    rows = max(1, _VALUES_AT_ONCE // width)
+    rows = max(1, _BLOCK_VALUES // width)
     for top in range(0, height, rows):
         bottom = min(height, top + rows)
         layers = image.crop((0, top, width, bottom)).convert("RGBA")
@@ -244,19 +227,19 @@ def _on_white(image: Image.Image) -> np.ndarray:
 def _rgb_from_16_bit(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
-    is_negative = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    most = 0xFFF if tags.get(_BITS) == (12,) else 0xFFFF
+    is_inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    largest = 0xFFF if tags.get(_BITS) == (12,) else 0xFFFF
     key = image.info.get("transparency")
     grey = np.empty(values.shape, np.uint8)
-    rows = max(1, _VALUES_AT_ONCE // values.shape[1])  # numbers of 8 bytes, so not all at once
+    rows = max(1, _BLOCK_VALUES // values.shape[1])  # bounds the memory of int64 values
     for start in range(0, len(values), rows):
         part = values[start : start + rows].astype(np.int64)
-        if part.min() < 0 or part.max() > most:
+        if part.min() < 0 or part.max() > largest:
             raise ImageError(
-                f"{image.mode} pixels beyond 16 bits have no agreed range; save as 16 bits"
+                f"{image.mode} pixels beyond 16 bits have no standard range; save as 16 bits"
             )
         part_of_grey = grey[start : start + rows]
-        part_of_grey[...] = np.rint((most - part if is_negative else part) / (most / 255))
+        part_of_grey[...] = np.rint((largest - part if is_inverted else part) / (largest / 255))
         if isinstance(key, int):
             part_of_grey[part == key] = 255
     return np.repeat(grey[..., None], 3, axis=2)

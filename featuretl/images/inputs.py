@@ -1,4 +1,4 @@
-"""What Python callers hand over as images -> one way to read, name and key each."""
+"""Images that Python callers pass: how each is read, named and identified by its content."""
 
 from __future__ import annotations
 
@@ -23,15 +23,10 @@ Decoder = Callable[[bytes], np.ndarray]
 
 @dataclass(eq=False, frozen=True)
 class Content:
-    """What one image holds, read once.
+    """The content of one image, read once.
 
-    Attributes
-    ----------
-    key : bytes
-        sha256 of the content (32 bytes): of a file's bytes as they are, or of the shape and
-        pixels of an image in memory.
-    state : os.stat_result or None
-        For a file that did not change while it was read: its state.
+    `key` is the sha256 (32 bytes) of a file's bytes, or of the shape and RGB pixels of an image in
+    memory; `state` is the state of a file that did not change while it was read.
     """
 
     key: bytes
@@ -44,17 +39,10 @@ class Content:
 
 
 def as_images(X: Any, owner: str) -> Sequence[Any]:
-    """Return the images of `X` as a sequence of paths, bytes, PIL images or uint8 arrays.
+    """Return the images of `X`: a sequence of paths, bytes, PIL images or uint8 arrays.
 
-    Parameters
-    ----------
-    X : list, tuple, 1-D object or str array, Series, one-column frame or array, or uint8 array
-        The last of shape (n, h, w, 1), (n, h, w, 3) or (n, h, w, 4).
-
-    Raises
-    ------
-    InputError
-        If `X` is no such collection. A single bad image is not noticed here but when it is read.
+    `X` is a list, tuple, 1-D array, Series, one-column frame or array, or a uint8 array (n, h, w, 1),
+    (n, h, w, 3) or (n, h, w, 4). Raises InputError otherwise; a single bad image fails when it is read.
     """
     if isinstance(X, ONE_IMAGE):
         raise InputError(
@@ -65,19 +53,16 @@ def as_images(X: Any, owner: str) -> Sequence[Any]:
     is_pixels = isinstance(X, np.ndarray) and X.ndim == 4 and X.dtype == np.uint8
     if is_pixels or isinstance(X, Sequence):
         return X
-    if not isinstance(X, np.ndarray):
-        raise InputError(
-            f"X of {owner} must be a list, array, Series or one-column frame of images; "
-            f"got {type(X).__name__}."
-        )
+    is_array = isinstance(X, np.ndarray)
+    got = f"shape {X.shape} and dtype {X.dtype}" if is_array else type(X).__name__
     raise InputError(
-        f"X of {owner} must be a 1-D array (or one column) of paths, bytes or images, or a uint8 "
-        f"array of shape (n, h, w, 3); got shape {X.shape} and dtype {X.dtype}."
+        f"X of {owner} must be a list, 1-D array, Series or one-column frame of paths, bytes or "
+        f"images, or a uint8 array of shape (n, h, w, 3); got {got}."
     )
 
 
 def one_column(X: Any) -> Any:
-    """Return the values of a Series, or of an array or frame of one column, as a list; others as arrays."""
+    """Return a Series, or a one-column frame or array, as a list; other frames as arrays."""
     if hasattr(X, "to_numpy"):
         X = X.to_numpy()
     if isinstance(X, np.ndarray) and X.ndim == 2 and X.shape[1] == 1:
@@ -87,21 +72,21 @@ def one_column(X: Any) -> Any:
 
 
 def is_file(image: Any) -> bool:
-    """Return whether it is a path."""
+    """Return whether an item is a path."""
     return isinstance(image, (str, os.PathLike))
 
 
 def name_of(image: Any, index: int) -> str:
-    """Return what to call the image in a message: its path, or its position; safe to print."""
+    """Return the name of an image in messages: its path or its position; safe to print."""
     if is_file(image):
         return printable(os.fspath(image))
     return f"image {index} ({type(image).__name__})"
 
 
 def read(image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullcontext) -> Content:
-    """Read one image and compute its key; ImageError if it cannot be.
+    """Read one image and compute its key. Raises ImageError.
 
-    `stage` is entered with "read" and "hash" around these: a clock may count there.
+    `stage("read")` and `stage("hash")` are the contexts of these steps, for example for timing.
     """
     if isinstance(image, (str, os.PathLike)):
         with stage("read"):
@@ -124,7 +109,7 @@ def read(image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullc
 
 
 def contents_of(images: Sequence[Any]) -> list[bytes]:
-    """Return the key of the content of each image; of one that cannot be read, its position."""
+    """Return the content key of each image; for an unreadable image, its position."""
     keys = []
     for index, image in enumerate(images):
         try:
@@ -139,5 +124,5 @@ def _pixels_of_pil(image: Image.Image) -> np.ndarray:
         return rgb_from_pil(image)
     except ImageError:
         raise
-    except Exception as error:  # a lazily opened file fails here, in any of Pillow's ways
+    except Exception as error:  # a lazily opened file is decoded only here
         raise ImageError(describe(error)) from error

@@ -1,7 +1,7 @@
-"""Decoding in processes of their own: a file that crashes or stalls a decoder costs one row.
+"""Image decoding in child processes: a file that crashes or stalls a decoder costs one row.
 
-Bytes of a file go to a child, and RGB pixels or the words of an error come back, over two pipes and
-behind headers of fixed size: nothing is unpickled, and no pixels are taken that are over the limit.
+The parent sends the bytes of a file and receives RGB pixels or an error message, over two pipes and
+behind headers of fixed size: nothing is unpickled, and pixels beyond the limit are refused.
 """
 
 from __future__ import annotations
@@ -22,30 +22,18 @@ from featuretl.exceptions import FeatureTLError, ImageError
 from featuretl.images.decode import MAX_PIXELS, decode
 
 _SIZE = struct.Struct("<Q")
-_ANSWER = struct.Struct("<?QQ")  # True, height, width; or False, bytes of an error's words, 0
+_ANSWER = struct.Struct("<?QQ")  # True, height, width; or False, bytes of the error message, 0
 _READY = b"\n"
-_MAX_WORDS = 2**16
-_START_SECONDS = 60.0  # that a child may take until it is ready
-_PIPE_BYTES = 2**20  # an image in few system calls
+_MAX_MESSAGE = 2**16
+_START_SECONDS = 60.0  # limit for the start of a child
+_PIPE_BYTES = 2**20  # most images need one system call
 
 
 class IsolatedDecoder:
-    """What `decode` does, in child processes that can be lost; any thread may call it.
+    """`decode` in child processes, with a time limit of `seconds` per image; thread-safe.
 
-    There are as many children as there were calls at once. One that ends or takes too long is
-    replaced. A context manager: leaving it ends the children.
-
-    Parameters
-    ----------
-    seconds : float
-        That an image may take.
-
-    Examples
-    --------
-    >>> from pathlib import Path
-    >>> with IsolatedDecoder(seconds=60) as decode:
-    ...     decode((Path(__file__).parent / "golden.jpg").read_bytes()).shape
-    (240, 320, 3)
+    Each concurrent call has its own child; a child that ends or exceeds the limit is replaced.
+    Leaving this context manager ends the children.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -64,14 +52,10 @@ class IsolatedDecoder:
             self._idle.pop().end()
 
     def __call__(self, data: bytes) -> np.ndarray:
-        """Decode the bytes of an image file; see `decode`.
+        """Decode the bytes of an image file like `decode`.
 
-        Raises
-        ------
-        ImageError
-            As `decode`; and if the decoder crashes or takes too long.
-        FeatureTLError
-            If there can be no child.
+        Raises ImageError also if the decoder crashes or exceeds the time limit, and FeatureTLError
+        if no child can be started.
         """
         child = self._take()
         try:
@@ -100,19 +84,19 @@ class _Child:
 
     def __init__(self) -> None:
         try:
-            self._process = subprocess.Popen(  # no shell, nothing from outside  # nosec B603
-                # -P: not from the folder that the user happens to be in.
+            self._process = subprocess.Popen(  # no shell, no outside input  # nosec B603
+                # -P keeps the working folder off the import path.
                 [sys.executable, "-P", "-m", __name__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,  # Ctrl-C is for the parent
+                start_new_session=True,  # only the parent handles Ctrl-C
                 pipesize=_PIPE_BYTES,
             )
         except OSError as error:
             raise _no_child(error.strerror) from error
-        assert self._process.stdin and self._process.stdout  # pipes both  # nosec B101
+        assert self._process.stdin and self._process.stdout  # both are pipes  # nosec B101
         self._requests, self._answers = self._process.stdin, self._process.stdout
         with self._deadline(_START_SECONDS) as late:
             is_ready = self._answers.read(len(_READY)) == _READY
@@ -122,10 +106,10 @@ class _Child:
             raise _no_child(slow if late.is_set() else _ending(self._process.returncode))
 
     def ask(self, data: bytes, seconds: float) -> np.ndarray | str:
-        """Return the pixels of an image, or what is wrong with it.
+        """Return the pixels of an image, or an error message.
 
-        Raises ImageError if the process ends, does not answer in time, or answers nonsense; it is
-        of no use then.
+        Raises ImageError if the process ends, exceeds the time limit, or sends an invalid answer; it
+        must not be used again then.
         """
         try:
             with self._deadline(seconds) as late:
@@ -141,7 +125,7 @@ class _Child:
 
     @contextlib.contextmanager
     def _deadline(self, seconds: float) -> Iterator[threading.Event]:
-        """Kill the process, and set the event, if what is done within takes longer."""
+        """Kill the process and set the event if the body of the context takes longer."""
         late = threading.Event()
 
         def kill() -> None:
@@ -165,7 +149,7 @@ class _Child:
         self._process.kill()
         self._process.wait()
         self._answers.close()
-        with contextlib.suppress(OSError):  # of what it did not take
+        with contextlib.suppress(OSError):  # the data that it did not read
             self._requests.close()
 
     def _ask(self, data: bytes) -> np.ndarray | str:
@@ -176,7 +160,7 @@ class _Child:
         if is_image and 0 < height * width <= MAX_PIXELS:
             pixels = np.frombuffer(self._receive(height * width * 3), np.uint8)
             return pixels.reshape(height, width, 3)
-        if not is_image and height <= _MAX_WORDS:
+        if not is_image and height <= _MAX_MESSAGE:
             return self._receive(height).decode(errors="replace")
         raise ImageError("decoding it gave no pixels within the limits")
 
@@ -193,24 +177,24 @@ def _ending(status: int) -> str:
 
 def _no_child(reason: str | None) -> FeatureTLError:
     return FeatureTLError(
-        f"No process that decodes images can be started ({reason}); see to that, or decode in this "
-        "process: leave out decode_timeout (--decode-timeout)."
+        f"No process that decodes images can be started ({reason}); fix this, or leave out "
+        "decode_timeout (--decode-timeout) to decode in this process."
     )
 
 
 def main() -> None:
-    """Answer requests until there are no more: what a child does."""
+    """Decode images in a child process until its input ends."""
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     answers.write(_READY)
     answers.flush()
     while header := requests.read(_SIZE.size):
         try:
             pixels = decode(requests.read(*_SIZE.unpack(header)))
         except ImageError as error:
-            words = str(error).encode(errors="backslashreplace")[:_MAX_WORDS]
-            answers.write(_ANSWER.pack(False, len(words), 0) + words)
+            message = str(error).encode(errors="backslashreplace")[:_MAX_MESSAGE]
+            answers.write(_ANSWER.pack(False, len(message), 0) + message)
         else:
             answers.write(_ANSWER.pack(True, *pixels.shape[:2]))
             answers.write(np.ascontiguousarray(pixels).data)

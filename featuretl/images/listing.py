@@ -1,7 +1,4 @@
-"""Sources, a few files at a time: folders, patterns, lists and manifests, for images and for shards.
-
-Hidden files of folders and patterns are passed over.
-"""
+"""The files that folders, glob patterns, lists and manifests name; hidden files are skipped."""
 
 from __future__ import annotations
 
@@ -24,7 +21,9 @@ _LINES = 4096
 
 
 def is_hidden(name: str, pattern: str = "") -> bool:
-    """Return whether a part of `name`, a path with ``/``, begins with a dot that no part of `pattern` names.
+    """Return whether a part of the path `name` is hidden: it begins with a dot.
+
+    A part that matches a part of `pattern` that itself begins with a dot is not hidden.
 
     >>> is_hidden("a/._1.jpg"), is_hidden("../a.jpg"), is_hidden(".x/1.jpg", ".x/*")
     (True, False, False)
@@ -39,7 +38,7 @@ def is_hidden(name: str, pattern: str = "") -> bool:
 
 
 def kind_of(path: str) -> str:
-    """Return what the name of a file says of it: "tar", "manifest", "list", else "image".
+    """Return the kind of a file by its name: "tar", "manifest", "list", else "image".
 
     >>> [kind_of(name) for name in ("a.TAR.gz", "a.csv", "a.parquet", "a.txt", "a.jpg", "a")]
     ['tar', 'manifest', 'manifest', 'list', 'image', 'image']
@@ -55,13 +54,13 @@ def kind_of(path: str) -> str:
 def files_of(source: str) -> Iterator[tuple[str, str | None]]:
     """Yield the files that a local path or pattern names, and their labels.
 
-    A folder gives the images below it; their label is the name of the first folder below, if any.
+    A folder yields the images below it, each labelled with its first subfolder, if any.
     Raises InputError if there is no file, or something cannot be listed.
     """
-    kind = _is_folder(source)
-    if kind is None:
+    is_folder = _is_folder(source)
+    if is_folder is None:
         yield from ((match, None) for match in _files_of_pattern(source))
-    elif not kind:
+    elif not is_folder:
         yield source, None
     else:
         inside = None
@@ -75,14 +74,14 @@ def files_of(source: str) -> Iterator[tuple[str, str | None]]:
 
 
 def paths_of_list(path: str) -> Iterator[list[str]]:
-    """Yield the paths in a text file, one a line, some at a time. Raises InputError."""
+    """Yield batches of the paths in a text file, one path per line. Raises InputError."""
     start = codecs.BOM_UTF8
     try:
         with open_file(path) as file:
             while lines := list(itertools.islice(file, _LINES)):
                 lines[0], start = lines[0].removeprefix(start), b""
                 found = [part for line in lines for part in line.splitlines() if part.strip()]
-                yield [place_of(os.fsdecode(part), path) for part in found]
+                yield [resolve_path(os.fsdecode(part), path) for part in found]
     except OSError as error:
         raise cannot_be_read(printable(path), error) from error
 
@@ -90,7 +89,7 @@ def paths_of_list(path: str) -> Iterator[list[str]]:
 def rows_of_manifest(
     manifest: str, path_column: str, others: Sequence[str]
 ) -> Iterator[tuple[list[str], list[list[str | None]]]]:
-    """Yield the paths in a manifest and the other columns, some rows at a time.
+    """Yield batches of rows of a manifest: the paths, and the other columns.
 
     Raises InputError if a row has no path, or the file cannot be read.
     """
@@ -98,7 +97,7 @@ def rows_of_manifest(
     for paths, *values in text_batches(manifest, [path_column, *others]):
         rows, empty = rows + len(paths), empty + paths.count(None)
         if not empty:
-            yield [place_of(path, manifest) for path in paths if path], values
+            yield [resolve_path(path, manifest) for path in paths if path], values
     if empty:
         raise InputError(
             f"Column {printable(path_column)!r} of the manifest {printable(manifest)!r} must hold a "
@@ -106,8 +105,8 @@ def rows_of_manifest(
         )
 
 
-def place_of(path: str, table: str) -> str:
-    """Return where a path or URL that a table names is: a relative one starts at the table's folder."""
+def resolve_path(path: str, table: str) -> str:
+    """Return a path or URL of a table's row; a relative path starts at the folder of the table."""
     if is_url(path):
         return without_scheme(path)
     return f"{table.rpartition('/')[0]}/{path}" if is_url(table) else str(Path(table).parent / path)
@@ -116,7 +115,7 @@ def place_of(path: str, table: str) -> str:
 def _images_in_folder(
     root: str, inside: str = "", above: tuple[tuple[int, int], ...] = ()
 ) -> Iterator[str]:
-    """Yield the images below `root`, relative to it, in order; links are followed, but not in a loop.
+    """Yield the images below `root`, relative to it, sorted; links are followed, loops are not.
 
     Raises InputError if a folder cannot be listed.
     """
@@ -134,14 +133,14 @@ def _images_in_folder(
         name = os.path.join(inside, entry.name)
         if is_hidden(entry.name):
             continue
-        if os.path.isdir(entry.path):  # entry.is_dir raises where a link leads to itself
+        if os.path.isdir(entry.path):  # entry.is_dir raises if a link points to itself
             yield from _images_in_folder(root, name, above)
         elif is_image_name(Path(entry.name)):
             yield name
 
 
 def _is_folder(path: str) -> bool | None:
-    """Return whether a path is a folder, None if there is nothing. Raises InputError."""
+    """Return whether a path is a folder, None if it does not exist. Raises InputError."""
     try:
         return Path(path).is_dir() if Path(path).exists() else None
     except OSError as error:
@@ -151,10 +150,10 @@ def _is_folder(path: str) -> bool | None:
 def _files_of_pattern(source: str) -> list[str]:
     """Return the files that a glob pattern matches, sorted. Raises InputError if there are none."""
     pattern = Path(source)
-    if pattern.name == "**":  # means all files below, which pathlib takes to mean all folders
+    if pattern.name == "**":  # all files below, but to pathlib all folders
         pattern /= "*"
     try:
-        # Unlike glob.glob, ** does not follow symbolic links here, which may loop.
+        # Unlike glob.glob, ** does not follow symbolic links here; they may form loops.
         found = sorted(Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))))
     except (ValueError, NotImplementedError):
         found = []

@@ -1,4 +1,4 @@
-"""From what a user names to shards, one after another: nothing here holds more than a shard."""
+"""Finds the shards of the sources that a user names; holds one shard in memory at a time."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from featuretl.images.shards import (
     Shard,
     UnreadableShard,
     digest,
+    digest_of_paths,
     local_state,
-    pointed_to_by,
     state_of,
     states_of,
 )
-from featuretl.images.sources import refuse_columns
+from featuretl.images.sources import no_images, refuse_columns
 from featuretl.images.tables import (
     IMAGE_COLUMNS,
     LABEL_COLUMNS,
@@ -48,8 +48,8 @@ from featuretl.images.tar import TarShard
 
 IMAGES_PER_SHARD = 1000
 
-# The rows of a shard lie in memory, and a dictionary repeats one image any number of times.
-_FEW_IMAGES, _SMALLEST_IMAGE = 10_000, 32  # bytes
+# Bounds the rows of a shard in memory: a dictionary can repeat one image any number of times.
+_FEW_IMAGES, _SMALLEST_IMAGE = 10_000, 32  # images, bytes
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -60,37 +60,37 @@ def find_shards(
     label_column: str | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Iterator[Shard]:
-    """Yield the shards of what holds images, in its order.
+    """Yield the shards of images, in order.
 
     Parameters
     ----------
     images : path, sequence of paths or of bytes, or Hugging Face dataset
-        Paths, or URLs of any file system that fsspec knows (``s3://``, ``gs://``, ``https://``, ..):
+        Paths, or URLs of any file system that fsspec supports (``s3://``, ``gs://``, ``https://``, ..):
 
         - ``.tar`` files (``.tar.gz``, ..) in WebDataset layout; each is a shard;
         - ``.parquet`` files with the images' bytes in one of `IMAGE_COLUMNS`, plain or as a struct
           of bytes and path; each row group is a shard;
-        - ``.csv`` and ``.parquet`` manifests with a column of paths or URLs, ``.txt`` lists with one
-          a line, read in pieces; relative paths start at the manifest's folder;
-        - folders (subfolders give labels), image files, glob patterns, and ``{000..127}`` for
-          numbers.
+        - ``.csv`` and ``.parquet`` manifests with a column of paths or URLs, and ``.txt`` lists with
+          one per line, read in batches; relative paths start at the folder of the file;
+        - folders (subfolders give labels), image files, glob patterns, and ranges of numbers such
+          as ``{000..127}``.
 
-        A dataset is one that `datasets.load_dataset` gives for a split, not a streamed one.
+        A dataset is one split from `datasets.load_dataset`, not streamed.
     path_column, label_column : str, optional
-        Columns of manifests, Parquet files and datasets, the former of paths or of bytes; the latter
-        also a name in the JSON of tar files. By default the first present of `IMAGE_COLUMNS` and
-        `featuretl.images.tables.PATH_COLUMNS`, and of `LABEL_COLUMNS`.
+        Columns of manifests, Parquet files and datasets: paths or bytes, and labels; `label_column`
+        is also a key in the JSON of tar files. The default is the first present of `IMAGE_COLUMNS`
+        and `PATH_COLUMNS`, and of `LABEL_COLUMNS` (`featuretl.images.tables`).
     images_per_shard : int, default=1000
-        Of what has no shards of its own.
+        Number of images per shard, for sources without shards of their own.
 
     Raises
     ------
     InputError
-        While the shards are read: if a source is missing, holds no image, or lacks a column.
+        While the shards are read, if a source is missing, holds no image, or lacks a column.
     """
     check_int("find_shards", "images_per_shard", images_per_shard, 1)
     if hasattr(images, "features") and not isinstance(images, Sequence):
-        yield from _of_dataset(images, path_column, label_column, images_per_shard)
+        yield from _shards_of_dataset(images, path_column, label_column, images_per_shard)
         return
     listed = [images] if isinstance(images, (str, os.PathLike)) else images
     found = False
@@ -98,11 +98,11 @@ def find_shards(
         found = True
         yield shard
     if not found:
-        raise InputError("No images were named; give a folder, a glob, files or a manifest.")
+        raise no_images()
 
 
 def _grouped(items: Iterable[Shard | File | bytes], size: int) -> Iterator[Shard]:
-    """Yield shards as they are, and shards of files, or of bytes, that follow one another."""
+    """Yield shards unchanged, and group consecutive files, or bytes, into shards."""
     start = 0
     for kind, group in itertools.groupby(items, type):
         while part := list(itertools.islice(group, size)):
@@ -123,12 +123,14 @@ def _items(
             refuse_columns("bytes", path_column=path_column, label_column=label_column)
             yield source
         elif isinstance(source, (str, os.PathLike)):
-            if not os.fspath(source):  # else it would be the working folder
+            if not os.fspath(source):  # it would mean the working folder
                 raise InputError("A source of images is empty text; give a path or URL.")
-            for path in _counted(absolute(os.fspath(source))):
+            for path in _expanded(absolute(os.fspath(source))):
                 for file in _files(path):
                     try:
-                        yield from _of_file(file, os.fspath(source), path_column, label_column)
+                        yield from _shards_of_file(
+                            file, os.fspath(source), path_column, label_column
+                        )
                     except (MissingColumnError, NoColumnsError):
                         raise
                     except InputError as error:
@@ -136,24 +138,24 @@ def _items(
         else:
             raise InputError(
                 "Shards are made of paths, URLs, bytes of image files or a Hugging Face dataset; got "
-                f"{type(source).__name__}: for pixels in memory use extract."
+                f"{type(source).__name__}; use extract for pixels in memory."
             )
 
 
-def _counted(path: str) -> Iterator[str]:
-    """Yield what ``a-{000..127}.tar`` means; nothing is looked up."""
+def _expanded(path: str) -> Iterator[str]:
+    """Yield the paths that a range such as ``a-{000..127}.tar`` stands for."""
     found = _RANGE.search(path)
     if found is None or (not is_url(path) and os.path.exists(path)):
         yield path
         return
     first, last = found[1], found[2]
     for number in range(int(first), int(last) + 1):
-        counted = f"{path[: found.start()]}{number:0{len(first)}d}{path[found.end() :]}"
-        yield from _counted(counted)
+        numbered = f"{path[: found.start()]}{number:0{len(first)}d}{path[found.end() :]}"
+        yield from _expanded(numbered)
 
 
 def _files(path: str) -> Iterator[File]:
-    """Yield the files that a path, URL or pattern means; of folders, the images, with labels."""
+    """Yield the files that a path, URL or pattern names; a folder yields its images with labels."""
     path = without_scheme(path)
     if is_url(path):
         yield from _remote_files(path)
@@ -171,7 +173,7 @@ def _remote_files(url: str) -> Iterator[File]:
             infos, root = {path: fs.info(path)}, None
         else:
             infos, root = fs.find(path, detail=True), path
-    except Exception as error:  # each file system has its own
+    except Exception as error:  # each file system has its own errors
         raise cannot_be_read(printable(url), error) from error
     found = False
     for name, info in sorted(infos.items()):
@@ -186,7 +188,7 @@ def _remote_files(url: str) -> Iterator[File]:
         raise InputError(f"{printable(url)!r} holds, or matches, no image.")
 
 
-def _of_file(
+def _shards_of_file(
     file: File, source: str, path_column: str | None, label_column: str | None
 ) -> Iterator[Shard | File | bytes]:
     kind = kind_of(file.path)
@@ -194,7 +196,7 @@ def _of_file(
         refuse_columns(source, path_column=path_column)
         yield TarShard(file, label_column)
     elif kind == "manifest":
-        yield from _of_table(file, path_column, label_column)
+        yield from _shards_of_table(file, path_column, label_column)
     else:
         refuse_columns(source, path_column=path_column, label_column=label_column)
         if kind == "image":
@@ -204,7 +206,7 @@ def _of_file(
                 yield from _with_states(paths)
 
 
-def _of_table(
+def _shards_of_table(
     file: File, path_column: str | None, label_column: str | None
 ) -> Iterator[Shard | File]:
     schema = schema_of(file.path)
@@ -212,37 +214,36 @@ def _of_table(
     column = image_column(schema, path_column)
     if column is not None:
         name = next((name for name in NAME_COLUMNS if holds_names(schema, name)), None)
-        yield from _of_row_groups(file, column, label, name)
+        yield from _row_groups(file, column, label, name)
         return
     path = pick_path_column(file.path, schema.names, path_column, PATH_COLUMNS)
     for paths, labels in rows_of_manifest(file.path, path, [label] if label else []):
         yield from _with_states(paths, *labels)
 
 
-def _of_row_groups(
+def _row_groups(
     file: File, column: str, label: str | None, name: str | None
 ) -> Iterator[ParquetShard]:
     paths = f"{column}.path"
     with reading(file.path) as opened:
-        most = max(_FEW_IMAGES, opened.seek(0, os.SEEK_END) // _SMALLEST_IMAGE)
+        limit = max(_FEW_IMAGES, opened.seek(0, os.SEEK_END) // _SMALLEST_IMAGE)
         table, rows = open_parquet(opened, [paths], [paths])
         for group in range(table.num_row_groups):
             facts = table.metadata.row_group(group)
-            chunks = {
-                facts.column(i).path_in_schema: facts.column(i) for i in range(facts.num_columns)
-            }
+            columns = [facts.column(i) for i in range(facts.num_columns)]
+            chunks = {chunk.path_in_schema: chunk for chunk in columns}
             held = chunks.get(f"{column}.bytes") or chunks[column]
             known = held.statistics is not None and held.statistics.has_null_count
             nulls = held.statistics.null_count if known else 0
-            if held.num_values - nulls > most:
+            if held.num_values - nulls > limit:
                 raise InputError(
                     f"{printable(file.path)!r} claims {held.num_values - nulls:,} images in one row "
-                    f"group, more than the {most:,} that a file of its size can hold."
+                    f"group, more than the {limit:,} that a file of its size can hold."
                 )
             pointed_to = ""
             if (nulls or not known) and paths in chunks:
                 batches = table.iter_batches(rows, [group], [paths])
-                found = [pointed_to_by(batch.column(column), file.path) for batch in batches]
+                found = [digest_of_paths(batch.column(column), file.path) for batch in batches]
                 pointed_to = digest("files", found)
             yield ParquetShard(file, group, facts.num_rows, column, label, name, pointed_to)
 
@@ -253,21 +254,20 @@ def _with_states(paths: list[str], labels: list[str | None] | None = None) -> It
         yield File(path, label, states[path])
 
 
-def _of_dataset(
+def _shards_of_dataset(
     dataset: Any, path_column: str | None, label_column: str | None, size: int
 ) -> Iterator[DatasetShard]:
-    """Yield shards of a Hugging Face dataset; its images stay as they are encoded."""
+    """Yield shards of a Hugging Face dataset; its images stay encoded."""
     if not hasattr(dataset, "select") or not hasattr(dataset, "_fingerprint"):
         raise InputError(
-            f"A {type(dataset).__name__} cannot be cut into shards; give one split of a dataset "
+            f"A {type(dataset).__name__} cannot be split into shards; pass one split of a dataset "
             "that is not streamed, or the paths of its Parquet or tar files."
         )
     features = dataset.features
     here, names = "the dataset", list(features)
     images = [name for name in names if type(features[name]).__name__ == "Image"]
-    column = pick_path_column(
-        here, names, path_column, list(dict.fromkeys([*images, *IMAGE_COLUMNS, *PATH_COLUMNS]))
-    )
+    usual = list(dict.fromkeys([*images, *IMAGE_COLUMNS, *PATH_COLUMNS]))
+    column = pick_path_column(here, names, path_column, usual)
     label = pick_column(here, names, label_column, LABEL_COLUMNS)
     label_names = getattr(features[label], "names", None) if label else None
     plain = dataset.with_format(None).select_columns([column, label] if label else [column])
@@ -282,5 +282,5 @@ def _of_dataset(
             column,
             label,
             tuple(label_names) if label_names else None,
-            pointed_to_by(part.select_columns([column]).with_format("arrow")[:].column(column)),
+            digest_of_paths(part.select_columns([column]).with_format("arrow")[:].column(column)),
         )

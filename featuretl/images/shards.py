@@ -1,12 +1,11 @@
-"""Shards: what a worker reads in one go, and how it is known again without reading its images.
+"""Shards: the units of work of a sharded extraction, identified without reading their images.
 
-Each kind has a `name` (safe to print), the number of its `images` where that is known beforehand, a
-`key`, the sha256 of what identifies its images (names, labels, and sizes with times or tags of
-files), and `samples`, which reads them one after another.
-
-What a key trusts: of local files size, modification and change time and inode, where these are not
-so young that another change could leave them as they are; of files behind URLs the size together
-with a tag of the server's (`_TAGS`). Of files of which neither is known the key is another each time.
+Every kind of shard has a `name` (safe to print), the number of its `images` if that is known in
+advance, a `key`, and `samples`, which reads the images one after another. The key is a sha256 of what
+identifies the images: names, labels, and the states of files. The state of a local file is its size,
+modification time, change time and inode, unless it is so young that another change could leave them
+the same; that of a file behind a URL is its size and a tag of the server (`_TAGS`). A file of which
+none of these is known gets a different key each time.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from featuretl._core.files import cannot_be_read, contents, each, file_system, i
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.decode import MAX_FILE_BYTES, RACY_NS
-from featuretl.images.listing import place_of
+from featuretl.images.listing import resolve_path
 from featuretl.images.tables import (
-    counted,
     memory_limit,
     names_of_classes,
     open_parquet,
     reading,
     texts,
+    within_limit,
 )
 
 State = tuple[Any, ...] | None
@@ -38,10 +37,10 @@ T = TypeVar("T")
 
 NAME_COLUMNS = ("path", "id", "key", "__key__", "url", "file_name", "filename")
 
-_READ_AT_ONCE = 64
-_BYTES_AT_ONCE = 128 * 2**20
-_UNKNOWN_SIZE = _BYTES_AT_ONCE // 4
-# Of what a file system says of a file, the first that changes whenever its content does.
+_BATCH_FILES = 64
+_BATCH_BYTES = 128 * 2**20
+_UNKNOWN_SIZE = _BATCH_BYTES // 4
+# Facts of fsspec file systems that change with the content of a file; the first one present counts.
 _TAGS = (
     *("ETag", "etag", "md5Hash", "content_md5", "Content-MD5", "Digest", "generation"),
     *("mtime", "LastModified", "Last-Modified", "modified", "created"),
@@ -49,17 +48,17 @@ _TAGS = (
 
 
 class DamagedShardError(InputError):
-    """A shard that cannot be read further: what was read before is right."""
+    """A shard cannot be read any further; the samples read so far are correct."""
 
 
 class SkipReason(NamedTuple):
-    """In the place of an image: why something that could have been one is none."""
+    """Takes the place of an image: why a file that looks like one is skipped."""
 
     reason: str
 
 
 class Sample(NamedTuple):
-    """An image on its way to the engine: a local path, bytes, or why there are none."""
+    """An image for the engine: a local path, bytes, or the reason why there are none."""
 
     name: str
     image: str | bytes | ImageError | SkipReason
@@ -67,7 +66,7 @@ class Sample(NamedTuple):
 
 
 class File(NamedTuple):
-    """A local file or, with ``://``, the URL of one; `state` tells another content from this one."""
+    """A local path or a URL of a file; `state` changes with its content."""
 
     path: str
     label: str | None = None
@@ -75,21 +74,21 @@ class File(NamedTuple):
 
 
 class Shard:
-    """See the module's docstring. A subclass says what its `_name`, `_identity` and `samples` are."""
+    """Base class of the shards; subclasses define `_name`, `_identity` and `samples`."""
 
-    images: Any  # how many there are, None where that is not known
+    images: Any  # their number, None if unknown
     _kind: str
     _name: Callable[[], str]
     _identity: Callable[[], Any]
 
     @property
     def name(self) -> str:
-        """What to call it in a message; safe to print."""
+        """The name of the shard in messages; safe to print."""
         return printable(self._name())
 
     @property
     def key(self) -> str:
-        """64 hex digits: the digest of what identifies its images."""
+        """The sha256, in hex, of what identifies the images."""
         return digest(self._kind, self._identity())
 
     def samples(self) -> Iterator[Sample]:
@@ -112,21 +111,21 @@ class FileShard(Shard):
         return self.files
 
     def samples(self) -> Iterator[Sample]:
-        """Yield local paths, and the content of URLs, some of which are read at once."""
+        """Yield local paths, and the contents of URLs, which are read in parallel."""
 
         def size_of(file: File) -> int:
             if not is_url(file.path):
                 return 0
-            known = file.state and isinstance(file.state[0], int)
-            return file.state[0] if file.state and known else _UNKNOWN_SIZE
+            size = file.state[0] if file.state else None
+            return size if isinstance(size, int) else _UNKNOWN_SIZE
 
-        for some in batches(self.files, size_of, _READ_AT_ONCE):
-            yield from _with_contents([Sample(path, path, label) for path, label, _ in some])
+        for batch in batches(self.files, size_of, _BATCH_FILES):
+            yield from _with_contents([Sample(path, path, label) for path, label, _ in batch])
 
 
 @dataclass(frozen=True)
 class BytesShard(Shard):
-    """Images in memory, as bytes of their files."""
+    """Images in memory, as the bytes of their files."""
 
     contents: tuple[bytes, ...]
     start: int
@@ -140,7 +139,7 @@ class BytesShard(Shard):
         return [self.start, [hashlib.sha256(content).hexdigest() for content in self.contents]]
 
     def samples(self) -> Iterator[Sample]:
-        """Yield them."""
+        """Yield the images."""
         for number, content in enumerate(self.contents, self.start):
             yield Sample(f"image {number}", content)
 
@@ -166,7 +165,7 @@ class ParquetShard(Shard):
         return [self.file, self.group, columns, self.pointed_to]
 
     def samples(self) -> Iterator[Sample]:
-        """Read the rows, some at a time."""
+        """Read the rows in batches."""
         path, number = self.file.path, 0
         text = list(dict.fromkeys(filter(None, [self.label_column, self.name_column])))
         columns = list(dict.fromkeys([self.column, *text]))
@@ -174,16 +173,15 @@ class ParquetShard(Shard):
             limit = memory_limit(file)
             table, rows = open_parquet(file, columns, text)
             batches = table.iter_batches(rows, [self.group], columns, use_threads=False)
-            for batch in counted(batches, text, limit):
+            for batch in within_limit(batches, text, limit):
+                found: dict[str | None, list[str | None]]
                 found = {c: texts(batch.column(c), path, c, table.schema_arrow) for c in text}
-                none: list[str | None] = [None] * len(batch)
-                labels, names = (
-                    found[c] if c else none for c in (self.label_column, self.name_column)
-                )
-                rows_of = zip(batch.column(self.column), labels, names, strict=True)
+                found[None] = [None] * len(batch)
+                labels, names = found[self.label_column], found[self.name_column]
+                values = zip(batch.column(self.column), labels, names, strict=True)
                 samples = [
                     sample_of(image.as_py(), name or f"{self.name}, row {number + i}", label, path)
-                    for i, (image, label, name) in enumerate(rows_of)
+                    for i, (image, label, name) in enumerate(values)
                 ]
                 number += len(samples)
                 yield from _with_contents(samples)
@@ -191,7 +189,7 @@ class ParquetShard(Shard):
 
 @dataclass(frozen=True)
 class UnreadableShard(Shard):
-    """A file of which not even the shards can be found, so that it is named with the other failures."""
+    """A file whose shards cannot be listed; reading it raises the error, so that it is reported."""
 
     path: str
     error: str
@@ -201,7 +199,7 @@ class UnreadableShard(Shard):
     def _name(self) -> str:
         return self.path
 
-    def _identity(self) -> Any:  # such a shard is never finished
+    def _identity(self) -> Any:  # no output ever holds such a shard
         return [self.path, self.error]
 
     def samples(self) -> Iterator[Sample]:
@@ -232,7 +230,7 @@ class DatasetShard(Shard):
         return [self.fingerprint, rows, self.pointed_to]
 
     def samples(self) -> Iterator[Sample]:
-        """Read the rows; images are not decoded by this."""
+        """Read the rows without decoding their images."""
         labels: list[str | None] = [None] * len(self.dataset)
         if self.label_column:
             table = self.dataset.select_columns([self.label_column]).with_format("arrow")[:]
@@ -249,42 +247,42 @@ class DatasetShard(Shard):
 
 def batches(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Iterator[list[T]]:
     """Yield up to `most` items at a time, of up to 128 MiB together unless one is larger."""
-    some: list[T] = []
+    batch: list[T] = []
     size = 0
     for item in items:
         more = size_of(item)
-        if some and (len(some) >= most or size + more > _BYTES_AT_ONCE):
-            yield some
-            some, size = [], 0
-        some.append(item)
+        if batch and (len(batch) >= most or size + more > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
         size += more
-    if some:
-        yield some
+    if batch:
+        yield batch
 
 
 def sample_of(image: Any, name: str, label: str | None, table: str) -> Sample:
-    """Return the sample of a table's row: bytes, or a struct of bytes and path, as datasets have.
+    """Return the sample of a row of the file `table`, whose folder relative paths start at.
 
-    A relative path starts at the folder of the file `table`.
+    `image` is bytes, a path, or a struct of bytes and path as in Hugging Face datasets.
     """
     if isinstance(image, dict):
         name, image = image.get("path") or name, image.get("bytes") or image.get("path")
     if not isinstance(image, (bytes, str)):
         image = ImageError("the row holds no image")
     if isinstance(image, str):
-        image = place_of(image, table)
+        image = resolve_path(image, table)
     return Sample(str(name), image, label)
 
 
 def state_of(info: dict[str, Any] | Exception) -> State:
-    """Return what tells a file's content from another, of what fsspec says of it."""
+    """Return the state of a file from the facts that fsspec reports."""
     facts = {} if isinstance(info, Exception) else info
     tag = next((str(facts[name]) for name in _TAGS if facts.get(name) is not None), None)
     return _unknown() if tag is None else (facts.get("size"), tag)
 
 
 def local_state(path: str) -> State:
-    """Return what tells a local file's content from another; None where there is no such file."""
+    """Return the state of a local file; None if there is no such file."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -295,15 +293,15 @@ def local_state(path: str) -> State:
 
 
 def states_of(paths: Iterable[str]) -> dict[str, State]:
-    """Return the states of local files and of files behind URLs, some of which are asked for at once."""
+    """Return the states of local files and, requested in parallel, of files behind URLs."""
     found = {path: local_state(path) for path in paths if not is_url(path)}
-    for fs, urls, places in _by_file_system([path for path in paths if is_url(path)]):
-        found |= zip(urls, map(state_of, each(fs.info, places)), strict=True)
+    for fs, urls, inside in _by_file_system([path for path in paths if is_url(path)]):
+        found |= zip(urls, map(state_of, each(fs.info, inside)), strict=True)
     return found
 
 
-def pointed_to_by(images: Any, table: str = "") -> str:
-    """Return a digest of the states of files that a column of images names in the place of bytes.
+def digest_of_paths(images: Any, table: str = "") -> str:
+    """Return a digest of the states of the files that a column of images names instead of bytes.
 
     Relative paths start at the folder of the file `table`.
     """
@@ -320,45 +318,39 @@ def pointed_to_by(images: Any, table: str = "") -> str:
         paths = images
         if not (types.is_string(paths.type) or types.is_large_string(paths.type)):
             return ""
-    found = states_of(sorted({place_of(p, table) for p in paths.unique().to_pylist() if p}))
+    found = states_of(sorted({resolve_path(p, table) for p in paths.unique().to_pylist() if p}))
     return digest("files", list(found.items())) if found else ""
 
 
 def _unknown() -> State:
-    """Return a state that no other equals."""
+    """Return a state that differs from every other."""
     return "unknown", os.urandom(16).hex()
 
 
 def digest(kind: str, facts: Any) -> str:
-    """Return a sha256, in hex, of JSON facts."""
+    """Return the sha256, in hex, of JSON facts."""
     text = json.dumps([kind, facts], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _by_file_system(urls: list[str]) -> Iterator[tuple[Any, list[str], list[str]]]:
-    """Yield file systems, the URLs on each, and their paths in it."""
+    """Yield each file system, the URLs on it, and their paths there."""
     for protocol in sorted({url.partition("://")[0] for url in urls}):
         same = [url for url in urls if url.startswith(f"{protocol}://")]
-        places = [file_system(url) for url in same]
-        yield places[0][0], same, [path for _, path in places]
+        systems, paths = zip(*map(file_system, same), strict=True)
+        yield systems[0], same, list(paths)
 
 
 def _with_contents(samples: list[Sample]) -> Iterator[Sample]:
-    """Yield samples, those behind URLs with their content."""
+    """Yield samples; URLs become their contents. Raises InputError if a server fails."""
     urls = [s.image for s in samples if isinstance(s.image, str) and is_url(s.image)]
-    found = _fetch(urls)
-    for sample in samples:
-        is_behind = isinstance(sample.image, str) and sample.image in found
-        yield sample._replace(image=found[str(sample.image)]) if is_behind else sample
-
-
-def _fetch(urls: list[str]) -> dict[str, bytes | ImageError]:
-    """Return the content of URLs, or why there is none. Raises InputError if a server fails."""
-    found: dict[str, bytes | ImageError] = {}
-    for fs, same, places in _by_file_system(urls):
-        data = contents(fs, places, MAX_FILE_BYTES)
+    found: dict[Any, bytes | ImageError] = {}
+    for fs, same, paths in _by_file_system(urls):
+        data = contents(fs, paths, MAX_FILE_BYTES)
         found |= {url: _fetched(url, one) for url, one in zip(same, data, strict=True)}
-    return found
+    for sample in samples:
+        is_fetched = isinstance(sample.image, str) and sample.image in found
+        yield sample._replace(image=found[sample.image]) if is_fetched else sample
 
 
 def _fetched(url: str, found: bytes | Exception) -> bytes | ImageError:

@@ -1,4 +1,4 @@
-"""Where images come from: folders, globs, lists and manifests -> ordered paths (+ labels)."""
+"""Image paths and labels from folders, glob patterns, lists and manifests."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class ImageList:
     ----------
     paths : list of str
     labels : list of (str or None), or None
-        One per path; None when no image has a label.
+        One per path; None if no image has a label.
     groups : list of (str or None), or None
-        One per path; None where no column of groups was named.
+        One per path; None if no group column was named.
     tags : list of (list of str or None), or None
-        One list per path where an image may have several labels: `labels` is None then.
+        The tags of each image, in multi-label tasks; `labels` is None then.
     tasks : dict of str to list of (str or None), or None
-        Where columns of several tasks were named, the value in each, one per path; `labels` is None.
+        The values of each task column, one per path; `labels` is None then.
     """
 
     paths: list[str]
@@ -66,8 +66,8 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     """List the images of a folder whose subfolders are the classes.
 
     The label is the name of the first folder below `folder`, however deep the image lies, as in
-    ``sklearn.datasets.load_files`` and torchvision's ``ImageFolder``. Files whose suffix is not an
-    image's, and names that begin with a dot, are passed over. Nothing is opened.
+    ``sklearn.datasets.load_files`` and torchvision's ``ImageFolder``. Files without the suffix of an
+    image, and names that begin with a dot, are skipped. No file is opened.
 
     Parameters
     ----------
@@ -76,15 +76,14 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     Returns
     -------
     data : ~sklearn.utils.Bunch
-        ``data``: object array (n,) of paths (str), sorted; ``target``: array (n,) of the class
-        names (str), which mean the same in every folder, whichever classes it lacks;
-        ``target_names``: list of the distinct class names, sorted. Without subfolders ``target``
-        is None and ``target_names`` empty.
+        ``data``: object array (n,) of paths (str), sorted; ``target``: array (n,) of class names
+        (str), or None without subfolders; ``target_names``: list of the distinct class names,
+        sorted, empty without subfolders.
 
     Raises
     ------
     InputError
-        If the folder is missing or holds no image, or if only some of the images lie in subfolders.
+        If the folder is missing or holds no image, or if only some images lie in subfolders.
 
     Examples
     --------
@@ -101,8 +100,8 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     from sklearn.utils import Bunch
 
     if not Path(folder).is_dir():
-        raise InputError(f"{printable(folder)!r} is not a folder; give one that holds images.")
-    images = _plain(files_of(os.fspath(folder)))
+        raise InputError(f"{printable(folder)!r} is not a folder; pass one that holds images.")
+    images = _of_files(files_of(os.fspath(folder)))
     if images.labels is not None and None in images.labels:
         bare = images.paths[images.labels.index(None)]
         raise InputError(
@@ -124,29 +123,25 @@ def find_images(
     group_column: str | None = None,
     task_columns: Sequence[str] = (),
 ) -> ImageList:
-    """Resolve what a user names on the command line into ordered images.
+    """Return the images of sources that a user names, in order.
 
     Parameters
     ----------
     sources : sequence of paths
-        Each one a folder (searched through; its subfolders give labels), an image file, a glob
-        pattern (``**`` goes through folders), a ``.csv`` or ``.parquet`` manifest, or a ``.txt``
-        file with a path a line. Relative paths in a manifest or list start at its own folder.
-    path_column, label_column : str, optional
-        Columns of a manifest. By default the first present of `PATH_COLUMNS` and `LABEL_COLUMNS`;
-        a manifest needs no label column. A list of label columns are tags, 0 or 1 for each image.
+        Folders (searched recursively; subfolders give labels), image files, glob patterns (``**``
+        matches folders), ``.csv`` or ``.parquet`` manifests, or ``.txt`` lists with one path per
+        line. Relative paths in a manifest or list start at its folder.
+    path_column, label_column, group_column : str, optional
+        Columns of a manifest. The default is the first present of `PATH_COLUMNS`, of
+        `LABEL_COLUMNS`, and no group column; a manifest needs no label column. A list of label
+        columns holds tags, 0 or 1 for each image.
     label_separator : str, optional
-        What divides the tags of an image in its label, such as ";"; an empty label has no tags.
-    group_column : str, optional
-        Column of a manifest that says which images belong together.
+        The separator of the tags in a label, such as ";"; an empty label has no tags.
     task_columns : sequence of str, default=()
-        Columns of a manifest each of which is a task of its own, in the place of a label column.
+        Columns of a manifest, each the labels of one task; they replace the label column.
 
-    Raises
-    ------
-    InputError
-        If a source is missing, names no image, lacks the column, or a column of tags holds others
-        than 0 and 1; NoColumnsError if a column is named, and a source has none.
+    Raises InputError if a source is missing, names no image, lacks a column, or has tags other than
+    0 and 1; NoColumnsError if a column is named for a source that has no columns.
     """
     columns: dict[str, Any] = {
         "path_column": path_column,
@@ -157,7 +152,7 @@ def find_images(
     }
     parts = [part for source in sources for part in _parts(os.fspath(source), columns)]
     if not parts:
-        raise InputError("No images were named; give a folder, a glob, files or a manifest.")
+        raise no_images()
     images = join_images(parts)
     if task_columns:
         tasks = {
@@ -167,27 +162,29 @@ def find_images(
         return replace(images, labels=None, tasks=tasks)
     if not label_separator or images.labels is None:
         return images
-    tags = [_split(label or "", label_separator) for label in images.labels]
-    return replace(images, labels=None, tags=list(tags))
+    rows = [(label or "").split(label_separator) for label in images.labels]
+    tags: list[Any] = [[tag.strip() for tag in row if tag.strip()] for row in rows]
+    return replace(images, labels=None, tags=tags)
+
+
+def no_images() -> InputError:
+    """Return the error for an empty sequence of sources."""
+    return InputError("No images were named; pass a folder, a glob pattern, files or a manifest.")
 
 
 def has_columns(source: str) -> bool:
-    """Return whether the name of a source is that of a manifest."""
+    """Return whether a source is a manifest, by its name."""
     return kind_of(source) == "manifest"
 
 
 def join_images(parts: Sequence[ImageList]) -> ImageList:
-    """Return the images of several lists, one after the other, without their tasks."""
+    """Return the concatenation of several lists, without their tasks."""
     return ImageList(
         [path for part in parts for path in part.paths],
         _joined([part.labels for part in parts], parts),
         _joined([part.groups for part in parts], parts),
         _joined([part.tags for part in parts], parts),
     )
-
-
-def _split(label: str, separator: str) -> list[str]:
-    return [tag.strip() for tag in label.split(separator) if tag.strip()]
 
 
 def _joined(columns: list[list[Any] | None], parts: Sequence[ImageList]) -> list[Any] | None:
@@ -198,7 +195,7 @@ def _joined(columns: list[list[Any] | None], parts: Sequence[ImageList]) -> list
 
 
 def _parts(source: str, columns: dict[str, Any]) -> Iterator[ImageList]:
-    """Yield the images of each manifest or list that a source names, and those beside them."""
+    """Yield the images of a source: one list for each manifest or list file, and for other files."""
     if is_url(source):
         raise _for_shards(source)
     for kind, group in itertools.groupby(files_of(source), lambda file: kind_of(file[0])):
@@ -208,40 +205,40 @@ def _parts(source: str, columns: dict[str, Any]) -> Iterator[ImageList]:
         if kind != "manifest":
             refuse_columns(source, **columns)
         if kind == "image":
-            yield _plain(files)
+            yield _of_files(files)
         elif kind == "list":
             yield from (_from_list(path) for path, _ in files)
         else:
             yield from (_from_manifest(path, **columns) for path, _ in files)
 
 
-def _plain(files: Iterable[tuple[str, str | None]]) -> ImageList:
+def _of_files(files: Iterable[tuple[str, str | None]]) -> ImageList:
     paths, labels = map(list, zip(*files, strict=True))
     return ImageList(paths, labels if any(label is not None for label in labels) else None)
 
 
 def _from_list(path: str) -> ImageList:
-    paths = [name for some in paths_of_list(path) for name in some]
+    paths = [name for batch in paths_of_list(path) for name in batch]
     if not paths:
-        raise InputError(f"The list {printable(path)!r} names no image; write one path a line.")
+        raise InputError(f"The list {printable(path)!r} names no image; write one path per line.")
     return ImageList(paths)
 
 
 def refuse_columns(source: str, **asked: Any) -> None:
-    """Raise NoColumnsError if a parameter names a column, of a source that has none."""
+    """Raise NoColumnsError if a parameter names a column of a source that has no columns."""
     for parameter, given in asked.items():
         if given:
             column = given if isinstance(given, str) else ", ".join(given)
             raise NoColumnsError(
-                f"{parameter} names {printable(column)!r}, and {printable(source)!r} has no columns: "
+                f"{parameter} names {printable(column)!r}, but {printable(source)!r} has no columns; "
                 "leave it out, or list the images in a .csv or .parquet manifest."
             )
 
 
 def _for_shards(source: str) -> InputError:
     return InputError(
-        f"{printable(source)!r} is a URL or holds the images themselves: only extract_shards, and "
-        "featuretl extract --engine loky, read these."
+        f"{printable(source)!r} is a URL or holds the images themselves; use extract_shards, or "
+        "featuretl extract --engine loky."
     )
 
 
@@ -268,15 +265,15 @@ def _from_manifest(
         label = named(label_column, LABEL_COLUMNS)
     if label_separator and label is None:
         raise NoColumnsError(
-            f"label_separator divides one column of labels, and {printable(manifest)!r} has none, or "
-            "several were named: name one by label_column, or leave the separator out."
+            f"label_separator needs one label column; {printable(manifest)!r} has none, or several "
+            "were named: name one with label_column, or leave label_separator out."
         )
     tasks = [named(name) or name for name in task_columns]
     wanted = [*filter(None, (label, group)), *(tags or ()), *tasks]
     table: dict[str, list[str | None]] = {name: [] for name in wanted}
     paths: list[str] = []
-    for some, batch in rows_of_manifest(manifest, path, list(table)):
-        paths += some
+    for more_paths, batch in rows_of_manifest(manifest, path, list(table)):
+        paths += more_paths
         for values, more in zip(table.values(), batch, strict=True):
             values += more
     if not paths:
@@ -291,7 +288,7 @@ def _from_manifest(
 
 
 def _tags(manifest: str, columns: dict[str, list[str | None]]) -> list[Any]:
-    """Return the names of the columns in which a row has 1."""
+    """Return the tags of each row: the names of the columns that hold 1."""
     meaning = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
     rows: list[list[str]] = [[] for _ in next(iter(columns.values()), [])]
     for name, values in columns.items():

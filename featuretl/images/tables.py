@@ -1,8 +1,8 @@
-"""Columns of CSV and Parquet files, a batch at a time, in memory bounded by the size of the file.
+"""Columns of CSV and Parquet files, read in batches, in memory bounded by the size of the file.
 
 A Parquet file can claim any size, and its dictionaries and prefixes can repeat one value any number
-of times: `open_parquet` refuses files whose columns would take more than `EXPANSION` times their
-size, before it reads them, and `text_batches` counts what values take before it makes text of them.
+of times. `open_parquet` refuses a file whose columns would take more than `EXPANSION` times its size,
+before it reads them, and `within_limit` adds up the size of values before they become text.
 """
 
 from __future__ import annotations
@@ -24,33 +24,30 @@ if TYPE_CHECKING:
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes", "image_bytes")
 PATH_COLUMNS = ("path", "file", "filename", "filepath", "file_name", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "target", "category")
-EXPANSION = 250  # a million numbered paths, as small as zstd makes them, expand 150 times
+EXPANSION = 250  # a million numbered paths, compressed by zstd, expand 150 times
 
-_LEAST = 16 * 2**20
-_ROW = 16  # bytes that a value takes at least, but for
-_WIDTHS = {"FLOAT": 4, "DOUBLE": 8}
+_MIN_LIMIT = 16 * 2**20
+_WIDTHS = {"FLOAT": 4, "DOUBLE": 8}  # bytes per value
+_ROW = 16  # bytes per value, at least, of the other types
 _TEXT_ROWS, _BINARY_ROWS = 65536, 64
 _BATCH_BYTES = 2**25
 
 
 class MissingColumnError(InputError):
-    """A named column is not there: an error of the call, not of one file."""
+    """A named column is missing: an error of the call, not of one file."""
 
 
 def pick_column(
     path: str, names: Sequence[str], asked: str | None, usual: Sequence[str] = ()
 ) -> str | None:
-    """Return `asked`, or the first of the `usual` columns that is there; None if there is none."""
+    """Return `asked`, or the first of the `usual` columns that is present, or None."""
     column = next((name for name in usual if name in names), None) if asked is None else asked
+    file, name = printable(path), printable(column)
     if column is not None and list(names).count(column) > 1:
-        raise InputError(
-            f"{printable(path)!r} has several columns {printable(column)!r}; rename one."
-        )
+        raise InputError(f"{file!r} has several columns {name!r}; rename one.")
     if column is not None and column not in names:
-        raise MissingColumnError(
-            f"{printable(path)!r} has no column {printable(column)!r}; it has "
-            f"{printable(', '.join(names))}."
-        )
+        have = printable(", ".join(names))
+        raise MissingColumnError(f"{file!r} has no column {name!r}; it has {have}.")
     return column
 
 
@@ -62,25 +59,25 @@ def pick_path_column(
     if column is None:
         raise InputError(
             f"{printable(path)!r} has no column of images or paths (one of {', '.join(usual)}); it has "
-            f"{printable(', '.join(names))}: name the one to use with path_column."
+            f"{printable(', '.join(names))}: name a column with path_column."
         )
     return column
 
 
 @contextlib.contextmanager
 def reading(path: str) -> Iterator[IO[bytes]]:
-    """Open a file that pyarrow is to read; what goes wrong is an InputError that names it."""
+    """Open a file for pyarrow; errors become an InputError that names the file."""
     import pyarrow
 
     try:
-        with open_file(path) as file:  # pyarrow takes no path that is not UTF-8
+        with open_file(path) as file:  # pyarrow accepts only paths in UTF-8
             yield file
     except (pyarrow.ArrowException, OSError, KeyError, UnicodeError) as error:
         raise cannot_be_read(printable(path), error) from error
 
 
 def is_csv(path: str) -> bool:
-    """Return whether `path` names a CSV file; tables are Parquet otherwise."""
+    """Return whether `path` names a CSV file; other tables are Parquet."""
     return path.lower().endswith(".csv")
 
 
@@ -93,7 +90,7 @@ def schema_of(path: str) -> pyarrow.Schema:
 
 
 def image_column(schema: pyarrow.Schema, asked: str | None) -> str | None:
-    """Return the column that holds images' bytes, plain or in a struct; None without one."""
+    """Return the column that holds the bytes of images, plain or in a struct, or None."""
     from pyarrow import binary, binary_view, large_binary, types
 
     def holds_bytes(name: str) -> bool:
@@ -108,7 +105,7 @@ def image_column(schema: pyarrow.Schema, asked: str | None) -> str | None:
 
 
 def class_names(schema: pyarrow.Schema, column: str) -> tuple[str, ...] | None:
-    """Return the names that Hugging Face's datasets keep for a column of class numbers."""
+    """Return the class names that Hugging Face datasets store for a column of class numbers."""
     try:
         info = parse_json((schema.metadata or {})[b"huggingface"])
         return tuple(map(str, info["info"]["features"][column]["names"]))
@@ -119,23 +116,20 @@ def class_names(schema: pyarrow.Schema, column: str) -> tuple[str, ...] | None:
 def names_of_classes(
     numbers: list[str | None], names: Sequence[str], path: str, column: str
 ) -> list[str | None]:
-    """Return the names that class numbers stand for; -1 is no class.
-
-    Raises InputError for a number without a name.
-    """
+    """Return the names of class numbers; -1 is no class. Raises InputError for a number without a name."""
     known: dict[str | None, str | None] = {str(number): name for number, name in enumerate(names)}
     known |= {None: None, "-1": None}
-    strange = next((number for number in numbers if number not in known), None)
-    if strange is not None:
+    unknown = next((number for number in numbers if number not in known), None)
+    if unknown is not None:
         raise InputError(
             f"Column {printable(column)!r} of {printable(path)!r} must hold numbers of its "
-            f"{len(names)} class names; got {printable(strange)}."
+            f"{len(names)} class names; got {printable(unknown)}."
         )
     return [known[number] for number in numbers]
 
 
 def holds_names(schema: pyarrow.Schema, column: str) -> bool:
-    """Return whether a column is there, once, and holds text or whole numbers."""
+    """Return whether the schema has one such column, of text or integers."""
     from pyarrow import types
 
     if schema.names.count(column) != 1:
@@ -145,19 +139,26 @@ def holds_names(schema: pyarrow.Schema, column: str) -> bool:
 
 
 def text_batches(path: str, columns: Sequence[str]) -> Iterator[list[list[str | None]]]:
-    """Yield some rows after the other of columns, as text; None for a gap, see `label_text`."""
+    """Yield batches of columns as text, as `label_text` returns it: None for a missing value."""
     schema = schema_of(path)
     with reading(path) as file:
-        for batch in _open_csv(file, columns) if is_csv(path) else _parquet_text(file, columns):
+        if is_csv(path):
+            batches = _open_csv(file, columns)
+        else:
+            limit = memory_limit(file)
+            table, rows = open_parquet(file, columns, columns)
+            found = table.iter_batches(rows, columns=list(dict.fromkeys(columns)))
+            batches = within_limit(found, columns, limit)
+        for batch in batches:
             yield [texts(batch.column(name), path, name, schema) for name in columns]
 
 
-def counted(batches: Iterable[Any], columns: Sequence[str], limit: int) -> Iterator[Any]:
-    """Yield batches. Raises OSError once the text of their columns takes more than `limit` bytes."""
-    spent = 0
+def within_limit(batches: Iterable[Any], columns: Sequence[str], limit: int) -> Iterator[Any]:
+    """Yield batches. Raises OSError when the text of `columns` exceeds `limit` bytes in total."""
+    size = 0
     for batch in batches:
-        spent += sum(_size(batch.column(name)) for name in columns)
-        if spent > limit:
+        size += sum(_size(batch.column(name)) for name in columns)
+        if size > limit:
             raise _too_large(limit)
         yield batch
 
@@ -165,12 +166,9 @@ def counted(batches: Iterable[Any], columns: Sequence[str], limit: int) -> Itera
 def texts(
     column: pyarrow.Array, path: str, name: str, schema: pyarrow.Schema | None = None
 ) -> list[str | None]:
-    """Return the values of a column as text, as `label_text` has it, or as `schema` names classes.
+    """Return a column as text, as `label_text` returns it, or as the class names in `schema`.
 
-    Raises
-    ------
-    InputError
-        If its values are lists or structs, or numbers of no class.
+    Raises InputError if its values are lists or structs, or numbers without a class.
     """
     from pyarrow import string, types
 
@@ -180,12 +178,12 @@ def texts(
     kind = column.type
     if types.is_nested(kind):
         raise InputError(
-            f"Column {printable(name)!r} of {printable(path)!r} must hold one value in every row; it "
-            f"holds {printable(kind)}."
+            f"Column {printable(name)!r} of {printable(path)!r} must hold one value in every row; "
+            f"got {printable(kind)}."
         )
     if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
         column = column.cast(string())
-    # NumPy's float32 reads as 0.1, which Python's float would not.
+    # float32 0.1 is '0.1' in NumPy, but '0.10000000149011612' as a Python float.
     plain = column.to_numpy(zero_copy_only=False) if types.is_floating(kind) else column.to_pylist()
     found = [label_text(value) for value in plain]
     names = class_names(schema, name) if schema is not None and types.is_integer(kind) else None
@@ -195,14 +193,10 @@ def texts(
 def open_parquet(
     file: IO[bytes], columns: Sequence[str], text: Sequence[str] = ()
 ) -> tuple[parquet.ParquetFile, int]:
-    """Return an open Parquet file, and how many rows of its columns may be read at once.
+    """Return an open Parquet file, and the number of rows per batch that bounds the memory.
 
-    `text` are those of the columns that `texts` reads: a value that rows share is read once.
-
-    Raises
-    ------
-    OSError
-        If the columns would take more than `EXPANSION` times the size of the file.
+    `text` are the columns that `texts` reads: values that rows share are read once. Raises OSError if
+    the columns would take more than `EXPANSION` times the size of the file.
     """
     from pyarrow import parquet
 
@@ -221,7 +215,7 @@ def open_parquet(
         raise _too_large(limit)
     prefixed = {one.path_in_schema for one in chunks if "DELTA_BYTE_ARRAY" in one.encodings}
     rows = _TEXT_ROWS if as_text and not prefixed else _BINARY_ROWS
-    if prefixed or not as_text:  # one value may be as large as all, and come again in each row
+    if prefixed or not as_text:  # one value may be as large as all, and repeat in each row
         largest = max((one.total_uncompressed_size for one in chunks), default=0)
         rows = max(1, min(rows, _BATCH_BYTES // max(largest, 1)))
     short = [facts.schema.column(i) for i in leaves if _is_in(paths[i], text)]
@@ -230,20 +224,14 @@ def open_parquet(
 
 
 def _is_in(leaf: str, columns: Sequence[str]) -> bool:
-    """Return whether a leaf of the schema belongs to one of the columns, or to a field of one."""
+    """Return whether a leaf of the schema is one of the columns, or a field of one."""
     return any(f"{leaf}.".startswith(f"{name}.") for name in columns)
-
-
-def _parquet_text(file: IO[bytes], columns: Sequence[str]) -> Iterator[Any]:
-    limit = memory_limit(file)
-    table, rows = open_parquet(file, columns, columns)
-    return counted(table.iter_batches(rows, columns=list(dict.fromkeys(columns))), columns, limit)
 
 
 def _open_csv(file: IO[bytes], columns: Sequence[str] = ()) -> Any:
     from pyarrow import csv
 
-    # Everything is text: a label 007 stays 007, and NA is a name like any other.
+    # All columns are text: the label 007 stays 007, and NA is a name like any other.
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(columns, "string"),
         include_columns=list(dict.fromkeys(columns)),
@@ -255,7 +243,7 @@ def _open_csv(file: IO[bytes], columns: Sequence[str] = ()) -> Any:
 
 
 def _size(column: pyarrow.Array) -> int:
-    """Return how many bytes the values of a column take, each written out."""
+    """Return the bytes that the values of a column take, without sharing."""
     from pyarrow import compute, types
 
     size = _ROW * len(column)
@@ -266,8 +254,8 @@ def _size(column: pyarrow.Array) -> int:
 
 
 def memory_limit(file: IO[bytes]) -> int:
-    """Return how many bytes the content of a file may take in memory."""
-    limit = max(_LEAST, EXPANSION * file.seek(0, os.SEEK_END))
+    """Return the maximum number of bytes that the content of a file may take in memory."""
+    limit = max(_MIN_LIMIT, EXPANSION * file.seek(0, os.SEEK_END))
     file.seek(0)
     return limit
 

@@ -1,4 +1,4 @@
-"""Other media than images, through the same engine and store: sound, video, text, and your own."""
+"""Embeddings of sound, video, text and your own media, with the engine and store of images."""
 
 from featuretl._core.lazy import exports
 

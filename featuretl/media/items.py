@@ -1,4 +1,4 @@
-"""What callers hand over as items; files among them opened and hashed with care."""
+"""Items that callers pass: collections of them, and safe opening and hashing of files."""
 
 from __future__ import annotations
 
@@ -16,29 +16,22 @@ from featuretl.images.inputs import is_file, one_column
 
 
 def as_items(X: Any, owner: str) -> Sequence[Any]:
-    """Return the items of `X` as a sequence.
+    """Return the items of a list, tuple, 1-D array, Series, or one-column frame or array.
 
-    Parameters
-    ----------
-    X : list, tuple, 1-D array, Series, or one-column frame or array
-
-    Raises
-    ------
-    InputError
-        If `X` is no such collection. A single bad item is not noticed here but when it is read.
+    Raises InputError for other collections; a single bad item fails when it is read.
     """
     X = one_column(X)
     if isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
         return X
     got = type(X).__name__ + (f" of shape {X.shape}" if isinstance(X, np.ndarray) else "")
     raise InputError(
-        f"X of {owner} must be a list, Series, 1-D array or one column of items; got {got}; wrap a "
+        f"X of {owner} must be a list, Series, 1-D array or one column of items; got {got}: wrap a "
         "single item in a list."
     )
 
 
 def open_item(item: Any) -> BufferedIOBase:
-    """Open a file, by its path, or bytes. Raises OSError, or ItemError for what is neither."""
+    """Open a path or bytes. Raises OSError, or ItemError for other types."""
     if isinstance(item, bytes):
         return io.BytesIO(item)
     if not is_file(item):
@@ -47,16 +40,12 @@ def open_item(item: Any) -> BufferedIOBase:
 
 
 def digest_of(item: Any) -> bytes:
-    """Return the sha256 (32 bytes) of a file, by its path, or of bytes.
-
-    >>> digest_of(b"a").hex()[:8]
-    'ca978112'
-    """
+    """Return the sha256 (32 bytes) of the file at a path, or of bytes."""
     with open_item(item) as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
 def digest_of_array(array: np.ndarray, *facts: Any) -> bytes:
-    """Return the sha256 (32 bytes) of an array's dtype, shape and values, and of facts beside it."""
+    """Return the sha256 (32 bytes) of an array's dtype, shape and values, and of further facts."""
     header = repr((array.dtype.str, array.shape, *facts)).encode() + b"\n"
     return hashlib.sha256(header + np.ascontiguousarray(array).tobytes()).digest()

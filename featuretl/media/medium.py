@@ -1,4 +1,4 @@
-"""Medium: what the engine needs to know of a kind of item; a few lines for a kind of your own."""
+"""The protocol of a medium: how the engine embeds one kind of item."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from featuretl.store.keys import Recipe
 
 
 class Medium(Protocol):
-    """A way from items to embeddings. Any class with these members is one; `Sound` and `Text` are.
+    """How items of one kind become embeddings; any class with these members is a medium.
 
-    `featuretl.extract` and `featuretl.MediaEmbedder` take it to the store with all that images have:
-    threads and batches, each content embedded once, commits, several processes at once, bad items as
-    named rows, and going on after a kill.
+    `featuretl.extract` and `featuretl.MediaEmbedder` give it everything that images have: threads and
+    batches, each content embedded once, a store that several processes share, failed rows with the
+    name of the bad item, and resuming after an interruption.
 
     Attributes
     ----------
     recipe : dict
-        Everything that changes an embedding's values, as JSON: with the items' digests it is the
-        store's key. Weights go in as their sha256. ``"backbone": {"name": .., "tensors": ..}`` and
-        ``"output": {"layers": [..], "pooling": ..}`` are what `featuretl cache info` shows; the rest is
-        free.
+        Everything that changes the values of the embeddings, as JSON, including the sha256 of weights.
+        With the digests of the items it is the key in the store. `featuretl cache info` shows
+        ``"backbone": {"name": .., "tensors": ..}`` and ``"output": {"layers": [..], "pooling": ..}``;
+        other keys are free.
     golden : item
-        Any item, always the same. It is embedded whenever rows are to be added, so that a library that
-        computes something else from some version on is noticed.
+        Any constant item. The engine embeds it before it adds rows, to detect that the version of a
+        library changed the embeddings.
     files : bool
-        Whether a str or a path among the items is the name of a file. The digest of a file has to be
-        the sha256 of its bytes (`featuretl.media.items.digest_of`): that of an unchanged file is
-        remembered. False: a str is an item like any other.
+        Whether a str or path is the name of a file. If True, `digest` must return the sha256 of the
+        file's bytes (`featuretl.media.items.digest_of`), which the store remembers for unchanged files.
+        If False, a str is an item like any other.
 
     Notes
     -----
-    `digest`, `prepare` and `forward` are called from several threads at once. A ValueError or an
-    OSError of `digest` or `prepare` is a bad item, a failed row with the error's words; any other
-    error ends the run. To be taken to other processes, and for `sklearn.base.clone`, a medium has to
-    be picklable, best without its weights.
+    The engine calls `digest`, `prepare` and `forward` from several threads concurrently. A ValueError
+    or OSError of `digest` or `prepare` marks a bad item: a failed row with the message of the error; any
+    other error ends the run. A medium must be picklable for `sklearn.base.clone` and for other
+    processes, ideally without its weights.
 
     Examples
     --------
@@ -81,14 +81,14 @@ class Medium(Protocol):
         ...
 
     def prepare(self, item: Any) -> Any:
-        """Return what `forward` takes of one item."""
+        """Return the input of `forward` for one item."""
         ...
 
     def forward(self, inputs: Sequence[Any]) -> np.ndarray:
-        """Return the embeddings, float32 (n, d), of n prepared items, whichever share a batch."""
+        """Return the embeddings, float32 (n, d), of n prepared items, independent of the batch."""
         ...
 
 
 def is_medium(value: Any) -> bool:
-    """Return whether it is meant to be a medium, rather than a backbone of images."""
+    """Return whether a value is a medium rather than an image backbone."""
     return hasattr(value, "digest")

@@ -1,4 +1,4 @@
-"""What sound and video share: several pictures per item through a backbone, pooled over time."""
+"""The common part of sound and video: several pictures per item, embedded and pooled over time."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ from featuretl.store.keys import Recipe
 
 POOLINGS = ("mean", "mean+std")
 
-_PICTURES_AT_ONCE = 32
+_BATCH_PICTURES = 32
 
 
 class Pictures:
-    """The part of a medium that turns the prepared pictures of each item into one embedding.
-
-    A subclass has the fields `backbone` and `pooling`, and `_recipe`.
-    """
+    """Base class of media that embed an item as several pictures; subclasses are dataclasses."""
 
     backbone: Any
     pooling: str
@@ -47,31 +44,22 @@ class Pictures:
 
 
 def extra(module: str, what: str, name: str) -> Any:
-    """Import a module that the extra `name` of this package installs."""
+    """Import a module that the extra `name` of featuretl installs."""
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a library that is not for this machine
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
         raise FeatureTLError(f"{what}; install it with pip install 'featuretl[{name}]'.") from error
 
 
 def embed(backbone: Any, items: Sequence[Sequence[Any]], pooling: str) -> np.ndarray:
-    """Return one embedding per item, float32 (n, d), or (n, 2 d) with "mean+std".
+    """Return one embedding per item: float32 (n, d), or (n, 2 d) with "mean+std".
 
-    Parameters
-    ----------
-    backbone : Backbone
-    items : sequence of n sequences
-        The pictures of each, one or more, as the backbone prepared them.
-    pooling : {"mean", "mean+std"}
-        Over the pictures of an item; "std" is the population's, 0 for a single one.
+    Each item is a sequence of one or more prepared pictures. The std is that of the population.
     """
     pictures = list(itertools.chain.from_iterable(items))
-    rows = np.concatenate(
-        [
-            backbone.embed(pictures[start : start + _PICTURES_AT_ONCE])
-            for start in range(0, len(pictures), _PICTURES_AT_ONCE)
-        ]
-    )
+    starts = range(0, len(pictures), _BATCH_PICTURES)
+    batches = (pictures[start : start + _BATCH_PICTURES] for start in starts)
+    rows = np.concatenate([backbone.embed(batch) for batch in batches])
     ends = np.cumsum([len(item) for item in items])
     return np.stack([_pooled(part, pooling) for part in np.split(rows, ends[:-1])])
 

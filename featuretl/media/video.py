@@ -1,4 +1,4 @@
-"""Video: sampled frames through a backbone of images, pooled over time."""
+"""Video: sampled frames, embedded by an image backbone and pooled over time."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from featuretl.store.keys import Recipe
 
 MAX_DECODED = 50_000
 
-# Containers of one file each: a playlist (HLS, concat, ..) would have FFmpeg open what it names.
+# Containers of one file each: for a playlist (HLS, concat, ..) FFmpeg would open the files it names.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf,gif,apng"
-# What no file may make FFmpeg do: open another one, or a connection.
+# No file can make FFmpeg open another file, or a connection.
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 
-_JUMP_SECONDS = 4.0  # further ahead than this, seek; nearer, decode on
-_MISSING_SECONDS, _MISSING_SHARE = 1.0, 0.1  # that may lack of the length that a file claims
+_SEEK_SECONDS = 4.0  # seek to frames further ahead than this, and decode up to nearer ones
+_MISSING_SECONDS, _MISSING_FRACTION = 1.0, 0.1  # of the claimed length; the larger is tolerated
 _DECODE_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Video(Pictures):
-    """Videos, as frames through a backbone of images, pooled over time; a `Medium`.
+    """A `Medium` that embeds videos as sampled frames with an image backbone, pooled over time.
 
-    The middle frames of `frames` equal parts of the video are embedded like photographs, and their
-    embeddings pooled: what is to be seen counts, in which order does not (the sampling is that of
+    The video is divided into `frames` equal parts; the middle frame of each is embedded like a
+    photograph, and the embeddings are pooled. Their order has no effect (the sampling is that of
     L. Wang et al., "Temporal Segment Networks", 2016, arXiv:1608.00859). Sound is ignored.
 
-    Items are paths or bytes of files (MP4 and MOV, WebM and Matroska, AVI, MPEG, Ogg, GIF, ..), or uint8
-    arrays of frames, (n, height, width, 3). One frame at a time is decoded, after seeking where that is
-    shorter; how long a video is does not matter for memory. A truncated video, frames beyond the limits
-    of images and over 50,000 frames decoded on the way (a long video that cannot be sought in) make a
-    bad item.
+    Items are paths or bytes of files (MP4 and MOV, WebM and Matroska, AVI, MPEG, Ogg, GIF, ..), or
+    uint8 arrays of frames, (n, height, width, 3). Frames are decoded one at a time, after a seek where
+    that is shorter, so that memory does not depend on the length. An item fails if it is truncated, has
+    frames beyond the limits of images, or needs more than 50,000 decoded frames (a long video without
+    an index).
 
     Parameters
     ----------
     backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
-        For more than a name: what `load_backbone` returns.
+        The name of a backbone, or what `load_backbone` returns.
     frames : int, default=8
-        How many frames at most.
+        Maximum number of frames.
     pooling : {"mean", "mean+std"}, default="mean"
-        Over the frames; "mean+std" tells videos in which much changes from those that rest.
+        How the embeddings of the frames are pooled; "mean+std" also represents their variation.
 
     Notes
     -----
-    Files need ``pip install 'featuretl[video]'`` (PyAV, which brings FFmpeg). Weights are loaded when
-    they are needed and never pickled, unless `backbone` is a Backbone.
+    Files need ``pip install 'featuretl[video]'`` (PyAV, which brings FFmpeg). Weights are loaded on
+    first use and never pickled, unless `backbone` is a Backbone.
 
     Examples
     --------
@@ -74,13 +74,13 @@ class Video(Pictures):
 
     @property
     def recipe(self) -> Recipe:
-        """What makes the embeddings (JSON)."""
+        """Everything that determines the embeddings (JSON)."""
         facts = {"name": "video", "version": _DECODE_VERSION, "frames": self.frames}
         return self._recipe("frames", medium=facts)
 
     @property
     def golden(self) -> np.ndarray:
-        """A photograph, moved to the left."""
+        """A photograph that moves to the left."""
         photo = golden_pixels()
         return np.stack([np.roll(photo, -8 * step, axis=1) for step in range(4)])
 
@@ -89,25 +89,25 @@ class Video(Pictures):
         return digest_of_array(_frames(item)) if isinstance(item, np.ndarray) else digest_of(item)
 
     def prepare(self, item: Any) -> list[Any]:
-        """Return what the network sees of each sampled frame. Raises ItemError."""
-        see = self._backbone.prepare
+        """Return the network's input for each sampled frame. Raises ItemError."""
+        prepare = self._backbone.prepare
         if isinstance(item, np.ndarray):
             clip = _frames(item)
-            return [see(clip[i]) for i in _middles(len(clip), self.frames)]
+            return [prepare(clip[i]) for i in _middles(len(clip), self.frames)]
         with open_item(item) as file:
-            return sampled(file, self.frames, see)
+            return sampled(file, self.frames, prepare)
 
 
-def sampled(file: BufferedIOBase, n: int, see: Callable[[np.ndarray], Any]) -> list[Any]:
-    """Return what `see` makes of the middle frames, uint8 (h, w, 3), of n equal parts of a video.
+def sampled(file: BufferedIOBase, n: int, prepare: Callable[[np.ndarray], Any]) -> list[Any]:
+    """Return `prepare(frame)` for the middle frames, uint8 (h, w, 3), of n equal parts of a video.
 
-    Raises ItemError for what is no whole video within the limits.
+    Raises ItemError unless the file is one whole video within the limits.
     """
     av = extra("av", "Video files need PyAV", "video")
     try:
         with av.open(file, container_options=_OPTIONS) as container:
             if not container.streams.video:
-                raise ItemError("no video in it")
+                raise ItemError("it has no video stream")
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1  # the engine's threads are enough
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -115,20 +115,20 @@ def sampled(file: BufferedIOBase, n: int, see: Callable[[np.ndarray], Any]) -> l
             frames = _Frames(container, stream)
             start, end = _span(container, stream)
             if end > start:
-                seen = [see(_pixels(frame)) for frame in frames.at(start, end, n)]
+                inputs = [prepare(_pixels(frame)) for frame in frames.at(start, end, n)]
             else:
-                seen = _spread(frames, n, lambda frame: see(_pixels(frame)))
+                inputs = _evenly_spaced(frames, n, lambda frame: prepare(_pixels(frame)))
     except ItemError:
         raise
-    except Exception as error:  # FFmpeg's errors, and whatever a hostile file leads to
+    except Exception as error:  # errors of FFmpeg, and any that a hostile file causes
         raise ItemError(getattr(error, "strerror", None) or describe(error)) from error
-    if not seen:
-        raise ItemError("no frame in it")
-    return seen
+    if not inputs:
+        raise ItemError("it has no frames")
+    return inputs
 
 
 class _Frames:
-    """The frames of a stream from where it was last sought to; no more are decoded than allowed."""
+    """The frames of a stream from the last seek position, up to `MAX_DECODED` in all."""
 
     def __init__(self, container: Any, stream: Any) -> None:
         self._container, self._stream = container, stream
@@ -140,26 +140,26 @@ class _Frames:
             self._left -= 1
             if self._left < 0:
                 raise ItemError(
-                    f"over {MAX_DECODED} frames to decode for a few; cut it into parts, or save it "
-                    "with more key frames"
+                    f"over {MAX_DECODED} frames to decode; split the video, or save it with more key "
+                    "frames"
                 )
             _check_size(frame)
             yield frame
 
     def at(self, start: float, end: float, n: int) -> Iterator[Any]:
-        """Yield the frames that are shown in the middle of each of n equal parts."""
-        now = start  # until when the last frame is shown
+        """Yield the frame that is shown in the middle of each of n equal parts."""
+        now = start  # end of the last decoded frame
         for part in range(n):
             wanted = start + (end - start) * (part + 0.5) / n
-            if wanted - now > _JUMP_SECONDS:
+            if wanted - now > _SEEK_SECONDS:
                 self._seek(wanted)
             for frame in self:
                 now = _shown_until(frame, wanted)
                 if now > wanted:
                     yield frame
                     break
-            else:  # sound may be longer than its pictures, but not by much
-                if end - now > max(_MISSING_SECONDS, _MISSING_SHARE * (end - start)):
+            else:  # the sound may be a little longer than the pictures
+                if end - now > max(_MISSING_SECONDS, _MISSING_FRACTION * (end - start)):
                     raise ItemError(f"it ends after {now:.1f} s of the {end:.1f} s that it claims")
                 return
 
@@ -169,14 +169,14 @@ class _Frames:
 
 
 def _shown_until(frame: Any, wanted: float) -> float:
-    """Return when the next frame follows, in seconds; of a frame without a time, after `wanted`."""
+    """Return the end of a frame in seconds; after `wanted` for a frame without a time."""
     if frame.time is None:
         return wanted + 1
     return float(frame.time) + max(float((frame.duration or 0) * frame.time_base), 1e-6)
 
 
 def _span(container: Any, stream: Any) -> tuple[float, float]:
-    """Return when the video begins and ends, in seconds; both 0 where the file does not say."""
+    """Return the start and end of the video in seconds; equal if the file does not state them."""
     if stream.duration:
         length = float(stream.duration * stream.time_base)
     else:
@@ -185,23 +185,23 @@ def _span(container: Any, stream: Any) -> tuple[float, float]:
     return start, start + length
 
 
-def _spread(frames: _Frames, n: int, see: Callable[[Any], Any]) -> list[Any]:
-    """Return what is seen of n frames, evenly spread, of a stream of unknown length.
+def _evenly_spaced(frames: _Frames, n: int, prepare: Callable[[Any], Any]) -> list[Any]:
+    """Return the prepared inputs of n evenly spaced frames of a stream of unknown length.
 
-    At most 2 n are in memory.
+    At most 2 n + 1 are in memory.
     """
     kept: list[Any] = []
     step = 1
     for index, frame in enumerate(frames):
         if index % step == 0:
-            kept.append(see(frame))
+            kept.append(prepare(frame))
         if len(kept) > 2 * n:
             kept, step = kept[::2], 2 * step
     return [kept[i] for i in _middles(len(kept), n)]
 
 
 def _middles(length: int, n: int) -> list[int]:
-    """Return the middle of each of n equal parts of a sequence; all of it if it is no longer.
+    """Return the middle index of each of n equal parts of a sequence, or all if n is larger.
 
     >>> _middles(9, 3), _middles(2, 3)
     ([1, 4, 7], [0, 1])
@@ -212,7 +212,7 @@ def _middles(length: int, n: int) -> list[int]:
 
 
 def _pixels(frame: Any) -> np.ndarray:
-    """Return a frame, the right way up: uint8 (h, w, 3)."""
+    """Return the pixels of a frame, rotated upright: uint8 (h, w, 3)."""
     pixels = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
 

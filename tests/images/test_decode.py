@@ -53,7 +53,7 @@ def png(
 
 
 def assert_close(pixels: np.ndarray, expected: np.ndarray, mean: float = 6.0) -> None:
-    """Equal but for lossy compression."""
+    """Equal except for lossy compression."""
     assert pixels.shape == expected.shape
     assert np.abs(pixels.astype(int) - expected.astype(int)).mean() < mean
 

