@@ -132,7 +132,7 @@ def test_start_up_is_light(code):
         started = time.monotonic()
         subprocess.run([sys.executable, "-c", f"{code}; {check}"], check=True, capture_output=True)
         seconds.append(time.monotonic() - started)
-    print(f"start-up: {min(seconds):.2f} s")  # a time is told, never a reason to fail
+    print(f"start-up: {min(seconds):.2f} s")  # times are printed and never fail a test
 
 
 def test_results_that_hold_arrays_are_compared_by_identity():

@@ -2,4 +2,6 @@
 
 from featuretl._core.lazy import exports
 
-__getattr__, __dir__, __all__ = exports(__name__, {"sources": ["ImageList", "load_image_folder"]})
+__getattr__, __dir__, __all__ = exports(
+    __name__, {"folder": ["load_image_folder"], "sources": ["ImageList"]}
+)

@@ -6,10 +6,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from featuretl._core.files import is_url
 from featuretl._core.text import printable
@@ -25,7 +22,7 @@ from featuretl.images.tables import (
 )
 
 if TYPE_CHECKING:
-    from sklearn.utils import Bunch
+    pass
 
 
 @dataclass(frozen=True)
@@ -60,58 +57,6 @@ class ImageList:
         if self.labels is None:
             return None
         return sorted({label for label in self.labels if label is not None})
-
-
-def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
-    """List the images of a folder whose subfolders are the classes.
-
-    The label is the name of the first folder below `folder`, however deep the image lies, as in
-    ``sklearn.datasets.load_files`` and torchvision's ``ImageFolder``. Files without the suffix of an
-    image, and names that begin with a dot, are skipped. No file is opened.
-
-    Parameters
-    ----------
-    folder : path
-
-    Returns
-    -------
-    data : ~sklearn.utils.Bunch
-        ``data``: object array (n,) of paths (str), sorted; ``target``: array (n,) of class names
-        (str), or None without subfolders; ``target_names``: list of the distinct class names,
-        sorted, empty without subfolders.
-
-    Raises
-    ------
-    InputError
-        If the folder is missing or holds no image, or if only some images lie in subfolders.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("cat/1.jpg", "dog/2.jpg", "dog/notes.txt"):
-    ...         path = pathlib.Path(folder, name)
-    ...         path.parent.mkdir(exist_ok=True)
-    ...         path.touch()
-    ...     photos = load_image_folder(folder)
-    >>> photos.target_names, photos.target
-    (['cat', 'dog'], array(['cat', 'dog'], dtype='<U3'))
-    """
-    from sklearn.utils import Bunch
-
-    if not Path(folder).is_dir():
-        raise InputError(f"{printable(folder)!r} is not a folder; pass one that holds images.")
-    images = _of_files(files_of(os.fspath(folder)))
-    if images.labels is not None and None in images.labels:
-        bare = images.paths[images.labels.index(None)]
-        raise InputError(
-            f"Some images of {printable(folder)!r} lie in class folders and others, like "
-            f"{printable(bare)!r}, do not; move every image into a folder named after its class."
-        )
-    data = np.empty(len(images), dtype=object)
-    data[:] = images.paths
-    target = None if images.labels is None else np.array(images.labels, str)
-    return Bunch(data=data, target=target, target_names=images.class_names or [])
 
 
 def find_images(
@@ -205,14 +150,15 @@ def _parts(source: str, columns: dict[str, Any]) -> Iterator[ImageList]:
         if kind != "manifest":
             refuse_columns(source, **columns)
         if kind == "image":
-            yield _of_files(files)
+            yield list_files(files)
         elif kind == "list":
             yield from (_from_list(path) for path, _ in files)
         else:
             yield from (_from_manifest(path, **columns) for path, _ in files)
 
 
-def _of_files(files: Iterable[tuple[str, str | None]]) -> ImageList:
+def list_files(files: Iterable[tuple[str, str | None]]) -> ImageList:
+    """Return (path, label) pairs as an `ImageList`, without labels if no file has one."""
     paths, labels = map(list, zip(*files, strict=True))
     return ImageList(paths, labels if any(label is not None for label in labels) else None)
 

@@ -2,8 +2,8 @@
 
 ``PYTHONPATH=tests/reliability python tests/formats/make_files.py FOLDER`` made those of v1.
 
-A change of a format comes with a new folder beside the earlier ones, which stay: what was written
-by any released version must open for good.
+When a format changes, add a folder beside the earlier ones and keep those: files of every
+released version must stay readable.
 """
 
 from __future__ import annotations

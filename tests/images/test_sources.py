@@ -464,3 +464,13 @@ def test_columns_of_tags_hold_0_and_1(columns, message, tmp_path):
     manifest.write_text('path,tags,ant\n1.jpg,"ant\nbee",1\n')
     with pytest.raises(InputError, match=message):
         find_images([manifest], label_column=columns)
+
+
+def test_a_folder_prints_in_five_lines_and_splits_into_data_and_target(photo_folder):
+    photos = load_image_folder(photo_folder)
+    assert repr(photos).splitlines()[1:2] == ["  data: 24 images"]
+    assert "flower: 12, temple: 12" in repr(photos)
+    assert len(repr(photos).splitlines()) == 5
+    X, y = load_image_folder(photo_folder, return_X_y=True)
+    np.testing.assert_array_equal(X, photos.data)
+    np.testing.assert_array_equal(y, photos.target)

@@ -156,7 +156,7 @@ TARGETS: dict[Callable[..., None], list[SearchStrategy[Any]]] = {
 
 
 def run(target: Callable[..., None], examples: int, seed: int | None = None) -> None:
-    """Try a target on so many inputs."""
+    """Try a target on `examples` inputs."""
     test = given(*TARGETS[target])(target)
     if seed is not None:
         test = hypothesis.seed(seed)(test)

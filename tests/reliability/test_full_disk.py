@@ -1,6 +1,6 @@
 """A disk that is full or cannot be written: one clear sentence, and nothing claimed that is not there.
 
-RLIMIT_FSIZE stands for the disk: a file grows to so many bytes and no further (EFBIG).
+RLIMIT_FSIZE stands for the disk: a file may grow to a number of bytes and no further (EFBIG).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are not what they seem, or change while they are read: failed rows; the run goes on."""
+"""Files that are not what they seem, or change while they are read: failed rows; the run continues."""
 
 from __future__ import annotations
 
