@@ -7,6 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
+import timm
 import torch
 
 from featuretl import load_backbone
@@ -258,6 +259,8 @@ def test_class_tokens_of_models_that_do_not_count_them_are_no_positions(name):
 
 @pytest.mark.parametrize("name", ["xcit_nano_12_p8_224", "convit_tiny", "cait_xxs24_224"])
 def test_layers_of_models_that_give_no_prefix_tokens_are_averaged(name):
+    if not hasattr(timm.create_model(name), "forward_intermediates"):
+        pytest.skip("this version of timm gives only the last layer of the model")
     backbone = load_backbone(name, weights="random", layers=(1, "pre_logits"))
     x = torch.randn((1, *backbone.preprocessing.input_size))
     with torch.inference_mode():

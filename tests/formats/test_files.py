@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
 from known_rows import present, put
 from make_files import N_ROWS, NAMES, images, output_of, rows, small_network, two_views
 
@@ -33,6 +34,8 @@ def folder(request, tmp_path):
 @pytest.mark.filterwarnings("ignore::featuretl.exceptions.FeatureTLWarning")
 @pytest.mark.parametrize("path", MODELS, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
 def test_a_model_predicts_what_it_did(path, weights, tmp_path):
+    if path.stem == "svc" and sklearn.__version__ < "1.9":
+        pytest.skip("scikit-learn 1.9 fitted this SVC, and earlier versions lack its probabilities")
     of_images = "backbone" in read_card(path)
     own = {"weights": weights} if path.stem.startswith("tuned") else {}
     model = load_model(path, **own)

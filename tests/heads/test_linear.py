@@ -84,8 +84,9 @@ def test_weights_equal_those_of_logistic_regression(class_weight):
 def test_weights_equal_repeated_rows(repeats, seed):
     X, y = data(40, 5, 3, seed)
     repeats = np.array(repeats)
-    if len(np.unique(np.repeat(y, repeats))) < 2:
-        return
+    left = len(np.unique(np.repeat(y, repeats)))
+    if left < 2 or left == 2 < len(np.unique(y)):
+        return  # a binary fit has one vector of coefficients, and its penalty is another one
     a = LinearProbeClassifier(0.1, tol=1e-12, class_weight="balanced")
     a.fit(X, y, sample_weight=repeats)
     b = LinearProbeClassifier(0.1, tol=1e-12, class_weight="balanced")

@@ -176,7 +176,10 @@ def test_whole_numbers_stay_whole(make):
         (range(4), np.int64),
         (iter("ab"), "<U1"),
         (np.array(["a"], object), object),
-        (pd.Series(pd.to_datetime(["2026-01-01", None])), "datetime64[us]"),
+        (
+            pd.Series(pd.to_datetime(["2026-01-01", None])),
+            str(pd.to_datetime(["2026-01-01"]).dtype),
+        ),
         ([], "<U1"),
     ],
 )
