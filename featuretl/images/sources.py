@@ -66,8 +66,8 @@ def load_image_folder(folder: str | os.PathLike[str]) -> Bunch:
     """List the images of a folder whose subfolders are the classes.
 
     The label is the name of the first folder below `folder`, however deep the image lies, as in
-    ``sklearn.datasets.load_files`` and torchvision's ``ImageFolder``. Files without the suffix of an
-    image, and names that begin with a dot, are skipped. No file is opened.
+    ``sklearn.datasets.load_files`` and torchvision's ``ImageFolder``. Files without the suffix of
+    an image, and names that begin with a dot, are skipped. No file is opened.
 
     Parameters
     ----------
@@ -123,22 +123,13 @@ def find_images(
     group_column: str | None = None,
     task_columns: Sequence[str] = (),
 ) -> ImageList:
-    """Return the images of sources that a user names, in order.
+    """Return the images of folders, image files, glob patterns, manifests and lists, in order.
 
-    Parameters
-    ----------
-    sources : sequence of paths
-        Folders (searched recursively; subfolders give labels), image files, glob patterns (``**``
-        matches folders), ``.csv`` or ``.parquet`` manifests, or ``.txt`` lists with one path per
-        line. Relative paths in a manifest or list start at its folder.
-    path_column, label_column, group_column : str, optional
-        Columns of a manifest. The default is the first present of `PATH_COLUMNS`, of
-        `LABEL_COLUMNS`, and no group column; a manifest needs no label column. A list of label
-        columns holds tags, 0 or 1 for each image.
-    label_separator : str, optional
-        The separator of the tags in a label, such as ";"; an empty label has no tags.
-    task_columns : sequence of str, default=()
-        Columns of a manifest, each the labels of one task; they replace the label column.
+    Subfolders give labels; relative paths in a manifest or list start at its folder. Columns are
+    those of a manifest, by default the first present of `PATH_COLUMNS` and, if any, of
+    `LABEL_COLUMNS`. A list of label columns holds tags, 0 or 1 for each image; `label_separator`
+    separates the tags in one label column. Each of `task_columns` holds the labels of one task and
+    replaces the label column.
 
     Raises InputError if a source is missing, names no image, lacks a column, or has tags other than
     0 and 1; NoColumnsError if a column is named for a source that has no columns.
@@ -179,12 +170,9 @@ def has_columns(source: str) -> bool:
 
 def join_images(parts: Sequence[ImageList]) -> ImageList:
     """Return the concatenation of several lists, without their tasks."""
-    return ImageList(
-        [path for part in parts for path in part.paths],
-        _joined([part.labels for part in parts], parts),
-        _joined([part.groups for part in parts], parts),
-        _joined([part.tags for part in parts], parts),
-    )
+    names = ("labels", "groups", "tags")
+    columns: list[Any] = [_joined([getattr(part, name) for part in parts], parts) for name in names]
+    return ImageList([path for part in parts for path in part.paths], *columns)
 
 
 def _joined(columns: list[list[Any] | None], parts: Sequence[ImageList]) -> list[Any] | None:
@@ -195,7 +183,7 @@ def _joined(columns: list[list[Any] | None], parts: Sequence[ImageList]) -> list
 
 
 def _parts(source: str, columns: dict[str, Any]) -> Iterator[ImageList]:
-    """Yield the images of a source: one list for each manifest or list file, and for other files."""
+    """Yield the images of a source: a list for each manifest or list file, and for other files."""
     if is_url(source):
         raise _for_shards(source)
     for kind, group in itertools.groupby(files_of(source), lambda file: kind_of(file[0])):
@@ -230,8 +218,8 @@ def refuse_columns(source: str, **asked: Any) -> None:
         if given:
             column = given if isinstance(given, str) else ", ".join(given)
             raise NoColumnsError(
-                f"{parameter} names {printable(column)!r}, but {printable(source)!r} has no columns; "
-                "leave it out, or list the images in a .csv or .parquet manifest."
+                f"{parameter} names {printable(column)!r}, but {printable(source)!r} has no "
+                "columns; leave it out, or list the images in a .csv or .parquet manifest."
             )
 
 

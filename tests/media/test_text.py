@@ -86,9 +86,7 @@ def test_a_name_of_a_file_is_a_text(tmp_path):
     assert extract([str(path)], Text()).statistics.embedded == 1
 
 
-@pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "modeling.py", "tf_model.h5", "weights.pkl"]
-)
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling.py", "tf_model.h5", "weights.pkl"])
 def test_a_folder_that_may_hold_code_is_refused(folder, name):
     (folder / name).write_bytes(b"cos\nsystem\n(S'true'\ntR.")
     with pytest.raises(BackboneError, match=f"got '{name}'"):
