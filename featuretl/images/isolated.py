@@ -141,11 +141,9 @@ class _Child:
             timer.join()
 
     def is_alive(self) -> bool:
-        """Return whether the process runs."""
         return self._process.poll() is None
 
     def end(self) -> None:
-        """End the process."""
         self._process.kill()
         self._process.wait()
         self._answers.close()

@@ -1,11 +1,10 @@
 """Shards: the units of work of a sharded extraction, identified without reading their images.
 
-Every kind of shard has a `name` (safe to print), the number of its `images` if that is known in
-advance, a `key`, and `samples`, which reads the images one after another. The key is a sha256 of
-what identifies the images: names, labels, and the states of files. The state of a local file is its
-size, modification time, change time and inode, unless it is so young that another change could
-leave them the same; that of a file behind a URL is its size and a tag of the server (`_TAGS`). A
-file of which none of these is known gets a different key each time.
+Every shard has a `name` (safe to print), the number of its `images` if it is known in advance, a
+`key`, and `samples`, which reads the images in order. The key is a sha256 of what identifies the
+images: names, labels, and the states of files. The state of a local file is its size, times and
+inode, unless it is so young that a change could leave them the same; that of a file behind a URL is
+its size and a tag of the server (`_TAGS`). A file without any of these gets a new key each time.
 """
 
 from __future__ import annotations

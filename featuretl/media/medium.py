@@ -28,9 +28,8 @@ class Medium(Protocol):
         Any constant item. The engine embeds it before it adds rows, to detect that the version of a
         library changed the embeddings.
     files : bool
-        Whether a str or path is the name of a file. If True, `digest` must return the sha256 of the
-        file's bytes (`featuretl.media.items.digest_of`), which the store remembers for unchanged
-        files. If False, a str is an item like any other.
+        Whether a str or path is the name of a file. If so, `digest` must return the sha256 of the
+        file's bytes (`featuretl.media.items.digest_of`), which the store remembers.
 
     Notes
     -----

@@ -55,8 +55,7 @@ class Sound(Pictures):
     Items are paths or bytes of files that libsndfile reads (WAV, FLAC, Ogg, MP3, ..), or pairs
     (samples, rate): an array of floats or signed integers, (n,) or (n, channels), and the samples
     per second. Channels are averaged. An item fails if it has NaN, no samples, more than 16
-    channels, or a rate outside 1,000..192,000. A file that is shorter than its header claims is
-    used up to its end.
+    channels, or a rate outside 1,000..192,000. A file may be shorter than its header claims.
 
     Parameters
     ----------

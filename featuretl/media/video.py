@@ -38,8 +38,7 @@ class Video(Pictures):
     Items are paths or bytes of files (MP4 and MOV, WebM and Matroska, AVI, MPEG, Ogg, GIF, ..), or
     uint8 arrays of frames, (n, height, width, 3). Frames are decoded one at a time, after a seek
     where that is shorter, so that memory does not depend on the length. An item fails if it is
-    truncated, has frames beyond the limits of images, or needs more than 50,000 decoded frames (a
-    long video without an index).
+    truncated, has frames beyond the limits of images, or needs over 50,000 frames to be decoded.
 
     Parameters
     ----------
