@@ -29,6 +29,7 @@ version in `DECODE_POLICY`, which is part of the key of every embedding.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import time
@@ -37,6 +38,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import Base
 
 from featuretl._core.files import open_local
 from featuretl.exceptions import ImageError
@@ -51,14 +53,14 @@ DECODE_POLICY = {
 }
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "AVIF")
 SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp .ppm .pgm .pbm .pnm .tga .avif".split()
+    ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp "
+    ".ppm .pgm .pbm .pnm .tga .avif".split()
 )
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of 24-bit pixels
 MAX_JPEG_SCANS = 1_000
 
-_CHUNK_BYTES = 2**20
 RACY_NS = 2 * 10**9  # a younger change may leave the times as they are; git calls the file racy
 
 _TRANSPOSE_OF_ORIENTATION = {
@@ -70,10 +72,7 @@ _TRANSPOSE_OF_ORIENTATION = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_EXIF_ORIENTATION = 0x0112
-_BITS = 0x0102
-_PHOTOMETRIC, _WHITE_IS_ZERO = 0x0106, 0
-_SAMPLE_FORMAT, _SIGNED = 0x0153, 2
+_WHITE_IS_ZERO, _SIGNED = 0, 2  # PhotometricInterpretation, SampleFormat of TIFF
 _BLOCK_VALUES = 2**20
 
 
@@ -89,7 +88,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
             if before.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"{before.st_size} bytes, over the limit of {MAX_FILE_BYTES}")
             data = os.read(descriptor, before.st_size + 1)
-            while more := os.read(descriptor, _CHUNK_BYTES):  # it grew, or a read was short
+            while more := os.read(descriptor, 2**20):  # it grew, or a read was short
                 data += more
                 if len(data) > MAX_FILE_BYTES:
                     raise ImageError(f"it grew over the limit of {MAX_FILE_BYTES} bytes")
@@ -155,10 +154,13 @@ def rgb_from_pil(image: Image.Image) -> np.ndarray:
         raise ImageError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS} pixels")
     _scale_transparency_key(image)
     tags = getattr(image, "tag_v2", {})
-    if image.mode == "L" and _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1)):
+    if image.mode == "L" and _SIGNED in np.atleast_1d(tags.get(Base.SampleFormat, 1)):
         raise ImageError("signed 8-bit pixels have no standard range; save as unsigned 8 bits")
     image.load()  # before the EXIF is read: here Pillow's TIFF plugin rotates the image itself
-    transpose = _TRANSPOSE_OF_ORIENTATION.get(_orientation(image))
+    orientation: Any = None
+    with contextlib.suppress(Exception):  # a corrupt EXIF block does not make the pixels corrupt
+        orientation = image.getexif().get(Base.Orientation)
+    transpose = _TRANSPOSE_OF_ORIENTATION.get(orientation)
     if image.mode.startswith("I"):
         pixels = _rgb_from_16_bit(image)
     elif image.mode in ("F", "LAB", "HSV"):
@@ -204,13 +206,6 @@ def _scale_transparency_key(image: Image.Image) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
-def _orientation(image: Image.Image) -> Any:
-    try:
-        return image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # a corrupt EXIF block does not make the pixels corrupt
-        return None
-
-
 def _on_white(image: Image.Image) -> np.ndarray:
     """Return the pixels composited on white; blocks of rows bound the memory of the layers."""
     width, height = image.size
@@ -227,8 +222,8 @@ def _on_white(image: Image.Image) -> np.ndarray:
 def _rgb_from_16_bit(image: Image.Image) -> np.ndarray:
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
-    is_inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
-    largest = 0xFFF if tags.get(_BITS) == (12,) else 0xFFFF
+    is_inverted = tags.get(Base.PhotometricInterpretation) == _WHITE_IS_ZERO
+    largest = 0xFFF if tags.get(Base.BitsPerSample) == (12,) else 0xFFFF
     key = image.info.get("transparency")
     grey = np.empty(values.shape, np.uint8)
     rows = max(1, _BLOCK_VALUES // values.shape[1])  # bounds the memory of int64 values

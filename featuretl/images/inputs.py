@@ -41,8 +41,9 @@ class Content:
 def as_images(X: Any, owner: str) -> Sequence[Any]:
     """Return the images of `X`: a sequence of paths, bytes, PIL images or uint8 arrays.
 
-    `X` is a list, tuple, 1-D array, Series, one-column frame or array, or a uint8 array (n, h, w, 1),
-    (n, h, w, 3) or (n, h, w, 4). Raises InputError otherwise; a single bad image fails when it is read.
+    `X` is a list, tuple, 1-D array, Series, one-column frame or array, or a uint8 array (n, h, w,
+    1), (n, h, w, 3) or (n, h, w, 4). Raises InputError otherwise; a single bad image fails when it
+    is read.
     """
     if isinstance(X, ONE_IMAGE):
         raise InputError(
@@ -99,7 +100,12 @@ def read(image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullc
     if isinstance(image, np.ndarray):
         pixels = rgb_from_array(image)
     elif isinstance(image, Image.Image):
-        pixels = _pixels_of_pil(image)
+        try:
+            pixels = rgb_from_pil(image)
+        except ImageError:
+            raise
+        except Exception as error:  # Pillow decodes a lazily opened file only now
+            raise ImageError(describe(error)) from error
     else:
         raise ImageError(
             f"a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array"
@@ -117,12 +123,3 @@ def contents_of(images: Sequence[Any]) -> list[bytes]:
         except ImageError:
             keys.append(str(index).encode())
     return keys
-
-
-def _pixels_of_pil(image: Image.Image) -> np.ndarray:
-    try:
-        return rgb_from_pil(image)
-    except ImageError:
-        raise
-    except Exception as error:  # a lazily opened file is decoded only here
-        raise ImageError(describe(error)) from error

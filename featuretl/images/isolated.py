@@ -108,8 +108,8 @@ class _Child:
     def ask(self, data: bytes, seconds: float) -> np.ndarray | str:
         """Return the pixels of an image, or an error message.
 
-        Raises ImageError if the process ends, exceeds the time limit, or sends an invalid answer; it
-        must not be used again then.
+        Raises ImageError if the process ends, exceeds the time limit, or sends an invalid answer;
+        it must not be used again then.
         """
         try:
             with self._deadline(seconds) as late:
@@ -141,11 +141,9 @@ class _Child:
             timer.join()
 
     def is_alive(self) -> bool:
-        """Return whether the process runs."""
         return self._process.poll() is None
 
     def end(self) -> None:
-        """End the process."""
         self._process.kill()
         self._process.wait()
         self._answers.close()

@@ -17,8 +17,6 @@ from featuretl.images.tables import text_batches
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
-_LINES = 4096
-
 
 def is_hidden(name: str, pattern: str = "") -> bool:
     """Return whether a part of the path `name` is hidden: it begins with a dot.
@@ -57,8 +55,11 @@ def files_of(source: str) -> Iterator[tuple[str, str | None]]:
     A folder yields the images below it, each labelled with its first subfolder, if any.
     Raises InputError if there is no file, or something cannot be listed.
     """
-    is_folder = _is_folder(source)
-    if is_folder is None:
+    try:
+        exists, is_folder = Path(source).exists(), Path(source).is_dir()
+    except OSError as error:
+        raise InputError(f"{printable(source)!r} cannot be looked up: {error.strerror}.") from error
+    if not exists:
         yield from ((match, None) for match in _files_of_pattern(source))
     elif not is_folder:
         yield source, None
@@ -78,7 +79,7 @@ def paths_of_list(path: str) -> Iterator[list[str]]:
     start = codecs.BOM_UTF8
     try:
         with open_file(path) as file:
-            while lines := list(itertools.islice(file, _LINES)):
+            while lines := list(itertools.islice(file, 4096)):
                 lines[0], start = lines[0].removeprefix(start), b""
                 found = [part for line in lines for part in line.splitlines() if part.strip()]
                 yield [resolve_path(os.fsdecode(part), path) for part in found]
@@ -100,8 +101,8 @@ def rows_of_manifest(
             yield [resolve_path(path, manifest) for path in paths if path], values
     if empty:
         raise InputError(
-            f"Column {printable(path_column)!r} of the manifest {printable(manifest)!r} must hold a "
-            f"path in every row; it holds {rows} rows, {empty} of them empty."
+            f"Column {printable(path_column)!r} of the manifest {printable(manifest)!r} must hold "
+            f"a path in every row; it holds {rows} rows, {empty} of them empty."
         )
 
 
@@ -139,14 +140,6 @@ def _images_in_folder(
             yield name
 
 
-def _is_folder(path: str) -> bool | None:
-    """Return whether a path is a folder, None if it does not exist. Raises InputError."""
-    try:
-        return Path(path).is_dir() if Path(path).exists() else None
-    except OSError as error:
-        raise InputError(f"{printable(path)!r} cannot be looked up: {error.strerror}.") from error
-
-
 def _files_of_pattern(source: str) -> list[str]:
     """Return the files that a glob pattern matches, sorted. Raises InputError if there are none."""
     pattern = Path(source)
@@ -168,6 +161,6 @@ def _files_of_pattern(source: str) -> list[str]:
     ]
     if not matches:
         raise InputError(
-            f"{printable(source)!r} is neither a file, a folder, nor a pattern that matches an image."
+            f"{printable(source)!r} is neither a file, a folder, nor a pattern that matches images."
         )
     return matches

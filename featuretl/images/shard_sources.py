@@ -65,13 +65,13 @@ def find_shards(
     Parameters
     ----------
     images : path, sequence of paths or of bytes, or Hugging Face dataset
-        Paths, or URLs of any file system that fsspec supports (``s3://``, ``gs://``, ``https://``, ..):
+        Paths, or URLs of any file system that fsspec supports (``s3://``, ``https://``, ..):
 
         - ``.tar`` files (``.tar.gz``, ..) in WebDataset layout; each is a shard;
         - ``.parquet`` files with the images' bytes in one of `IMAGE_COLUMNS`, plain or as a struct
           of bytes and path; each row group is a shard;
-        - ``.csv`` and ``.parquet`` manifests with a column of paths or URLs, and ``.txt`` lists with
-          one per line, read in batches; relative paths start at the folder of the file;
+        - ``.csv`` and ``.parquet`` manifests with a column of paths or URLs, and ``.txt`` lists
+          with one per line, read in batches; relative paths start at the folder of the file;
         - folders (subfolders give labels), image files, glob patterns, and ranges of numbers such
           as ``{000..127}``.
 
@@ -83,22 +83,20 @@ def find_shards(
     images_per_shard : int, default=1000
         Number of images per shard, for sources without shards of their own.
 
-    Raises
-    ------
-    InputError
-        While the shards are read, if a source is missing, holds no image, or lacks a column.
+    Raises InputError while the shards are read, if a source is missing, holds no image, or lacks a
+    column.
     """
     check_int("find_shards", "images_per_shard", images_per_shard, 1)
     if hasattr(images, "features") and not isinstance(images, Sequence):
         yield from _shards_of_dataset(images, path_column, label_column, images_per_shard)
         return
     listed = [images] if isinstance(images, (str, os.PathLike)) else images
-    found = False
-    for shard in _grouped(_items(listed, path_column, label_column), images_per_shard):
-        found = True
-        yield shard
-    if not found:
+    shards = _grouped(_items(listed, path_column, label_column), images_per_shard)
+    first = next(shards, None)
+    if first is None:
         raise no_images()
+    yield first
+    yield from shards
 
 
 def _grouped(items: Iterable[Shard | File | bytes], size: int) -> Iterator[Shard]:
@@ -137,8 +135,8 @@ def _items(
                         yield UnreadableShard(file.path, str(error))
         else:
             raise InputError(
-                "Shards are made of paths, URLs, bytes of image files or a Hugging Face dataset; got "
-                f"{type(source).__name__}; use extract for pixels in memory."
+                "Shards are made of paths, URLs, bytes of image files or a Hugging Face dataset; "
+                f"got {type(source).__name__}; use extract for pixels in memory."
             )
 
 
@@ -237,8 +235,8 @@ def _row_groups(
             nulls = held.statistics.null_count if known else 0
             if held.num_values - nulls > limit:
                 raise InputError(
-                    f"{printable(file.path)!r} claims {held.num_values - nulls:,} images in one row "
-                    f"group, more than the {limit:,} that a file of its size can hold."
+                    f"{printable(file.path)!r} claims {held.num_values - nulls:,} images in one "
+                    f"row group, more than the {limit:,} that a file of its size can hold."
                 )
             pointed_to = ""
             if (nulls or not known) and paths in chunks:

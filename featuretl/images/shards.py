@@ -1,11 +1,10 @@
 """Shards: the units of work of a sharded extraction, identified without reading their images.
 
-Every kind of shard has a `name` (safe to print), the number of its `images` if that is known in
-advance, a `key`, and `samples`, which reads the images one after another. The key is a sha256 of what
-identifies the images: names, labels, and the states of files. The state of a local file is its size,
-modification time, change time and inode, unless it is so young that another change could leave them
-the same; that of a file behind a URL is its size and a tag of the server (`_TAGS`). A file of which
-none of these is known gets a different key each time.
+Every shard has a `name` (safe to print), the number of its `images` if it is known in advance, a
+`key`, and `samples`, which reads the images in order. The key is a sha256 of what identifies the
+images: names, labels, and the states of files. The state of a local file is its size, times and
+inode, unless it is so young that a change could leave them the same; that of a file behind a URL is
+its size and a tag of the server (`_TAGS`). A file without any of these gets a new key each time.
 """
 
 from __future__ import annotations
@@ -37,7 +36,6 @@ T = TypeVar("T")
 
 NAME_COLUMNS = ("path", "id", "key", "__key__", "url", "file_name", "filename")
 
-_BATCH_FILES = 64
 _BATCH_BYTES = 128 * 2**20
 _UNKNOWN_SIZE = _BATCH_BYTES // 4
 # Facts of fsspec file systems that change with the content of a file; the first one present counts.
@@ -119,7 +117,7 @@ class FileShard(Shard):
             size = file.state[0] if file.state else None
             return size if isinstance(size, int) else _UNKNOWN_SIZE
 
-        for batch in batches(self.files, size_of, _BATCH_FILES):
+        for batch in batches(self.files, size_of, 64):
             yield from _with_contents([Sample(path, path, label) for path, label, _ in batch])
 
 
@@ -174,8 +172,9 @@ class ParquetShard(Shard):
             table, rows = open_parquet(file, columns, text)
             batches = table.iter_batches(rows, [self.group], columns, use_threads=False)
             for batch in within_limit(batches, text, limit):
-                found: dict[str | None, list[str | None]]
-                found = {c: texts(batch.column(c), path, c, table.schema_arrow) for c in text}
+                found: dict[str | None, list[str | None]] = {
+                    name: texts(batch.column(name), path, name, table.schema_arrow) for name in text
+                }
                 found[None] = [None] * len(batch)
                 labels, names = found[self.label_column], found[self.name_column]
                 values = zip(batch.column(self.column), labels, names, strict=True)

@@ -68,22 +68,13 @@ def find_images(
     group_column: str | None = None,
     task_columns: Sequence[str] = (),
 ) -> ImageList:
-    """Return the images of sources that a user names, in order.
+    """Return the images of folders, image files, glob patterns, manifests and lists, in order.
 
-    Parameters
-    ----------
-    sources : sequence of paths
-        Folders (searched recursively; subfolders give labels), image files, glob patterns (``**``
-        matches folders), ``.csv`` or ``.parquet`` manifests, or ``.txt`` lists with one path per
-        line. Relative paths in a manifest or list start at its folder.
-    path_column, label_column, group_column : str, optional
-        Columns of a manifest. The default is the first present of `PATH_COLUMNS`, of
-        `LABEL_COLUMNS`, and no group column; a manifest needs no label column. A list of label
-        columns holds tags, 0 or 1 for each image.
-    label_separator : str, optional
-        The separator of the tags in a label, such as ";"; an empty label has no tags.
-    task_columns : sequence of str, default=()
-        Columns of a manifest, each the labels of one task; they replace the label column.
+    Subfolders give labels; relative paths in a manifest or list start at its folder. Columns are
+    those of a manifest, by default the first present of `PATH_COLUMNS` and, if any, of
+    `LABEL_COLUMNS`. A list of label columns holds tags, 0 or 1 for each image; `label_separator`
+    separates the tags in one label column. Each of `task_columns` holds the labels of one task and
+    replaces the label column.
 
     Raises InputError if a source is missing, names no image, lacks a column, or has tags other than
     0 and 1; NoColumnsError if a column is named for a source that has no columns.
@@ -124,12 +115,9 @@ def has_columns(source: str) -> bool:
 
 def join_images(parts: Sequence[ImageList]) -> ImageList:
     """Return the concatenation of several lists, without their tasks."""
-    return ImageList(
-        [path for part in parts for path in part.paths],
-        _joined([part.labels for part in parts], parts),
-        _joined([part.groups for part in parts], parts),
-        _joined([part.tags for part in parts], parts),
-    )
+    names = ("labels", "groups", "tags")
+    columns: list[Any] = [_joined([getattr(part, name) for part in parts], parts) for name in names]
+    return ImageList([path for part in parts for path in part.paths], *columns)
 
 
 def _joined(columns: list[list[Any] | None], parts: Sequence[ImageList]) -> list[Any] | None:
@@ -140,7 +128,7 @@ def _joined(columns: list[list[Any] | None], parts: Sequence[ImageList]) -> list
 
 
 def _parts(source: str, columns: dict[str, Any]) -> Iterator[ImageList]:
-    """Yield the images of a source: one list for each manifest or list file, and for other files."""
+    """Yield the images of a source: a list for each manifest or list file, and for other files."""
     if is_url(source):
         raise _for_shards(source)
     for kind, group in itertools.groupby(files_of(source), lambda file: kind_of(file[0])):
@@ -176,8 +164,8 @@ def refuse_columns(source: str, **asked: Any) -> None:
         if given:
             column = given if isinstance(given, str) else ", ".join(given)
             raise NoColumnsError(
-                f"{parameter} names {printable(column)!r}, but {printable(source)!r} has no columns; "
-                "leave it out, or list the images in a .csv or .parquet manifest."
+                f"{parameter} names {printable(column)!r}, but {printable(source)!r} has no "
+                "columns; leave it out, or list the images in a .csv or .parquet manifest."
             )
 
 

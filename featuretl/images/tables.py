@@ -1,8 +1,8 @@
 """Columns of CSV and Parquet files, read in batches, in memory bounded by the size of the file.
 
 A Parquet file can claim any size, and its dictionaries and prefixes can repeat one value any number
-of times. `open_parquet` refuses a file whose columns would take more than `EXPANSION` times its size,
-before it reads them, and `within_limit` adds up the size of values before they become text.
+of times. `open_parquet` refuses a file whose columns would take more than `EXPANSION` times its
+size, before it reads them, and `within_limit` adds up the size of values before they become text.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def pick_path_column(
     column = pick_column(path, names, asked, usual)
     if column is None:
         raise InputError(
-            f"{printable(path)!r} has no column of images or paths (one of {', '.join(usual)}); it has "
-            f"{printable(', '.join(names))}: name a column with path_column."
+            f"{printable(path)!r} has no column of images or paths (one of {', '.join(usual)}); it "
+            f"has {printable(', '.join(names))}: name a column with path_column."
         )
     return column
 
@@ -116,7 +116,7 @@ def class_names(schema: pyarrow.Schema, column: str) -> tuple[str, ...] | None:
 def names_of_classes(
     numbers: list[str | None], names: Sequence[str], path: str, column: str
 ) -> list[str | None]:
-    """Return the names of class numbers; -1 is no class. Raises InputError for a number without a name."""
+    """Return the names of class numbers; -1 is no class. Raises InputError for other numbers."""
     known: dict[str | None, str | None] = {str(number): name for number, name in enumerate(names)}
     known |= {None: None, "-1": None}
     unknown = next((number for number in numbers if number not in known), None)
@@ -195,8 +195,8 @@ def open_parquet(
 ) -> tuple[parquet.ParquetFile, int]:
     """Return an open Parquet file, and the number of rows per batch that bounds the memory.
 
-    `text` are the columns that `texts` reads: values that rows share are read once. Raises OSError if
-    the columns would take more than `EXPANSION` times the size of the file.
+    `text` are the columns that `texts` reads: values that rows share are read once. Raises OSError
+    if the columns would take more than `EXPANSION` times the size of the file.
     """
     from pyarrow import parquet
 

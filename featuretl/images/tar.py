@@ -1,13 +1,12 @@
 """Tar files in WebDataset layout, read as streams and never unpacked.
 
-Consecutive members whose names are equal up to the first dot of the last part are one sample. Its
-image is the member with nothing but an image's suffix after that dot; others, such as the mask
-``a.mask.png`` beside ``a.jpg``, are passed over. Where all images have more dots, as ``v1.2.jpg`` and
-``v1.3.jpg``, each is an image of its own. A name that comes again begins another sample. The label
-stands in ``.cls``, or in ``.json`` under one of `LABEL_COLUMNS` or the column that is asked for; one
-with more dots, such as ``a.meta.json``, counts where the sample has a single image.
-Whatever else could have been an image or its label is a `SkipReason`: hidden files, links, and
-samples without an image.
+Consecutive members whose names are equal up to the first dot of the last part form one sample; a
+repeated name begins another sample. The image is the member with only the suffix of an image after
+that dot; others, such as the mask ``a.mask.png`` beside ``a.jpg``, are skipped. If all images have
+more dots, such as ``v1.2.jpg`` and ``v1.3.jpg``, each is an image of its own. The label is in
+``.cls``, or in ``.json`` under one of `LABEL_COLUMNS` or the requested column; a label with more
+dots, such as ``a.meta.json``, counts if the sample has one image. Other candidates become a
+`SkipReason`: hidden files, links, and samples without an image.
 """
 
 from __future__ import annotations
@@ -41,18 +40,14 @@ _COMPRESSED: tuple[tuple[bytes, Any], ...] = (
 
 
 class _Part(NamedTuple):
+    """A member "a/b.c.d" of an archive: stem "a/b", suffix "c.d", before "c", last "d"."""
+
     name: str
     stem: str
     suffix: str
+    before: str
+    last: str
     data: bytes | dict[str, Any] | ImageError = b""
-
-    @property
-    def last(self) -> str:
-        return self.suffix.rpartition(".")[2]
-
-    @property
-    def before(self) -> str:
-        return self.suffix.rpartition(".")[0]
 
     @property
     def is_image(self) -> bool:
@@ -79,7 +74,7 @@ class TarShard(Shard):
         return [self.file, self.label_column]
 
     def samples(self) -> Iterator[Sample]:
-        """Read the file as a stream, a sample at a time."""
+        """Read the file as a stream, one sample at a time."""
         is_labelled = self.label_column is None
         parts: list[_Part] = []
         try:
@@ -87,17 +82,14 @@ class TarShard(Shard):
                 if isinstance(part, Sample):
                     yield part
                     continue
-                if parts and (
-                    part.stem != parts[0].stem or part.suffix in [one.suffix for one in parts]
-                ):
+                suffixes = [one.suffix for one in parts]
+                if parts and (part.stem != parts[0].stem or part.suffix in suffixes):
                     yield from self._samples(parts)
                     parts = []
                 parts.append(part)
-                is_labelled = is_labelled or (
-                    isinstance(part.data, dict) and self.label_column in part.data
-                )
+                is_labelled |= isinstance(part.data, dict) and self.label_column in part.data
         except DamagedShardError:
-            if any(part.is_image and not part.before for part in parts):  # it is no mask
+            if any(part.is_image and not part.before for part in parts):  # not a mask
                 yield from self._samples(parts)
             raise
         yield from self._samples(parts)
@@ -105,14 +97,16 @@ class TarShard(Shard):
             raise self._no_label("any sample")
 
     def _parts(self) -> Iterator[_Part | Sample]:
-        """Yield the members that may be of use, and those that are passed over."""
+        """Yield the members that may belong to samples, and the samples to skip."""
         try:
             with open_file(self.file.path) as file:
                 for tar, member in _members(file):
                     folder, slash, last = member.name.rpartition("/")
                     first, _, suffix = last.partition(".")
-                    part = _Part(member.name, folder + slash + first, suffix.lower())
-                    reason = _reason_to_pass(member)
+                    before, _, last = suffix.lower().rpartition(".")
+                    stem = folder + slash + first
+                    part = _Part(member.name, stem, suffix.lower(), before, last)
+                    reason = _skip_reason(member)
                     if reason is None:
                         yield part._replace(data=_content(tar, member, part))
                     elif reason and (part.is_image or part.is_label):
@@ -145,35 +139,35 @@ class TarShard(Shard):
         return Sample(as_utf8(f"{self.file.path}/{part.name}"), image)
 
     def _label(self, image: _Part, about: list[_Part]) -> str | None:
-        """Return the label that the parts about an image give, the first that has one."""
+        """Return the label of an image from the first of its label parts that holds one."""
         for part in about:
             if isinstance(part.data, bytes):  # .cls
                 if self.label_column is None:
                     return part.data.decode(errors="backslashreplace").strip() or None
             elif isinstance(part.data, dict):
                 wanted = LABEL_COLUMNS if self.label_column is None else (self.label_column,)
-                found = [(name, part.data[name]) for name in wanted if name in part.data]
-                for name, value in found:
+                found = {name: part.data[name] for name in wanted if name in part.data}
+                for name, value in found.items():
                     if isinstance(value, (list, dict)):
                         raise InputError(
-                            f"Column {printable(name)!r} of {self.name} must hold one value in every "
-                            f".json; in {printable(part.name)!r} it holds a {type(value).__name__}."
+                            f"Column {printable(name)!r} of {self.name} must hold one value in "
+                            f"every .json; got {type(value).__name__} in {printable(part.name)!r}."
                         )
                 if found:
-                    return label_text(next((v for _, v in found if not is_gap(v)), None))
+                    return label_text(next((v for v in found.values() if not is_gap(v)), None))
         if self.label_column is not None and any(part.last == "cls" for part in about):
             raise self._no_label(printable(image.name))
         return None
 
     def _no_label(self, where: str) -> InputError:
         return InputError(
-            f"{self.name} has no {printable(self.label_column)!r} in the .json of {where}; name a "
-            "column that is there, or none to use .cls."
+            f"{self.name} has no {printable(self.label_column)!r} in the .json of {where}; pass a "
+            "label_column that is present, or none to use .cls."
         )
 
 
-def _reason_to_pass(member: tarfile.TarInfo) -> str | None:
-    """Return why a member is no part of a sample, "" for a folder, None if it is one."""
+def _skip_reason(member: tarfile.TarInfo) -> str | None:
+    """Return why a member is skipped, "" for a folder, or None if it belongs to a sample."""
     if member.isdir():
         return ""
     if is_hidden(member.name):
@@ -182,11 +176,11 @@ def _reason_to_pass(member: tarfile.TarInfo) -> str | None:
 
 
 class _Member(tarfile.TarInfo):
-    """A header of an archive; Python itself takes a damaged one for the end of the archive."""
+    """A header of an archive; tarfile treats a damaged one as the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
-        """Return the member; raises ReadError for what is neither a whole header nor the end."""
+        """Return the member. Raises ReadError unless it is a whole header or the end."""
         try:
             member = super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
@@ -199,10 +193,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """Yield all members of an archive.
-
-    Raises ReadError where more than zeros follows its end, or a compressed one expands too much.
-    """
+    """Yield the members. Raises ReadError if data follow the end, or they expand too much."""
     raw: Any = file
     try:
         limit = memory_limit(file)
@@ -211,7 +202,7 @@ def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
     buffered = io.BufferedReader(raw)
     start = buffered.peek(8)
     opener = next((one for magic, one in _COMPRESSED if start.startswith(magic)), None)
-    # Not by tarfile itself, which does not compare gzip's checksum.
+    # tarfile itself would not check the checksum of gzip.
     stream = opener(buffered) if opener else buffered
     tar: Any
     with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:
@@ -221,20 +212,19 @@ def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo
             yield tar, member
         while rest := tar.fileobj.read(2**16):
             if rest.strip(b"\0"):
-                raise tarfile.ReadError("more follows what marks the end of the archive")
+                raise tarfile.ReadError("data follow the end of the archive")
 
 
 def _content(
     tar: tarfile.TarFile, member: tarfile.TarInfo, part: _Part
 ) -> bytes | dict[str, Any] | ImageError:
-    """Return what an image, .cls or .json holds, or why it cannot be used; else nothing."""
+    """Return the content of an image, .cls or .json, or why it cannot be used; else nothing."""
     if not part.is_image and not part.is_label:
         return b""
-    limit, whose = (
-        (MAX_FILE_BYTES, "") if part.is_image else (_MAX_LABEL_BYTES, f"its .{part.last}: ")
-    )
+    limit = MAX_FILE_BYTES if part.is_image else _MAX_LABEL_BYTES
+    source = "" if part.is_image else f"its .{part.last}: "
     if member.size > limit:
-        return ImageError(f"{whose}{member.size} bytes, over the limit of {limit}")
+        return ImageError(f"{source}{member.size} bytes, over the limit of {limit}")
     file = tar.extractfile(member)
     data = b"" if file is None else file.read()
     if part.last != "json":
@@ -242,5 +232,5 @@ def _content(
     try:
         facts = parse_json(data)
     except ValueError as error:
-        return ImageError(f"{whose}{error}")
+        return ImageError(f"{source}{error}")
     return facts if isinstance(facts, dict) else {}

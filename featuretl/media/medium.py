@@ -13,31 +13,30 @@ from featuretl.store.keys import Recipe
 class Medium(Protocol):
     """How items of one kind become embeddings; any class with these members is a medium.
 
-    `featuretl.extract` and `featuretl.MediaEmbedder` give it everything that images have: threads and
-    batches, each content embedded once, a store that several processes share, failed rows with the
-    name of the bad item, and resuming after an interruption.
+    `featuretl.extract` and `featuretl.MediaEmbedder` give it everything that images have: threads
+    and batches, each content embedded once, a store that several processes share, failed rows with
+    the name of the bad item, and resuming after an interruption.
 
     Attributes
     ----------
     recipe : dict
-        Everything that changes the values of the embeddings, as JSON, including the sha256 of weights.
-        With the digests of the items it is the key in the store. `featuretl cache info` shows
-        ``"backbone": {"name": .., "tensors": ..}`` and ``"output": {"layers": [..], "pooling": ..}``;
-        other keys are free.
+        Everything that changes the values of the embeddings, as JSON, including the sha256 of
+        weights. With the digests of the items it is the key in the store. `featuretl cache info`
+        shows ``"backbone": {"name": .., "tensors": ..}`` and ``"output": {"layers": [..],
+        "pooling": ..}``; other keys are free.
     golden : item
         Any constant item. The engine embeds it before it adds rows, to detect that the version of a
         library changed the embeddings.
     files : bool
-        Whether a str or path is the name of a file. If True, `digest` must return the sha256 of the
-        file's bytes (`featuretl.media.items.digest_of`), which the store remembers for unchanged files.
-        If False, a str is an item like any other.
+        Whether a str or path is the name of a file. If so, `digest` must return the sha256 of the
+        file's bytes (`featuretl.media.items.digest_of`), which the store remembers.
 
     Notes
     -----
-    The engine calls `digest`, `prepare` and `forward` from several threads concurrently. A ValueError
-    or OSError of `digest` or `prepare` marks a bad item: a failed row with the message of the error; any
-    other error ends the run. A medium must be picklable for `sklearn.base.clone` and for other
-    processes, ideally without its weights.
+    The engine calls `digest`, `prepare` and `forward` from several threads concurrently. A
+    ValueError or OSError of `digest` or `prepare` marks a bad item: a failed row with the message
+    of the error; any other error ends the run. A medium must be picklable for `sklearn.base.clone`
+    and for other processes, ideally without its weights.
 
     Examples
     --------

@@ -26,8 +26,18 @@ class Pictures:
     files = True
 
     def forward(self, inputs: Sequence[Sequence[Any]]) -> np.ndarray:
-        """Return the embeddings of prepared items: float32 (n, d)."""
-        return embed(self._backbone, inputs, self.pooling)
+        """Return one embedding per item: float32 (n, d), or (n, 2 d) with "mean+std"."""
+        backbone = self._backbone
+        pictures = list(itertools.chain.from_iterable(inputs))
+        starts = range(0, len(pictures), _BATCH_PICTURES)
+        batches = (pictures[start : start + _BATCH_PICTURES] for start in starts)
+        rows = np.concatenate([backbone.embed(batch) for batch in batches])
+        ends = np.cumsum([len(item) for item in inputs])
+        parts = np.split(rows, ends[:-1])
+        means = np.stack([part.mean(axis=0) for part in parts])
+        if self.pooling == "mean":
+            return means
+        return np.hstack([means, np.stack([part.std(axis=0) for part in parts])])
 
     @property
     def _backbone(self) -> Any:
@@ -49,21 +59,3 @@ def extra(module: str, what: str, name: str) -> Any:
         return importlib.import_module(module)
     except (ImportError, OSError) as error:  # OSError: a shared library is missing
         raise FeatureTLError(f"{what}; install it with pip install 'featuretl[{name}]'.") from error
-
-
-def embed(backbone: Any, items: Sequence[Sequence[Any]], pooling: str) -> np.ndarray:
-    """Return one embedding per item: float32 (n, d), or (n, 2 d) with "mean+std".
-
-    Each item is a sequence of one or more prepared pictures. The std is that of the population.
-    """
-    pictures = list(itertools.chain.from_iterable(items))
-    starts = range(0, len(pictures), _BATCH_PICTURES)
-    batches = (pictures[start : start + _BATCH_PICTURES] for start in starts)
-    rows = np.concatenate([backbone.embed(batch) for batch in batches])
-    ends = np.cumsum([len(item) for item in items])
-    return np.stack([_pooled(part, pooling) for part in np.split(rows, ends[:-1])])
-
-
-def _pooled(rows: np.ndarray, pooling: str) -> np.ndarray:
-    mean = rows.mean(axis=0)
-    return np.concatenate([mean, rows.std(axis=0)]) if pooling == "mean+std" else mean

@@ -1,23 +1,48 @@
-"""Sound: spectrograms of recordings, embedded by an image backbone."""
+"""Sound: log-mel spectrograms of recordings, embedded by an image backbone.
+
+The spectrograms are those of K. Palanisamy, D. Singhania and A. Yao, "Rethinking CNN Models for
+Audio Classification" (2020, arXiv:2007.11154): 128 mel bands; windows of 25, 50 and 100 ms every
+10, 25 and 50 ms as the three channels of a 128 x 250 picture. There are two differences. The
+spectrogram is taken at the sound's own rate over bands in Hz, so that nothing is resampled.
+Decibels are relative to the loudest point of a channel, down to -80, so that the volume of a
+recording has no effect.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy.fft
+from numpy.lib.stride_tricks import sliding_window_view
+from PIL import Image
 
 from featuretl._core.parameters import check_int, check_option, check_seconds
 from featuretl.exceptions import ItemError
 from featuretl.images.decode import describe
 from featuretl.media.items import digest_of, digest_of_array, open_item
 from featuretl.media.pictures import POOLINGS, Pictures, extra
-from featuretl.media.spectrogram import SPECTROGRAM, spectrogram
 from featuretl.store.keys import Recipe
 
 MAX_CHANNELS = 16
 RATES = 1_000, 192_000
+N_BANDS = 128
+WIDTH = 250
+RANGE_DB = 80
+LOWEST_HZ, HIGHEST_HZ = 20.0, 16_000.0
+WINDOWS_MS = ((25, 10), (50, 25), (100, 50))
+
+SPECTROGRAM = {
+    "version": 1,
+    "bands": N_BANDS,
+    "width": WIDTH,
+    "range_db": RANGE_DB,
+    "hz": [LOWEST_HZ, HIGHEST_HZ],
+    "windows_ms": [list(pair) for pair in WINDOWS_MS],
+}
 
 
 @dataclass(frozen=True)
@@ -25,12 +50,12 @@ class Sound(Pictures):
     """A `Medium` that embeds sounds as spectrograms with an image backbone.
 
     A sound is cut into windows. The network sees the spectrogram of each window as one uncropped
-    picture (`featuretl.media.spectrogram`), and the embeddings of the windows are pooled.
+    picture (`featuretl.media.sound`), and the embeddings of the windows are pooled.
 
     Items are paths or bytes of files that libsndfile reads (WAV, FLAC, Ogg, MP3, ..), or pairs
-    (samples, rate): an array of floats or signed integers, (n,) or (n, channels), and the samples per
-    second. Channels are averaged. An item fails if it has NaN, no samples, more than 16 channels, or a
-    rate outside 1,000..192,000. A file that is shorter than its header claims is used up to its end.
+    (samples, rate): an array of floats or signed integers, (n,) or (n, channels), and the samples
+    per second. Channels are averaged. An item fails if it has NaN, no samples, more than 16
+    channels, or a rate outside 1,000..192,000. A file may be shorter than its header claims.
 
     Parameters
     ----------
@@ -45,8 +70,8 @@ class Sound(Pictures):
 
     Notes
     -----
-    Files need ``pip install 'featuretl[sound]'``. Weights are loaded on first use and never pickled,
-    unless `backbone` is a Backbone.
+    Files need ``pip install 'featuretl[sound]'``. Weights are loaded on first use and never
+    pickled, unless `backbone` is a Backbone.
 
     Examples
     --------
@@ -94,7 +119,10 @@ class Sound(Pictures):
         in_memory = isinstance(item, (tuple, list))
         inputs = []
         for samples, rate in self._of_samples(*_pair(item)) if in_memory else self._of_file(item):
-            _check(samples)
+            if not len(samples):
+                raise ItemError("it ends before the length that its header claims")
+            if not np.isfinite(samples).all():
+                raise ItemError("NaN or infinity among its samples")
             window = np.zeros(self._length(rate), np.float32)
             window[: len(samples)] = samples.mean(axis=1)
             inputs.append(self._preprocessing(spectrogram(window, rate)))
@@ -158,8 +186,47 @@ def _check_form(rate: Any, channels: int, n_samples: int) -> int:
     return int(rate)
 
 
-def _check(samples: np.ndarray) -> None:
-    if not len(samples):
-        raise ItemError("it ends before the length that its header claims")
-    if not np.isfinite(samples).all():
-        raise ItemError("NaN or infinity among its samples")
+def spectrogram(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Return the picture of a sound: uint8 (128, 250, 3), low frequencies at the bottom.
+
+    `samples` is float32 (n,), finite; `rate` is the samples per second. Silence is black.
+    """
+    peak = np.abs(samples).max()
+    if not peak:
+        return np.zeros((N_BANDS, WIDTH, 3), np.uint8)
+    channels = [_channel(samples / peak, rate, *pair) for pair in WINDOWS_MS]
+    return np.stack(channels, axis=2)
+
+
+def _channel(samples: np.ndarray, rate: int, window_ms: int, hop_ms: int) -> np.ndarray:
+    """Return the spectrogram of one resolution: uint8 (128, 250)."""
+    n, hop = (max(1, round(rate * ms / 1000)) for ms in (window_ms, hop_ms))
+    n_fft = scipy.fft.next_fast_len(round(rate * WINDOWS_MS[-1][0] / 1000), real=True)
+    window = np.hanning(n + 1)[:-1].astype(np.float32)  # periodic
+    frames = sliding_window_view(np.pad(samples, (n // 2, n)), n)[: len(samples) : hop]
+    power = np.abs(scipy.fft.rfft(frames * window, n_fft)) ** 2
+    bands = power @ mel_filters(rate, n_fft).T
+    loudest = bands.max()
+    if not loudest:  # no power within the bands
+        return np.zeros((N_BANDS, WIDTH), np.uint8)
+    decibels = 10 * np.log10(np.maximum(bands / loudest, 10 ** (-RANGE_DB / 10)))
+    picture = np.rint(255 * (1 + decibels / RANGE_DB)).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(picture.T[::-1]))
+    return np.asarray(image.resize((WIDTH, N_BANDS), Image.Resampling.BILINEAR))
+
+
+@lru_cache(maxsize=8)
+def mel_filters(rate: int, n_fft: int) -> np.ndarray:
+    """Return triangular filters, float32 (128, n_fft // 2 + 1), for the mean power in mel bands.
+
+    The bands have equal widths on the scale mel(f) = 2595 log10(1 + f / 700) (D. O'Shaughnessy,
+    Speech Communication, 1987). Filters of bands above half the rate are zero.
+    """
+    lowest, highest = (2595 * np.log10(1 + f / 700) for f in (LOWEST_HZ, HIGHEST_HZ))
+    edges = 700 * (10 ** (np.linspace(lowest, highest, N_BANDS + 2) / 2595) - 1)[:, None]
+    hz = np.arange(n_fft // 2 + 1) * rate / n_fft
+    rising = (hz - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - hz) / (edges[2:] - edges[1:-1])
+    filters = np.maximum(0, np.minimum(rising, falling))
+    means = filters / np.maximum(filters.sum(axis=1, keepdims=True), 1e-9)
+    return means.astype(np.float32)

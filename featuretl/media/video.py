@@ -18,14 +18,13 @@ from featuretl.store.keys import Recipe
 
 MAX_DECODED = 50_000
 
-# Containers of one file each: for a playlist (HLS, concat, ..) FFmpeg would open the files it names.
+# Containers of one file each: for a playlist (HLS, concat, ..) FFmpeg would open other files.
 CONTAINERS = "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf,gif,apng"
 # No file can make FFmpeg open another file, or a connection.
 _OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
 
 _SEEK_SECONDS = 4.0  # seek to frames further ahead than this, and decode up to nearer ones
 _MISSING_SECONDS, _MISSING_FRACTION = 1.0, 0.1  # of the claimed length; the larger is tolerated
-_DECODE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,9 @@ class Video(Pictures):
     L. Wang et al., "Temporal Segment Networks", 2016, arXiv:1608.00859). Sound is ignored.
 
     Items are paths or bytes of files (MP4 and MOV, WebM and Matroska, AVI, MPEG, Ogg, GIF, ..), or
-    uint8 arrays of frames, (n, height, width, 3). Frames are decoded one at a time, after a seek where
-    that is shorter, so that memory does not depend on the length. An item fails if it is truncated, has
-    frames beyond the limits of images, or needs more than 50,000 decoded frames (a long video without
-    an index).
+    uint8 arrays of frames, (n, height, width, 3). Frames are decoded one at a time, after a seek
+    where that is shorter, so that memory does not depend on the length. An item fails if it is
+    truncated, has frames beyond the limits of images, or needs over 50,000 frames to be decoded.
 
     Parameters
     ----------
@@ -75,7 +73,7 @@ class Video(Pictures):
     @property
     def recipe(self) -> Recipe:
         """Everything that determines the embeddings (JSON)."""
-        facts = {"name": "video", "version": _DECODE_VERSION, "frames": self.frames}
+        facts = {"name": "video", "version": 1, "frames": self.frames}
         return self._recipe("frames", medium=facts)
 
     @property
@@ -140,8 +138,8 @@ class _Frames:
             self._left -= 1
             if self._left < 0:
                 raise ItemError(
-                    f"over {MAX_DECODED} frames to decode; split the video, or save it with more key "
-                    "frames"
+                    f"over {MAX_DECODED} frames to decode; split the video, or save it with more "
+                    "key frames"
                 )
             _check_size(frame)
             yield frame
@@ -152,7 +150,8 @@ class _Frames:
         for part in range(n):
             wanted = start + (end - start) * (part + 0.5) / n
             if wanted - now > _SEEK_SECONDS:
-                self._seek(wanted)
+                self._container.seek(int(wanted / self._stream.time_base), stream=self._stream)
+                self._decoded = self._container.decode(self._stream)
             for frame in self:
                 now = _shown_until(frame, wanted)
                 if now > wanted:
@@ -162,10 +161,6 @@ class _Frames:
                 if end - now > max(_MISSING_SECONDS, _MISSING_FRACTION * (end - start)):
                     raise ItemError(f"it ends after {now:.1f} s of the {end:.1f} s that it claims")
                 return
-
-    def _seek(self, seconds: float) -> None:
-        self._container.seek(int(seconds / self._stream.time_base), stream=self._stream)
-        self._decoded = self._container.decode(self._stream)
 
 
 def _shown_until(frame: Any, wanted: float) -> float:

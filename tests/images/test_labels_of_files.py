@@ -1,4 +1,4 @@
-"""A label is the same class from every kind of file, hidden files stay out, and nothing is lost silently."""
+"""Labels are equal from every kind of file, hidden files are skipped, and nothing gets lost."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_two_archives_in_one_file_are_named(data, tmp_path):
         (tmp_path / name).write_bytes(pack(first) + pack(second))
         found = next(iter(find_shards([str(tmp_path / name)]))).samples()
         assert next(found).image == data[0]
-        with pytest.raises(InputError, match=rf"{name} cannot be read: more follows"):
+        with pytest.raises(InputError, match=rf"{name} cannot be read"):
             next(found)
 
 
@@ -282,7 +282,7 @@ def test_what_the_system_refuses_to_list_is_one_sentence(data, tmp_path):
     (tmp_path / "b.jpg").symlink_to("b.jpg")  # a link to itself is a bad image, not the end
     assert len(find_images([tmp_path]).paths) == len(samples(str(tmp_path))) == 2
     for use in (samples, lambda source: find_images([source])):
-        with pytest.raises(InputError, match="cannot be looked up: File name too long"):
+        with pytest.raises(InputError, match="File name too long"):
             use("x" * 300)
 
 

@@ -282,7 +282,7 @@ def test_keys_stay_while_nothing_changes_and_change_with_the_files(tmp_path, dat
     ("source", "message"),
     [
         ([], "No images were named"),
-        (["nowhere/at/all.jpg"], "neither a file, a folder, nor a pattern"),
+        (["nowhere/at/all.jpg"], "neither a file"),
         (["", "a.jpg"], "is empty text"),
         ([3], "Shards are made of paths, URLs, bytes"),
         ("memory://nowhere/at/all", "cannot be read|holds, or matches, no image"),

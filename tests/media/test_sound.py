@@ -1,4 +1,4 @@
-"""Sound: the spectrogram is the recipe's, every encoding gives the same, hostile files are named."""
+"""Sound: the spectrogram's formula, equal results for all encodings, errors of hostile files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import soundfile
 from featuretl import MediaEmbedder, extract
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ItemError, ParameterError
-from featuretl.media import Sound, sound, spectrogram
-from featuretl.media.spectrogram import N_BANDS, WIDTH, mel_filters
+from featuretl.media import Sound, sound
+from featuretl.media.sound import N_BANDS, WIDTH, mel_filters, spectrogram
 
 RATE = 16_000
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
@@ -58,7 +58,7 @@ class TestSpectrogram:
 
     @pytest.mark.parametrize("rate", [8_000, 22_050, 44_100, 96_000])
     def test_a_tone_is_a_line_at_its_pitch_whatever_the_rate(self, rate):
-        picture = spectrogram.spectrogram(tone(1_000, rate), rate)
+        picture = spectrogram(tone(1_000, rate), rate)
         assert picture.shape == (N_BANDS, WIDTH, 3)
         mels = np.linspace(*(2595 * np.log10(1 + f / 700) for f in (20, 16_000)), N_BANDS + 2)
         band = np.argmin(abs(mels[1:-1] - 2595 * np.log10(1 + 1_000 / 700)))
@@ -67,18 +67,18 @@ class TestSpectrogram:
 
     def test_time_goes_from_left_to_right(self):
         samples = np.concatenate([np.zeros(RATE // 2, np.float32), tone(1_000, seconds=0.5)])
-        left, right = np.split(spectrogram.spectrogram(samples, RATE).astype(float), 2, axis=1)
+        left, right = np.split(spectrogram(samples, RATE).astype(float), 2, axis=1)
         assert left[:, :100].max() == 0 < right.mean()
 
     def test_loudness_does_not_matter(self):
-        loud, quiet = (spectrogram.spectrogram(melody() * gain, RATE) for gain in (1, 1e-3))
+        loud, quiet = (spectrogram(melody() * gain, RATE) for gain in (1, 1e-3))
         assert np.abs(loud.astype(int) - quiet).max() <= 1
 
     def test_silence_and_what_is_below_all_bands_are_black(self):
-        assert not spectrogram.spectrogram(np.zeros(RATE, np.float32), RATE).any()
+        assert not spectrogram(np.zeros(RATE, np.float32), RATE).any()
         click = np.zeros(3, np.float32)
         click[1] = 1
-        assert spectrogram.spectrogram(click, RATE).shape == (N_BANDS, WIDTH, 3)
+        assert spectrogram(click, RATE).shape == (N_BANDS, WIDTH, 3)
 
 
 ENCODINGS = [
