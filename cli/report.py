@@ -145,7 +145,7 @@ def _embeddings(
 def _labelled(images: Any, numbers: bool, columns: dict[str, Any]) -> dict[str, Any]:
     """Return images, labels and groups as keyword arguments of `write_report`."""
     y = truth_of(images, numbers, columns["label_column"])
-    return {"images": images.paths, "y": y, "groups": groups_of(images)}
+    return {"X": images.paths, "y": y, "groups": groups_of(images)}
 
 
 def _with_status(call: Any, *args: Any, **kwargs: Any) -> Any:

@@ -44,11 +44,11 @@ autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 
-# Links into other projects need their inventories, which only a machine with internet can fetch.
+# Links into other projects need their inventories, which only a machine with internet can fetch;
+# timm's documentation has none.
 intersphinx_mapping = {
     "numpy": ("https://numpy.org/doc/stable/", None),
     "sklearn": ("https://scikit-learn.org/stable/", None),
-    "timm": ("https://huggingface.co/docs/timm/main/en/", None),
     "torch": ("https://docs.pytorch.org/docs/stable/", None),
 }
 if "FEATURETL_DOCS_ONLINE" not in os.environ:

@@ -51,6 +51,9 @@ OWN = {
     "train": {"target"},  # the column of y for TransferRegressor
     # --profile prints Extraction.statistics.costs; --engine selects extract or extract_shards.
     "extract": {"profile", "engine"},
+    # X in Python, and in report the model or the embeddings.
+    "explain": {"images"},
+    "report": {"source"},
 }
 OF_THE_MACHINE = {"device", "n_jobs"}  # parameters of fitted models, which use_machine sets
 
