@@ -3,16 +3,17 @@
     python benchmarks/backbones.py [FOLDER ..] [--backbones NAME,NAME] [--repeats 3]
                                    [--json] [--csv FILE] [--plot FILE]
 
-Takes any timm models and any folders with one subfolder per class; by default the packaged backbones
-and the data sets in ../shared/data. Each folder is split into as many parts as there are repeats. Each
-backbone embeds each part in its own process, into one store; the backbones alternate. "images/s" is the
-median over the parts and includes reading, hashing and committing, but not the first 16 images.
-"setup s" is the additional time of a backbone's first process to load, export and compare runtimes;
-"peak MiB" is the largest peak memory of its processes. "probe" and "knn" are accuracies on all images
-over five folds, with half of their 95% intervals (sign-digits grouped by signer); LogME uses all images
-as well. The second table compares the time to rank all backbones by one method with the time to embed.
-The plot shows the probe's accuracy against images per second, and the Pareto front: the backbones that
-no other one beats in both. Missing weights are never downloaded.
+Takes any timm models and any folders with one subfolder per class; by default the packaged
+backbones and the data sets in ../shared/data. Each folder is split into as many parts as there are
+repeats. Each backbone embeds each part in its own process, into one store; the backbones
+alternate. "images/s" is the median over the parts and includes reading, hashing and committing,
+but not the first 16 images. "setup s" is the additional time of a backbone's first process to
+load, export and compare runtimes; "peak MiB" is the largest peak memory of its processes. "probe"
+and "knn" are accuracies on all images over five folds, with half of their 95% intervals
+(sign-digits grouped by signer); LogME uses all images as well. The second table compares the time
+to rank all backbones by one method with the time to embed. The plot shows the probe's accuracy
+against images per second, and the Pareto front: the backbones that no other one beats in both.
+Missing weights are never downloaded.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/chooser.py run                 all draws; resumes where it stopped
     python benchmarks/chooser.py show                the table of the draws so far
 
-Every draw holds out a fifth of the signers of sign-digits as a test set and takes 5, 20 or 50 of the
-others' photographs per digit, or all. `auto` and the probe are trained on these. From 20 photographs
-per digit on, fine-tuning is also trained where `auto` did not choose it, so that the best strategy in
-hindsight is known.
+Every draw holds out a fifth of the signers of sign-digits as a test set and takes 5, 20 or 50 of
+the others' photographs per digit, or all. `auto` and the probe are trained on these. From 20
+photographs per digit on, fine-tuning is also trained where `auto` did not choose it, so that the
+best strategy in hindsight is known.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
 
 The usual loop (usual_loop.py) is the loop that users write by hand. The contenders alternate; each
 cold run starts from an empty store and includes hashing and committing. Figures are medians. Warm
-runs find everything in the store, either by file metadata or, after the memo was deleted, by hashing
-the files. Backbones without packaged weights get random ones. Imports and loading are not timed. The
-time that a runtime needs once per backbone, to export or compile it, has its own column; the last
-columns are core milliseconds per image and stage.
+runs find everything in the store, either by file metadata or, after the memo was deleted, by
+hashing the files. Backbones without packaged weights get random ones. Imports and loading are not
+timed. The time that a runtime needs once per backbone, to export or compile it, has its own
+column; the last columns are core milliseconds per image and stage.
 
 `--check` warns if a speedup has fallen below 0.8 of the one recorded in ratios.json; `--record`
 writes the speedups there.

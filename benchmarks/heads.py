@@ -1,7 +1,7 @@
 """Heads on embeddings: quality on real images; speed and memory compared with scikit-learn.
 
     python benchmarks/heads.py quality            heads x data sets (needs ../shared/data)
-    python benchmarks/heads.py portions           partial_fit compared with fit (needs ../shared/data)
+    python benchmarks/heads.py portions           partial_fit against fit (needs ../shared/data)
     python benchmarks/heads.py scaling            feature scaling (needs ../shared/data)
     python benchmarks/heads.py fit                one fit, 50,000 x 1,280; also LogisticRegression
     python benchmarks/heads.py path               10 values of C x 5 folds; also scikit-learn

@@ -4,10 +4,10 @@
     python benchmarks/intervals.py forecast    # the intervals of forecast_accuracy, near 1
 
 "scores": the logits of each class are normally distributed around a corner of their own, and each
-group, if any, has its own shift. Regression targets are predicted with skewed errors. Each sample of n
-rows gives one report; the true score is that of 200,000 rows. "coverage" is the fraction of samples
-whose 95% interval contains it. "no interval" is the fraction of samples without an interval, which
-"coverage" ignores. "width" is the median.
+group, if any, has its own shift. Regression targets are predicted with skewed errors. Each sample
+of n rows gives one report; the true score is that of 200,000 rows. "coverage" is the fraction of
+samples whose 95% interval contains it. "no interval" is the fraction of samples without an
+interval, which "coverage" ignores. "width" is the median.
 
 "forecast": each sample labels 60 to 120 rows of normally distributed classes. The true score is the
 accuracy, on 4,000 other rows, of a head trained on 1 or 4 times as many labels.

@@ -4,24 +4,24 @@
     python benchmarks/labelling.py unlabelled     learning from unlabelled images
     python benchmarks/labelling.py forecast       forecast learning curves and measured accuracies
 
-All need the data sets in ../shared/data and take `--seeds` and `--json`. On sign-digits the held-out
-images are those of other signers.
+All need the data sets in ../shared/data and take `--seeds` and `--json`. On sign-digits the
+held-out images are those of other signers.
 
-"suggest": each seed holds out a fifth of the signers. `suggest_labels` chooses batches of the other
-signers' photographs, which are then labelled, 10 to 500 in total (1 to 50 per digit). After each batch
-a head is trained on the labelled rows: `NearestMeanClassifier()` up to 50 labels and
-`LinearProbeClassifier()` beyond, whichever is better on average. "area" is the mean accuracy over the
-logarithm of the number of labels.
+"suggest": each seed holds out a fifth of the signers. `suggest_labels` chooses batches of the
+other signers' photographs, which are then labelled, 10 to 500 in total (1 to 50 per digit). After
+each batch a head is trained on the labelled rows: `NearestMeanClassifier()` up to 50 labels and
+`LinearProbeClassifier()` beyond, whichever is better on average. "area" is the mean accuracy over
+the logarithm of the number of labels.
 
-"unlabelled": each seed holds out a fifth of the images and draws n labels per class from the others;
-the rest stays unlabelled. The table shows held-out accuracies, and gains over the linear probe
-trained on the labelled images alone, with standard errors over the seeds.
+"unlabelled": each seed holds out a fifth of the images and draws n labels per class from the
+others; the rest stays unlabelled. The table shows held-out accuracies, and gains over the linear
+probe trained on the labelled images alone, with standard errors over the seeds.
 
-"forecast": each seed holds out two fifths of the images and draws n labels per class from the others.
-`forecast_accuracy` sees only these and forecasts the accuracy with 1, 2, 5 and 10 times as many
-labels. If there are enough labels, a probe is trained on that number and scored on the held-out
-images (about 160 to 830). "bias" and "rmse" are those of the forecast minus that score, "covered"
-counts the 95% intervals that contain the score, and "width" is their mean width.
+"forecast": each seed holds out two fifths of the images and draws n labels per class from the
+others. `forecast_accuracy` sees only these and forecasts the accuracy with 1, 2, 5 and 10 times as
+many labels. If there are enough labels, a probe is trained on that number and scored on the
+held-out images (about 160 to 830). "bias" and "rmse" are those of the forecast minus that score,
+"covered" counts the 95% intervals that contain the score, and "width" is their mean width.
 """
 
 from __future__ import annotations

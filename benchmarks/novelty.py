@@ -3,15 +3,16 @@
     python benchmarks/novelty.py scores [--seeds 5]         (both need ../shared/data)
     python benchmarks/novelty.py calibration [--seeds 20]
 
-Each seed trains on half of the photographs (hands: of the signers; emoji: of the drawings); the other
-half is in-distribution. Novel images are those of another data set; edges, negatives, blurred or
-darkened versions of the photographs in the other half; and classes left out of training, one at a time.
-AUROC is the probability that a novel image gets a lower score than an in-distribution one. FPR is the
-fraction of in-distribution images called novel at the threshold that detects 95% of the novel ones.
+Each seed trains on half of the photographs (hands: of the signers; emoji: of the drawings); the
+other half is in-distribution. Novel images are those of another data set; edges, negatives,
+blurred or darkened versions of the photographs in the other half; and classes left out of
+training, one at a time. AUROC is the probability that a novel image gets a lower score than an
+in-distribution one. FPR is the fraction of in-distribution images called novel at the threshold
+that detects 95% of the novel ones.
 
-`calibration` shows the fraction of in-distribution images that `NoveltyDetector` calls novel at 5% and
-at 1%, and the fraction of seeds in which it reports drift for 100 in-distribution images and for 100
-out-of-distribution images.
+`calibration` shows the fraction of in-distribution images that `NoveltyDetector` calls novel at 5%
+and at 1%, and the fraction of seeds in which it reports drift for 100 in-distribution images and
+for 100 out-of-distribution images.
 """
 
 from __future__ import annotations

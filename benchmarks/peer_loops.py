@@ -2,9 +2,10 @@
 
     .peers/bin/python benchmarks/peer_loops.py PEER < settings.json
 
-peers.py runs this script in a separate environment (peers.txt); it does not import featuretl. Each tool
-is used as its documentation shows, with the network and weights from the settings instead of a download.
-The script writes the embeddings to `output` and prints the seconds, excluding imports and loading.
+peers.py runs this script in a separate environment (peers.txt); it does not import featuretl. Each
+tool is used as its documentation shows, with the network and weights from the settings instead of
+a download. The script writes the embeddings to `output` and prints the seconds, excluding imports
+and loading.
 """
 
 from __future__ import annotations

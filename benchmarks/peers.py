@@ -3,9 +3,9 @@
     python -m venv .peers && .peers/bin/pip install -r benchmarks/peers.txt
     python benchmarks/peers.py --python .peers/bin/python [--images 400] [--repeats 5]
 
-Each tool runs in its own process (peer_loops.py), as its documentation shows, with the same network and
-weights. The protocol is that of extract.py; featuretl starts from an empty store, and its time includes
-hashing and committing.
+Each tool runs in its own process (peer_loops.py), as its documentation shows, with the same
+network and weights. The protocol is that of extract.py; featuretl starts from an empty store, and
+its time includes hashing and committing.
 """
 
 from __future__ import annotations

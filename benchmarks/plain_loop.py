@@ -2,8 +2,9 @@
 
     python benchmarks/plain_loop.py < settings.json
 
-The lower blocks are frozen and batch norm is in evaluation mode. The script does not import featuretl,
-so featuretl's process settings (allocator, threads) do not apply. It prints the seconds as JSON.
+The lower blocks are frozen and batch norm is in evaluation mode. The script does not import
+featuretl, so featuretl's process settings (allocator, threads) do not apply. It prints the seconds
+as JSON.
 """
 
 from __future__ import annotations

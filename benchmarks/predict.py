@@ -2,9 +2,9 @@
 
     python benchmarks/predict.py [--images 2000 --images 20000 --images 200000] [--json]
 
-A pipeline on the default backbone predicts the same digits (8 x 8 pixels) repeatedly, in a new process
-for each number of images; all embeddings are in the store. "peak MiB" is the peak memory of the whole
-process, and "list MiB" the memory of the list of paths.
+A pipeline on the default backbone predicts the same digits (8 x 8 pixels) repeatedly, in a new
+process for each number of images; all embeddings are in the store. "peak MiB" is the peak memory
+of the whole process, and "list MiB" the memory of the list of paths.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@
     python benchmarks/scale.py plan FOLDER        measures an image, calculates a billion
     python benchmarks/scale.py heads              a linear probe on 5,000,000 x 384 float16 in files
 
-`engine` writes synthetic tar shards (16 x 16 pixels, all files different) and embeds the first quarter,
-half and all of them into new stores. The network only computes means, so the cost is that of reading,
-decoding and the engine. "scale-out" is the overhead on top of `extract`: the processor time of the
-coordinator (with Dask including the scheduler, in the same process here) and of the workers for
-assembling and committing shards. "threads' engine" is the engine of `extract` itself. Memory is the
-growth of the coordinator's resident memory during a run; the workers start before it.
+`engine` writes synthetic tar shards (16 x 16 pixels, all files different) and embeds the first
+quarter, half and all of them into new stores. The network only computes means, so the cost is that
+of reading, decoding and the engine. "scale-out" is the overhead on top of `extract`: the processor
+time of the coordinator (with Dask including the scheduler, in the same process here) and of the
+workers for assembling and committing shards. "threads' engine" is the engine of `extract` itself.
+Memory is the growth of the coordinator's resident memory during a run; the workers start before
+it.
 
 `plan` embeds the images of FOLDER on one core with the engine; the plan's assumptions are options.
 The cost is machine-hours times the given price; no price is measured.

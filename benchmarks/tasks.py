@@ -2,16 +2,18 @@
 
     python benchmarks/tasks.py [--json]      (needs ../shared/data)
 
-bccd: 364 microscope images of blood. The tasks are the number of red cells (regression) and whether there are
-no, one or several platelets (classification; a random third of these labels is removed). The features come
-from the last layer or, because early layers retain counts, from the averages of three early layers. emoji:
-every second emoji of two vendors. The tasks are its category (nine classes) and its vendor.
+bccd: 364 microscope images of blood. The tasks are the number of red cells (regression) and
+whether there are no, one or several platelets (classification; a random third of these labels is
+removed). The features come from the last layer or, because early layers retain counts, from the
+averages of three early layers. emoji: every second emoji of two vendors. The tasks are its
+category (nine classes) and its vendor.
 
-Five folds, with both drawings of an emoji in the same fold. "one model" is `MultiTaskHead()`; "separate models"
-are `LinearProbeClassifier()` and `LinearProbeRegressor()`, fitted to the same rows of one task; "dummy
-baseline" predicts the most frequent class or the mean. Scores are accuracy or R2 on the held-out images that
-have the label. The costs are measured without a store, from images to fitted heads: separate models embed the
-images again for every task. With a shared store they embed once as well.
+Five folds, with both drawings of an emoji in the same fold. "one model" is `MultiTaskHead()`;
+"separate models" are `LinearProbeClassifier()` and `LinearProbeRegressor()`, fitted to the same
+rows of one task; "dummy baseline" predicts the most frequent class or the mean. Scores are
+accuracy or R2 on the held-out images that have the label. The costs are measured without a store,
+from images to fitted heads: separate models embed the images again for every task. With a shared
+store they embed once as well.
 """
 
 from __future__ import annotations

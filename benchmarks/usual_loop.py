@@ -2,9 +2,9 @@
 
     python benchmarks/usual_loop.py < settings.json
 
-extract.py runs this script in a separate process. The script does not import featuretl, so featuretl's
-process settings (allocator, threads) do not apply. It uses batches of 32, writes the embeddings to `output`
-and prints the seconds, excluding imports and loading.
+extract.py runs this script in a separate process. The script does not import featuretl, so
+featuretl's process settings (allocator, threads) do not apply. It uses batches of 32, writes the
+embeddings to `output` and prints the seconds, excluding imports and loading.
 """
 
 from __future__ import annotations

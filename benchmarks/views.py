@@ -2,15 +2,17 @@
 
     python benchmarks/views.py [--seeds 2] [--json]      (needs ../shared/data)
 
-Photographs: five folds, with sign-digits grouped by signer. A `LinearProbeClassifier()` is trained on the
-single image, on the mean of its views (`ViewPooling`), or on every view with averaged predictions
-(`ViewsClassifier`). The gain over the single image is paired by fold, with its standard error over the
-folds. "cost" is the number of forward passes; the extraction time is proportional to it.
+Photographs: five folds, with sign-digits grouped by signer. A `LinearProbeClassifier()` is trained
+on the single image, on the mean of its views (`ViewPooling`), or on every view with averaged
+predictions (`ViewsClassifier`). The gain over the single image is paired by fold, with its
+standard error over the folds. "cost" is the number of forward passes; the extraction time is
+proportional to it.
 
-Canvases: 600 canvases of 672 x 672 pixels, each filled with nine photographs of hymenoptera. One photograph
-of sign-digits, 112 x 112 pixels, is pasted at a random position; the task is to classify its digit, with folds
-grouped by signer. An `AttentionPoolingClassifier()` takes the place of `ViewsClassifier`, because most tiles do
-not show the digit; its `C` and `attention_C` were chosen on these same folds.
+Canvases: 600 canvases of 672 x 672 pixels, each filled with nine photographs of hymenoptera. One
+photograph of sign-digits, 112 x 112 pixels, is pasted at a random position; the task is to
+classify its digit, with folds grouped by signer. An `AttentionPoolingClassifier()` takes the place
+of `ViewsClassifier`, because most tiles do not show the digit; its `C` and `attention_C` were
+chosen on these same folds.
 """
 
 from __future__ import annotations

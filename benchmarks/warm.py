@@ -2,9 +2,9 @@
 
     python benchmarks/warm.py [--images 50000] [--repeats 3] [--json]
 
-Small JPEGs and a stub network, because the timed runs embed nothing. "extract" ends when every row was found
-and verified against the checksum of its segment; "matrix" when the rows are in memory. The files were just
-written, so they are read from the page cache.
+Small JPEGs and a stub network, because the timed runs embed nothing. "extract" ends when every row
+was found and verified against the checksum of its segment; "matrix" when the rows are in memory.
+The files were just written, so they are read from the page cache.
 """
 
 from __future__ import annotations

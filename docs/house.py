@@ -1,7 +1,8 @@
 """Print the structure of the package: ``python docs/house.py``.
 
-The subpackages ("rooms") are the packages and modules at the top of ``featuretl/``. One imports another
-if any of its files does, even inside a function or for type checking only. `tests/test_package.py` checks the limits.
+The subpackages ("rooms") are the packages and modules at the top of ``featuretl/``. One imports
+another if any of its files does, even inside a function or for type checking only.
+`tests/test_package.py` checks the limits.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python docs/record.py docs/workflow.svg 'featuretl train photos/train -o model.featuretl' ..
 
-Requires ``pip install pyte`` (a terminal emulator) and a POSIX system. The drawing shows the output of
-the commands, with progress bars in their final state.
+Requires ``pip install pyte`` (a terminal emulator) and a POSIX system. The drawing shows the
+output of the commands, with progress bars in their final state.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ def test_hymenoptera(shared_data, shared_cache):
 def signer_groups(paths) -> np.ndarray:
     """Return the signer (n,) of each photograph.
 
-    Consecutive file numbers run through the digits of one signer, about ten photographs; a new signer
-    starts where the digit decreases.
+    Consecutive file numbers run through the digits of one signer, about ten photographs; a new
+    signer starts where the digit decreases.
     """
     numbers = np.array([int(re.search(r"(\d+)", Path(path).stem)[1]) for path in paths])
     digits = np.array([int(Path(path).parent.name) for path in paths])

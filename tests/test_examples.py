@@ -22,7 +22,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def scores(place, monkeypatch, capsys):
-    """Return a function that runs an example and returns the number after each colon in its output."""
+    """Return a function that runs an example and returns the scores that it prints."""
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("FEATURETL_CACHE", str(place / "cache"))

@@ -71,7 +71,7 @@ def encoded_photographs() -> list[bytes]:
 
 @st.composite
 def mutated(draw: st.DrawFn, files: list[bytes]) -> bytes:
-    """Draw one of `files` with bytes overwritten, inserted, removed, repeated or from another file."""
+    """Draw one of `files` with bytes overwritten, inserted, removed, repeated or exchanged."""
     data = bytearray(draw(st.sampled_from(files)))
     for _ in range(draw(st.integers(1, 6))):
         # Half of all mutations hit the header, which is short.

@@ -1,7 +1,10 @@
-"""Kill store maintenance at every step: ``python maintainer.py BEFORE AFTER repair|rebuild|collect``.
+"""Kill the maintenance of a store at every step.
 
-Copies the store BEFORE to AFTER/0, AFTER/1, .. and runs the maintenance on each copy in a process that
-kills itself before its first, second, .. file operation or SQL statement, until one run completes.
+    python maintainer.py BEFORE AFTER repair|rebuild|collect
+
+Copies the store BEFORE to AFTER/0, AFTER/1, .. and runs the maintenance on each copy in a process
+that kills itself before its first, second, .. file operation or SQL statement, until one run
+completes.
 """
 
 from __future__ import annotations

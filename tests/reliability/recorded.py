@@ -18,7 +18,7 @@ from featuretl.store.index import SegmentIndex
 
 @dataclass(frozen=True)
 class Operation:
-    """A create, write, sync, rename, sync folder or index operation; paths relative to the store."""
+    """A create, write, sync, rename, sync folder or index operation; paths start at the store."""
 
     name: str
     path: str
@@ -28,7 +28,7 @@ class Operation:
 
 @dataclass
 class Recorder:
-    """Records the operations of `featuretl.store.format` below `root`; number `fails` raises `error`."""
+    """Records file operations below `root`; the operation with index `fails` raises `error`."""
 
     root: Path
     fails: int = -1

@@ -116,7 +116,7 @@ def test_a_disk_that_is_full_at_any_point_keeps_what_was_acknowledged(cache, lim
     assert len(errors) == 1
     assert "File too large" in errors[0]
     assert "\n" not in errors[0]
-    # At its exit, with disk space again, the child committed the rows that the full disk had refused.
+    # At its exit, with disk space again, the child committed the rows that had failed.
     there = present(EmbeddingStore(cache), range(2010))
     assert {*acknowledged, *range(2000, 2010)} <= there
     assert set(put(EmbeddingStore(cache), range(1000))) == set(range(1000)) - there

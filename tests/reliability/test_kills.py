@@ -73,7 +73,7 @@ def test_four_writers_two_hundred_kills_and_damage_in_between(cache):
         assert acknowledged <= present(EmbeddingStore(cache), range(N)), round_
         if round_ % 2:
             what = damage(random.choice(committed_files(cache)), random)
-            # The rows of the damaged segment are lost, no row is wrong, and lost rows are embedded again.
+            # The damaged segment loses its rows, no row is wrong, and all can be embedded again.
             there = present(EmbeddingStore(cache), range(N))
             lost = acknowledged - there
             assert lost <= set(put(EmbeddingStore(cache), sorted(lost))) | there, what

@@ -26,7 +26,7 @@ USERS = st.integers(0, 1)
 
 
 class Store(RuleBasedStateMachine):
-    """Rows in `kept` must be present, rows in `possible` may be, no others; all bits are compared."""
+    """Rows in `kept` must be present and rows in `possible` may be; bits are compared."""
 
     def __init__(self) -> None:
         super().__init__()
