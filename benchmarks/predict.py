@@ -21,7 +21,7 @@ from heads import show
 
 def train(folder: str) -> list[str]:
     """Write the digits and a model trained on them; return the paths."""
-    from featuretl_cli.digits import write_digits  # type: ignore[import-not-found]
+    from featuretl_cli.digits import write_digits  # type: ignore[import-not-found,import-untyped,unused-ignore]
     from sklearn.pipeline import make_pipeline
 
     from featuretl import ImageEmbedder, LinearProbeClassifier, load_image_folder, save_model
