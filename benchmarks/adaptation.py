@@ -1,15 +1,15 @@
-"""Labels from one domain, images from another: what adaptation gains, and what `auto` makes of it.
+"""Domain adaptation: the gain of each method, and of the automatic choice, on target images.
 
     python benchmarks/adaptation.py embeddings [--seeds 5]      (both need ../shared/data)
-    python benchmarks/adaptation.py batch-norm                  one seed: every image passes twice
+    python benchmarks/adaptation.py batch-norm                  one seed; embeds every image twice
 
-Emoji of one vendor and of another; photographs of ants and bees, and their edges and negatives;
-photographs of hands, and blurred and darkened ones. Each seed cuts the photographs (of hands: the
-signers) in three: labelled rows of the source, unlabelled rows of the target, and the target's rows
-that are counted; no photograph is in two of them. The oracle was trained on the target's own labels.
-`few bees` and `few digits`: the same domain and another one, with an eighth of half of the classes.
+The domains are the emoji of two vendors; photographs of ants and bees, their edges and their
+negatives; and photographs of hands, blurred hands and darkened hands. Each seed splits the
+photographs (for hands, the signers) into three disjoint parts: labelled source rows, unlabelled
+target rows, and target rows for testing. The oracle is trained on the target's own labels. In the
+pairs with label shift, seven eighths of the target rows of half of the classes are removed.
 
-Subspace alignment (Fernando et al. 2013) and importance weighting are here to be compared with.
+Subspace alignment (Fernando et al. 2013) and importance weighting serve as comparisons.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from featuretl.images.inputs import read
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples"))
 
 _COMPONENTS = 64
-_KEPT_OF_FEW = 0.125
+_RARE_FRACTION = 0.125
 
 
 class Domain(NamedTuple):
-    """Embeddings, classes, the photograph (or signer) that each row comes from, and the images."""
+    """Embeddings, classes, the photograph (or signer) of each row, and the images."""
 
     X: Any
     y: Any
@@ -52,7 +52,7 @@ class Pair(NamedTuple):
 
     source: str
     target: str
-    few: bool = False
+    label_shift: bool = False
 
 
 PAIRS = [
@@ -67,12 +67,12 @@ PAIRS = [
     Pair("hands", "dark hands"),
     Pair("dark hands", "hands"),
 ]
-WITH_OTHER_SHARES = [
-    Pair("ants and bees", "ants and bees", few=True),
-    Pair("hands", "hands", few=True),
-    Pair("ants and bees", "their edges", few=True),
-    Pair("hands", "dark hands", few=True),
-    Pair("emoji google", "emoji twitter", few=True),
+LABEL_SHIFT_PAIRS = [
+    Pair("ants and bees", "ants and bees", label_shift=True),
+    Pair("hands", "hands", label_shift=True),
+    Pair("ants and bees", "their edges", label_shift=True),
+    Pair("hands", "dark hands", label_shift=True),
+    Pair("emoji google", "emoji twitter", label_shift=True),
 ]
 
 
@@ -81,21 +81,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.group(help=__doc__)
 def main() -> None:
-    """Choose a study."""
+    """Choose a benchmark."""
 
 
 @main.command()
 @click.option("--seeds", default=5, show_default=True)
 @json_option
 def embeddings(seeds: int, as_json: bool) -> None:
-    """Maps of embeddings: accuracies on the target, means over the seeds."""
+    """Compare adaptation methods by accuracy on the target; means over the seeds."""
     domains = dict(all_domains())
     table = []
-    for pair in PAIRS + WITH_OTHER_SHARES:
-        rows = [_compared(domains, pair, seed) for seed in range(seeds)]
+    for pair in PAIRS + LABEL_SHIFT_PAIRS:
+        rows = [_evaluate(domains, pair, seed) for seed in range(seeds)]
         chosen = [row.pop("auto chose") for row in rows]
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-        target = f"{pair.target}{', few of half of the classes' if pair.few else ''}"
+        target = f"{pair.target}{', half of its classes rare' if pair.label_shift else ''}"
         gain = f"{100 * (means['auto'] - means['none']):+.1f}"
         taken = f"moments {chosen.count('moments')} of {seeds}"
         found = {"source": pair.source, "target": target, **means, "gain of auto": gain}
@@ -107,22 +107,22 @@ def embeddings(seeds: int, as_json: bool) -> None:
 @main.command(name="batch-norm")
 @json_option
 def batch_norm(as_json: bool) -> None:
-    """Statistics of batch norm from images of each domain: accuracies on the target."""
+    """Re-estimate batch-norm statistics per domain; compare accuracies on the target."""
     domains = dict(all_domains())
     table = []
     for pair in PAIRS:
         source, target = domains[pair.source], domains[pair.target]
-        labelled, unlabelled, counted = _thirds(source.groups, 0)
-        S, T, test = source.X[labelled], target.X[unlabelled], target.X[counted]
-        own_S = _with_statistics_of(source, labelled, labelled)
-        own = _with_statistics_of(target, unlabelled, np.r_[unlabelled, counted])
-        own_T, own_test = own[: len(unlabelled)], own[len(unlabelled) :]
-        y, truth = source.y[labelled], target.y[counted]
+        labelled, unlabelled, tested = _split(source.groups, 0)
+        S, T, test = source.X[labelled], target.X[unlabelled], target.X[tested]
+        S_own = _with_statistics_of(source, labelled, labelled)
+        own = _with_statistics_of(target, unlabelled, np.r_[unlabelled, tested])
+        T_own, test_own = own[: len(unlabelled)], own[len(unlabelled) :]
+        y, truth = source.y[labelled], target.y[tested]
         found = {
             "none": _accuracy("none", S, y, T, test, truth),
             "moments": _accuracy("moments", S, y, T, test, truth),
-            "batch norm": _accuracy("none", own_S, y, own_T, own_test, truth),
-            "batch norm, moments": _accuracy("moments", own_S, y, own_T, own_test, truth),
+            "batch norm": _accuracy("none", S_own, y, T_own, test_own, truth),
+            "batch norm, moments": _accuracy("moments", S_own, y, T_own, test_own, truth),
         }
         table.append({"source": pair.source, "target": pair.target, **found})
         click.echo(str(table[-1]), err=True)
@@ -130,7 +130,7 @@ def batch_norm(as_json: bool) -> None:
 
 
 def _with_statistics_of(domain: Domain, rows: Any, embedded: Any) -> Any:
-    """Return embeddings of some images by a backbone with the statistics of others."""
+    """Embed the images `embedded` with batch-norm statistics estimated on the images `rows`."""
     from batch_norm import reestimate  # type: ignore[import-not-found]
 
     images = domain.images
@@ -147,15 +147,17 @@ def _accuracy(method: str, S: Any, y: Any, T: Any, test: Any, truth: Any) -> flo
     return head.score(adapter.transform(test), truth)
 
 
-def _compared(domains: dict[str, Domain], pair: Pair, seed: int) -> dict[str, Any]:
-    """Return the accuracy of every method on rows of the target that no method was trained on."""
+def _evaluate(domains: dict[str, Domain], pair: Pair, seed: int) -> dict[str, Any]:
+    """Return the accuracy of every method on the held-out target rows."""
     source, target = domains[pair.source], domains[pair.target]
-    labelled, unlabelled, counted = _thirds(source.groups, seed)
-    if pair.few:
+    labelled, unlabelled, tested = _split(source.groups, seed)
+    if pair.label_shift:
         rng = np.random.default_rng(seed)
-        unlabelled, counted = (_without_most(target.y, rows, rng) for rows in (unlabelled, counted))
+        unlabelled, tested = (
+            _with_rare_classes(target.y, rows, rng) for rows in (unlabelled, tested)
+        )
     S, y, groups = (part[labelled] for part in source[:3])
-    T, test, truth = target.X[unlabelled], target.X[counted], target.y[counted]
+    T, test, truth = target.X[unlabelled], target.X[tested], target.y[tested]
     plain = LinearProbeClassifier().fit(S, y)
     found: dict[str, Any] = {"none": plain.score(test, truth)}
     for method in ("moments", "coral", "auto"):
@@ -183,7 +185,7 @@ def _subspace(S: Any, y: Any, T: Any, test: Any, truth: Any) -> float:
 
 
 def _importance(S: Any, y: Any, T: Any) -> LinearProbeClassifier:
-    """Weight the source's rows by how much they look like the target's."""
+    """Weight each source row by its estimated density ratio of target to source."""
     X = StandardScaler().fit_transform(np.vstack([S, T]))
     is_target = np.repeat([0, 1], [len(S), len(T)])
     proba = LogisticRegression(C=1e-3, max_iter=1000).fit(X, is_target).predict_proba(X[: len(S)])
@@ -191,24 +193,24 @@ def _importance(S: Any, y: Any, T: Any) -> LinearProbeClassifier:
     return LinearProbeClassifier().fit(S, y, sample_weight=weight / weight.mean())
 
 
-def _thirds(groups: Any, seed: int) -> list[Any]:
-    """Return rows: half of the groups, a quarter, and a quarter."""
+def _split(groups: Any, seed: int) -> list[Any]:
+    """Split the rows by group: one half, one quarter and one quarter of the groups."""
     names = np.random.default_rng(seed).permutation(np.unique(groups))
     parts = np.split(names, [len(names) // 2, 3 * len(names) // 4])
     return [np.flatnonzero(np.isin(groups, part)) for part in parts]
 
 
-def _without_most(y: Any, rows: Any, rng: np.random.Generator) -> Any:
-    """Return the rows without seven eighths of those of the first half of the classes."""
+def _with_rare_classes(y: Any, rows: Any, rng: np.random.Generator) -> Any:
+    """Remove seven eighths of the rows in the first half of the classes."""
     classes = np.unique(y)
     rare = np.isin(y[rows], classes[: len(classes) // 2])
-    return rows[~rare | (rng.random(len(rows)) < _KEPT_OF_FEW)]
+    return rows[~rare | (rng.random(len(rows)) < _RARE_FRACTION)]
 
 
 def all_domains() -> Iterator[tuple[str, Domain]]:
     """Yield the names and embeddings of all domains."""
     if not DATA.exists():
-        raise click.ClickException(f"the images are not there: {DATA}")
+        raise click.ClickException(f"data folder not found: {DATA}")
     for vendor in ("google", "twitter"):
         emoji = featuretl.load_image_folder(DATA / "emoji" / vendor)
         drawn = np.array([Path(path).stem for path in emoji.data])

@@ -1,18 +1,19 @@
-"""Backbones on folders of images: speed, memory, accuracy, LogME, and which are worth their time.
+"""Compare backbones on folders of images: speed, memory, accuracy and LogME.
 
     python benchmarks/backbones.py [FOLDER ..] [--backbones NAME,NAME] [--repeats 3]
                                    [--json] [--csv FILE] [--plot FILE]
 
-Any timm models on any folders whose subfolders are classes; by default the packaged backbones on
-the data sets in ../shared/data. A folder is cut into as many parts as there are repeats; each part is
-embedded by every backbone in turn, in a process of its own that has run the network before the clock
-starts, into one store: "images/s" is the median over the parts, with reading, hashing and committing
-included. "once s" is what the first process of a backbone needs besides, to load, export and compare;
-"peak MiB" the most that one of its processes took. From that store come, each for all images, "probe"
-and "knn", accuracies over five folds with half their 95% interval (sign-digits grouped by signer), and
-LogME. The second table is what ranking all backbones by one method took, beside
-embedding. The plot draws the probe's accuracy against images per second, and the Pareto front: the
-backbones that no other beats in both. Weights that are not on this machine are never downloaded.
+Takes any timm models and any folders with one subfolder per class; by default the packaged
+backbones and the data sets in ../shared/data. Each folder is split into as many parts as there are
+repeats. Each backbone embeds each part in its own process, into one store; the backbones
+alternate. "images/s" is the median over the parts and includes reading, hashing and committing,
+but not the first 16 images. "setup s" is the additional time of a backbone's first process to
+load, export and compare runtimes; "peak MiB" is the largest peak memory of its processes. "probe"
+and "knn" are accuracies on all images over five folds, with half of their 95% intervals
+(sign-digits grouped by signer); LogME uses all images as well. The second table compares the time
+to rank all backbones by one method with the time to embed. The plot shows the probe's accuracy
+against images per second, and the Pareto front: the backbones that no other one beats in both.
+Missing weights are never downloaded.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _WARM_UP = 16
 
 
 def embed(paths: list[str], backbone: str, folder: str, runtime: str) -> dict[str, float]:
-    """Embed into the store at `folder`, the first 16 images before the clock starts."""
+    """Embed into the store at `folder`; the first 16 images are a warm-up."""
     store = EmbeddingStore(folder)
     began = time.perf_counter()
     extract(paths[:_WARM_UP], backbone, store=store, runtime=runtime)
@@ -55,7 +56,7 @@ def embed(paths: list[str], backbone: str, folder: str, runtime: str) -> dict[st
 
 
 def measure(folder: Path, names: list[str], repeats: int, runtime: str) -> tuple[Table, Table]:
-    """Return a row for each backbone, and one for each method of ranking."""
+    """Return a row for each backbone, and one for each ranking method."""
     photos = load_image_folder(folder)
     paths, y = list(photos.data), photos.target
     groups = signers(paths, y) if folder.name == "sign-digits" else None
@@ -66,7 +67,9 @@ def measure(folder: Path, names: list[str], repeats: int, runtime: str) -> tuple
             for name in names:
                 chosen = [paths[i] for i in part]
                 runs[name].append(in_own_process(embed, chosen, name, store, runtime))
-        rank_backbones(paths, y, names, method="knn", cache=store)  # times the backbones, once
+        rank_backbones(
+            paths, y, names, method="knn", cache=store
+        )  # measures the speed of each backbone, once
         ranking: Table = []
         frames = {}
         embedding = sum(run["s"] / run["n"] for name in names for run in runs[name])
@@ -81,9 +84,9 @@ def measure(folder: Path, names: list[str], repeats: int, runtime: str) -> tuple
                 {
                     "data": folder.name if folder.name != "train" else folder.parent.name,
                     "method": method,
-                    "rank s": seconds,
-                    "embed s": embedding,
-                    "share": seconds / embedding,
+                    "ranking s": seconds,
+                    "embedding s": embedding,
+                    "fraction": seconds / embedding,
                     "order": " > ".join(frame["backbone"]),
                     "tied with the best": ", ".join(frame["backbone"][frame["tied"]]) or "-",
                 }
@@ -101,7 +104,7 @@ def _row(data: str, name: str, runs: Table, frames: dict[str, pd.DataFrame]) -> 
         "images": int(probe["images"]),
         "backbone": name,
         "images/s": statistics.median(run["n"] / run["s"] for run in runs),
-        "once s": runs[0]["once"],
+        "setup s": runs[0]["once"],
         "peak MiB": max(run["MiB"] for run in runs),
         "embedding": int(probe["n_features"]),
         "parameters": int(probe["n_parameters"]),
@@ -114,7 +117,7 @@ def _row(data: str, name: str, runs: Table, frames: dict[str, pd.DataFrame]) -> 
 
 
 def pareto_front(table: Table) -> Table:
-    """Return the rows that no other beats in images per second and accuracy, the fastest first."""
+    """Return the rows that no other row beats in both speed and accuracy, fastest first."""
     front: Table = []
     for row in sorted(table, key=lambda row: (-row["images/s"], -row["probe"])):
         if not front or row["probe"] > front[-1]["probe"]:
@@ -123,7 +126,7 @@ def pareto_front(table: Table) -> Table:
 
 
 def plot(table: Table, file: str) -> None:
-    """Draw accuracy against images per second, with the Pareto front, a panel for each data set."""
+    """Plot accuracy against images per second, with the Pareto front; one panel per data set."""
     import matplotlib.pyplot as plt
 
     sets = list(dict.fromkeys(row["data"] for row in table))
@@ -150,20 +153,25 @@ def plot(table: Table, file: str) -> None:
 
 
 def check_available(names: list[str]) -> None:
-    """Raise ClickException unless all weights are on this machine."""
+    """Raise ClickException if any weights are missing."""
     for info in describe_backbones(names):
         if not info.available:
-            raise click.ClickException(f"{info.name} has no weights here: {info.note}.")
+            raise click.ClickException(f"weights of {info.name} not found: {info.note}.")
 
 
 @click.command(help=__doc__)
 @click.argument("folders", nargs=-1, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--backbones", default=",".join(PACKAGED), show_default=True, metavar="NAME,NAME,..")
 @click.option("--repeats", default=3, show_default=True)
-@click.option("--runtime", default="onnx", show_default=True, help="As in featuretl extract.")
+@click.option(
+    "--runtime",
+    default="onnx",
+    show_default=True,
+    help="Inference runtime, as in featuretl extract.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--csv", "csv_file", help="Write the first table into a file.")
-@click.option("--plot", "plot_file", help="Draw the picture into a file.")
+@click.option("--csv", "csv_file", help="Write the first table to a CSV file.")
+@click.option("--plot", "plot_file", help="Write the plot to a file.")
 def main(
     folders: tuple[Path, ...],
     backbones: str,
@@ -174,9 +182,9 @@ def main(
     plot_file: str | None,
 ) -> None:
     """Run the benchmark and print it."""
-    warnings.simplefilter("ignore", FeatureTLWarning)  # ties are a column
+    warnings.simplefilter("ignore", FeatureTLWarning)  # the table has a column for ties
     if not folders and not all(folder.is_dir() for folder in SETS):
-        raise click.ClickException(f"the images are not there: {DATA}; name a FOLDER")
+        raise click.ClickException(f"data folder not found: {DATA}; pass a FOLDER")
     names = backbones.split(",")
     check_available(names)
     table: Table = []

@@ -1,11 +1,12 @@
-"""TransferClassifier against the plain probe and the best strategy in hindsight, on sign-digits.
+"""Compare TransferClassifier with the probe and with the best strategy in hindsight.
 
     python benchmarks/chooser.py run                 all draws; resumes where it stopped
-    python benchmarks/chooser.py show                the table, from the draws that are there
+    python benchmarks/chooser.py show                the table of the draws so far
 
-Every draw holds out a fifth of the signers, whose photographs nobody looks at, and takes 5, 20 or 50
-of the others' photographs per digit, or all. `auto` and the probe learn from these; where `auto` did
-not choose fine-tuning, that is trained, too, so that the best in hindsight is known.
+Every draw holds out a fifth of the signers of sign-digits as a test set and takes 5, 20 or 50 of
+the others' photographs per digit, or all. `auto` and the probe are trained on these. From 20
+photographs per digit on, fine-tuning is also trained where `auto` did not choose it, so that the
+best strategy in hindsight is known.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from featuretl import (
 )
 
 SIZES = ("5", "20", "50", "all")
-# From this number of photographs per digit on, fine-tuning is part of the hindsight.
+# The sizes for which the best strategy in hindsight includes fine-tuning.
 TUNED = ("20", "50", "all")
 RESULTS = Path("chooser.jsonl")
 
@@ -41,22 +42,27 @@ results_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     default=RESULTS,
     show_default=True,
-    help="One line per draw.",
+    help="JSON Lines file with one line per draw.",
 )
 
 
 @click.group(help=__doc__)
 def main() -> None:
-    """Choose what to do."""
+    """Choose a benchmark."""
 
 
 @main.command()
 @results_option
-@click.option("--draws", default=20, show_default=True, help="Per size.")
+@click.option("--draws", default=20, show_default=True, help="Number of draws per size.")
 @click.option("--sizes", default=",".join(SIZES), show_default=True)
-@click.option("--workers", default=2, show_default=True, help="Draws in parallel, one thread each.")
+@click.option(
+    "--workers",
+    default=2,
+    show_default=True,
+    help="Number of draws that run in parallel, with one thread each.",
+)
 def run(results: Path, draws: int, sizes: str, workers: int) -> None:
-    """Draw, fit and write a line for every draw that is not there yet."""
+    """Run the missing draws and append a line for each."""
     done = set()
     if results.exists():
         done = {(row["size"], row["draw"]) for row in _rows(results)}
@@ -85,11 +91,11 @@ def show_results(results: Path, as_json: bool) -> None:
 
 
 def one_draw(size: str, draw: int) -> dict[str, Any]:
-    """Return what `auto`, the probe and the best in hindsight reach on untouched signers."""
+    """Return the test accuracy of `auto` and of each strategy considered in hindsight."""
     signs = featuretl.load_image_folder(DATA / "sign-digits")
     paths, y = np.array(signs.data), np.asarray(signs.target)
     groups = signers(signs.data, signs.target)
-    train, test = drawn(y, groups, size, draw)
+    train, test = draw_split(y, groups, size, draw)
     began = time.perf_counter()
     auto = TransferClassifier(random_state=draw, n_jobs=1)
     auto.fit(paths[train], y[train], groups=groups[train])
@@ -121,8 +127,8 @@ def one_draw(size: str, draw: int) -> dict[str, Any]:
     }
 
 
-def drawn(y: Any, groups: Any, size: str, draw: int) -> tuple[Any, Any]:
-    """Return the rows to learn from, and those of signers that nobody looks at."""
+def draw_split(y: Any, groups: Any, size: str, draw: int) -> tuple[Any, Any]:
+    """Return the training rows, and the test rows of the held-out signers."""
     split = GroupShuffleSplit(1, test_size=0.2, random_state=draw).split(y, groups=groups)
     train, test = next(split)
     if size != "all":
@@ -143,13 +149,13 @@ def _summary(size: str, rows: pd.DataFrame) -> dict[str, Any]:
         "probe": probe.mean(),
         "auto": rows["auto"].mean(),
         "best in hindsight": best.mean(),
-        "share of its gain": gain.mean() / possible if possible > 0 else np.nan,
-        "worst loss, in errors of the outer score": (-gain / rows["outer_error"]).max(),
+        "fraction of that gain": gain.mean() / possible if possible > 0 else np.nan,
+        "worst loss, in standard errors of the outer score": (-gain / rows["outer_error"]).max(),
         "outer score": rows["outer"].mean(),
-        "its error": rows["outer_error"].mean(),
-        "outer - untouched": bias.mean(),
-        "its standard error": bias.std(ddof=1) / np.sqrt(len(rows)),
-        "its root mean square": np.sqrt((bias**2).mean()),
+        "standard error": rows["outer_error"].mean(),
+        "outer - test": bias.mean(),
+        "standard error of outer - test": bias.std(ddof=1) / np.sqrt(len(rows)),
+        "root mean square of outer - test": np.sqrt((bias**2).mean()),
         "chosen": ", ".join(f"{k} {v}" for k, v in rows["strategy"].value_counts().items()),
         "median s": rows["seconds"].median(),
     }

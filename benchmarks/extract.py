@@ -1,16 +1,16 @@
-"""From image files to a matrix: featuretl against the usual loop, cold and warm, side by side.
+"""From image files to a matrix: featuretl, cold and warm, compared with a plain PyTorch loop.
 
     python benchmarks/extract.py [--images 400] [--repeats 5] [--backbone NAME]
 
-The usual loop is what users write by hand, in usual_loop.py. All contenders run in turn, each
-repeat on a cold store with hashing and committing included; figures are medians. Warm runs find
-everything in the store: by the files' state, and once more by hashing them, after the memo has been
-deleted. Backbones without packaged weights get random ones. Imports and loading are not timed; what a
-runtime needs once for a backbone, to export or compile it, is a column; the last ones are
-milliseconds of one core per image, by stage.
+The usual loop (usual_loop.py) is the loop that users write by hand. The contenders alternate; each
+cold run starts from an empty store and includes hashing and committing. Figures are medians. Warm
+runs find everything in the store, either by file metadata or, after the memo was deleted, by
+hashing the files. Backbones without packaged weights get random ones. Imports and loading are not
+timed. The time that a runtime needs once per backbone, to export or compile it, has its own
+column; the last columns are core milliseconds per image and stage.
 
-`--check` warns where a ratio to the usual loop has fallen since it was recorded in ratios.json;
-`--record` writes it there.
+`--check` warns if a speedup has fallen below 0.8 of the one recorded in ratios.json; `--record`
+writes the speedups there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from featuretl.runtimes.choice import RuntimeChoice
 
 RATIOS = Path(__file__).with_name("ratios.json")
 
-_FALLEN = 0.8
+_MIN_RATIO = 0.8
 
 
 def write_photographs(folder: Path, n: int, size: tuple[int, int] = (500, 375)) -> list[str]:
@@ -56,14 +56,14 @@ def write_photographs(folder: Path, n: int, size: tuple[int, int] = (500, 375)) 
 
 
 class Contenders:
-    """What is timed, on new photographs in a folder; each call embeds them and returns the seconds.
+    """The timed runs on newly written photographs; each call embeds them and returns the seconds.
 
     Attributes
     ----------
     rows : dict
-        The embeddings that each contender gave last.
+        The last embeddings of each contender.
     costs : dict
-        Seconds of processor time by stage, of those that count it.
+        Seconds of processor time by stage, for the contenders that measure it.
     """
 
     def __init__(self, folder: Path, n_images: int, name: str) -> None:
@@ -71,7 +71,7 @@ class Contenders:
         photographs.mkdir()
         self.folder, self.name = folder, name
         self.paths = write_photographs(photographs, n_images)
-        time.sleep(2.1)  # files younger than 2 s are not remembered by their state
+        time.sleep(2.1)  # the memo skips files modified less than 2 s ago
         self.file = packaged_file(name)
         self.rows: dict[str, np.ndarray] = {}
         self.costs: dict[str, dict[str, float]] = {}
@@ -83,7 +83,7 @@ class Contenders:
         self._stores = 0
 
     def script(self, key: str, *command: str) -> float:
-        """Run a script of its own process, which gets its task as JSON."""
+        """Run a script in its own process, with its settings as JSON on standard input."""
         output = self.folder / "rows.npy"
         packaged = PACKAGED.get(self.name)
         settings = {
@@ -100,12 +100,12 @@ class Contenders:
         return float(done.stdout.splitlines()[-1])
 
     def usual_loop(self) -> float:
-        """Run the loop by hand."""
+        """Run usual_loop.py."""
         script = Path(__file__).with_name("usual_loop.py")
         return self.script("usual loop", sys.executable, str(script))
 
     def cold(self, key: str, runtime: str, precision: str = "float32") -> float:
-        """Embed into a new store; exported models are taken along."""
+        """Embed into a new store that already holds the exported models."""
         self._stores += 1
         store = EmbeddingStore(self.folder / f"store{self._stores}")
         models = self.folder / "models"
@@ -117,11 +117,11 @@ class Contenders:
         return self._timed(key, store, runtime, precision)
 
     def warm(self, key: str) -> float:
-        """Find everything in the store by the files' state."""
+        """Find everything in the store by file metadata."""
         return self._timed(key, self.store, "torch")
 
     def warm_by_hash(self, key: str) -> float:
-        """Find everything in the store by the files' content."""
+        """Find everything in the store by file content."""
         (self.store.path / "memo.sqlite").unlink()
         return self._timed(key, EmbeddingStore(self.store.path), "torch")
 
@@ -140,7 +140,7 @@ class Contenders:
 def measure(
     these: Contenders, contenders: dict[str, Callable[[str], float]], repeats: int
 ) -> list[dict[str, Any]]:
-    """Run the usual loop and `contenders` in turn; return a row of the table for each.
+    """Run the usual loop and `contenders` alternately; return a table row for each.
 
     Each contender is called with its name, once before anything is timed.
     """
@@ -155,9 +155,9 @@ def measure(
     table = []
     for key, rate in rates.items():
         row: dict[str, Any] = {"contender": key, "images/s": rate}
-        row["to the usual loop"] = rate / rates["usual loop"]
+        row["speedup"] = rate / rates["usual loop"]
         row |= agreement(these.rows["usual loop"], these.rows[key]) if these.file else {}
-        row["once, s"] = first[key] - n / rate if key.startswith("cold") else 0.0
+        row["setup, s"] = first[key] - n / rate if key.startswith("cold") else 0.0
         row |= {stage: 1000 * s / n for stage, s in these.costs.get(key, {}).items()}
         table.append(row)
     columns = dict.fromkeys(column for row in table for column in row)
@@ -165,29 +165,28 @@ def measure(
 
 
 def agreement(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    """Return the mean and the least cosine between embeddings (n, d)."""
+    """Return the mean and the minimum cosine between rows of two arrays (n, d)."""
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    return {"mean cosine": float(cosines.mean()), "least cosine": float(cosines.min())}
+    return {"mean cosine": float(cosines.mean()), "minimum cosine": float(cosines.min())}
 
 
 def check(table: list[dict[str, Any]], backbone: str, record: bool) -> None:
-    """Warn of ratios that have fallen since they were recorded, or record them."""
+    """Warn of speedups that fell since they were recorded, or record them."""
     recorded = json.loads(RATIOS.read_text()) if RATIOS.exists() else {}
-    now = {row["contender"]: round(row["to the usual loop"], 2) for row in table}
+    now = {row["contender"]: round(row["speedup"], 2) for row in table}
     if record:
         RATIOS.write_text(json.dumps({**recorded, backbone: now}, indent=1) + "\n")
         return
     for contender, before in recorded.get(backbone, {}).items():
-        if contender in now and now[contender] < _FALLEN * before:
+        if contender in now and now[contender] < _MIN_RATIO * before:
             click.echo(
-                f"Warning: {contender} is {now[contender]} times the usual loop; recorded was "
-                f"{before}.",
+                f"Warning: {contender}: the speedup is {now[contender]}; {before} was recorded.",
                 err=True,
             )
 
 
 def plot(table: list[dict[str, Any]], file: str) -> None:
-    """Draw the images per second of what computes."""
+    """Plot the images per second of all contenders except the warm runs."""
     import matplotlib.pyplot as plt
 
     rows = [row for row in table if not row["contender"].startswith("warm")][::-1]
@@ -195,7 +194,7 @@ def plot(table: list[dict[str, Any]], file: str) -> None:
     ours = ["#d95f02" if row["contender"].startswith("cold") else "#7f7f7f" for row in rows]
     names = [row["contender"].replace("cold", "featuretl") for row in rows]
     bars = axes.barh(names, [row["images/s"] for row in rows], color=ours)
-    labels = [f"{r['images/s']:.0f} ({r['to the usual loop']:.1f}x)" for r in rows]
+    labels = [f"{r['images/s']:.0f} ({r['speedup']:.1f}x)" for r in rows]
     axes.bar_label(bars, labels, padding=3)
     axes.margins(x=0.18)
     axes.set_xlabel("images per second, from files to a matrix")
@@ -210,7 +209,9 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--repeats", default=5, show_default=True),
         click.option("--backbone", default="tf_efficientnet_lite0", show_default=True),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--plot", "plot_file", help="Draw the images per second into a file."),
+        click.option(
+            "--plot", "plot_file", help="Write a plot of the images per second to a file."
+        ),
     ):
         command = option(command)
     return command
@@ -218,11 +219,11 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(help=__doc__)
 @options
-@click.option("--compile", "compiled", is_flag=True, help="Also PyTorch compiled.")
-@click.option("--bfloat16", is_flag=True, help="Also PyTorch in bfloat16.")
-@click.option("--int8", is_flag=True, help="Also ONNX Runtime in int8.")
-@click.option("--check", "check_", is_flag=True, help="Compare with the recorded ratios.")
-@click.option("--record", is_flag=True, help="Record the ratios.")
+@click.option("--compile", "compiled", is_flag=True, help="Include compiled PyTorch.")
+@click.option("--bfloat16", is_flag=True, help="Include PyTorch in bfloat16.")
+@click.option("--int8", is_flag=True, help="Include ONNX Runtime in int8.")
+@click.option("--check", "check_", is_flag=True, help="Compare with the recorded speedups.")
+@click.option("--record", is_flag=True, help="Record the speedups.")
 def main(
     images: int,
     repeats: int,

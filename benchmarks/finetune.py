@@ -1,12 +1,12 @@
-"""Fine-tuning: accuracy on held-out images beside the probe, and speed beside a plain loop.
+"""Fine-tuning: held-out accuracy compared with the probe, and speed with a plain PyTorch loop.
 
-    python benchmarks/finetune.py speed           one epoch and ten, cached, uncached and by hand
+    python benchmarks/finetune.py speed           one epoch and ten: cached, uncached, plain loop
     python benchmarks/finetune.py accuracy        probe and fine-tuned (needs ../shared/data)
-    python benchmarks/finetune.py memory          peak memory of 50,000 images
+    python benchmarks/finetune.py memory          peak memory with 50,000 images
 
-`--json` prints one JSON list instead of a table. In `speed` every contender has a process of its
-own, trains the same blocks and head of the same network with the same optimizer on the same photographs, and
-mirrors half of them; the plain loop is what one writes by hand, in plain_loop.py.
+`--json` prints one JSON list instead of a table. In `speed` every contender runs in its own process
+and trains the same blocks and head of the same network with the same optimizer on the same
+photographs, half of them mirrored. The plain loop (plain_loop.py) is one written by hand.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def main() -> None:
 
 @main.command()
 @click.option("--images", default=320, show_default=True)
-@click.option("--blocks", default=3, show_default=True, help="Top blocks that learn.")
+@click.option("--blocks", default=3, show_default=True, help="Number of top blocks to train.")
 @click.option("--epochs", default=10, show_default=True)
 @click.option("--repeats", default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def speed(images: int, blocks: int, epochs: int, repeats: int, as_json: bool) -> None:
-    """Seconds of an epoch (medians), and of a whole training with the trunk pass."""
+    """Compare seconds per epoch (medians) and per training run, including the trunk pass."""
     contenders: dict[str, Callable[..., dict[str, float]]] = {
         "cached trunk": cached,
         "uncached": uncached,
@@ -66,7 +66,7 @@ def speed(images: int, blocks: int, epochs: int, repeats: int, as_json: bool) ->
         table.append({"contender": name, "epoch s": epoch, f"{epochs} epochs s": whole})
     for row in table:
         for key in ("epoch s", f"{epochs} epochs s"):
-            row[f"{key}, to cached"] = row[key] / table[0][key]
+            row[f"{key}, relative to cached"] = row[key] / table[0][key]
     show(table, as_json)
 
 
@@ -74,7 +74,7 @@ def speed(images: int, blocks: int, epochs: int, repeats: int, as_json: bool) ->
 @click.option("--images", default=50_000, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def memory(images: int, as_json: bool) -> None:
-    """Peak memory of a fit on many small images, whole process, pages of mapped files included."""
+    """Measure the peak memory of a fit on many small images, including mapped file pages."""
     with tempfile.TemporaryDirectory() as folder:
         paths = write_photographs(Path(folder), images, (120, 90))
         show([{"images": images, **in_own_process(fit_many, paths)}], as_json)
@@ -83,35 +83,35 @@ def memory(images: int, as_json: bool) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def accuracy(as_json: bool) -> None:
-    """Accuracy on held-out images: the probe, and after fine-tuning with the defaults."""
+    """Compare the held-out accuracy of the probe and of fine-tuning with the defaults."""
     table = []
     signs = featuretl.load_image_folder(DATA / "sign-digits")
     groups = signers(signs.data, signs.target)
     split = GroupShuffleSplit(1, test_size=0.2, random_state=0).split(groups, groups=groups)
     train, test = next(split)
     paths = np.array(signs.data)
-    table.append(_compared("sign-digits", paths, signs.target, groups, train, test))
+    table.append(_evaluate("sign-digits", paths, signs.target, groups, train, test))
     parts = [featuretl.load_image_folder(DATA / "hymenoptera" / part) for part in ("train", "val")]
     paths = np.array([*parts[0].data, *parts[1].data])
     y = np.concatenate([part.target for part in parts])
     rows = np.arange(len(paths))
     first = len(parts[0].data)
-    table.append(_compared("hymenoptera", paths, y, None, rows[:first], rows[first:]))
+    table.append(_evaluate("hymenoptera", paths, y, None, rows[:first], rows[first:]))
     show(table, as_json)
 
 
 def cached(paths: list[str], blocks: int, epochs: int) -> dict[str, float]:
-    """Train on the activations of a cached trunk."""
+    """Train on cached trunk activations."""
     return _featuretl(paths, blocks, epochs, True)
 
 
 def uncached(paths: list[str], blocks: int, epochs: int) -> dict[str, float]:
-    """Train on the images, each through the whole network in every epoch."""
+    """Train on the images, passing each through the whole network in every epoch."""
     return _featuretl(paths, blocks, epochs, False)
 
 
 def plain(paths: list[str], blocks: int, epochs: int) -> dict[str, float]:
-    """Train as one would by hand; see plain_loop.py."""
+    """Run plain_loop.py."""
     name = "tf_efficientnet_lite0"
     settings = {
         "paths": paths,
@@ -167,29 +167,31 @@ def _featuretl(paths: list[str], blocks: int, epochs: int, cache_trunk: bool) ->
 
 
 def peak_mib() -> float:
-    """Return the most memory that this process took, MiB (Linux)."""
-    # Unlike ru_maxrss it does not begin with what the parent took.
+    """Return the peak memory of this process in MiB (Linux)."""
+    # Unlike ru_maxrss, VmHWM does not start from the parent's memory.
     (line,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(line) / 2**10
 
 
 def in_own_process(run: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function in a new process that has nothing of this one's."""
+    """Call a function in a newly spawned process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(run, *arguments).result()
 
 
-def _compared(
+def _evaluate(
     name: str, paths: Any, y: Any, groups: Any, train: Any, test: Any
 ) -> dict[str, float | str]:
-    """Return the row of a data set."""
-    of_train = None if groups is None else groups[train]
+    """Return the table row of a data set."""
+    train_groups = None if groups is None else groups[train]
     embed = ImageEmbedder().transform
     probe = LinearProbeClassifier("cv", random_state=0)
-    probe.fit(embed(paths[train]), y[train], groups=of_train)
+    probe.fit(embed(paths[train]), y[train], groups=train_groups)
     began = time.perf_counter()
-    model = FineTuneClassifier(random_state=0).fit(paths[train].tolist(), y[train], groups=of_train)
+    model = FineTuneClassifier(random_state=0).fit(
+        paths[train].tolist(), y[train], groups=train_groups
+    )
     seconds = time.perf_counter() - began
     score = probe.score(embed(paths[test]), y[test])
     return {
@@ -197,7 +199,7 @@ def _compared(
         "trained on": len(train),
         "held out": len(test),
         "probe": score,
-        "its standard error": float(np.sqrt(score * (1 - score) / len(test))),
+        "standard error": float(np.sqrt(score * (1 - score) / len(test))),
         "fine-tuned": model.score(paths[test].tolist(), y[test]),
         "rate": model.learning_rate_,
         "blocks": model.n_blocks_,

@@ -1,15 +1,15 @@
-"""Heads on embeddings: quality on real images, and speed and memory beside scikit-learn.
+"""Heads on embeddings: quality on real images; speed and memory compared with scikit-learn.
 
     python benchmarks/heads.py quality            heads x data sets (needs ../shared/data)
-    python benchmarks/heads.py portions           partial_fit beside fit (needs ../shared/data)
-    python benchmarks/heads.py scaling            what features are divided by (needs ../shared/data)
-    python benchmarks/heads.py fit                one fit, 50,000 x 1,280, beside LogisticRegression
-    python benchmarks/heads.py path               10 values of C x 5 folds, beside scikit-learn's
+    python benchmarks/heads.py portions           partial_fit against fit (needs ../shared/data)
+    python benchmarks/heads.py scaling            feature scaling (needs ../shared/data)
+    python benchmarks/heads.py fit                one fit, 50,000 x 1,280; also LogisticRegression
+    python benchmarks/heads.py path               10 values of C x 5 folds; also scikit-learn
     python benchmarks/heads.py memory             2,000,000 x 1,280 float16 as a memory map
 
-`--json` prints one JSON list instead of a table. Contenders of `fit` and `path` run alternately in
-one process; seconds are medians over the repeats. scikit-learn gets standardised float32 features
-and its standardisation is not timed; ours is.
+`--json` prints one JSON list instead of a table. Contenders of `fit` and `path` alternate in one
+process; seconds are medians over the repeats. scikit-learn receives standardised float32 features,
+which is not timed; the time of our heads includes standardisation.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def quality(as_json: bool) -> None:
-    """Heads x data sets: accuracy, log-loss, calibration error, seconds, peak memory."""
+    """Compare heads on each data set: accuracy, log-loss, calibration error, time and memory."""
     heads = {
         "linear": LinearProbeClassifier(),
         "linear C=cv": LinearProbeClassifier("cv", random_state=0),
@@ -75,19 +75,19 @@ def quality(as_json: bool) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def portions(as_json: bool) -> None:
-    """What one pass over portions loses: scores of held-out rows, means over the splits."""
+    """Compare one pass of partial_fit over chunks with fit: held-out scores, means over splits."""
     ways = {
         "fit": (1, False),
-        "5 portions": (5, False),
-        "20 portions": (20, False),
-        "10 portions, class by class": (10, True),
+        "5 chunks": (5, False),
+        "20 chunks": (20, False),
+        "10 chunks, by class": (10, True),
     }
     table = [
         {
             "data": name,
             "rows": len(splits[0][0]),
             "trained on": label,
-            **_in_portions(X, y, splits, *way),
+            **_in_chunks(X, y, splits, *way),
         }
         for name, X, y, _, splits in _real_data()
         for label, way in ways.items()
@@ -99,7 +99,7 @@ def portions(as_json: bool) -> None:
 @click.option("--draws", default=10, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def scaling(draws: int, as_json: bool) -> None:
-    """Accuracy by number of labels per class: ten draws of them, three tenths held out by group."""
+    """Compare feature scalings by number of labels per class, with 30% of the groups held out."""
     heads = {scaling: LinearProbeClassifier(scaling=scaling) for scaling in SCALINGS}
     heads["nearest mean"] = NearestMeanClassifier()
     table = []
@@ -121,11 +121,11 @@ def scaling(draws: int, as_json: bool) -> None:
 
 @main.command()
 @click.option("--data", type=click.Choice(["synthetic", "real"]), default="synthetic")
-@click.option("--c", "C", default=0.01, show_default=True, help="C of all contenders.")
+@click.option("--c", "C", default=0.01, show_default=True, help="C for all contenders.")
 @click.option("--repeats", default=5, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def fit(data: str, C: float, repeats: int, as_json: bool) -> None:
-    """One fit: seconds and the objective reached, relative to the best of all."""
+    """Compare single fits: seconds and objective, relative to the best objective."""
     X, y = _many_rows(data)
     Z = StandardScaler().fit_transform(X)
 
@@ -161,7 +161,7 @@ def fit(data: str, C: float, repeats: int, as_json: bool) -> None:
             "seconds": float(np.median(seconds[name])),
             "times ours": float(np.median(seconds[name]) / np.median(seconds[next(iter(seconds))])),
             "objective": objective[name],
-            "above the best": objective[name] / best - 1,
+            "relative excess": objective[name] / best - 1,
         }
         for name in contenders
     ]
@@ -174,7 +174,7 @@ def fit(data: str, C: float, repeats: int, as_json: bool) -> None:
 @click.option("--repeats", default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def path(data: str, rows: int, repeats: int, as_json: bool) -> None:
-    """10 values of C x 5 folds: seconds, the C chosen and its cross-validated accuracy."""
+    """Compare searches for C: seconds, the chosen C and its cross-validated accuracy."""
     X, y = (array[:rows] for array in _many_rows(data))
     Z = StandardScaler().fit_transform(X)
     Cs = np.logspace(-5, -0.5, 10)
@@ -221,7 +221,7 @@ def path(data: str, rows: int, repeats: int, as_json: bool) -> None:
 @click.option("--rows", default=2_000_000, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def memory(rows: int, as_json: bool) -> None:
-    """Fit a float16 memory map in blocks; the peak includes the pages of the file."""
+    """Fit on a float16 memory map; the peak memory includes mapped pages of the file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "X.npy"
         X = np.lib.format.open_memmap(file, "w+", np.float16, (rows, COLUMNS))
@@ -245,7 +245,7 @@ def memory(rows: int, as_json: bool) -> None:
 
 
 def _cross_validated(head: Any, X: Any, y: Any, groups: Any, splits: Any) -> dict[str, float]:
-    """Return the scores of `head` over `splits`: means over the splits."""
+    """Return the mean scores of `head` over `splits`."""
     rows = []
     for train, test in splits:
         takes_groups = groups is not None and hasattr(head, "cv")
@@ -271,8 +271,8 @@ def _cross_validated(head: Any, X: Any, y: Any, groups: Any, splits: Any) -> dic
     return means | {"peak MiB": _allocated_mib(lambda: head.fit(X[train], y[train], **extra))}
 
 
-def _in_portions(X: Any, y: Any, splits: Any, n: int, by_class: bool) -> dict[str, float]:
-    """Return the scores of a head that saw the training rows in `n` portions; 1 is `fit`."""
+def _in_chunks(X: Any, y: Any, splits: Any, n: int, by_class: bool) -> dict[str, float]:
+    """Return the mean scores of a head trained on `n` chunks in turn; 1 means `fit`."""
     found = []
     for train, test in splits:
         train = np.random.default_rng(0).permutation(train)
@@ -293,7 +293,7 @@ def _in_portions(X: Any, y: Any, splits: Any, n: int, by_class: bool) -> dict[st
 def _real_data() -> Iterator[tuple[str, Any, Any, Any, Any]]:
     """Yield name, embeddings, classes, groups and splits of each data set."""
     if not DATA.exists():
-        raise click.ClickException(f"the images are not there: {DATA}")
+        raise click.ClickException(f"data folder not found: {DATA}")
     embedder = featuretl.ImageEmbedder()
     train, val = (featuretl.load_image_folder(DATA / "hymenoptera" / p) for p in ("train", "val"))
     X = embedder.transform([*train.data, *val.data])
@@ -313,7 +313,7 @@ def _real_data() -> Iterator[tuple[str, Any, Any, Any, Any]]:
 
 
 def signers(paths: Any, target: Any) -> Any:
-    """Return a number for each signer: file numbers run through the digits of one signer."""
+    """Return the signer (n,) of each photograph; file numbers run through one signer's digits."""
     number = np.array([int(re.findall(r"\d+", Path(path).stem)[-1]) for path in paths])
     order = np.lexsort((target, number))
     digit, step = target[order].astype(int), np.diff(number[order], prepend=0)
@@ -324,7 +324,7 @@ def signers(paths: Any, target: Any) -> Any:
 
 
 def _many_rows(data: str) -> tuple[Any, Any]:
-    """Return 50,000 x 1,280 float32: views of sign-digits, or Gaussian with a decaying spectrum."""
+    """Return 50,000 x 1,280 float32: views of sign-digits, or Gaussians with decaying spectrum."""
     if data == "real":
         return _views_of_signs()
     blocks = list(_synthetic_blocks(ROWS))
@@ -371,7 +371,7 @@ def _synthetic_blocks(rows: int) -> Iterator[tuple[int, Any, Any]]:
 def _alternate(
     contenders: dict[str, Callable[[], Any]], repeats: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Run all contenders in turn, `repeats` times; return seconds and the last results."""
+    """Run the contenders alternately, `repeats` times; return seconds and the last results."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     results: dict[str, Any] = {}
     for _ in range(repeats):
@@ -383,14 +383,14 @@ def _alternate(
 
 
 def _one_scipy_thread() -> Any:
-    """Limit scipy's own BLAS pool, which otherwise spins against numpy's: scikit-learn's best."""
+    """Limit SciPy's BLAS pool, which competes with NumPy's; scikit-learn is fastest this way."""
     controller = ThreadpoolController()
     own = [lib.filepath for lib in controller.lib_controllers if "scipy.libs" in lib.filepath]
     return controller.select(filepath=own).limit(limits=1)
 
 
 def _on_standardised(head: Any, X: Any) -> tuple[Any, Any]:
-    """Return the coefficients and intercepts that `head` has for standardised features."""
+    """Return the coefficients and intercepts of `head` in terms of standardised features."""
     mean, scale = X.mean(axis=0, dtype=np.float64), X.std(axis=0, dtype=np.float64)
     coef = head.coef_.astype(np.float64)
     return coef * scale, head.intercept_ + coef @ mean
@@ -408,7 +408,7 @@ def _objective(Z: Any, y: Any, C: float, coef: Any, intercept: Any) -> float:
 
 
 def _allocated_mib(run: Callable[[], Any]) -> float:
-    """Return the peak of what Python and numpy allocated while `run` ran, X not included."""
+    """Return the peak MiB allocated by Python and NumPy during `run`, excluding X."""
     tracemalloc.start()
     try:
         run()
@@ -418,7 +418,7 @@ def _allocated_mib(run: Callable[[], Any]) -> float:
 
 
 def _peak_mib(run: Callable[[], Any]) -> tuple[Any, float]:
-    """Return what `run` returns and the growth of the peak resident set while it ran (Linux)."""
+    """Return the result of `run` and the growth of peak resident memory in MiB (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
     before = _status_mib("VmRSS")
     result = run()

@@ -1,15 +1,16 @@
-"""How often intervals hold the truth: many small samples of one simulated world.
+"""Coverage of confidence intervals, estimated on many small samples of simulated populations.
 
     python benchmarks/intervals.py scores      # the intervals of metrics_report
     python benchmarks/intervals.py forecast    # the intervals of forecast_accuracy, near 1
 
-"scores": classes have logits of a normal distribution around their own corner, and groups, where there
-are any, a shift of their own; numbers are predicted with skewed errors. Each sample of n rows gives one
-report; the truth is that of 200,000 rows. "coverage" is the share of samples whose 95% interval holds
-it, "none" that of samples without an interval, which count neither way; "width" is the median.
+"scores": the logits of each class are normally distributed around a corner of their own, and each
+group, if any, has its own shift. Regression targets are predicted with skewed errors. Each sample
+of n rows gives one report; the true score is that of 200,000 rows. "coverage" is the fraction of
+samples whose 95% interval contains it. "no interval" is the fraction of samples without an
+interval, which "coverage" ignores. "width" is the median.
 
-"forecast": rows of normal classes, labelled 60 to 120 at a time; the truth is the accuracy, on 4,000
-other rows, of a head that was trained on 1 or 4 times as many.
+"forecast": each sample labels 60 to 120 rows of normally distributed classes. The true score is the
+accuracy, on 4,000 other rows, of a head trained on 1 or 4 times as many labels.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from scipy.special import softmax
 
 from featuretl import NearestMeanClassifier, forecast_accuracy, metrics_report
 
-# Rows, groups (0: none), classes' shares, distance of the classes, spread of the groups.
-WORLDS: tuple[tuple[int, int, tuple[float, ...], float, float], ...] = (
+# Rows, groups (0: none), class probabilities, class distance, spread of the groups.
+POPULATIONS: tuple[tuple[int, int, tuple[float, ...], float, float], ...] = (
     (30, 0, (0.5, 0.5), 3.0, 0.0),
     (30, 0, (0.6, 0.3, 0.1), 1.5, 0.0),
     (100, 0, (0.4, 0.3, 0.15, 0.1, 0.05), 3.0, 0.0),
@@ -43,7 +44,7 @@ CLASS_SCORES = (
     "log_loss",
 )
 NUMBER_SCORES = ("r2", "mean_absolute_error", "root_mean_squared_error")
-# Labels, groups, classes, distance of the classes, spread of the groups.
+# Labels, groups, classes, class distance, spread of the groups.
 FORECASTS = (
     (60, 0, 2, 3.5, 0.0),
     (60, 0, 3, 5.0, 0.0),
@@ -57,7 +58,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.group(help=__doc__)
 def main() -> None:
-    """Choose a study."""
+    """Choose a benchmark."""
     warnings.simplefilter("ignore")
 
 
@@ -65,24 +66,24 @@ def main() -> None:
 @samples_option
 @json_option
 def scores(samples: int, as_json: bool) -> None:
-    """Coverage of the intervals of `metrics_report`."""
+    """Estimate the coverage of the intervals of `metrics_report`."""
     table = []
-    for n, n_groups, shares, distance, spread in WORLDS:
+    for n, n_groups, priors, distance, spread in POPULATIONS:
         rng = np.random.default_rng(0)
         many = 200_000, n_groups and 200_000 * n_groups // n
         for draw, names in ((_classes, CLASS_SCORES), (_numbers, NUMBER_SCORES)):
             truth = metrics_report(
-                *draw(rng, *many, shares, distance, spread)[:3], n_bootstrap=0
+                *draw(rng, *many, priors, distance, spread)[:3], n_bootstrap=0
             ).scores
             found: dict[str, list[Any]] = {name: [] for name in names}
             for _ in range(samples):
-                *predictions, groups = draw(rng, n, n_groups, shares, distance, spread)
+                *predictions, groups = draw(rng, n, n_groups, priors, distance, spread)
                 report = metrics_report(*predictions, groups=groups)
                 for name in names:
                     found[name].append(report.intervals[name])
             for name in names:
                 row = {"score": name, "n": n, "groups": n_groups or "none", "truth": truth[name]}
-                table.append(row | _covered(np.array(found[name]), truth[name]))
+                table.append(row | _coverage(np.array(found[name]), truth[name]))
     show(table, as_json)
 
 
@@ -90,7 +91,7 @@ def scores(samples: int, as_json: bool) -> None:
 @samples_option
 @json_option
 def forecast(samples: int, as_json: bool) -> None:
-    """Coverage of the intervals of `forecast_accuracy`."""
+    """Estimate the coverage of the intervals of `forecast_accuracy`."""
     table = []
     for n, n_groups, n_classes, distance, spread in FORECASTS:
         rng, head = np.random.default_rng(0), NearestMeanClassifier()
@@ -113,23 +114,23 @@ def forecast(samples: int, as_json: bool) -> None:
                 "groups": n_groups or "none",
                 "truth": truths.mean(),
             }
-            table.append(row | _covered(np.column_stack(ends), truths))
+            table.append(row | _coverage(np.column_stack(ends), truths))
     show(table, as_json)
 
 
-def _covered(intervals: Any, truth: Any) -> dict[str, Any]:
+def _coverage(intervals: Any, truth: Any) -> dict[str, Any]:
     low, high = intervals.T
     is_there = np.isfinite(high - low)
     held = ((low <= truth) & (truth <= high))[is_there]
     nominal = {"nominal": 0.95, "coverage": held.mean() if held.size else np.nan}
     return nominal | {
-        "none": 1 - is_there.mean(),
+        "no interval": 1 - is_there.mean(),
         "width": np.median((high - low)[is_there]) if held.size else np.nan,
     }
 
 
 def _shifts(rng: Any, n: int, n_groups: int, width: int, spread: float) -> tuple[Any, Any]:
-    """Return the groups (n,), None for none, and the shift of each row by its group (n, width)."""
+    """Return the groups (n,), or None, and the shift of each row by its group (n, width)."""
     if not n_groups:
         return None, np.zeros((n, width))
     groups = np.arange(n) % n_groups
@@ -137,18 +138,18 @@ def _shifts(rng: Any, n: int, n_groups: int, width: int, spread: float) -> tuple
 
 
 def _classes(
-    rng: Any, n: int, n_groups: int, shares: Any, distance: float, spread: float
+    rng: Any, n: int, n_groups: int, priors: Any, distance: float, spread: float
 ) -> tuple[Any, ...]:
-    k = len(shares)
+    k = len(priors)
     groups, shift = _shifts(rng, n, n_groups, k, spread)
-    y = rng.choice(k, n, p=shares)
+    y = rng.choice(k, n, p=priors)
     y[:k] = np.arange(k)
     proba = softmax(distance * (distance * np.eye(k)[y] + rng.normal(size=(n, k)) + shift), axis=1)
     return y, proba.argmax(axis=1), proba, groups
 
 
 def _numbers(
-    rng: Any, n: int, n_groups: int, shares: Any, distance: float, spread: float
+    rng: Any, n: int, n_groups: int, priors: Any, distance: float, spread: float
 ) -> tuple[Any, ...]:
     groups, shift = _shifts(rng, n, n_groups, 2, spread)
     predicted = rng.normal(size=n) + shift[:, 0]

@@ -1,27 +1,27 @@
-"""When labels are few: which images to label, what the others are worth, how many more are needed.
+"""When labels are few: which images to label, learning from unlabelled images, forecasts.
 
     python benchmarks/labelling.py suggest        which images to label
-    python benchmarks/labelling.py unlabelled     what learns from images without a label
-    python benchmarks/labelling.py forecast       learning curves, beside what came true
+    python benchmarks/labelling.py unlabelled     learning from unlabelled images
+    python benchmarks/labelling.py forecast       forecast learning curves and measured accuracies
 
-All need the data sets in ../shared/data; `--seeds`, `--json`. On sign-digits the images held out are
-of other signers.
+All need the data sets in ../shared/data and take `--seeds` and `--json`. On sign-digits the
+held-out images are those of other signers.
 
-"suggest": each seed holds out a fifth of the signers; of the others' photographs, batches are chosen
-by `suggest_labels` and labelled, from 10 to 500 in all (1 to 50 per digit). After each batch a
-`LinearProbeClassifier()` and a `NearestMeanClassifier()` learn from what is labelled; what counts is
-the better of the two on average: nearest mean up to 50 labels, the probe from then on. "area" is the
-mean accuracy over the logarithm of the number of labels.
+"suggest": each seed holds out a fifth of the signers. `suggest_labels` chooses batches of the
+other signers' photographs, which are then labelled, 10 to 500 in total (1 to 50 per digit). After
+each batch a head is trained on the labelled rows: `NearestMeanClassifier()` up to 50 labels and
+`LinearProbeClassifier()` beyond, whichever is better on average. "area" is the mean accuracy over
+the logarithm of the number of labels.
 
-"unlabelled": each seed holds out a fifth of the images and draws a given number of labels per class from the
-others, whose rest has none. Accuracy on the images held out, and the gain over the linear probe of
-the labelled images alone, with its standard error over the seeds.
+"unlabelled": each seed holds out a fifth of the images and draws n labels per class from the
+others; the rest stays unlabelled. The table shows held-out accuracies, and gains over the linear
+probe trained on the labelled images alone, with standard errors over the seeds.
 
-"forecast": each seed holds out two fifths of the images, and draws a given number of labels per class from the
-others. `forecast_accuracy` sees these alone, and says what 1, 2, 5 and 10 times as many would give; then
-a probe is trained on that number, where there are enough, and is scored on the images held out. "bias" and "rmse" are
-of the forecast less that score, "covered" is the share of its 95% intervals that hold the score,
-"width" their mean width. The score itself is of some 160 to 830 images.
+"forecast": each seed holds out two fifths of the images and draws n labels per class from the
+others. `forecast_accuracy` sees only these and forecasts the accuracy with 1, 2, 5 and 10 times as
+many labels. If there are enough labels, a probe is trained on that number and scored on the
+held-out images (about 160 to 830). "bias" and "rmse" are those of the forecast minus that score,
+"covered" counts the 95% intervals that contain the score, and "width" is their mean width.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from featuretl import (
 
 TOTALS = (10, 20, 50, 100, 200, 350, 500)
 STRATEGIES = ("random", "typiclust", "coreset", "uncertainty", "auto")
-_MEANS_TO = 50
+_NEAREST_MEAN_MAX = 50
 PER_CLASS = (1, 2, 5, 10, 20, 50)
 TIMES = (1, 2, 5, 10)
 DATA_SETS = ("sign-digits", "emoji", "hymenoptera")
@@ -62,9 +62,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 @click.group(help=__doc__)
 def main() -> None:
-    """Choose a study."""
+    """Choose a benchmark."""
     if not DATA.exists():
-        raise click.ClickException(f"the images are not there: {DATA}")
+        raise click.ClickException(f"data folder not found: {DATA}")
     warnings.simplefilter("ignore")
 
 
@@ -72,18 +72,18 @@ def main() -> None:
 @seeds_option
 @json_option
 def suggest(seeds: int, as_json: bool) -> None:
-    """Accuracy by number of labels, strategy by strategy; means over the seeds."""
+    """Compare strategies by accuracy after each number of labels; means over the seeds."""
     X, y, groups = _embedded("sign-digits")
-    table, of_random = [], None
+    table, random_areas = [], None
     for strategy in STRATEGIES:
         curves = [_curve(X, y, groups, strategy, seed) for seed in range(seeds)]
         areas = np.array([_area(curve) for curve in curves])
-        of_random = areas if of_random is None else of_random
-        gain = areas - of_random
+        random_areas = areas if random_areas is None else random_areas
+        gain = areas - random_areas
         means = dict(zip(map(str, TOTALS), np.mean(curves, axis=0).tolist(), strict=True))
         error = gain.std(ddof=1) / np.sqrt(seeds)
         row = {"strategy": strategy, **means, "area": areas.mean(), "gain": gain.mean()}
-        table.append(row | {"its error": error})
+        table.append(row | {"standard error": error})
         click.echo(f"{strategy}: area {areas.mean():.4f}", err=True)
     show(table, as_json)
 
@@ -96,7 +96,7 @@ def suggest(seeds: int, as_json: bool) -> None:
 def unlabelled(
     seeds: int, data: tuple[str, ...], per_class: tuple[int, ...], as_json: bool
 ) -> None:
-    """Accuracy with a given number of labels per class, and with unlabelled images."""
+    """Compare methods that learn from unlabelled images, by number of labels per class."""
     table = []
     for name in data:
         X, y, groups = _embedded(name)
@@ -119,7 +119,7 @@ def unlabelled(
 @click.option("--per-class", type=int, multiple=True, default=(5, 10, 20), show_default=True)
 @json_option
 def forecast(seeds: int, data: tuple[str, ...], per_class: tuple[int, ...], as_json: bool) -> None:
-    """The forecast from a number of labels per class, and what more labels gave."""
+    """Compare forecasts with the accuracies measured with more labels."""
     table = []
     for name in data:
         X, y, groups = _embedded(name)
@@ -142,7 +142,7 @@ def forecast(seeds: int, data: tuple[str, ...], per_class: tuple[int, ...], as_j
 
 
 def _forecasts(X: Any, y: Any, groups: Any, per_class: int, seed: int) -> dict[int, Any]:
-    """Return forecast, interval and what came true, by how many times the labels."""
+    """Return (forecast, low, high, measured accuracy) by multiple of the labels."""
     pool, test = _held_out(y, groups, 0.4, seed)
     rank = _rank_in_class(y[pool], seed)
     known = pool[rank < per_class]
@@ -157,7 +157,7 @@ def _forecasts(X: Any, y: Any, groups: Any, per_class: int, seed: int) -> dict[i
 
 
 def _embedded(name: str) -> tuple[Any, Any, Any]:
-    """Return embeddings, classes and groups; without signers, each image is one."""
+    """Return embeddings, classes and groups; without signers, each image is its own group."""
     parts = {"sign-digits": [""], "emoji": ["google"], "hymenoptera": ["train", "val"]}[name]
     photos = [featuretl.load_image_folder(DATA / name / part) for part in parts]
     paths = [path for part in photos for path in part.data]
@@ -166,14 +166,14 @@ def _embedded(name: str) -> tuple[Any, Any, Any]:
     return featuretl.ImageEmbedder().transform(paths), y, groups
 
 
-def _held_out(y: Any, groups: Any, share: float, seed: int) -> Any:
-    """Return rows to draw labels from and rows held out, in the given shares."""
+def _held_out(y: Any, groups: Any, test_fraction: float, seed: int) -> Any:
+    """Return the rows to draw labels from, and a fraction `test_fraction` of held-out rows."""
     kind = StratifiedShuffleSplit if len(np.unique(groups)) == len(y) else GroupShuffleSplit
-    return next(kind(1, test_size=share, random_state=seed).split(y, y, groups))
+    return next(kind(1, test_size=test_fraction, random_state=seed).split(y, y, groups))
 
 
 def _rank_in_class(y: Any, seed: int) -> Any:
-    """Return a random place (n,) of each row among those of its class."""
+    """Return the rank (n,) of each row in a random order of its class."""
     rng, rank = np.random.default_rng(seed), np.empty(len(y), int)
     for label in np.unique(y):
         rows = np.flatnonzero(y == label)
@@ -192,7 +192,7 @@ def _accuracies(X: Any, y: Any, groups: Any, per_class: int, seed: int) -> dict[
 
 
 def _on_known(head: Any) -> Any:
-    """Return how a head of the labelled rows alone predicts."""
+    """Return a learner that trains `head` on the labelled rows alone."""
     return lambda X, y, test: clone(head).fit(X[y >= 0], y[y >= 0]).predict(test)
 
 
@@ -201,7 +201,7 @@ def _on_all(head: Any) -> Any:
 
 
 def _spread_then_probe(balanced: bool) -> Any:
-    """Return a probe of scikit-learn's spread labels, weighted by how certain they are."""
+    """Return a learner: a probe on scikit-learn's spread labels, weighted by certainty."""
 
     def learn(X: Any, y: Any, test: Any) -> Any:
         Z = normalize(X - X.mean(axis=0))
@@ -239,10 +239,10 @@ LEARNERS = {
     "probe": _on_known(LinearProbeClassifier()),
     "nearest mean": _on_known(NearestMeanClassifier()),
     "self-training": _on_all(SelfTrainingClassifier(_probe())),
-    "self-training, k best": _k_best,
+    "self-training, k_best": _k_best,
     "LabelSpreading": _spread_only,
-    "LabelSpreading, probe": _spread_then_probe(balanced=False),
-    "LabelSpreading, masses, probe": _spread_then_probe(balanced=True),
+    "LabelSpreading and probe": _spread_then_probe(balanced=False),
+    "LabelSpreading, class mass normalisation and probe": _spread_then_probe(balanced=True),
     "spreading": _on_all(SemiSupervisedProbeClassifier(method="spreading", random_state=0)),
     "self-training, balanced": _on_all(
         SemiSupervisedProbeClassifier(method="self-training", random_state=0)
@@ -252,18 +252,18 @@ LEARNERS = {
 
 
 def _curve(X: Any, y: Any, groups: Any, strategy: str, seed: int) -> list[float]:
-    """Return the accuracy on signers apart after each of `TOTALS` labels."""
+    """Return the accuracy on held-out signers after each of `TOTALS` labels."""
     split = GroupShuffleSplit(1, test_size=0.2, random_state=seed).split(y, groups=groups)
     pool, test = next(split)
     rows, scores = np.empty(0, int), []
     for total in TOTALS:
-        # Before there are labels of two classes, nothing is uncertain.
+        # Uncertainty needs a model, and so labels of two classes.
         first = strategy if strategy != "uncertainty" or len(rows) else "random"
         more = suggest_labels(
             X[pool], total - len(rows), first, labelled=rows, y=y[pool][rows], random_state=seed
         )
         rows = np.concatenate([rows, more])
-        head = NearestMeanClassifier() if total <= _MEANS_TO else LinearProbeClassifier()
+        head = NearestMeanClassifier() if total <= _NEAREST_MEAN_MAX else LinearProbeClassifier()
         scores.append(head.fit(X[pool][rows], y[pool][rows]).score(X[test], y[test]))
     return scores
 

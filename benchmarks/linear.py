@@ -1,10 +1,10 @@
-"""Time and memory of cold extractions of more and more images, and the time to the first embedding.
+"""Time and memory of cold extractions by number of images, and time to the first embedding.
 
     python benchmarks/linear.py [--images 1000 10000 60000] [--json]
 
-Small JPEGs (120 x 90), default backbone, a new store and a process of its own for each number. Peak
-memory is of the whole process. "start s" is from the start of Python to the embedding of one image, in
-a process of its own as well, the median of three.
+Small JPEGs (120 x 90) and the default backbone, with a new store and a new process for each number.
+Peak memory is that of the whole process. "start s" is the time from the start of Python to the
+embedding of one image, also in a new process; the median of three.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ONE = "import sys, featuretl; featuretl.extract(sys.argv[1:])"
 
 
 def embed(paths: list[str], runtime: str) -> dict[str, float]:
-    """Embed into a new store; return what it took."""
+    """Embed into a new store; return the time and the peak memory."""
     from featuretl import EmbeddingStore, extract
 
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +38,7 @@ def embed(paths: list[str], runtime: str) -> dict[str, float]:
 
 
 def start(path: str) -> float:
-    """Return the seconds from the start of Python to one embedding."""
+    """Return the seconds from the start of Python to the first embedding."""
     times = []
     for _ in range(3):
         began = time.perf_counter()

@@ -1,16 +1,18 @@
-"""Images unlike the training ones: which score tells them, and how often it is wrong about others.
+"""Novelty detection: scores of images unlike the training set, and their false alarms.
 
     python benchmarks/novelty.py scores [--seeds 5]         (both need ../shared/data)
     python benchmarks/novelty.py calibration [--seeds 20]
 
-Each seed learns from a half of the photographs (of hands: of the signers; of emoji: of the drawings); the
-other half is what is like them. What is not: images of another set; the same photographs, of the
-other half, as edges, negatives, blurred or darkened; and classes that were left out of training, each in
-turn. AUROC: how often an unlike image gets a lower score than a like one. FPR: the share of like
-images that are called novel where 95% of the unlike ones are.
+Each seed trains on half of the photographs (hands: of the signers; emoji: of the drawings); the
+other half is in-distribution. Novel images are those of another data set; edges, negatives,
+blurred or darkened versions of the photographs in the other half; and classes left out of
+training, one at a time. AUROC is the probability that a novel image gets a lower score than an
+in-distribution one. FPR is the fraction of in-distribution images called novel at the threshold
+that detects 95% of the novel ones.
 
-`calibration`: how many of the like images `NoveltyDetector` calls novel at 5% and at 1%, and in how
-many of the seeds it says of 100 of them, and of 100 unlike ones, that the images have changed.
+`calibration` shows the fraction of in-distribution images that `NoveltyDetector` calls novel at 5%
+and at 1%, and the fraction of seeds in which it reports drift for 100 in-distribution images and
+for 100 out-of-distribution images.
 """
 
 from __future__ import annotations
@@ -33,33 +35,33 @@ from sklearn.svm import OneClassSVM
 
 from featuretl import LinearProbeClassifier, NoveltyDetector
 
-FAR = {
+NOVEL = {
     "ants and bees": ["emoji google", "hands", "their edges", "their negatives"],
     "hands": ["emoji google", "ants and bees", "blurred hands", "dark hands"],
     "emoji google": ["ants and bees", "hands", "emoji twitter"],
 }
 WITH_CLASSES = ("hands", "emoji google")
-# Their rows show the same photographs or drawings.
-SAME = [
+# Domains made from the same photographs or drawings.
+SHARED_SOURCES = [
     {"ants and bees", "their edges", "their negatives"},
     {"hands", "blurred hands", "dark hands"},
     {"emoji google", "emoji twitter"},
 ]
-_DRAWN = 100
+_N_IMAGES = 100
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(help=__doc__)
 def main() -> None:
-    """Choose a study."""
+    """Choose a benchmark."""
 
 
 @main.command()
 @click.option("--seeds", default=5, show_default=True)
 @json_option
 def scores(seeds: int, as_json: bool) -> None:
-    """AUROC and FPR at 95% TPR of every score, means over the seeds."""
+    """Compare scores by AUROC and FPR at 95% TPR; means over the seeds."""
     domains = dict(all_domains())
     found: dict[str, Any] = defaultdict(lambda: defaultdict(list))
     for seed in range(seeds):
@@ -85,7 +87,7 @@ def scores(seeds: int, as_json: bool) -> None:
 @click.option("--seeds", default=20, show_default=True)
 @json_option
 def calibration(seeds: int, as_json: bool) -> None:
-    """False alarms of NoveltyDetector, with groups and without."""
+    """Count false alarms of NoveltyDetector, with groups and without."""
     domains = dict(all_domains())
     table = []
     for like, unlike, grouped in (
@@ -97,7 +99,7 @@ def calibration(seeds: int, as_json: bool) -> None:
         rows = [_alarms(domains[like], domains[unlike], grouped, seed) for seed in range(seeds)]
         means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
         note = f"{like}{', groups=signers' if grouped else ''}"
-        table.append({"trained on": note, **means, "unlike": unlike})
+        table.append({"trained on half of": note, **means, "out-of-distribution images": unlike})
     show(table, as_json)
 
 
@@ -108,24 +110,25 @@ def _alarms(like: Domain, unlike: Domain, grouped: bool, seed: int) -> dict[str,
     rng = np.random.default_rng(seed)
     novelty = detector.novelty(like.X[~known])
     same, other = (
-        rng.permutation(domain.X[~_half(domain.groups, seed)])[:_DRAWN] for domain in (like, unlike)
+        rng.permutation(domain.X[~_half(domain.groups, seed)])[:_N_IMAGES]
+        for domain in (like, unlike)
     )
     return {
         "novel at 5%": (novelty >= 0.95).mean(),
         "novel at 1%": (novelty >= 0.99).mean(),
-        "called changed": float(detector.drift(same).is_clear),
-        "unlike called changed": float(detector.drift(other).is_clear),
+        "drift reported, in-distribution": float(detector.drift(same).is_clear),
+        "drift reported, out-of-distribution": float(detector.drift(other).is_clear),
     }
 
 
 def _tasks(domains: dict[str, Domain], seed: int) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """Yield what was to be distinguished, which rows are novel, and the scores by method."""
-    for name, others in FAR.items():
+    """Yield the names of each comparison, which rows are novel, and the scores by method."""
+    for name, others in NOVEL.items():
         known = _half(domains[name].groups, seed)
         X, y, _, _ = domains[name]
         rows = [X[~known]]
         for other in others:
-            shared = any({name, other} <= same for same in SAME)
+            shared = any({name, other} <= same for same in SHARED_SOURCES)
             new = ~_half(domains[other].groups, seed) if shared else slice(None)
             rows.append(domains[other].X[new])
         begin = np.cumsum([0, *map(len, rows)])
@@ -144,15 +147,17 @@ def _tasks(domains: dict[str, Domain], seed: int) -> Iterator[tuple[str, Any, di
 
 
 def _scores(X: Any, y: Any, rows: Any, seed: int) -> dict[str, Any]:
-    """Return a score of every method for each of `rows`; higher is more normal."""
-    found = _of_probe(X, y, rows)
+    """Return the scores of `rows` by each method; higher is more normal."""
+    found = _probe_scores(X, y, rows)
     Z, new = normalize(X.astype(np.float64)), normalize(rows.astype(np.float64))
     for k in (1, 5, 50):
         found[f"k-NN, k={k}"] = NoveltyDetector(k, random_state=seed).fit(X).score_samples(rows)
     one = np.zeros(len(X), int)
-    found["Mahalanobis, of classes"] = _mahalanobis(Z, y, new)
-    found["Mahalanobis, of all"] = _mahalanobis(Z, one, new)
-    found["relative Mahalanobis"] = found["Mahalanobis, of classes"] - found["Mahalanobis, of all"]
+    found["Mahalanobis, class means"] = _mahalanobis(Z, y, new)
+    found["Mahalanobis, overall mean"] = _mahalanobis(Z, one, new)
+    found["relative Mahalanobis"] = (
+        found["Mahalanobis, class means"] - found["Mahalanobis, overall mean"]
+    )
     outlier_detectors: dict[str, tuple[Any, Callable[[Any], Any]]] = {
         "LocalOutlierFactor": (LocalOutlierFactor(novelty=True), normalize),
         "IsolationForest": (IsolationForest(random_state=seed), np.asarray),
@@ -163,7 +168,7 @@ def _scores(X: Any, y: Any, rows: Any, seed: int) -> dict[str, Any]:
     return found
 
 
-def _of_probe(X: Any, y: Any, rows: Any) -> dict[str, Any]:
+def _probe_scores(X: Any, y: Any, rows: Any) -> dict[str, Any]:
     head = LinearProbeClassifier().fit(X, y)
     values = head.decision_function(rows)
     logits = np.stack([-values / 2, values / 2], axis=1) if values.ndim == 1 else values
@@ -175,7 +180,7 @@ def _of_probe(X: Any, y: Any, rows: Any) -> dict[str, Any]:
 
 
 def _mahalanobis(X: Any, y: Any, rows: Any) -> Any:
-    """Return minus the squared distance to the nearest class mean; one covariance, shrunk."""
+    """Return minus the squared distance to the nearest class mean (one shrunk covariance)."""
     classes, codes = np.unique(y, return_inverse=True)
     means = np.array([X[codes == code].mean(axis=0) for code in range(len(classes))])
     covariance, _ = ledoit_wolf(X - means[codes], assume_centered=True)
@@ -185,7 +190,7 @@ def _mahalanobis(X: Any, y: Any, rows: Any) -> Any:
 
 
 def _half(groups: Any, seed: int) -> Any:
-    """Return which rows are of one half of the groups."""
+    """Return a mask (n,) of the rows in a random half of the groups."""
     names = np.random.default_rng(seed).permutation(np.unique(groups))
     return np.isin(groups, names[: len(names) // 2])
 

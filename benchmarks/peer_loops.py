@@ -1,10 +1,11 @@
-"""Embedding image files with another tool, the same network in each.
+"""Embed image files with another tool, using the same network for every tool.
 
     .peers/bin/python benchmarks/peer_loops.py PEER < settings.json
 
-For peers.py, in an environment of their own (peers.txt): nothing of featuretl is imported. Each tool is
-used as its documentation shows, with the network and weights of the settings in place of a download.
-Writes the embeddings to `output`, prints the seconds, without those of imports and loading.
+peers.py runs this script in a separate environment (peers.txt); it does not import featuretl. Each
+tool is used as its documentation shows, with the network and weights from the settings instead of
+a download. The script writes the embeddings to `output` and prints the seconds, excluding imports
+and loading.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Embed = Callable[[list[str]], np.ndarray]
 
 
 def timm_loader(model: Any, config: dict[str, Any]) -> Embed:
-    """timm's data set and loader, with two worker processes."""
+    """Use timm's dataset and loader with two worker processes."""
     from timm.data import ImageDataset, create_loader
 
     def embed(paths: list[str]) -> np.ndarray:
@@ -47,7 +48,7 @@ def timm_loader(model: Any, config: dict[str, Any]) -> Embed:
 
 
 def embetter(model: Any, config: dict[str, Any]) -> Embed:
-    """embetter's ImageLoader and TimmEncoder; it takes images one at a time."""
+    """Use embetter's ImageLoader and TimmEncoder, which embeds one image at a time."""
     from embetter.vision import ImageLoader, TimmEncoder  # type: ignore[import-not-found]
 
     create, timm.create_model = timm.create_model, lambda *_, **__: model
@@ -59,14 +60,14 @@ def embetter(model: Any, config: dict[str, Any]) -> Embed:
 
 
 def img2vec(model: Any, config: dict[str, Any]) -> Embed:
-    """img2vec's get_vec on lists of 32 images, with its own transform."""
+    """Use img2vec's get_vec on lists of 32 images, with its own transform."""
     from img2vec_pytorch import Img2Vec  # type: ignore[import-not-found]
 
     class OurNetwork(Img2Vec):
         def _get_model_and_layer(self, model_name: str, layer: str) -> tuple[Any, Any]:
             return model, model.global_pool
 
-    # "vgg" is its way for layers whose output is flat.
+    # img2vec handles layers with flat outputs under the name "vgg".
     tool = OurNetwork(model="vgg", layer_output_size=model.num_features)
 
     def embed(paths: list[str]) -> np.ndarray:
@@ -79,7 +80,7 @@ def img2vec(model: Any, config: dict[str, Any]) -> Embed:
 
 
 def imagededup(model: Any, config: dict[str, Any]) -> Embed:
-    """imagededup's CNN.encode_images on a folder, with a custom model."""
+    """Use imagededup's CNN.encode_images on a folder, with a custom model."""
     from imagededup.methods import CNN  # type: ignore[import-not-found]
     from imagededup.utils import CustomModel  # type: ignore[import-not-found]
 
@@ -110,7 +111,7 @@ def main(
     preprocess: dict[str, Any],
     output: str,
 ) -> float:
-    """Embed; return the seconds."""
+    """Embed the images; return the seconds."""
     torch.manual_seed(0)
     model: Any = timm.create_model(name).eval().requires_grad_(False)
     if file is not None:
@@ -120,7 +121,7 @@ def main(
     model.reset_classifier(0)
     config = {**timm.data.resolve_model_data_config(model), **preprocess}
     embed = PEERS[peer](model, config)
-    if peer != "imagededup":  # takes a whole folder
+    if peer != "imagededup":  # imagededup embeds a whole folder
         embed(paths[:32])
     began = time.perf_counter()
     rows = embed(paths)

@@ -1,11 +1,11 @@
-"""From image files to a matrix: featuretl against other tools, side by side.
+"""From image files to a matrix: featuretl compared with other tools.
 
     python -m venv .peers && .peers/bin/pip install -r benchmarks/peers.txt
     python benchmarks/peers.py --python .peers/bin/python [--images 400] [--repeats 5]
 
-The tools are used as their documentation shows, in processes of their own (peer_loops.py), all with
-the same network and weights. Protocol as in extract.py; featuretl runs cold, with hashing and
-committing included.
+Each tool runs in its own process (peer_loops.py), as its documentation shows, with the same
+network and weights. The protocol is that of extract.py; featuretl starts from an empty store, and
+its time includes hashing and committing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from peer_loops import PEERS
 
 @click.command(help=__doc__)
 @options
-@click.option("--python", required=True, help="Python of the peers' environment.")
+@click.option(
+    "--python", required=True, help="Python executable of the environment with the other tools."
+)
 def main(
     images: int, repeats: int, backbone: str, as_json: bool, plot_file: str | None, python: str
 ) -> None:

@@ -1,9 +1,10 @@
-"""Fine-tuning as one writes it by hand with PIL, timm's transform and PyTorch; for finetune.py.
+"""Fine-tuning written by hand with PIL, timm's transform and PyTorch; run by finetune.py.
 
     python benchmarks/plain_loop.py < settings.json
 
-The lower blocks are frozen and batch-norm is in evaluation. Nothing of featuretl is imported: what
-it sets for its process (the allocator, threads) is not set here. Prints seconds, as JSON.
+The lower blocks are frozen and batch norm is in evaluation mode. The script does not import
+featuretl, so featuretl's process settings (allocator, threads) do not apply. It prints the seconds
+as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Photographs(Dataset[Any]):
-    """Photographs, half of them mirrored, in `classes` arbitrary classes."""
+    """Photographs with arbitrary labels in `classes` classes; a random half is mirrored."""
 
     def __init__(self, paths: list[str], transform: Any, classes: int) -> None:
         self.paths, self.transform, self.classes = paths, transform, classes
@@ -35,7 +36,7 @@ class Photographs(Dataset[Any]):
 
 
 def load(name: str, file: str, classes: int) -> Any:
-    """Return timm's model `name` with the tensors of `file`, which are in timm's order."""
+    """Return timm's model `name` with the tensors of `file`, stored in timm's order."""
     model: Any = timm.create_model(name, num_classes=classes)
     state = list(torch.load(file, map_location="cpu", weights_only=True).values())
     own = model.state_dict()
@@ -56,7 +57,7 @@ def main(
     rate: float,
     classes: int,
 ) -> dict[str, float]:
-    """Train; return seconds of an epoch (the median) and of the whole."""
+    """Train; return the median seconds per epoch and the total seconds."""
     model = load(name, file, classes)
     config = {**timm.data.resolve_model_data_config(model), **preprocess}
     transform = timm.data.create_transform(**config, is_training=False)
@@ -64,7 +65,7 @@ def main(
     model.requires_grad_(False)
     for module in (*flat[-blocks:], model.conv_head, model.bn2, model.classifier):
         module.requires_grad_(True)
-    model.eval()  # batch-norm as it was; there is no dropout
+    model.eval()  # keeps the batch-norm statistics; the network has no dropout
     learning = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learning, rate, momentum=0.9, nesterov=True, weight_decay=1e-4)
     data = Photographs(paths, transform, classes)

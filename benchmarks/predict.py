@@ -1,10 +1,10 @@
-"""Memory and time of predictions for more and more images, with a model file, into a Parquet file.
+"""Memory and time to predict with a model file into a Parquet file, by number of images.
 
     python benchmarks/predict.py [--images 2000 --images 20000 --images 200000] [--json]
 
-A pipeline on the default backbone, its predictions for rows of the same 1,797 digits (8 x 8), over and
-over, in a process of its own for each number; all embeddings are in the store. "peak MiB" is of the whole
-process, "list MiB" what the paths alone take in it.
+A pipeline on the default backbone predicts the same digits (8 x 8 pixels) repeatedly, in a new
+process for each number of images; all embeddings are in the store. "peak MiB" is the peak memory
+of the whole process, and "list MiB" the memory of the list of paths.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from heads import show
 
 
 def train(folder: str) -> list[str]:
-    """Write the digits and a model of them; return the paths."""
-    from featuretl_cli.digits import write_digits  # type: ignore[import-not-found]
+    """Write the digits and a model trained on them; return the paths."""
+    from featuretl_cli.digits import write_digits  # type: ignore[import-not-found,import-untyped,unused-ignore]
     from sklearn.pipeline import make_pipeline
 
     from featuretl import ImageEmbedder, LinearProbeClassifier, load_image_folder, save_model
@@ -33,19 +33,19 @@ def train(folder: str) -> list[str]:
 
 
 def predict(folder: str, paths: list[str], n: int) -> dict[str, float]:
-    """Predict n rows; return what it took."""
+    """Predict n rows; return the time and the memory."""
     from featuretl import load_model, predict_to_file
     from featuretl.prediction.predict import use_machine
 
     model = load_model(f"{folder}/model.featuretl")
     use_machine(model, cache=f"{folder}/store")
-    # Strings of their own, as from a manifest.
+    # Distinct strings, as a manifest would give.
     images = [f"{folder}/./{paths[i % len(paths)][len(folder) + 1 :]}" for i in range(n)]
     began = time.perf_counter()
     predict_to_file(model, images, f"{folder}/{n}.parquet")
     seconds = time.perf_counter() - began
-    of_list = (sys.getsizeof(images) + sum(map(sys.getsizeof, images))) / 2**20
-    return {"s": seconds, "list MiB": of_list, "peak MiB": peak_mib()}
+    list_mib = (sys.getsizeof(images) + sum(map(sys.getsizeof, images))) / 2**20
+    return {"s": seconds, "list MiB": list_mib, "peak MiB": peak_mib()}
 
 
 @click.command(help=__doc__)

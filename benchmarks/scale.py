@@ -1,18 +1,19 @@
-"""Beyond one machine: what the engine itself costs, what an image costs, what a billion would cost.
+"""Beyond one machine: cost of the engine, cost of an image, and a plan for a billion images.
 
-    python benchmarks/scale.py engine             200,000 images in tar shards, a stub for a network
-    python benchmarks/scale.py plan FOLDER        measure an image here, calculate a billion
+    python benchmarks/scale.py engine             200,000 images in tar shards, stub network
+    python benchmarks/scale.py plan FOLDER        measures an image, calculates a billion
     python benchmarks/scale.py heads              a linear probe on 5,000,000 x 384 float16 in files
 
-`engine` writes synthetic tar shards (16 x 16 pixels, every image other bytes) and embeds the first
-quarter, half and all of them into fresh stores, with a network that only takes means: what is left is
-reading, decoding and the engine. "scale-out" is what comes on top of `extract`: the processor time of
-the coordinator (with Dask also the scheduler, in the same process here), and of the workers for
-putting a shard together and committing it. "threads' engine" is that of `extract` itself. Memory is
-the coordinator's resident memory over what it was before a run; the workers started before.
+`engine` writes synthetic tar shards (16 x 16 pixels, all files different) and embeds the first
+quarter, half and all of them into new stores. The network only computes means, so the cost is that
+of reading, decoding and the engine. "scale-out" is the overhead on top of `extract`: the processor
+time of the coordinator (with Dask including the scheduler, in the same process here) and of the
+workers for assembling and committing shards. "threads' engine" is the engine of `extract` itself.
+Memory is the growth of the coordinator's resident memory during a run; the workers start before
+it.
 
 `plan` embeds the images of FOLDER on one core with the engine; the plan's assumptions are options.
-Money is hours times the price you give: prices change, and none is measured here.
+The cost is machine-hours times the given price; no price is measured.
 `--json` prints one JSON list instead of a table.
 """
 
@@ -45,18 +46,18 @@ PER_SHARD = 1000
 
 @dataclass(frozen=True)
 class Stub:
-    """A network's stand-in: the mean colours of an image, repeated."""
+    """A stub backbone that returns the mean colours of an image, repeated."""
 
     n_features: int = 384
 
     @property
     def device(self) -> Any:
-        """The processor."""
+        """The CPU."""
         return SimpleNamespace(type="cpu")
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """What a space is named by."""
+        """The recipe that identifies the space of embeddings."""
         return {
             "backbone": {"name": "stub", "tensors": "0" * 64},
             "output": {"n_features": self.n_features, "layers": ["stub"], "pooling": "avg"},
@@ -67,7 +68,7 @@ class Stub:
         return pixels.mean(axis=(0, 1), dtype=np.float32)
 
     def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
-        """Return them as one array (n, 3)."""
+        """Stack the inputs into an array (n, 3)."""
         return np.stack(inputs)
 
     def forward(self, batch: np.ndarray) -> np.ndarray:
@@ -95,9 +96,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 )
 @json_option
 def engine(images: int, workers: int, engine_name: str, as_json: bool) -> None:
-    """The engine's own cost per image, its growth with the shards, the coordinator's memory."""
+    """Measure the engine's cost per image by number of shards, and the coordinator's memory."""
     table = []
-    with tempfile.TemporaryDirectory() as folder, _working(engine_name, workers):
+    with tempfile.TemporaryDirectory() as folder, _backend(engine_name, workers):
         shards = list(write_shards(Path(folder), images // PER_SHARD))
         n_workers = workers if engine_name == "loky" else None
         run_engine(shards[: 2 * workers], Path(folder) / "warm-up", n_workers)
@@ -109,7 +110,7 @@ def engine(images: int, workers: int, engine_name: str, as_json: bool) -> None:
 
 
 def write_shards(folder: Path, n: int) -> Iterator[Path]:
-    """Write tar shards of JPEGs whose bytes all differ."""
+    """Write tar shards of JPEGs that all differ in their bytes."""
     rng = np.random.default_rng(0)
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(256, size=(16, 16, 3), dtype=np.uint8)).save(buffer, "JPEG")
@@ -117,7 +118,7 @@ def write_shards(folder: Path, n: int) -> Iterator[Path]:
         path = folder / f"{shard:05d}.tar"
         with tarfile.open(path, "w") as tar:
             for number in range(PER_SHARD):
-                # After the end of an image decoders read nothing.
+                # Decoders ignore bytes after the end of an image.
                 data = buffer.getvalue() + f"{shard} {number}".encode()
                 for suffix, content in (("jpg", data), ("cls", b"%d" % (number % 10))):
                     member = tarfile.TarInfo(f"{shard:05d}/{number:05d}.{suffix}")
@@ -127,7 +128,7 @@ def write_shards(folder: Path, n: int) -> Iterator[Path]:
 
 
 def run_engine(shards: list[Path], store: Path, workers: int | None) -> dict[str, Any]:
-    """Embed shards and return what it took."""
+    """Embed shards; return the times and the memory."""
     began, cpu = time.monotonic(), time.process_time()
     with _memory() as memory:
         found = extract_shards(
@@ -142,7 +143,7 @@ def run_engine(shards: list[Path], store: Path, workers: int | None) -> dict[str
         "images": n,
         "seconds": round(seconds, 1),
         "scale-out ms": round(1000 * scaled / n, 4),
-        "of it coordinator": round(1000 * coordinator / n, 4),
+        "of which coordinator": round(1000 * coordinator / n, 4),
         "threads' engine ms": round(1000 * costs["other"] / n, 4),
         "stages ms": round(1000 * inside / n, 4),
         "coordinator MiB": round(memory.grown / 2**20),
@@ -152,33 +153,41 @@ def run_engine(shards: list[Path], store: Path, workers: int | None) -> dict[str
 @main.command()
 @click.argument("folder", type=click.Path(exists=True))
 @click.option("--images", default=1e9, show_default=True)
-@click.option("--hours", default=24.0, show_default=True, help="What it may take.")
-@click.option("--cores", default=64, show_default=True, help="Of a machine.")
+@click.option("--hours", default=24.0, show_default=True, help="Time limit in hours.")
+@click.option("--cores", default=64, show_default=True, help="Cores per machine.")
 @click.option(
-    "--price", default=2.0, show_default=True, help="Of a machine and hour; an assumption."
+    "--price", default=2.0, show_default=True, help="Price per machine and hour; an assumption."
 )
 @click.option(
     "--gpu-rate",
     default=25_000.0,
     show_default=True,
-    help="Images/s of a GPU's forward; an assumption.",
+    help="Forward passes in images/s per GPU; an assumption.",
 )
 @click.option(
     "--gpu-price",
     default=3.0,
     show_default=True,
-    help="Of a GPU with its cores and hour; an assumption.",
+    help="Price per GPU with its cores and hour; an assumption.",
 )
-@click.option("--gpu-cores", default=16, show_default=True, help="Cores beside a GPU.")
+@click.option("--gpu-cores", default=16, show_default=True, help="CPU cores per GPU.")
 @click.option(
-    "--network", default=10.0, show_default=True, help="Gbit/s of a machine; an assumption."
+    "--network",
+    default=10.0,
+    show_default=True,
+    help="Network in Gbit/s per machine; an assumption.",
 )
-@click.option("--runtime", default="onnx", show_default=True, help="As in featuretl extract.")
+@click.option(
+    "--runtime",
+    default="onnx",
+    show_default=True,
+    help="Inference runtime, as in featuretl extract.",
+)
 @json_option
 def plan(
     folder: str, images: float, hours: float, runtime: str, as_json: bool, **machine: float
 ) -> None:
-    """Core milliseconds of an image here, by stage; machines, hours, bytes and money for many."""
+    """Measure core milliseconds per image; calculate machines, hours, bytes and cost for many."""
     with tempfile.TemporaryDirectory() as store:
         found = extract_shards(folder, store=store, n_jobs=1, runtime=runtime)
     n, costs = found.statistics.embedded, found.statistics.costs
@@ -186,7 +195,7 @@ def plan(
     stages = {stage: spent / n for stage, spent in costs.items() if stage != "start"}
     measured: dict[str, Any] = {"images": n, "kB": round(size / 1000)}
     measured |= {f"{stage} ms": round(1000 * spent, 3) for stage, spent in stages.items()}
-    measured["images/s of a core"] = round(1 / sum(stages.values()), 1)
+    measured["images/s per core"] = round(1 / sum(stages.values()), 1)
     planned = calculate(stages, size, images, hours, **machine)
     rows = 4 * images * found.n_features / 1e12
     moved = {"images": images, "TB read": images * size / 1e12, "TB float32": rows}
@@ -206,7 +215,7 @@ def calculate(
     gpu_cores: float,
     network: float,
 ) -> Iterator[dict[str, Any]]:
-    """Yield what `images` take on processors, and on GPUs whose cores decode."""
+    """Yield the plan for CPU machines, and for GPUs with CPU cores that decode."""
     core_seconds = sum(stages.values())
     feeding = core_seconds - stages["forward"] - stages.get("normalise", 0.0)
     wire = network * 1e9 / 8 / size
@@ -217,16 +226,16 @@ def calculate(
             {"feeding cores": gpu_cores / feeding, "forward": gpu_rate, "network": wire},
         ),
     }
-    for kind, (money, limits) in kinds.items():
+    for kind, (hourly, limits) in kinds.items():
         bottleneck = min(limits, key=lambda name: limits[name])
         machine_hours = images / limits[bottleneck] / 3600
         yield {
             "machine": kind,
             **{f"{name} images/s": round(limit) for name, limit in limits.items()},
             "bottleneck": bottleneck,
-            "machine hours": round(machine_hours, 1),
+            "machine-hours": round(machine_hours, 1),
             f"machines for {hours:g} h": int(np.ceil(machine_hours / hours)),
-            "money": round(machine_hours * money),
+            "cost": round(machine_hours * hourly),
         }
 
 
@@ -236,7 +245,7 @@ def calculate(
 @click.option("--classes", default=10, show_default=True)
 @json_option
 def heads(rows: int, columns: int, classes: int, as_json: bool) -> None:
-    """A linear probe on more rows than are worth holding in memory, and in one pass over them."""
+    """Fit a linear probe on a large ShardedMatrix, with `fit` and in one pass of `partial_fit`."""
     table = []
     with tempfile.TemporaryDirectory() as folder:
         y = np.random.default_rng(0).integers(classes, size=rows)
@@ -257,17 +266,17 @@ def heads(rows: int, columns: int, classes: int, as_json: bool) -> None:
                 "GiB on disk": round(X.nbytes / 2**30, 2),
                 "method": method,
                 "s": round(time.monotonic() - began),
-                "passes, or of the last portion": head.n_iter_,
-                "MiB over the start": round(memory.grown / 2**20),
-                "of it no mapped files": round(memory.grown_anonymous / 2**20),
-                "accuracy on 100,000 of them": round(head.score(X[some], y[some]), 4),
+                "passes (of the last chunk for partial_fit)": head.n_iter_,
+                "memory growth, MiB": round(memory.grown / 2**20),
+                "of which not mapped files": round(memory.grown_anonymous / 2**20),
+                "accuracy on 100,000 rows": round(head.score(X[some], y[some]), 4),
             }
             table.append(found)
     _show(table, as_json)
 
 
 def _write_rows(folder: Path, y: np.ndarray, columns: int, classes: int) -> Iterator[Path]:
-    """Write rows around a centre for each class, 100,000 in a file."""
+    """Write rows scattered around a centre for each class, 100,000 per file."""
     rng = np.random.default_rng(1)
     centres = rng.standard_normal((classes, columns), np.float32) / 8
     for start in range(0, len(y), 100_000):
@@ -287,7 +296,7 @@ def _show(table: list[dict[str, Any]], as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _working(engine_name: str, workers: int) -> Iterator[None]:
+def _backend(engine_name: str, workers: int) -> Iterator[None]:
     if engine_name == "loky":
         with joblib.parallel_config(n_jobs=workers):
             yield
@@ -300,7 +309,7 @@ def _working(engine_name: str, workers: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _memory() -> Iterator[Any]:
-    """Watch this process's memory; `grown` and `grown_anonymous` in bytes are set at the end."""
+    """Watch this process's memory; yield an object with `grown` and `grown_anonymous` in bytes."""
     found = SimpleNamespace(grown=0, grown_anonymous=0)
     start, done = _resident(), threading.Event()
 

@@ -1,17 +1,19 @@
-"""Several tasks on one embedding: held-out scores of one model beside those of a model per task, and cost.
+"""Several tasks on one embedding: scores and cost of one model compared with separate models.
 
     python benchmarks/tasks.py [--json]      (needs ../shared/data)
 
-bccd: 364 microscope images of blood; how many red cells there are (numbers), and whether there are no, one
-or several platelets (classes; a third of these labels, drawn at random, is taken away); from the last layer
-and, as numbers of things are seen early, from the averages of three early ones. emoji: every second one by each
-of two vendors; which of nine categories, and whose it is (classes).
+bccd: 364 microscope images of blood. The tasks are the number of red cells (regression) and
+whether there are no, one or several platelets (classification; a random third of these labels is
+removed). The features come from the last layer or, because early layers retain counts, from the
+averages of three early layers. emoji: every second emoji of two vendors. The tasks are its
+category (nine classes) and its vendor.
 
-Five folds, both drawings of an emoji in the same one. "one model" is `MultiTaskHead()`; "alone" are
-`LinearProbeClassifier()` and `LinearProbeRegressor()`, fitted to the same rows of one task; "guess" says the
-most frequent class, or the mean. Scores are accuracy, or R2, of the images that were held out and have the
-label. Then each image is embedded once, without a store, and both ways are timed from images to fitted heads:
-"alone" embeds for every task again. With a store separate models embed once, too.
+Five folds, with both drawings of an emoji in the same fold. "one model" is `MultiTaskHead()`;
+"separate models" are `LinearProbeClassifier()` and `LinearProbeRegressor()`, fitted to the same
+rows of one task; "dummy baseline" predicts the most frequent class or the mean. Scores are
+accuracy or R2 on the held-out images that have the label. The costs are measured without a store,
+from images to fitted heads: separate models embed the images again for every task. With a shared
+store they embed once as well.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree  # of one's own files
+from xml.etree import ElementTree  # parses trusted files only
 
 import click
 import numpy as np
@@ -42,9 +44,9 @@ _MISSING = 1 / 3
 @click.command(help=__doc__)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(as_json: bool) -> None:
-    """Print the scores, then the costs."""
+    """Run the benchmark and print the scores, then the costs."""
     if not DATA.exists():
-        raise click.ClickException(f"the images are not there: {DATA}")
+        raise click.ClickException(f"data folder not found: {DATA}")
     scores: Table = []
     costs: Table = []
     for name, (read, options) in _DATA.items():
@@ -60,7 +62,7 @@ def main(as_json: bool) -> None:
 
 
 def blood() -> tuple[list[Path], dict[str, Any], Any]:
-    """Return images of blood, and what is in each."""
+    """Return the paths of the blood images, their labels by task, and their groups."""
     folder = DATA / "bccd"
     files = sorted((folder / "Annotations").glob("*.xml"))
     counts = [
@@ -76,7 +78,7 @@ def blood() -> tuple[list[Path], dict[str, Any], Any]:
 
 
 def emoji() -> tuple[list[Path], dict[str, Any], Any]:
-    """Return drawings of two vendors, and what they are."""
+    """Return the paths of the drawings of two vendors, their labels by task, and their groups."""
     with (DATA / "emoji" / "tags.csv").open(encoding="utf-8") as file:
         rows = [(row["image"], row["category"]) for row in csv.DictReader(file)][::2]
     images, category, vendor, groups = [], [], [], []
@@ -90,7 +92,7 @@ def emoji() -> tuple[list[Path], dict[str, Any], Any]:
 
 
 def _scored(X: Any, table: dict[str, Any], groups: Any) -> Table:
-    """Return a row for each task."""
+    """Return a table row for each task."""
     columns = {name: np.array(values, object) for name, values in table.items()}
     kinds = MultiTaskHead().fit(X, columns).tasks_
     found: dict[str, list[list[float]]] = {name: [] for name in columns}
@@ -106,25 +108,31 @@ def _scored(X: Any, table: dict[str, Any], groups: Any) -> Table:
             same[name] &= bool((one.predict(X[held]) == alone.predict(X[held])).all())
     rows_ = []
     for name, folds in found.items():
-        means = dict(zip(("one model", "alone", "guess"), np.mean(folds, axis=0), strict=True))
+        means = dict(
+            zip(
+                ("one model", "separate models", "dummy baseline"),
+                np.mean(folds, axis=0),
+                strict=True,
+            )
+        )
         facts = {"task": name, "kind": kinds[name], "labels": int(_has(columns[name]).sum())}
         rows_.append({**facts, **{k: float(v) for k, v in means.items()}, "same": same[name]})
     return rows_
 
 
 def _cost(X: Any, table: dict[str, Any], embedding: float) -> dict[str, Any]:
-    """Return how often images were embedded, and seconds from images to fitted heads."""
+    """Return the numbers of forward passes, and the seconds from images to fitted heads."""
     began = time.perf_counter()
     MultiTaskHead().fit(X, table)
     fitting = time.perf_counter() - began
     return {
         "tasks": len(table),
         "embedded": len(X),
-        "alone, no store": len(table) * len(X),
+        "embedded by separate models": len(table) * len(X),
         "embedding s": embedding,
         "fitting s": fitting,
         "one model s": embedding + fitting,
-        "alone s": len(table) * embedding + fitting,
+        "separate models s": len(table) * embedding + fitting,
     }
 
 

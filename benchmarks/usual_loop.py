@@ -1,10 +1,10 @@
-"""Embedding image files as one writes it by hand: PIL, timm's transform, batches of 32, eager PyTorch.
+"""Embed image files with a loop written by hand: PIL, timm's transform and eager PyTorch.
 
     python benchmarks/usual_loop.py < settings.json
 
-For extract.py, in a process of its own: nothing of featuretl is imported, so what it sets for its
-process (the allocator, threads) is not set here. Writes the embeddings to `output`, prints the
-seconds, without those of imports and loading.
+extract.py runs this script in a separate process. The script does not import featuretl, so
+featuretl's process settings (allocator, threads) do not apply. It uses batches of 32, writes the
+embeddings to `output` and prints the seconds, excluding imports and loading.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 def main(
     paths: list[str], name: str, file: str | None, preprocess: dict[str, Any], output: str
 ) -> float:
-    """Embed; return the seconds."""
+    """Embed the images; return the seconds."""
     torch.manual_seed(0)
     model: Any = timm.create_model(name).eval()
     if file is not None:

@@ -1,16 +1,18 @@
-"""What views of images are worth: accuracy held out, and the cost of extraction.
+"""Several views per image: held-out accuracy and the cost of extraction.
 
     python benchmarks/views.py [--seeds 2] [--json]      (needs ../shared/data)
 
-"images": five folds, sign-digits by signer. A `LinearProbeClassifier()` learns from the image alone;
-from the mean of its views (`ViewPooling`); or from every view, its predictions averaged
-(`ViewsClassifier`). The gain over the image alone is paired by fold, with its standard error over the
-folds. "cost" is the number of forward passes; the time of extraction is in proportion.
+Photographs: five folds, with sign-digits grouped by signer. A `LinearProbeClassifier()` is trained
+on the single image, on the mean of its views (`ViewPooling`), or on every view with averaged
+predictions (`ViewsClassifier`). The gain over the single image is paired by fold, with its
+standard error over the folds. "cost" is the number of forward passes; the extraction time is
+proportional to it.
 
-"tiles": 600 canvases of 672 x 672 pixels, each nine photographs of hymenoptera, onto which one
-photograph of sign-digits, 112 x 112, is pasted at a random place; what digit it shows. Folds by signer.
-There an `AttentionPoolingClassifier()` stands for the head of every view, as no tile but one shows the
-digit; its `C` and `attention_C` were chosen by looking at these folds.
+Canvases: 600 canvases of 672 x 672 pixels, each filled with nine photographs of hymenoptera. One
+photograph of sign-digits, 112 x 112 pixels, is pasted at a random position; the task is to
+classify its digit, with folds grouped by signer. An `AttentionPoolingClassifier()` takes the place
+of `ViewsClassifier`, because most tiles do not show the digit; its `C` and `attention_C` were
+chosen on these same folds.
 """
 
 from __future__ import annotations
@@ -35,12 +37,12 @@ CANVASES, SIDE, PASTED = 600, 672, 112
 
 
 @click.command(help=__doc__)
-@click.option("--seeds", default=2, show_default=True, help="Draws of the five folds.")
+@click.option("--seeds", default=2, show_default=True, help="Number of draws of the five folds.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def main(seeds: int, as_json: bool) -> None:
-    """Run the study and print a row per data set, views and head."""
+    """Run the benchmark and print a row for each combination of data set, views and head."""
     if not DATA.exists():
-        raise click.ClickException(f"the images are not there: {DATA}")
+        raise click.ClickException(f"data folder not found: {DATA}")
     table = []
     for name in ("sign-digits", "hymenoptera"):
         images = featuretl.load_image_folder(DATA / name) if name == "sign-digits" else _insects()
@@ -72,16 +74,16 @@ def _rows(
         for pooling in poolings
     }
     if every:
-        heads["all views, averaged"] = ViewsClassifier(n)
+        heads["predictions averaged over all views"] = ViewsClassifier(n)
     else:
         heads["attention"] = AttentionPoolingClassifier(n)
     alone = _scores(LinearProbeClassifier(), X[:, : X.shape[1] // n], y, groups, seeds)
-    rows = [{"data": data, "views": str(scheme), "head": "image alone", "accuracy": alone.mean()}]
+    rows = [{"data": data, "views": str(scheme), "head": "single image", "accuracy": alone.mean()}]
     for name, head in heads.items():
         scores = _scores(head, X, y, groups, seeds)
         gain = scores - alone
         error = gain.std(ddof=1) / np.sqrt(len(gain))
-        found = {"accuracy": scores.mean(), "gain": gain.mean(), "its error": error, "cost": n}
+        found = {"accuracy": scores.mean(), "gain": gain.mean(), "standard error": error, "cost": n}
         rows.append({"data": data, "views": str(scheme), "head": name, **found})
         click.echo(f"{data}, {scheme}, {name}: {scores.mean():.4f} {gain.mean():+.4f}", err=True)
     return rows
@@ -104,7 +106,7 @@ def _insects() -> Any:
 
 
 def _canvases() -> tuple[Any, Any, Any]:
-    """Return embeddings, digits and signers of the canvases; they are made in memory, one by one."""
+    """Return embeddings, digits and signers of the canvases, which are composed in memory."""
     rng = np.random.default_rng(0)
     signs = featuretl.load_image_folder(DATA / "sign-digits")
     y = np.asarray(signs.target)

@@ -1,10 +1,10 @@
-"""Extractions that find every embedding: images per second by the files' state, and by hashing them.
+"""Extraction from a warm store: images per second by file metadata and by hashing.
 
     python benchmarks/warm.py [--images 50000] [--repeats 3] [--json]
 
-Small JPEGs; the network is a stand-in that takes no time, because nothing is embedded in what is timed.
-"extract" ends when every row is found, checked against its segment's checksum; "matrix" when the rows
-lie in memory. Reading files that were just written, from the page cache.
+Small JPEGs and a stub network, because the timed runs embed nothing. "extract" ends when every row
+was found and verified against the checksum of its segment; "matrix" when the rows are in memory.
+The files were just written, so they are read from the page cache.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from heads import show
 from featuretl import EmbeddingStore, extract
 
 
-class StandIn:
-    """What `extract` needs of a backbone; an embedding is one pixel, 1,280 times."""
+class StubBackbone:
+    """A stub backbone; an embedding repeats one pixel 1,280 times."""
 
     weights_file = None
     device = torch.device("cpu")
@@ -35,22 +35,22 @@ class StandIn:
     }
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
-        """Return one pixel's red."""
+        """Return the red value of one pixel: float32 (1,)."""
         return torch.tensor([float(pixels[0, 0, 0])])
 
     def batch(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Return (n, 1)."""
+        """Stack the inputs into a tensor (n, 1)."""
         return torch.stack(inputs)
 
     def forward(self, batch: torch.Tensor) -> np.ndarray:
-        """Return (n, 1280)."""
+        """Return the embeddings (n, 1280)."""
         return batch.expand(-1, 1280).numpy()
 
 
 def timed(paths: list[str], store: EmbeddingStore) -> tuple[float, float]:
     """Return images per second until all rows are found, and until they are in memory."""
     began = time.perf_counter()
-    extraction = extract(paths, StandIn(), store=store, runtime="torch")
+    extraction = extract(paths, StubBackbone(), store=store, runtime="torch")
     found = time.perf_counter()
     extraction.to_numpy()
     return len(paths) / (found - began), len(paths) / (time.perf_counter() - began)
@@ -67,10 +67,10 @@ def main(images: int, repeats: int, as_json: bool) -> None:
         photographs = Path(folder) / "photographs"
         photographs.mkdir()
         paths = write_photographs(photographs, images, (32, 24))
-        time.sleep(2.1)  # files younger than 2 s are not remembered by their state
+        time.sleep(2.1)  # the memo skips files modified less than 2 s ago
         path = Path(folder) / "store"
-        extract(paths, StandIn(), store=EmbeddingStore(path), runtime="torch")
-        for by in ("state", "hash"):
+        extract(paths, StubBackbone(), store=EmbeddingStore(path), runtime="torch")
+        for by in ("metadata", "hash"):
             runs = []
             for _ in range(repeats):
                 if by == "hash":

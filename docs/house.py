@@ -1,7 +1,8 @@
-"""Prints how the package is built: ``python docs/house.py``.
+"""Print the structure of the package: ``python docs/house.py``.
 
-Rooms are the packages and modules at the top of ``featuretl/``; an arrow goes from a room to one that
-it imports, anywhere in its files, for types only or not. `tests/test_package.py` holds the limits.
+The subpackages ("rooms") are the packages and modules at the top of ``featuretl/``. One imports
+another if any of its files does, even inside a function or for type checking only.
+`tests/test_package.py` checks the limits.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "featuretl"
 MOST_LINES, LONGEST_BODY = 400, 40
-# What tells one kind of model from another, and who may ask for it.
+# Attributes that distinguish kinds of models. Only MODEL_MODULE may check for them with `hasattr`.
 MODEL_ATTRIBUTES = {
     "_multilabel",
     "_tuned",
@@ -36,29 +37,29 @@ MODEL_ATTRIBUTES = {
     "strategy_",
     "tasks_",
 }
-ASKS_MODELS = "models/fitted.py"
-# Estimators may ask their own parts what they are, as scikit-learn's `available_if` does.
-ROOMS_OF_ESTIMATORS = {"_learning", "heads", "finetune", "transfer"}
+MODEL_MODULE = "models/fitted.py"
+# Estimators may check the attributes of their own parts, as scikit-learn's `available_if` does.
+ESTIMATOR_SUBPACKAGES = {"_learning", "heads", "finetune", "transfer"}
 
 
 def files() -> list[Path]:
-    """Return the files of the package."""
+    """Return the Python files of the package."""
     return sorted(PACKAGE.rglob("*.py"))
 
 
 def module_of(path: Path) -> str:
-    """Return the dotted name of a file."""
+    """Return the dotted module name of a file."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def room_of(module: str) -> str:
-    """Return the room of a module."""
+def subpackage_of(module: str) -> str:
+    """Return the subpackage of a module; empty for the top level."""
     return module.split(".")[1] if "." in module else ""
 
 
 def imported(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield the modules that a file imports anywhere, and the names that it takes from them."""
+    """Yield every module that a file imports, with the names imported from it."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, []) for alias in node.names)
@@ -76,21 +77,22 @@ def modules_imported(path: Path, known: set[str]) -> set[str]:
 
 
 def graph() -> dict[str, set[str]]:
-    """Return what each module imports."""
+    """Return the modules that each module imports."""
     known = {module_of(path) for path in files()}
     return {module_of(path): modules_imported(path, known) for path in files()}
 
 
-def arrows(modules: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Return what each room imports."""
-    rooms: dict[str, set[str]] = defaultdict(set)
+def subpackage_imports(modules: dict[str, set[str]]) -> dict[str, set[str]]:
+    """Return the subpackages that each subpackage imports."""
+    subpackages: dict[str, set[str]] = defaultdict(set)
     for module, others in modules.items():
-        rooms[room_of(module)] |= {room_of(other) for other in others} - {room_of(module)}
-    return dict(rooms)
+        here = subpackage_of(module)
+        subpackages[here] |= {subpackage_of(other) for other in others} - {here}
+    return dict(subpackages)
 
 
-def circle(graph: dict[str, set[str]]) -> list[str]:
-    """Return a circle of a graph; none if there is none."""
+def find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    """Return a cycle of a graph, or an empty list."""
     try:
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
@@ -99,28 +101,28 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def private_imports() -> list[str]:
-    """Return where a file takes what is private to another room."""
+    """Return the imports of private names from other subpackages."""
     found = []
     for path in files():
-        here = room_of(module_of(path))
+        here = subpackage_of(module_of(path))
         for module, names in imported(path):
-            if not module.startswith("featuretl.") or room_of(module) == here:
+            if not module.startswith("featuretl.") or subpackage_of(module) == here:
                 continue
             private = [part for part in module.split(".")[2:] if part.startswith("_")]
             private += [name for name in names if name.startswith("_")]
-            if private and not (module == "featuretl" or room_of(module) == ""):
+            if private and not (module == "featuretl" or subpackage_of(module) == ""):
                 found.append(f"{path.relative_to(ROOT)}: {module} {', '.join(private)}")
     return found
 
 
 def long_files() -> list[str]:
-    """Return the files with more lines than allowed."""
+    """Return the files that exceed MOST_LINES."""
     sizes = {path: len(path.read_text().splitlines()) for path in files()}
     return [f"{p.relative_to(ROOT)} {n}" for p, n in sizes.items() if n > MOST_LINES]
 
 
 def long_bodies(paths: list[Path]) -> list[str]:
-    """Return the functions whose bodies, without the docstring, have more lines than allowed."""
+    """Return the functions whose bodies, without docstrings, exceed LONGEST_BODY lines."""
     found = []
     for path in paths:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -132,12 +134,12 @@ def long_bodies(paths: list[Path]) -> list[str]:
     return found
 
 
-def questions_to_models() -> list[str]:
-    """Return where other code than `ASKS_MODELS` and the estimators asks what a model is."""
+def model_attribute_checks() -> list[str]:
+    """Return the checks for MODEL_ATTRIBUTES outside MODEL_MODULE and the estimators."""
     found = []
     for path in files():
         where = path.relative_to(PACKAGE)
-        if str(where) == ASKS_MODELS or where.parts[0] in ROOMS_OF_ESTIMATORS:
+        if str(where) == MODEL_MODULE or where.parts[0] in ESTIMATOR_SUBPACKAGES:
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if (
@@ -153,29 +155,32 @@ def questions_to_models() -> list[str]:
 
 
 def main() -> None:
-    """Print it all."""
+    """Print the structure and the violations of the limits."""
     modules = graph()
-    rooms = arrows(modules)
+    subpackages = subpackage_imports(modules)
     lines: dict[str, int] = defaultdict(int)
     for path in files():
-        lines[room_of(module_of(path))] += len(path.read_text().splitlines())
+        lines[subpackage_of(module_of(path))] += len(path.read_text().splitlines())
     packages = [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()]
-    loose = sorted(path.name for path in PACKAGE.glob("*.py"))
-    print(f"{len(packages)} rooms, {len(loose)} loose modules: {', '.join(loose)}")
-    print(f"{sum(lines.values()):,} lines, {sum(map(len, rooms.values()))} arrows")
-    for room in sorted(rooms, key=lambda room: -lines[room]):
-        print(f"  {lines[room]:6,}  {room or 'featuretl'} -> {', '.join(sorted(rooms[room]))}")
+    top_level = sorted(path.name for path in PACKAGE.glob("*.py"))
+    print(f"{len(packages)} subpackages; top-level modules: {', '.join(top_level)}")
+    n_imports = sum(map(len, subpackages.values()))
+    print(f"{sum(lines.values()):,} lines, {n_imports} imports between subpackages")
+    for name in sorted(subpackages, key=lambda name: -lines[name]):
+        print(
+            f"  {lines[name]:6,}  {name or 'featuretl'} -> {', '.join(sorted(subpackages[name]))}"
+        )
     sys.path.insert(0, str(ROOT))
     import featuretl
 
-    print(f"names at the top level: {len(featuretl.__all__)}")
+    print(f"public names at the top level: {len(featuretl.__all__)}")
     for title, found in {
-        "circle of files": circle(modules),
-        "circle of rooms": circle(rooms),
+        "import cycle of modules": find_cycle(modules),
+        "import cycle of subpackages": find_cycle(subpackages),
         "private imports": private_imports(),
         f"files over {MOST_LINES} lines": long_files(),
         f"bodies over {LONGEST_BODY} lines": long_bodies(files()),
-        f"questions to models outside {ASKS_MODELS}": questions_to_models(),
+        f"checks for model attributes outside {MODEL_MODULE}": model_attribute_checks(),
     }.items():
         print(f"{title}: {len(found) or 'none'}")
         for line in found:

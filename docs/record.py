@@ -1,9 +1,9 @@
-"""Run commands in a terminal of their own and draw what it shows at the end.
+"""Run commands in a pseudo-terminal and save its final screen as an SVG drawing.
 
     python docs/record.py docs/workflow.svg 'featuretl train photos/train -o model.featuretl' ..
 
-Needs ``pip install pyte`` (a terminal emulator) and a POSIX system. What is drawn is what the
-commands printed, progress bars in their last state included.
+Requires ``pip install pyte`` (a terminal emulator) and a POSIX system. The drawing shows the
+output of the commands, with progress bars in their final state.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from rich.style import Style
 from rich.text import Text
 
 COLUMNS, LINES = 104, 400
-# The names that pyte and rich use for the same colours.
+# Maps pyte's colour names to rich's where they differ.
 NAMES = {"default": None, "brown": "yellow"}
 
 
 def main(target: str, *commands: str) -> None:
-    """Run `commands` one after the other, and write a drawing of the terminal to `target`."""
+    """Run `commands` in sequence and write a drawing of the terminal to `target`."""
     screen = pyte.Screen(COLUMNS, LINES)
     stream = pyte.ByteStream(screen)
     for command in commands:
@@ -40,7 +40,7 @@ def main(target: str, *commands: str) -> None:
             stream.feed(output)
         stream.feed(b"\r\n")
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    lines = [drawn(screen.buffer[y]) for y in range(screen.cursor.y)]
+    lines = [to_text(screen.buffer[y]) for y in range(screen.cursor.y)]
     while lines and not lines[-1].plain.strip():
         lines.pop()
     console.print(Text("\n").join(lines), soft_wrap=True)
@@ -50,7 +50,7 @@ def main(target: str, *commands: str) -> None:
 
 
 def run(command: str):
-    """Run `command` in a pseudo terminal and yield what it prints; exit if it fails."""
+    """Run `command` in a pseudo-terminal and yield its output; exit if it fails."""
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(COLUMNS)}
@@ -61,7 +61,7 @@ def run(command: str):
     while True:
         try:
             output = os.read(parent, 65536)
-        except OSError:  # Linux says so when the last writer has gone.
+        except OSError:  # Linux raises this after the last writer has closed.
             break
         if not output:
             break
@@ -71,8 +71,8 @@ def run(command: str):
         sys.exit(f"{command}: exit status {process.returncode}")
 
 
-def drawn(row) -> Text:
-    """Return a line of the emulated screen as rich text."""
+def to_text(row) -> Text:
+    """Convert a line of the emulated screen to rich text."""
     cells = (row[x] for x in range(COLUMNS))
     runs = groupby(cells, key=lambda cell: (colour(cell.fg), cell.bold, cell.italics))
     text = Text()
@@ -84,7 +84,7 @@ def drawn(row) -> Text:
 
 
 def colour(name: str) -> str | None:
-    """Return rich's name of one of pyte's colours."""
+    """Return rich's name for a pyte colour."""
     if len(name) == 6 and set(name) <= set("0123456789abcdef"):
         return f"#{name}"
     return NAMES.get(name, name.replace("bright", "bright_"))

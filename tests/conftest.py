@@ -1,4 +1,4 @@
-"""Fixtures: real pictures, a store of the test's own, and no network."""
+"""Fixtures: real images, a separate store for each test, and no network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The default cache of this test, and of the processes that it starts."""
+    """The default cache of this test and of its child processes."""
     path = tmp_path / "cache"
     monkeypatch.setenv("FEATURETL_CACHE", str(path))
     return path
@@ -43,7 +43,7 @@ def store(cache: Path) -> EmbeddingStore:
 
 @pytest.fixture
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The keys of all images that extractions of this process run through a network."""
+    """The keys of all images that extractions in this process pass through a network."""
     keys: list[bytes] = []
     work = Run._work
 
@@ -57,25 +57,25 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.fixture(scope="session")
-def _remembered_export() -> Callable[..., bytes]:
+def _cached_export() -> Callable[..., bytes]:
     exports: dict[Any, bytes] = {}
     export = graph.export_any_number
 
-    def remembered(module: Any, *args: Any) -> bytes:
+    def cached(module: Any, *args: Any) -> bytes:
         tensors = [tensor.numpy().tobytes() for tensor in module.state_dict().values()]
         key = repr(module), b"".join(tensors), repr(args), getattr(module, "pooling", "")
         if key not in exports:
             exports[key] = export(module, *args)
         return exports[key]
 
-    return remembered
+    return cached
 
 
 @pytest.fixture(scope="module")
-def exported_once(_remembered_export: Callable[..., bytes]) -> Iterator[None]:
-    """Let torch export a network once in a session, which takes seconds, in the tests of a module."""
+def exported_once(_cached_export: Callable[..., bytes]) -> Iterator[None]:
+    """Reuse the exports of equal networks within a session, because an export takes seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(graph, "export_any_number", _remembered_export)
+        patch.setattr(graph, "export_any_number", _cached_export)
         yield
 
 
@@ -94,7 +94,7 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photos(photo_folder: Path) -> list[str]:
-    """Paths of the 24 crops, sorted: first the flowers, then the temples."""
+    """The sorted paths of the 24 crops: first the flowers, then the temples."""
     return sorted(map(str, photo_folder.rglob("*.jpg")))
 
 
@@ -106,15 +106,15 @@ def pixels() -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache for the real data sets, which several tests, in several processes, embed alike."""
+    """A cache for the real data sets, shared by all tests and all pytest-xdist processes."""
     base = tmp_path_factory.getbasetemp()
-    # pytest-xdist gives each of its processes a folder in that of the run.
+    # pytest-xdist gives each of its processes a subfolder of the run's folder.
     return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real data sets beside the checkout; skips where there is none."""
+    """The folder of real data sets beside the checkout; skips the test if it is missing."""
     if not SHARED_DATA.is_dir():
         pytest.skip("needs the real data sets in ../shared/data")
     return SHARED_DATA

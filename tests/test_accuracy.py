@@ -1,4 +1,4 @@
-"""Held-out accuracy on real images with the packaged weights and a plain linear head."""
+"""Held-out accuracy on real images with the packaged weights and logistic regression."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ def test_hymenoptera(shared_data, shared_cache):
 
 
 def signer_groups(paths) -> np.ndarray:
-    """Consecutive numbers run through the digits of one signer: ten photographs, more or less.
+    """Return the signer (n,) of each photograph.
 
-    A new signer begins where the digit falls back.
+    Consecutive file numbers run through the digits of one signer, about ten photographs; a new
+    signer starts where the digit decreases.
     """
     numbers = np.array([int(re.search(r"(\d+)", Path(path).stem)[1]) for path in paths])
     digits = np.array([int(Path(path).parent.name) for path in paths])
@@ -80,7 +81,7 @@ def test_odd_images_are_rows_or_named_failures(shared_data):
         rows = ImageEmbedder(on_error="nan").transform(paths)
     upright = [i for i, path in enumerate(paths) if "Landscape_" in path]
     assert len(upright) == 8
-    assert np.corrcoef(rows[upright]).min() > 0.8  # one photograph, turned eight ways
+    assert np.corrcoef(rows[upright]).min() > 0.8  # one photograph in eight orientations
     failed = {Path(paths[i]).name for i in np.flatnonzero(np.isnan(rows).any(axis=1))}
     assert failed == {
         "broken.png",

@@ -1,4 +1,4 @@
-"""The documentation: every page's code runs, every command parses, every public name is there."""
+"""The documentation: all code runs, all commands parse, and the reference is complete."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The blocks of code in one language."""
+    """Return the code blocks in one language."""
     found = BLOCK.findall(page.read_text(encoding="utf-8"))
     return [code for kind, code in found if kind == language]
 
@@ -37,13 +37,13 @@ def named(page: Path) -> str:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that all pages share, with their store."""
+    """A folder with the store that all pages share."""
     return tmp_path_factory.mktemp("pages")
 
 
 @pytest.fixture
 def photographs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The photographs that the pages name, in the current folder: 20 and 10 crops per class."""
+    """The photographs that the pages use, in the current folder: 20 and 10 crops per class."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEATURETL_CACHE", str(place / "cache"))
     for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):

@@ -1,4 +1,4 @@
-"""The examples run, and what they claim holds."""
+"""The examples run, and their scores support their claims."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder for the images, and a cache, that all of them share."""
+    """A folder for the images and the cache that all examples share."""
     return tmp_path_factory.mktemp("examples")
 
 
 @pytest.fixture
 def scores(place, monkeypatch, capsys):
-    """Return a function that runs an example and returns what it printed behind each colon."""
+    """Return a function that runs an example and returns the scores that it prints."""
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("FEATURETL_CACHE", str(place / "cache"))
@@ -39,7 +39,7 @@ def scores(place, monkeypatch, capsys):
 
 
 def needs(*modules: str) -> None:
-    """Skip where a package of the extra `test` is missing; nothing is imported."""
+    """Skip the test if a package of the extra `test` is missing, without importing it."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"needs {module}: pip install 'featuretl[test]'")
@@ -89,7 +89,7 @@ def test_numbers(scores):
 
 def test_two_stages(scores):
     probe, tuned = scores("fine_tune")
-    assert min(probe, tuned) > 0.9  # on 80 images that one gains on the other is not claimed
+    assert min(probe, tuned) > 0.9  # the example claims no gain on 80 images
 
 
 def test_similarity_search(scores):
@@ -100,7 +100,7 @@ def test_similarity_search(scores):
 
 def test_semi_supervised(scores):
     trained, alone = scores("semi_supervised")
-    assert min(trained, alone) > 0.6  # of ten classes; that it gains something is not claimed
+    assert min(trained, alone) > 0.6  # ten classes; the example claims no gain
 
 
 def test_other_steps(scores):
@@ -117,13 +117,13 @@ def test_sound(scores):
 def test_video(scores):
     needs("av")
     one_frame, pooled = scores("video_clips")
-    assert pooled > one_frame > 0.3  # of four classes
+    assert pooled > one_frame > 0.3  # four classes
 
 
 def test_text(scores):
     needs("sentence_transformers")
     encoder, words, guess = scores("text_summaries")
-    assert min(encoder, words) > guess + 0.3  # that the encoder gains something is not claimed
+    assert min(encoder, words) > guess + 0.3  # the example claims no gain of the encoder
 
 
 def test_label_errors(scores):
@@ -133,7 +133,7 @@ def test_label_errors(scores):
 
 def test_boosted_trees(scores):
     trees, probe = scores("boosted_trees")
-    assert min(trees, probe) > 0.5  # of ten classes
+    assert min(trees, probe) > 0.5  # ten classes
 
 
 def test_images_and_table(scores):

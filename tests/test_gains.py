@@ -1,4 +1,4 @@
-"""Standard errors, intervals and paired gains against values computed otherwise."""
+"""Standard errors, intervals and paired gains agree with independent computations."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Settings of scikit-learn, hostile parameters and numpy's scalars: right, or one sentence."""
+"""scikit-learn settings, hostile parameters and NumPy scalars work or raise one-line errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The package: light to import, its rooms depend in one direction, its lists are complete."""
+"""The package: fast imports, one-way dependencies between subpackages, complete lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT / "docs"))
 import house  # noqa: E402
 import reference  # noqa: E402
 
-# A room imports only from the floors before its own. (What each room does: CONTRIBUTING.md.)
+# A subpackage imports only from the sets above its own; CONTRIBUTING.md describes each one.
 FLOORS = [
     {"exceptions"},
     {"_core"},
@@ -41,10 +41,10 @@ def test_rooms_depend_in_one_direction():
     below: set[str] = set()
     for floor in FLOORS:
         for room in floor:
-            assert house.arrows(modules)[room] - {""} <= below, room
+            assert house.subpackage_imports(modules)[room] - {""} <= below, room
         below |= floor
-    assert below == set(house.arrows(modules)) - {""}
-    assert house.circle(modules) == []
+    assert below == set(house.subpackage_imports(modules)) - {""}
+    assert house.find_cycle(modules) == []
     assert house.private_imports() == []
 
 
@@ -54,7 +54,7 @@ def test_slow_libraries_and_what_is_private_in_scikit_learn_are_not_imported():
             top = module.partition(".")[0]
             assert top != "featuretl_cli"
             if top in ("torch", "timm", "torchvision"):
-                assert house.room_of(house.module_of(path)) in TORCH_ROOMS, path
+                assert house.subpackage_of(house.module_of(path)) in TORCH_ROOMS, path
             if top == "sklearn":
                 assert not any(part.startswith("_") for part in module.split(".")), path
 
@@ -67,7 +67,7 @@ def test_the_package_stays_small():
 
 
 def test_only_one_file_asks_what_a_model_is():
-    assert house.questions_to_models() == []
+    assert house.model_attribute_checks() == []
 
 
 def test_files_and_functions_are_short():
@@ -98,7 +98,7 @@ def test_the_version_is_in_one_place():
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert pyproject["project"]["dynamic"] == ["version"]
     assert pyproject["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "featuretl.__version__"
-    for name in ("CITATION.cff", "conda/recipe.yaml"):  # copies, which a release has to update
+    for name in ("CITATION.cff", "conda/recipe.yaml"):  # copies that every release must update
         assert featuretl.__version__ in (ROOT / name).read_text()
 
 
@@ -136,15 +136,15 @@ def test_start_up_is_light(code):
 
 
 def test_results_that_hold_arrays_are_compared_by_identity():
-    """The comparison that dataclass writes would raise: arrays are compared element by element."""
+    """The generated ``__eq__`` would raise, because arrays compare element by element."""
     arrays = re.compile(r"Array|ndarray|Tensor|DataFrame|Bunch")
     for path in sorted((ROOT / "featuretl").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             decorators = map(ast.unparse, getattr(node, "decorator_list", []))
-            said = next((text for text in decorators if text.startswith("dataclass")), None)
-            if said is None or not isinstance(node, ast.ClassDef):
+            decorator = next((text for text in decorators if text.startswith("dataclass")), None)
+            if decorator is None or not isinstance(node, ast.ClassDef):
                 continue
             fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
             kinds = [ast.unparse(field.annotation) for field in fields]
             holds = any(arrays.search(kind) and "Callable" not in kind for kind in kinds)
-            assert not holds or "eq=False" in said, f"{path.name}: {node.name}"
+            assert not holds or "eq=False" in decorator, f"{path.name}: {node.name}"

@@ -1,7 +1,7 @@
-"""Hostile bytes, for as long as you like: ``python tests/reliability/fuzz.py --seconds 600``.
+"""Fuzz the decoders with hostile bytes: ``python tests/reliability/fuzz.py --seconds 600``.
 
-`test_fuzz.py` runs the same targets for a few seconds. A failure prints the smallest input found,
-and the seed that leads to it.
+`test_fuzz.py` runs the same targets for a few seconds. A failure prints the smallest failing input
+and the seed that reproduces it.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def encoded_photographs() -> list[bytes]:
 
 @st.composite
 def mutated(draw: st.DrawFn, files: list[bytes]) -> bytes:
-    """One of `files` with some bytes overwritten, inserted, removed, repeated or of another file."""
+    """Draw one of `files` with bytes overwritten, inserted, removed, repeated or exchanged."""
     data = bytearray(draw(st.sampled_from(files)))
     for _ in range(draw(st.integers(1, 6))):
-        # Headers are short: half of all mutations go there.
+        # Half of all mutations hit the header, which is short.
         end = draw(st.sampled_from([min(200, len(data)), len(data)]))
         start = draw(st.integers(0, end))
         stop = draw(st.integers(start, min(len(data), start + 24)))
@@ -97,9 +97,9 @@ PHOTOGRAPHS = encoded_photographs()
 
 
 def mutated_images_give_pixels_or_an_image_error(data: bytes) -> None:
-    """Decode a mutated image."""
+    """Check that decoding a mutated image gives pixels or an ImageError."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, of what is then refused or repaired
+        warnings.simplefilter("ignore")  # Pillow warns of input that is then rejected or repaired
         try:
             pixels = decode(data)
         except ImageError as error:
@@ -122,13 +122,13 @@ WHOLE = [file.read_bytes() for file in FILES]
 def mutated_segments_are_refused_or_as_they_were(
     rows_file: bytes, keys_file: bytes, which: tuple[bool, bool]
 ) -> None:
-    """Read a segment of which one file or both are mutated."""
+    """Check that reading a segment with one or two mutated files fails or gives its data."""
     folder = Path(FOLDER.name)
     for file, whole, data, is_mutated in zip(
         FILES, WHOLE, (rows_file, keys_file), which, strict=True
     ):
         file.write_bytes(data if is_mutated else whole)
-    for read in (open_rows, check_rows):  # each alone raises nothing else
+    for read in (open_rows, check_rows):  # neither may raise another exception
         try:
             read(folder, SEGMENT)
         except DamagedFileError as error:
@@ -156,7 +156,7 @@ TARGETS: dict[Callable[..., None], list[SearchStrategy[Any]]] = {
 
 
 def run(target: Callable[..., None], examples: int, seed: int | None = None) -> None:
-    """Try a target on `examples` inputs."""
+    """Run a target on `examples` inputs."""
     test = given(*TARGETS[target])(target)
     if seed is not None:
         test = hypothesis.seed(seed)(test)
@@ -166,10 +166,10 @@ def run(target: Callable[..., None], examples: int, seed: int | None = None) -> 
 
 
 def main() -> None:
-    """Try all targets in turn until the time is over."""
+    """Run all targets repeatedly until the time is up."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600)
-    parser.add_argument("--seed", type=int, default=0, help="of the first round")
+    parser.add_argument("--seconds", type=float, default=600, help="time limit")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first round")
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.seconds
     for seed in itertools.count(arguments.seed):

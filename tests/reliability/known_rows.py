@@ -1,4 +1,4 @@
-"""Embeddings that anyone can check: each row follows from its key alone."""
+"""Verifiable embeddings: every row is a function of its key."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ def key(number: int) -> bytes:
 
 
 def row(number: int) -> np.ndarray:
-    """Return the embedding of image `number`: finite float32 (D,), made of its key."""
+    """Return the embedding of image `number`, derived from its key: finite float32 (D,)."""
     return np.frombuffer(key(number) * (D // 8), "<u4").astype(np.float32)
 
 
 def open_space(store: EmbeddingStore) -> StoredSpace:
-    """Return the space of the known rows, to write to."""
+    """Open the space of the known rows for writing."""
     return store.open_space(RECIPE, GOLDEN, {})
 
 
 def take(space: StoredSpace, numbers: Iterable[int]) -> list[int]:
-    """Return those of `numbers` that are to be embedded here."""
+    """Claim images; return those that the caller has to embed."""
     return [number for number in numbers if space.claim(key(number))]
 
 
 def append(space: StoredSpace, numbers: list[int]) -> None:
-    """Embed and append images that were taken."""
+    """Append the embeddings of claimed images."""
     if numbers:
         space.append([key(number) for number in numbers], np.stack([row(n) for n in numbers]))
 
 
 def put(store: EmbeddingStore, numbers: Iterable[int]) -> list[int]:
-    """Embed and commit what is missing; return what that was."""
+    """Embed and commit the missing images; return them."""
     with open_space(store) as space:
         taken = take(space, numbers)
         append(space, taken)
@@ -51,13 +51,13 @@ def put(store: EmbeddingStore, numbers: Iterable[int]) -> list[int]:
 
 
 def present(store: EmbeddingStore, numbers: Iterable[int]) -> set[int]:
-    """Return which images have an embedding, having compared every bit of it."""
+    """Return the images that have an embedding; check every bit of it."""
     space = store.find_space(RECIPE)
     return set() if space is None else found_in(space, list(numbers))
 
 
 def found_in(space: StoredSpace, numbers: list[int]) -> set[int]:
-    """Return which images have an embedding in `space`, having compared every bit of it."""
+    """Return the images that have an embedding in `space`; check every bit of it."""
     locations = space.find(keys_array([key(number) for number in numbers]))
     rows = gather(space, locations)
     found = set()
@@ -69,6 +69,6 @@ def found_in(space: StoredSpace, numbers: list[int]) -> set[int]:
 
 
 def chunks(numbers: list[int], size: int) -> Iterator[list[int]]:
-    """Yield `numbers` in lists of at most `size`."""
+    """Split `numbers` into lists of at most `size`."""
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]

@@ -1,7 +1,10 @@
-"""Maintain a store and be killed: ``python maintainer.py BEFORE AFTER repair|rebuild|collect``.
+"""Kill the maintenance of a store at every step.
 
-The store BEFORE is copied to AFTER/0, AFTER/1, .. and each copy maintained by a process that kills
-itself before its first, second, .. operation on a file or statement of SQL, until one comes through.
+    python maintainer.py BEFORE AFTER repair|rebuild|collect
+
+Copies the store BEFORE to AFTER/0, AFTER/1, .. and runs the maintenance on each copy in a process
+that kills itself before its first, second, .. file operation or SQL statement, until one run
+completes.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ CREATES = os.O_CREAT | os.O_EXCL
 
 
 def kill_before(number: int) -> None:
-    """Let this process be killed before its operation of that number."""
+    """Make this process kill itself before its operation with this number."""
     numbers = itertools.count()
 
     def count(*_: object) -> None:
@@ -52,7 +55,7 @@ def kill_before(number: int) -> None:
 
 
 def main(before: str, after: str, work: str) -> None:
-    """Kill one process after the other."""
+    """Run the maintenance on copies until one run is not killed."""
     warnings.simplefilter("ignore", FeatureTLWarning)
     for number in itertools.count():
         shutil.copytree(before, Path(after, str(number)))

@@ -1,4 +1,4 @@
-"""The file operations of a commit, recorded, made to fail, and replayed as a crash leaves them."""
+"""Record the file operations of a commit, make them fail, and replay the effects of a crash."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from featuretl.store.index import SegmentIndex
 
 @dataclass(frozen=True)
 class Operation:
-    """One of create, write, sync, rename, sync folder, index; paths relative to the store."""
+    """A create, write, sync, rename, sync folder or index operation; paths start at the store."""
 
     name: str
     path: str
@@ -28,7 +28,7 @@ class Operation:
 
 @dataclass
 class Recorder:
-    """Notes what `featuretl.store.format` does below `root`; operation `fails` raises `error`."""
+    """Records file operations below `root`; the operation with index `fails` raises `error`."""
 
     root: Path
     fails: int = -1
@@ -37,14 +37,14 @@ class Recorder:
     _paths: dict[int, str] = field(default_factory=dict)
 
     def note(self, name: str, path: Any, data: bytes = b"", target: Any = None) -> None:
-        """Note an operation before it is done."""
+        """Record an operation before it runs."""
         relative = [str(Path(p).relative_to(self.root)) if p else "" for p in (path, target)]
         self.operations.append(Operation(name, relative[0], data, relative[1]))
         if len(self.operations) - 1 == self.fails and self.error is not None:
             raise self.error
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Wrap the operations, as long as `monkeypatch` lasts."""
+        """Wrap the operations for the lifetime of `monkeypatch`."""
         recorder, commit = self, SegmentIndex._commit
         os_open, os_fsync, os_rename = os.open, os.fsync, os.rename
 
@@ -69,7 +69,7 @@ class Recorder:
                 try:
                     recorder.note("write", recorder._paths[self.fileno()], bytes(data))
                 except OSError:
-                    super().write(data[: len(data) // 2])  # a full disk takes what it can
+                    super().write(data[: len(data) // 2])  # a full disk writes a part of the data
                     raise
                 return super().write(data)
 
@@ -79,7 +79,7 @@ class Recorder:
 
         def recorded_commit(index: SegmentIndex, *statements: Any) -> None:
             commit(index, *statements)
-            path = self.root / "index.sqlite"  # SQLite's own writes are taken for one
+            path = self.root / "index.sqlite"  # SQLite's own writes count as one operation
             recorder.operations.append(Operation("index", path.name, path.read_bytes()))
 
         for owner, name, wrapped in [
@@ -94,7 +94,7 @@ class Recorder:
 
 @dataclass
 class _File:
-    """A file's content in memory and, since it was last synced, on the disk."""
+    """The content of a file as written, and as of its last sync."""
 
     data: bytes = b""
     synced: bytes = b""
@@ -116,14 +116,14 @@ LOSSES: list[Callable[[_File], bytes]] = [_whole, _empty, _zeros]
 
 
 def after_a_crash(operations: list[Operation]) -> Iterator[dict[str, bytes]]:
-    """Yield what the disk may hold if the power fails after `operations`: new files by name.
+    """Yield the possible disk contents (new files by name) if the power fails after `operations`.
 
-    What was not synced may be there, be gone, or have its length but not its content; and of the
-    names that changed since their folder was synced, any may be the old and any the new.
+    Data that was not synced may be present, missing, or zeros of the right length. Each name that
+    changed since its folder was synced may be the old or the new one.
     """
-    names: dict[str, _File] = {}  # as programs see them
+    names: dict[str, _File] = {}  # as processes see them
     durable: dict[str, _File] = {}
-    changes: list[tuple[str, str, _File]] = []  # of names since the folder was synced
+    changes: list[tuple[str, str, _File]] = []  # changes of names since the folder was synced
     for operation in operations:
         if operation.name in ("create", "index"):
             file = names[operation.path] = _File(operation.data, operation.data)
@@ -135,7 +135,7 @@ def after_a_crash(operations: list[Operation]) -> Iterator[dict[str, bytes]]:
         elif operation.name == "rename":
             file = names[operation.target] = names.pop(operation.path)
             changes.append((operation.path, operation.target, file))
-        if operation.name in ("sync folder", "index"):  # SQLite has synced its own
+        if operation.name in ("sync folder", "index"):  # SQLite syncs its own file
             kept = changes if operation.name == "sync folder" else changes[-1:]
             durable, changes = _renamed(durable, kept), [c for c in changes if c not in kept]
     for lost in LOSSES:

@@ -1,4 +1,4 @@
-"""What the documents say of tests and limits is so."""
+"""The documents name existing tests and the limits of the code."""
 
 from __future__ import annotations
 

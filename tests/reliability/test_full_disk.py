@@ -1,4 +1,4 @@
-"""A disk that is full or cannot be written: one clear sentence, and nothing claimed that is not there.
+"""A full or read-only disk gives a one-line error, and no missing row is reported as saved.
 
 RLIMIT_FSIZE stands for the disk: a file may grow to a number of bytes and no further (EFBIG).
 """
@@ -59,7 +59,7 @@ EXTRACTION = """
     space.SEGMENT_ROWS = 8
     paths = sorted(map(str, Path(sys.argv[2]).rglob("*.jpg")))
     spec = BackboneSpec.of("test", "test_resnet", weights="random")
-    extract(paths[:8], spec, store=EmbeddingStore(), batch_size=4)  # while there is room
+    extract(paths[:8], spec, store=EmbeddingStore(), batch_size=4)  # while there is disk space
     limit(int(sys.argv[1]))
     try:
         extract(paths, spec, store=EmbeddingStore(), batch_size=4)
@@ -78,7 +78,7 @@ OPTIONAL = """
     paths = sorted(map(str, Path(sys.argv[2]).rglob("*.jpg")))
     spec = BackboneSpec.of("test", "test_resnet", weights="random")
     expected = extract(paths, spec, batch_size=4)
-    if kept := int(sys.argv[3]):  # while there is room
+    if kept := int(sys.argv[3]):  # while there is disk space
         extract(paths[:kept], spec, store=EmbeddingStore(), batch_size=4)
     if lost := sys.argv[4]:
         (EmbeddingStore().path / lost).unlink(missing_ok=True)
@@ -98,7 +98,7 @@ OPTIONAL = """
 
 
 def run_limited(code: str, *arguments: object) -> Any:
-    """Run `code` in a child process; return what it printed, from JSON."""
+    """Run `code` in a child process; return the JSON that it printed."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(LIMITED + code), *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -116,7 +116,7 @@ def test_a_disk_that_is_full_at_any_point_keeps_what_was_acknowledged(cache, lim
     assert "File too large" in errors[0]
     assert "free disk space or choose another folder" in errors[0]
     assert "\n" not in errors[0]
-    # The child's end, with room again, has committed what the full disk had refused.
+    # At its exit, with disk space again, the child committed the rows that had failed.
     there = present(EmbeddingStore(cache), range(2010))
     assert {*acknowledged, *range(2000, 2010)} <= there
     assert set(put(EmbeddingStore(cache), range(1000))) == set(range(1000)) - there
@@ -153,7 +153,7 @@ def test_on_a_full_disk_the_default_cache_is_done_without(cache, photo_folder, l
     assert "without caching" in sentence
     assert agrees
     assert not keeps
-    # None twice, and what is in the store is found as long as its index can be made.
+    # No image is embedded twice, and saved rows are found if the index can be rebuilt.
     assert (embedded, cached) == ((24, 0) if lost else (24 - kept, kept))
     assert sum(info.rows for info in EmbeddingStore(cache).info()) == kept
     later = extract(sorted(photo_folder.rglob("*.jpg")), TINY, store=EmbeddingStore(cache))
@@ -161,7 +161,7 @@ def test_on_a_full_disk_the_default_cache_is_done_without(cache, photo_folder, l
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, pixels, monkeypatch):
-    (tmp_path / "file").write_text("in the place of a folder")
+    (tmp_path / "file").write_text("a file instead of a folder")
     monkeypatch.setenv("FEATURETL_CACHE", str(tmp_path / "file" / "cache"))
     embedder = ImageEmbedder("test_resnet", weights="random")
     with pytest.warns(FeatureTLWarning, match="cannot be written .* without caching"):

@@ -1,4 +1,4 @@
-"""The fuzz targets, for a few seconds; see `fuzz.py`."""
+"""Run the targets of `fuzz.py` for a few seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writers that are killed at any moment lose nothing that they acknowledged."""
+"""Killing a writer at any moment loses no row that it acknowledged."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Writer:
         assert self._process.stdout.readline() == "\n"
 
     def kill(self) -> set[int]:
-        """Kill it; return the images that it had acknowledged."""
+        """Kill the process; return the images that it had acknowledged."""
         self._process.kill()
         *lines, _torn = self._process.communicate()[0].split("\n")
-        assert self._process.returncode == -signal.SIGKILL  # neither failed nor ready
+        assert self._process.returncode == -signal.SIGKILL  # it had neither failed nor finished
         return {int(number) for line in lines for number in line.split()}
 
 
 def kill_after(writers: list[Writer], seconds: float) -> set[int]:
-    """Let the writers begin, then kill them `seconds` later."""
+    """Wait until the writers have started, then kill them after `seconds`."""
     for writer in writers:
         writer.await_start()
-    time.sleep(seconds)  # the moment is the test: no event marks it
+    time.sleep(seconds)  # the random moment is the test
     return set().union(*(writer.kill() for writer in writers))
 
 
@@ -54,7 +54,7 @@ def test_twenty_kills_lose_no_acknowledged_row(cache):
     random, acknowledged = Random(0), set()
     for seed in range(20):
         acknowledged |= kill_after([Writer(cache, seed)], random.uniform(0.0, 0.25))
-        # As a process that was not there before, and without a word of damage.
+        # A new process sees the rows and reports no damage.
         assert acknowledged <= present(EmbeddingStore(cache), range(N))
     assert 0 < len(acknowledged) < N
     there = present(EmbeddingStore(cache), range(N))
@@ -64,7 +64,7 @@ def test_twenty_kills_lose_no_acknowledged_row(cache):
 
 @pytest.mark.slow_reliability
 def test_four_writers_two_hundred_kills_and_damage_in_between(cache):
-    """50 rounds of four writers; after every other round some file is torn, or a bit flips."""
+    """Run 50 rounds of four writers; damage a random file after every other round."""
     random, acknowledged = Random(1), set()
     warnings.simplefilter("ignore", FeatureTLWarning)
     for round_ in range(50):
@@ -73,11 +73,11 @@ def test_four_writers_two_hundred_kills_and_damage_in_between(cache):
         assert acknowledged <= present(EmbeddingStore(cache), range(N)), round_
         if round_ % 2:
             what = damage(random.choice(committed_files(cache)), random)
-            # Rows of the damaged segment are gone, none is wrong, and they are made again.
+            # The damaged segment loses its rows, no row is wrong, and all can be embedded again.
             there = present(EmbeddingStore(cache), range(N))
             lost = acknowledged - there
             assert lost <= set(put(EmbeddingStore(cache), sorted(lost))) | there, what
             assert acknowledged <= present(EmbeddingStore(cache), range(N)), what
-        if len(acknowledged) > N // 2:  # begin again, so that the writers never run out of work
+        if len(acknowledged) > N // 2:  # use a new store, so that the writers always have work
             assert set(put(EmbeddingStore(cache), range(N))).isdisjoint(acknowledged)
             cache, acknowledged = cache.with_name(f"cache-{round_}"), set()

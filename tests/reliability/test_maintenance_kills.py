@@ -1,4 +1,4 @@
-"""Repair, rebuilding and garbage collection, killed before any of their operations, lose no good row."""
+"""Killing repair, rebuild or garbage collection before any operation loses no intact row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ALL = GOOD | DAMAGED
 
 @pytest.fixture
 def before(tmp_path) -> Path:
-    """A store with damage of every kind, an old space, and what killed runs have left."""
+    """A store with every kind of damage, an old space, and leftovers of killed runs."""
     store = EmbeddingStore(tmp_path / "before")
     for numbers in ([1, 2], [3, 4], [5, 6], [7], [8]):
         put(store, numbers)
@@ -30,7 +30,7 @@ def before(tmp_path) -> Path:
     with open_space(store) as space:
         files = {uuid: space.folder / f"{uuid}.npy" for uuid in space._known}
     by_age = sorted(files.values(), key=lambda path: path.stat().st_mtime_ns)
-    # 3 is in a damaged segment, and once more in a whole one.
+    # Row 3 is in a damaged segment and, again, in an intact one.
     by_age[1].write_bytes(flipped(by_age[1].read_bytes()))
     by_age[2].unlink()
     keys = by_age[4].with_suffix(".keys")
@@ -67,10 +67,10 @@ def test_maintenance_killed_before_any_operation_loses_no_good_row(before, tmp_p
         timeout=300,
     )
     copies = sorted((tmp_path / "after").iterdir(), key=lambda path: int(path.name))
-    assert len(copies) > 5  # the last one came through
+    assert len(copies) > 5  # the last run was not killed
     for copy in copies:
         assert present(EmbeddingStore(copy), ALL) == GOOD
-        # The next one brings it to an end, and what was lost is made again.
+        # The next repair completes the work, and lost rows are embedded again.
         verify(EmbeddingStore(copy), repair=True)
         assert verify(EmbeddingStore(copy)) == []
         assert set(put(EmbeddingStore(copy), ALL)) == DAMAGED

@@ -1,4 +1,4 @@
-"""The store against a set: whatever two users of it do, and whatever breaks, in any order."""
+"""Compare the store with a set under random operations of two users and random damage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ USERS = st.integers(0, 1)
 
 
 class Store(RuleBasedStateMachine):
-    """`kept` must be there, `possible` may be there, anything else must not be; bits are compared."""
+    """Rows in `kept` must be present and rows in `possible` may be; bits are compared."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Store(RuleBasedStateMachine):
             if rebuild:
                 EmbeddingStore(self.folder).index.rebuild()
             two.commit()
-            if second:  # a commit of nothing does not look
+            if second:  # an empty commit does not read the index
                 assert {*first, *second} == found_in(two, [*first, *second])
             with pytest.raises(StoreError, match="in use"):
                 collect(self.users[0], max_size=0)
@@ -67,7 +67,7 @@ class Store(RuleBasedStateMachine):
 
     @rule(user=USERS, numbers=NUMBERS)
     def kill(self, user, numbers):
-        """End without a commit; claims and locks end with the process."""
+        """Stop without a commit; the claims and locks are released, as when a process ends."""
         space = open_space(self.users[user]).__enter__()
         append(space, take(space, numbers))
         space._claims.release_all()

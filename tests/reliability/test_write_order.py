@@ -1,4 +1,4 @@
-"""A commit stopped after any of its operations, by a crash or by an error, breaks nothing."""
+"""A crash or an error after any operation of a commit leaves the store intact."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from featuretl.store.verify import verify
 OLD, NEW = [1, 2, 3], [3, 4, 5]
 BOTH = {*OLD, *NEW}
 EXPECTED = [
-    *["create", "write", "write", "sync"],  # the embeddings: header, rows
-    *["create", "write", "write", "sync"],  # the keys: with footer, checksum
+    *["create", "write", "write", "sync"],  # embeddings file: header, rows
+    *["create", "write", "write", "sync"],  # keys file: keys with footer, checksum
     *["rename", "rename", "sync folder", "index"],
 ]
 
 
 @pytest.fixture
 def before(tmp_path):
-    """A store with some rows, as a folder to copy."""
+    """The folder of a store with some rows, to be copied."""
     put(EmbeddingStore(tmp_path / "before"), OLD)
     return tmp_path / "before"
 
 
 def record(folder, monkeypatch) -> list[Operation]:
-    """Return the operations of a commit of NEW."""
+    """Return the recorded operations of a commit of NEW."""
     recorder = Recorder(folder)
     with open_space(EmbeddingStore(folder)) as space:
         append(space, take(space, NEW))
@@ -45,7 +45,7 @@ def record(folder, monkeypatch) -> list[Operation]:
 
 
 def crash(before, folder, files: dict[str, bytes]) -> EmbeddingStore:
-    """Return the store as it is when the computer is on again."""
+    """Return the store as found after the restart."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(before, folder)
     for name, data in files.items():
@@ -69,7 +69,7 @@ def test_a_crash_after_any_operation_loses_nothing_acknowledged(
     operations = record(tmp_path / "recorded", monkeypatch)[:length]
     for files in after_a_crash(operations):
         store = crash(before, tmp_path / "after", files)
-        there = present(store, BOTH)  # a warning of damage would be an error here
+        there = present(store, BOTH)  # pytest turns a damage warning into an error here
         assert there == (BOTH if length == len(EXPECTED) else set(OLD))
         assert set(put(store, BOTH)) == BOTH - there
         assert present(EmbeddingStore(store.path), BOTH) == BOTH
@@ -117,9 +117,7 @@ def test_an_operation_that_fails_is_one_error_and_the_commit_can_be_tried_again(
             with pytest.raises(StoreError, match=os.strerror(number)) as caught:
                 space.commit()
         assert "\n" not in str(caught.value)
-        assert (
-            len(recorder.operations) == fails + 1
-        )  # that file is given up: nothing is tried again
+        assert len(recorder.operations) == fails + 1  # the commit stops at the failed operation
         assert present(EmbeddingStore(before), BOTH) == set(OLD)
         assert not list(before.glob("spaces/*/*.partial"))
         space.commit()
@@ -157,7 +155,7 @@ def test_a_crash_during_compaction_loses_no_row(before, tmp_path, monkeypatch, i
     for length in range(len(EXPECTED) + 1):
         for files in after_a_crash(operations[:length]):
             store = crash(before, tmp_path / "after", files)
-            if length == len(EXPECTED):  # only now are the old files unlinked
+            if length == len(EXPECTED):  # the old files are unlinked last
                 for path in store.path.glob("spaces/*/*"):
                     if path.suffix != ".json" and str(path.relative_to(store.path)) not in files:
                         path.unlink()

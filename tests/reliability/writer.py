@@ -1,6 +1,6 @@
 """Write known rows until killed: ``python writer.py STORE SEED N``.
 
-Every line on standard output is a list of images whose commit has returned.
+Every line on standard output lists the images of a completed commit.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from featuretl.exceptions import FeatureTLWarning
 
 
 def main(path: str, seed: int, n: int) -> None:
-    """Write the images 0 .. n - 1 in an order of its own, some in a commit."""
-    warnings.simplefilter("ignore", FeatureTLWarning)  # damaged segments are made again
+    """Write the images 0 .. n - 1 in random order, a few per commit."""
+    warnings.simplefilter("ignore", FeatureTLWarning)  # rows of damaged segments are embedded again
     random = Random(seed)
     order = random.sample(range(n), n)
-    print(flush=True)  # begun
+    print(flush=True)  # signals the start
     with open_space(EmbeddingStore(path)) as space:
         for numbers in chunks(order, random.randint(1, 8)):
             taken = take(space, numbers)
