@@ -52,12 +52,12 @@ def run(*arguments: object) -> None:
 
 def screenshot(page: Path) -> Image.Image:
     """Return two parts of a report side by side: on a desktop, and on a phone in dark mode."""
-    desktop = photographed(page, (900, 922), 1, dark=False)
-    phone = photographed(page, (430, 922), 1, dark=True)
+    desktop = photographed(page, (1120, 1150), 0.8, dark=False)
+    phone = photographed(page, (430, 920), 1, dark=True)
     both = Image.new("RGB", (desktop.width + phone.width, desktop.height))
     both.paste(desktop)
     both.paste(phone, (desktop.width, 0))
-    return both.quantize(128)
+    return both.quantize(256)
 
 
 def photographed(page: Path, size: tuple[int, int], scale: float, dark: bool) -> Image.Image:

@@ -55,12 +55,10 @@ def plan(
     if p.epochs <= augment.views:
         return uncached(f"{p.epochs} epochs do not repay the caching of {augment.views} views")
     space = MOST_MEMORY if store is None else _disk_space(store.path)
-    place = "memory" if store is None else "disk"
+    place = "in memory" if store is None else "on disk"
     if size > space:
-        return uncached(f"the activations take {size:,} bytes, more than {space:,} in {place}")
-    return Plan(
-        True, augment.views, size, f"the activations take {size:,} bytes, which fit into {place}"
-    )
+        return uncached(f"the activations take {size:,} bytes, more than {space:,} {place}")
+    return Plan(True, augment.views, size, f"they take {size:,} bytes, which fit {place}")
 
 
 def uncached(why: str) -> Plan:

@@ -180,7 +180,7 @@ def test_targets_of_regression_are_checked(quick, photos, bad):
 def test_memory_and_disk_decide_about_the_cache(quick, photos, labels, monkeypatch):
     model = quick(cache=None, cache_trunk="auto").fit(photos, labels)
     assert model.cache_trunk_.cached
-    assert "fit into memory" in model.cache_trunk_.why
+    assert "fit in memory" in model.cache_trunk_.why
     monkeypatch.setattr("featuretl.finetune.planning.MOST_MEMORY", 1000)
     data = photos, labels, None, None, None
     plan = quick(cache=None, cache_trunk="auto")._begin(*data).plan
