@@ -9,10 +9,10 @@ from featuretl._core.text import printable
 
 
 class Display:
-    """A mixin: the class says its facts once, and prints as lines and as an HTML table."""
+    """A mixin for results, which print their facts as lines and as an HTML table."""
 
     def _facts(self) -> dict[str, Any]:
-        """Return what is worth knowing, by its name; a handful of short values."""
+        """Return a handful of short values by name; each class defines its own."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -29,4 +29,4 @@ class Display:
 
 
 def _escaped(value: Any) -> str:
-    return html.escape(printable(value)).replace("\n", "<br>")
+    return html.escape(printable(value))
