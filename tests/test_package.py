@@ -102,6 +102,14 @@ def test_the_version_is_in_one_place():
         assert featuretl.__version__ in (ROOT / name).read_text()
 
 
+def test_the_conda_recipe_names_the_same_lowest_versions():
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    recipe = (ROOT / "conda" / "recipe.yaml").read_text()
+    for dependency in pyproject["project"]["dependencies"]:
+        name, version = re.fullmatch(r"([\w-]+)([=>]=.+)", dependency).groups()
+        assert f"- {'pytorch' if name == 'torch' else name} {version}\n" in recipe
+
+
 def test_public_names_resolve_and_are_documented():
     assert len(featuretl.__all__) <= 40
     for module in reference.public_packages():

@@ -67,8 +67,8 @@ def test_every_mode_equals_timms(preprocessing, pixels, interpolation, crop_mode
         input_size=(3, *size),
     )
     for height, width in SHAPES:
-        if PILLOW < 13 and height > width:
-            continue  # Pillow 13 resizes tall images in another order of passes, and so does featuretl
+        if PILLOW < 13 and (height > width or size[0] < size[1]):
+            continue  # where more rows than columns go, featuretl resizes in the order of Pillow 13
         apart = levels_apart(mode, pixels[:height, :width].copy())
         assert apart.shape == (3, *size)
         assert float(apart.mean()) < 0.2  # of one level: ties are rounded differently

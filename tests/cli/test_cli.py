@@ -378,7 +378,7 @@ def test_a_closed_pipe_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("featuretl_cli.backbones.print_json", closed)
     result = run("backbones", "--json")
-    assert (result.exit_code, result.stderr) == (1, "")
+    assert (result.exit_code, result.stderr.strip()) == (1, "")
 
 
 def test_an_error_of_featuretl_is_one_line(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:

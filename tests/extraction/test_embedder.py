@@ -10,6 +10,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from PIL import Image
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
@@ -39,6 +40,8 @@ from featuretl.exceptions import (
     ParameterError,
 )
 from featuretl.heads import ViewPooling
+
+SKLEARN = tuple(int(number) for number in sklearn.__version__.split(".")[:2])
 
 
 def tiny(**parameters):
@@ -109,7 +112,8 @@ def test_feature_names_and_set_output(data):
     frame = embedder.fit_transform(pd.Series(data.data, index=np.arange(24) * 2))
     assert list(frame.columns) == list(embedder.get_feature_names_out())
     assert frame.columns[0] == "imageembedder0"
-    assert frame.index.tolist() == list(np.arange(24) * 2)
+    if SKLEARN >= (1, 8):  # earlier ones take the index of frames only
+        assert frame.index.tolist() == list(np.arange(24) * 2)
     assert (frame.dtypes == np.float32).all()
     assert tiny().get_feature_names_out().tolist() == list(frame.columns)  # without a transform
 
