@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from heads import DATA, show, signers
+from common import DATA, show, signers
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression

@@ -29,8 +29,8 @@ from typing import Any
 import click
 import numpy as np
 import pandas as pd
+from common import DATA, show, signers
 from finetune import in_own_process, peak_mib
-from heads import DATA, show, signers
 
 from featuretl import EmbeddingStore, extract, load_image_folder, rank_backbones
 from featuretl.backbones.catalog import PACKAGED, describe_backbones

@@ -20,7 +20,7 @@ import click
 import joblib
 import numpy as np
 import pandas as pd
-from heads import DATA, show, signers
+from common import DATA, show, signers
 from sklearn.model_selection import GroupShuffleSplit
 
 import featuretl

@@ -29,7 +29,7 @@ from typing import Any
 
 import click
 import numpy as np
-from heads import show
+from common import show
 from PIL import Image
 from sklearn.datasets import load_sample_images
 

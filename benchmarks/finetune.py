@@ -25,8 +25,8 @@ from typing import Any
 
 import click
 import numpy as np
+from common import DATA, show, signers
 from extract import write_photographs
-from heads import DATA, show, signers
 from sklearn.model_selection import GroupShuffleSplit
 
 import featuretl

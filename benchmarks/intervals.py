@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 import numpy as np
-from heads import show
+from common import show
 from scipy.special import softmax
 
 from featuretl import NearestMeanClassifier, forecast_accuracy, metrics_report

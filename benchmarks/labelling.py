@@ -31,7 +31,7 @@ from typing import Any
 
 import click
 import numpy as np
-from heads import DATA, show, signers
+from common import DATA, show, signers
 from scipy.special import entr
 from sklearn.base import clone
 from sklearn.model_selection import GroupShuffleSplit, StratifiedShuffleSplit

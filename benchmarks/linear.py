@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from common import show
 from extract import write_photographs
 from finetune import in_own_process, peak_mib
-from heads import show
 
 _ONE = "import sys, featuretl; featuretl.extract(sys.argv[1:])"
 

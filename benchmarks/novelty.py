@@ -24,7 +24,7 @@ from typing import Any
 import click
 import numpy as np
 from adaptation import Domain, all_domains
-from heads import show
+from common import show
 from scipy.special import logsumexp
 from sklearn.covariance import ledoit_wolf
 from sklearn.ensemble import IsolationForest

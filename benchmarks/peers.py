@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import click
+from common import show
 from extract import Contenders, measure, options, plot
-from heads import show
 from peer_loops import PEERS
 
 

@@ -15,8 +15,8 @@ import time
 from typing import Any
 
 import click
+from common import show
 from finetune import in_own_process, peak_mib
-from heads import show
 
 
 def train(folder: str) -> list[str]:

@@ -27,7 +27,7 @@ from xml.etree import ElementTree  # parses trusted files only
 
 import click
 import numpy as np
-from heads import DATA, Table, show
+from common import DATA, Table, show
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.model_selection import GroupKFold
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 import numpy as np
-from heads import DATA, show, signers
+from common import DATA, show, signers
 from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline

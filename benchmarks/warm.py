@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 import click
 import numpy as np
 import torch
+from common import show
 from extract import write_photographs
-from heads import show
 
 from featuretl import EmbeddingStore, extract
 
