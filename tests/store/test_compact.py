@@ -28,14 +28,10 @@ def scattered(store) -> EmbeddingStore:
     return store
 
 
-def files(store, suffix=".npy"):
-    return sorted(store.path.glob(f"spaces/*/*{suffix}"))
-
-
-def test_many_small_segments_become_one_with_the_same_rows(scattered, cache):
+def test_many_small_segments_become_one_with_the_same_rows(scattered, cache, segment_files):
     assert collect(scattered).compacted == N
     assert [info.segments for info in scattered.info()] == [1]
-    assert len(files(scattered)) == len(files(scattered, ".keys")) == 1
+    assert len(segment_files()) == len(segment_files(".keys")) == 1
     assert present(scattered, range(N)) == present(EmbeddingStore(cache), range(N)) == {*range(N)}
     assert verify(scattered) == []
     assert collect(scattered).compacted == 0
@@ -58,20 +54,20 @@ def test_a_reader_from_before_finds_every_row(scattered, cache, opened):
         assert take(space, range(N)) == []
 
 
-def test_segments_of_full_size_stay_and_groups_fit_into_one(scattered, monkeypatch):
+def test_segments_of_full_size_stay_and_groups_fit_into_one(scattered, monkeypatch, segment_files):
     monkeypatch.setattr(collect_module, "SEGMENT_ROWS", 5)
     put(scattered, range(20, 23))  # more than half a segment
-    large = max(files(scattered), key=lambda path: path.stat().st_size)
+    large = max(segment_files(), key=lambda path: path.stat().st_size)
     assert collect(scattered).compacted == N
     assert large.exists()
-    assert sorted(len(np.load(path)) for path in files(scattered)) == [2, 3, 5, 5]
+    assert sorted(len(np.load(path)) for path in segment_files()) == [2, 3, 5, 5]
     assert present(scattered, range(N)) == {*range(N)}
 
 
-def test_wide_rows_make_short_segments(scattered, monkeypatch):
-    monkeypatch.setattr(collect_module, "SEGMENT_BYTES", 3 * files(scattered)[0].stat().st_size)
+def test_wide_rows_make_short_segments(scattered, monkeypatch, segment_files):
+    monkeypatch.setattr(collect_module, "SEGMENT_BYTES", 3 * segment_files()[0].stat().st_size)
     collect(scattered)
-    assert [len(np.load(path)) for path in files(scattered)] == [3] * (N // 3)
+    assert [len(np.load(path)) for path in segment_files()] == [3] * (N // 3)
 
 
 def test_a_key_in_several_segments_is_kept_once(store, cache):
@@ -84,8 +80,8 @@ def test_a_key_in_several_segments_is_kept_once(store, cache):
     assert present(store, [1, 2]) == {1, 2}
 
 
-def test_a_damaged_segment_stays_for_verify_to_name(scattered):
-    torn = files(scattered)[3]
+def test_a_damaged_segment_stays_for_verify_to_name(scattered, segment_files):
+    torn = segment_files()[3]
     torn.write_bytes(torn.read_bytes()[:-1])
     assert collect(scattered).compacted == N - 1
     assert [finding.path for finding in verify(scattered)] == [torn]
@@ -105,13 +101,13 @@ def test_a_full_disk_costs_the_compaction_only(scattered, monkeypatch):
     assert present(scattered, range(N)) == {*range(N)}
 
 
-def test_nothing_is_compacted_beside_an_extraction(scattered, cache):
+def test_nothing_is_compacted_beside_an_extraction(scattered, cache, segment_files):
     with open_space(scattered), pytest.raises(StoreError, match="in use by an extraction"):
         collect(EmbeddingStore(cache))
-    assert len(files(scattered)) == N
+    assert len(segment_files()) == N
 
 
-def test_what_a_kill_left_of_merged_segments_goes_when_it_is_old(scattered, cache, monkeypatch):
+def test_what_a_kill_left_of_merged_segments_goes_when_it_is_old(scattered, cache, monkeypatch, segment_files):
     def unlink(*args):
         raise KeyboardInterrupt
 
@@ -119,7 +115,7 @@ def test_what_a_kill_left_of_merged_segments_goes_when_it_is_old(scattered, cach
         patch.setattr(collect_module, "unlink_segment", unlink)
         with pytest.raises(KeyboardInterrupt):
             collect(scattered)
-    assert len(files(scattered)) == N + 1
+    assert len(segment_files()) == N + 1
     uncommitted = scattered.find_space(RECIPE).folder / f"{'a' * 32}.keys"
     write_segment(
         uncommitted.parent,
@@ -129,10 +125,10 @@ def test_what_a_kill_left_of_merged_segments_goes_when_it_is_old(scattered, cach
         row(N)[None],
     )
     assert collect(scattered).compacted == 0
-    assert len(files(scattered)) == N + 2  # they are young
-    for path in files(scattered, ".keys"):
+    assert len(segment_files()) == N + 2  # they are young
+    for path in segment_files(".keys"):
         os.utime(path, (1, 1))
     collect(scattered)
-    assert len(files(scattered)) == len(files(scattered, ".keys")) == 2
+    assert len(segment_files()) == len(segment_files(".keys")) == 2
     assert uncommitted.exists()  # no other segment holds its row
     assert present(EmbeddingStore(cache), range(N)) == {*range(N)}
