@@ -17,7 +17,6 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.extraction.source import Source
 from featuretl.store.collect import collect
-from featuretl.store.keys import canonical_json
 from featuretl.store.space import MemorySpace
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
@@ -104,13 +103,12 @@ def test_the_recipe_is_remembered_until_the_weights_file_changes(store, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr("featuretl.backbones.backbone.load_spec", lambda *args: pytest.fail("loaded"))
         remembered, again = Source(spec, store).remembered()
-        assert remembered.id == space.id
-        assert canonical_json(again) == canonical_json(recipe)
-        assert Source(spec, store).recipe() == again
+        assert (remembered.id, again) == (space.id, recipe)
+        assert Source(spec, store).recipe() == recipe
     weight = next(name for name, value in state.items() if value.is_floating_point())
     safetensors.torch.save_file({**state, weight: state[weight] + 1}, file)
     assert Source(spec, store).remembered() is None
-    assert canonical_json(Source(spec, store).recipe()) != canonical_json(recipe)
+    assert Source(spec, store).recipe() != recipe
     file.unlink()
     assert Source(spec, store).remembered() is None
 
