@@ -53,7 +53,11 @@ class Preprocessing:
     def recipe(self) -> dict[str, Any]:
         """Return the part of a recipe that describes the preprocessing (JSON)."""
         implementation = "torch, passes as Pillow 13" if self._is_fast else "timm"
-        return {"implementation": implementation, **asdict(self)}
+        facts = {
+            name: list(value) if isinstance(value, tuple) else value  # as JSON gives it back
+            for name, value in asdict(self).items()
+        }
+        return {"implementation": implementation, **facts}
 
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
         """Resize and crop pixels, uint8 (h, w, 3), to uint8 (3, height, width).

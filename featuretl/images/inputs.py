@@ -110,8 +110,9 @@ def read(image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullc
         raise ImageError(
             f"a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array"
         )
-    header = f"RGB uint8 {pixels.shape[0]} {pixels.shape[1]}\n".encode()
-    return Content(hashlib.sha256(header + pixels.tobytes()).digest(), pixels)
+    with stage("hash"):
+        header = f"RGB uint8 {pixels.shape[0]} {pixels.shape[1]}\n".encode()
+        return Content(hashlib.sha256(header + pixels.tobytes()).digest(), pixels)
 
 
 def contents_of(images: Sequence[Any]) -> list[bytes]:

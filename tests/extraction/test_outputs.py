@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from pyarrow import parquet
 
 import featuretl
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import ParameterError, StoreError
+from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction import outputs
 from featuretl.extraction.extraction import Extraction, extract
-from featuretl.extraction.outputs import check_output, save_embeddings
+from featuretl.extraction.outputs import check_output, load_embeddings, save_embeddings
 from featuretl.images.sources import ImageList, find_images
 
 ENDINGS = [".npy", ".npz", ".parquet"]
@@ -324,3 +325,13 @@ def test_an_older_file_is_replaced(
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_special_files_in_the_place_of_embeddings_are_refused_without_waiting(tmp_path):
+    (tmp_path / "a.npy").touch()
+    os.mkfifo(tmp_path / "a.npy.json")
+    os.mkfifo(tmp_path / "b.npy")
+    (tmp_path / "b.npy.json").write_text("{}")
+    for name in ("a.npy", "b.npy"):
+        with pytest.raises(InputError, match="not a regular file"):
+            load_embeddings(tmp_path / name)

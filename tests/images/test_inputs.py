@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import deque
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,16 @@ def test_one_changed_pixel_changes_the_key(pixels: np.ndarray) -> None:
 def test_an_image_in_memory_never_has_the_key_of_its_file(photos: list[str]) -> None:
     content = read(photos[0])
     assert read(content.pixels()).key != content.key
+
+
+def test_reading_and_hashing_are_timed_for_every_kind_of_image(
+    photos: list[str], pixels: np.ndarray
+) -> None:
+    data = Path(photos[0]).read_bytes()
+    for image in (photos[0], data, pixels, Image.fromarray(pixels)):
+        stages: list[str] = []
+        read(image, lambda name, stages=stages: stages.append(name) or nullcontext())
+        assert stages == (["read", "hash"] if image is photos[0] else ["hash"])
 
 
 def test_only_files_have_a_state(photos: list[str], pixels: np.ndarray) -> None:

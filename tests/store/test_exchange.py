@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from featuretl_cli.main import cli
+from known_rows import put
 
 from featuretl import EmbeddingStore, extract, extract_shards
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import FeatureTLWarning, ParameterError
+from featuretl.exceptions import FeatureTLError, FeatureTLWarning, ParameterError, StoreError
+from featuretl.extraction.outputs import export_space
 from featuretl.store import exchange
 from featuretl.store.exchange import export_shared, import_shared
 from featuretl.store.shared import SharedStore
+from featuretl.store.verify import verify
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 OPTIONS = {"runtime": "torch", "batch_size": 8}
@@ -77,3 +80,30 @@ def test_the_commands(photos, store, shared, tmp_path):
     result = run(cli, ["cache", "import", str(tmp_path / "nothing"), "--cache", other])
     assert result.exit_code == 1
     assert result.output.startswith("Error: The store ")
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.filterwarnings("ignore:A damaged segment:featuretl.exceptions.FeatureTLWarning")
+@pytest.mark.parametrize("suffix", [".npy", ".keys"])
+def test_what_cannot_be_read_whole_is_not_exported(store, tmp_path, suffix):
+    for number in range(3):
+        put(store, [number])
+    next(store.path.glob(f"spaces/*/*{suffix}")).write_bytes(b"torn")
+    target, shared = tmp_path / "out.npz", SharedStore(tmp_path / "shared")
+    for work in (lambda: export_space(target, store), lambda: export_shared(store, shared)):
+        with pytest.raises(StoreError, match="verify --repair"):
+            work()
+    assert not target.exists()
+    verify(store, repair=True)
+    assert export_space(target, store) == export_shared(store, shared) == 2
+
+
+@pytest.mark.usefixtures("known")
+def test_a_damaged_entry_is_not_passed_over_by_an_import(store, tmp_path):
+    put(store, [1, 2, 3])
+    shared = SharedStore(tmp_path / "shared")
+    export_shared(store, shared)
+    entry = next((tmp_path / "shared").glob("spaces/*/shards/*.json"))
+    entry.write_bytes(entry.read_bytes()[:-1])
+    with pytest.raises(FeatureTLError, match=entry.name):
+        import_shared(EmbeddingStore(tmp_path / "other"), shared)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 
 import numpy as np
 import pytest
 
+from featuretl.exceptions import UnusableStoreError
 from featuretl.store.format import (
     KEY_DTYPE,
     DamagedFileError,
     check_rows,
+    entries,
     open_rows,
     publish_folder,
     read_keys,
+    reading,
     write_segment,
     write_view,
 )
@@ -145,3 +149,29 @@ def test_a_matrix_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_view(tmp_path / "n.npy", (6, 3), broken())
     assert [path.name for path in tmp_path.iterdir()] == ["m.npy"]
+
+
+def test_what_is_gone_is_not_listed(tmp_path):
+    assert entries(tmp_path / "no", ".keys") == []
+    (tmp_path / "a.keys").write_bytes(b"12")
+    (tmp_path / "b.keys").symlink_to(tmp_path / "removed")  # as if removed after the listing
+    (tmp_path / "c.npy").touch()
+    ((state, path),) = entries(tmp_path, ".keys")
+    assert (state.st_size, path.name) == (2, "a.keys")
+    assert len(entries(tmp_path, ".keys", ".npy")) == 2
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EACCES, errno.EPERM, errno.ESTALE]
+)
+def test_an_error_of_the_system_is_not_damage(tmp_path, number):
+    with pytest.raises(UnusableStoreError, match=os.strerror(number)), reading(tmp_path):
+        raise OSError(number, "as a library says it")
+    with pytest.raises(UnusableStoreError, match=os.strerror(errno.ENOMEM)), reading(tmp_path):
+        raise MemoryError
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO, errno.EISDIR])
+def test_a_file_that_is_gone_or_on_a_broken_disk_is_damage(tmp_path, number):
+    with pytest.raises(DamagedFileError, match=os.strerror(number)), reading(tmp_path):
+        raise OSError(number, "as a library says it")

@@ -1,272 +1,34 @@
-"""The store keeps committed rows, refuses damaged files, and never mixes recipes."""
+"""The folder of a store: parameters, contents, views, and the default cache."""
 
 from __future__ import annotations
 
+import copy
 import pickle
-import sqlite3
-import stat
-import threading
-import warnings
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from featuretl_cli.main import cli
+from known_rows import RECIPE, put
+from sklearn.base import clone
 
-from featuretl import EmbeddingStore
-from featuretl.exceptions import FeatureTLWarning, ParameterError, StoreError
-from featuretl.store import space as space_module
-from featuretl.store.lookup import MISSING, keys_array
-from featuretl.store.space import gather, gather_chunks
+from featuretl import EmbeddingStore, ImageEmbedder
+from featuretl.exceptions import FeatureTLWarning, ParameterError, UnusableStoreError
+from featuretl.store import store as store_module
+from featuretl.store.collect import collect
+from featuretl.store.shared import SharedStore
 from featuretl.store.store import resolve_store
 
-RECIPE = {"backbone": {"name": "b", "tensors": "0"}, "output": {"n_features": 3}}
-GOLDEN = np.array([1, 2, 3], np.float32)
-VERSIONS = {"torch": "1"}
 
-
-def key(i):
-    return bytes([i % 256, i // 256] * 16)
-
-
-def row(i):
-    return np.array([[i, i + 0.5, -i]], np.float32)
-
-
-def open_space(store, golden=GOLDEN):
-    return store.open_space(RECIPE, golden, VERSIONS)
-
-
-def put(store, *numbers):
-    with open_space(store) as space:
-        for i in numbers:
-            if space.claim(key(i)):
-                space.append([key(i)], row(i))
-    return space
-
-
-def get(store, *numbers):
-    space = store.find_space(RECIPE)
-    found = space.find(keys_array([key(i) for i in numbers]))
-    return [None if at == MISSING else gather(space, np.array([at]))[0, 0] for at in found]
-
-
-def segment_files(store, suffix=".npy"):
-    return sorted(
-        (store.path / "spaces").glob(f"*/*{suffix}"), key=lambda path: path.stat().st_mtime_ns
-    )
-
-
-def test_rows_are_found_by_other_stores_once_committed(store, cache):
-    with open_space(store) as space:
-        assert space.claim(key(1)) is True
-        assert space.claim(key(1)) is False  # claimed here already
-        space.append([key(1)], row(1))
-        assert get(EmbeddingStore(cache), 1) == [None]
-        space.commit()
-        assert get(EmbeddingStore(cache), 1, 2) == [1, None]
-        assert space.claim(key(1)) is False
-    assert get(pickle.loads(pickle.dumps(store)), 1) == [1]
-
-
-def test_what_is_appended_is_committed_however_the_context_ends(store):
-    with pytest.raises(KeyboardInterrupt), open_space(store) as space:
-        space.claim(key(7))
-        space.append([key(7)], row(7))
-        raise KeyboardInterrupt
-    assert get(store, 7) == [7]
-
-
-def test_a_full_segment_is_committed_by_itself(store, monkeypatch):
-    monkeypatch.setattr(space_module, "SEGMENT_ROWS", 4)
-    put(store, *range(10))
-    assert [len(np.load(path)) for path in segment_files(store)] == [4, 4, 2]
-    assert get(store, *range(10)) == list(range(10))
-
-
-def test_wide_rows_make_short_segments_and_a_minute_ends_one(store, monkeypatch):
-    monkeypatch.setattr(space_module, "SEGMENT_BYTES", 36)
-    put(store, *range(7))
-    assert [len(np.load(path)) for path in segment_files(store)] == [3, 3, 1]
-    monkeypatch.setattr(space_module, "SEGMENT_SECONDS", 0)
-    put(store, 20, 21)
-    assert len(segment_files(store)) == 5
-
-
-def test_two_extractions_share_the_work(store, cache):
-    other = EmbeddingStore(cache)
-    with open_space(store) as mine, open_space(other) as theirs:
-        assert mine.claim(key(1)) is True
-        assert theirs.claim(key(1)) is None
-        assert theirs.claim(key(1), force=True) is True
-        assert theirs.claim(key(2)) is True
-        mine.append([key(1)], row(1))
-        mine.commit()
-        theirs.commit()
-        assert theirs.claim(key(1)) is False  # the other has committed it meanwhile
-
-
-def test_gather_keeps_the_order_and_marks_what_is_missing(store, monkeypatch):
-    monkeypatch.setattr(space_module, "SEGMENT_ROWS", 2)
-    space = put(store, *range(6))
-    order = [5, 0, 3, 99, 3]
-    locations = space.find(keys_array([key(i) for i in order]))
-    rows = gather(space, locations)
-    np.testing.assert_array_equal(
-        rows[[0, 1, 2, 4]], np.concatenate([row(i) for i in (5, 0, 3, 3)])
-    )
-    assert np.isnan(rows[3]).all()
-    np.testing.assert_array_equal(np.concatenate(list(gather_chunks(space, locations, 2))), rows)
-
-
-@pytest.mark.parametrize("suffix", [".npy", ".keys"])
-@pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "delete"])
-def test_a_damaged_segment_is_named_and_its_rows_are_made_again(store, cache, suffix, damage):
-    put(store, 1, 2)
-    put(store, 3)
-    path = segment_files(store, suffix)[0]
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    if damage == "delete":
-        path.unlink()
-    else:
-        path.write_bytes({"flip": data, "truncate": data[:-1], "empty": b""}[damage])
-    with pytest.warns(FeatureTLWarning, match=path.stem):
-        assert get(EmbeddingStore(cache), 1, 2, 3) == [None, None, 3]
-    with pytest.warns(FeatureTLWarning, match=path.stem):
-        put(EmbeddingStore(cache), 1, 2, 3)
-    with pytest.warns(FeatureTLWarning, match=path.stem):
-        assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
-    assert len(segment_files(store)) == (2 if damage == "delete" and suffix == ".npy" else 3)
-
-
-@pytest.mark.parametrize("damage", ["delete", "empty", "text", "truncate"])
-def test_a_lost_index_is_made_anew_from_the_segments(store, cache, damage):
-    put(store, 1, 2)
-    put(store, 3)
-    index = cache / "index.sqlite"
-    data = index.read_bytes()
-    if damage == "delete":
-        index.unlink()
-    else:
-        index.write_bytes(
-            {"empty": b"", "text": b"garbage" * 1000, "truncate": data[:5000]}[damage]
-        )
-    fresh = EmbeddingStore(cache)
-    if damage in ("text", "truncate"):
-        with pytest.warns(FeatureTLWarning, match="index of the embedding store"):
-            assert get(fresh, 1, 2, 3) == [1, 2, 3]
-    else:
-        assert get(fresh, 1, 2, 3) == [1, 2, 3]
-    put(fresh, 4)
-    assert get(EmbeddingStore(cache), 1, 2, 3, 4) == [1, 2, 3, 4]
-
-
-def test_an_index_replaced_while_it_is_open_is_noticed(store, cache):
-    put(store, 1)
-    with open_space(store) as space:
-        EmbeddingStore(cache).index.rebuild()
-        space.claim(key(2))
-        space.append([key(2)], row(2))
-    assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
-
-
-@pytest.mark.parametrize("found", [b"segment (\n", b"space TEXT", b"seq INTEGER", "the uuid"])
-@pytest.mark.parametrize("put_there", [b"\xff", b"\0", b"x"])
-def test_an_index_with_a_wrong_byte_is_made_anew(store, cache, found, put_there):
-    put(store, 1, 2)
-    path = cache / "index.sqlite"
-    data = path.read_bytes()
-    if found == "the uuid":
-        found = segment_files(store)[0].stem.encode()
-    assert found in data
-    path.write_bytes(data.replace(found, put_there + found[1:], 1))
-    with pytest.warns(FeatureTLWarning, match="index of the embedding store"):
-        assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
-    put(EmbeddingStore(cache), 3)
-    assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
-
-
-@pytest.mark.parametrize("at", [18, 19])
-@pytest.mark.parametrize("byte", [0, 2, 3, 255])
-def test_an_index_that_calls_itself_read_only_or_wal_is_made_anew(store, cache, at, byte):
-    put(store, 1, 2)
-    path = cache / "index.sqlite"
-    data = bytearray(path.read_bytes())
-    data[at] = byte
-    path.write_bytes(data)
-    assert EmbeddingStore(cache).index.problem()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert get(EmbeddingStore(cache), 1, 2) == [1, 2]
-    assert all("is damaged; it is rebuilt" in str(warning.message) for warning in caught)
-    assert caught or (at, byte) == (19, 2)  # SQLite itself switches from WAL back
-    put(EmbeddingStore(cache), 3)
-    assert get(EmbeddingStore(cache), 1, 2, 3) == [1, 2, 3]
-    assert EmbeddingStore(cache).index.problem() is None
-
-
-@pytest.mark.parametrize(
-    ("found", "put_there"), [('"id": "', '"id": "0'), ('"n_features": 3', '"n_features": 4'),
-                             ('"golden": "', '"golden": "='), ('"golden": "', '"golden": "AAAA')]
-)  # fmt: skip
-def test_a_damaged_record_of_a_space_is_named(store, found, put_there):
-    record = put(store, 1).folder / "space.json"
-    record.write_text(record.read_text().replace(found, put_there))
-    for use in (open_space, lambda store: store.find_space(RECIPE)):
-        with pytest.raises(StoreError, match=r"space\.json.* is damaged"):
-            use(store)
-
-
-def test_a_store_that_could_not_be_locked_is_locked_when_it_can(store, cache):
-    space = put(store, 1)
-    (cache / "LOCK").unlink()
-    (cache / "LOCK").mkdir()
-    with pytest.raises(StoreError, match="cannot be written"):
-        space.__enter__()
-    (cache / "LOCK").rmdir()
-    with open_space(store), pytest.raises(StoreError, match="in use by an extraction"):
-        with EmbeddingStore(cache).locked_exclusively():
-            pass
-
-
-def test_an_index_with_other_numbers_is_read_anew(store, cache):
-    put(store, 1)
-    put(store, 2)
-    with open_space(store) as space:
-        segment_files(store, ".keys")[0].unlink()
-        EmbeddingStore(cache).index.rebuild()  # one segment fewer, so the next is number 2 again
-        space.claim(key(3))
-        space.append([key(3)], row(3))
-        space.commit()
-        assert space.find(keys_array([key(i) for i in (2, 3)])).min() > MISSING
-    assert get(EmbeddingStore(cache), 1, 2, 3) == [None, 2, 3]
-
-
-def test_partial_files_of_a_killed_process_are_passed_over(store, cache):
-    space = put(store, 1)
-    (space.folder / f"{'e' * 32}.npy.partial").write_bytes(b"half")
-    (space.folder / f"{'e' * 32}.npy").write_bytes(b"published, not committed")
-    (cache / "index.sqlite").unlink()
-    assert get(EmbeddingStore(cache), 1) == [1]
-
-
-def test_another_golden_embedding_starts_a_new_generation(store):
-    put(store, 1)
-    drifted = GOLDEN + np.array([0, 0, 0.1], np.float32)
-    with pytest.warns(FeatureTLWarning, match="golden image"):
-        new = open_space(store, drifted)
-    assert new.find(keys_array([key(1)])) == MISSING
-    assert open_space(store, drifted).id == new.id
-    assert open_space(store, GOLDEN * 1.000001).id != new.id
-    assert store.find_space(RECIPE).id == new.id  # the newest
-
-
-def test_info_counts_what_is_committed(store):
+def test_info_counts_what_is_committed(store, segment_files):
     assert store.info() == []
-    put(store, 1, 2)
-    put(store, 3)
+    put(store, [1, 2])
+    put(store, [3])
     (info,) = store.info()
     assert (info.rows, info.segments, info.recipe) == (3, 2, RECIPE)
-    files = [*segment_files(store), *segment_files(store, ".keys")]
+    files = [*segment_files(), *segment_files(".keys")]
     assert info.bytes == sum(path.stat().st_size for path in files)
 
 
@@ -276,9 +38,22 @@ def test_looking_at_a_store_that_is_not_there_creates_nothing(store, cache):
     assert not cache.exists()
 
 
+def test_a_space_that_is_freed_while_it_is_looked_for_is_not_there(store, cache, monkeypatch):
+    put(store, [1])
+    read = store_module.read_record
+
+    def too_late(path):
+        monkeypatch.setattr(store_module, "read_record", read)
+        collect(EmbeddingStore(cache), max_size=0)
+        return read(path)
+
+    monkeypatch.setattr(store_module, "read_record", too_late)
+    assert EmbeddingStore(cache).find_space(RECIPE) is None
+
+
 def test_a_view_is_written_once_and_mapped(store):
-    put(store, 1)
-    chunks = [row(1), row(2)]
+    put(store, [1])
+    chunks = [np.full((1, 3), number, np.float32) for number in (1, 2)]
     view = store.view("f" * 64, (2, 3), iter(chunks))
     np.testing.assert_array_equal(view, np.concatenate(chunks))
     assert isinstance(view, np.memmap)
@@ -289,7 +64,8 @@ def test_a_view_is_written_once_and_mapped(store):
 
 @pytest.mark.parametrize("damage", ["truncate", "longer", "header", "empty", "shape"])
 def test_a_damaged_view_is_written_anew(store, cache, damage):
-    view = store.view("f" * 64, (2, 3), iter([row(1), row(2)]))
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    view = store.view("f" * 64, (2, 3), iter([rows]))
     path = cache / "views" / f"{'f' * 64}.npy"
     data = path.read_bytes()
     path.unlink()
@@ -302,73 +78,9 @@ def test_a_damaged_view_is_written_anew(store, cache, damage):
             "shape": data.replace(b"(2, 3)", b"(3, 2)"),
         }[damage]
     )
-    again = EmbeddingStore(cache).view("f" * 64, (2, 3), iter([row(1), row(2)]))
+    again = EmbeddingStore(cache).view("f" * 64, (2, 3), iter([rows]))
     np.testing.assert_array_equal(again, view)
     assert path.read_bytes() == data
-
-
-def test_one_space_serves_many_threads(store, monkeypatch):
-    monkeypatch.setattr(space_module, "SEGMENT_ROWS", 16)
-    counts = []
-
-    def work(space):
-        mine = [i for i in range(200) if space.claim(key(i))]
-        for i in mine:
-            space.append([key(i)], row(i))
-        counts.append(len(mine))
-
-    with open_space(store) as space:
-        threads = [threading.Thread(target=work, args=(space,)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert sum(counts) == 200
-    assert get(store, *range(200)) == list(range(200))
-
-
-def test_a_store_of_a_newer_format_is_refused(store):
-    space = put(store, 1)
-    record = space.folder / "space.json"
-    record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
-    with pytest.raises(StoreError, match="upgrade featuretl"):
-        store.info()
-    record.write_text("{}")
-    with pytest.raises(StoreError, match="damaged"):
-        store.find_space(RECIPE)
-
-
-def test_a_store_that_cannot_be_written_says_so_and_loses_nothing(store, monkeypatch):
-    put(store, 1)
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(space_module, "write_segment", full)
-    with pytest.raises(StoreError, match=r"No space left on device.*1 embeddings of this run"):
-        put(store, 2)
-    monkeypatch.undo()
-    assert get(store, 1, 2) == [1, None]
-
-
-def test_a_file_in_the_place_of_the_folder(tmp_path):
-    (tmp_path / "cache").write_text("")
-    with pytest.raises(StoreError, match="cannot be written"):
-        put(EmbeddingStore(tmp_path / "cache"), 1)
-
-
-def test_the_index_locks_out_nobody_for_long(store, cache):
-    put(store, 1)
-    reader = sqlite3.connect(cache / "index.sqlite")
-    assert reader.execute("SELECT n FROM segment").fetchall() == [(1,)]
-    put(store, 2)
-    reader.close()
-    assert get(store, 1, 2) == [1, 2]
-
-
-def test_folders_are_private(store, cache):
-    put(store, 1)
-    assert stat.S_IMODE(cache.stat().st_mode) & 0o077 == 0
 
 
 def test_where_a_cache_parameter_points(cache, tmp_path, monkeypatch):
@@ -389,3 +101,82 @@ def test_the_default_cache_that_cannot_be_written_is_done_without(tmp_path, monk
     monkeypatch.setenv("FEATURETL_CACHE", str(tmp_path / "file"))
     with pytest.warns(FeatureTLWarning, match="without caching"):
         assert resolve_store("auto", "t") is None
+
+
+def test_the_default_cache_stays_optional_in_clones_and_other_processes(tmp_path, pixels):
+    store = EmbeddingStore(tmp_path / "file")
+    (tmp_path / "file").write_text("")
+    store.optional = True
+    embedder = ImageEmbedder(cache=store)
+    copies = [
+        embedder,
+        clone(embedder),
+        pickle.loads(pickle.dumps(embedder)),
+        clone(ImageEmbedder()).set_params(cache=clone(embedder).get_params()["cache"]),
+    ]
+    for other in copies:
+        with pytest.warns(FeatureTLWarning, match="without caching"):
+            assert other.transform(pixels[None]).shape == (1, 1280)
+    with pytest.raises(UnusableStoreError):
+        clone(ImageEmbedder(cache=EmbeddingStore(tmp_path / "file"))).transform(pixels[None])
+
+
+BAD_PATHS = ["", "a\0b", "a/\ud800", "~no-such-user-here/a"]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS)
+def test_what_cannot_be_a_path_is_a_parameter_error(path, pixels, monkeypatch):
+    for work in (
+        lambda: EmbeddingStore(path),
+        lambda: SharedStore(path),
+        lambda: ImageEmbedder(cache=path).transform(pixels[None]),
+    ):
+        with pytest.raises(ParameterError):
+            work()
+    done = CliRunner().invoke(cli, ["cache", "info", "--cache", path])
+    assert done.exit_code == 2 and "--cache" in done.output
+    if path.startswith("~"):
+        monkeypatch.setenv("FEATURETL_CACHE", path)
+        with pytest.raises(ParameterError, match="FEATURETL_CACHE"):
+            ImageEmbedder().transform(pixels[None])
+
+
+@pytest.mark.parametrize("size", ["20", "GB", "-1GB", "20XB", "unlimited"])
+def test_a_limit_that_is_no_size_is_one_sentence(monkeypatch, size):
+    monkeypatch.setenv("FEATURETL_CACHE_MAX_SIZE", size)
+    with pytest.raises(ParameterError, match=f"FEATURETL_CACHE_MAX_SIZE: '{size}' is not a number"):
+        EmbeddingStore()
+    code = "from featuretl_cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "cache", "info"], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The environment variable FEATURETL_CACHE_MAX_SIZE: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "20GB", True])
+def test_a_parameter_that_is_no_number_of_bytes_is_refused(value):
+    with pytest.raises(ParameterError, match="'max_size' parameter of EmbeddingStore"):
+        EmbeddingStore(max_size=value)
+
+
+def test_a_store_travels_with_its_limit(cache, monkeypatch):
+    for store in (EmbeddingStore(cache), EmbeddingStore(cache, max_size=0)):
+        for other in (pickle.loads(pickle.dumps(store)), copy.deepcopy(store), eval(repr(store))):
+            assert (other.path, other.max_size) == (store.path, store.max_size)
+        assert clone(ImageEmbedder(cache=store)).cache.max_size == store.max_size
+    assert repr(EmbeddingStore(cache)) == f"EmbeddingStore({str(cache)!r})"
+    monkeypatch.setenv("FEATURETL_CACHE_MAX_SIZE", "1kB")
+    data = pickle.dumps(EmbeddingStore(cache))
+    monkeypatch.delenv("FEATURETL_CACHE_MAX_SIZE")
+    assert pickle.loads(data).max_size == 1000
+
+
+def test_the_command_line_says_that_memory_does_not_suffice(monkeypatch):
+    def fail(self):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(EmbeddingStore, "info", fail)
+    done = CliRunner().invoke(cli, ["cache", "info"])
+    assert done.exit_code == 1 and "9 TiB" in done.output and "bug" not in done.output
