@@ -224,3 +224,16 @@ def test_auto_is_float32(tiny, photos, store):
 def test_unknown_precisions_are_refused(tiny):
     with pytest.raises(ParameterError, match="'precision' parameter of load_backbone must be one"):
         tiny(precision="int4")
+
+
+def test_embeddings_that_are_not_finite_or_of_another_size_disagree():
+    rows = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32)
+    assert choice.agree(rows, 2 * rows)  # the cosine is 1
+    assert not choice.agree(rows, rows[:, :7])
+    broken = rows.copy()
+    broken[3, 2] = np.inf
+    assert choice.least_cosine(rows, broken) == -1
+    turned = rows.copy()
+    turned[1] *= -1  # the least row counts
+    assert choice.least_cosine(rows, turned) == pytest.approx(-1)
+    assert not choice.agree(rows, turned)

@@ -1,5 +1,7 @@
 """Quantized networks: another recipe, the same on every machine, refused if it loses too much."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_sample_images
@@ -52,3 +54,30 @@ def test_a_network_that_loses_too_much_in_int8_is_refused(tiny, photos, monkeypa
     monkeypatch.setitem(quantized.QUANTIZATION, "crops", 4)
     with pytest.raises(BackboneError, match=r"'test_resnet'.*precision='float32'"):
         extract(photos[:1], tiny(precision="int8"))
+
+
+def test_crops_are_the_same_in_every_call(tiny):
+    backbone = tiny()
+    few, more = (quantized.photograph_crops(backbone, n) for n in (3, 6))
+    for one, other in zip(few, more[:3], strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    assert len({np.asarray(crop).tobytes() for crop in more}) == 6
+
+
+def test_int8_runs_on_the_cpu_only():
+    spec, device = SimpleNamespace(name="any"), SimpleNamespace(type="cuda")
+    with pytest.raises(BackboneError, match="device='cpu'"):
+        quantized.load_int8(SimpleNamespace(spec=spec, device=device))
+
+
+def test_a_damaged_file_is_replaced_by_the_same_model(tiny, tmp_path, exports, monkeypatch):
+    monkeypatch.setitem(quantized.QUANTIZATION, "crops", 4)
+    file, backbone = tmp_path / "model.onnx", tiny()
+    quantized.load_int8(backbone, file)
+    own = file.read_bytes()
+    quantized.load_int8(backbone, file)
+    assert len(exports) == 1
+    file.write_bytes(own[:-100])
+    quantized.load_int8(backbone, file)
+    assert len(exports) == 2
+    assert file.read_bytes() == own
