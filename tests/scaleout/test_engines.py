@@ -16,7 +16,7 @@ from distributed import Client
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError, StoreError
 from featuretl.images.sources import find_images
 from featuretl.scaleout import engines as engines_module
-from featuretl.scaleout.engines import Engine, WorkerLostError, _DaskEngine, results
+from featuretl.scaleout.engines import Engine, WorkerLostError, _DaskEngine, active_engine, results
 from featuretl.scaleout.extraction import extract_shards
 
 
@@ -246,3 +246,12 @@ def test_other_backends_of_joblib_are_refused(photos, tiny, tmp_path):
     with joblib.parallel_config(backend="threading", n_jobs=2):
         with pytest.raises(ParameterError, match="'loky' and 'dask'; got ThreadingBackend"):
             extract_shards(photos[:1], tiny, store=tmp_path)
+
+
+def test_workers_decide_before_joblib_does():
+    assert active_engine(None).name == active_engine(1).name == "sequential"
+    assert active_engine(2).name == "loky"
+    with joblib.parallel_config(n_jobs=2):
+        assert (active_engine(None).name, active_engine(None).n_workers()) == ("loky", 2)
+        assert active_engine(1).name == "sequential"
+        assert active_engine(3).n_workers() == 3

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from pyarrow import parquet
 
 from featuretl import LinearProbeClassifier, extract_shards, load_shards, save_shards
 from featuretl.exceptions import InputError, ParameterError
+from featuretl.store.shared import metadata_table
 
 OPTIONS = {"runtime": "torch", "batch_size": 10}
 
@@ -62,3 +65,58 @@ def test_outputs_that_cannot_be_are_refused(extraction, tmp_path):
         save_shards(tmp_path / "no" / "out.parquet", extraction)
     with pytest.raises(ParameterError, match="dtype"):
         save_shards(tmp_path / "out", extraction, dtype="int8")
+
+
+def fake(*shards):
+    """An extraction with given embeddings of shards, (n, 2), without labels."""
+    parts = []
+    for number, rows in enumerate(shards):
+        n = len(rows)
+        names = [f"{number}-{i}.jpg" for i in range(n)]
+        table = metadata_table(names, [None] * n, [bytes([number]) * 32] * n, range(n))
+        rows = np.array(rows, np.float32).reshape(n, 2)
+        parts.append((rows, table, SimpleNamespace(source=f"shard {number}", rows=n)))
+    return SimpleNamespace(
+        shards=lambda: iter(parts),
+        entries=lambda: iter(entry for _, _, entry in parts),
+        keys=np.zeros(len(parts), "S32"),
+        n_features=2,
+        recipe={"backbone": {"name": "a", "tensors": "0"}},
+    )
+
+
+def test_shards_without_rows_have_no_files(tmp_path):
+    assert save_shards(tmp_path / "out", fake([[1, 2]], [], [[3, 4], [5, 6]])) == 3
+    names = sorted(path.name for path in tmp_path.rglob("*.npy"))
+    assert names == ["img_emb_0.npy", "img_emb_1.npy"]
+    loaded = load_shards(tmp_path / "out")
+    np.testing.assert_array_equal(loaded.data, [[1, 2], [3, 4], [5, 6]])
+    assert loaded.target is None and loaded.target_names == []
+
+
+@pytest.mark.parametrize("name", ["out", "out.parquet"])
+def test_what_is_too_large_for_float16_is_named_and_nothing_is_finished(name, tmp_path):
+    found = fake([[1, 2]], [[3, 1e6]])
+    with pytest.raises(InputError, match="shard 1 are too large for float16"):
+        save_shards(tmp_path / name, found, dtype="float16")
+    if name == "out":
+        with pytest.raises(InputError, match="not a finished folder"):
+            load_shards(tmp_path / name)
+    else:
+        assert not (tmp_path / name).exists()
+    assert save_shards(tmp_path / "again", found) == 2
+
+
+def test_a_parquet_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "out.parquet"
+    save_shards(path, fake([[1, 2]]))
+    before = path.read_bytes()
+    with pytest.raises(InputError):
+        save_shards(path, fake([[1, 2]], [[3, 1e6]]), dtype="float16")
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["out.parquet"]
+
+
+def test_a_folder_that_is_none_of_ours_is_refused(tmp_path):
+    with pytest.raises(InputError, match="not a finished folder"):
+        load_shards(tmp_path)
