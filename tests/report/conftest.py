@@ -9,6 +9,8 @@ from sklearn.pipeline import make_pipeline
 
 from featuretl import ImageEmbedder, LinearProbeClassifier, write_report
 from featuretl.report import embedding_map
+from featuretl.report.examination import examine
+from featuretl.report.subject import subject_of_embeddings
 
 
 class Page(HTMLParser):
@@ -81,3 +83,24 @@ def path(tmp_path):
 def quick(monkeypatch):
     """Skip t-SNE in tests that do not check the map."""
     monkeypatch.setattr(embedding_map, "map_of", lambda X, random_state: X[:, :2])
+
+
+@pytest.fixture(scope="package")
+def subject_of():
+    """A function that makes a Subject of embeddings, with grey images unless others are given."""
+
+    def subject(X, y, images=None, groups=None, is_regression=False):
+        images = images or [np.full((8, 8, 3), i % 256, np.uint8) for i in range(len(X))]
+        return subject_of_embeddings(np.asarray(X, float), images, y, groups, is_regression, 3, 0)
+
+    return subject
+
+
+@pytest.fixture(scope="package")
+def examined(subject_of):
+    """A function that examines embeddings as a Subject."""
+
+    def examination(*args, **options):
+        return examine(subject_of(*args, **options), None, 0, 0.9, 0, lambda step: None)
+
+    return examination
