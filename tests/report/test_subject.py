@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.pipeline import make_pipeline
 
-from featuretl import ImageEmbedder, LinearProbeClassifier
+from featuretl import FineTuneClassifier, ImageEmbedder, LinearProbeClassifier
 from featuretl.exceptions import InputError
 from featuretl.models.card import data_of
-from featuretl.report.subject import short_names
+from featuretl.report.subject import embedder_of, short_names, subject_of_embeddings
 
 
 def test_images_of_training_are_not_scored(
@@ -78,3 +78,54 @@ def test_the_embedder_of_a_pipeline_is_used(report, photos, labels, path, forwar
     report(model, photos, labels, path)
     assert not forwards  # all came from its cache
     assert isinstance(model[0], ImageEmbedder)
+
+
+@pytest.mark.parametrize(
+    "X, images, message",
+    [
+        (np.zeros((2, 3), int), 2, r"got int64 of shape \(2, 3\)"),
+        (np.zeros(2), 2, r"got float64 of shape \(2,\)"),
+        (np.zeros((2, 3)), 1, "got 1 for 2"),
+        (np.full((2, 3), np.nan), 2, "None of 2 images"),
+    ],
+)
+def test_what_are_no_embeddings_is_refused(X, images, message):
+    pixels = [np.zeros((8, 8, 3), np.uint8)] * images
+    with pytest.raises(InputError, match=message):
+        subject_of_embeddings(X, pixels, ["a", "b"], None, False, 2, 0)
+
+
+def test_only_scored_images_are_wrong(subject_of):
+    y = ["a", "b"] * 6 + ["c"]  # "c" is never held out
+    subject = subject_of(np.random.default_rng(0).normal(size=(13, 3)), y)
+    assert not subject.scored[12] and subject.predicted[12] != "c"
+    assert not subject.is_wrong[12]
+    np.testing.assert_array_equal(subject.is_wrong[:12], (subject.predicted != y)[:12])
+    numbers = subject_of(np.eye(6), np.arange(6.0), is_regression=True)
+    assert not numbers.is_wrong.any()
+
+
+def test_numbers_are_shortened_and_classes_are_not(subject_of):
+    numbers = subject_of(np.eye(6), np.arange(6.0), is_regression=True)
+    assert numbers.text_of(0.123456) == "0.1235"
+    classes = subject_of(np.eye(6), list("ababab"))
+    assert classes.text_of("a long name of a class") == "a long name of a class"
+
+
+def test_copies_join_the_groups_of_both(subject_of):
+    X = np.random.default_rng(0).normal(size=(8, 3))
+    X[1] = X[0]
+    groups = subject_of(X, list("abababab"), groups=[0, 1, 2, 3, 4, 5, 1, 7]).groups
+    assert groups[0] == groups[1] == groups[6]
+    assert len(set(groups.tolist())) == 6
+    assert subject_of(X[1:], list("abababa")).groups is None
+
+
+def test_an_embedder_of_a_tuned_network_has_its_pretrained_backbone(photos, labels, model):
+    tuned = FineTuneClassifier(
+        "test_resnet", weights="random", n_blocks=1, learning_rate=0.003, epochs=1,
+        augment="none", random_state=0, cache=None,
+    ).fit(photos, labels)  # fmt: skip
+    embedder = embedder_of(tuned, None)
+    assert (embedder.backbone, embedder.weights) == ("test_resnet", "random")
+    assert embedder_of(model, None) is model[0]
