@@ -73,7 +73,7 @@ def test_labels_as_text_are_understood(photos, labels, shared_cache):
     assert (
         evaluate_model(model, photos, texts).scores == evaluate_model(model, photos, codes).scores
     )
-    with pytest.raises(InputError, match="1 classes that the model does not know, such as '7'"):
+    with pytest.raises(InputError, match=r"1 classes .*such as '7'"):
         evaluate_model(model, photos, ["7", *texts[1:]])
 
 
@@ -124,12 +124,12 @@ def test_several_labels_per_image_are_evaluated(head, photos, tagged, shared_cac
 def test_mistaken_labels_are_named(tiny, photos, labels, tagged, shared_cache):
     embedder = ImageEmbedder("test_resnet", weights="random", cache=shared_cache)
     model = make_pipeline(embedder, LinearProbeClassifier()).fit(photos, tagged)
-    with pytest.raises(InputError, match="1 classes that the model does not know, such as 'wasp'"):
+    with pytest.raises(InputError, match=r"1 classes .*such as 'wasp'"):
         evaluate_model(model, photos, [["wasp"], *tagged[1:]])
     for y in (labels, np.zeros((24, 2)), np.full((24, 3), 7)):
-        with pytest.raises(InputError, match="y must be a list of labels per image"):
+        with pytest.raises(InputError, match="a list of labels"):
             evaluate_model(model, photos, y)
-    with pytest.raises(InputError, match="one class per image, but y has several"):
+    with pytest.raises(InputError, match="one class per image"):
         evaluate_model(tiny, photos, tagged)
     lists = make_pipeline(embedder, KNeighborsClassifier(3))
     lists.fit(photos, MultiLabelBinarizer().fit_transform(tagged))
@@ -169,7 +169,7 @@ def test_labels_of_any_type_mean_the_same_class(make, photos, labels, shared_cac
         expected = model.score(photos, trained)
         y = make(codes)
         if isinstance(trained[0], str) and isinstance(np.asarray(y).ravel()[0], np.bool_):
-            with pytest.raises(InputError, match="2 classes that the model does not know"):
+            with pytest.raises(InputError, match="2 classes"):
                 evaluate_model(model, photos, y)
             continue
         assert evaluate_model(model, photos, y, n_bootstrap=0).scores["accuracy"] == expected
@@ -230,7 +230,7 @@ def test_several_labels_are_taken_as_numbers_names_or_an_indicator(photos, share
         indicator.astype(float),
     ):
         assert evaluate_model(model, photos, y, n_bootstrap=0).scores == expected
-    with pytest.raises(InputError, match="1 classes that the model does not know, such as 7"):
+    with pytest.raises(InputError, match=r"1 classes .*such as 7"):
         evaluate_model(model, photos, [[7], *rows[1:]])
     with pytest.raises(InputError, match="no label in 1 of 24 rows"):
         evaluate_model(model, photos, [None, *rows[1:]])

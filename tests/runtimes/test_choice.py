@@ -142,9 +142,7 @@ def test_what_cannot_be_exported_runs_in_pytorch(tiny, photos, store, monkeypatc
 
     monkeypatch.setattr(alternatives, "export", fail)
     worth(onnx=4)
-    with pytest.raises(
-        BackboneError, match=r"cannot run with runtime='onnx' \(no such operator\); use"
-    ):
+    with pytest.raises(BackboneError, match=r"runtime='onnx' \(no such operator\)"):
         extract(photos[:4], tiny(), runtime="onnx")
     assert extract(photos[:4], tiny(), store=store).statistics.runtime == "torch"
     assert extract(photos[4:8], tiny(), store=store).statistics.runtime == "torch"
@@ -163,7 +161,7 @@ def test_without_the_packages_installed(tiny, photos, monkeypatch, worth, runtim
 
 
 def test_unknown_runtimes_are_refused(photos):
-    with pytest.raises(ParameterError, match="'runtime' parameter of ImageEmbedder must be one of"):
+    with pytest.raises(ParameterError, match="'runtime' parameter of ImageEmbedder"):
         ImageEmbedder(runtime="tensorrt").transform(photos[:1])
 
 
@@ -222,7 +220,7 @@ def test_auto_is_float32(tiny, photos, store):
 
 
 def test_unknown_precisions_are_refused(tiny):
-    with pytest.raises(ParameterError, match="'precision' parameter of load_backbone must be one"):
+    with pytest.raises(ParameterError, match="'precision' parameter of load_backbone"):
         tiny(precision="int4")
 
 

@@ -33,7 +33,7 @@ def test_the_images_before_a_damage_are_kept(column, photos, tiny, tmp_path):
     content[sum(512 + -(-size // 512) * 512 for size in sizes) + 3] ^= 1
     tar.write_bytes(content)
     options = {**OPTIONS, "store": tmp_path / "store"}
-    with pytest.raises(ImageError, match=r"a\.tar cannot be read: a member's header is damaged"):
+    with pytest.raises(ImageError, match=r"a\.tar .*header is damaged"):
         extract_shards([tar, *photos[4:6]], tiny, **options)
     found = extract_shards([tar, *photos[4:6]], tiny, on_error="nan", **options)
     assert column(found, "path") == [f"{tar}/0.jpg", f"{tar}/1.jpg", *photos[4:6]]
@@ -51,7 +51,7 @@ def test_a_worker_with_another_network_is_refused(photos, tiny, tmp_path):
     space = extract_shards(photos[:1], tiny, store=tmp_path, **OPTIONS)._space
     other = type(tiny).of("test", "test_resnet", weights="random", normalize=True)
     job = worker_module.Job(other, str(tmp_path), runtime="torch", n_jobs=1, space=space.id)
-    with pytest.raises(BackboneError, match="embeddings of the first worker"):
+    with pytest.raises(BackboneError, match="first worker"):
         worker_module.embed_shard(job, ("0" * 64, None))
 
 
