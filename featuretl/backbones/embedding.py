@@ -64,6 +64,7 @@ class Embedding(nn.Module):
     def _pool_final(self, x: Any) -> torch.Tensor:
         if self.pooling == "auto":
             return self.model.forward_head(x, pre_logits=True).flatten(1)
+        x = getattr(x, "last_hidden_state", x)  # of Hugging Face models
         branches = x if isinstance(x, (tuple, list)) else [x]  # CoaT and CrossViT have several
         parts = [
             _pool(*_positions_and_cls(branch, self.model), self.pooling) for branch in branches

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import threading
 from collections.abc import Callable
@@ -88,7 +87,7 @@ class ImageEncoder:
         if not isinstance(self._wanted, BackboneSpec):
             return None
         return {
-            "spec": dataclasses.asdict(self._wanted),
+            "spec": self._wanted.facts,
             "versions": versions(),
             "recipe": [RECIPE_VERSION, DECODE_POLICY],
         }

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import joblib
@@ -114,7 +114,7 @@ def costs_of(
     spec = getattr(backbone, "spec", backbone)
     first = str(device[0] if isinstance(device, (list, tuple)) else device)
     machine = [platform.node(), platform.machine(), os.cpu_count(), first, n_jobs]
-    facts = {"spec": asdict(spec), "machine": machine, "versions": versions()}
+    facts = {"spec": spec.facts, "machine": machine, "versions": versions()}
     key = "costs " + canonical_json(facts)
     costs: dict[str, Any] | None = store.memo.get(key)
     if costs is None:
