@@ -93,6 +93,8 @@ def test_an_array_and_rows_have_numbered_columns_that_keep_their_types():
         (np.arange(2), r"reshape\(-1, 1\)"),
         ([1, [2, 3]], "equally many"),
         ([], "equally many"),
+        (5, "got int"),
+        ("ab", "got str"),
         ({}, "at least one column"),
         ({"": [1, 2]}, "no empty name"),
         ({"a": [1, 2], "b": [1]}, "'b' of y .* got 1 for 2"),
@@ -102,6 +104,12 @@ def test_an_array_and_rows_have_numbered_columns_that_keep_their_types():
 def test_what_is_no_table_is_refused(y, message):
     with pytest.raises(InputError, match=message):
         table_of("X", y, 2)
+
+
+def test_lists_of_labels_in_rows_are_refused_by_name():
+    table = table_of("X", [[["a"], ["b"]], [["a", "b"], ["a"]]], 2)
+    with pytest.raises(InputError, match="Column '0' of y"):
+        read_column("0", table["0"])
 
 
 @pytest.mark.parametrize(

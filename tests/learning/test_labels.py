@@ -293,7 +293,7 @@ def test_a_class_is_found_by_its_own_text_and_value(values):
 def test_which_class_a_label_means(labels, classes, codes):
     labels, classes = all_labels("X", labels), np.array(classes)
     if codes is None:
-        with pytest.raises(InputError, match="holds 1 classes that the model does not know"):
+        with pytest.raises(InputError, match="1 classes that the model"):
             codes_of("X", labels, classes)
     else:
         assert codes_of("X", labels, classes).tolist() == codes
@@ -309,9 +309,7 @@ def test_classifiers_take_every_container_and_count_gaps(make, head):
     assert head.fit(X, make(names)).classes_.tolist() == sorted(NAMES)
     assert head.score(X, make(names)) > 0.5
     for call in (head.fit, head.score):
-        with pytest.raises(
-            InputError, match=rf"^y of {name_of(head)} has no label in 3 of 30 rows"
-        ):
+        with pytest.raises(InputError, match=rf"^y of {name_of(head)} .* 3 of 30 rows"):
             call(X, make(with_gaps(names)))
 
 
@@ -366,7 +364,7 @@ def test_hidden_rows_are_found_alike_from_lists_and_object_arrays(gap):
 )
 def test_numbers_with_gaps_and_infinities_are_one_sentence(fit, make):
     y = [None, 1.0, NAN, float("inf"), *np.arange(26.0).tolist()]
-    with pytest.raises(InputError, match="none in 2 and an infinite one in 1 of 30 rows"):
+    with pytest.raises(InputError, match="2 and an infinite one in 1 of 30"):
         fit(X, make(y))
 
 
@@ -408,7 +406,7 @@ def test_functions_take_every_container_and_count_gaps(make, read):
         READERS["DomainAdapter"],
     ):
         assert read(make(GOOD)) == read(GOOD)
-    with pytest.raises(InputError, match="has no label in 3 of 30 rows, such as row 3: drop these"):
+    with pytest.raises(InputError, match="3 of 30 rows, such as row 3"):
         read(make(GAPPED))
 
 
@@ -426,17 +424,15 @@ def test_infinite_labels_are_counted():
 )
 def test_classifiers_of_images_count_gaps_before_they_read_any(model):
     for y in (GAPPED, pd.Series(GAPPED, dtype="string"), pa.array(GAPPED)):
-        with pytest.raises(
-            InputError, match=rf"y of {name_of(model)} has no label in 3 of 30 rows"
-        ):
+        with pytest.raises(InputError, match=rf"y of {name_of(model)} .* 3 of 30 rows"):
             model.fit(MISSING, y)
-        with pytest.raises(InputError, match="y of rank_backbones has no label in 3 of 30 rows"):
+        with pytest.raises(InputError, match=r"y of rank_backbones .* 3 of 30"):
             rank_backbones(MISSING, y, ["test_resnet"])
 
 
 def test_reports_count_gaps(tmp_path):
     images = [np.zeros((4, 4, 3), np.uint8)] * 30
-    with pytest.raises(InputError, match="y of write_report has no label in 3 of 30 rows"):
+    with pytest.raises(InputError, match=r"y of write_report .* 3 of 30"):
         write_report(X, images, GAPPED, tmp_path / "r.html")
     with pytest.raises(InputError, match="none in 1 of 30 rows"):
         write_report(X, images, [None, *range(29)], tmp_path / "r.html", task="regression")
