@@ -1,17 +1,14 @@
-"""Choice of C and the temperature by folds: ties, few rows, groups and copies of rows."""
+"""The choice of C: ties, few rows, groups, copies of rows; and the path by itself."""
 
 import warnings
 
 import numpy as np
 import pytest
-from sklearn import config_context
 from sklearn.datasets import load_digits
-from sklearn.metrics import log_loss
-from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_validate
+from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
-from featuretl.heads.ridge import LinearProbeRegressor
 from featuretl.heads.svm import SVMProbeClassifier
 
 HEADS = {
@@ -116,82 +113,3 @@ def test_equal_rows_do_not_help_noise_to_be_learnt(head):
     coin = np.random.default_rng(1).integers(0, 2, 120)
     head.fit(np.vstack([X, X]), coin)
     assert head.path_.accuracy.mean(axis=1).max() < 0.65
-
-
-def small_draws(n, seed):
-    X, y = load_digits(n_class=2 if n < 20 else 4, return_X_y=True)
-    order = np.random.default_rng(seed).permutation(len(X))
-    classes = np.unique(y)
-    train = np.concatenate([order[y[order] == c][: n // len(classes)] for c in classes])
-    test = np.setdiff1d(order, train)[:300]
-    return X[train], y[train], X[test], y[test]
-
-
-@pytest.mark.parametrize("n", [6, 12, 24])
-@pytest.mark.parametrize("C", [0.03, "cv"])
-def test_calibrated_on_few_rows_is_no_worse_than_uncalibrated(n, C):
-    losses = []
-    for seed in range(6):
-        X, y, test, truth = small_draws(n, seed)
-        head = LinearProbeClassifier(C, calibrate=True, cv=3, random_state=0).fit(X, y)
-        assert 0.1 < head.calibration_.temperature < 3
-        calibrated = log_loss(truth, head.predict_proba(test))
-        losses.append(
-            (calibrated, log_loss(truth, head.set_params(calibrate=False).predict_proba(test)))
-        )
-    calibrated, uncalibrated = np.mean(losses, axis=0)
-    assert calibrated < uncalibrated + 0.01
-
-
-@pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_a_machine_of_few_rows_is_as_sure_as_it_is_right(kernel):
-    sure, right = [], []
-    for seed in range(8):
-        X, y, test, truth = small_draws(16, seed)
-        head = SVMProbeClassifier(kernel=kernel, gamma="scale", random_state=0).fit(X, y)
-        sure.append(head.predict_proba(test).max(axis=1).mean())
-        right.append(head.score(test, truth))
-    assert np.mean(right) > 0.9
-    assert np.mean(sure) == pytest.approx(np.mean(right), abs=0.2)
-
-
-def test_alpha_is_chosen_across_groups():
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(12), 10)
-    signature = rng.standard_normal((12, 60))[groups]  # identifies the group and thus its offset
-    useful = rng.standard_normal((120, 1))
-    X = np.hstack([useful, signature]) + 0.1 * rng.standard_normal((120, 61))
-    y = useful[:, 0] + 3 * rng.standard_normal(12)[groups]
-    alone, across = (
-        LinearProbeRegressor().fit(X, y),
-        LinearProbeRegressor().fit(X, y, groups=groups),
-    )
-    assert across.alpha_ > 10 * alone.alpha_
-    assert across.path_.mean_squared_error.shape == (28, 1)
-    same = LinearProbeRegressor().fit(X, y, groups=np.arange(120))
-    assert same.alpha_ == alone.alpha_
-    with pytest.warns(FeatureTLWarning, match="single rows, because groups"):
-        assert LinearProbeRegressor().fit(X, y, groups=np.ones(120)).alpha_ == alone.alpha_
-    with config_context(enable_metadata_routing=True):
-        routed = LinearProbeRegressor().set_fit_request(groups=True)
-        options = {"cv": GroupKFold(3), "params": {"groups": groups}, "return_estimator": True}
-        options["return_indices"] = True
-        found = cross_validate(routed, X, y, error_score="raise", **options)
-    # Two thirds of the groups are left, and the candidate alphas scale with the number of rows.
-    inside = [
-        LinearProbeRegressor().fit(X[rows], y[rows], groups=groups[rows])
-        for rows in found["indices"]["train"]
-    ]
-    assert [one.alpha_ for one in found["estimator"]] == [one.alpha_ for one in inside]
-
-
-def test_equal_rows_are_left_out_together():
-    rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((30, 40)), rng.standard_normal(60)
-    twice = LinearProbeRegressor().fit(np.vstack([X, X]), y)
-    assert twice.alpha_ > 100  # y is noise
-    means = LinearProbeRegressor().fit(
-        X, y.reshape(2, 30).mean(axis=0), sample_weight=np.full(30, 2)
-    )
-    assert twice.alpha_ == means.alpha_
-    np.testing.assert_allclose(twice.coef_, means.coef_, rtol=1e-8)
