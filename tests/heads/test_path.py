@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
+from sklearn.utils import Bunch
 
-from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
+from featuretl.heads._solver.path import Path, check_grid, check_positive, fold_means, search
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.svm import SVMProbeClassifier
 
@@ -113,3 +115,92 @@ def test_equal_rows_do_not_help_noise_to_be_learnt(head):
     coin = np.random.default_rng(1).integers(0, 2, 120)
     head.fit(np.vstack([X, X]), coin)
     assert head.path_.accuracy.mean(axis=1).max() < 0.65
+
+
+class Parabola:
+    """A stand-in for `LinearProblem`: the solution at C is C, and the score peaks at `peak`."""
+
+    def __init__(self, peak):
+        self.peak, self.starts = peak, {}
+
+    def start(self):
+        return None
+
+    def solve(self, C, start, spectrum, tol, max_iter):
+        self.starts[C] = start
+        return Bunch(x=C)
+
+    def held_out_logits(self, x):
+        return x
+
+    def scores(self, C):
+        return {"score": np.array([-((np.log10(C / self.peak)) ** 2)])}
+
+    def walk(self, Cs):
+        return search(self, None, Cs, self.scores, "score", 1e-4, 100)
+
+
+def test_auto_stops_two_decades_above_the_peak_and_refines_around_it():
+    problem = Parabola(10**-2.8)
+    path = problem.walk("auto")
+    fine = np.array([-2 / 3, -1 / 3, 1 / 3, 2 / 3]) - 3
+    expected = np.sort(np.r_[np.arange(-5, 0), fine])  # 1 and 10 are not tried
+    np.testing.assert_allclose(np.log10(path.C), expected, atol=1e-9)
+    assert np.log10(path.best) == pytest.approx(-3 + 1 / 3)
+    assert path.best == path.C[path.score[:, 0].argmax()] == path.logits
+
+
+def test_every_fit_starts_from_the_solution_of_the_next_smaller_C():
+    problem = Parabola(1e-3)
+    path = problem.walk("auto")
+    tried = list(problem.starts)
+    for number, (C, start) in enumerate(problem.starts.items()):
+        below = [c for c in tried[:number] if c < C]
+        assert start == (max(below) if below else None)
+    assert sorted(tried) == path.C.tolist()
+
+
+def test_a_list_of_Cs_is_tried_in_full_from_small_to_large():
+    problem = Parabola(1e-4)
+    path = problem.walk([10, 1, 1e-4, 100])
+    assert list(problem.starts) == path.C.tolist() == [1e-4, 1, 10, 100]
+    assert path.best == 1e-4
+
+
+def test_ties_go_to_the_other_scores_and_then_to_the_smaller_C():
+    table = {1.0: (0.5, 0.1), 2.0: (0.5, 0.3), 4.0: (0.5, 0.3 + 1e-14), 8.0: (0.4, 0.9)}
+    path = Path(lambda C: dict(zip("ab", np.array(table[C])[:, None], strict=True)), "a")
+    for C in (8.0, 4.0, 1.0, 2.0):
+        path.add(C, C)
+    assert path.best == 2.0  # 4.0 scores the same, apart from rounding
+    assert path.rank(8.0) == (0.4, 0.9)
+    result = path.result()
+    assert result.C.tolist() == [1, 2, 4, 8]
+    assert result.a.shape == (4, 1)
+    assert (result.logits, result.rank) == (2.0, (0.5, 0.3))
+    other = Path(lambda C: dict(zip("ab", np.array(table[C])[:, None], strict=True)), "b")
+    for C in table:
+        other.add(C, C)
+    assert (other.best, other.rank(8.0)) == (8.0, (0.9, 0.4))
+
+
+def test_fold_means_are_weighted_and_skip_rows_that_no_fold_holds_out():
+    values = np.array([1.0, 0.0, 1.0, 0.0])
+    means = fold_means(values, np.array([0, 0, 1, -1]), 2, np.array([3.0, 1.0, 2.0, 9.0]))
+    assert means.tolist() == [0.75, 1.0]
+
+
+@pytest.mark.parametrize("grid", ["cv", [], [0.1, 0], [[0.1]], 0.1, [0.1, np.nan], ["1"], None])
+def test_a_grid_of_Cs_is_auto_or_positive_numbers(grid):
+    with pytest.raises(ParameterError, match="'Cs' parameter of Head"):
+        check_grid("Head", "Cs", grid)
+    check_grid("Head", "Cs", "auto")
+    check_grid("Head", "Cs", np.logspace(-3, 3, 4))
+
+
+@pytest.mark.parametrize("value", [0, -1.0, np.inf, np.nan, True, "loo", None, [1.0]])
+def test_a_positive_number_may_be_a_word_that_is_named(value):
+    with pytest.raises(ParameterError, match=r"'C' parameter of Head.* 'cv'"):
+        check_positive("Head", "C", value, "cv")
+    for valid in ("cv", 1, np.float32(0.1)):
+        check_positive("Head", "C", valid, "cv")
