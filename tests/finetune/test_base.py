@@ -1,4 +1,4 @@
-"""TODO"""
+"""What the fine-tuning estimators share: parameters, history, embeddings and the search."""
 
 import numpy as np
 import pytest
@@ -62,8 +62,40 @@ def test_clone_and_parameters(fitted):
         ({"checkpoint": 3}, "'checkpoint' .* a path or None"),
         ({"n_jobs": 0}, "'n_jobs'"),
         ({"training": {"optimizer": "adam"}}, "'training' .*Training or None"),
+        ({"head": ("mlp", True)}, "'head'"),
     ],
 )
 def test_parameters_are_checked(quick, photos, labels, parameters, message):
     with pytest.raises(ParameterError, match=message):
         quick(**parameters).fit(photos, labels)
+
+
+def test_embeddings_are_the_input_of_the_head(fitted, photos):
+    network = fitted._tuned.live("auto")[2]
+    logits = (
+        fitted.transform(photos[:6]) @ network.head.weight.numpy().T + network.head.bias.numpy()
+    )
+    margin = logits[:, 1] - logits[:, 0]
+    np.testing.assert_allclose(fitted.decision_function(photos[:6]), margin, rtol=1e-4, atol=1e-4)
+
+
+def test_the_history_has_a_line_for_each_run_and_one_for_held_out_images(quick, photos, labels):
+    model = quick(early_stopping=2).fit(photos, labels)
+    assert model.history_["validation_loss"].notna().all()
+    lines = model.plot_history().lines
+    assert [line.get_linestyle() for line in lines] == ["-", "--"]
+    assert lines[0].get_color() == lines[1].get_color()
+    model.partial_fit(photos, labels)
+    assert model.history_["epoch"].tolist() == [1, 2, 3, 4]
+    other = model.plot_history().axes
+    assert model.plot_history(ax=other) is other
+
+
+def test_a_search_is_not_a_fit(fitted, photos, labels):
+    before = vars(fitted).copy()
+    found = fitted.search(photos, labels, groups=np.arange(24) // 2)
+    assert vars(fitted) == before
+    groups = set(found.held_out // 2)
+    assert sorted(found.held_out) == sorted([2 * g for g in groups] + [2 * g + 1 for g in groups])
+    assert found.decision.endswith(("fine-tuned.", "the probe is kept."))
+    assert found.worthwhile == found.decision.endswith("fine-tuned.")
