@@ -1,15 +1,28 @@
 """The classes of model files: attributes that do not fit together are refused."""
 
 import copy
+import inspect
+import re
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.svm import SVC
 
-from featuretl import FineTuneClassifier, MultiTaskHead, SVMProbeClassifier, load_model, save_model
+from featuretl import (
+    FineTuneClassifier,
+    LinearProbeClassifier,
+    MultiTaskHead,
+    NoveltyDetector,
+    SVMProbeClassifier,
+    load_model,
+    save_model,
+)
 from featuretl.exceptions import BackboneError, ModelError
 from featuretl.finetune import Training
+from featuretl.heads import AttentionPoolingClassifier, ViewsClassifier
+from featuretl.models.classes import CLASSES, FORMER
+from featuretl.models.schema import IGNORED, parameters
 
 
 @pytest.fixture(scope="module")
@@ -111,3 +124,103 @@ def test_forged_tasks_are_refused(change, iris, forge, model_file, assert_refuse
     y = {"a": iris[1], "b": iris[0][:, 1]}
     save_model(MultiTaskHead().fit(iris[0], y), model_file)
     assert_refused(forge(change))
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_schema_of_a_class_is_consistent(name):
+    schema = CLASSES[name]
+    cls = schema.load(name)
+    given = parameters(cls)
+    # A parameter is listed only to restrict its kind, and a class without it has the schema too.
+    assert all(schema.attributes[name][1] for name in {*given} & {*schema.attributes})
+    assert not {*given} & {*schema.former}
+    not_saved = {*schema.fresh, *schema.left_out, *IGNORED}
+    assert not not_saved & {*schema.attributes}
+    if not given:  # a plain class has no other attributes than those listed
+        assert schema.attributes
+    classes = re.findall(r"[A-Z]\w+", " ".join(kind for kind, _ in schema.attributes.values()))
+    assert {*classes} <= {*CLASSES, "Bunch"}
+
+
+def test_former_classes_have_successors_with_the_given_parameters():
+    for former, (name, own) in FORMER.items():
+        assert former not in CLASSES
+        assert {*own} <= {*inspect.signature(CLASSES[name].load(name)).parameters}
+
+
+def refused(model, model_file, forge, assert_refused, *path):
+    """Assert that a model file is refused once the attribute at `path` has the last value."""
+    save_model(model, model_file)
+    load_model(model_file)
+    *steps, attribute, value = path
+
+    def change(packed, tensors):
+        for step in steps:
+            packed = packed["state"][step]
+        packed["state"][attribute] = value
+
+    assert_refused(forge(change), "do not fit together|must be|cannot be loaded")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("n_neighbors", 0),
+        ("n_neighbors", 10**6),
+        ("n_neighbors", "5"),
+        ("level", 0.9),
+        ("level", {"float": "nan"}),
+        ("calibration_worth_", 10.0**9),
+        ("calibration_worth_", {"float": "nan"}),
+        ("offset_", {"float": "nan"}),
+    ],
+)
+def test_forged_novelty_detectors_are_refused(
+    attribute, value, iris, model_file, forge, assert_refused
+):
+    detector = NoveltyDetector(random_state=0).fit(iris[0])
+    refused(detector, model_file, forge, assert_refused, attribute, value)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "change"),
+    [
+        ("calibration_", lambda a: a[::-1]),
+        ("calibration_", lambda a: a[:0]),
+        ("calibration_", lambda a: a + np.inf),
+        ("references_", lambda a: a * np.nan),
+        ("references_", lambda a: a[:0]),
+    ],
+)
+def test_forged_references_are_refused(attribute, change, iris, model_file, forge, assert_refused):
+    save_model(NoveltyDetector(random_state=0).fit(iris[0]), model_file)
+
+    def forged(model, tensors):
+        name = model["state"][attribute]["array"]
+        tensors[name] = np.ascontiguousarray(change(tensors[name]))
+
+    assert_refused(forge(forged), "NoveltyDetector do not fit together")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("n_views", 4),
+        ("n_views", 0),
+        ("n_views", 2.0),
+        ("n_features_in_", 6),
+        ("classes_", {"strings": list("abc"), "dtype": "U"}),
+        ("estimator_", None),
+        ("estimator_", "n_features_in_", 4),
+    ],
+    ids=str,
+)
+def test_forged_views_are_refused(path, iris, model_file, forge, assert_refused):
+    model = ViewsClassifier(2, LinearProbeClassifier()).fit(*iris)
+    refused(model, model_file, forge, assert_refused, *path)
+
+
+@pytest.mark.parametrize("path", [("n_views", 1), ("n_views", "2"), ("n_features_in_", 2)], ids=str)
+def test_forged_attention_is_refused(path, iris, model_file, forge, assert_refused):
+    model = AttentionPoolingClassifier(2).fit(*iris)
+    refused(model, model_file, forge, assert_refused, *path)

@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from featuretl import (
     LinearProbeClassifier,
@@ -17,6 +18,7 @@ from featuretl import (
     save_model,
 )
 from featuretl.exceptions import ModelError
+from featuretl.models.format import check_target, digest_of, read_card_text, read_file, write_file
 
 
 class Bomb:
@@ -128,3 +130,66 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(iris, model_file, monk
         save_model(NearestMeanClassifier().fit(*iris), model_file)
     assert model_file.read_bytes() == before
     assert [path.name for path in model_file.parent.iterdir()] == ["probe.featuretl"]
+
+
+TENSORS = {"b": np.arange(4, dtype=np.int32), "a": np.asfortranarray(np.ones((2, 3)))}
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "model.featuretl"
+    write_file(path, '{"x": 1}', '{"y": 2}', TENSORS)
+    model, tensors = read_file(path)
+    assert (model, read_card_text(path)) == ('{"x": 1}', '{"y": 2}')
+    for name, tensor in TENSORS.items():
+        assert tensors[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(tensors[name], tensor)
+    with safe_open(path, framework="numpy") as file:
+        texts = file.metadata()
+    assert texts["featuretl_format"] == "1"
+    assert texts["sha256"] == digest_of(texts["model"], texts["card"], TENSORS)
+
+
+def test_the_digest_covers_texts_names_types_shapes_and_bytes():
+    digest = digest_of("model", "card", TENSORS)
+    assert digest_of("model", "card", dict(reversed(TENSORS.items()))) == digest
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in TENSORS.items()}
+    assert digest_of("model", "card", contiguous) == digest
+    others = [
+        ("model", "card", TENSORS | {"c": np.zeros(0)}),
+        ("model", "card", TENSORS | {"b": TENSORS["b"].astype(np.uint32)}),
+        ("model", "card", TENSORS | {"b": TENSORS["b"].reshape(2, 2)}),
+        ("model", "card", TENSORS | {"b": TENSORS["b"] + 1}),
+        ("model", "card", {"c": TENSORS["b"], "a": TENSORS["a"]}),
+        ("model", "", TENSORS),
+        ("card", "model", TENSORS),
+    ]
+    assert len({digest, *(digest_of(*other) for other in others)}) == len(others) + 1
+
+
+def test_a_card_that_was_changed_is_read_and_the_model_is_not(model_file):
+    data = model_file.read_bytes()
+    assert data.count(b"LinearProbeClassifier") >= 2
+    model_file.write_bytes(data.replace(b"LinearProbeClassifier", b"LinearProbeClassif1er", 1))
+    with pytest.raises(ModelError, match="checksum"):
+        load_model(model_file)
+    assert read_card(model_file)["model"] in ("LinearProbeClassifier", "LinearProbeClassif1er")
+
+
+@pytest.mark.parametrize("missing", ["card", "model", "sha256"])
+def test_a_header_without_one_of_the_texts_is_refused(missing, tmp_path):
+    from safetensors.numpy import save
+
+    texts = dict.fromkeys(("card", "model", "sha256"), "{}") | {"featuretl_format": "1"}
+    del texts[missing]
+    path = tmp_path / "model.featuretl"
+    path.write_bytes(save({}, texts))
+    for read in (load_model, read_card):
+        with pytest.raises(ModelError, match=f"no '{missing}'"):
+            read(path)
+
+
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert check_target("~/model.featuretl") == tmp_path / "model.featuretl"
+    with pytest.raises(ModelError, match=r"\.featuretl"):
+        check_target("~/model.FEATURETL")
