@@ -11,7 +11,7 @@ from featuretl.models.schema import IGNORED, ClassSchema, parameters
 def test_an_attribute_that_is_not_known_is_refused(iris, tmp_path):
     model = LinearProbeClassifier().fit(*iris)
     model.extra_ = 1
-    with pytest.raises(ModelError, match="has the attribute 'extra_', which is not allowed"):
+    with pytest.raises(ModelError, match="'extra_'"):
         save_model(model, tmp_path / "model.featuretl")
 
 
