@@ -96,11 +96,3 @@ def test_an_estimator_of_images_keeps_nothing_of_an_earlier_fit(estimator, befor
         return model.fit(images, y if "Regressor" not in type(model).__name__ else y + 0.5)
 
     assert_nothing_stays(estimator, before, after, fit)
-
-
-def test_a_stream_begins_without_the_path_of_a_search():
-    X, y = load_digits(return_X_y=True)
-    head = LinearProbeClassifier("cv", cv=2).fit(X[:200], y[:200])
-    with pytest.warns(match="partial_fit"):
-        head.set_params(C=1.0).partial_fit(X[200:400], y[200:400])
-    assert not hasattr(head, "path_")
