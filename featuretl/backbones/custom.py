@@ -12,12 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from featuretl._core.parameters import parameter_error
+from featuretl._core.parameters import check_int, parameter_error
 from featuretl._core.text import did_you_mean, printable, reason_of
 from featuretl.backbones.blocks import Block
 from featuretl.backbones.weights import Network, tensors_digest
 from featuretl.exceptions import BackboneError
-from featuretl.images.decode import golden_pixels
 
 _OWNER = "Backbone.of"
 _ATTRIBUTES = ("pooler_output", "image_embeds", "last_hidden_state")  # of Hugging Face's outputs
@@ -34,10 +33,15 @@ class CustomNetwork:
         blocks: Sequence[str],
         n_prefix_tokens: int,
     ) -> None:
+        if not isinstance(module, nn.Module):
+            raise parameter_error(_OWNER, "module", "a torch.nn.Module", module)
+        if not isinstance(name, str) or not name:
+            raise parameter_error(_OWNER, "name", "a name for messages and the cache", name)
+        check_int(_OWNER, "n_prefix_tokens", n_prefix_tokens, 0)
         own = copy.deepcopy(module).eval().requires_grad_(False).to("cpu")
         self.preprocessing = CustomPreprocessing(preprocessing, name)
         self._model = TimmInterface(own, self.preprocessing.input_size, n_prefix_tokens)
-        self._model.check(self.preprocessing(golden_pixels())[None])
+        self._model.check(self.preprocessing(_example())[None])
         self.tensors = tensors_digest(self._model)
         self.blocks = tuple(blocks)
         for block in self.blocks:
@@ -190,6 +194,11 @@ def _check_channels_first(x: torch.Tensor, what: str) -> None:
         )
 
 
+def _example() -> np.ndarray:
+    """Return the pixels of an image, uint8 (h, w, 3), to try a network with."""
+    return np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+
+
 class CustomPreprocessing:
     """The caller's own transform from a PIL image to the network's input.
 
@@ -202,9 +211,10 @@ class CustomPreprocessing:
         if not callable(processor):
             expected = "a callable from a PIL image to a float tensor (3, height, width)"
             raise parameter_error(_OWNER, "preprocessing", expected, transform)
-        self._transform, self._name = processor, name
-        self.input_size: tuple[int, int, int] | None = None
-        self.input_size = tuple(self(golden_pixels()).shape)  # type: ignore[assignment]
+        self._transform: Any = processor
+        self._name = name
+        self.input_size: Any = None
+        self.input_size = tuple(self(_example()).shape)
 
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
         """Return the network's input, float32 (3, height, width), of pixels, uint8 (h, w, 3)."""

@@ -36,7 +36,7 @@ class Embedding(nn.Module):
         In a network with a class token, the output of a layer is its map and its prefix tokens.
         """
         model, indices = self.model, sorted({i for i in self.indices if i is not None})
-        batch = batch.to(next(model.parameters()).dtype)
+        batch = batch.to(next(model.parameters(), batch).dtype)
         if not indices:
             return {None: model.forward_features(batch)}
         takes = signature(model.forward_intermediates).parameters

@@ -60,30 +60,16 @@ class BackboneSpec:
         """
         base = getattr(backbone, "spec", backbone)
         if isinstance(base, cls):
-            defaults = vars(cls(base.name))
+            defaults = vars(cls(base.name, layers=PRE_LOGITS))  # type: ignore[arg-type]
             changed = {k: v for k, v in parameters.items() if not is_same(v, defaults[k])}
             given: Any = replace(base, **changed)
         else:
             given = cls(base, **parameters)
-        name, weights, layers = given.name, given.weights, given.layers
-        if not isinstance(name, str) or not name:
+        if not isinstance(given.name, str) or not given.name:
             expected = "the name of a timm model, or a Backbone"
             raise parameter_error(owner, "backbone", expected, backbone)
         if given.network is not None:
             _check_custom(owner, given)
-        if not isinstance(weights, (str, os.PathLike)):
-            raise parameter_error(owner, "weights", "'auto', 'random' or a path", weights)
-        if not is_word(weights, "auto", "random"):
-            weights = Path(weights).expanduser().absolute()
-            if not weights.is_file():
-                expected = "'auto', 'random' or the path of an existing file"
-                raise parameter_error(owner, "weights", expected, str(weights))
-        listed = layers if isinstance(layers, (list, tuple)) else (layers,)
-        kinds = (numbers.Integral, str)
-        if not listed or any(isinstance(x, bool) or not isinstance(x, kinds) for x in listed):
-            expected = "'pre_logits', a layer's number or name, or a list of these"
-            raise parameter_error(owner, "layers", expected, layers)
-        layers = tuple(x if isinstance(x, str) else int(x) for x in listed)
         check_option(owner, "pooling", given.pooling, POOLINGS)
         check_bool(owner, "normalize", given.normalize)
         check_option(owner, "precision", given.precision, PRECISIONS)
@@ -91,8 +77,8 @@ class BackboneSpec:
             check_number(owner, "crop_pct", given.crop_pct, 0, open_below=True, at_most=1)
         return replace(
             given,
-            weights=str(weights),
-            layers=layers,
+            weights=_weights(owner, given.weights),
+            layers=_layers(owner, given.layers),
             normalize=bool(given.normalize),
             # A lower precision does not reach cosine 0.9999.
             precision="float32" if given.precision == "auto" else given.precision,
@@ -117,6 +103,27 @@ def _check_custom(owner: str, given: BackboneSpec) -> None:
                 f"{default!r} for a network of your own, whose module and preprocessing fix it"
             )
             raise parameter_error(owner, parameter, expected, getattr(given, parameter))
+
+
+def _weights(owner: str, weights: Any) -> str:
+    if not isinstance(weights, (str, os.PathLike)):
+        raise parameter_error(owner, "weights", "'auto', 'random' or a path", weights)
+    if is_word(weights, "auto", "random"):
+        return str(weights)
+    file = Path(weights).expanduser().absolute()
+    if not file.is_file():
+        expected = "'auto', 'random' or the path of an existing file"
+        raise parameter_error(owner, "weights", expected, str(file))
+    return str(file)
+
+
+def _layers(owner: str, layers: Any) -> tuple[Layer, ...]:
+    listed = layers if isinstance(layers, (list, tuple)) else (layers,)
+    kinds = (numbers.Integral, str)
+    if not listed or any(isinstance(x, bool) or not isinstance(x, kinds) for x in listed):
+        expected = "'pre_logits', a layer's number or name, or a list of these"
+        raise parameter_error(owner, "layers", expected, layers)
+    return tuple(x if isinstance(x, str) else int(x) for x in listed)
 
 
 def _image_size(owner: str, size: Any) -> tuple[int, int] | None:

@@ -50,7 +50,7 @@ def test_every_pooling_and_precision_is_accepted():
 @pytest.mark.parametrize(
     ("parameters", "name"),
     [
-        ({"name": ""}, "backbone"),
+        ({"backbone": ""}, "backbone"),
         ({"weights": None}, "weights"),
         ({"layers": ()}, "layers"),
         ({"layers": None}, "layers"),
@@ -59,8 +59,25 @@ def test_every_pooling_and_precision_is_accepted():
         ({"normalize": 1}, "normalize"),
         ({"precision": "float16"}, "precision"),
         ({"views": 0}, "views"),
+        ({"image_size": 0}, "image_size"),
+        ({"image_size": (224, 224, 3)}, "image_size"),
+        ({"image_size": 224.0}, "image_size"),
+        ({"image_size": 10**6}, "image_size"),
+        ({"crop_pct": 0}, "crop_pct"),
+        ({"crop_pct": 1.1}, "crop_pct"),
+        ({"crop_pct": "1"}, "crop_pct"),
     ],
 )
 def test_errors_name_the_parameter_and_its_owner(parameters, name):
     with pytest.raises(ParameterError, match=f"'{name}' parameter of test"):
-        BackboneSpec.of("test", **{"name": "a", **parameters})
+        BackboneSpec.of("test", **{"backbone": "a", **parameters})
+
+
+def test_parameters_other_than_the_defaults_replace_those_of_a_given_spec():
+    own = BackboneSpec.of("test", "a", layers=1, pooling="max", image_size=96, crop_pct=1)
+    assert (own.image_size, own.crop_pct) == ((96, 96), 1.0)
+    defaults = {"layers": "pre_logits", "pooling": "auto", "image_size": None, "weights": "auto"}
+    assert BackboneSpec.of("test", own, **defaults) == own
+    changed = BackboneSpec.of("test", own, layers=["pre_logits"], image_size=(64, 32))
+    assert (changed.layers, changed.pooling) == (("pre_logits",), "max")
+    assert changed.image_size == (64, 32)

@@ -103,3 +103,15 @@ def test_the_card_of_a_pipeline_names_its_weights(pipeline, iris):
     assert card["weights"] == pipeline[0].recipe()["backbone"]["tensors"]
     assert card["classes"] == ["a", "b"]
     assert "backbone" not in card_of(LinearProbeClassifier().fit(*iris))
+
+
+@pytest.mark.parametrize("data", [None, 3, {}, {"contents": "é"}, {"contents": [1]}, {"contents": "AA=="}])  # fmt: skip
+def test_a_card_that_is_no_card_knows_nothing(data):
+    assert trained_on({"data": data}, np.zeros(3, "S32")) is None
+
+
+def test_a_card_knows_its_images_again(photos):
+    card = {"data": data_of(photos[:5], ["a"] * 5)}
+    keys = np.array([read(photo).key for photo in photos], "S32")
+    assert trained_on(card, keys).tolist() == [True] * 5 + [False] * 19
+    assert len(card["data"]["contents"]) < 60

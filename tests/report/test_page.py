@@ -3,13 +3,11 @@
 import json
 import sys
 
-import numpy as np
 import pytest
 
 from featuretl import LinearProbeClassifier
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError, StoreError
-from featuretl.images.inputs import read
-from featuretl.models.card import data_of, trained_on
+from featuretl.models.card import data_of
 
 
 def test_a_page_loads_nothing_and_says_what_its_scores_are_of(
@@ -29,18 +27,6 @@ def test_a_page_loads_nothing_and_says_what_its_scores_are_of(
     assert f"{found['scores']['accuracy']:.3f}" in page.text
     assert "not trained on these images" in found["label_errors_by"]
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-
-
-@pytest.mark.parametrize("data", [None, 3, {}, {"contents": "é"}, {"contents": [1]}, {"contents": "AA=="}])  # fmt: skip
-def test_a_card_that_is_no_card_knows_nothing(data):
-    assert trained_on({"data": data}, np.zeros(3, "S32")) is None
-
-
-def test_a_card_knows_its_images_again(photos, labels):
-    card = {"data": data_of(photos[:5], labels[:5])}
-    keys = np.array([read(photo).key for photo in photos], "S32")
-    assert trained_on(card, keys).tolist() == [True] * 5 + [False] * 19
-    assert len(card["data"]["contents"]) < 60
 
 
 def test_the_page_is_the_same_again(report, embeddings, photos, labels, path):

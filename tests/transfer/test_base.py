@@ -32,7 +32,7 @@ def test_it_is_a_scikit_learn_estimator(chooser, photos, labels):
     ("parameters", "message"),
     [
         ({"strategy": "finetune"}, "'fine-tune'"),
-        ({"backbone": []}, "'backbone' parameter .* name, a list"),
+        ({"backbone": []}, "'backbone' parameter"),
         ({"backbone": ["a", "a"]}, "'backbone' parameter"),
         ({"backbone": ["a", "b"], "weights": "file"}, "'weights' parameter"),
         ({"cv": 1}, "'cv' parameter"),

@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featuretl import FineTuneClassifier
+from featuretl import (
+    FineTuneClassifier,
+    TransferClassifier,
+    load_backbone,
+    load_image_folder,
+    load_model,
+    save_model,
+)
 from featuretl.finetune.loop import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
@@ -44,3 +51,17 @@ def test_an_interrupt_ends_it(chooser, photos, labels, monkeypatch):
     monkeypatch.setattr(Trainer, "step", interrupt)
     with pytest.raises(KeyboardInterrupt):
         chooser("fine-tune", test_size=None).fit(photos, labels)
+
+
+def test_backbones_given_as_objects_are_compared_saved_and_loaded(photo_folder, tmp_path):
+    data = load_image_folder(photo_folder)
+    small = load_backbone("test_vit", weights="random", image_size=96)
+    other = load_backbone("test_resnet", weights="random")
+    model = TransferClassifier(strategy="linear", backbone=[small, other], random_state=0)
+    model.fit(data.data, data.target)
+    assert model.backbone_ in ("test_vit", "test_resnet")
+    own = TransferClassifier(strategy="linear", backbone=small).fit(data.data, data.target)
+    save_model(own, tmp_path / "own.featuretl")
+    again = load_model(tmp_path / "own.featuretl")
+    np.testing.assert_allclose(again.predict_proba(data.data), own.predict_proba(data.data))
+    assert again.estimator_[0].recipe()["preprocess"]["input_size"] == [3, 96, 96]

@@ -65,7 +65,7 @@ def test_the_last_fit_says_how_many_folds_it_made(chooser, few):
 def experiment_on(X, labels, groups=None, **parameters):
     """An experiment on given embeddings `X`; its images are never read."""
     images = [f"{number}.jpg" for number in range(len(X))]
-    model = TransferClassifier(cache=None, random_state=0, **parameters)
+    model = TransferClassifier(backbone="net", cache=None, random_state=0, **parameters)
     embeddings = {"net": X}
     return Experiment(model, images, labels, groups, classification_targets, embeddings)
 
