@@ -168,7 +168,8 @@ class ImageEmbedder(Embedder):
     crop_pct : float in (0, 1], optional
         Share of the shorter side that the center crop keeps; None is the network's own.
     device : str, torch.device or list of these, default="auto"
-        "auto" is every GPU, or the CPU if there is none; "cuda" is every GPU.
+        "auto" is every CUDA GPU, an accelerator that agrees with the CPU (see `extract`), or the
+        CPU; "cuda" is every CUDA GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
         Inference runtime; "auto" picks the fastest that agrees with eager PyTorch, see `extract`.
     batch_size : int or "auto", default="auto"
