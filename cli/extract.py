@@ -18,7 +18,7 @@ _BACKBONE = {
     "layers": option("--layers", group="Model", default="pre_logits", metavar="LAYER,..",
         callback=options.one_or_list, help="Layers to concatenate, by name or number."),
     "pooling": option("--pooling", group="Model", metavar="NAME", default="auto",
-        help="avg, max, cls, avg+max, cls+avg, gem or flatten."),
+        help="avg, max, cls, avg+max, cls+avg, gem, flatten or grid."),
     "normalize": option("--normalize", group="Model", is_flag=True,
         help="Scale each embedding to unit length."),
     "precision": option("--precision", group="Model", rare=True, default="auto", metavar="NAME",
@@ -99,7 +99,7 @@ def extract(
     store = options.resolve_cache(cache, no_cache)
     extraction = run_extraction(extract, images.paths, store, **given)
     facts = {
-        "n_features": extraction.shape[1],
+        "n_features": extraction.recipe["output"]["n_features"],
         "classes": len(images.class_names or ()),
         "cache": cached_in(store),
         "output": output,

@@ -16,7 +16,7 @@ from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.devices import usable_device
 from featuretl.backbones.eager import Runtime, TorchRuntime
-from featuretl.backbones.embedding import Embedding, has_class_token
+from featuretl.backbones.embedding import Embedding, has_class_token, layer_index
 from featuretl.backbones.preprocess import Preprocessing
 from featuretl.backbones.spec import PRE_LOGITS, QUANTIZATION, BackboneSpec, Layer
 from featuretl.backbones.views import n_views, split_views, views_of, views_recipe
@@ -51,12 +51,14 @@ def load_backbone(
         Outputs of one forward pass, concatenated in this order: the network's output before its
         classifier, or a layer by its number (negative from the end) or name in
         `Backbone.layer_names`, as timm's ``forward_intermediates`` counts them.
-    pooling : {"auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten"}, default="auto"
+    pooling : str, default="auto"
+        "auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten" or "grid".
         "auto" is the model's own pooling: for "pre_logits" timm's ``forward_head(..,
         pre_logits=True)``, for a layer the class token if the model classifies with it, or the
         average. The others apply to ``forward_features`` and to layers, without register tokens.
         "gem" is the generalised mean with p = 3 (Radenovic et al., 2018); "flatten" concatenates
-        all positions.
+        all positions; "grid" keeps the positions of a map or of the patch tokens: `extract` and
+        `ImageEmbedder` then return (n, h, w, d).
     normalize : bool, default=False
         Scale every embedding to length 1.
     precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
@@ -137,7 +139,8 @@ class Backbone:
         self._network = load_network(spec, device)
         self.model = self._network.model
         self.preprocessing = _preprocessing_of(spec, self.model)
-        self._indices = [self._layer_index(layer) for layer in spec.layers]
+        names = self.layer_names
+        self._indices = [layer_index(layer, names, spec.name) for layer in spec.layers]
         if "cls" in spec.pooling and not has_class_token(self.model):
             raise BackboneError(
                 f"pooling={spec.pooling!r} needs a class token, but the backbone {spec.name!r} has "
@@ -226,8 +229,7 @@ class Backbone:
     @cached_property
     def n_features(self) -> int:
         """Number of features of an embedding."""
-        blank = np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8)
-        batch = self.batch([self.preprocessing(blank)])
+        batch = self._blank()
         try:
             return TorchRuntime(self.embedding)(batch).shape[1] * self.n_views
         except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
@@ -238,6 +240,18 @@ class Backbone:
                 f"pooling={self.spec.pooling!r} ({type(error).__name__} in timm's model); request "
                 "one layer at a time, or layers='pre_logits'."
             ) from error
+
+    @cached_property
+    def grid(self) -> list[int]:
+        """Height, width and number of features of the positions that pooling="grid" returns."""
+        with torch.inference_mode():
+            outputs = self.embedding.outputs(self._blank())
+            return list(self.embedding.grid(outputs).shape[1:])
+
+    def _blank(self) -> torch.Tensor:
+        return self.batch(
+            [self.preprocessing(np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8))]
+        )
 
     @property
     def n_views(self) -> int:
@@ -250,20 +264,6 @@ class Backbone:
         if not hasattr(self.model, "forward_intermediates"):
             return []
         return [str(info["module"]) for info in self.model.feature_info]
-
-    def _layer_index(self, layer: Layer) -> int | None:
-        if layer == PRE_LOGITS:
-            return None
-        names = self.layer_names
-        if isinstance(layer, str) and layer in names:
-            return names.index(layer)
-        if isinstance(layer, int) and -len(names) <= layer < len(names):
-            return layer % len(names)
-        listed = ", ".join(f"{i} {n!r}" for i, n in enumerate(names)) or "none"
-        raise BackboneError(
-            f"The backbone {self.spec.name!r} has no layer {layer!r}; use 'pre_logits', or one of "
-            f"these by number or name: {listed}."
-        )
 
     @cached_property
     def blocks(self) -> tuple[str, ...]:
@@ -312,6 +312,7 @@ class Backbone:
                 "normalize": self.spec.normalize,
                 "dtype": "float32",
                 "n_features": self.n_features,
+                **({"grid": self.grid} if self.spec.pooling == "grid" else {}),
             },
             "compute": {"precision": self.spec.precision, **quantization},
         }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 
+from featuretl.backbones.spec import PRE_LOGITS, Layer
 from featuretl.exceptions import BackboneError
 
 _GEM_P, _GEM_EPS = 3.0, 1e-6
@@ -48,10 +50,24 @@ class Embedding(nn.Module):
         return {None: final, **outputs} if None in self.indices else outputs
 
     def pooled(self, outputs: dict[int | None, Any]) -> torch.Tensor:
-        """Return the embeddings, float32 (n, d), from `outputs`."""
+        """Return the embeddings, float32 (n, d), from `outputs`; a grid is flattened."""
+        if self.pooling == "grid":
+            return self.grid(outputs).flatten(1)
         pooled = {index: self._pool(index, output) for index, output in outputs.items()}
         embedding = torch.cat([pooled[index] for index in self.indices], dim=1).float()
         return nn.functional.normalize(embedding, dim=1) if self.normalize else embedding
+
+    def grid(self, outputs: dict[int | None, Any]) -> torch.Tensor:
+        """Return the embeddings of all positions, float32 (n, h, w, d), from `outputs`."""
+        grids = [as_grid(outputs[index], self.model, index is None) for index in self.indices]
+        sizes = {tuple(grid.shape[1:3]) for grid in grids}
+        if len(sizes) > 1:
+            raise BackboneError(
+                f"pooling='grid' needs layers of one size, but these have {sorted(sizes)} "
+                "positions; request them one at a time."
+            )
+        grid = torch.cat(grids, dim=3).float()
+        return nn.functional.normalize(grid, dim=3) if self.normalize else grid
 
     def _pool(self, index: int | None, output: Any) -> torch.Tensor:
         if index is None:
@@ -70,6 +86,51 @@ class Embedding(nn.Module):
             _pool(*_positions_and_cls(branch, self.model), self.pooling) for branch in branches
         ]
         return torch.cat(parts, dim=1)
+
+
+def layer_index(layer: Layer, names: list[str], backbone: str) -> int | None:
+    """Return the number of a layer among `names`; None for the output before the classifier."""
+    if layer == PRE_LOGITS:
+        return None
+    if isinstance(layer, str) and layer in names:
+        return names.index(layer)
+    if isinstance(layer, int) and -len(names) <= layer < len(names):
+        return layer % len(names)
+    shown = [f"{i} {name!r}" for i, name in enumerate(names)]
+    listed = ", ".join([*shown[:40], *([".."] if len(shown) > 40 else [])]) or "none"
+    raise BackboneError(
+        f"The backbone {backbone!r} has no layer {layer!r}; use 'pre_logits', or one of these by "
+        f"number or name: {listed}."
+    )
+
+
+def as_grid(output: Any, model: Any, is_final: bool) -> torch.Tensor:
+    """Return a layer's output, or that of ``forward_features``, as positions (n, h, w, d).
+
+    Raises BackboneError for an output without two dimensions of positions.
+    """
+    x = getattr(output, "last_hidden_state", output)
+    if isinstance(x, (tuple, list)) and not is_final:
+        x = x[0]  # without the prefix tokens
+    if isinstance(x, torch.Tensor) and x.ndim == 4:
+        is_nhwc = is_final and getattr(model, "output_fmt", "NCHW") == "NHWC"
+        return x if is_nhwc else x.permute(0, 2, 3, 1)
+    if isinstance(x, torch.Tensor) and x.ndim == 3:
+        x = x[:, _n_prefix_tokens(model) :] if is_final else x.transpose(1, 2)
+        side = math.isqrt(x.shape[1])
+        grid = patch_grid(model) or (side, side)
+        if x.shape[1] == grid[0] * grid[1]:
+            return x.unflatten(1, grid)
+    raise BackboneError(
+        "pooling='grid' needs a map or a grid of patch tokens, but the backbone gives neither; use "
+        "another pooling."
+    )
+
+
+def patch_grid(model: Any) -> tuple[int, int] | None:
+    """Return the number of patches (down, across) of a timm model; None without patches."""
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    return None if grid is None else (int(grid[0]), int(grid[1]))
 
 
 def has_class_token(model: Any) -> bool:

@@ -20,7 +20,7 @@ from featuretl.backbones.views import check_views
 
 Layer = int | str
 PRE_LOGITS = "pre_logits"
-POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten")
+POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten", "grid")
 MOST_PIXELS_A_SIDE = 4096  # of `image_size`
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 # Quantization of an int8 network, as a part of its recipe.
@@ -72,6 +72,8 @@ class BackboneSpec:
             _check_custom(owner, given)
         check_option(owner, "pooling", given.pooling, POOLINGS)
         check_bool(owner, "normalize", given.normalize)
+        if given.pooling == "grid" and check_views(owner, given.views) != 1:
+            raise parameter_error(owner, "views", "1 with pooling='grid'", given.views)
         check_option(owner, "precision", given.precision, PRECISIONS)
         if given.crop_pct is not None:
             check_number(owner, "crop_pct", given.crop_pct, 0, open_below=True, at_most=1)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from featuretl.backbones.embedding import Embedding, usual_pooling
+from featuretl.backbones.embedding import Embedding, patch_grid, usual_pooling
 from featuretl.exceptions import BackboneError
 from featuretl.networks.network import Network
 
@@ -71,7 +71,7 @@ def _as_map(x: torch.Tensor, embedding: Embedding, is_final: bool) -> torch.Tens
     if x.ndim == 4:
         channels_last = is_final and getattr(embedding.model, "output_fmt", "NCHW") == "NHWC"
         return x.permute(0, 3, 1, 2) if channels_last else x
-    grid = _patch_grid(embedding.model)
+    grid = patch_grid(embedding.model)
     if x.ndim == 3 and grid is not None and x.shape[1] == grid[0] * grid[1]:
         return x.transpose(1, 2).unflatten(2, grid)
     raise BackboneError(
@@ -97,7 +97,7 @@ def rollout(
     attention times its gradient, averaged over heads, multiplied through the layers.
     """
     model: Any = network.embedding.model
-    grid, prefix = _patch_grid(model), int(model.num_prefix_tokens)
+    grid, prefix = patch_grid(model), int(model.num_prefix_tokens)
     assert grid is not None  # attention_layers found some  # nosec B101
     tokens = prefix + grid[0] * grid[1]
     rows = _pooled_tokens(network.embedding, prefix, tokens)
@@ -120,15 +120,9 @@ def rollout(
 
 def attention_layers(model: Any) -> list[Any]:
     """Return the attention layers of a timm model with patch tokens; none for other models."""
-    if not hasattr(model, "num_prefix_tokens") or _patch_grid(model) is None:
+    if not hasattr(model, "num_prefix_tokens") or patch_grid(model) is None:
         return []
     return [m for m in model.modules() if hasattr(m, "fused_attn") and hasattr(m, "attn_drop")]
-
-
-def _patch_grid(model: Any) -> tuple[int, int] | None:
-    """Return the number of patches (down, across) of a timm model; None without patches."""
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    return None if grid is None else (int(grid[0]), int(grid[1]))
 
 
 def _pooled_tokens(embedding: Embedding, prefix: int, tokens: int) -> list[int]:

@@ -71,7 +71,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Returns
         -------
         embeddings : ndarray of shape (n, n_features), float32
-            Row i belongs to image or item i.
+            Row i belongs to image or item i; (n, h, w, d) with ``pooling="grid"``.
 
         Raises
         ------
@@ -154,8 +154,10 @@ class ImageEmbedder(Embedder):
         Packaged weights or those on timm's hub; or a local file.
     layers : "pre_logits", int, str, or a list of these, default="pre_logits"
         The network's output before its classifier, or layers by number or name, concatenated.
-    pooling : {"auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten"}, default="auto"
-        Pooling of spatial positions or tokens into one vector.
+    pooling : str, default="auto"
+        Pooling of spatial positions or tokens into one vector: "auto", "avg", "max", "cls",
+        "avg+max", "cls+avg", "gem" or "flatten". "grid" keeps the positions: `transform` returns
+        (n, h, w, d), for example for a classifier of patches.
     normalize : bool, default=False
         Scale every embedding to length 1.
     precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"

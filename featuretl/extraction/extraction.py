@@ -67,16 +67,16 @@ class Extraction(Display):
         done = self.statistics
         named = [f"{failure.name}: {failure.message}" for failure in self.failures[:3]]
         return {
-            "embeddings": "float32, {:,} x {:,}".format(*self.shape),
+            "embeddings": f"float32, {' x '.join(f'{size:,}' for size in self.shape)}",
             "from": self.recipe.get("backbone", {}).get("name", "a medium"),
             "images": f"{done.cached:,} cached, {done.embedded:,} embedded, {done.failed:,} failed",
             **({"failures": "; ".join(named) + " .." * (len(self.failures) > 3)} if named else {}),
         }
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the embeddings, (n, d)."""
-        return len(self._locations), self._space.d
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the embeddings, (n, d), or (n, h, w, d) with ``pooling="grid"``."""
+        return len(self._locations), *self.recipe["output"].get("grid", [self._space.d])
 
     @property
     def ok(self) -> np.ndarray:
@@ -84,15 +84,21 @@ class Extraction(Display):
         return self._locations != MISSING
 
     def to_numpy(self) -> np.ndarray:
-        """Return the embeddings, float32 (n, d), in memory."""
-        return gather(self._space, self._locations)
+        """Return the embeddings, float32 (n, d) or (n, h, w, d), in memory."""
+        return self._shaped(gather(self._space, self._locations))
+
+    def _shaped(self, rows: np.ndarray) -> np.ndarray:
+        return rows.reshape(len(rows), *self.shape[1:])
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Return the embeddings, float32 (k, d), of the images at `indices`, int (k,)."""
-        return gather(self._space, self._locations[indices])
+        """Return the embeddings, as of `to_numpy`, of the images at `indices`, int (k,)."""
+        return self._shaped(gather(self._space, self._locations[indices]))
 
     def chunks(self, rows: int = 4096, keep: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """Yield the embeddings in order, float32 (<= `rows`, d), where the mask `keep` is True."""
+        """Yield the embeddings in order, float32 (<= `rows`, d), where the mask `keep` is True.
+
+        With ``pooling="grid"`` each row is flattened, d = h w d.
+        """
         locations = self._locations if keep is None else self._locations[keep]
         return gather_chunks(self._space, locations, rows)
 
@@ -107,7 +113,8 @@ class Extraction(Display):
         keys = np.where(self.ok, self.keys, NO_KEY)
         name = hashlib.sha256(canonical_json(self.recipe).encode() + keys.tobytes()).hexdigest()
         with self._store.optionally():
-            return self._store.view(name, self.shape, self.chunks())
+            shape = len(self._locations), self._space.d
+            return self._shaped(self._store.view(name, shape, self.chunks()))
         return self.to_numpy()
 
 

@@ -197,7 +197,7 @@ def _rows_of_space(store: EmbeddingStore, info: SpaceInfo) -> _Rows:
 
 def _rows_of_images(extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> _Rows:
     indices = range(len(images)) if keep is None else np.flatnonzero(keep).tolist()
-    shape = (len(indices), extraction.shape[1])
+    shape = (len(indices), math.prod(extraction.shape[1:]))
     columns: dict[str, Callable[[slice], list[Any]]] = {}
     for name, values in {"path": images.paths, "label": images.labels}.items():
         if values is not None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 
-from featuretl import load_backbone
+from featuretl import ImageEmbedder, extract, load_backbone
 from featuretl.backbones.embedding import Embedding, has_class_token, usual_pooling
-from featuretl.exceptions import BackboneError
+from featuretl.exceptions import BackboneError, ParameterError
 
 FAMILIES = [
     "resnet50",
@@ -195,3 +196,63 @@ def test_layers_are_concatenated_in_the_order_of_the_indices_also_twice():
     assert found.dtype == torch.float32
     expected = torch.tensor([4.0, 3.0, 4.0]) / 41**0.5
     torch.testing.assert_close(found, expected.expand(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [
+        ("test_vit", "pre_logits"),  # tokens behind a class token
+        ("test_vit", [0, -1]),
+        ("test_resnet", "pre_logits"),
+        ("test_resnet", 1),
+        ("swin_tiny_patch4_window7_224", "pre_logits"),  # channels last
+        ("test_convnext", ["pre_logits", -1]),
+    ],
+)
+def test_a_grid_is_the_positions_that_average_pooling_averages(photos, name, layers):
+    grid = extract(photos[:2], load_backbone(name, weights="random", layers=layers, pooling="grid"))
+    average = load_backbone(name, weights="random", layers=layers, pooling="avg")
+    expected = extract(photos[:2], average).to_numpy()
+    found = grid.to_numpy()
+    assert found.shape == grid.shape == (2, *grid.recipe["output"]["grid"])
+    np.testing.assert_allclose(found.mean((1, 2)), expected, atol=1e-4)
+
+
+def test_a_grid_follows_the_image(pixels):
+    """The embedding of a position depends most on the pixels there."""
+    backbone = load_backbone(layers=1, pooling="grid", image_size=128, crop_pct=1.0)
+    square = np.array(Image.fromarray(pixels).resize((128, 128)))
+    changed = square.copy()
+    changed[:32, 96:] = 0  # the upper right corner
+    one, two = extract([square, changed], backbone).to_numpy()
+    difference = np.linalg.norm(one - two, axis=2)
+    h, w = difference.shape
+    assert difference[: h // 4, 3 * w // 4 :].mean() > 10 * difference[h // 2 :, : w // 2].mean()
+
+
+def test_a_grid_is_cached_in_every_form(photos, store):
+    embedder = ImageEmbedder("test_vit", weights="random", pooling="grid", cache=store)
+    first = embedder.transform(photos[:4])
+    again = embedder.extract(photos[:4])
+    assert again.statistics.cached == 4
+    for found in (
+        again.to_numpy(),
+        again.memmap(),
+        again.rows(np.arange(4)),
+        embedder.transform(photos[:4]),
+    ):
+        np.testing.assert_array_equal(found, first)
+    assert np.concatenate(list(again.chunks(3))).shape == (4, first[0].size)
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "error", "fact"),
+    [
+        ("test_resnet", {"layers": [0, -1]}, BackboneError, "one size"),
+        ("test_resnet", {"views": "flip"}, ParameterError, "'views'"),
+        ("test_vit", {"pooling": "grids"}, ParameterError, "'pooling'"),
+    ],
+)
+def test_what_has_no_grid_is_refused(name, output, error, fact):
+    with pytest.raises(error, match=fact):
+        _ = load_backbone(name, weights="random", **{"pooling": "grid", **output}).n_features
