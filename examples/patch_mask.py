@@ -42,8 +42,8 @@ left, right = np.s_[:, : w // 2], np.s_[:, w // 2 :]
 head = LinearProbeClassifier().fit(grid[left].reshape(-1, d), truth[left].ravel())
 mask = head.predict_proba(grid.reshape(-1, d))[:, 1].reshape(h, w)
 accuracy = np.mean((mask[right] > 0.5) == truth[right])
-print(f"accuracy on the patches of the right half: {accuracy:.2f}")
-print(f"share of the flower in them: {truth[right].mean():.2f}")
+print(f"accuracy on the patches of the right half: {accuracy:.3f}")
+print(f"share of the flower in them: {truth[right].mean():.3f}")
 
 _, axes = plt.subplots(1, 3, figsize=(9, 3.2), layout="constrained")
 extent = (0, photograph.shape[1], photograph.shape[0], 0)

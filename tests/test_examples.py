@@ -53,6 +53,12 @@ def test_every_example_is_run():
         assert len(path.read_text().splitlines()) <= 80
 
 
+def test_patch_mask(scores):
+    needs("matplotlib")
+    accuracy, share = scores("patch_mask")
+    assert accuracy > 0.9 > 1 - share
+
+
 def test_batch_norm(scores):
     plain, own = scores("batch_norm")
     assert own > plain + 0.1

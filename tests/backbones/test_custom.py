@@ -169,6 +169,43 @@ def test_the_outputs_of_hugging_face_models_are_understood(photos):
         np.testing.assert_allclose(extract(photos[:3], backbone).to_numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["ViTModel", "CLIPVisionModelWithProjection", "ResNetModel"])
+def test_a_hugging_face_model_gives_its_own_features(photos, kind):
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    size |= {"intermediate_size": 64, "image_size": 64, "patch_size": 16}
+    config = {
+        "ViTModel": lambda: transformers.ViTConfig(**size),
+        "CLIPVisionModelWithProjection": lambda: transformers.CLIPVisionConfig(**size),
+        "ResNetModel": lambda: transformers.ResNetConfig(hidden_sizes=[8, 16], depths=[1, 1]),
+    }[kind]()
+    torch.manual_seed(0)
+    module = getattr(transformers, kind)(config).eval()
+    processor = transformers.ViTImageProcessor(size={"height": 64, "width": 64})
+    images = [Image.open(path).convert("RGB") for path in photos[:3]]
+    with torch.inference_mode():
+        output = module(**processor(images=images, return_tensors="pt"))
+    expected = output.image_embeds if kind.startswith("CLIP") else output.pooler_output
+    n_prefix = 0 if kind == "ResNetModel" else 1
+    backbone = Backbone.of(module, processor, kind, n_prefix_tokens=n_prefix)
+    found = extract(photos[:3], backbone).to_numpy()
+    np.testing.assert_allclose(found, expected.flatten(1), atol=1e-5)
+    grid = ImageEmbedder(backbone, pooling="grid", cache=None).transform(photos[:3])
+    hidden = output.last_hidden_state
+    flat = hidden.flatten(2).transpose(1, 2) if n_prefix == 0 else hidden[:, 1:]
+    np.testing.assert_allclose(grid.reshape(flat.shape), flat, atol=1e-5)
+
+
+def test_an_open_clip_tower_gives_its_own_features(photos):
+    open_clip = pytest.importorskip("open_clip")
+    torch.manual_seed(0)
+    tower = open_clip.transformer.VisionTransformer(64, 16, 32, 2, 2, 4.0, output_dim=24).eval()
+    transform = open_clip.image_transform(64, is_train=False)
+    expected = features(tower, transform, photos[:3])
+    found = extract(photos[:3], Backbone.of(tower, transform, "open_clip")).to_numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 class Processor:
     """An image processor with the interface of Hugging Face's."""
 
