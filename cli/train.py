@@ -80,9 +80,9 @@ def train(
         y = rows = labels_of(images, bool(target), columns["label_column"])
         check_columns(y, columns["label_column"])
     model = _estimator(tasks, bool(target), **given, **machine, cache=store, verbose=1)
-    model.fit(images.paths, y, groups=groups_of(images))
+    model.fit(images.images, y, groups=groups_of(images))
     command = shlex.join(["featuretl", *sys.argv[1:]])
-    card = {"data": data_of(images.paths, rows, store), "command": command}
+    card = {"data": data_of(images.images, rows, store), "command": command}
     save_model(model, output, card=card)
     if as_json:
         print_json(_facts(model, output))
