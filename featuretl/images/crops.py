@@ -204,8 +204,8 @@ class CropContent:
 def number_or_text(text: str | None) -> Any:
     """Return the number in a cell of a table, or the cell itself if it holds none."""
     try:
-        value = float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        value = float((text or "").replace("_", "?"))  # Python would read 1_0 as 10
+    except ValueError:
         return text
     return int(value) if value.is_integer() else value
 
