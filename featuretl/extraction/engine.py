@@ -26,6 +26,7 @@ from featuretl.exceptions import ItemError
 from featuretl.extraction.batch_size import BatchSize
 from featuretl.extraction.costs import Costs
 from featuretl.extraction.source import Source
+from featuretl.images.crops import by_file
 from featuretl.images.inputs import Decoder, key_of
 from featuretl.store.keys import Recipe
 from featuretl.store.lookup import MISSING, keys_array
@@ -202,7 +203,7 @@ class Run:
             self.statistics.runtime, self.statistics.agreement = choice
             with self._costs.rest("other"):
                 for _ in range(_ATTEMPTS):
-                    todo = self._missing()
+                    todo = by_file(self._missing(), self.images)
                     if not todo:
                         break
                     self._count_cached(len(todo))

@@ -48,9 +48,9 @@ class Crop:
     The edges x, y, x + w and y + h are rounded to whole pixels (0.5 up). The rounded box must hold
     a pixel, and may leave the image by one pixel, which is cut off.
 
-    The key of the embedding is the content of the file and the rounded box. Crops of one file that
-    are close together in the input share one reading and decoding. Without `groups`, the estimators
-    of featuretl that split images put the crops of one file into one group.
+    The key of the embedding is the content of the file and the rounded box. An extraction decodes a
+    file about once for all its crops. Without `groups`, the estimators and reports of featuretl
+    that split images or compute intervals put the crops of one file into one group.
 
     Examples
     --------
@@ -219,6 +219,11 @@ def box_columns(images: Sequence[Any]) -> dict[str, list[float | None]]:
         name: [float(v) if v is not None and _is_pixels(v) else None for v in values]
         for name, values in found.items()
     }
+
+
+def by_file(rows: list[int], images: Sequence[Any]) -> list[int]:
+    """Return rows of images in an order in which the crops of one file follow one another."""
+    return sorted(rows, key=lambda i: str(images[i].path) if isinstance(images[i], Crop) else "")
 
 
 def or_files(groups: Any, images: Sequence[Any]) -> Any:

@@ -105,10 +105,12 @@ def test_a_crop_is_computed_once_and_its_file_is_remembered(
     assert len(forwards) == 4
 
 
-def test_crops_of_one_file_share_one_decoding(photo, backbone, decodings):
-    crops = [Crop(photo, 5 * i, 3 * i, 64, 64) for i in range(50)]
+def test_crops_of_one_file_share_one_decoding_wherever_they_are(photo, photos, backbone, decodings):
+    crops = [
+        Crop(path, i, i, 64, 64) for i in range(25) for path in (photo, photos[0], Path(photo))
+    ]
     assert extract(crops, backbone, n_jobs=2).statistics.embedded == 50
-    assert len(decodings) == 1
+    assert len(decodings) == 2
 
 
 def test_a_file_that_changes_is_read_again(photo):
