@@ -197,7 +197,7 @@ groups_option = option("--groups", "group_column", group="Input", metavar="COLUM
 
 box_columns_option = option("--box-columns", group="Input", metavar="X,Y,W,H",
     callback=four_columns,
-    help="Manifest columns of boxes in pixels: each row is a crop.")  # fmt: skip
+    help="Manifest columns of boxes in pixels: each row is a crop; the file is its group.")  # fmt: skip
 
 
 def manifest_options(**columns: Decorator) -> Callable[[F], F]:

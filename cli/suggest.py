@@ -65,13 +65,14 @@ def suggest(
     """
     from featuretl.extraction.extraction import extract
     from featuretl.extraction.outputs import check_output
-    from featuretl.images.crops import box_columns
+    from featuretl.images.crops import box_columns, or_files
     from featuretl.labelling.forecast import forecast_accuracy
     from featuretl.labelling.suggest import suggest_labels
 
     target = None if output is None else check_output(output, (".csv",))
     images = _images(photos, columns)
-    extraction = run_extraction(extract, images.images, store, backbone=backbone, **machine)
+    given = images.images
+    extraction = run_extraction(extract, given, store, backbone=backbone, **machine)
     print_failures(extraction.failures, "unreadable images")
     labels = images.labels or [None] * len(images)
     rows, labelled = _rows_of(extraction, labels)
@@ -80,10 +81,11 @@ def suggest(
     found = suggest_labels(X, n, strategy, labelled=labelled, y=y, random_state=random_state)
     forecast = None
     if target_accuracy is not None:
-        curve = forecast_accuracy(X[labelled], y, random_state=random_state)
+        groups = or_files(None, [given[rows[i]] for i in labelled])
+        curve = forecast_accuracy(X[labelled], y, groups=groups, random_state=random_state)
         forecast = curve, target_accuracy
     paths = [str(Path(images.paths[rows[i]]).absolute()) for i in found]
-    boxes = box_columns([images.images[rows[i]] for i in found])
+    boxes = box_columns([given[rows[i]] for i in found])
     if target is not None:
         _write(target, {"path": paths, **boxes, "label": [""] * len(paths)})
     facts: dict[str, Any] = {

@@ -53,7 +53,7 @@ def evaluate_model(
         multi-task model, a DataFrame or dict with a column for each task to score; None, NaN and ""
         are missing labels.
     groups : array-like of shape (n,), default=None
-        Images of one group count as one draw in the intervals.
+        Images of one group count as one draw in the intervals. The default for crops is their file.
     n_bootstrap, confidence, random_state
         As in `metrics_report`.
     progress : callable, optional

@@ -80,6 +80,7 @@ def rank_backbones(
         `log_me` for "logme", which is cheaper, for a shortlist.
     groups : array-like of shape (n,), default=None
         Images of one group, such as a patient, stay in one fold and sample, and count as one draw.
+        The default for crops is their file.
     task : {"auto", "classification", "regression"}, default="auto"
         "auto": numbers with a fraction are regression, all else is classification.
     cv : int >= 2, splitter or iterable of (train, test), default=5

@@ -85,7 +85,8 @@ def write_report(
     path : path
         Ending in ``.html``; replaced atomically.
     groups : array-like of shape (n,), default=None
-        Images of one group are in the same fold and count as one draw in all intervals.
+        Images of one group are in the same fold and count as one draw in all intervals. The default
+        for crops is their file.
     train : (images, y), default=None
         Training images and labels of a model. Their near-duplicates in `X` are shown as
         leaks, and the learning curve is trained on subsets of them and scored on `X`.
