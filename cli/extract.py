@@ -29,6 +29,8 @@ _BACKBONE = {
         callback=lambda ctx, param, value: int(value) if value.isdecimal() else value,
         help="Augmented views or tiles per image, concatenated.",
     ),
+    "image_size": options.image_size_option,
+    "crop_pct": options.crop_pct_option,
 }  # fmt: skip
 
 

@@ -179,6 +179,11 @@ weights_option = option("--weights", group="Model", rare=True, type=FilePath(dir
     metavar="FILE", help="Backbone weights, if MODEL was trained on a local file.")  # fmt: skip
 backbone_option = option("--backbone", group="Model", metavar="NAME",
     default="tf_efficientnet_lite0", help="Name of a timm model.")  # fmt: skip
+image_size_option = option("--image-size", group="Model", rare=True, type=click.IntRange(min=1),
+    metavar="PIXELS", help="Input size of the network; default: its own.")  # fmt: skip
+crop_pct_option = option("--crop-pct", group="Model", rare=True, metavar="FRACTION",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the shorter side that the crop keeps; default: the network's.")  # fmt: skip
 backbone_weights_option = option("--weights", group="Model", metavar="auto|FILE|random",
     default="auto", help="Pretrained weights, weights from a file, or random ones.")  # fmt: skip
 

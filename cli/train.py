@@ -28,6 +28,9 @@ _TEST_SIZE = options.WordOr({"auto": "auto", "none": None}, click.FloatRange(0, 
     callback=options.one_or_list,
     help="timm models to compare; auto compares the packaged ones.")  # fmt: skip
 @options.backbone_weights_option
+@options.collected(
+    "sizes", {"image_size": options.image_size_option, "crop_pct": options.crop_pct_option}
+)
 @options.manifest_options(
     label_column=options.label_columns_option,
     label_separator=options.label_separator_option,
@@ -50,6 +53,7 @@ def train(
     output: str,
     columns: dict[str, Any],
     target: tuple[str, ...],
+    sizes: dict[str, Any],
     machine: dict[str, Any],
     store: Any,
     as_json: bool,
@@ -79,6 +83,8 @@ def train(
     else:
         y = rows = labels_of(images, bool(target), columns["label_column"])
         check_columns(y, columns["label_column"])
+    if any(sizes.values()):
+        given["backbone"] = _sized(given["backbone"], sizes)
     model = _estimator(tasks, bool(target), **given, **machine, cache=store, verbose=1)
     model.fit(images.images, y, groups=groups_of(images))
     command = shlex.join(["featuretl", *sys.argv[1:]])
@@ -89,6 +95,17 @@ def train(
         return
     _show(model)
     click.echo(f"Model: {printable(output)}")
+
+
+def _sized(backbone: Any, sizes: dict[str, Any]) -> Any:
+    """Return the spec or specs of named backbones with --image-size and --crop-pct."""
+    from featuretl.backbones.spec import BackboneSpec
+
+    if backbone == "auto":
+        raise click.UsageError("--image-size and --crop-pct require the names of --backbone.")
+    names = [backbone] if isinstance(backbone, str) else backbone
+    specs = [BackboneSpec.of("featuretl train", name, **sizes) for name in names]
+    return specs[0] if len(specs) == 1 else specs
 
 
 def _estimator(

@@ -154,6 +154,21 @@ def model_attribute_checks() -> list[str]:
     return found
 
 
+def untested_modules() -> list[str]:
+    """Return the modules with functions or classes, in a subpackage, without a test file."""
+    missing = []
+    for path in files():
+        where = path.relative_to(PACKAGE)
+        has_code = any(
+            isinstance(node, ast.FunctionDef | ast.ClassDef)
+            for node in ast.parse(path.read_text()).body
+        )
+        if len(where.parts) > 1 and path.name != "__init__.py" and has_code:
+            test = ROOT / "tests" / where.parts[0].lstrip("_") / f"test_{path.stem.lstrip('_')}.py"
+            missing += [] if test.exists() else [str(where)]
+    return missing
+
+
 def main() -> None:
     """Print the structure and the violations of the limits."""
     modules = graph()
@@ -180,6 +195,7 @@ def main() -> None:
         "private imports": private_imports(),
         f"files over {MOST_LINES} lines": long_files(),
         f"bodies over {LONGEST_BODY} lines": long_bodies(files()),
+        "modules without a test file": untested_modules(),
         f"checks for model attributes outside {MODEL_MODULE}": model_attribute_checks(),
     }.items():
         print(f"{title}: {len(found) or 'none'}")

@@ -70,6 +70,10 @@ def test_only_one_file_asks_what_a_model_is():
     assert house.model_attribute_checks() == []
 
 
+def test_every_module_has_its_test_file():
+    assert house.untested_modules() == []
+
+
 def test_files_and_functions_are_short():
     assert house.long_files() == []
     assert house.long_bodies(house.files()) == []

@@ -80,6 +80,11 @@ def is_word(value: Any, *words: str) -> bool:
     return isinstance(value, str) and value in words
 
 
+def is_same(value: Any, default: Any) -> bool:
+    """Return whether a parameter has its default value; False for arrays."""
+    return type(value) is type(default) and bool(value == default)
+
+
 def is_bool(value: Any) -> bool:
     """Return whether `value` is a bool of Python or NumPy."""
     return type(value).__name__ in ("bool", "bool_")

@@ -155,7 +155,8 @@ class Gain(NamedTuple):
     @property
     def is_clear(self) -> bool:
         """Whether the gain exceeds one standard error."""
-        return self.images > 0 and self.mean > self.error
+        # One image more is exactly one standard error, whatever rounding makes of it.
+        return self.images > 0 and self.mean > self.error * (1 + 1e-9)
 
 
 def error_of_mean(values: Array, groups: Array | None = None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +90,8 @@ def _as_objects(y: Any) -> Array:
     """Return rows of values as (n, n_tasks), dtype object: NumPy would turn numbers into text."""
     if hasattr(y, "__array__"):
         return np.asarray(y)
+    if isinstance(y, (str, bytes)) or not isinstance(y, Iterable):
+        raise InputError(f"y must have a column for each task; got {type(y).__name__}.")
     rows = [row if isinstance(row, (list, tuple, np.ndarray)) else [row] for row in y]
     if not rows or len({len(row) for row in rows}) > 1:
         raise InputError("y must have equally many values in every row, one for each task.")

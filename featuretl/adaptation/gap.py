@@ -224,7 +224,7 @@ def _separation(
 
 
 def _auc(domain: Array, logit: Array, weight: Array) -> tuple[float, Array]:
-    """Return the weighted AUC and its derivative by the weight of each row (DeLong et al. 1988)."""
+    """Return the weighted AUC and its derivative by a factor of each weight (DeLong et al. 1988)."""
     below = np.empty(
         len(logit)
     )  # fraction of the other domain that the row is correctly ranked against

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ def load_backbone(
     normalize: bool = False,
     precision: str = "auto",
     views: int | str = 1,
+    image_size: int | tuple[int, int] | None = None,
+    crop_pct: float | None = None,
     device: str = "auto",
 ) -> Backbone:
     """Load a pretrained backbone.
@@ -69,6 +71,13 @@ def load_backbone(
         tested (Krizhevsky et al., 2012); a grid adds rows x columns square tiles that cover the
         image, for images much larger than the network's input. `featuretl.heads.ViewsClassifier`
         and `featuretl.heads.ViewPooling` use them.
+    image_size : int or (height, width), optional
+        Size in pixels of the network's input; by default that of the network's configuration.
+        Convolutional networks take any size; the position embeddings of transformers are
+        interpolated, as timm's ``set_input_size`` does.
+    crop_pct : float in (0, 1], optional
+        Share of the shorter side of an image that the center crop keeps; by default that of the
+        network's configuration.
     device : str, default="auto"
         A torch device; "auto" is CUDA if available, or the CPU.
 
@@ -103,6 +112,8 @@ def load_backbone(
         normalize=normalize,
         precision=precision,
         views=views,
+        image_size=image_size,
+        crop_pct=crop_pct,
     )
     return load_spec(spec, device)
 
@@ -123,18 +134,80 @@ class Backbone:
     def __init__(self, spec: BackboneSpec, device: torch.device) -> None:
         self.spec = spec
         self.device = device
-        self._network = load_network(spec.name, spec.weights, device)
+        self._network = load_network(spec, device)
         self.model = self._network.model
-        packaged = spec.weights == "auto" and spec.name in PACKAGED
-        self.preprocessing = Preprocessing.of(
-            self.model.pretrained_cfg, **(PACKAGED[spec.name].preprocess if packaged else {})
-        )
+        self.preprocessing = _preprocessing_of(spec, self.model)
         self._indices = [self._layer_index(layer) for layer in spec.layers]
         if "cls" in spec.pooling and not has_class_token(self.model):
             raise BackboneError(
                 f"pooling={spec.pooling!r} needs a class token, but the backbone {spec.name!r} has "
                 "no class token; use 'auto', 'avg' or 'max'."
             )
+
+    @classmethod
+    def of(
+        cls,
+        module: torch.nn.Module,
+        preprocessing: Callable[[Any], Any],
+        name: str,
+        *,
+        blocks: Sequence[str] = (),
+        n_prefix_tokens: int = 0,
+        device: str = "auto",
+        **output: Any,
+    ) -> Backbone:
+        """Make a backbone of a network of your own, for use wherever a backbone is accepted.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            Any module from a batch of images to embeddings (n, d), a map (n, c, h, w) or tokens
+            (n, t, d), or a vision model of Hugging Face. It is copied, in evaluation mode.
+        preprocessing : callable or Hugging Face image processor
+            From a PIL image (RGB) to the module's input, a float tensor (3, height, width): for
+            example ``weights.transforms()`` of torchvision, or open_clip's transform.
+        name : str
+            Name for messages and for the cache. Embeddings are cached under the name and the
+            tensors of the module: give another name if the module computes something else with the
+            same tensors, or if `preprocessing` changes.
+        blocks : sequence of str, default=()
+            Names of modules from input to output, of which fine-tuning trains the last ones.
+        n_prefix_tokens : int, default=0
+            Number of tokens before the patch tokens, if the module returns tokens; the first one is
+            the class token.
+        device : str, default="auto"
+            A torch device; "auto" is CUDA if available, or the CPU.
+        **output
+            `layers` (names of any modules), `pooling`, `normalize`, `precision` and `views`, as in
+            `load_backbone`. With "auto" pooling maps and tokens are averaged, the class token or
+            the ``pooler_output`` is used if there is one, and embeddings stay as they are.
+
+        Returns
+        -------
+        backbone : Backbone
+            A pickle of it holds the module and the preprocessing.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter has an invalid value.
+        BackboneError
+            If the module does not give embeddings for a preprocessed photograph.
+
+        Examples
+        --------
+        >>> import torchvision
+        >>> weights = torchvision.models.ResNet18_Weights.DEFAULT
+        >>> module = torchvision.models.resnet18(weights=None)  # or weights=weights
+        >>> module.fc = torch.nn.Identity()
+        >>> backbone = Backbone.of(module, weights.transforms(), "my resnet18")
+        >>> backbone
+        Backbone('my resnet18', n_features=512)
+        """
+        from featuretl.backbones.custom import CustomNetwork
+
+        network = CustomNetwork(module, preprocessing, name, blocks, n_prefix_tokens)
+        return load_spec(BackboneSpec.of("Backbone.of", name, network=network, **output), device)
 
     @property
     def weights_file(self) -> Path | None:
@@ -202,6 +275,8 @@ class Backbone:
 
     @cached_property
     def _blocks(self) -> tuple[Block, ...]:
+        if self.spec.network is not None:
+            return self.spec.network.find_blocks(self.spec.name)
         return find_blocks(self.model, self.spec.name)
 
     def cut(self, n_blocks: int) -> tuple[torch.fx.GraphModule, torch.fx.GraphModule]:
@@ -289,10 +364,22 @@ class Backbone:
 
     def embedding_in(self, precision: str) -> Embedding:
         """Return the `embedding` module in a precision."""
-        model = self._network.folded
+        # In a folded network the output of a convolution is that of its batch-norm.
+        by_name = self.spec.network is not None and set(self._indices) != {None}
+        model = self.model if by_name else self._network.folded
         if precision == "bfloat16":
             model = copy.deepcopy(model).to(torch.bfloat16)
         return Embedding(model, self._indices, self.spec.pooling, self.spec.normalize)
+
+
+def _preprocessing_of(spec: BackboneSpec, model: Any) -> Any:
+    if spec.network is not None:
+        return spec.network.preprocessing
+    packaged = spec.weights == "auto" and spec.name in PACKAGED
+    changes = dict(PACKAGED[spec.name].preprocess) if packaged else {}
+    if spec.crop_pct is not None:
+        changes["crop_pct"] = spec.crop_pct
+    return Preprocessing.of(model.pretrained_cfg, **changes)
 
 
 def load_spec(spec: BackboneSpec, device: str | torch.device = "auto") -> Backbone:

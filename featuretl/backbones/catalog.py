@@ -111,9 +111,6 @@ def describe_backbones(names: Iterable[str]) -> Iterator[BackboneInfo]:
         with torch.device("meta"):
             model: Any = timm.create_model(name, pretrained=False)
         source, available, note = _availability(name, model.pretrained_cfg)
-        classifier = model.get_classifier()
-        modules = classifier if isinstance(classifier, (tuple, list)) else [classifier]
-        head = sum(p.numel() for module in modules if module for p in module.parameters())
         yield BackboneInfo(
             name,
             source,
@@ -121,8 +118,16 @@ def describe_backbones(names: Iterable[str]) -> Iterator[BackboneInfo]:
             note,
             model.head_hidden_size,
             tuple(model.pretrained_cfg["input_size"]),
-            sum(p.numel() for p in model.parameters()) - head,
+            count_parameters(model),
         )
+
+
+def count_parameters(model: Any) -> int:
+    """Return the number of parameters of a timm model without its classifier."""
+    classifier = model.get_classifier()
+    modules = classifier if isinstance(classifier, (tuple, list)) else [classifier]
+    head = sum(p.numel() for module in modules if module for p in module.parameters())
+    return sum(p.numel() for p in model.parameters()) - head
 
 
 def hub_file(pretrained_cfg: Mapping[str, Any]) -> Path | None:

@@ -17,8 +17,8 @@ _thread_local = threading.local()
 def devices_of(owner: str, device: Any) -> list[torch.device]:
     """Return the devices named by the parameter `device`, a device or a list of devices.
 
-    "auto" is every CUDA device, or the CPU if there is none; "cuda" is every CUDA device. Raises
-    ParameterError for a device that this machine lacks.
+    "auto" is every CUDA device, or else the `accelerator`, or the CPU; "cuda" is every CUDA device.
+    Raises ParameterError for a device that this machine lacks.
     """
     n_gpus = count_gpus()
     if n_gpus and device in ("auto", "cuda"):
@@ -26,7 +26,15 @@ def devices_of(owner: str, device: Any) -> list[torch.device]:
     listed = list(device) if isinstance(device, (list, tuple)) else [device]
     if not listed:
         raise parameter_error(owner, "device", "at least one torch device", device)
-    return [usable_device(owner, "cpu" if one == "auto" else one) for one in listed]
+    auto = accelerator() or "cpu"
+    return [usable_device(owner, auto if one == "auto" else one) for one in listed]
+
+
+def accelerator() -> torch.device | None:
+    """Return Apple's MPS or an Intel XPU, whose embeddings must be compared with the CPU's."""
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("xpu") if torch.xpu.is_available() else None
 
 
 def count_gpus() -> int:

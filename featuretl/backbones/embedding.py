@@ -36,7 +36,7 @@ class Embedding(nn.Module):
         In a network with a class token, the output of a layer is its map and its prefix tokens.
         """
         model, indices = self.model, sorted({i for i in self.indices if i is not None})
-        batch = batch.to(next(model.parameters()).dtype)
+        batch = batch.to(next(model.parameters(), batch).dtype)
         if not indices:
             return {None: model.forward_features(batch)}
         takes = signature(model.forward_intermediates).parameters
@@ -64,6 +64,7 @@ class Embedding(nn.Module):
     def _pool_final(self, x: Any) -> torch.Tensor:
         if self.pooling == "auto":
             return self.model.forward_head(x, pre_logits=True).flatten(1)
+        x = getattr(x, "last_hidden_state", x)  # of Hugging Face models
         branches = x if isinstance(x, (tuple, list)) else [x]  # CoaT and CrossViT have several
         parts = [
             _pool(*_positions_and_cls(branch, self.model), self.pooling) for branch in branches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,10 @@ class Preprocessing:
         top, left = (round((whole - part) / 2) for whole, part in zip(resized, seen, strict=True))
         y, x = height / resized[0], width / resized[1]
         return left * x, top * y, (left + seen[1]) * x, (top + seen[0]) * y
+
+    def for_crops(self) -> Preprocessing:
+        """Return the preprocessing of crops of an image, each of which fills the input."""
+        return replace(self, crop_pct=1.0, crop_mode="squash")
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """Return `batch`, uint8 (n, 3, height, width), normalised to float32 on its device."""

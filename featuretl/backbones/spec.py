@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import numbers
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featuretl._core.parameters import check_bool, check_option, is_word, parameter_error
+from featuretl._core.parameters import (
+    check_bool,
+    check_number,
+    check_option,
+    is_same,
+    is_word,
+    parameter_error,
+)
 from featuretl.backbones.views import check_views
 
 Layer = int | str
 PRE_LOGITS = "pre_logits"
 POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten")
+MOST_PIXELS_A_SIDE = 4096  # of `image_size`
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 # Quantization of an int8 network, as a part of its recipe.
 QUANTIZATION: dict[str, Any] = {
@@ -26,9 +34,10 @@ QUANTIZATION: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """The resolved parameters of `load_backbone`: name, weights and output of a backbone.
+    """The resolved parameters of `load_backbone`: name, weights, input and output of a backbone.
 
-    `weights` is "auto", "random" or an absolute path.
+    `weights` is "auto", "random" or an absolute path; `image_size` is (height, width) or None for
+    the network's own size; `network` is the caller's own network of `Backbone.of`.
     """
 
     name: str
@@ -38,31 +47,96 @@ class BackboneSpec:
     normalize: bool = False
     precision: str = "auto"
     views: int | str = 1
+    image_size: tuple[int, int] | None = None
+    crop_pct: float | None = None
+    network: Any = None
 
     @classmethod
-    def of(cls, owner: str, name: str, **parameters: Any) -> BackboneSpec:
-        """Check and resolve the parameters of `owner`. Raises ParameterError."""
-        given: Any = cls(name, **parameters)
-        weights, layers, precision = given.weights, given.layers, given.precision
-        if not isinstance(name, str) or not name:
-            raise parameter_error(owner, "backbone", "the name of a timm model", name)
-        if not isinstance(weights, (str, os.PathLike)):
-            raise parameter_error(owner, "weights", "'auto', 'random' or a path", weights)
-        if not is_word(weights, "auto", "random"):
-            weights = Path(weights).expanduser().absolute()
-            if not weights.is_file():
-                expected = "'auto', 'random' or the path of an existing file"
-                raise parameter_error(owner, "weights", expected, str(weights))
-        listed = layers if isinstance(layers, (list, tuple)) else (layers,)
-        kinds = (numbers.Integral, str)
-        if not listed or any(isinstance(x, bool) or not isinstance(x, kinds) for x in listed):
-            expected = "'pre_logits', a layer's number or name, or a list of these"
-            raise parameter_error(owner, "layers", expected, layers)
-        layers = tuple(x if isinstance(x, str) else int(x) for x in listed)
+    def of(cls, owner: str, backbone: Any, **parameters: Any) -> BackboneSpec:
+        """Check and resolve the parameters of `owner`. Raises ParameterError.
+
+        `backbone` is a name, or a Backbone or spec, of which other parameters than the defaults
+        replace its own.
+        """
+        base = getattr(backbone, "spec", backbone)
+        if isinstance(base, cls):
+            defaults = vars(cls(base.name, layers=PRE_LOGITS))  # type: ignore[arg-type]
+            changed = {k: v for k, v in parameters.items() if not is_same(v, defaults[k])}
+            given: Any = replace(base, **changed)
+        else:
+            given = cls(base, **parameters)
+        if not isinstance(given.name, str) or not given.name:
+            expected = "the name of a timm model, or a Backbone"
+            raise parameter_error(owner, "backbone", expected, backbone)
+        if given.network is not None:
+            _check_custom(owner, given)
         check_option(owner, "pooling", given.pooling, POOLINGS)
         check_bool(owner, "normalize", given.normalize)
-        check_option(owner, "precision", precision, PRECISIONS)
-        if precision == "auto":
-            precision = "float32"  # a lower precision does not reach cosine 0.9999
-        views, normalize = check_views(owner, given.views), bool(given.normalize)
-        return cls(name, str(weights), layers, given.pooling, normalize, precision, views)
+        check_option(owner, "precision", given.precision, PRECISIONS)
+        if given.crop_pct is not None:
+            check_number(owner, "crop_pct", given.crop_pct, 0, open_below=True, at_most=1)
+        return replace(
+            given,
+            weights=_weights(owner, given.weights),
+            layers=_layers(owner, given.layers),
+            normalize=bool(given.normalize),
+            # A lower precision does not reach cosine 0.9999.
+            precision="float32" if given.precision == "auto" else given.precision,
+            views=check_views(owner, given.views),
+            image_size=_image_size(owner, given.image_size),
+            crop_pct=given.crop_pct and float(given.crop_pct),
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What identifies the spec (JSON), without parameters that are None."""
+        facts = {name: value for name, value in vars(self).items() if value is not None}
+        return facts | ({"network": self.network.tensors} if self.network else {})
+
+
+def _check_custom(owner: str, given: BackboneSpec) -> None:
+    """Raise ParameterError for parameters that the caller's own network does not have."""
+    fixed = {"weights": "auto", "image_size": None, "crop_pct": None}
+    for parameter, default in fixed.items():
+        if not is_same(getattr(given, parameter), default):
+            expected = (
+                f"{default!r} for a network of your own, whose module and preprocessing fix it"
+            )
+            raise parameter_error(owner, parameter, expected, getattr(given, parameter))
+
+
+def _weights(owner: str, weights: Any) -> str:
+    if not isinstance(weights, (str, os.PathLike)):
+        raise parameter_error(owner, "weights", "'auto', 'random' or a path", weights)
+    if is_word(weights, "auto", "random"):
+        return str(weights)
+    file = Path(weights).expanduser().absolute()
+    if not file.is_file():
+        expected = "'auto', 'random' or the path of an existing file"
+        raise parameter_error(owner, "weights", expected, str(file))
+    return str(file)
+
+
+def _layers(owner: str, layers: Any) -> tuple[Layer, ...]:
+    listed = layers if isinstance(layers, (list, tuple)) else (layers,)
+    kinds = (numbers.Integral, str)
+    if not listed or any(isinstance(x, bool) or not isinstance(x, kinds) for x in listed):
+        expected = "'pre_logits', a layer's number or name, or a list of these"
+        raise parameter_error(owner, "layers", expected, layers)
+    return tuple(x if isinstance(x, str) else int(x) for x in listed)
+
+
+def _image_size(owner: str, size: Any) -> tuple[int, int] | None:
+    """Return (height, width) of an int, a pair of ints, or None."""
+    if size is None:
+        return None
+    pair = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+    is_pair = len(pair) == 2 and all(
+        isinstance(side, numbers.Integral) and not isinstance(side, bool) for side in pair
+    )
+    if not is_pair or not all(1 <= side <= MOST_PIXELS_A_SIDE for side in pair):
+        expected = (
+            f"None, an int from 1 to {MOST_PIXELS_A_SIDE}, or a pair (height, width) of these"
+        )
+        raise parameter_error(owner, "image_size", expected, size)
+    return int(pair[0]), int(pair[1])

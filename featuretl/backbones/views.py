@@ -63,7 +63,7 @@ class View:
                 y : max(y + 1, round(bottom * height)), x : max(x + 1, round(right * width))
             ]
             # The crop is resized to the whole input: its aspect ratio is part of the augmentation.
-            preprocessing = dataclasses.replace(preprocessing, crop_pct=1.0, crop_mode="squash")
+            preprocessing = preprocessing.for_crops()
         if self.mirrored:
             pixels = pixels[:, ::-1]
         if self.colour != (1.0, 1.0, 1.0):

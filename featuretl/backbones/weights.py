@@ -24,6 +24,7 @@ from featuretl._core.text import did_you_mean, printable, reason_of
 from featuretl.backbones.blocks import PreLogits, trace
 from featuretl.backbones.catalog import PACKAGED, hub_file, packaged_file
 from featuretl.backbones.folding import fold
+from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError
 
 RANDOM_SEED = 0
@@ -52,18 +53,27 @@ class Network:
         return folded.model if folded is whole or _agree(whole, folded) else self.model
 
 
-def load_network(name: str, weights: str, device: torch.device) -> Network:
-    """Build a timm model with its weights ("auto", "random" or a path). Raises BackboneError.
+def load_network(spec: BackboneSpec, device: torch.device) -> Network:
+    """Build the network of a spec with its weights. Raises BackboneError.
 
     The last two networks loaded stay in memory.
     """
-    state = Path(weights).stat() if weights not in ("auto", "random") else None
-    return _load(name, weights, device, state and (state.st_mtime_ns, state.st_ctime_ns))
+    _keep_freed_memory()
+    if spec.network is not None:
+        return spec.network.on(device)
+    state = Path(spec.weights).stat() if spec.weights not in ("auto", "random") else None
+    file_state = state and (state.st_mtime_ns, state.st_ctime_ns)
+    return _load(spec.name, spec.weights, spec.image_size, device, file_state)
 
 
 @lru_cache(maxsize=2)
-def _load(name: str, weights: str, device: torch.device, file_state: object) -> Network:
-    _keep_freed_memory()
+def _load(
+    name: str,
+    weights: str,
+    image_size: tuple[int, int] | None,
+    device: torch.device,
+    file_state: object,
+) -> Network:
     if not timm.is_model(name):
         raise BackboneError(
             f"timm {timm.__version__} knows no model {printable(name)!r}"
@@ -83,6 +93,8 @@ def _load(name: str, weights: str, device: torch.device, file_state: object) -> 
             _load_file(model, name, file, packaged=weights == "auto")
     model = model.eval().requires_grad_(False)
     tensors = tensors_digest(model)
+    if image_size is not None:
+        _set_image_size(model, name, image_size)
     # With channels last, convolutions run about twice as fast; transformers do not change.
     return Network(model.to(device, memory_format=torch.channels_last), file, tensors)
 
@@ -111,6 +123,22 @@ def _check_tag(name: str) -> None:
         raise BackboneError(
             f"timm {timm.__version__} knows no pretrained tag {printable(tag)!r} of "
             f"{architecture!r}{did_you_mean(name, known)}; {has}."
+        ) from error
+
+
+def _set_image_size(model: Any, name: str, size: tuple[int, int]) -> None:
+    """Adapt a network to images of (height, width), as timm does. Raises BackboneError."""
+    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, *size)}
+    try:
+        if hasattr(model, "set_input_size"):  # position embeddings are interpolated
+            model.set_input_size(img_size=size)
+        with torch.inference_mode():
+            model(torch.zeros((2, 3, *size)))
+    except Exception as error:  # timm's models raise any exception for a size that does not fit
+        raise BackboneError(
+            f"The backbone {printable(name)!r} does not take images of {size[0]} x {size[1]} "
+            f"(image_size; {reason_of(error)}); use a multiple of its patch size, or another "
+            "backbone."
         ) from error
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -22,6 +22,9 @@ from featuretl.media.items import as_items
 from featuretl.media.medium import Medium, is_medium
 from featuretl.store.keys import Recipe
 from featuretl.store.store import EmbeddingStore, resolve_store
+
+if TYPE_CHECKING:
+    from featuretl.backbones.backbone import Backbone
 
 
 class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -143,9 +146,10 @@ class ImageEmbedder(Embedder):
 
     Parameters
     ----------
-    backbone : str, default="tf_efficientnet_lite0"
-        Any timm model name. The default's weights are installed with featuretl. This parameter and
-        the next six are described in `load_backbone`.
+    backbone : str or Backbone, default="tf_efficientnet_lite0"
+        Any timm model name; the default's weights are installed with featuretl. Or a backbone such
+        as a network of your own (`Backbone.of`), whose output other values than the defaults of the
+        next parameters change. This parameter and the next eight are described in `load_backbone`.
     weights : {"auto", "random"} or path, default="auto"
         Packaged weights or those on timm's hub; or a local file.
     layers : "pre_logits", int, str, or a list of these, default="pre_logits"
@@ -159,8 +163,13 @@ class ImageEmbedder(Embedder):
     views : int, "flip", "ten-crop" or a grid such as "3x3", default=1
         Views of each image, with their embeddings concatenated, the image itself first: its mirror
         image, random crops, or tiles. `ViewsClassifier` and `ViewPooling` use them.
+    image_size : int or (height, width), optional
+        Size in pixels of the network's input; None is the network's own.
+    crop_pct : float in (0, 1], optional
+        Share of the shorter side that the center crop keeps; None is the network's own.
     device : str, torch.device or list of these, default="auto"
-        "auto" is every GPU, or the CPU if there is none; "cuda" is every GPU.
+        "auto" is every CUDA GPU, an accelerator that agrees with the CPU (see `extract`), or the
+        CPU; "cuda" is every CUDA GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
         Inference runtime; "auto" picks the fastest that agrees with eager PyTorch, see `extract`.
     batch_size : int or "auto", default="auto"
@@ -215,7 +224,7 @@ class ImageEmbedder(Embedder):
 
     def __init__(
         self,
-        backbone: str = "tf_efficientnet_lite0",
+        backbone: str | Backbone = "tf_efficientnet_lite0",
         *,
         weights: str | os.PathLike[str] = "auto",
         layers: Layer | Sequence[Layer] = PRE_LOGITS,
@@ -223,6 +232,8 @@ class ImageEmbedder(Embedder):
         normalize: bool = False,
         precision: str = "auto",
         views: int | str = 1,
+        image_size: int | tuple[int, int] | None = None,
+        crop_pct: float | None = None,
         device: Any = "auto",
         runtime: str = "auto",
         batch_size: int | str = "auto",
@@ -239,6 +250,8 @@ class ImageEmbedder(Embedder):
         self.normalize = normalize
         self.precision = precision
         self.views = views
+        self.image_size = image_size
+        self.crop_pct = crop_pct
         self.device = device
         self.runtime = runtime
         self.batch_size = batch_size
@@ -253,9 +266,13 @@ class ImageEmbedder(Embedder):
         check_parameters(
             owner, self.batch_size, self.n_jobs, self.on_error, self.runtime, self.decode_timeout
         )
-        names = ("weights", "layers", "pooling", "normalize", "precision", "views")
-        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        given: dict[str, Any] = {name: getattr(self, name) for name in _BACKBONE}
         return BackboneSpec.of(owner, self.backbone, **given)
+
+
+_BACKBONE = (  # parameters of `load_backbone`
+    "weights", "layers", "pooling", "normalize", "precision", "views", "image_size", "crop_pct",
+)  # fmt: skip
 
 
 class MediaEmbedder(Embedder):

@@ -139,7 +139,8 @@ def extract(
         Cache of embeddings; None caches nothing.
     device : str, torch.device or list of these, default="auto"
         Devices for a backbone that is not loaded yet; threads are assigned to them in turn. "auto"
-        is every GPU, or the CPU if there is none; "cuda" is every GPU.
+        is every CUDA GPU; without one, Apple's MPS or an Intel XPU if it gives the embeddings of
+        the CPU for a test image (`statistics.agreement`); or the CPU. "cuda" is every CUDA GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
         Inference runtime: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
         ``featuretl[openvino]``); or compiled PyTorch, which takes a minute to compile and needs a

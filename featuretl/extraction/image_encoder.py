@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import threading
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -14,12 +14,21 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._core.text import reason_of
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import split_views
-from featuretl.exceptions import BackboneError
+from featuretl.exceptions import BackboneError, FeatureTLWarning
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
 from featuretl.images.inputs import Decoder, file_of, name_of, read
-from featuretl.runtimes.choice import RuntimeChoice, agree, agreement, model_file, versions
+from featuretl.runtimes.choice import (
+    LEAST_COSINE,
+    RuntimeChoice,
+    agree,
+    agreement,
+    least_cosine,
+    model_file,
+    versions,
+)
 from featuretl.store.keys import Recipe
 from featuretl.store.memo import file_state
 from featuretl.store.store import EmbeddingStore
@@ -46,6 +55,7 @@ class ImageEncoder:
         self._wanted_runtime = runtime
         self._wanted = backbone
         self._device = device
+        self._agreement: float | None = None  # of an accelerator with the CPU
         self._turn = itertools.count()
         self._thread_local = threading.local()
 
@@ -68,7 +78,33 @@ class ImageEncoder:
 
             devices = devices_of("extract", self._device)
             backbones = [load_spec(self._wanted, device) for device in devices]
-        return [_Worker(backbone, self._forward_of(backbone)) for backbone in backbones]
+        workers = [_Worker(backbone, self._forward_of(backbone)) for backbone in backbones]
+        return self._checked(workers) if self._device == "auto" else workers
+
+    def _checked(self, workers: list[_Worker]) -> list[_Worker]:
+        """Return `workers`, or one on the CPU if they are on an accelerator that disagrees."""
+        from featuretl.backbones.backbone import load_spec
+        from featuretl.backbones.devices import accelerator
+
+        device = workers[0].backbone.device
+        if not isinstance(self._wanted, BackboneSpec) or device != accelerator():
+            return workers
+        on_cpu = load_spec(self._wanted, "cpu")
+        cpu = _Worker(on_cpu, self._forward_of(on_cpu))
+        try:
+            self._agreement = least_cosine(cpu.golden(), workers[0].golden())
+            problem = f"least cosine {self._agreement:.5f} instead of {LEAST_COSINE} or more"
+        except (RuntimeError, NotImplementedError, TypeError) as error:  # an operation it lacks
+            self._agreement, problem = -1.0, f"{type(error).__name__}: {reason_of(error)}"
+        if self._agreement >= LEAST_COSINE:
+            return workers
+        self._agreement = None
+        message = (
+            f"The device {str(device)!r} does not give the embeddings of the CPU ({problem}); the "
+            "CPU is used."
+        )
+        warnings.warn(message, FeatureTLWarning, stacklevel=2)
+        return [cpu]
 
     def _forward_of(self, backbone: Any) -> Any:
         if not _is_int8(backbone):
@@ -88,7 +124,7 @@ class ImageEncoder:
         if not isinstance(self._wanted, BackboneSpec):
             return None
         return {
-            "spec": dataclasses.asdict(self._wanted),
+            "spec": self._wanted.facts,
             "versions": versions(),
             "recipe": [RECIPE_VERSION, DECODE_POLICY],
         }
@@ -119,7 +155,8 @@ class ImageEncoder:
     ) -> tuple[str, float | None]:
         """Choose, once, the runtime for `n_images` images in the `n_threads` threads of `pool`.
 
-        Returns its name and, for a precision below float32, its `agreement` with float32.
+        Returns its name and, for a precision below float32 or an accelerator other than CUDA, its
+        agreement with float32 on the CPU.
         """
         if self.choice is None and not hasattr(self.backbone, "embedding"):  # a trunk
             self.choice = "torch", None
@@ -133,7 +170,8 @@ class ImageEncoder:
             name = "onnx"
         else:
             name = self._load_runtimes(pool, n_threads, max(n_images, self._n_images))
-        self.choice = name, agreement(self.backbone, self._workers[0].runtime)
+        below = agreement(self.backbone, self._workers[0].runtime)
+        self.choice = name, self._agreement if below is None else below
         return self.choice
 
     def _load_runtimes(self, pool: ThreadPoolExecutor, n_threads: int, n_images: int) -> str:

@@ -314,4 +314,5 @@ def _is_head(head: Any) -> bool:
         return head in ("probe", "linear")
     if not isinstance(head, (tuple, list)) or len(head) != 2 or head[0] != "mlp":
         return False
-    return isinstance(head[1], numbers.Integral) and int(head[1]) >= 1
+    width = head[1]
+    return isinstance(width, numbers.Integral) and not is_bool(width) and int(width) >= 1

@@ -151,7 +151,7 @@ CLASSES = {
     "BackboneSpec": ClassSchema(
         "featuretl.backbones.spec",
         """name=str weights=str layers=plain pooling=str normalize=bool precision=str
-        views?=int|str""",
+        views?=int|str image_size?=plain crop_pct?=float|none network?=none""",
     ),
     "NoveltyDetector": ClassSchema(
         "featuretl.novelty.detector",

@@ -191,6 +191,13 @@ def _packed(model: Any) -> tuple[str, Tensors]:
 def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | None:
     """Return the class name and the packed state of an object; None if its class is not allowed."""
     name, cls = type(value).__name__, type(value)
+    if name == "Backbone":
+        return _packed_object(value.spec, packer)
+    if name == "BackboneSpec" and value.network is not None:
+        raise ModelError(
+            f"save_model keeps no code, such as that of the network {value.name!r}; pass the name "
+            "of a timm model as backbone, or keep the model with pickle."
+        )
     schema = CLASSES.get(name)
     if schema is None or schema.load(name) is not cls:
         return None

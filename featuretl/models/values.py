@@ -81,8 +81,8 @@ class Packer:
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             raise NotPlainError(f"an array of {value.dtype}")
         name = str(len(self.tensors))
-        # Copied because safetensors rejects arrays that share memory.
-        self.tensors[name] = np.array(value, order="C")
+        # Copied because safetensors rejects arrays that share memory; it has a single byte order.
+        self.tensors[name] = np.array(value, value.dtype.newbyteorder("="), order="C")
         return name
 
 

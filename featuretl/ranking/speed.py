@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import joblib
 import numpy as np
 
-from featuretl.backbones.catalog import describe_backbones
+from featuretl.backbones.catalog import count_parameters
 from featuretl.images.inputs import read
 from featuretl.runtimes.choice import RuntimeChoice, versions
 from featuretl.store.keys import canonical_json
@@ -111,16 +111,18 @@ def costs_of(
     backbone: Any, images: Sequence[Any], store: EmbeddingStore, *, device: Any, n_jobs: int | None
 ) -> dict[str, Any]:
     """Return `images_per_second`, measured once and cached in the store, and `n_parameters`."""
+    from featuretl.backbones.backbone import as_backbone
+
     spec = getattr(backbone, "spec", backbone)
     first = str(device[0] if isinstance(device, (list, tuple)) else device)
     machine = [platform.node(), platform.machine(), os.cpu_count(), first, n_jobs]
-    facts = {"spec": asdict(spec), "machine": machine, "versions": versions()}
+    facts = {"spec": spec.facts, "machine": machine, "versions": versions()}
     key = "costs " + canonical_json(facts)
     costs: dict[str, Any] | None = store.memo.get(key)
     if costs is None:
-        (info,) = describe_backbones([spec.name])
         speed = time_extraction(images, backbone, device=first, n_jobs=n_jobs)
-        costs = {"images_per_second": speed, "n_parameters": info.n_parameters}
+        model = as_backbone("rank_backbones", backbone, first).model
+        costs = {"images_per_second": speed, "n_parameters": count_parameters(model)}
         store.memo.put(key, costs)
     return costs
 

@@ -178,7 +178,10 @@ def _across_folds(subject: Subject, pairs: pd.DataFrame) -> int | None:
 
 
 def _curve(subject: Subject, training: Training | None, seed: int) -> Curve | None:
-    """Return the learning curve: on folds, or trained on `training` and scored on the subject."""
+    """Return the learning curve: on folds, or trained on `training` and scored on the subject.
+
+    None without folds or a defined score.
+    """
     X, y, groups = subject.X, subject.y, subject.groups
     if training is not None:
         n, rows = len(training.X), subject.scored
@@ -190,7 +193,8 @@ def _curve(subject: Subject, training: Training | None, seed: int) -> Curve | No
         how = f"held-out images, over {len(splits)} folds"
     else:
         return None
-    return learning_curve(X, y, subject.classes, groups, splits, how, seed)
+    curve = learning_curve(X, y, subject.classes, groups, splits, how, seed)
+    return curve if np.isfinite(curve.test).any() else None
 
 
 def _records(frame: pd.DataFrame | None, **names: list[str]) -> list[dict[str, Any]] | None:

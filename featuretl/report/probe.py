@@ -47,12 +47,17 @@ class Curve:
 def out_of_fold(
     X: Array, y: Array, classes: Array | None, groups: Array | None, cv: int, seed: int
 ) -> HeldOut:
-    """Return out-of-fold predictions of a linear probe. Raises InputError without two folds."""
+    """Return out-of-fold predictions of a linear probe.
+
+    Raises InputError without two folds, or two training images per fold of a regression.
+    """
     fold, how = _folds(y, classes, groups, cv, seed)
     ok = fold >= 0
     if classes is None:
         predicted: Array = np.full(len(y), np.nan)
         for train, test in splits_of(fold):
+            if len(train) < 2:
+                raise InputError("A fold needs at least two training images; got one: add images.")
             predicted[test] = _regressor(X, y, groups, train).predict(X[test])
         return HeldOut(predicted, None, ok, fold, how)
     proba = np.full((len(y), len(classes)), np.nan)
@@ -71,7 +76,10 @@ def learning_curve(
     how: str,
     seed: int,
 ) -> Curve:
-    """Return scores of linear probes trained on growing subsets of each split's training rows."""
+    """Return scores of linear probes trained on growing subsets of each split's training rows.
+
+    A score is NaN with fewer than two training rows, classes to train on, or rows for an R2.
+    """
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(train) for train, _ in splits]
     ranks = [_rank(y[order], classes) for order in orders]
@@ -101,11 +109,13 @@ def _rank(y: Array, classes: Array | None) -> Array:
 def _score(
     X: Array, y: Array, classes: Array | None, groups: Array | None, rows: Array, tests: list[Array]
 ) -> list[float]:
+    if len(rows if classes is None else np.unique(y[rows])) < 2:
+        return [np.nan for _ in tests]
     if classes is None:
         head = _regressor(X, y, groups, rows)
-        return [r2_score(y[part], head.predict(X[part])) for part in tests]
-    if len(np.unique(y[rows])) < 2:
-        return [np.nan for _ in tests]
+        return [
+            r2_score(y[part], head.predict(X[part])) if len(part) > 1 else np.nan for part in tests
+        ]
     head = LinearProbeClassifier().fit(X[rows], y[rows])
     return [float((head.predict(X[part]) == y[part]).mean()) for part in tests]
 

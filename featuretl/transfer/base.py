@@ -25,11 +25,11 @@ from featuretl._core.parameters import (
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds
 from featuretl._learning.refit import forget
-from featuretl.backbones.catalog import PACKAGED, packaged_file
+from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import InputError
 from featuretl.novelty.detector import NoveltyDetector
 from featuretl.transfer.decision import choose
-from featuretl.transfer.experiment import Experiment, embedder_of
+from featuretl.transfer.experiment import Experiment, backbones_of, embedder_of
 from featuretl.transfer.targets import TransferTargets
 
 
@@ -108,7 +108,7 @@ class BaseTransfer(BaseEstimator):
         experiment = Experiment(self, X, y, groups, self._targets)
         self.n_features_in_ = 1
         winner, decision = choose(
-            experiment, self._backbones(), self.strategy, self.cv, self.test_size
+            experiment, list(backbones_of(self)), self.strategy, self.cv, self.test_size
         )
         self.strategy_, self.backbone_ = winner.strategy, winner.backbone
         self.estimator_ = experiment.fit(
@@ -151,22 +151,17 @@ class BaseTransfer(BaseEstimator):
                 detector = NoveltyDetector(random_state=seed).fit(embeddings, groups=groups)
                 self.novelty_ = make_pipeline(embedder_of(self, self.backbone_), detector)
 
-    def _backbones(self) -> list[str]:
-        """Return the names of the backbones to compare."""
-        if is_word(self.backbone, "auto"):
-            return [name for name in PACKAGED if packaged_file(name)]
-        return [self.backbone] if isinstance(self.backbone, str) else list(self.backbone)
-
     def _check_parameters(self) -> None:
         owner = type(self).__name__
         check_bool(owner, "novelty", self.novelty)
         check_option(owner, "strategy", self.strategy, self._strategies)
-        names = [self.backbone] if isinstance(self.backbone, str) else self.backbone
-        is_list = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
-        if not is_list or not names or len(set(names)) < len(names):
-            expected = "a name, a list of distinct names, or 'auto'"
+        listed = self.backbone if isinstance(self.backbone, (list, tuple)) else [self.backbone]
+        named = all(isinstance(getattr(one, "spec", one), (str, BackboneSpec)) for one in listed)
+        if not listed or not named or len(backbones_of(self)) < len(listed):
+            expected = "a name or Backbone, a list of these with distinct names, or 'auto'"
             raise parameter_error(owner, "backbone", expected, self.backbone)
-        if not is_word(self.weights, "auto") and (names == ["auto"] or len(names) > 1):
+        is_one = not is_word(self.backbone, "auto") and len(listed) == 1
+        if not is_word(self.weights, "auto") and not is_one:
             raise parameter_error(owner, "weights", "'auto' with several backbones", self.weights)
         is_splitter = hasattr(self.cv, "split") and not isinstance(self.cv, str)
         if not is_splitter and not isinstance(self.cv, numbers.Integral):

@@ -23,8 +23,8 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
         epochs, 6 from 1,000 images on). With fewer than 5 images per class it chooses the probe.
         Any other value is the strategy to fit and score. Only "linear" supports multi-label `y`;
         its score is then the mean F1 of the images, "f1_samples".
-    backbone : str, list of str or "auto", default="tf_efficientnet_lite0"
-        Any timm model name; of several, the one with the best linear probe is chosen. "auto"
+    backbone : str, Backbone, list of these or "auto", default="tf_efficientnet_lite0"
+        Any timm model name, or a network of your own from `Backbone.of`; of several, the one with the best linear probe is chosen. "auto"
         compares the installed packaged backbones.
     weights : {"auto", "random"} or path, default="auto"
         See `load_backbone`; a path requires a single backbone.

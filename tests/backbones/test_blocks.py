@@ -60,7 +60,7 @@ def test_a_wrong_cut_is_noticed():
 
 def test_dense_connections_cannot_be_cut():
     model = model_of("densenet121")
-    with pytest.raises(BackboneError, match=r"'densenet121' cannot be cut .* more than one tensor"):
+    with pytest.raises(BackboneError, match=r"'densenet121' cannot be cut"):
         cut(model, "densenet121", find_blocks(model, "densenet121"), 1)
 
 

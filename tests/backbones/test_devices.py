@@ -9,8 +9,9 @@ import torch
 from featuretl import extract, load_backbone
 from featuretl.backbones.devices import devices_of, own_stream
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.exceptions import BackboneError, ParameterError
+from featuretl.exceptions import BackboneError, FeatureTLWarning, ParameterError
 from featuretl.extraction import image_encoder
+from featuretl.extraction.source import Source
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 
@@ -98,3 +99,44 @@ def test_devices_that_differ_are_refused(photos, monkeypatch):
     monkeypatch.setattr(image_encoder._Worker, "golden", lambda self: next(signs) * golden(self))
     with pytest.raises(BackboneError, match="device 'cpu' does not give"):
         extract(photos[:2], TINY, device=["cpu", "cpu"])
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Let the first CPU pass for an accelerator other than CUDA."""
+    device = torch.device("cpu", 0)
+    monkeypatch.setattr("featuretl.backbones.devices.accelerator", lambda: device)
+    return device
+
+
+def test_an_accelerator_that_agrees_with_the_cpu_is_used_and_reported(pretended, photos):
+    source = Source(TINY, None)
+    assert source.encoder.backbone.device == pretended
+    found = extract(photos[:2], TINY)
+    assert found.statistics.agreement == pytest.approx(1, abs=1e-6)
+    np.testing.assert_array_equal(
+        found.to_numpy(), extract(photos[:2], TINY, device="cpu").to_numpy()
+    )
+    assert extract(photos[:2], TINY, device="cpu").statistics.agreement is None
+
+
+@pytest.mark.parametrize("problem", ["differs", "lacks an operation"])
+def test_an_accelerator_that_disagrees_gives_way_to_the_cpu(
+    pretended, photos, monkeypatch, problem
+):
+    golden = image_encoder._Worker.golden
+
+    def on(self):
+        if self.backbone.device != pretended:
+            return golden(self)
+        if problem == "differs":
+            return -golden(self)
+        raise NotImplementedError("no such operation")
+
+    monkeypatch.setattr(image_encoder._Worker, "golden", on)
+    with pytest.warns(FeatureTLWarning, match="device 'cpu:0'"):
+        found = extract(photos[:2], TINY)
+    assert found.statistics.agreement is None
+    np.testing.assert_array_equal(
+        found.to_numpy(), extract(photos[:2], TINY, device="cpu").to_numpy()
+    )

@@ -148,7 +148,7 @@ def test_the_recipe_says_which_implementation_resizes(preprocessing):
 
 
 def test_too_long_and_thin_is_refused(preprocessing):
-    with pytest.raises(ImageError, match="1 x 300000 pixels are too long and thin"):
+    with pytest.raises(ImageError, match="1 x 300000 pixels"):
         preprocessing(np.zeros((300_000, 1, 3), np.uint8))
 
 

@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
 
 from featuretl import EmbeddingStore, extract, load_backbone, load_image_folder
 from featuretl.backbones import weights
@@ -216,3 +217,35 @@ def test_a_small_file_cannot_take_much_memory(tmp_path):
 def test_an_unknown_pretrained_tag_suggests_the_nearest(weights):
     with pytest.raises(BackboneError, match=r"'r160_in1'.*'test_resnet\.r160_in1k'"):
         load_backbone("test_resnet.r160_in1", weights=weights)
+
+
+@pytest.mark.parametrize("size", [96, (96, 192)])
+def test_a_transformer_takes_the_image_size_as_timms_own_argument(size, pixels):
+    own = load_backbone("test_vit", weights="random")
+    resized = load_backbone("test_vit", weights="random", image_size=size)
+    reference = timm.create_model("test_vit", num_classes=0, img_size=size).eval()
+    state = checkpoint_filter_fn(dict(own.model.state_dict()), reference)
+    reference.load_state_dict(state, strict=False)
+    batch = resized.batch([resized.prepare(pixels)])
+    with torch.inference_mode():
+        expected = reference(batch).numpy()
+    np.testing.assert_allclose(resized.forward(batch), expected, atol=1e-5)
+    tensors = [backbone.recipe["backbone"]["tensors"] for backbone in (own, resized)]
+    assert tensors[0] == tensors[1]  # the digest is that of the weights as they were published
+
+
+def test_a_convolutional_network_takes_any_image_size(pixels):
+    backbone = load_backbone(image_size=(160, 320), crop_pct=1.0)
+    batch = backbone.batch([backbone.prepare(pixels)])
+    assert batch.shape == (1, 3, 160, 320)
+    assert backbone.recipe["preprocess"]["input_size"] == [3, 160, 320]
+    assert backbone.forward(batch).shape == (1, 1280)
+    assert load_backbone(image_size=224, crop_pct=0.875).recipe == load_backbone().recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("test_vit", 161), ("cait_xxs24_224", 256), ("levit_128s", 160)]
+)
+def test_an_image_size_that_a_network_does_not_take_is_one_sentence(name, size):
+    with pytest.raises(BackboneError, match=f"{name}.*{size} x {size}"):
+        load_backbone(name, weights="random", image_size=size)

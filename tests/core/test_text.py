@@ -1,18 +1,14 @@
 import pytest
 
-from featuretl._core.files import is_url
-from featuretl._core.parameters import as_path, check_option, is_word
 from featuretl._core.text import (
     SIZE_UNITS,
     as_utf8,
-    did_you_mean,
     parse_json,
     parse_quantity,
     plain_json,
     printable,
     reason_of,
 )
-from featuretl.exceptions import ParameterError
 
 
 def test_quantities_have_a_number_and_a_unit():
@@ -32,18 +28,3 @@ def test_json_holds_no_nan_and_is_not_nested_too_deeply():
     assert plain_json({1: (0.5, float("nan"))}) == {"1": [0.5, None]}
     with pytest.raises(ValueError, match="nested"):
         parse_json("[" * 100_000)
-
-
-def test_an_option_that_is_misspelled_is_suggested():
-    message = r"'pooling' parameter of ImageEmbedder .* 'avg', 'max' \(did you mean 'avg'\?\); got"
-    with pytest.raises(ParameterError, match=message):
-        check_option("ImageEmbedder", "pooling", "average", ("avg", "max"))
-    assert did_you_mean("x", ("avg", "max")) == ""
-    assert is_word("cv", "cv")
-    assert not is_word(["cv"], "cv")
-
-
-def test_paths_and_urls():
-    assert is_url("s3://bucket/key")
-    assert not is_url("folder/file")
-    assert as_path("a\0b") is as_path("") is None

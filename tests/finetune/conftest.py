@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from featuretl import FineTuneClassifier
+from featuretl.backbones.backbone import load_backbone
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +46,21 @@ def fitted(quick, photos, labels):
 def light(photos):
     """A regression target for each photograph."""
     return np.linspace(-1, 3, len(photos))
+
+
+@pytest.fixture
+def begun(quick, photos, labels):
+    """A function that returns the task and the training settings of a quick estimator."""
+
+    def make(**parameters):
+        fitting = quick(**parameters)._begin(photos, labels, None, None, None)
+        fitting._set_probe(fitting.rows, 1.0, soft=True)
+        return fitting.task(fitting.rows), fitting.training(0.003)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A small backbone with random weights."""
+    return load_backbone("test_resnet", weights="random")

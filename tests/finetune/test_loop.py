@@ -1,4 +1,4 @@
-"""The training loop, on the cached activations of the 24 crops."""
+"""The training loop, on the cached activations of the 24 crops, and its learning rates."""
 
 import dataclasses
 
@@ -6,21 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from featuretl.finetune.activations import split_rows
-from featuretl.finetune.loop import Trainer, evaluate
+from featuretl.finetune.loop import Run, Trainer, evaluate, rate_factor
 from featuretl.finetune.network import snapshot
-
-
-@pytest.fixture
-def begun(quick, photos, labels):
-    """A function that returns the task and the training settings of a quick estimator."""
-
-    def make(**parameters):
-        fitting = quick(**parameters)._begin(photos, labels, None, None, None)
-        fitting._set_probe(fitting.rows, 1.0, soft=True)
-        return fitting.task(fitting.rows), fitting.training(0.003)
-
-    return make
+from featuretl.finetune.training import SCHEDULES, Training
 
 
 def moved(before, network):
@@ -130,7 +118,30 @@ def test_the_time_budget_ends_training(begun):
     assert state.elapsed < 20
 
 
-def test_parts_have_no_rest_of_one():
-    assert [len(part) for part in split_rows(np.arange(33), 32)] == [17, 16]
-    assert [len(part) for part in split_rows(np.arange(5), 32)] == [5]
-    assert np.concatenate(split_rows(np.arange(100), 7)).tolist() == list(range(100))
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("warmup", [0.0, 0.2])
+def test_factors_lie_between_0_and_1(schedule, warmup):
+    training = Run(schedule=schedule, warmup=warmup, learning_rate=1.0, epochs=10)
+    values = [rate_factor(training, t) for t in np.linspace(0, 1, 101)]
+    assert min(values) >= 0
+    assert max(values) <= 1 + 1e-12
+    assert max(values) == pytest.approx(1.0, abs=0.05)
+
+
+def test_known_values():
+    def factors(*progress, schedule, epochs=10, warmup=0.0, **settings):
+        run = Run(schedule=schedule, epochs=epochs, learning_rate=1.0, warmup=warmup, **settings)
+        return [rate_factor(run, t) for t in progress]
+
+    approx = pytest.approx
+    assert factors(0, 0.5, 1, schedule="cosine") == approx([1, 0.5, 0])
+    assert factors(0.5, schedule="inverse-time", decay_rate=0.3, epochs=12) == approx([1 / 2.8])
+    assert factors(0.5, 0.7, 0.9, schedule="step") == approx([1, 0.1, 0.01])
+    assert factors(0, 0.25, 1, schedule="one-cycle") == approx([1 / 25, 1, 1e-5])
+    assert factors(0.25, schedule="constant", warmup=0.5) == approx([0.5])
+
+
+def test_bfloat16_is_close(quick, photos, labels):
+    half = quick(training=Training(precision="bfloat16")).fit(photos, labels).predict_proba(photos)
+    single = quick(training=Training(precision="float32")).fit(photos, labels).predict_proba(photos)
+    np.testing.assert_allclose(half, single, atol=0.05)

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from sklearn import config_context
 from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold, cross_validate
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from featuretl.exceptions import InputError, ParameterError
+from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
 from featuretl.heads.ridge import LinearProbeRegressor
 
 
@@ -96,3 +98,45 @@ def test_refuses_other_lengths_and_nan():
     X[1, 2] = np.nan
     with pytest.raises(InputError, match="1 of 4 rows with NaN"):
         LinearProbeRegressor().fit(X, np.arange(4))
+
+
+def test_alpha_is_chosen_across_groups():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(12), 10)
+    signature = rng.standard_normal((12, 60))[groups]  # identifies the group and thus its offset
+    useful = rng.standard_normal((120, 1))
+    X = np.hstack([useful, signature]) + 0.1 * rng.standard_normal((120, 61))
+    y = useful[:, 0] + 3 * rng.standard_normal(12)[groups]
+    alone, across = (
+        LinearProbeRegressor().fit(X, y),
+        LinearProbeRegressor().fit(X, y, groups=groups),
+    )
+    assert across.alpha_ > 10 * alone.alpha_
+    assert across.path_.mean_squared_error.shape == (28, 1)
+    same = LinearProbeRegressor().fit(X, y, groups=np.arange(120))
+    assert same.alpha_ == alone.alpha_
+    with pytest.warns(FeatureTLWarning, match="single rows, because groups"):
+        assert LinearProbeRegressor().fit(X, y, groups=np.ones(120)).alpha_ == alone.alpha_
+    with config_context(enable_metadata_routing=True):
+        routed = LinearProbeRegressor().set_fit_request(groups=True)
+        options = {"cv": GroupKFold(3), "params": {"groups": groups}, "return_estimator": True}
+        options["return_indices"] = True
+        found = cross_validate(routed, X, y, error_score="raise", **options)
+    # Two thirds of the groups are left, and the candidate alphas scale with the number of rows.
+    inside = [
+        LinearProbeRegressor().fit(X[rows], y[rows], groups=groups[rows])
+        for rows in found["indices"]["train"]
+    ]
+    assert [one.alpha_ for one in found["estimator"]] == [one.alpha_ for one in inside]
+
+
+def test_equal_rows_are_left_out_together():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((30, 40)), rng.standard_normal(60)
+    twice = LinearProbeRegressor().fit(np.vstack([X, X]), y)
+    assert twice.alpha_ > 100  # y is noise
+    means = LinearProbeRegressor().fit(
+        X, y.reshape(2, 30).mean(axis=0), sample_weight=np.full(30, 2)
+    )
+    assert twice.alpha_ == means.alpha_
+    np.testing.assert_allclose(twice.coef_, means.coef_, rtol=1e-8)

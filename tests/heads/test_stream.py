@@ -170,3 +170,11 @@ def test_C_is_chosen_on_the_first_portion(digits):
 def test_what_needs_all_rows_has_no_partial_fit():
     assert not hasattr(LinearProbeClassifier(calibrate=True), "partial_fit")
     assert not hasattr(LinearProbeClassifier(class_weight="balanced"), "partial_fit")
+
+
+def test_a_stream_begins_without_the_path_of_a_search():
+    X, y = load_digits(return_X_y=True)
+    head = LinearProbeClassifier("cv", cv=2).fit(X[:200], y[:200])
+    with pytest.warns(match="partial_fit"):
+        head.set_params(C=1.0).partial_fit(X[200:400], y[200:400])
+    assert not hasattr(head, "path_")

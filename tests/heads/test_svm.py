@@ -125,3 +125,15 @@ def test_refuses_wrong_parameters(parameters, name):
 def test_refuses_labels():
     with pytest.raises(InputError, match="one class per row; got multi-label y"):
         SVMProbeClassifier().fit(np.eye(2), [["a"], ["a", "b"]])
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_a_machine_of_few_rows_is_as_sure_as_it_is_right(small_draws, kernel):
+    sure, right = [], []
+    for seed in range(8):
+        X, y, test, truth = small_draws(16, seed)
+        head = SVMProbeClassifier(kernel=kernel, gamma="scale", random_state=0).fit(X, y)
+        sure.append(head.predict_proba(test).max(axis=1).mean())
+        right.append(head.score(test, truth))
+    assert np.mean(right) > 0.9
+    assert np.mean(sure) == pytest.approx(np.mean(right), abs=0.2)

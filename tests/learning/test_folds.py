@@ -36,7 +36,7 @@ def test_groups_stay_together(seed):
 
 
 def test_the_only_row_of_a_class_is_never_held_out():
-    with pytest.warns(FeatureTLWarning, match="never holds out the only row of 1 classes"):
+    with pytest.warns(FeatureTLWarning, match="only row of 1 classes"):
         fold, n_folds = fold_of_rows("X", targets([0, 0, 0, 1, 1, 1, 2]), None, 3, 0)
     assert n_folds == 3
     assert fold.tolist().count(-1) == 1
@@ -105,9 +105,7 @@ def test_no_fold_is_empty_and_every_training_part_has_every_class(seed, cv, n_gr
 def test_a_class_in_a_single_group_is_trained_on_only_with_one_warning():
     codes, groups = np.arange(120) % 4, np.arange(120) // 4 % 10
     groups[codes == 3] = 99
-    with pytest.warns(
-        FeatureTLWarning, match=r"1 classes that lie in a single group \(such as 3\)"
-    ) as caught:
+    with pytest.warns(FeatureTLWarning, match=r"1 classes .* single group \(such as 3\)") as caught:
         fold, n_folds = fold_of_rows("X", targets(codes), groups, 5, 0)
     assert len(caught) == 1
     assert n_folds == 5
@@ -122,7 +120,7 @@ def test_a_class_in_a_single_group_is_trained_on_only_with_one_warning():
 @pytest.mark.parametrize("groups", [np.arange(40) % 4, np.repeat([0, 1], 20)])
 def test_without_two_folds_the_groups_are_blamed(groups):
     codes = np.arange(40) % 4 if len(set(groups)) == 4 else np.repeat([0, 1], 20)
-    with pytest.raises(InputError, match=r"each of the \d groups holds all of a class"):
+    with pytest.raises(InputError, match=r"each of the \d groups"):
         fold_of_rows("X", targets(codes), groups, 5, 0)
 
 
@@ -154,13 +152,13 @@ def test_a_label_of_one_row_is_always_trained_on():
 
 def test_splitters_leave_nothing_untrained():
     codes = np.repeat([0, 1, 2], 10)
-    with pytest.warns(FeatureTLWarning, match="lie in the test part of one split") as caught:
+    with pytest.warns(FeatureTLWarning, match="test part of one split") as caught:
         fold, n_folds = fold_of_rows(
             "X", targets(codes), None, PredefinedSplit(np.r_[[0, 1] * 10, [0] * 10]), 0
         )
     assert (len(caught), n_folds) == (1, 2)
     assert ((fold == -1) == (codes == 2)).all()
-    with pytest.raises(InputError, match="cv of X leaves only class 0 to train on in split 1"):
+    with pytest.raises(InputError, match=r"only class 0 .* in split 1"):
         fold_of_rows("X", targets([0, 0, 1, 1]), None, PredefinedSplit([0, 1, 1, 1]), 0)
     # A split that holds out no rows, or only rows of zero weight, is no fold.
     splits = [([*range(2, 30)], [0, 1]), (list(range(30)), []), ([*range(28)], [28, 29])]

@@ -86,7 +86,7 @@ def fits():
 def test_everything_that_takes_groups_reads_them_alike(fit):
     groups = np.arange(40) // 2
     fit(groups[:, None])
-    with pytest.raises(InputError, match=r"must name a group in every row; 2 of 40 rows have none"):
+    with pytest.raises(InputError, match="2 of 40 rows have none"):
         fit([None, float("nan"), *groups[2:].tolist()])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import decimal
-import importlib.util
 import warnings
 
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
 from sklearn.datasets import load_digits, load_iris
 
 from featuretl import (
@@ -22,12 +20,10 @@ from featuretl import (
     FineTuneRegressor,
     LinearProbeClassifier,
     LinearProbeRegressor,
-    MultiTaskHead,
     NearestMeanClassifier,
     SemiSupervisedProbeClassifier,
     SVMProbeClassifier,
     TransferClassifier,
-    TransferMultiTask,
     TransferRegressor,
     forecast_accuracy,
     metrics_report,
@@ -297,7 +293,7 @@ def test_a_class_is_found_by_its_own_text_and_value(values):
 def test_which_class_a_label_means(labels, classes, codes):
     labels, classes = all_labels("X", labels), np.array(classes)
     if codes is None:
-        with pytest.raises(InputError, match="holds 1 classes that the model does not know"):
+        with pytest.raises(InputError, match="1 classes that the model"):
             codes_of("X", labels, classes)
     else:
         assert codes_of("X", labels, classes).tolist() == codes
@@ -313,9 +309,7 @@ def test_classifiers_take_every_container_and_count_gaps(make, head):
     assert head.fit(X, make(names)).classes_.tolist() == sorted(NAMES)
     assert head.score(X, make(names)) > 0.5
     for call in (head.fit, head.score):
-        with pytest.raises(
-            InputError, match=rf"^y of {name_of(head)} has no label in 3 of 30 rows"
-        ):
+        with pytest.raises(InputError, match=rf"^y of {name_of(head)} .* 3 of 30 rows"):
             call(X, make(with_gaps(names)))
 
 
@@ -356,53 +350,6 @@ def test_hidden_rows_are_found_alike_from_lists_and_object_arrays(gap):
     assert accuracy[0] == accuracy[1] > 0.95
 
 
-def test_partial_fit_reads_labels_too():
-    for head in (LinearProbeClassifier(), NearestMeanClassifier()):
-        y = pd.Series(SPECIES, dtype="Int64")
-        head.partial_fit(X, y, classes=pd.Series([0, 1, 2], dtype="Int64"))
-        assert head.classes_.dtype == head.partial_fit(X, list(y)).predict(X).dtype == np.int64
-        with pytest.raises(InputError, match="2 of 30 rows"):
-            head.partial_fit(X, with_gaps(SPECIES.tolist(), (0, 1)))
-        with pytest.raises(InputError, match="did not announce"):
-            head.partial_fit(X, SPECIES + 1)
-        with pytest.raises(InputError, match=r"classes of .* has no label in 1 of 3"):
-            type(head)().partial_fit(X, SPECIES, classes=[0, 1, NAN])
-
-
-@pytest.mark.parametrize(
-    "of", [np.asarray, csr_array, pd.DataFrame, pa.table, "polars", list, "null"]
-)
-def test_indicators(of):
-    indicator = np.column_stack([SPECIES == 0, SPECIES > 0, SPECIES == 2]).astype(int)
-    columns = dict(zip("abc", indicator.T.astype(bool), strict=True))
-    y = {
-        pd.DataFrame: lambda: pd.DataFrame(columns).astype("boolean"),
-        pa.table: lambda: pa.table(columns),
-        "polars": lambda: pytest.importorskip("polars").DataFrame(columns),
-        list: lambda: indicator.tolist(),
-        "null": lambda: [[row[0], None, row[2]] for row in indicator.tolist()],
-    }.get(of, lambda: of(indicator))()
-    head = LinearProbeClassifier()
-    if of == "null":
-        with pytest.raises(InputError, match="no label in 30 of 30 rows"):
-            head.fit(X, y)
-        return
-    np.testing.assert_array_equal(
-        head.fit(X, y).coef_, LinearProbeClassifier().fit(X, indicator).coef_
-    )
-    assert head.score(X, y) == (head.predict(X) == indicator).all(axis=1).mean()
-
-
-def test_indicators_hold_0_and_1_and_lists_hold_labels():
-    for y in (np.array([[1, -1]] * 15 + [[-1, 1]] * 15), [[1, 2]] * 15 + [[2, 1]] * 15):
-        with pytest.raises(InputError, match="must hold 0 and 1"):
-            LinearProbeClassifier().fit(X, y)
-    with pytest.raises(InputError, match="empty lists only"):
-        LinearProbeClassifier().fit(X, [[]] * 30)
-    with pytest.raises(InputError, match="1 of 30 rows, such as row 29"):
-        LinearProbeClassifier().fit(X, [*[["a"], ["b", "a"]] * 14, ["a"], None])
-
-
 @pytest.mark.parametrize("make", [list, tuple, pd.Series, pa.array, polars_series])
 @pytest.mark.parametrize(
     "fit",
@@ -417,7 +364,7 @@ def test_indicators_hold_0_and_1_and_lists_hold_labels():
 )
 def test_numbers_with_gaps_and_infinities_are_one_sentence(fit, make):
     y = [None, 1.0, NAN, float("inf"), *np.arange(26.0).tolist()]
-    with pytest.raises(InputError, match="none in 2 and an infinite one in 1 of 30 rows"):
+    with pytest.raises(InputError, match="2 and an infinite one in 1 of 30"):
         fit(X, make(y))
 
 
@@ -459,7 +406,7 @@ def test_functions_take_every_container_and_count_gaps(make, read):
         READERS["DomainAdapter"],
     ):
         assert read(make(GOOD)) == read(GOOD)
-    with pytest.raises(InputError, match="has no label in 3 of 30 rows, such as row 3: drop these"):
+    with pytest.raises(InputError, match="3 of 30 rows, such as row 3"):
         read(make(GAPPED))
 
 
@@ -477,17 +424,15 @@ def test_infinite_labels_are_counted():
 )
 def test_classifiers_of_images_count_gaps_before_they_read_any(model):
     for y in (GAPPED, pd.Series(GAPPED, dtype="string"), pa.array(GAPPED)):
-        with pytest.raises(
-            InputError, match=rf"y of {name_of(model)} has no label in 3 of 30 rows"
-        ):
+        with pytest.raises(InputError, match=rf"y of {name_of(model)} .* 3 of 30 rows"):
             model.fit(MISSING, y)
-        with pytest.raises(InputError, match="y of rank_backbones has no label in 3 of 30 rows"):
+        with pytest.raises(InputError, match=r"y of rank_backbones .* 3 of 30"):
             rank_backbones(MISSING, y, ["test_resnet"])
 
 
 def test_reports_count_gaps(tmp_path):
     images = [np.zeros((4, 4, 3), np.uint8)] * 30
-    with pytest.raises(InputError, match="y of write_report has no label in 3 of 30 rows"):
+    with pytest.raises(InputError, match=r"y of write_report .* 3 of 30"):
         write_report(X, images, GAPPED, tmp_path / "r.html")
     with pytest.raises(InputError, match="none in 1 of 30 rows"):
         write_report(X, images, [None, *range(29)], tmp_path / "r.html", task="regression")
@@ -516,65 +461,6 @@ def test_a_map_shows_images_without_a_label_grey():
     parts = EmbeddingMapDisplay(X[:, :2], numbers).plot().scatters_
     assert [len(part.get_offsets()) for part in parts] == [1, 29]
     assert len(EmbeddingMapDisplay(X[:, :2]).plot().scatters_) == 1
-
-
-FRAMES = {
-    "pandas": pd.DataFrame,
-    "nullable": lambda t: pd.DataFrame(
-        {
-            "what": pd.array(t["what"], "string"),
-            "even": pd.array(t["even"], "boolean"),
-            "count": pd.array(t["count"], "Int64"),
-            "size": pd.array(t["size"], "Float64"),
-        }
-    ),
-    "pyarrow": pa.table,
-    "polars": lambda t: pytest.importorskip("polars").DataFrame(t),
-    "columns": lambda t: {name: pa.array(values) for name, values in t.items()},
-    "rows": lambda t: [list(row) for row in zip(*t.values(), strict=True)],
-}
-
-
-@pytest.mark.parametrize("of", FRAMES.values(), ids=FRAMES)
-def test_multi_task_heads_take_every_frame(of):
-    table = {
-        "what": GAPPED,
-        "even": with_gaps((SPECIES % 2 == 0).tolist(), (1,)),
-        "count": with_gaps(SPECIES.tolist(), (0, 29)),
-        "size": with_gaps(X[:, 3].tolist(), (5,)),
-    }
-    head = MultiTaskHead().fit(X, of(table))
-    assert list(head.tasks_.values()) == ["classification"] * 3 + ["regression"]
-    what, even, count, size = head.estimators_
-    assert what.classes_.tolist() == sorted(NAMES)
-    assert even.classes_.tolist() == [False, True]
-    assert (count.classes_.tolist(), count.classes_.dtype) == ([0, 1, 2], np.int64)
-    rows = np.arange(30) != 5
-    np.testing.assert_array_equal(size.coef_, LinearProbeRegressor().fit(X[rows], X[rows, 3]).coef_)
-    assert head.score(X, of(table)) > 0.8
-
-
-def test_what_a_task_is_does_not_depend_on_the_frame():
-    from featuretl._learning.columns import read_column
-
-    many = list(range(25))
-    for column in (pd.Series(many, dtype="category"), pa.array(many).dictionary_encode()):
-        assert read_column("c", column).why == "categories"
-    if importlib.util.find_spec("polars"):
-        import polars as pl
-
-        text = pl.Series(["a", "b"])
-        assert read_column("c", text.cast(pl.Categorical)).why == "categories"
-        assert read_column("c", text.cast(pl.Enum(["a", "b"]))).why == "categories"
-    with pytest.raises(InputError, match="Column 'c' of y must hold a finite number in every row"):
-        read_column("c", [1.5, float("inf")], "regression")
-    with pytest.raises(InputError, match="one value per row"):
-        read_column("c", [["a"], ["b"]])
-
-
-def test_multi_task_models_of_images_name_the_column():
-    with pytest.raises(InputError, match="Column 'a' of y must hold text"):
-        TransferMultiTask(cache=None).fit(MISSING, pd.DataFrame({"a": ["x", 1] * 15}))
 
 
 def test_a_million_labels_of_an_array_are_not_looped_over():

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 from sklearn.datasets import load_iris
+from sklearn.pipeline import make_pipeline
 
-from featuretl import LinearProbeClassifier, save_model
+from featuretl import ImageEmbedder, LinearProbeClassifier, load_model, save_model
+from featuretl.exceptions import ModelError
 from featuretl.models.format import digest_of, read_file
 
 
@@ -41,3 +43,25 @@ def forge(model_file):
         return model_file
 
     return write
+
+
+@pytest.fixture(scope="session")
+def assert_refused():
+    """Return a function that asserts that a file is refused with a sentence on one line."""
+
+    def refused(path, message="cannot be loaded"):
+        with pytest.raises(ModelError, match=message) as caught:
+            load_model(path)
+        text = str(caught.value)
+        assert "\n" not in text
+        assert text.endswith(".")
+
+    return refused
+
+
+@pytest.fixture(scope="session")
+def pipeline(photos):
+    """A probe on the embeddings of a small backbone, fitted to six photographs."""
+    embedder = ImageEmbedder("test_resnet", weights="random", cache=None)
+    model = make_pipeline(embedder, LinearProbeClassifier())
+    return model.fit(photos[::4], ["a", "b"] * 3)

@@ -31,7 +31,6 @@ from featuretl import (
     SVMProbeClassifier,
     TransferClassifier,
     TransferRegressor,
-    extract,
     load_model,
     read_card,
     save_model,
@@ -39,7 +38,6 @@ from featuretl import (
 from featuretl.backbones.backbone import load_backbone
 from featuretl.exceptions import FeatureTLWarning, ModelError
 from featuretl.finetune import Training
-from featuretl.models.card import data_of
 from featuretl.models.persistence import model_digest
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
@@ -292,55 +290,6 @@ def test_what_cannot_be_kept_is_refused(model, message, iris, tmp_path):
     assert not list(tmp_path.glob("model*"))
 
 
-def test_an_attribute_that_is_not_known_is_refused(iris, tmp_path):
-    model = LinearProbeClassifier().fit(*iris)
-    model.extra_ = 1
-    with pytest.raises(ModelError, match="has the attribute 'extra_', which is not allowed"):
-        save_model(model, tmp_path / "model.featuretl")
-
-
-@pytest.mark.parametrize("name", ["model.pkl", "missing/model.featuretl"])
-def test_the_place_is_checked(name, iris, tmp_path):
-    with pytest.raises(ModelError, match=r"must end in \.featuretl|does not exist"):
-        save_model(LinearProbeClassifier().fit(*iris), tmp_path / name)
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(iris, model_file, monkeypatch):
-    before = model_file.read_bytes()
-
-    def full(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("featuretl.models.format.os.fsync", full)
-    with pytest.raises(ModelError, match="No space left on device"):
-        save_model(NearestMeanClassifier().fit(*iris), model_file)
-    assert model_file.read_bytes() == before
-    assert [path.name for path in model_file.parent.iterdir()] == ["probe.featuretl"]
-
-
-def test_the_card_says_what_it_is_given(iris, photos, tmp_path):
-    path = tmp_path / "model.featuretl"
-    data = data_of(photos, ["a"] * 12 + ["b"] * 12)
-    assert data["per_class"] == {"a": 12, "b": 12}
-    assert data_of(photos, ["b"] * 24)["sha256"] != data["sha256"]
-    save_model(LinearProbeClassifier().fit(*iris), path, card={"data": data, "command": "here"})
-    card = read_card(path)
-    assert card["data"] == data
-    assert card["command"] == "here"
-    assert card["classes"] == ["setosa", "versicolor", "virginica"]
-
-
-def test_the_card_reads_no_file_whose_digest_is_known(photos, store, monkeypatch):
-    expected = data_of(photos, range(24))
-    extract(photos, load_backbone("test_resnet", weights="random"), store=store)
-
-    def read(image):
-        raise AssertionError(image)
-
-    monkeypatch.setattr("featuretl.models.card.read", read)
-    assert data_of(photos, range(24), store) == expected
-
-
 def test_the_digest_is_of_the_model(iris, tmp_path):
     X, y = iris
     model = LinearProbeClassifier().fit(X, y)
@@ -370,3 +319,27 @@ def test_several_tasks_predict_the_same_bits(iris, tmp_path):
     }
     assert card["tasks"]["petal"]["range"] == list(model.ranges_["petal"])
     assert "petal: Pipeline on 150 of 150 rows (as given)." in card["decision"]
+
+
+def test_images_that_are_prepared_otherwise_are_warned_of(pipeline, forge, model_file):
+    save_model(pipeline, model_file)
+
+    def older(model, _):
+        state = model["state"]["steps"][0]["tuple"][1]["state"]
+        recipe = json.loads(state["recipe"])
+        recipe["decode"]["version"] = 0
+        state["recipe"] = json.dumps(recipe)
+
+    with pytest.warns(FeatureTLWarning, match="embeddings whose decode differ from"):
+        load_model(forge(older))
+
+
+def test_labels_of_the_other_byte_order_are_kept(iris, tmp_path):
+    """HDF5 and FITS files have such arrays; their checksum was that of other bytes."""
+    X, y = iris
+    codes = np.unique(y, return_inverse=True)[1]
+    swapped = codes.astype(codes.dtype.newbyteorder())
+    model = LinearProbeClassifier().fit(X, swapped)
+    twin = through_file(model, tmp_path)
+    np.testing.assert_array_equal(twin.predict(X), model.predict(X))
+    assert model_digest(twin) == model_digest(model)

@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from featuretl.backbones.spec import BackboneSpec
+from featuretl.scaleout.extraction import ShardedExtraction
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 
@@ -147,3 +149,28 @@ def expected(many_photos: Path) -> np.ndarray:
 
     images = find_images([many_photos])
     return extract(images.paths, TINY, runtime="torch", batch_size=10).to_numpy()
+
+
+@pytest.fixture(scope="session")
+def embedded(photos: list[str], tiny: BackboneSpec) -> np.ndarray:
+    """Embeddings of `photos` by `extract`: float32 (24, d)."""
+    from featuretl import extract
+
+    return extract(photos, tiny, runtime="torch", batch_size=10).to_numpy()
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[..., np.ndarray]:
+    """A function that returns all embeddings of a sharded extraction, float32 (n, d)."""
+    return lambda extraction: np.concatenate([rows for rows, _, _ in extraction.shards()])
+
+
+@pytest.fixture(scope="session")
+def column() -> Callable[..., list[Any]]:
+    """A function that returns a column of the tables of a sharded extraction."""
+
+    def values(extraction: ShardedExtraction, name: str) -> list[Any]:
+        tables = [table for _, table, _ in extraction.shards()]
+        return [value for table in tables for value in table.column(name).to_pylist()]
+
+    return values

@@ -1,15 +1,23 @@
-"""Tasks whose workers die are repeated carefully, then alone, and then fail."""
+"""Tasks whose workers die are repeated carefully, then alone, then fail; no row is lost."""
 
 from __future__ import annotations
 
-import sys
+import os
+import signal
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from pathlib import Path
 
+import dask
+import joblib
+import numpy as np
 import pytest
+from distributed import Client
 
-from featuretl.exceptions import FeatureTLError, ParameterError
-from featuretl.scaleout import cluster
-from featuretl.scaleout.engines import Engine, WorkerLostError, _DaskEngine, results
+from featuretl.exceptions import FeatureTLError, InputError, ParameterError, StoreError
+from featuretl.images.sources import find_images
+from featuretl.scaleout import engines as engines_module
+from featuretl.scaleout.engines import Engine, WorkerLostError, _DaskEngine, active_engine, results
+from featuretl.scaleout.extraction import extract_shards
 
 
 class Fragile(Executor):
@@ -119,15 +127,131 @@ def test_what_dask_raises_is_said_in_a_sentence():
     assert engine.error_of(error) is error
 
 
-def test_a_scheduler_that_does_not_answer_and_dask_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(cluster, "_CONNECT_SECONDS", 1)
-    with pytest.raises(FeatureTLError, match=r"'tcp://127\.0\.0\.1:9' does not answer"):
-        with cluster.dask_workers("tcp://127.0.0.1:9"):
-            pass
-    with pytest.raises(ParameterError, match="None with a scheduler; got 2"):
-        with cluster.dask_workers("tcp://127.0.0.1:9", workers=2):
-            pass
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(FeatureTLError, match=r"pip install 'featuretl\[dask\]'"):
-        with cluster.dask_workers():
-            pass
+OPTIONS = {"runtime": "torch", "batch_size": 10, "images_per_shard": 20}
+
+
+def connected(cluster) -> Client:
+    return Client(scheduler_file=cluster.address, set_as_default=False, timeout=30)
+
+
+def test_after_a_worker_and_the_scheduler_are_killed_all_rows_are_there_once(
+    column, rows_of, doomed, cluster, many_photos: Path, expected: np.ndarray, tiny, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    killed = {}
+
+    def kill(statistics) -> None:
+        if statistics.embedded >= 100 and "worker" not in killed:
+            killed["worker"] = next(iter(client.run(os.getpid).values()))
+            os.kill(killed["worker"], signal.SIGKILL)
+        if statistics.embedded >= 240 and "scheduler" not in killed:
+            killed["scheduler"] = statistics.embedded
+            doomed.scheduler.kill()
+
+    with dask.config.set({"distributed.comm.timeouts.connect": "2s"}):
+        client = connected(doomed)
+        with joblib.parallel_config(backend="dask", client=client):
+            with pytest.raises(FeatureTLError, match="scheduler was lost"):
+                extract_shards(many_photos, tiny, store=store, progress=kill, **OPTIONS)
+        client.close(timeout=1)
+    doomed.end()
+    assert killed.keys() == {"worker", "scheduler"}
+    finished = {path.name for path in store.glob("spaces/*/shards/*")}
+    assert 12 <= len(finished) < 20
+    # Once each, except for at most two shards that the killed worker was embedding.
+    assert len(doomed.keys()) <= len(set(doomed.keys())) + 40
+
+    before = len(cluster.keys())
+    with connected(cluster) as client, joblib.parallel_config(backend="dask", client=client):
+        found = extract_shards(many_photos, tiny, store=store, **OPTIONS)
+    assert found.statistics.cached == 20 * len(finished)
+    assert found.statistics.embedded == 400 - 20 * len(finished) == len(cluster.keys()) - before
+    images = find_images([many_photos])
+    assert column(found, "path") == images.paths
+    assert column(found, "label") == images.labels
+    np.testing.assert_array_equal(rows_of(found), expected)
+
+
+def test_an_image_that_kills_workers_is_named_and_the_others_are_kept(
+    column, cluster, photos: list[str], tiny, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, path in enumerate(photos[:12]):
+        data = Path(path).read_bytes() + (b"poison" if number == 5 else b"")
+        (folder / f"{number:02d}.jpg").write_bytes(data)
+    with connected(cluster) as client, joblib.parallel_config(backend="dask", client=client):
+        found = extract_shards(
+            folder,
+            tiny,
+            store=tmp_path / "store",
+            on_error="nan",
+            **{**OPTIONS, "images_per_shard": 4},
+        )
+    # A shard can be finished when its worker dies of another shard; it is not embedded again.
+    assert found.statistics.embedded + found.statistics.cached == 11
+    (failure,) = found.failures
+    assert failure.name == str(folder / "05.jpg")
+    assert failure.message == "decoding it ended the decoder's process (exit status 9)"
+    good = [number for number in range(12) if number != 5]
+    assert column(found, "path") == [str(folder / f"{number:02d}.jpg") for number in good]
+
+
+def test_what_workers_raise_is_one_sentence(cluster, photos, tiny, tmp_path: Path) -> None:
+    bad = tmp_path / "broken.tar"
+    bad.write_bytes(b"no tar at all" * 100)
+    with connected(cluster) as client, joblib.parallel_config(backend="dask", client=client):
+        with pytest.raises(InputError) as raised:
+            extract_shards([*photos[:2], bad], tiny, store=tmp_path / "store", **OPTIONS)
+        assert str(bad) in str(raised.value)
+        assert str(raised.value).isprintable()
+        file = tmp_path / "a file"
+        file.touch()
+        with pytest.raises(StoreError, match="cannot be read"):
+            extract_shards(photos[:2], tiny, store=file / "store", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "is_killed", [False, pytest.param(True, marks=pytest.mark.slow_reliability)]
+)
+def test_loky_gives_the_same_and_survives_a_kill(
+    column, rows_of, is_killed, photos, embedded, tiny, tmp_path, monkeypatch
+):
+    started, killed = [], []
+    start = engines_module._LokyEngine.start
+
+    def noted(self):
+        started.append(start(self))
+        return started[-1]
+
+    def kill(statistics):
+        if is_killed and not killed:
+            killed.extend(list(started[-1]._processes)[:1])
+            os.kill(killed[0], 9)
+
+    monkeypatch.setattr(engines_module._LokyEngine, "start", noted)
+    options = {**OPTIONS, "store": tmp_path, "images_per_shard": 8}
+    with joblib.parallel_config(n_jobs=2):
+        found = extract_shards(photos, tiny, progress=kill, **options)
+        # The processes are not joblib's own.
+        assert joblib.Parallel()(joblib.delayed(abs)(i) for i in (-1, -2)) == [1, 2]
+    assert len({id(executor) for executor in started}) == 1 + is_killed
+    assert len(killed) == is_killed
+    assert not found.failures
+    np.testing.assert_allclose(rows_of(found), embedded, rtol=1e-5, atol=1e-6)
+    assert column(found, "path") == photos
+
+
+def test_other_backends_of_joblib_are_refused(photos, tiny, tmp_path):
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        with pytest.raises(ParameterError, match="got ThreadingBackend"):
+            extract_shards(photos[:1], tiny, store=tmp_path)
+
+
+def test_workers_decide_before_joblib_does():
+    assert active_engine(None).name == active_engine(1).name == "sequential"
+    assert active_engine(2).name == "loky"
+    with joblib.parallel_config(n_jobs=2):
+        assert (active_engine(None).name, active_engine(None).n_workers()) == ("loky", 2)
+        assert active_engine(1).name == "sequential"
+        assert active_engine(3).n_workers() == 3

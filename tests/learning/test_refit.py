@@ -1,4 +1,4 @@
-"""A second fit equals the fit of a new estimator and keeps nothing of the first."""
+"""A second fit starts without the fitted attributes of the first, in all estimators."""
 
 import numpy as np
 import pytest
@@ -20,6 +20,7 @@ from featuretl import (
     TransferMultiTask,
     TransferRegressor,
 )
+from featuretl._learning.refit import forget
 from featuretl.heads import AttentionPoolingClassifier, ViewsClassifier
 
 FEW = {"backbone": "test_resnet", "weights": "random", "cache": None, "random_state": 0}
@@ -98,9 +99,20 @@ def test_an_estimator_of_images_keeps_nothing_of_an_earlier_fit(estimator, befor
     assert_nothing_stays(estimator, before, after, fit)
 
 
-def test_a_stream_begins_without_the_path_of_a_search():
-    X, y = load_digits(return_X_y=True)
-    head = LinearProbeClassifier("cv", cv=2).fit(X[:200], y[:200])
-    with pytest.warns(match="partial_fit"):
-        head.set_params(C=1.0).partial_fit(X[200:400], y[200:400])
-    assert not hasattr(head, "path_")
+class Estimator:
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+
+def test_fitted_attributes_are_forgotten_except_for_those_kept():
+    estimator = Estimator(C=1, n_features_in_=3, path_=0, classes_=1, _cache=2, _other=3, _x_=4)
+    forget(estimator, "_cache", "_never_set", keep=["classes_"])
+    assert vars(estimator) == {"C": 1, "classes_": 1, "_other": 3, "_x_": 4}
+    forget(estimator)  # has no effect before the next fit
+    assert "classes_" in vars(estimator)
+
+
+def test_an_estimator_that_was_never_fitted_stays_as_it_is():
+    estimator = Estimator(C=1, set_by_a_subclass_=2)
+    forget(estimator)
+    assert vars(estimator) == {"C": 1, "set_by_a_subclass_": 2}

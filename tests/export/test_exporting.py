@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-import torch
 from PIL import Image
 from sklearn.metrics import r2_score
 from sklearn.pipeline import make_pipeline
@@ -19,15 +18,11 @@ from featuretl import (
     ImageEmbedder,
     LinearProbeClassifier,
     LinearProbeRegressor,
-    SVMProbeClassifier,
     export_model,
 )
 from featuretl.exceptions import ImageError, InputError, ModelError, ParameterError
 from featuretl.export import exporting as module
-from featuretl.export.graph import Outputs, Session
-from featuretl.networks.heads import head_of
 from featuretl.networks.network import network_of
-from featuretl.runtimes.alternatives import export_any_number
 
 SERVE = Path(__file__).resolve().parents[2] / "examples" / "serve_onnx.py"
 pytestmark = pytest.mark.usefixtures("exported_once")
@@ -78,20 +73,6 @@ def test_the_graph_says_what_python_says(default, photos):
         assert model.classes_[label].tolist() == model.predict(images).tolist()
 
 
-def test_the_file_says_how_to_prepare_images_and_what_it_is(default):
-    model, path, _ = default
-    about = session_of(path).get_modelmeta().custom_metadata_map
-    assert json.loads(about["classes"]) == ["flower", "temple"]
-    preprocessing = json.loads(about["preprocessing"])
-    assert preprocessing["input_size"] == [3, 224, 224]
-    assert preprocessing.keys() == {"input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}  # fmt: skip
-    recipe = model[0].recipe()["backbone"]
-    assert about["weights"] == recipe["tensors"] and about["backbone"] == recipe["name"]
-    assert about["featuretl_version"] == featuretl.__version__
-    assert about["task"] == "classification" and about["precision"] == "float32"
-    assert json.loads(about["card"])["model"] == "Pipeline"
-
-
 def test_the_example_serves_it_without_featuretl_and_torch(default, pixels, tmp_path):
     """The example serves photographs with EXIF rotation and of any size."""
     model, path, _ = default
@@ -111,34 +92,6 @@ def test_the_example_serves_it_without_featuretl_and_torch(default, pixels, tmp_
     assert [row["class"] for row in rows] == model.predict(images).tolist()
     served = [row["probabilities"] for row in rows]
     np.testing.assert_allclose(served, model.predict_proba(images), atol=2e-3)
-
-
-@pytest.mark.parametrize("kind", ["RBF SVM", "labels", "numbers"])
-def test_heads_in_onnx(kind, photos):
-    X = ImageEmbedder("test_resnet", **SMALL).transform(photos)
-    three = np.array([0, 1, 2] * 8)
-    rbf = {"C": 1.0, "kernel": "rbf", "gamma": "scale", "cv": 2, "random_state": 0}
-    head = {
-        "RBF SVM": lambda: SVMProbeClassifier(**rbf).fit(X, three),
-        "labels": lambda: LinearProbeClassifier().fit(X, np.stack([three > 1, three > 0], 1) * 1),
-        "numbers": lambda: LinearProbeRegressor().fit(X, np.stack([three, three**2], 1)),
-    }[kind]()
-    network = head_of([head])
-    outputs = Outputs(network)
-    model = export_any_number(outputs, X.shape[1:], ["images"], outputs.names)
-    found = Session(model)(iter([torch.from_numpy(X[:3]), torch.from_numpy(X[3:4])]))
-    if kind == "numbers":
-        assert list(found) == ["prediction"]
-        np.testing.assert_allclose(found["prediction"], head.predict(X[:4]), atol=1e-3)
-        return
-    has_proba = hasattr(head, "predict_proba")
-    assert list(found) == ["decision", *["probabilities"] * has_proba, "label"]
-    np.testing.assert_allclose(found["decision"], head.decision_function(X[:4]), atol=1e-4)
-    predicted = head.predict(X[:4])
-    expected = predicted if kind == "labels" else np.searchsorted(network.classes, predicted)
-    np.testing.assert_array_equal(found["label"], expected)
-    if has_proba:
-        np.testing.assert_allclose(found["probabilities"], head.predict_proba(X[:4]), atol=1e-5)
 
 
 def test_a_fine_tuned_vision_transformer(photos, tmp_path):
@@ -237,3 +190,17 @@ def test_mistakes_are_one_sentence(probe, photos, labels, tmp_path):
     with pytest.raises(InputError, match="must predict from images"):
         export_model(probe[1:], path)
     assert not path.exists()
+
+
+def test_the_file_says_how_to_prepare_images_and_what_it_is(default):
+    model, path, _ = default
+    about = session_of(path).get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == ["flower", "temple"]
+    preprocessing = json.loads(about["preprocessing"])
+    assert preprocessing["input_size"] == [3, 224, 224]
+    assert preprocessing.keys() == {"input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}  # fmt: skip
+    recipe = model[0].recipe()["backbone"]
+    assert about["weights"] == recipe["tensors"] and about["backbone"] == recipe["name"]
+    assert about["featuretl_version"] == featuretl.__version__
+    assert about["task"] == "classification" and about["precision"] == "float32"
+    assert json.loads(about["card"])["model"] == "Pipeline"

@@ -1,17 +1,16 @@
-"""Choice of C and the temperature by folds: ties, few rows, groups and copies of rows."""
+"""The choice of C: ties, few rows, groups, copies of rows; and the path by itself."""
 
 import warnings
 
 import numpy as np
 import pytest
-from sklearn import config_context
 from sklearn.datasets import load_digits
-from sklearn.metrics import log_loss
-from sklearn.model_selection import GroupKFold, LeaveOneGroupOut, cross_validate
+from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
+from sklearn.utils import Bunch
 
-from featuretl.exceptions import FeatureTLWarning, InputError
+from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
+from featuretl.heads._solver.path import Path, check_grid, check_positive, fold_means, search
 from featuretl.heads.linear import LinearProbeClassifier
-from featuretl.heads.ridge import LinearProbeRegressor
 from featuretl.heads.svm import SVMProbeClassifier
 
 HEADS = {
@@ -118,80 +117,90 @@ def test_equal_rows_do_not_help_noise_to_be_learnt(head):
     assert head.path_.accuracy.mean(axis=1).max() < 0.65
 
 
-def small_draws(n, seed):
-    X, y = load_digits(n_class=2 if n < 20 else 4, return_X_y=True)
-    order = np.random.default_rng(seed).permutation(len(X))
-    classes = np.unique(y)
-    train = np.concatenate([order[y[order] == c][: n // len(classes)] for c in classes])
-    test = np.setdiff1d(order, train)[:300]
-    return X[train], y[train], X[test], y[test]
+class Parabola:
+    """A stand-in for `LinearProblem`: the solution at C is C, and the score peaks at `peak`."""
+
+    def __init__(self, peak):
+        self.peak, self.starts = peak, {}
+
+    def start(self):
+        return None
+
+    def solve(self, C, start, spectrum, tol, max_iter):
+        self.starts[C] = start
+        return Bunch(x=C)
+
+    def held_out_logits(self, x):
+        return x
+
+    def scores(self, C):
+        return {"score": np.array([-((np.log10(C / self.peak)) ** 2)])}
+
+    def walk(self, Cs):
+        return search(self, None, Cs, self.scores, "score", 1e-4, 100)
 
 
-@pytest.mark.parametrize("n", [6, 12, 24])
-@pytest.mark.parametrize("C", [0.03, "cv"])
-def test_calibrated_on_few_rows_is_no_worse_than_uncalibrated(n, C):
-    losses = []
-    for seed in range(6):
-        X, y, test, truth = small_draws(n, seed)
-        head = LinearProbeClassifier(C, calibrate=True, cv=3, random_state=0).fit(X, y)
-        assert 0.1 < head.calibration_.temperature < 3
-        calibrated = log_loss(truth, head.predict_proba(test))
-        losses.append(
-            (calibrated, log_loss(truth, head.set_params(calibrate=False).predict_proba(test)))
-        )
-    calibrated, uncalibrated = np.mean(losses, axis=0)
-    assert calibrated < uncalibrated + 0.01
+def test_auto_stops_two_decades_above_the_peak_and_refines_around_it():
+    problem = Parabola(10**-2.8)
+    path = problem.walk("auto")
+    fine = np.array([-2 / 3, -1 / 3, 1 / 3, 2 / 3]) - 3
+    expected = np.sort(np.r_[np.arange(-5, 0), fine])  # 1 and 10 are not tried
+    np.testing.assert_allclose(np.log10(path.C), expected, atol=1e-9)
+    assert np.log10(path.best) == pytest.approx(-3 + 1 / 3)
+    assert path.best == path.C[path.score[:, 0].argmax()] == path.logits
 
 
-@pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_a_machine_of_few_rows_is_as_sure_as_it_is_right(kernel):
-    sure, right = [], []
-    for seed in range(8):
-        X, y, test, truth = small_draws(16, seed)
-        head = SVMProbeClassifier(kernel=kernel, gamma="scale", random_state=0).fit(X, y)
-        sure.append(head.predict_proba(test).max(axis=1).mean())
-        right.append(head.score(test, truth))
-    assert np.mean(right) > 0.9
-    assert np.mean(sure) == pytest.approx(np.mean(right), abs=0.2)
+def test_every_fit_starts_from_the_solution_of_the_next_smaller_C():
+    problem = Parabola(1e-3)
+    path = problem.walk("auto")
+    tried = list(problem.starts)
+    for number, (C, start) in enumerate(problem.starts.items()):
+        below = [c for c in tried[:number] if c < C]
+        assert start == (max(below) if below else None)
+    assert sorted(tried) == path.C.tolist()
 
 
-def test_alpha_is_chosen_across_groups():
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(12), 10)
-    signature = rng.standard_normal((12, 60))[groups]  # identifies the group and thus its offset
-    useful = rng.standard_normal((120, 1))
-    X = np.hstack([useful, signature]) + 0.1 * rng.standard_normal((120, 61))
-    y = useful[:, 0] + 3 * rng.standard_normal(12)[groups]
-    alone, across = (
-        LinearProbeRegressor().fit(X, y),
-        LinearProbeRegressor().fit(X, y, groups=groups),
-    )
-    assert across.alpha_ > 10 * alone.alpha_
-    assert across.path_.mean_squared_error.shape == (28, 1)
-    same = LinearProbeRegressor().fit(X, y, groups=np.arange(120))
-    assert same.alpha_ == alone.alpha_
-    with pytest.warns(FeatureTLWarning, match="single rows, because groups"):
-        assert LinearProbeRegressor().fit(X, y, groups=np.ones(120)).alpha_ == alone.alpha_
-    with config_context(enable_metadata_routing=True):
-        routed = LinearProbeRegressor().set_fit_request(groups=True)
-        options = {"cv": GroupKFold(3), "params": {"groups": groups}, "return_estimator": True}
-        options["return_indices"] = True
-        found = cross_validate(routed, X, y, error_score="raise", **options)
-    # Two thirds of the groups are left, and the candidate alphas scale with the number of rows.
-    inside = [
-        LinearProbeRegressor().fit(X[rows], y[rows], groups=groups[rows])
-        for rows in found["indices"]["train"]
-    ]
-    assert [one.alpha_ for one in found["estimator"]] == [one.alpha_ for one in inside]
+def test_a_list_of_Cs_is_tried_in_full_from_small_to_large():
+    problem = Parabola(1e-4)
+    path = problem.walk([10, 1, 1e-4, 100])
+    assert list(problem.starts) == path.C.tolist() == [1e-4, 1, 10, 100]
+    assert path.best == 1e-4
 
 
-def test_equal_rows_are_left_out_together():
-    rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((30, 40)), rng.standard_normal(60)
-    twice = LinearProbeRegressor().fit(np.vstack([X, X]), y)
-    assert twice.alpha_ > 100  # y is noise
-    means = LinearProbeRegressor().fit(
-        X, y.reshape(2, 30).mean(axis=0), sample_weight=np.full(30, 2)
-    )
-    assert twice.alpha_ == means.alpha_
-    np.testing.assert_allclose(twice.coef_, means.coef_, rtol=1e-8)
+def test_ties_go_to_the_other_scores_and_then_to_the_smaller_C():
+    table = {1.0: (0.5, 0.1), 2.0: (0.5, 0.3), 4.0: (0.5, 0.3 + 1e-14), 8.0: (0.4, 0.9)}
+    path = Path(lambda C: dict(zip("ab", np.array(table[C])[:, None], strict=True)), "a")
+    for C in (8.0, 4.0, 1.0, 2.0):
+        path.add(C, C)
+    assert path.best == 2.0  # 4.0 scores the same, apart from rounding
+    assert path.rank(8.0) == (0.4, 0.9)
+    result = path.result()
+    assert result.C.tolist() == [1, 2, 4, 8]
+    assert result.a.shape == (4, 1)
+    assert (result.logits, result.rank) == (2.0, (0.5, 0.3))
+    other = Path(lambda C: dict(zip("ab", np.array(table[C])[:, None], strict=True)), "b")
+    for C in table:
+        other.add(C, C)
+    assert (other.best, other.rank(8.0)) == (8.0, (0.9, 0.4))
+
+
+def test_fold_means_are_weighted_and_skip_rows_that_no_fold_holds_out():
+    values = np.array([1.0, 0.0, 1.0, 0.0])
+    means = fold_means(values, np.array([0, 0, 1, -1]), 2, np.array([3.0, 1.0, 2.0, 9.0]))
+    assert means.tolist() == [0.75, 1.0]
+
+
+@pytest.mark.parametrize("grid", ["cv", [], [0.1, 0], [[0.1]], 0.1, [0.1, np.nan], ["1"], None])
+def test_a_grid_of_Cs_is_auto_or_positive_numbers(grid):
+    with pytest.raises(ParameterError, match="'Cs' parameter of Head"):
+        check_grid("Head", "Cs", grid)
+    check_grid("Head", "Cs", "auto")
+    check_grid("Head", "Cs", np.logspace(-3, 3, 4))
+
+
+@pytest.mark.parametrize("value", [0, -1.0, np.inf, np.nan, True, "loo", None, [1.0]])
+def test_a_positive_number_may_be_a_word_that_is_named(value):
+    with pytest.raises(ParameterError, match=r"'C' parameter of Head.* 'cv'"):
+        check_positive("Head", "C", value, "cv")
+    for valid in ("cv", 1, np.float32(0.1)):
+        check_positive("Head", "C", valid, "cv")

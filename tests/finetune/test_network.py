@@ -102,3 +102,16 @@ def test_the_whole_network_can_learn(quick, photos, labels):
     stem = dict(backbone.model.named_parameters())["conv_stem.weight"]
     assert not np.array_equal(state["conv_stem.weight"], stem)
     assert model.predict(photos).shape == (24,)
+
+
+@pytest.mark.parametrize("head", ["linear", ("mlp", 16)])
+def test_heads_that_start_at_random(quick, photos, labels, head):
+    model = quick(head=head, epochs=6, learning_rate=0.01).fit(photos, labels)
+    assert model.score(photos, labels) >= 0.9
+
+
+def test_pickle_keeps_predictions_and_no_trunk(fitted, photos):
+    data = pickle.dumps(fitted)
+    assert len(data) < 6e6  # the whole network has 3.4 million parameters more
+    twin = pickle.loads(data)
+    np.testing.assert_array_equal(twin.predict_proba(photos), fitted.predict_proba(photos))
