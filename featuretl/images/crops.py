@@ -6,6 +6,7 @@ Crops of one file share its content and pixels while a thread has them: see `pho
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import os
 import threading
@@ -210,9 +211,15 @@ def number_or_text(text: str | None) -> Any:
     return int(value) if value.is_integer() else value
 
 
+def has_crops(images: Sequence[Any]) -> bool:
+    """Return whether there are crops; of a sequence that may read files, look at one item only."""
+    some = images if isinstance(images, (list, tuple)) else itertools.islice(images, 1)
+    return any(isinstance(image, Crop) for image in some)
+
+
 def box_columns(images: Sequence[Any]) -> dict[str, list[float | None]]:
     """Return the columns `BOX` of images; None where there is no number, {} if none is a crop."""
-    if not any(isinstance(image, Crop) for image in images):
+    if not has_crops(images):
         return {}
     found = {name: [getattr(image, name, None) for image in images] for name in BOX}
     return {
@@ -223,16 +230,17 @@ def box_columns(images: Sequence[Any]) -> dict[str, list[float | None]]:
 
 def by_file(rows: list[int], images: Sequence[Any]) -> list[int]:
     """Return rows of images in an order in which the crops of one file follow one another."""
-    return sorted(rows, key=lambda i: str(images[i].path) if isinstance(images[i], Crop) else "")
+    if not has_crops(images):
+        return rows
+    return sorted(rows, key=lambda i: str(getattr(images[i], "path", "")))
 
 
 def or_files(groups: Any, images: Sequence[Any]) -> Any:
     """Return `groups`; if they are None and there are crops, the file of each image instead."""
-    if groups is not None or not any(isinstance(image, Crop) for image in images):
+    if groups is not None or not has_crops(images):
         return groups
+    paths = [image.path if isinstance(image, Crop) else image for image in images]
     return [
-        os.fspath(image.path if isinstance(image, Crop) else image)
-        if isinstance(image, (Crop, str, os.PathLike))
-        else f"image {number}"
-        for number, image in enumerate(images)
+        os.path.abspath(path) if isinstance(path, (str, os.PathLike)) else f"image {i}"
+        for i, path in enumerate(paths)
     ]
