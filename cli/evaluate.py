@@ -55,7 +55,7 @@ def evaluate(
     use_machine(loaded, cache=store, **machine)
     with progress_bar("Predicting", len(images)) as progress:
         report = evaluate_model(
-            loaded, images.paths, y,
+            loaded, images.images, y,
             groups=groups_of(images), n_bootstrap=n_bootstrap, progress=progress,
         )  # fmt: skip
     print_failures(report.failures, "unreadable images, which are not scored")

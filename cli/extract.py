@@ -87,6 +87,8 @@ def extract(
     shown: dict[str, Any] = {"on_error": on_error, "as_json": as_json, "profile": profile}
     given["backbone"] = _spec(recipe)
     if engine != "threads":
+        if columns.pop("box_columns"):
+            raise click.UsageError("--box-columns requires --engine threads; drop one of them.")
         if cache is not None or no_cache:
             raise click.UsageError(
                 f"--cache and --no-cache require --engine threads; with {engine} use --store."
@@ -97,7 +99,7 @@ def extract(
         check_output(output)
     images = find_images(photos, **columns)
     store = options.resolve_cache(cache, no_cache)
-    extraction = run_extraction(extract, images.paths, store, **given)
+    extraction = run_extraction(extract, images.images, store, **given)
     facts = {
         "n_features": extraction.recipe["output"]["n_features"],
         "classes": len(images.class_names or ()),

@@ -126,6 +126,15 @@ def one_or_tasks(
     return values
 
 
+def four_columns(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str]:
+    """Return the columns in the value of --box-columns; [] without a value."""
+    names = value.split(",") if value is not None else []
+    if value is not None and (len(names) != 4 or not all(names)):
+        message = f"must name four columns, such as x,y,w,h; got '{printable(value)}'."
+        raise click.BadParameter(message, ctx, param)
+    return names
+
+
 def collected(name: str, options: dict[str, Decorator]) -> Callable[[F], F]:
     """Return a decorator that adds options; the command gets their values as a dict, `name`."""
 
@@ -191,10 +200,15 @@ label_separator_option = option("--label-separator", group="Input", rare=True, m
 groups_option = option("--groups", "group_column", group="Input", metavar="COLUMN",
     help="Manifest column of groups, which splits keep together.")  # fmt: skip
 
+box_columns_option = option("--box-columns", group="Input", metavar="X,Y,W,H",
+    callback=four_columns,
+    help="Manifest columns of boxes in pixels: each row is a crop; the file is its group.")  # fmt: skip
+
 
 def manifest_options(**columns: Decorator) -> Callable[[F], F]:
     """Return a decorator that adds options of columns; the command gets the dict `columns`."""
-    return collected("columns", {"path_column": path_column_option, **columns})
+    boxes = {"box_columns": box_columns_option}
+    return collected("columns", {"path_column": path_column_option, **columns, **boxes})
 
 
 # The machine

@@ -58,7 +58,7 @@ def predict(
     use_machine(loaded, cache=store, **machine)
     try:
         with progress_bar("Predicting", len(images)) as progress:
-            written = predict_to_file(loaded, images.paths, output, progress=progress, **given)
+            written = predict_to_file(loaded, images.images, output, progress=progress, **given)
     except KeyboardInterrupt:
         click.echo("Interrupted. Run the command again to resume.", err=True)
         raise

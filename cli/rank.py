@@ -56,7 +56,7 @@ def rank(
         check_output(output, (".csv",))
     images = find_images(photos, **columns)
     frame = rank_backbones(
-        images.paths,
+        images.images,
         labels_of(images, given["task"] == "regression", columns["label_column"]),
         [backbones] if isinstance(backbones, str) and backbones != "auto" else backbones,
         groups=groups_of(images),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def _model(
     more = _labelled(find_images(photos, **columns), numbers, columns)
     if train:
         training = find_images(train, **{**columns, "group_column": None})
-        more["train"] = training.paths, truth_of(training, numbers, columns["label_column"])
+        more["train"] = training.images, truth_of(training, numbers, columns["label_column"])
     return model, {**more, "card": read_card(path)}
 
 
@@ -121,31 +122,38 @@ def _embeddings(
     """Return embeddings of a file, all or of `photos`, and arguments of `write_report`."""
     from featuretl.exceptions import InputError
     from featuretl.extraction.outputs import load_embeddings
+    from featuretl.images.crops import Crop
     from featuretl.images.sources import ImageList, find_images, refuse_columns
 
     if not photos:
         refuse_columns(path, **columns)
     columns = columns_of_tasks(None, columns)
     stored = load_embeddings(path)
+    crops: Any = None
+    if stored.boxes is not None:
+        rows = zip(stored.paths, stored.boxes.tolist(), strict=True)
+        crops = [None if math.isnan(sum(box)) else Crop(name, *box) for name, box in rows]
     if not photos:
-        images = ImageList(stored.paths, stored.labels)
+        images = ImageList(stored.paths, stored.labels, crops=crops)
         return stored.embeddings, _labelled(images, numbers, columns)
     images = find_images(photos, **columns)
-    row = {name: i for i, name in enumerate(stored.paths)}
-    missing = [name for name in images.paths if name not in row]
+    row = {image: i for i, image in enumerate(ImageList(stored.paths, crops=crops).images)}
+    missing = [
+        name for name, image in zip(images.paths, images.images, strict=True) if image not in row
+    ]
     if missing:
         raise InputError(
             f"{printable(path)!r} holds no embedding of {len(missing):,} of {len(images):,} "
             f"images, such as {printable(missing[0])!r}; pass PHOTOS as to featuretl extract."
         )
-    X = stored.embeddings[[row[name] for name in images.paths]]
+    X = stored.embeddings[[row[image] for image in images.images]]
     return X, _labelled(images, numbers, columns)
 
 
 def _labelled(images: Any, numbers: bool, columns: dict[str, Any]) -> dict[str, Any]:
     """Return images, labels and groups as keyword arguments of `write_report`."""
     y = truth_of(images, numbers, columns["label_column"])
-    return {"X": images.paths, "y": y, "groups": groups_of(images)}
+    return {"X": images.images, "y": y, "groups": groups_of(images)}
 
 
 def _with_status(call: Any, *args: Any, **kwargs: Any) -> Any:

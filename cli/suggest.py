@@ -65,12 +65,14 @@ def suggest(
     """
     from featuretl.extraction.extraction import extract
     from featuretl.extraction.outputs import check_output
+    from featuretl.images.crops import box_columns, or_files
     from featuretl.labelling.forecast import forecast_accuracy
     from featuretl.labelling.suggest import suggest_labels
 
     target = None if output is None else check_output(output, (".csv",))
     images = _images(photos, columns)
-    extraction = run_extraction(extract, images.paths, store, backbone=backbone, **machine)
+    given = images.images
+    extraction = run_extraction(extract, given, store, backbone=backbone, **machine)
     print_failures(extraction.failures, "unreadable images")
     labels = images.labels or [None] * len(images)
     rows, labelled = _rows_of(extraction, labels)
@@ -79,15 +81,18 @@ def suggest(
     found = suggest_labels(X, n, strategy, labelled=labelled, y=y, random_state=random_state)
     forecast = None
     if target_accuracy is not None:
-        curve = forecast_accuracy(X[labelled], y, random_state=random_state)
+        groups = or_files(None, [given[rows[i]] for i in labelled])
+        curve = forecast_accuracy(X[labelled], y, groups=groups, random_state=random_state)
         forecast = curve, target_accuracy
     paths = [str(Path(images.paths[rows[i]]).absolute()) for i in found]
+    boxes = box_columns([given[rows[i]] for i in found])
     if target is not None:
-        _write(target, paths)
+        _write(target, {"path": paths, **boxes, "label": [""] * len(paths)})
     facts: dict[str, Any] = {
         "labelled": len(labelled),
         "unlabelled": len(rows) - len(labelled),
         "suggested": paths,
+        **({"boxes": list(zip(*boxes.values(), strict=True))} if boxes else {}),
         "output": output,
     }
     if as_json:
@@ -108,8 +113,9 @@ def _images(photos: tuple[str, ...], columns: dict[str, Any]) -> ImageList:
 
 def _show(facts: dict[str, Any], forecast: tuple[AccuracyForecast, float] | None) -> None:
     paths, output = facts["suggested"], facts["output"]
-    for path in paths if output is None else []:
-        click.echo(printable(path))
+    boxes = facts.get("boxes", [()] * len(paths))
+    for path, box in zip(paths, boxes, strict=True) if output is None else ():
+        click.echo(" ".join([printable(path), *map(str, box)]))
     where = "" if output is None else f", written to {printable(output)}"
     count = f"{len(paths):,} of {facts['unlabelled']:,} unlabelled images"
     click.echo(count + where, err=True)
@@ -143,11 +149,11 @@ def _rows_of(extraction: Extraction, labels: list[Any]) -> tuple[list[int], list
     return rows, [place for place, row in enumerate(rows) if labels[row] is not None]
 
 
-def _write(target: Path, paths: list[str]) -> None:
+def _write(target: Path, table: dict[str, list[Any]]) -> None:
     from featuretl._core.files import replace_file
 
     def write(partial: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            csv.writer(file).writerows([("path", "label"), *((path, "") for path in paths)])
+            csv.writer(file).writerows([table, *zip(*table.values(), strict=True)])
 
     replace_file(target, write)

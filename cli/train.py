@@ -86,9 +86,9 @@ def train(
     if any(sizes.values()):
         given["backbone"] = _sized(given["backbone"], sizes)
     model = _estimator(tasks, bool(target), **given, **machine, cache=store, verbose=1)
-    model.fit(images.paths, y, groups=groups_of(images))
+    model.fit(images.images, y, groups=groups_of(images))
     command = shlex.join(["featuretl", *sys.argv[1:]])
-    card = {"data": data_of(images.paths, rows, store), "command": command}
+    card = {"data": data_of(images.images, rows, store), "command": command}
     save_model(model, output, card=card)
     if as_json:
         print_json(_facts(model, output))

@@ -19,7 +19,7 @@ from featuretl._core.parameters import axes_or_new, parameter_error
 from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError
 from featuretl.extraction.outputs import check_output
-from featuretl.images.inputs import read
+from featuretl.images.inputs import file_of, read
 
 ENDINGS = (".png", ".jpg", ".jpeg")
 MOST_SIDE_BY_SIDE = 12
@@ -181,7 +181,7 @@ def check_overlay_output(output: str | os.PathLike[str], images: Sequence[object
         raise ParameterError(
             f"One picture holds {MOST_SIDE_BY_SIDE} overlays; got {len(images)}: pass a folder."
         )
-    paths = [Path(image) for image in images if isinstance(image, (str, os.PathLike))]
+    paths = [Path(path) for path in map(file_of, images) if path is not None]
     if target.resolve() in [path.resolve() for path in paths]:
         raise ParameterError(
             f"The output {printable(target)!r} is one of the images; choose another path."
@@ -193,8 +193,8 @@ def _names(explanations: Sequence[Explanation]) -> list[str]:
     """Return one file name per image, numbered if images share a name."""
     names: list[str] = []
     for i, explanation in enumerate(explanations):
-        image = explanation.image
-        stem = Path(image).stem if isinstance(image, (str, os.PathLike)) else f"image-{i}"
+        path = file_of(explanation.image)
+        stem = f"image-{i}" if path is None else Path(path).stem
         name, number = f"{stem}{_SUFFIX}", 1
         while name in names:
             number += 1

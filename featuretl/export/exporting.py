@@ -22,7 +22,7 @@ from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLError, ImageError, InputError, ModelError
 from featuretl.export.graph import Session, convert, merged, metadata_of
 from featuretl.extraction.outputs import check_output
-from featuretl.images.inputs import Content, as_images, name_of, read
+from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.card import Card, card_of
 from featuretl.models.fitted import Fitted
 from featuretl.networks.network import Network, network_of
@@ -299,7 +299,7 @@ def _batches(network: Network, images: Sequence[Any], size: int = _BATCH) -> Ite
         yield network.backbone.batch(batch)
 
 
-def _each(images: Sequence[Any], function: Callable[[Content], T]) -> Iterator[T]:
+def _each(images: Sequence[Any], function: Callable[[Any], T]) -> Iterator[T]:
     """Yield `function` of each image. Raises ImageError with the name of an unreadable one."""
     for i, image in enumerate(images):
         try:

@@ -64,9 +64,9 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Parameters
         ----------
         X : sequence of n images or items
-            A list, 1-D object or str array, Series or one-column DataFrame. Images are paths, bytes
-            of image files, PIL images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4); or one uint8
-            array (n, h, w, 3). For items see the medium.
+            A list, 1-D object or str array, Series or one-column DataFrame. Images are paths, crops
+            (`featuretl.images.Crop`), bytes of image files, PIL images, or uint8 arrays (h, w),
+            (h, w, 3) or (h, w, 4); or one uint8 array (n, h, w, 3). For items see the medium.
 
         Returns
         -------

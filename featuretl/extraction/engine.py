@@ -26,7 +26,8 @@ from featuretl.exceptions import ItemError
 from featuretl.extraction.batch_size import BatchSize
 from featuretl.extraction.costs import Costs
 from featuretl.extraction.source import Source
-from featuretl.images.inputs import Decoder
+from featuretl.images.crops import by_file
+from featuretl.images.inputs import Decoder, key_of
 from featuretl.store.keys import Recipe
 from featuretl.store.lookup import MISSING, keys_array
 from featuretl.store.space import Space
@@ -101,6 +102,7 @@ class _Image:
     index: int
     key: bytes = NO_KEY
     state: os.stat_result | None = None
+    digest: bytes = NO_KEY  # of the file with this state
     claimed: bool | None = False  # None: another extraction is embedding it
     input: Any = None
     error: str | None = None
@@ -201,7 +203,7 @@ class Run:
             self.statistics.runtime, self.statistics.agreement = choice
             with self._costs.rest("other"):
                 for _ in range(_ATTEMPTS):
-                    todo = self._missing()
+                    todo = by_file(self._missing(), self.images)
                     if not todo:
                         break
                     self._count_cached(len(todo))
@@ -286,6 +288,7 @@ class Run:
         if content.key != known:
             self.space.release(known)
             prepared.key, prepared.state = content.key, content.state
+            prepared.digest = content.digest
             prepared.claimed = self.space.claim(content.key, force)
         try:
             if prepared.claimed:
@@ -301,7 +304,7 @@ class Run:
         for index in indices.tolist():
             try:
                 content = self._encoder.read(self.images[index], self._stage)
-                found.append(_Image(index, content.key, content.state))
+                found.append(_Image(index, content.key, content.state, content.digest))
             except ItemError as error:
                 found.append(_Image(index, error=printable(error)))
         return found
@@ -309,8 +312,8 @@ class Run:
     def _record(self, prepared: _Image) -> None:
         self.keys[prepared.index] = prepared.key
         if prepared.state is not None:
-            path = os.fspath(self.images[prepared.index])
-            self._hashed.append((path, prepared.state, prepared.key))
+            path = self._encoder.file_of(self.images[prepared.index]) or ""
+            self._hashed.append((path, prepared.state, prepared.digest))
             if len(self._hashed) >= _HASHES_PER_WRITE:
                 self._remember_hashes()
         if prepared.error is not None:
@@ -334,11 +337,13 @@ class Run:
     def _recall_hashes(self) -> None:
         if self._source.store is None:
             return
-        files = [i for i, image in enumerate(self.images) if self._encoder.is_file(image)]
-        digests = self._source.store.memo.digests([os.fspath(self.images[i]) for i in files])
+        paths = [self._encoder.file_of(image) for image in self.images]
+        files = [i for i, path in enumerate(paths) if path is not None]
+        digests = self._source.store.memo.digests([path for path in paths if path is not None])
         for index, digest in zip(files, digests, strict=True):
             if digest is not None:
-                self.keys[index] = digest
+                with contextlib.suppress(ItemError):  # the error of a bad crop when it is read
+                    self.keys[index] = key_of(self.images[index], digest)
 
     def _remember_hashes(self) -> None:
         if self._source.store is not None and self._hashed:

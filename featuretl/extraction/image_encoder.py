@@ -19,7 +19,7 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import split_views
 from featuretl.exceptions import BackboneError, FeatureTLWarning
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
-from featuretl.images.inputs import Decoder, is_file, name_of, read
+from featuretl.images.inputs import Decoder, file_of, name_of, read
 from featuretl.runtimes.choice import (
     LEAST_COSINE,
     RuntimeChoice,
@@ -43,7 +43,7 @@ class ImageEncoder:
     """
 
     read = staticmethod(read)
-    is_file = staticmethod(is_file)
+    file_of = staticmethod(file_of)
     name_of = staticmethod(name_of)
 
     def __init__(

@@ -34,6 +34,10 @@ class _Item:
     state: os.stat_result | None  # None unless the file is old enough to be recognised by its state
     seen: os.stat_result | None
 
+    @property
+    def digest(self) -> bytes:
+        return self.key
+
 
 class MediumEncoder:
     """The engine's interface to a medium, whose results it checks."""
@@ -71,13 +75,13 @@ class MediumEncoder:
             raise InputError(f"'prepare' of {self._name} must return something; got None.")
         return ready
 
-    def is_file(self, image: Any) -> bool:
-        """Return whether the item is the path of a file whose SHA-256 is its key."""
-        return self._medium.files and is_file(image)
+    def file_of(self, image: Any) -> str | None:
+        """Return the path that an item is, if the SHA-256 of the file is its key, else None."""
+        return os.fspath(image) if self._medium.files and is_file(image) else None
 
     def name_of(self, image: Any, index: int) -> str:
         """Return the name of an item for messages; safe to print."""
-        if self.is_file(image):
+        if self.file_of(image) is not None:
             return name_of(image, index)
         return f"item {index} ({printable(type(image).__name__)})"
 
@@ -126,7 +130,7 @@ class MediumEncoder:
 
     def _state(self, item: Any) -> os.stat_result | None:
         try:
-            return Path(item).stat() if self.is_file(item) else None
+            return Path(item).stat() if self.file_of(item) is not None else None
         except (OSError, ValueError):
             return None
 

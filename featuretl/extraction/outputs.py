@@ -1,7 +1,7 @@
 """Self-describing files of embeddings: ``.npy`` with a JSON sidecar, ``.npz`` and ``.parquet``.
 
-All three hold the embeddings, float32 (n, d); for every row the image's path and, if known, its
-label; and the metadata ``backbone``, ``weights_sha256``, ``recipe`` (see `featuretl.store.keys`),
+All three hold the embeddings, float32 (n, d); for every row the image's path, for crops their box,
+``x``, ``y``, ``w`` and ``h`` in float64, NaN for no number, and, if known, the label; and the metadata ``backbone``, ``weights_sha256``, ``recipe`` (see `featuretl.store.keys`),
 ``class_names``, ``versions`` and ``created``.
 
 - ``OUT.npy``: the matrix; ``OUT.npy.json`` holds everything else.
@@ -36,6 +36,7 @@ from featuretl._core.parameters import as_path
 from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction.extraction import Extraction
+from featuretl.images.crops import BOX, box_columns
 from featuretl.images.sources import ImageList
 from featuretl.images.tables import memory_limit, open_parquet, text_batches
 from featuretl.store.exchange import filled_spaces
@@ -52,6 +53,7 @@ ENDINGS = (".npy", ".npz", ".parquet")
 
 _ROWS = 4096
 _ARRAYS = {"path": "paths", "label": "labels"}
+_Contents = tuple[np.ndarray, Any, Any, Any, np.ndarray | None]
 
 
 def save_embeddings(
@@ -113,7 +115,8 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
     -------
     Bunch
         `embeddings`, float32 (n, d); `paths`, a list of n; `labels`, a list of n with None for a
-        missing label, or None; `metadata`, a dict, unchecked.
+        missing label, or None; `boxes`, for crops float64 (n, 4) of x, y, w, h, or None;
+        `metadata`, a dict, unchecked.
 
     Raises
     ------
@@ -128,13 +131,15 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
             f"A file of embeddings ends in {', '.join(ENDINGS)}; got {printable(source)!r}."
         )
     try:
-        X, paths, labels, metadata = _READERS[source.suffix](source)
+        X, paths, labels, metadata, boxes = _READERS[source.suffix](source)
         if X.ndim != 2 or X.dtype.kind != "f" or not isinstance(metadata, dict):
             raise ValueError(f"its embeddings are {X.dtype} {X.shape}, not float (n, d)")
         if not _is_list_of(str, paths, len(X)):
             raise ValueError("it does not hold the path of each image")
         if labels is not None and not _is_list_of((str, type(None)), labels, len(X)):
             raise ValueError("it does not hold the label of each image")
+        if boxes is not None and (boxes.shape != (len(X), 4) or boxes.dtype.kind != "f"):
+            raise ValueError("it does not hold the box of each image")
     except Exception as error:  # hostile content raises any exception; nothing was executed
         what = getattr(error, "strerror", None) or error
         raise InputError(
@@ -142,7 +147,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
             "create it with featuretl extract -o."
         ) from error
     labels = None if labels is None else [label or None for label in labels]
-    return Bunch(embeddings=X, paths=list(paths), labels=labels, metadata=metadata)
+    return Bunch(embeddings=X, paths=list(paths), labels=labels, boxes=boxes, metadata=metadata)
 
 
 def check_output(path: str | os.PathLike[str], endings: tuple[str, ...] = ENDINGS) -> Path:
@@ -199,7 +204,8 @@ def _rows_of_images(extraction: Extraction, images: ImageList, keep: np.ndarray 
     indices = range(len(images)) if keep is None else np.flatnonzero(keep).tolist()
     shape = (len(indices), math.prod(extraction.shape[1:]))
     columns: dict[str, Callable[[slice], list[Any]]] = {}
-    for name, values in {"path": images.paths, "label": images.labels}.items():
+    boxes = box_columns(images.images)
+    for name, values in {"path": images.paths, **boxes, "label": images.labels}.items():
         if values is not None:
             columns[name] = [values[i] for i in indices].__getitem__
     metadata = metadata_of(shape, extraction.recipe)
@@ -262,8 +268,12 @@ def _write_parquet(path: Path, rows: _Rows) -> None:
 
     def table(part: slice) -> pyarrow.Table:
         # Text in Parquet is UTF-8; a path may hold other bytes.
-        texts = {name: [v and as_utf8(v) for v in get(part)] for name, get in rows.columns.items()}
-        return pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()})
+        texts = {
+            name: get(part) if name in BOX else [v and as_utf8(v) for v in get(part)]
+            for name, get in rows.columns.items()
+        }
+        kinds = {**dict.fromkeys(texts, pa.string()), **dict.fromkeys(BOX, pa.float64())}
+        return pa.table({name: pa.array(values, kinds[name]) for name, values in texts.items()})
 
     def parts() -> Iterator[tuple[pyarrow.Table, np.ndarray]]:
         start = 0
@@ -276,7 +286,8 @@ def _write_parquet(path: Path, rows: _Rows) -> None:
 
 def _write_npy(path: Path, rows: _Rows) -> None:
     columns = {name: get(slice(None)) for name, get in rows.columns.items()}
-    described = {**rows.metadata, "paths": columns["path"], "labels": columns.get("label")}
+    described = {**rows.metadata, "paths": columns.pop("path"), "labels": None}
+    described |= {_ARRAYS.get(name, name): values for name, values in columns.items()}
 
     def write_matrix(temporary: Path) -> None:
         with temporary.open("wb") as file:
@@ -293,7 +304,8 @@ def _write_npy(path: Path, rows: _Rows) -> None:
 def _write_npz(path: Path, rows: _Rows) -> None:
     arrays = {"metadata": np.array(json.dumps(rows.metadata))}
     for name, get in rows.columns.items():
-        arrays[_ARRAYS.get(name, name)] = np.array([v or "" for v in get(slice(None))], str)
+        values = get(slice(None)) if name in BOX else [v or "" for v in get(slice(None))]
+        arrays[_ARRAYS.get(name, name)] = np.array(values, float if name in BOX else str)
     if "label" in rows.columns:
         arrays["class_names"] = np.array(rows.metadata["class_names"], str)
 
@@ -327,19 +339,25 @@ def _is_list_of(kinds: Any, values: Any, n: int) -> bool:
     )
 
 
-def _read_npy(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
+def _boxes(columns: Any) -> np.ndarray | None:
+    found = [np.array(columns[name], float) for name in BOX if name in columns]
+    return np.stack(found, axis=1) if found else None
+
+
+def _read_npy(path: Path) -> _Contents:
     with open_local(path), open_local(path.with_name(f"{path.name}.json")) as file:
         described = json.load(file)
     X = np.load(path, mmap_mode="r", allow_pickle=False)
-    return X, described["paths"], described["labels"], described
+    return X, described["paths"], described["labels"], described, _boxes(described)
 
 
-def _read_npz(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
+def _read_npz(path: Path) -> _Contents:
     with open_local(path) as file, np.load(file, allow_pickle=False) as arrays:
         _check_members(arrays.zip, memory_limit(file))
         labels = arrays["labels"].tolist() if "labels" in arrays else None
         metadata = json.loads(str(arrays["metadata"]))
-        return arrays["embeddings"], arrays["paths"].tolist(), labels, metadata
+        paths = arrays["paths"].tolist()
+        return arrays["embeddings"], paths, labels, metadata, _boxes(arrays)
 
 
 def _check_members(archive: zipfile.ZipFile, limit: int) -> None:
@@ -357,10 +375,12 @@ def _check_members(archive: zipfile.ZipFile, limit: int) -> None:
             raise ValueError(f"its array {printable(member.filename)!r} claims more than it holds")
 
 
-def _read_parquet(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
+def _read_parquet(path: Path) -> _Contents:
     with open_local(path) as file:
-        table, _ = open_parquet(file, ["embedding"])
-        column = table.read(["embedding"]).column("embedding").combine_chunks()
+        table, _ = open_parquet(file, ["embedding", *BOX])
+        found = table.read(["embedding", *BOX])
+    column = found.column("embedding").combine_chunks()
+    columns = {name: found.column(name).to_numpy() for name in BOX if name in found.schema.names}
     X = column.flatten().to_numpy().reshape(len(column), -1)
     names = [name for name in ("path", "label") if name in table.schema_arrow.names]
     text: list[list[str | None]] = [[] for _ in names]
@@ -368,10 +388,11 @@ def _read_parquet(path: Path) -> tuple[np.ndarray, Any, Any, Any]:
         for values, more in zip(text, batch, strict=True):
             values += more
     paths, labels = [*text, None][:2]
-    return X, paths, labels, json.loads(table.schema_arrow.metadata[b"featuretl"])
+    metadata = json.loads(table.schema_arrow.metadata[b"featuretl"])
+    return X, paths, labels, metadata, _boxes(columns)
 
 
-_READERS: dict[str, Callable[[Path], tuple[np.ndarray, Any, Any, Any]]] = {
+_READERS: dict[str, Callable[[Path], _Contents]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".parquet": _read_parquet,

@@ -92,7 +92,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         sample_weight : array-like of shape (n,), default=None
             Non-negative weights of the images.
         groups : array-like of shape (n,), default=None
-            The inner split never divides a group.
+            The inner split never divides a group. The default for crops is their file.
 
         Returns
         -------

@@ -31,6 +31,7 @@ from featuretl.finetune.objective import Objective, Problem
 from featuretl.finetune.planning import Plan, cache_activations, plan, resolve_augment, uncached
 from featuretl.finetune.search import RATES, Candidate, Choice, choose, rungs
 from featuretl.finetune.training import Training
+from featuretl.images.crops import or_files
 from featuretl.images.inputs import contents_of
 from featuretl.store.store import resolve_store
 
@@ -50,7 +51,7 @@ class Fitting:
         self._p, self._images, self._problem = p, images, problem
         self._settings = p.training or Training()
         self._owner = type(p).__name__
-        self._groups = read_groups(self._owner, groups, len(images))
+        self._groups = read_groups(self._owner, or_files(groups, images), len(images))
         self._began = time.monotonic()
         self.rows = np.arange(len(images))
         self.seed = int(random_generator(self._owner, p.random_state).randint(2**31 - 1))

@@ -3,5 +3,5 @@
 from featuretl._core.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__, {"folder": ["load_image_folder"], "sources": ["ImageList"]}
+    __name__, {"folder": ["load_image_folder"], "crops": ["Crop"], "sources": ["ImageList"]}
 )

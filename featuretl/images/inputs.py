@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from PIL import Image
 
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
+from featuretl.images.crops import Crop, CropContent, photo_of
 from featuretl.images.decode import decode, describe, read_file, rgb_from_array, rgb_from_pil
 
-ONE_IMAGE = (str, bytes, os.PathLike, Image.Image)
+ONE_IMAGE = (str, bytes, os.PathLike, Image.Image, Crop)
 
 Decoder = Callable[[bytes], np.ndarray]
 
@@ -33,13 +35,18 @@ class Content:
     data: bytes | np.ndarray
     state: os.stat_result | None = None
 
+    @property
+    def digest(self) -> bytes:
+        """The sha256 of the file's bytes, if there is a `state`."""
+        return self.key
+
     def pixels(self, decoder: Decoder = decode) -> np.ndarray:
         """Decode to RGB: uint8 (h, w, 3). Raises ImageError."""
         return self.data if isinstance(self.data, np.ndarray) else decoder(self.data)
 
 
 def as_images(X: Any, owner: str) -> Sequence[Any]:
-    """Return the images of `X`: a sequence of paths, bytes, PIL images or uint8 arrays.
+    """Return the images of `X`: a sequence of paths, crops, bytes, PIL images or uint8 arrays.
 
     `X` is a list, tuple, 1-D array, Series, one-column frame or array, or a uint8 array (n, h, w,
     1), (n, h, w, 3) or (n, h, w, 4). Raises InputError otherwise; a single bad image fails when it
@@ -77,14 +84,29 @@ def is_file(image: Any) -> bool:
     return isinstance(image, (str, os.PathLike))
 
 
+def file_of(image: Any) -> str | None:
+    """Return the path of the file that an item is, or is a crop of; None for other items."""
+    path = image.path if isinstance(image, Crop) else image
+    return os.fspath(path) if is_file(path) else None
+
+
+def key_of(image: Any, digest: bytes) -> bytes:
+    """Return the key of an item, from the sha256 of its file. Raises ImageError for a bad crop."""
+    return image.key(digest) if isinstance(image, Crop) else digest
+
+
 def name_of(image: Any, index: int) -> str:
     """Return the name of an image in messages: its path or its position; safe to print."""
     if is_file(image):
         return printable(os.fspath(image))
+    if isinstance(image, Crop):
+        return image.name
     return f"image {index} ({type(image).__name__})"
 
 
-def read(image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullcontext) -> Content:
+def read(
+    image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullcontext
+) -> Content | CropContent:
     """Read one image and compute its key. Raises ImageError.
 
     `stage("read")` and `stage("hash")` are the contexts of these steps, for example for timing.
@@ -94,6 +116,13 @@ def read(image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullc
             data, state = read_file(image)
         with stage("hash"):
             return Content(hashlib.sha256(data).digest(), data, state)
+    if isinstance(image, Crop):
+        if (path := file_of(image)) is None:
+            raise ImageError(f"a crop of a {type(image.path).__name__}; expected one of a path")
+        image.key(b"")  # a box without pixels needs no file
+        photo = photo_of(path, partial(read, stage=stage))
+        content = photo.content
+        return CropContent(image, photo, image.key(content.key), content.key, content.state)
     if isinstance(image, bytes):
         with stage("hash"):
             return Content(hashlib.sha256(image).digest(), image)
@@ -108,7 +137,7 @@ def read(image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullc
             raise ImageError(describe(error)) from error
     else:
         raise ImageError(
-            f"a {type(image).__name__}; expected a path, bytes, a PIL image or a uint8 array"
+            f"a {type(image).__name__}; expected a path, a crop, bytes, a PIL image or a uint8 array"
         )
     with stage("hash"):
         header = f"RGB uint8 {pixels.shape[0]} {pixels.shape[1]}\n".encode()

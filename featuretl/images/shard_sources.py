@@ -136,7 +136,7 @@ def _items(
         else:
             raise InputError(
                 "Shards are made of paths, URLs, bytes of image files or a Hugging Face dataset; "
-                f"got {type(source).__name__}; use extract for pixels in memory."
+                f"got {type(source).__name__}; use extract for crops and pixels in memory."
             )
 
 

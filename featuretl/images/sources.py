@@ -6,11 +6,12 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featuretl._core.files import is_url
 from featuretl._core.text import printable
 from featuretl.exceptions import InputError, NoColumnsError
+from featuretl.images.crops import Crop, number_or_text
 from featuretl.images.listing import files_of, kind_of, paths_of_list, rows_of_manifest
 from featuretl.images.tables import (
     LABEL_COLUMNS,
@@ -20,9 +21,6 @@ from featuretl.images.tables import (
     pick_path_column,
     schema_of,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,8 @@ class ImageList:
         The tags of each image, in multi-label tasks; `labels` is None then.
     tasks : dict of str to list of (str or None), or None
         The values of each task column, one per path; `labels` is None then.
+    crops : list of (Crop or None), or None
+        The crop of each path; None if no box columns were named.
     """
 
     paths: list[str]
@@ -47,9 +47,17 @@ class ImageList:
     groups: list[str | None] | None = None
     tags: list[list[str] | None] | None = None
     tasks: dict[str, list[str | None]] | None = None
+    crops: list[Crop | None] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def images(self) -> list[Any]:
+        """The images: crops, where there are boxes, and paths."""
+        if self.crops is None:
+            return self.paths
+        return [crop or path for crop, path in zip(self.crops, self.paths, strict=True)]
 
     @property
     def class_names(self) -> list[str] | None:
@@ -67,6 +75,7 @@ def find_images(
     label_separator: str | None = None,
     group_column: str | None = None,
     task_columns: Sequence[str] = (),
+    box_columns: Sequence[str] = (),
 ) -> ImageList:
     """Return the images of folders, image files, glob patterns, manifests and lists, in order.
 
@@ -74,7 +83,8 @@ def find_images(
     those of a manifest, by default the first present of `PATH_COLUMNS` and, if any, of
     `LABEL_COLUMNS`. A list of label columns holds tags, 0 or 1 for each image; `label_separator`
     separates the tags in one label column. Each of `task_columns` holds the labels of one task and
-    replaces the label column.
+    replaces the label column. The four `box_columns` hold the box of a `Crop`; they have no default,
+    because a column may be called x for other reasons.
 
     Raises InputError if a source is missing, names no image, lacks a column, or has tags other than
     0 and 1; NoColumnsError if a column is named for a source that has no columns.
@@ -85,6 +95,7 @@ def find_images(
         "label_separator": label_separator,
         "group_column": group_column,
         "task_columns": task_columns,
+        "box_columns": box_columns,
     }
     parts = [part for source in sources for part in _parts(os.fspath(source), columns)]
     if not parts:
@@ -115,9 +126,11 @@ def has_columns(source: str) -> bool:
 
 def join_images(parts: Sequence[ImageList]) -> ImageList:
     """Return the concatenation of several lists, without their tasks."""
-    names = ("labels", "groups", "tags")
-    columns: list[Any] = [_joined([getattr(part, name) for part in parts], parts) for name in names]
-    return ImageList([path for part in parts for path in part.paths], *columns)
+    names = ("labels", "groups", "tags", "crops")
+    columns: dict[str, Any] = {
+        name: _joined([getattr(part, name) for part in parts], parts) for name in names
+    }
+    return ImageList([path for part in parts for path in part.paths], **columns)
 
 
 def _joined(columns: list[list[Any] | None], parts: Sequence[ImageList]) -> list[Any] | None:
@@ -183,6 +196,7 @@ def _from_manifest(
     label_separator: str | None,
     group_column: str | None,
     task_columns: Sequence[str],
+    box_columns: Sequence[str],
 ) -> ImageList:
     schema = schema_of(manifest)
     if image_column(schema, path_column) is not None:
@@ -203,7 +217,8 @@ def _from_manifest(
             "were named: name one with label_column, or leave label_separator out."
         )
     tasks = [named(name) or name for name in task_columns]
-    wanted = [*filter(None, (label, group)), *(tags or ()), *tasks]
+    box = [named(name) or name for name in box_columns]
+    wanted = [*filter(None, (label, group)), *(tags or ()), *tasks, *box]
     table: dict[str, list[str | None]] = {name: [] for name in wanted}
     paths: list[str] = []
     for more_paths, batch in rows_of_manifest(manifest, path, list(table)):
@@ -218,7 +233,16 @@ def _from_manifest(
         table[group] if group else None,
         None if tags is None else _tags(manifest, {name: table[name] for name in tags}),
         {name: table[name] for name in tasks} if tasks else None,
+        _crops(manifest, paths, [table[name] for name in box]) if box else None,
     )
+
+
+def _crops(manifest: str, paths: list[str], box: list[list[str | None]]) -> list[Any]:
+    rows = zip(paths, *(map(number_or_text, column) for column in box), strict=True)
+    return [
+        Crop(path, x, y, w, h, f"row {i} of {manifest}")
+        for i, (path, x, y, w, h) in enumerate(rows, 1)
+    ]
 
 
 def _tags(manifest: str, columns: dict[str, list[str | None]]) -> list[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import featuretl
-from featuretl.images.inputs import read
+from featuretl.images.inputs import file_of, key_of, read
 from featuretl.models.fitted import Fitted
 from featuretl.runtimes.choice import versions
 from featuretl.store.store import EmbeddingStore
@@ -91,10 +90,11 @@ def _keys(images: Sequence[Any], store: EmbeddingStore | None) -> list[bytes | N
     """Return the sha256 of each file that is unchanged since `store` saw it; None for others."""
     keys: list[bytes | None] = [None] * len(images)
     if store is not None:
-        files = [i for i, image in enumerate(images) if isinstance(image, (str, os.PathLike))]
-        known = store.memo.digests([os.fspath(images[i]) for i in files])
-        for i, key in zip(files, known, strict=True):
-            keys[i] = key
+        paths = [file_of(image) for image in images]
+        files = [i for i, path in enumerate(paths) if path is not None]
+        known = store.memo.digests([path for path in paths if path is not None])
+        for i, digest in zip(files, known, strict=True):
+            keys[i] = digest and key_of(images[i], digest)
     return keys
 
 

@@ -22,6 +22,7 @@ from featuretl._learning.labels import (
 )
 from featuretl._learning.metrics import metrics_report
 from featuretl.exceptions import InputError
+from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images
 from featuretl.models.fitted import Fitted
 from featuretl.prediction.predict import Predictions, Progress, concatenated, in_batches
@@ -52,7 +53,7 @@ def evaluate_model(
         multi-task model, a DataFrame or dict with a column for each task to score; None, NaN and ""
         are missing labels.
     groups : array-like of shape (n,), default=None
-        Images of one group count as one draw in the intervals.
+        Images of one group count as one draw in the intervals. The default for crops is their file.
     n_bootstrap, confidence, random_state
         As in `metrics_report`.
     progress : callable, optional
@@ -75,7 +76,7 @@ def evaluate_model(
     fitted = Fitted.of_images(model, other_media=True)
     images = as_images(X, owner)
     n = len(images)
-    groups = read_groups(owner, groups, n)
+    groups = read_groups(owner, or_files(groups, images), n)
     options = {"n_bootstrap": n_bootstrap, "confidence": confidence, "random_state": random_state}
     if fitted.tasks is None:
         truth = {"": (np.arange(n), known_labels(fitted, y, owner, n))}

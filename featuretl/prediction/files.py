@@ -2,7 +2,7 @@
 
 All three have the same columns:
 
-- ``path``;
+- ``path``, and for crops ``x``, ``y``, ``w`` and ``h``;
 - ``prediction``, empty if the image is unreadable or the model abstains; for a multi-label model,
   the labels separated by ``;``;
 - ``label_1``, ``probability_1``, ``label_2``, .. for classifiers with probabilities, the most
@@ -39,7 +39,8 @@ from featuretl._core.parameters import check_bool, check_int, parameter_error
 from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
 from featuretl.extraction.outputs import check_output
-from featuretl.images.inputs import as_images, is_file, name_of, read
+from featuretl.images.crops import BOX, box_columns
+from featuretl.images.inputs import as_images, file_of, name_of, read
 from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
 from featuretl.novelty.drift import Drift
@@ -121,7 +122,7 @@ def predict_to_file(
     ):
         raise parameter_error("predict_to_file", "threshold", "a number in [0, 1]", threshold)
     detector = fitted.detector[-1] if novelty else None
-    columns = _Table.of(fitted, top, threshold, novelty)
+    columns = _Table.of(fitted, top, threshold, novelty, bool(box_columns(images)))
     identity = _identity(model, images, top, columns.threshold, novelty)
     resumed = 0
     try:
@@ -214,18 +215,21 @@ class _Table:
 
     tasks: dict[str | None, _Columns]
     novelty: bool
+    boxes: bool
 
     @classmethod
-    def of(cls, fitted: Fitted, top: int, threshold: float | None, novelty: bool) -> _Table:
+    def of(
+        cls, fitted: Fitted, top: int, threshold: float | None, novelty: bool, boxes: bool
+    ) -> _Table:
         if fitted.tasks is None:
-            return cls({None: _Columns.of(fitted, top, threshold)}, novelty)
+            return cls({None: _Columns.of(fitted, top, threshold)}, novelty, boxes)
         # If no task predicts probabilities, the first task raises the error.
         some = any(task.gives_probabilities for task in fitted.tasks.values())
         columns: dict[str | None, _Columns] = {}
         for name, task in fitted.tasks.items():
             options = (1, None) if some and not task.gives_probabilities else (top, threshold)
             columns[name] = _Columns.of(task, *options, ending=f"_{as_utf8(name)}")
-        return cls(columns, novelty)
+        return cls(columns, novelty, boxes)
 
     @property
     def threshold(self) -> Any:
@@ -238,7 +242,8 @@ class _Table:
         fields = [field for columns in self.tasks.values() for field in columns.fields]
         if self.novelty:
             fields.append(("novelty", pa.float64()))
-        return pa.schema([("path", pa.string()), *fields, ("error", pa.string())])
+        boxes = [(name, pa.float64()) for name in BOX if self.boxes]
+        return pa.schema([("path", pa.string()), *boxes, *fields, ("error", pa.string())])
 
     def table(self, batch: Sequence[Any], begin: int, found: Predictions) -> pa.Table:
         """Return the rows of the batch that begins at image `begin`."""
@@ -249,7 +254,7 @@ class _Table:
             values.append(found.novelty)
         # The position of each image among the readable ones; null for unreadable images.
         place = pa.array(np.cumsum(found.ok) - 1, mask=~found.ok)
-        _, *fields, _ = self.schema
+        fields = list(self.schema)[-1 - len(values) : -1]
         filled = [
             pa.array(column, field.type).take(place)
             for column, field in zip(values, fields, strict=True)
@@ -258,10 +263,11 @@ class _Table:
         for failure in found.failures:
             errors[failure.index - begin] = as_utf8(failure.message)
         paths = [
-            as_utf8(os.fsdecode(image) if is_file(image) else name_of(image, begin + i))
-            for i, image in enumerate(batch)
+            as_utf8(file_of(image) or name_of(image, begin + i)) for i, image in enumerate(batch)
         ]
-        return pa.table([paths, *filled, errors], schema=self.schema)
+        boxes = (box_columns(batch) or {name: [None] * len(batch) for name in BOX}).values()
+        shown = boxes if self.boxes else ()
+        return pa.table([paths, *shown, *filled, errors], schema=self.schema)
 
 
 def _merge(parts: Parts, target: Path, columns: _Table, detector: Any) -> tuple[int, int, int]:
@@ -308,8 +314,8 @@ def _state_of(batch: Any) -> str:
     for image in batch:
         state: Any = None
         with contextlib.suppress(OSError, ValueError, ImageError):
-            if is_file(image):
-                status = Path(image).stat()
+            if (path := file_of(image)) is not None:
+                status = Path(path).stat()
                 state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
             else:
                 state = read(image).key

@@ -30,6 +30,7 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError
 from featuretl.extraction.engine import embedding_bar
 from featuretl.extraction.extraction import check_parameters, describe_failures, extract
+from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images, contents_of
 from featuretl.ranking.methods import METHODS, FoldedTargets, score_of
 from featuretl.ranking.scores import BackboneScore, read_labels
@@ -79,6 +80,7 @@ def rank_backbones(
         `log_me` for "logme", which is cheaper, for a shortlist.
     groups : array-like of shape (n,), default=None
         Images of one group, such as a patient, stay in one fold and sample, and count as one draw.
+        The default for crops is their file.
     task : {"auto", "classification", "regression"}, default="auto"
         "auto": numbers with a fraction are regression, all else is classification.
     cv : int >= 2, splitter or iterable of (train, test), default=5
@@ -216,7 +218,8 @@ def _read_targets(
 ) -> FoldedTargets:
     n = len(images)
     labels = read_labels(_OWNER, y, n, task)
-    groups = joined(read_groups(_OWNER, groups, n), equal_ones(contents_of(images)))
+    groups = read_groups(_OWNER, or_files(groups, images), n)
+    groups = joined(groups, equal_ones(contents_of(images)))
     units = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     # A constant multi-label target makes folds without strata.
     strata = labels if labels.ndim == 1 else np.zeros((n, 1), int)

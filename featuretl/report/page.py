@@ -31,6 +31,7 @@ from featuretl._learning.groups import read_groups, subset
 from featuretl.exceptions import FeatureTLError, StoreError
 from featuretl.extraction.engine import Failure
 from featuretl.extraction.outputs import check_output
+from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on
 from featuretl.models.fitted import Fitted, is_model
@@ -84,7 +85,8 @@ def write_report(
     path : path
         Ending in ``.html``; replaced atomically.
     groups : array-like of shape (n,), default=None
-        Images of one group are in the same fold and count as one draw in all intervals.
+        Images of one group are in the same fold and count as one draw in all intervals. The default
+        for crops is their file.
     train : (images, y), default=None
         Training images and labels of a model. Their near-duplicates in `X` are shown as
         leaks, and the learning curve is trained on subsets of them and scored on `X`.
@@ -202,7 +204,7 @@ def _tasks_of_model(
         yield "", subject_of_model(model, images, y, groups, seen, *options), training
         return
     images = as_images(images, _OWNER)
-    group = read_groups(_OWNER, groups, len(images))
+    group = read_groups(_OWNER, or_files(groups, images), len(images))
     known = known_tasks(fitted, y, len(images), _OWNER)
     training_tasks = {} if train is None else known_tasks(fitted, train[1], len(train[0]), _OWNER)
     for name, (rows, labels) in known.items():

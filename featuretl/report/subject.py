@@ -16,6 +16,7 @@ from featuretl._learning.labels import all_numbers, one_label_each
 from featuretl.exceptions import InputError
 from featuretl.extraction.embedder import ImageEmbedder
 from featuretl.extraction.engine import Failure
+from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.fitted import Fitted
 from featuretl.prediction.evaluate import known_labels
@@ -224,7 +225,8 @@ def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
 
 def _common_fields(images: Any, rows: list[int], groups: Any, X: Array) -> dict[str, Any]:
     """Return fields of the Subject of `rows`; groups are merged where embeddings X are equal."""
-    group = subset(read_groups(_OWNER, groups, len(images)), np.array(rows))
+    groups = read_groups(_OWNER, or_files(groups, images), len(images))
+    group = subset(groups, np.array(rows))
     copies, warnings = copies_of(X), []
     if copies is not None:
         warnings.append(

@@ -86,7 +86,7 @@ class BaseTransfer(BaseEstimator):
             Classes or regression targets. For multi-label classification, n lists of labels or an
             indicator of shape (n, n_labels); for several regression targets (n, n_outputs).
         groups : array-like of shape (n,), default=None
-            No split divides a group.
+            No split divides a group. The default for crops is their file.
 
         Returns
         -------

@@ -22,6 +22,7 @@ from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.extraction.embedder import ImageEmbedder
 from featuretl.extraction.extraction import extract
+from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images
 from featuretl.transfer.targets import TransferTargets
 
@@ -56,7 +57,7 @@ class Experiment:
         self.budget = np.inf if estimator.time_budget is None else float(estimator.time_budget)
         self.images: Sequence[Any] = as_images(X, self.owner)
         self.targets: TransferTargets = read(estimator, y, len(self.images))
-        self.groups = read_groups(self.owner, groups, len(self.images))
+        self.groups = read_groups(self.owner, or_files(groups, self.images), len(self.images))
         self.n_copies = 0
         self.seed = int(random_generator(self.owner, estimator.random_state).randint(2**31 - 1))
         self._embeddings: dict[str, Array] = embeddings or {}

@@ -18,6 +18,7 @@ from featuretl._learning.groups import read_groups, subset
 from featuretl._learning.refit import forget
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads.multi_task import MultiTaskHead
+from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images
 from featuretl.transfer.base import BaseTransfer
 from featuretl.transfer.decision import Decision, choose
@@ -134,7 +135,7 @@ class TransferMultiTask(BaseTransfer):
         table = table_of(owner, y, len(images))
         kinds = self._kinds(table)
         columns = {name: read_column(name, v, kinds.get(name)) for name, v in table.items()}
-        groups = read_groups(owner, groups, len(images))
+        groups = read_groups(owner, or_files(groups, images), len(images))
         (backbone,) = backbones_of(self)
         embedder = embedder_of(self, backbone)
         embeddings = np.asarray(embedder.transform(images))
