@@ -31,6 +31,8 @@ _BACKBONE = {
     ),
     "image_size": options.image_size_option,
     "crop_pct": options.crop_pct_option,
+    "in_chans": option("--in-chans", group="Model", rare=True, type=click.IntRange(min=1),
+        default=3, metavar="N", help="Channels of the images; 1 takes their luminance."),
 }  # fmt: skip
 
 

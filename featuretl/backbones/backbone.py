@@ -13,14 +13,12 @@ import numpy as np
 import torch
 
 from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
-from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.devices import usable_device
 from featuretl.backbones.eager import Runtime, TorchRuntime
 from featuretl.backbones.embedding import Embedding, has_class_token, layer_index
-from featuretl.backbones.preprocess import Preprocessing
 from featuretl.backbones.spec import PRE_LOGITS, QUANTIZATION, BackboneSpec, Layer
 from featuretl.backbones.views import n_views, split_views, views_of, views_recipe
-from featuretl.backbones.weights import load_network
+from featuretl.backbones.weights import load_network, preprocessing_of
 from featuretl.exceptions import BackboneError
 
 
@@ -35,6 +33,7 @@ def load_backbone(
     views: int | str = 1,
     image_size: int | tuple[int, int] | None = None,
     crop_pct: float | None = None,
+    in_chans: int = 3,
     device: str = "auto",
 ) -> Backbone:
     """Load a pretrained backbone.
@@ -80,6 +79,10 @@ def load_backbone(
     crop_pct : float in (0, 1], optional
         Share of the shorter side of an image that the center crop keeps; by default that of the
         network's configuration.
+    in_chans : int, default=3
+        Number of channels of the images. 1 takes the luminance of any image; other numbers need
+        arrays uint8 (h, w, in_chans), or TIFF files of uint8 channels and the extra
+        ``featuretl[tiff]``. timm's ``adapt_input_conv`` adapts the weights of RGB.
     device : str, default="auto"
         A torch device; "auto" is CUDA if available, or the CPU.
 
@@ -116,6 +119,7 @@ def load_backbone(
         views=views,
         image_size=image_size,
         crop_pct=crop_pct,
+        in_chans=in_chans,
     )
     return load_spec(spec, device)
 
@@ -138,7 +142,7 @@ class Backbone:
         self.device = device
         self._network = load_network(spec, device)
         self.model = self._network.model
-        self.preprocessing = _preprocessing_of(spec, self.model)
+        self.preprocessing = preprocessing_of(spec, self.model)
         names = self.layer_names
         self._indices = [layer_index(layer, names, spec.name) for layer in spec.layers]
         if "cls" in spec.pooling and not has_class_token(self.model):
@@ -249,9 +253,8 @@ class Backbone:
             return list(self.embedding.grid(outputs).shape[1:])
 
     def _blank(self) -> torch.Tensor:
-        return self.batch(
-            [self.preprocessing(np.zeros((*self.preprocessing.input_size[1:], 3), np.uint8))]
-        )
+        channels, height, width = self.preprocessing.input_size
+        return self.batch([self.preprocessing(np.zeros((height, width, channels), np.uint8))])
 
     @property
     def n_views(self) -> int:
@@ -371,16 +374,6 @@ class Backbone:
         if precision == "bfloat16":
             model = copy.deepcopy(model).to(torch.bfloat16)
         return Embedding(model, self._indices, self.spec.pooling, self.spec.normalize)
-
-
-def _preprocessing_of(spec: BackboneSpec, model: Any) -> Any:
-    if spec.network is not None:
-        return spec.network.preprocessing
-    packaged = spec.weights == "auto" and spec.name in PACKAGED
-    changes = dict(PACKAGED[spec.name].preprocess) if packaged else {}
-    if spec.crop_pct is not None:
-        changes["crop_pct"] = spec.crop_pct
-    return Preprocessing.of(model.pretrained_cfg, **changes)
 
 
 def load_spec(spec: BackboneSpec, device: str | torch.device = "auto") -> Backbone:

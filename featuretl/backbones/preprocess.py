@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -46,8 +46,8 @@ class Preprocessing:
             config["interpolation"],
             float(config["crop_pct"]),
             config["crop_mode"] or "center",
-            tuple(map(float, config["mean"])),
-            tuple(map(float, config["std"])),
+            _per_channel(config["mean"], config["input_size"][0]),
+            _per_channel(config["std"], config["input_size"][0]),
         )
 
     def recipe(self) -> dict[str, Any]:
@@ -62,9 +62,17 @@ class Preprocessing:
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
         """Resize and crop pixels, uint8 (h, w, 3), to uint8 (3, height, width).
 
-        Raises ImageError if a long and thin image would be resized to over `MAX_RESIZED_PIXELS`.
+        A network of one channel gets the luminance of the pixels; one of other channels takes
+        pixels with these channels. Raises ImageError for pixels of other channels, or if a long
+        and thin image would be resized to over `MAX_RESIZED_PIXELS`.
         """
-        height, width = pixels.shape[:2]
+        if self.input_size[0] == 1 and pixels.shape[2] == 3:
+            pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
+        height, width, n_channels = pixels.shape
+        if n_channels != self.input_size[0]:
+            raise ImageError(
+                f"{n_channels} channels; expected {self.input_size[0]} (in_chans of the backbone)"
+            )
         resized = self._resized(height, width)
         if self.crop_mode == "center" and math.prod(resized) > MAX_RESIZED_PIXELS:
             raise ImageError(
@@ -77,10 +85,18 @@ class Preprocessing:
         has_ties = self.interpolation == "bilinear" and is_enlarged
         if not self._is_fast or is_padded or has_ties:
             try:
-                return self._timm_transform(Image.fromarray(pixels))
+                return self._by_timm(pixels)
             except ValueError as error:  # one side would be resized to 0 pixels
                 raise ImageError(f"{width} x {height} pixels are too long and thin") from error
         return self._resize_and_crop(pixels, resized)
+
+    def _by_timm(self, pixels: np.ndarray) -> torch.Tensor:
+        import torch
+
+        if pixels.shape[2] == 3:
+            return self._timm_transform(Image.fromarray(pixels))
+        channels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+        return torch.cat([self._timm_transform(Image.fromarray(one)) for one in channels])
 
     def box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Return the crop in pixels of the image, (left, top, right, bottom).
@@ -141,6 +157,13 @@ class Preprocessing:
         from timm.data import create_transform
 
         return create_transform(**asdict(self), is_training=False, normalize=False)
+
+
+def _per_channel(values: Sequence[float], n_channels: int) -> tuple[float, ...]:
+    """Return values of three channels for another number of channels, as timm repeats weights."""
+    if n_channels == 1:
+        return (float(sum(values) / len(values)),)
+    return tuple(float(values[channel % len(values)]) for channel in range(n_channels))
 
 
 def _passes(size: tuple[int, int], target: tuple[int, int]) -> list[tuple[int, int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from featuretl._core.parameters import (
     check_bool,
+    check_int,
     check_number,
     check_option,
     is_same,
@@ -49,6 +50,7 @@ class BackboneSpec:
     views: int | str = 1
     image_size: tuple[int, int] | None = None
     crop_pct: float | None = None
+    in_chans: int = 3
     network: Any = None
 
     @classmethod
@@ -75,6 +77,7 @@ class BackboneSpec:
         if given.pooling == "grid" and check_views(owner, given.views) != 1:
             raise parameter_error(owner, "views", "1 with pooling='grid'", given.views)
         check_option(owner, "precision", given.precision, PRECISIONS)
+        check_int(owner, "in_chans", given.in_chans, 1)
         if given.crop_pct is not None:
             check_number(owner, "crop_pct", given.crop_pct, 0, open_below=True, at_most=1)
         return replace(
@@ -87,18 +90,19 @@ class BackboneSpec:
             views=check_views(owner, given.views),
             image_size=_image_size(owner, given.image_size),
             crop_pct=given.crop_pct and float(given.crop_pct),
+            in_chans=int(given.in_chans),
         )
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What identifies the spec (JSON), without parameters that are None."""
-        facts = {name: value for name, value in vars(self).items() if value is not None}
+        """What identifies the spec (JSON)."""
+        facts = dict(vars(self))
         return facts | ({"network": self.network.tensors} if self.network else {})
 
 
 def _check_custom(owner: str, given: BackboneSpec) -> None:
     """Raise ParameterError for parameters that the caller's own network does not have."""
-    fixed = {"weights": "auto", "image_size": None, "crop_pct": None}
+    fixed = {"weights": "auto", "image_size": None, "crop_pct": None, "in_chans": 3}
     for parameter, default in fixed.items():
         if not is_same(getattr(given, parameter), default):
             expected = (

@@ -19,11 +19,13 @@ from typing import Any
 
 import timm
 import torch
+from timm.models import adapt_input_conv
 
 from featuretl._core.text import did_you_mean, printable, reason_of
 from featuretl.backbones.blocks import PreLogits, trace
 from featuretl.backbones.catalog import PACKAGED, hub_file, packaged_file
 from featuretl.backbones.folding import fold
+from featuretl.backbones.preprocess import Preprocessing
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError
 
@@ -63,7 +65,7 @@ def load_network(spec: BackboneSpec, device: torch.device) -> Network:
         return spec.network.on(device)
     state = Path(spec.weights).stat() if spec.weights not in ("auto", "random") else None
     file_state = state and (state.st_mtime_ns, state.st_ctime_ns)
-    return _load(spec.name, spec.weights, spec.image_size, device, file_state)
+    return _load(spec.name, spec.weights, spec.image_size, spec.in_chans, device, file_state)
 
 
 @lru_cache(maxsize=2)
@@ -71,6 +73,7 @@ def _load(
     name: str,
     weights: str,
     image_size: tuple[int, int] | None,
+    in_chans: int,
     device: torch.device,
     file_state: object,
 ) -> Network:
@@ -84,14 +87,16 @@ def _load(
     if weights not in ("auto", "random"):
         file = Path(weights)
     if weights == "auto" and file is None:
-        model, file = _from_hub(name)
+        model, file = _from_hub(name, in_chans)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
-            model = timm.create_model(name, pretrained=False)
+            model = timm.create_model(name, pretrained=False, in_chans=in_chans)
         if file is not None:
             _load_file(model, name, file, packaged=weights == "auto")
     model = model.eval().requires_grad_(False)
+    size = model.pretrained_cfg["input_size"][1:]
+    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (in_chans, *size)}
     tensors = tensors_digest(model)
     if image_size is not None:
         _set_image_size(model, name, image_size)
@@ -128,18 +133,30 @@ def _check_tag(name: str) -> None:
 
 def _set_image_size(model: Any, name: str, size: tuple[int, int]) -> None:
     """Adapt a network to images of (height, width), as timm does. Raises BackboneError."""
-    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, *size)}
+    channels = model.pretrained_cfg["input_size"][0]
+    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (channels, *size)}
     try:
         if hasattr(model, "set_input_size"):  # position embeddings are interpolated
             model.set_input_size(img_size=size)
         with torch.inference_mode():
-            model(torch.zeros((2, 3, *size)))
+            model(torch.zeros((2, channels, *size)))
     except Exception as error:  # timm's models raise any exception for a size that does not fit
         raise BackboneError(
             f"The backbone {printable(name)!r} does not take images of {size[0]} x {size[1]} "
             f"(image_size; {reason_of(error)}); use a multiple of its patch size, or another "
             "backbone."
         ) from error
+
+
+def preprocessing_of(spec: BackboneSpec, model: Any) -> Any:
+    """Return the preprocessing that belongs to the weights of a spec."""
+    if spec.network is not None:
+        return spec.network.preprocessing
+    packaged = spec.weights == "auto" and spec.name in PACKAGED
+    changes = dict(PACKAGED[spec.name].preprocess) if packaged else {}
+    if spec.crop_pct is not None:
+        changes["crop_pct"] = spec.crop_pct
+    return Preprocessing.of(model.pretrained_cfg, **changes)
 
 
 def tensors_digest(model: Any) -> str:
@@ -152,7 +169,7 @@ def tensors_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _from_hub(name: str) -> tuple[Any, Path | None]:
+def _from_hub(name: str, in_chans: int) -> tuple[Any, Path | None]:
     """Load timm's pretrained weights; download them only if they are not on this machine."""
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
@@ -165,7 +182,9 @@ def _from_hub(name: str) -> tuple[Any, Path | None]:
         if file is None:
             _reach_hub()
         overlay = {"file": str(file)} if file else {}
-        model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+        model: Any = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=overlay, in_chans=in_chans
+        )
     except Exception as error:  # the hub, the network and the disk raise any exception
         raise BackboneError(
             f"The weights of {printable(name)!r} could not be loaded from timm's hub "
@@ -198,14 +217,26 @@ def _load_file(model: Any, name: str, file: Path, packaged: bool) -> None:
     own = model.state_dict()
     if packaged:
         # The tensors have the same order as timm's, but other names.
-        if [t.shape for t in state.values()] != [t.shape for t in own.values()]:
+        shapes = [[t.shape[:1] + t.shape[2:] for t in s.values()] for s in (state, own)]
+        if shapes[0] != shapes[1]:
             raise BackboneError(f"The packaged weights {str(file)!r} do not fit timm's {name!r}.")
         state = dict(zip(own, state.values(), strict=True))
     for key in [key for key in state if _is_classifier(key, model)]:
         if key not in own or state[key].shape != own[key].shape:
             del state[key]  # embeddings do not depend on the classifier
+    _adapt_channels(model, state)
     _check_fit(model, name, file, state)
     model.load_state_dict(state, strict=False)
+
+
+def _adapt_channels(model: Any, state: dict[str, torch.Tensor]) -> None:
+    """Adapt the first convolutions in `state` to the channels of the model, as timm does."""
+    first = model.pretrained_cfg.get("first_conv") or ()
+    own = model.state_dict()
+    for name in (first,) if isinstance(first, str) else first:
+        key = f"{name}.weight"
+        if key in state and key in own and state[key].shape[1:2] == (3,):
+            state[key] = adapt_input_conv(own[key].shape[1], state[key])
 
 
 def _read_state(file: Path) -> dict[str, torch.Tensor]:

@@ -149,7 +149,7 @@ class ImageEmbedder(Embedder):
     backbone : str or Backbone, default="tf_efficientnet_lite0"
         Any timm model name; the default's weights are installed with featuretl. Or a backbone such
         as a network of your own (`Backbone.of`), whose output other values than the defaults of the
-        next parameters change. This parameter and the next eight are described in `load_backbone`.
+        next parameters change. This parameter and the next nine are described in `load_backbone`.
     weights : {"auto", "random"} or path, default="auto"
         Packaged weights or those on timm's hub; or a local file.
     layers : "pre_logits", int, str, or a list of these, default="pre_logits"
@@ -169,6 +169,8 @@ class ImageEmbedder(Embedder):
         Size in pixels of the network's input; None is the network's own.
     crop_pct : float in (0, 1], optional
         Share of the shorter side that the center crop keeps; None is the network's own.
+    in_chans : int, default=3
+        Number of channels of the images; 1 takes the luminance of any image.
     device : str, torch.device or list of these, default="auto"
         "auto" is every CUDA GPU, an accelerator that agrees with the CPU (see `extract`), or the
         CPU; "cuda" is every CUDA GPU.
@@ -236,6 +238,7 @@ class ImageEmbedder(Embedder):
         views: int | str = 1,
         image_size: int | tuple[int, int] | None = None,
         crop_pct: float | None = None,
+        in_chans: int = 3,
         device: Any = "auto",
         runtime: str = "auto",
         batch_size: int | str = "auto",
@@ -254,6 +257,7 @@ class ImageEmbedder(Embedder):
         self.views = views
         self.image_size = image_size
         self.crop_pct = crop_pct
+        self.in_chans = in_chans
         self.device = device
         self.runtime = runtime
         self.batch_size = batch_size
@@ -274,6 +278,7 @@ class ImageEmbedder(Embedder):
 
 _BACKBONE = (  # parameters of `load_backbone`
     "weights", "layers", "pooling", "normalize", "precision", "views", "image_size", "crop_pct",
+    "in_chans",
 )  # fmt: skip
 
 

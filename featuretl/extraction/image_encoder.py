@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from featuretl._core.text import reason_of
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import split_views
 from featuretl.exceptions import BackboneError, FeatureTLWarning
+from featuretl.images.channels import decode_channels
 from featuretl.images.decode import DECODE_POLICY, golden_pixels
 from featuretl.images.inputs import Decoder, file_of, name_of, read
 from featuretl.runtimes.choice import (
@@ -42,7 +43,6 @@ class ImageEncoder:
     Threads are assigned to devices in turn. `n_images` is the total if this is one of several runs.
     """
 
-    read = staticmethod(read)
     file_of = staticmethod(file_of)
     name_of = staticmethod(name_of)
 
@@ -113,6 +113,10 @@ class ImageEncoder:
 
         return load_int8(backbone, model_file(backbone, self._store))
 
+    def read(self, image: Any, stage: Callable[[str], Any] = nullcontext) -> Any:
+        """Read one image and compute its key. Raises ImageError."""
+        return read(image, stage, channels_of(self._wanted))
+
     @property
     def recipe(self) -> Recipe:
         """The recipe of the embeddings (JSON)."""
@@ -138,6 +142,9 @@ class ImageEncoder:
 
     def prepare(self, content: Any, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
         """Return an image decoded, resized and cropped. Raises ImageError."""
+        n_channels = channels_of(self._wanted)
+        if n_channels not in (1, 3):
+            decoder = partial(decode_channels, n_channels=n_channels)
         with stage("decode"):
             pixels = content.pixels(decoder)
         with stage("resize"):
@@ -224,7 +231,13 @@ class _Worker:
         return 32 if self.backbone.device.type == "cpu" else 1024  # a CPU's cache is small
 
     def golden(self) -> np.ndarray:
-        return self.embed([self.backbone.prepare(golden_pixels())], nullcontext)
+        pixels = golden_pixels(channels_of(self.backbone))
+        return self.embed([self.backbone.prepare(pixels)], nullcontext)
+
+
+def channels_of(backbone: Any) -> int:
+    """Return the number of channels of a backbone's images; 3 for a trunk, which takes any."""
+    return getattr(getattr(backbone, "spec", backbone), "in_chans", 3)
 
 
 def _is_int8(backbone: Any) -> bool:

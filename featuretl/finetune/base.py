@@ -256,6 +256,8 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         problem = self._problem(images, y, sample_weight, known)
         self.n_features_in_ = 1
         spec = BackboneSpec.of(owner, self.backbone, weights=self.weights)
+        if spec.in_chans not in (1, 3):
+            raise parameter_error(owner, "backbone", "one of 1 or 3 channels", self.backbone)
         return Fitting(self, spec, images, problem, groups)
 
     def _outputs(self, X: Any, part: str) -> Array:

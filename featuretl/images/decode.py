@@ -134,9 +134,13 @@ def decode(data: bytes) -> np.ndarray:
         raise ImageError(describe(error)) from error
 
 
-def golden_pixels() -> np.ndarray:
-    """Return the photograph that is part of this package: uint8 (240, 320, 3)."""
-    return decode((Path(__file__).parent / "golden.jpg").read_bytes())
+def golden_pixels(n_channels: int = 3) -> np.ndarray:
+    """Return the photograph that is part of this package: uint8 (240, 320, n_channels).
+
+    Its three channels are repeated; a network of one channel takes all three.
+    """
+    pixels = decode((Path(__file__).parent / "golden.jpg").read_bytes())
+    return pixels if n_channels in (1, 3) else pixels[..., np.arange(n_channels) % 3]
 
 
 def describe(error: Exception) -> str:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
+from featuretl.images.channels import check_channels
 from featuretl.images.crops import Crop, CropContent, photo_of
 from featuretl.images.decode import decode, describe, read_file, rgb_from_array, rgb_from_pil
 
@@ -105,7 +106,9 @@ def name_of(image: Any, index: int) -> str:
 
 
 def read(
-    image: Any, stage: Callable[[str], AbstractContextManager[Any]] = nullcontext
+    image: Any,
+    stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
+    n_channels: int = 3,
 ) -> Content | CropContent:
     """Read one image and compute its key. Raises ImageError.
 
@@ -126,7 +129,9 @@ def read(
     if isinstance(image, bytes):
         with stage("hash"):
             return Content(hashlib.sha256(image).digest(), image)
-    if isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray) and n_channels not in (1, 3):
+        pixels = check_channels(image, n_channels)
+    elif isinstance(image, np.ndarray):
         pixels = rgb_from_array(image)
     elif isinstance(image, Image.Image):
         try:
@@ -140,7 +145,8 @@ def read(
             f"a {type(image).__name__}; expected a path, a crop, bytes, a PIL image or a uint8 array"
         )
     with stage("hash"):
-        header = f"RGB uint8 {pixels.shape[0]} {pixels.shape[1]}\n".encode()
+        kind = "RGB" if pixels.shape[2] == 3 else f"{pixels.shape[2]} channels"
+        header = f"{kind} uint8 {pixels.shape[0]} {pixels.shape[1]}\n".encode()
         return Content(hashlib.sha256(header + pixels.tobytes()).digest(), pixels)
 
 

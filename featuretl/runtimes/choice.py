@@ -235,13 +235,13 @@ def images_per_second(
 
 def probe(backbone: Any, n: int = 4) -> Any:
     """Return a batch of n network inputs, repeating those of `probe_images`."""
-    views = probe_images()
+    views = probe_images(backbone.preprocessing.input_size[0])
     return backbone.batch([backbone.prepare(views[i % len(views)]) for i in range(n)])
 
 
-def probe_images() -> list[np.ndarray]:
-    """Return the golden image and its mirrored, rotated and inverted copies, uint8 (h, w, 3)."""
-    pixels = golden_pixels()
+def probe_images(n_channels: int = 3) -> list[np.ndarray]:
+    """Return the golden image and its mirrored, rotated and inverted copies, uint8 (h, w, c)."""
+    pixels = golden_pixels(n_channels)
     return [pixels, pixels[:, ::-1].copy(), np.rot90(pixels).copy(), 255 - pixels]
 
 
