@@ -57,6 +57,8 @@ SUFFIXES = frozenset(
     ".ppm .pgm .pbm .pnm .tga .avif".split()
 )
 
+CHANNELS = (1, 3, 4)
+
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of 24-bit pixels
 MAX_JPEG_SCANS = 1_000
@@ -175,19 +177,49 @@ def rgb_from_pil(image: Image.Image) -> np.ndarray:
 
 
 def rgb_from_array(array: np.ndarray) -> np.ndarray:
-    """Return the RGB pixels of a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
+    """Return the RGB pixels of an array (h, w), (h, w, c) or (c, h, w), where c is 1, 3 or 4.
+
+    It holds uint8, or floats in [0, 1], of which featuretl rounds 255 times the value.
+    """
+    shape = array.shape
+    array = channels_last(array) if array.ndim == 3 else array[..., None]
+    if 0 in shape or array.ndim != 3 or array.shape[2] not in CHANNELS:
+        raise ImageError(f"an array of shape {shape}; expected (h, w), (h, w, 3) or (h, w, 4)")
+    height, width, channels = array.shape
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS} pixels")
+    if problem := values_problem(array):
+        raise ImageError(f"an array of {problem}")
     if array.dtype != np.uint8:
-        raise ImageError(
-            f"an array of dtype {array.dtype}; pixels must be uint8 in 0..255, "
-            "e.g. (255 * image).round().astype('uint8')"
-        )
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ImageError(
-            f"an array of shape {array.shape}; expected (h, w), (h, w, 3) or (h, w, 4)"
-        )
+        array = np.rint(array * np.float32(255)).astype(np.uint8)
+    array = array[..., 0] if channels == 1 else array
     return rgb_from_pil(Image.fromarray(np.ascontiguousarray(array)))
+
+
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """Return an array (.., h, w, c), or a view of one (.., c, h, w) with its channels last.
+
+    The channels are last if the last axis can be, as it has the length 1, 3 or 4.
+    """
+    is_first = array.shape[-3] in CHANNELS and array.shape[-1] not in CHANNELS
+    return np.moveaxis(array, -3, -1) if is_first else array
+
+
+def values_problem(array: np.ndarray) -> str:
+    """Return why the values of an array are no pixels, and what to write; empty if they are."""
+    if array.dtype == np.uint8 or not array.size:
+        return ""
+    if array.dtype.kind != "f":
+        return f"dtype {array.dtype}; pixels must be uint8 in 0..255, or floats in 0..1"
+    low, high = float(array.min()), float(array.max())
+    if 0 <= low and high <= 1:
+        return ""
+    got = f"{array.dtype} in {low:g}..{high:g}; floats must be in 0..1"
+    if 0 <= low and high <= 255:
+        return f"{got}: if 255 is white, write X.round().astype(np.uint8)"
+    if np.isnan(low):
+        return f"{got}: replace NaN, e.g. by np.nan_to_num(X)"
+    return f"{got}: undo the normalization first, then (X * 255).round().astype(np.uint8)"
 
 
 def is_image_name(path: Path) -> bool:
