@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -254,6 +255,12 @@ def _check_unused(**given: Any) -> None:
             raise parameter_error("extract", name, expected, value)
 
 
+def most_common(failures: Sequence[Failure]) -> str:
+    """Return the most common message, after its number."""
+    ((message, n),) = Counter(failure.message for failure in failures).most_common(1)
+    return f"{n} in all: {message}"
+
+
 def describe_failures(
     failures: Sequence[Failure],
     n_images: int,
@@ -262,7 +269,7 @@ def describe_failures(
 ) -> str:
     """Return a sentence that names the first five images or items without an embedding."""
     named = "; ".join(f"{failure.name}: {failure.message}" for failure in failures[:5])
-    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+    more = f"; and {len(failures) - 5} more, {most_common(failures)}" if len(failures) > 5 else ""
     return (
         f"{len(failures)} of {n_images} {what} have no embedding ({named}{more}); the others are "
         f"embedded: {remedy}"

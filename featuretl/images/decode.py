@@ -3,8 +3,9 @@
 ======================  ==========================================================================
 input                   result
 ======================  ==========================================================================
-formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA and AVIF, recognised by
-                        content, never by name; anything else (SVG, EPS, HTML, text, ..) fails
+formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA, AVIF and, with the extra
+                        ``featuretl[heif]``, HEIC, recognised by content, never by name; anything
+                        else (JPEG XL, SVG, EPS, HTML, text, ..) fails
 EXIF orientation 1-8    applied; an EXIF block that cannot be parsed is ignored
 alpha, transparency     composited on white (alpha channel, palette alpha and PNG ``tRNS`` alike)
 grey, 1 bit, palette    converted to RGB
@@ -15,7 +16,9 @@ white is zero           TIFF: inverted at any bit depth
 CMYK, YCbCr             converted to RGB without a colour profile; embedded profiles are ignored
 signed 8 bit, floating  fails: these pixels have no standard range, or (Lab) need a profile
 point, Lab
-animated, multi-page    the first frame
+HEIC                    rotated and cropped as the file says, which its EXIF block repeats; 10 and 12
+                        bits per channel are scaled to 8
+animated, multi-page    the first frame; of HEIC, the primary image
 truncated, corrupt      fails; a partial image is never returned (unless the process itself has set
                         ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES``)
 not a regular file      fails (directory, FIFO, device)
@@ -42,6 +45,7 @@ from PIL.ExifTags import Base
 
 from featuretl._core.files import open_local
 from featuretl.exceptions import ImageError
+from featuretl.images.heif import is_heif, open_heif
 
 DECODE_POLICY = {
     "version": 2,
@@ -54,7 +58,7 @@ DECODE_POLICY = {
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "AVIF")
 SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp "
-    ".ppm .pgm .pbm .pnm .tga .avif".split()
+    ".ppm .pgm .pbm .pnm .tga .avif .heic .heif .hif .jxl".split()
 )
 
 CHANNELS = (1, 3, 4)
@@ -75,6 +79,7 @@ _TRANSPOSE_OF_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # PhotometricInterpretation, SampleFormat of TIFF
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _BLOCK_VALUES = 2**20
 
 
@@ -125,15 +130,23 @@ def decode(data: bytes) -> np.ndarray:
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise ImageError(f"a JPEG of more than {MAX_JPEG_SCANS} scans")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _opened(data) as image:
             return rgb_from_pil(image)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        formats = ", ".join(FORMATS)
+        formats = ", ".join((*FORMATS, "HEIC"))
+        if data.startswith(_JPEG_XL):
+            raise ImageError("a JPEG XL image, which is not supported; save it as PNG") from error
         raise ImageError(f"not an image in a supported format ({formats})") from error
     except Exception as error:  # Pillow's plugins raise nearly anything on hostile input
         raise ImageError(describe(error)) from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    if is_heif(data):
+        return open_heif(data, MAX_PIXELS)
+    return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
 def golden_pixels() -> np.ndarray:
