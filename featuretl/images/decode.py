@@ -43,8 +43,9 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
-from featuretl._core.files import open_local
-from featuretl.exceptions import ImageError
+from featuretl._core.files import contents, file_system, is_url, open_local, without_scheme
+from featuretl._core.text import reason_of
+from featuretl.exceptions import ImageError, ParameterError
 from featuretl.images.heif import is_heif, open_heif
 
 DECODE_POLICY = {
@@ -86,8 +87,13 @@ _BLOCK_VALUES = 2**20
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | None]:
     """Return the bytes of a regular file, and its state if it is `settled`, else None.
 
-    Raises ImageError if the file is missing, not regular, unreadable or over `MAX_FILE_BYTES`.
+    A URL is read through fsspec, and has no state. Raises ImageError if the file is missing, not
+    regular, unreadable or over `MAX_FILE_BYTES`.
     """
+    if isinstance(path, str) and is_url(path):
+        path = without_scheme(path)
+        if is_url(path):
+            return _download(path), None
     try:
         with open_local(path) as file:
             descriptor = file.fileno()
@@ -105,6 +111,19 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
             raise
         raise ImageError(getattr(error, "strerror", None) or str(error)) from error
     return data, after if settled(before, after, len(data)) else None
+
+
+def _download(url: str) -> bytes:
+    try:
+        fs, inside = file_system(url)
+        (found,) = contents(fs, [inside], MAX_FILE_BYTES)
+    except ParameterError as error:
+        raise ImageError(str(error).removesuffix(".")) from error
+    if isinstance(found, bytes):
+        return found
+    cause = found.__cause__ or found  # to fsspec every failure of HTTP is a missing file
+    is_missing = isinstance(cause, (FileNotFoundError, IsADirectoryError))
+    raise ImageError("no such file" if is_missing else reason_of(cause)) from found
 
 
 def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:

@@ -34,12 +34,13 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from featuretl._core.files import replace_file
+from featuretl._core.files import each, is_url, replace_file
 from featuretl._core.parameters import check_bool, check_int, parameter_error
 from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
 from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, is_file, name_of, read
+from featuretl.images.shards import states_of
 from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
 from featuretl.novelty.drift import Drift
@@ -305,10 +306,14 @@ def _identity(model: Any, images: Any, top: int, threshold: Any, novelty: bool) 
 def _state_of(batch: Any) -> str:
     """Return a digest of the states of a batch, which changes with its images; reads no files."""
     states = hashlib.sha256()
+    urls = [image for image in batch if isinstance(image, str) and is_url(image)]
+    remote = iter(each(lambda url: states_of([url])[url], urls))
     for image in batch:
         state: Any = None
         with contextlib.suppress(OSError, ValueError, ImageError):
-            if is_file(image):
+            if isinstance(image, str) and is_url(image):
+                state = next(remote)
+            elif is_file(image):
                 status = Path(image).stat()
                 state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
             else:
