@@ -61,9 +61,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Parameters
         ----------
         X : sequence of n images or items
-            A list, 1-D object or str array, Series or one-column DataFrame. Images are paths, bytes
-            of image files, PIL images, or uint8 arrays (h, w), (h, w, 3) or (h, w, 4); or one uint8
-            array (n, h, w, 3). For items see the medium.
+            A list, 1-D object or str array, Series or one-column DataFrame. Images are paths, URLs,
+            bytes of image files, PIL images, or arrays or tensors (h, w), (h, w, c) or (c, h, w),
+            where c is 1, 3 or 4, of uint8 or of floats in [0, 1]; or one array or tensor of n such
+            images; a torchvision ImageFolder; or a Hugging Face dataset with one column of images.
+            For items see the medium.
 
         Returns
         -------

@@ -130,7 +130,7 @@ def extract(
     Parameters
     ----------
     images : sequence of n images or items
-        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. For
+        Paths, bytes of files, PIL images, arrays or tensors; see `ImageEmbedder.transform`. For
         another medium, its items.
     backbone : str, BackboneSpec, Backbone or Medium, default="tf_efficientnet_lite0"
         Name of a timm model, or a backbone from `load_backbone`; or a medium (`Sound`, `Video`,

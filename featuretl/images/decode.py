@@ -57,11 +57,11 @@ DECODE_POLICY = {
     "frame": "first",
 }
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "AVIF")
-SUFFIXES = frozenset(
+RARE_SUFFIXES = frozenset(".heic .heif .hif .jxl".split())  # may need an extra, or fail
+SUFFIXES = RARE_SUFFIXES | frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp "
-    ".ppm .pgm .pbm .pnm .tga .avif .heic .heif .hif .jxl".split()
+    ".ppm .pgm .pbm .pnm .tga .avif".split()
 )
-
 CHANNELS = (1, 3, 4)
 
 MAX_FILE_BYTES = 256 * 2**20
