@@ -10,6 +10,7 @@ from featuretl.exceptions import ImageError
 
 _HEVC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _SIZES = b"(?s)(?:\0\0\0\x01ispe.{8}|ispe).{4}(.{4})(.{4})"  # boxes of sizes, short or long
+_LIBHEIF = 1, 23  # the first that refuses pixels which exceed the claimed size
 _ANY_CODEC, _AVIF = {b"mif1", b"msf1"}, {b"avif", b"avis"}
 
 
@@ -33,9 +34,12 @@ def open_heif(data: bytes, max_pixels: int) -> Any:
         if width * height > max_pixels:
             raise ImageError(f"{width} x {height} pixels, over the limit of {max_pixels} pixels")
     try:
-        from pillow_heif import HeifImageFile
+        from pillow_heif import HeifImageFile, libheif_version
+
+        if tuple(map(int, libheif_version().split(".")[:2])) < _LIBHEIF:
+            raise ImportError("this libheif decodes more pixels than files claim")
     except (ImportError, OSError) as error:
         raise ImageError(
-            "a HEIC image needs the extra featuretl[heif]: pip install 'featuretl[heif]'"
+            "a HEIC image needs the extra featuretl[heif]: pip install -U 'featuretl[heif]'"
         ) from error
     return HeifImageFile(io.BytesIO(data))

@@ -127,6 +127,12 @@ def test_a_claim_smaller_than_the_pixels_is_refused() -> None:
         decode(with_claim(data, 64, 64))
 
 
+def test_a_libheif_that_does_not_check_sizes_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pillow_heif, "libheif_version", lambda: "1.21.2")
+    with pytest.raises(ImageError, match=r"pip install -U 'featuretl\[heif\]'"):
+        decode(heic())
+
+
 @settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_mutated_bytes_give_pixels_or_an_image_error(data: st.DataObject) -> None:
