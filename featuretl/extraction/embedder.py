@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -47,7 +47,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self : ImageEmbedder or MediaEmbedder
         """
         self._spec()
-        self._items(X, type(self).__name__)
+        if not isinstance(X, Iterator):  # `transform` reads it
+            self._items(X, type(self).__name__)
         self.n_features_in_ = 1
         if hasattr(X, "columns"):
             self.feature_names_in_ = np.asarray(X.columns, dtype=object)

@@ -25,7 +25,10 @@ def items_of(X: Any) -> Any:
             f"a {kind}; pass one of its entries, e.g. X[{printable(next(iter(X), 0))!r}]"
         )
     if isinstance(X, Iterator):
-        return list(_paths(X))
+        paths = list(_paths(X))
+        if not paths:  # nobody means this, and it would be no embedding without a word
+            raise ImageError("an iterator at its end; pass a list, which can be read again")
+        return paths
     data = sys.modules.get("torch.utils.data")
     if data is None or not isinstance(X, (data.Dataset, data.DataLoader)):
         return X

@@ -123,7 +123,17 @@ def test_other_collections_are_refused(X: Any, got: str) -> None:
 def test_iterators_of_paths_are_read_once() -> None:
     for X in (iter(PATHS), (path for path in PATHS), map(str, PATHS)):
         assert as_images(X, "Owner") == PATHS
-    assert as_images(Path("no-such-folder").glob("*.jpg"), "Owner") == []
+    with pytest.raises(InputError, match="an iterator at its end"):
+        as_images(Path("no-such-folder").glob("*.jpg"), "Owner")
+
+
+def test_a_pipeline_reads_an_iterator_of_paths_once(photos: list[str]) -> None:
+    embedder = ImageEmbedder("test_resnet", weights="random")
+    expected = embedder.transform(photos)
+    np.testing.assert_array_equal(embedder.fit_transform(iter(photos)), expected)
+    pipe = make_pipeline(embedder, LogisticRegression())
+    pipe.fit(iter(photos), np.repeat(["flower", "temple"], 12))
+    assert len(pipe.predict(map(Path, photos))) == 24
 
 
 def test_a_deque_is_a_sequence() -> None:
