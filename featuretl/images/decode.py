@@ -247,6 +247,8 @@ def values_problem(array: np.ndarray) -> str:
     if 0 <= low and high <= 1:
         return ""
     got = f"{array.dtype} in {low:g}..{high:g}; floats must be in 0..1"
+    if low >= -0.1 and high <= 1.1:  # as interpolation leaves them
+        return f"{got}: write X.clip(0, 1)"
     if 0 <= low and high <= 255:
         return f"{got}: if 255 is white, write X.round().astype(np.uint8)"
     if np.isnan(low):

@@ -79,7 +79,7 @@ def as_images(X: Any, owner: str) -> Sequence[Any]:
     columns = list(getattr(given, "columns", ()))
     got = f"shape {shape} and dtype {X.dtype}" if ndim is not None else type(X).__name__
     if may_be_one:
-        got += ": write X[None] for one image, X[:, None] for n grey images"
+        got += ": write X[None] for one image, X[..., None] for n grey images"
     elif len(columns) > 1:
         got += f": pass one column, e.g. X[[{printable(columns[0])!r}]]"
     raise InputError(

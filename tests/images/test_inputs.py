@@ -94,6 +94,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "doubles in 0..255": (np.full((2, 4, 5, 3), 255.0), r"float64 in 255\.\.255.*round"),
     "normalized floats": (np.linspace(-2, 2, 120).reshape(2, 4, 5, 3), r"-2\.\.2.*undo"),
     "NaN": (np.full((2, 4, 5, 3), np.nan), r"nan\.\.nan.*nan_to_num"),
+    "overshoot": (np.linspace(-0.01, 1.02, 120).reshape(2, 4, 5, 3), r"clip\(0, 1\)"),
     "an infinity": (np.full((2, 4, 5), np.inf, np.float32), r"inf\.\.inf"),
     "integers": (np.zeros((2, 4, 5, 3), np.int64), "int64"),
     "booleans": (np.zeros((2, 4, 5), bool), "bool"),
