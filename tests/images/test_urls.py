@@ -66,7 +66,7 @@ def served(photos: list[str], tmp_path: Path) -> Iterator[tuple[str, Path]]:
     for number, path in enumerate(photos):
         (root / f"{number}.jpg").write_bytes(Path(path).read_bytes())
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(root)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", root
     server.shutdown()
