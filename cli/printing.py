@@ -40,13 +40,16 @@ def print_failures(failures: list[Failure], what: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from featuretl.extraction.extraction import most_common
+
     if not failures:
         return
     table = Table("image", "error", title=f"{len(failures)} {what}")
     for failure in failures[:_SHOWN_FAILURES]:
         table.add_row(Text(failure.name), Text(failure.message))
     if len(failures) > _SHOWN_FAILURES:
-        table.add_row(f".. and {len(failures) - _SHOWN_FAILURES} more", "")
+        more = f".. and {len(failures) - _SHOWN_FAILURES} more"
+        table.add_row(more, Text(most_common(failures)))
     print_table(table, stderr=True)
 
 

@@ -35,7 +35,7 @@ def explain(
         Fitted image model: a pipeline that begins with `ImageEmbedder`, a `TransferClassifier`,
         a `FineTuneClassifier` or their regressors.
     X : sequence of n images
-        Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`; or one of these.
+        Paths, bytes, PIL images, arrays or tensors, as for `ImageEmbedder`; or one of these.
     target : object, default=None
         Class or label to explain, or its text; None explains the predicted one of each image. With
         several regression targets, the position of one, an int >= 0.

@@ -37,7 +37,7 @@ class Explanation(Display):
 
     Attributes
     ----------
-    image : path, bytes, PIL image or uint8 array
+    image : path, bytes, PIL image, array or tensor
         The image that was passed to `explain`.
     target : object
         Class or label. For regression None, or the position of one of several targets.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -50,7 +50,8 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         self : ImageEmbedder or MediaEmbedder
         """
         self._spec()
-        self._items(X, type(self).__name__)
+        if not isinstance(X, Iterator):  # `transform` reads it
+            self._items(X, type(self).__name__)
         self.n_features_in_ = 1
         if hasattr(X, "columns"):
             self.feature_names_in_ = np.asarray(X.columns, dtype=object)
@@ -64,9 +65,11 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         Parameters
         ----------
         X : sequence of n images or items
-            A list, 1-D object or str array, Series or one-column DataFrame. Images are paths, crops
-            (`featuretl.images.Crop`), bytes of image files, PIL images, or uint8 arrays (h, w),
-            (h, w, 3) or (h, w, 4); or one uint8 array (n, h, w, 3). For items see the medium.
+            A list, 1-D object or str array, Series or one-column DataFrame. Images are paths, URLs,
+            crops (`featuretl.images.Crop`), bytes of image files, PIL images, or arrays or tensors
+            (h, w), (h, w, c) or (c, h, w), where c is 1, 3 or 4, of uint8 or of floats in [0, 1];
+            or one array or tensor of n such images; a torchvision ImageFolder; or a Hugging Face
+            dataset with one column of images. For items see the medium.
 
         Returns
         -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def extract(
     Parameters
     ----------
     images : sequence of n images or items
-        Paths, bytes of files, PIL images or uint8 arrays; see `featuretl.ImageEmbedder`. For
+        Paths, bytes of files, PIL images, arrays or tensors; see `ImageEmbedder.transform`. For
         another medium, its items.
     backbone : str, BackboneSpec, Backbone or Medium, default="tf_efficientnet_lite0"
         Name of a timm model, or a backbone from `load_backbone`; or a medium (`Sound`, `Video`,
@@ -262,6 +263,12 @@ def _check_unused(**given: Any) -> None:
             raise parameter_error("extract", name, expected, value)
 
 
+def most_common(failures: Sequence[Failure]) -> str:
+    """Return the most common message, after its number."""
+    ((message, n),) = Counter(failure.message for failure in failures).most_common(1)
+    return f"{n} in all: {message}"
+
+
 def describe_failures(
     failures: Sequence[Failure],
     n_images: int,
@@ -270,7 +277,7 @@ def describe_failures(
 ) -> str:
     """Return a sentence that names the first five images or items without an embedding."""
     named = "; ".join(f"{failure.name}: {failure.message}" for failure in failures[:5])
-    more = f"; and {len(failures) - 5} more" if len(failures) > 5 else ""
+    more = f"; and {len(failures) - 5} more, {most_common(failures)}" if len(failures) > 5 else ""
     return (
         f"{len(failures)} of {n_images} {what} have no embedding ({named}{more}); the others are "
         f"embedded: {remedy}"

@@ -85,7 +85,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Parameters
         ----------
         X : sequence of n images
-            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+            Paths, bytes, PIL images, arrays or tensors, as for `ImageEmbedder`.
         y : array-like of shape (n,) or (n, n_outputs), or n lists of labels
             The classifier needs at least two classes, or an indicator matrix of 0 and 1; the
             regressor needs finite numbers.

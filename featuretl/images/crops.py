@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from featuretl._core.files import is_url
 from featuretl._core.forks import begin_again_after_fork
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError
@@ -143,7 +144,9 @@ class Photo:
             return self._pixels
 
     def is_in(self, path: str) -> bool:
-        """Return whether the state of the file is that of its content."""
+        """Return whether the state of the file is that of its content; of a URL it is not asked."""
+        if is_url(path):
+            return True
         try:
             now, known = os.stat(path), self.content.state
         except (OSError, ValueError):

@@ -3,8 +3,9 @@
 ======================  ==========================================================================
 input                   result
 ======================  ==========================================================================
-formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA and AVIF, recognised by
-                        content, never by name; anything else (SVG, EPS, HTML, text, ..) fails
+formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA, AVIF and, with the extra
+                        ``featuretl[heif]``, HEIC, recognised by content, never by name; anything
+                        else (JPEG XL, SVG, EPS, HTML, text, ..) fails
 EXIF orientation 1-8    applied; an EXIF block that cannot be parsed is ignored
 alpha, transparency     composited on white (alpha channel, palette alpha and PNG ``tRNS`` alike)
 grey, 1 bit, palette    converted to RGB
@@ -15,7 +16,9 @@ white is zero           TIFF: inverted at any bit depth
 CMYK, YCbCr             converted to RGB without a colour profile; embedded profiles are ignored
 signed 8 bit, floating  fails: these pixels have no standard range, or (Lab) need a profile
 point, Lab
-animated, multi-page    the first frame
+HEIC                    rotated and cropped as the file says, which its EXIF block repeats; 10 and 12
+                        bits per channel are scaled to 8
+animated, multi-page    the first frame; of HEIC, the primary image
 truncated, corrupt      fails; a partial image is never returned (unless the process itself has set
                         ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES``)
 not a regular file      fails (directory, FIFO, device)
@@ -40,8 +43,10 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import Base
 
-from featuretl._core.files import open_local
-from featuretl.exceptions import ImageError
+from featuretl._core.files import contents, file_system, is_url, open_local, without_scheme
+from featuretl._core.text import reason_of
+from featuretl.exceptions import ImageError, ParameterError
+from featuretl.images.heif import is_heif, open_heif
 
 DECODE_POLICY = {
     "version": 2,
@@ -52,10 +57,12 @@ DECODE_POLICY = {
     "frame": "first",
 }
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "AVIF")
-SUFFIXES = frozenset(
+RARE_SUFFIXES = frozenset(".heic .heif .hif .jxl".split())  # may need an extra, or fail
+SUFFIXES = RARE_SUFFIXES | frozenset(
     ".jpg .jpeg .jpe .jfif .png .gif .bmp .dib .tif .tiff .webp "
     ".ppm .pgm .pbm .pnm .tga .avif".split()
 )
+CHANNELS = (1, 3, 4)
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_PIXELS = 89_478_485  # Pillow's own warning limit: 256 MiB of 24-bit pixels
@@ -73,14 +80,20 @@ _TRANSPOSE_OF_ORIENTATION = {
     8: Image.Transpose.ROTATE_90,
 }
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # PhotometricInterpretation, SampleFormat of TIFF
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _BLOCK_VALUES = 2**20
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | None]:
     """Return the bytes of a regular file, and its state if it is `settled`, else None.
 
-    Raises ImageError if the file is missing, not regular, unreadable or over `MAX_FILE_BYTES`.
+    A URL is read through fsspec, and has no state. Raises ImageError if the file is missing, not
+    regular, unreadable or over `MAX_FILE_BYTES`.
     """
+    if isinstance(path, str) and is_url(path):
+        path = without_scheme(path)
+        if is_url(path):
+            return _download(path), None
     try:
         with open_local(path) as file:
             descriptor = file.fileno()
@@ -98,6 +111,19 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
             raise
         raise ImageError(getattr(error, "strerror", None) or str(error)) from error
     return data, after if settled(before, after, len(data)) else None
+
+
+def _download(url: str) -> bytes:
+    try:
+        fs, inside = file_system(url)
+        (found,) = contents(fs, [inside], MAX_FILE_BYTES)
+    except ParameterError as error:
+        raise ImageError(str(error).removesuffix(".")) from error
+    if isinstance(found, bytes):
+        return found
+    cause = found.__cause__ or found  # to fsspec every failure of HTTP is a missing file
+    is_missing = isinstance(cause, (FileNotFoundError, IsADirectoryError))
+    raise ImageError("no such file" if is_missing else reason_of(cause)) from found
 
 
 def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
@@ -123,15 +149,23 @@ def decode(data: bytes) -> np.ndarray:
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
         raise ImageError(f"a JPEG of more than {MAX_JPEG_SCANS} scans")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _opened(data) as image:
             return rgb_from_pil(image)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
-        formats = ", ".join(FORMATS)
+        formats = ", ".join((*FORMATS, "HEIC"))
+        if data.startswith(_JPEG_XL):
+            raise ImageError("a JPEG XL image, which is not supported; save it as PNG") from error
         raise ImageError(f"not an image in a supported format ({formats})") from error
     except Exception as error:  # Pillow's plugins raise nearly anything on hostile input
         raise ImageError(describe(error)) from error
+
+
+def _opened(data: bytes) -> Image.Image:
+    if is_heif(data):
+        return open_heif(data, MAX_PIXELS)
+    return Image.open(io.BytesIO(data), formats=FORMATS)
 
 
 def golden_pixels(n_channels: int = 3) -> np.ndarray:
@@ -179,19 +213,51 @@ def rgb_from_pil(image: Image.Image) -> np.ndarray:
 
 
 def rgb_from_array(array: np.ndarray) -> np.ndarray:
-    """Return the RGB pixels of a uint8 array (h, w), (h, w, 1), (h, w, 3) or (h, w, 4)."""
+    """Return the RGB pixels of an array (h, w), (h, w, c) or (c, h, w), where c is 1, 3 or 4.
+
+    It holds uint8, or floats in [0, 1], of which featuretl rounds 255 times the value.
+    """
+    shape = array.shape
+    array = channels_last(array) if array.ndim == 3 else array[..., None]
+    if 0 in shape or array.ndim != 3 or array.shape[2] not in CHANNELS:
+        raise ImageError(f"an array of shape {shape}; expected (h, w), (h, w, 3) or (h, w, 4)")
+    height, width, channels = array.shape
+    if height * width > MAX_PIXELS:
+        raise ImageError(f"{width} x {height} pixels, over the limit of {MAX_PIXELS} pixels")
+    if problem := values_problem(array):
+        raise ImageError(f"an array of {problem}")
     if array.dtype != np.uint8:
-        raise ImageError(
-            f"an array of dtype {array.dtype}; pixels must be uint8 in 0..255, "
-            "e.g. (255 * image).round().astype('uint8')"
-        )
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if 0 in array.shape or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise ImageError(
-            f"an array of shape {array.shape}; expected (h, w), (h, w, 3) or (h, w, 4)"
-        )
+        array = np.rint(array * np.float32(255)).astype(np.uint8)
+    array = array[..., 0] if channels == 1 else array
     return rgb_from_pil(Image.fromarray(np.ascontiguousarray(array)))
+
+
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """Return an array (.., h, w, c), or a view of one (.., c, h, w) with its channels last.
+
+    The channels are last if the last axis can be, as it has the length 1, 3 or 4.
+    """
+    is_first = array.shape[-3] in CHANNELS and array.shape[-1] not in CHANNELS
+    return np.moveaxis(array, -3, -1) if is_first else array
+
+
+def values_problem(array: np.ndarray) -> str:
+    """Return why the values of an array are no pixels, and what to write; empty if they are."""
+    if array.dtype == np.uint8 or not array.size:
+        return ""
+    if array.dtype.kind != "f":
+        return f"dtype {array.dtype}; pixels must be uint8 in 0..255, or floats in 0..1"
+    low, high = float(array.min()), float(array.max())
+    if 0 <= low and high <= 1:
+        return ""
+    got = f"{array.dtype} in {low:g}..{high:g}; floats must be in 0..1"
+    if low >= -0.1 and high <= 1.1:  # as interpolation leaves them
+        return f"{got}: write X.clip(0, 1)"
+    if 0 <= low and high <= 255:
+        return f"{got}: if 255 is white, write X.round().astype(np.uint8)"
+    if np.isnan(low):
+        return f"{got}: replace NaN, e.g. by np.nan_to_num(X)"
+    return f"{got}: undo the normalization first, then (X * 255).round().astype(np.uint8)"
 
 
 def is_image_name(path: Path) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,17 @@ from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.channels import check_channels
 from featuretl.images.crops import Crop, CropContent, photo_of
-from featuretl.images.decode import decode, describe, read_file, rgb_from_array, rgb_from_pil
+from featuretl.images.datasets import array_of, items_of
+from featuretl.images.decode import (
+    CHANNELS,
+    channels_last,
+    decode,
+    describe,
+    read_file,
+    rgb_from_array,
+    rgb_from_pil,
+    values_problem,
+)
 
 ONE_IMAGE = (str, bytes, os.PathLike, Image.Image, Crop)
 
@@ -47,26 +57,42 @@ class Content:
 
 
 def as_images(X: Any, owner: str) -> Sequence[Any]:
-    """Return the images of `X`: a sequence of paths, crops, bytes, PIL images or uint8 arrays.
+    """Return the images of `X`: a sequence of what `read` reads, without reading files.
 
-    `X` is a list, tuple, 1-D array, Series, one-column frame or array, or a uint8 array (n, h, w,
-    1), (n, h, w, 3) or (n, h, w, 4). Raises InputError otherwise; a single bad image fails when it
-    is read.
+    `X` is a list, tuple, 1-D array, Series, one-column frame or array; an iterator of paths; an
+    array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8 or of floats in [0, 1], with 1,
+    3 or 4 channels; a torchvision ImageFolder, or a Hugging Face dataset with one column of images.
+    Raises InputError otherwise; a single bad image fails when it is read.
     """
     if isinstance(X, ONE_IMAGE):
         raise InputError(
             f"X of {owner} must be a sequence of images; got a single {type(X).__name__}: "
             "wrap it in a list (for a folder, use load_image_folder)."
         )
-    X = one_column(X)
-    is_pixels = isinstance(X, np.ndarray) and X.ndim == 4 and X.dtype == np.uint8
-    if is_pixels or isinstance(X, Sequence):
+    given = X
+    try:
+        X = one_column(array_of(items_of(X)))
+    except ImageError as error:
+        raise InputError(f"X of {owner} must be images; got {error}.") from error
+    ndim: Any = getattr(X, "ndim", None)
+    shape: Any = getattr(X, "shape", None)
+    may_be_one = ndim == 3 and (shape[2] in CHANNELS or (X is not given and shape[0] == 3))
+    if isinstance(X, np.ndarray) and ndim in (3, 4) and not may_be_one:
+        if problem := values_problem(X):
+            raise InputError(f"X of {owner} must be pixels; got shape {X.shape} and {problem}.")
+        X = channels_last(X) if ndim == 4 else X[..., None]
+        return X if X.dtype == np.uint8 else list(X)
+    if isinstance(X, Sequence):
         return X
-    is_array = isinstance(X, np.ndarray)
-    got = f"shape {X.shape} and dtype {X.dtype}" if is_array else type(X).__name__
+    columns = list(getattr(given, "columns", ()))
+    got = f"shape {shape} and dtype {X.dtype}" if ndim is not None else type(X).__name__
+    if may_be_one:
+        got += ": write X[None] for one image, X[..., None] for n grey images"
+    elif len(columns) > 1:
+        got += f": pass one column, e.g. X[[{printable(columns[0])!r}]]"
     raise InputError(
         f"X of {owner} must be a list, 1-D array, Series or one-column frame of paths, bytes or "
-        f"images, or a uint8 array of shape (n, h, w, 3); got {got}."
+        f"images, or an array of shape (n, h, w, 3); got {got}."
     )
 
 
@@ -114,6 +140,8 @@ def read(
 
     `stage("read")` and `stage("hash")` are the contexts of these steps, for example for timing.
     """
+    if isinstance(image, dict):  # an undecoded image of a Hugging Face dataset
+        return replace(read(image.get("bytes") or image.get("path"), stage, n_channels), state=None)
     if isinstance(image, (str, os.PathLike)):
         with stage("read"):
             data, state = read_file(image)
@@ -129,6 +157,7 @@ def read(
     if isinstance(image, bytes):
         with stage("hash"):
             return Content(hashlib.sha256(image).digest(), image)
+    image = array_of(image)
     if isinstance(image, np.ndarray) and n_channels not in (1, 3):
         pixels = check_channels(image, n_channels)
     elif isinstance(image, np.ndarray):
@@ -141,8 +170,10 @@ def read(
         except Exception as error:  # Pillow decodes a lazily opened file only now
             raise ImageError(describe(error)) from error
     else:
+        pair = "; of (image, label) pairs pass the images" if isinstance(image, tuple) else ""
         raise ImageError(
-            f"a {type(image).__name__}; expected a path, a crop, bytes, a PIL image or a uint8 array"
+            f"a {type(image).__name__}; expected a path, a crop, bytes, a PIL image, an array or a "
+            f"tensor{pair}"
         )
     with stage("hash"):
         kind = "RGB" if pixels.shape[2] == 3 else f"{pixels.shape[2]} channels"

@@ -184,8 +184,8 @@ def refuse_columns(source: str, **asked: Any) -> None:
 
 def _for_shards(source: str) -> InputError:
     return InputError(
-        f"{printable(source)!r} is a URL or holds the images themselves; use extract_shards, or "
-        "featuretl extract --engine loky."
+        f"{printable(source)!r} is a URL or holds the images themselves; use extract_shards or "
+        "featuretl extract --engine loky, or list URLs of images in a manifest on this machine."
     )
 
 

@@ -26,7 +26,7 @@ from featuretl._core.files import cannot_be_read, open_file
 from featuretl._core.text import as_utf8, parse_json, printable
 from featuretl._learning.labels import is_gap, label_text
 from featuretl.exceptions import ImageError, InputError
-from featuretl.images.decode import MAX_FILE_BYTES, SUFFIXES
+from featuretl.images.decode import MAX_FILE_BYTES, RARE_SUFFIXES, SUFFIXES
 from featuretl.images.listing import is_hidden
 from featuretl.images.shards import DamagedShardError, File, Sample, Shard, SkipReason
 from featuretl.images.tables import LABEL_COLUMNS, memory_limit
@@ -118,7 +118,8 @@ class TarShard(Shard):
 
     def _samples(self, parts: list[_Part]) -> Iterator[Sample]:
         images = [part for part in parts if part.is_image]
-        plain = [part for part in images if not part.before][:1]
+        plain = [part for part in images if not part.before]
+        plain = sorted(plain, key=lambda part: f".{part.last}" in RARE_SUFFIXES)[:1]
         for part in images:
             if part not in plain and plain:
                 yield self._sample(part, SkipReason(f"beside {plain[0].name}"))

@@ -34,13 +34,14 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from featuretl._core.files import replace_file
+from featuretl._core.files import each, is_url, replace_file
 from featuretl._core.parameters import check_bool, check_int, parameter_error
 from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
 from featuretl.extraction.outputs import check_output
 from featuretl.images.crops import BOX, box_columns
 from featuretl.images.inputs import as_images, file_of, name_of, read
+from featuretl.images.shards import states_of
 from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
 from featuretl.novelty.drift import Drift
@@ -311,10 +312,15 @@ def _identity(model: Any, images: Any, top: int, threshold: Any, novelty: bool) 
 def _state_of(batch: Any) -> str:
     """Return a digest of the states of a batch, which changes with its images; reads no files."""
     states = hashlib.sha256()
+    urls = [path for image in batch if (path := file_of(image)) is not None and is_url(path)]
+    remote = iter(each(lambda url: states_of([url])[url], urls))
     for image in batch:
         state: Any = None
         with contextlib.suppress(OSError, ValueError, ImageError):
-            if (path := file_of(image)) is not None:
+            path = file_of(image)
+            if path is not None and is_url(path):
+                state = next(remote)
+            elif path is not None:
                 status = Path(path).stat()
                 state = status.st_size, status.st_mtime_ns, status.st_ctime_ns
             else:

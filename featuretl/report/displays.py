@@ -185,7 +185,7 @@ class ImageGridDisplay:
     Parameters
     ----------
     images : sequence of images
-        Paths, bytes, PIL images or uint8 arrays.
+        Paths, bytes, PIL images, arrays or tensors.
     titles : list of str
 
     Attributes

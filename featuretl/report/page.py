@@ -77,7 +77,7 @@ def write_report(
         A fitted model that takes images; or embeddings, one row per image (NaN without an
         embedding), for a report on the out-of-fold predictions of a linear probe.
     X : sequence of n images
-        Paths, bytes, PIL images or uint8 arrays.
+        Paths, bytes, PIL images, arrays or tensors.
     y : array-like of shape (n,)
         Classes, of the model's type or as text, or regression targets. For a multi-task model, a
         DataFrame or dict with a column for each task to report on; None, NaN and "" are missing

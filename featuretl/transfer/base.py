@@ -81,7 +81,7 @@ class BaseTransfer(BaseEstimator):
         Parameters
         ----------
         X : sequence of n images
-            Paths, bytes, PIL images or uint8 arrays, as for `ImageEmbedder`.
+            Paths, bytes, PIL images, arrays or tensors, as for `ImageEmbedder`.
         y : array-like of shape (n,)
             Classes or regression targets. For multi-label classification, n lists of labels or an
             indicator of shape (n, n_labels); for several regression targets (n, n_outputs).

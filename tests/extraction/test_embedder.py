@@ -201,7 +201,7 @@ def test_bad_parameters_are_named_when_they_are_used(data, parameters, message):
         embedder.fit(data.data).transform(data.data[:2])
 
 
-@pytest.mark.parametrize("X", ["photo.jpg", b"bytes", np.zeros((3, 4)), 7, {"a": 1}, iter([])])
+@pytest.mark.parametrize("X", ["photo.jpg", b"bytes", np.zeros((3, 4)), 7, {"a": 1}])
 def test_what_is_no_sequence_of_images_is_refused(X):
     for method in (tiny().fit, tiny().transform):
         with pytest.raises(InputError, match="X of ImageEmbedder must be"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections import deque
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,8 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import Bunch
 
+from featuretl import ImageEmbedder
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.inputs import as_images, name_of, read
 
@@ -84,19 +91,27 @@ def test_a_single_image_is_refused_with_the_remedy(X: Any) -> None:
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "doubles": (np.zeros((2, 4, 5, 3)), "float64"),
-    "floats": (np.zeros((2, 4, 5, 3), np.float32), "float32"),
+    "doubles in 0..255": (np.full((2, 4, 5, 3), 255.0), r"float64 in 255\.\.255.*round"),
+    "normalized floats": (np.linspace(-2, 2, 120).reshape(2, 4, 5, 3), r"-2\.\.2.*undo"),
+    "NaN": (np.full((2, 4, 5, 3), np.nan), r"nan\.\.nan.*nan_to_num"),
+    "overshoot": (np.linspace(-0.01, 1.02, 120).reshape(2, 4, 5, 3), r"clip\(0, 1\)"),
+    "an infinity": (np.full((2, 4, 5), np.inf, np.float32), r"inf\.\.inf"),
+    "integers": (np.zeros((2, 4, 5, 3), np.int64), "int64"),
+    "booleans": (np.zeros((2, 4, 5), bool), "bool"),
+    "one image of floats": (np.zeros((4, 5, 3)), r"\(4, 5, 3\).*X\[None\]"),
     "one image": (np.zeros((4, 5, 3), np.uint8), r"\(4, 5, 3\)"),
     "one grey image": (np.zeros((4, 5), np.uint8), r"\(4, 5\)"),
     "a row of paths": (np.array([PATHS]), r"\(1, 3\)"),
     "numbers": (np.arange(3), "int64"),
     "no dimension": (np.array("a.jpg"), r"\(\)"),
-    "two columns": (pd.DataFrame({"a": PATHS, "b": PATHS}), r"\(3, 2\)"),
+    "two columns": (pd.DataFrame({"a": PATHS, "b": PATHS}), r"\(3, 2\).*X\[\['a'\]\]"),
     "None": (None, "NoneType"),
     "a number": (7, "int"),
     "a set": (set(PATHS), "set"),
     "a dict": (dict.fromkeys(PATHS), "dict"),
-    "an iterator": (iter(PATHS), "list_iterator"),
+    "a Bunch": (Bunch(data=PATHS, target=PATHS), r"Bunch.*X\['data'\]"),
+    "an iterator of images": (iter([Image.new("RGB", (2, 2))]), r"Image; pass list\(X\)"),
+    "an endless iterator of images": (itertools.repeat(b"x"), r"bytes; pass list\(X\)"),
 }
 
 
@@ -104,6 +119,22 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_other_collections_are_refused(X: Any, got: str) -> None:
     with pytest.raises(InputError, match=rf"^X of Owner must be .*got .*{got}"):
         as_images(X, "Owner")
+
+
+def test_iterators_of_paths_are_read_once() -> None:
+    for X in (iter(PATHS), (path for path in PATHS), map(str, PATHS)):
+        assert as_images(X, "Owner") == PATHS
+    with pytest.raises(InputError, match="an iterator at its end"):
+        as_images(Path("no-such-folder").glob("*.jpg"), "Owner")
+
+
+def test_a_pipeline_reads_an_iterator_of_paths_once(photos: list[str]) -> None:
+    embedder = ImageEmbedder("test_resnet", weights="random")
+    expected = embedder.transform(photos)
+    np.testing.assert_array_equal(embedder.fit_transform(iter(photos)), expected)
+    pipe = make_pipeline(embedder, LogisticRegression())
+    pipe.fit(iter(photos), np.repeat(["flower", "temple"], 12))
+    assert len(pipe.predict(map(Path, photos))) == 24
 
 
 def test_a_deque_is_a_sequence() -> None:
@@ -189,10 +220,13 @@ NO_IMAGES: dict[str, Any] = {
     "a missing file": "missing.jpg",
     "a missing file in numpy": np.str_("missing.jpg"),
     "a NUL in the path": "nul\0.jpg",
-    "doubles": np.zeros((4, 5, 3)),
+    "doubles in 0..255": np.full((4, 5, 3), 255.0),
+    "an array of NaN": np.full((4, 5), np.nan),
+    "a pair": (np.zeros((4, 5, 3)), 1),
     "booleans": np.zeros((4, 5, 3), bool),
-    "two channels": np.zeros((4, 5, 2), np.uint8),
-    "channels first": np.zeros((3, 4, 5), np.uint8),
+    "two channels": np.zeros((6, 5, 2), np.uint8),
+    "channels in the middle": np.zeros((6, 3, 5), np.uint8),
+    "a huge view": np.broadcast_to(np.float32(0), (100_000, 100_000, 3)),
     "an empty array": np.zeros((0, 5, 3), np.uint8),
     "one dimension": np.zeros(5, np.uint8),
     "four dimensions": np.zeros((1, 4, 5, 3), np.uint8),
@@ -209,8 +243,97 @@ def test_an_item_that_is_no_image_is_an_image_error(item: Any) -> None:
 
 
 def test_a_float_array_is_told_how_to_become_an_image() -> None:
-    with pytest.raises(ImageError, match=r"float64; pixels must be uint8 in 0\.\.255"):
-        read(np.zeros((4, 5, 3)))
+    with pytest.raises(ImageError, match=r"float64 in 7\.\.7; .*write X\.round\(\)\.astype"):
+        read(np.full((4, 5, 3), 7.0))
+
+
+def tensors(images: np.ndarray) -> dict[str, Any]:
+    tensor = torch.from_numpy(images)
+    first = tensor.movedim(-1, 1)
+    floats = first.float() / 255
+    return {
+        "tensor": tensor,
+        "tensor, channels first": first,
+        "tensor of floats": floats,
+        "tensor of halves": floats.half(),
+        "tensor of bfloat16": floats.bfloat16(),
+        "tensor with a gradient": floats.clone().requires_grad_(),
+        "list of tensors": list(first),
+        "object array of tensors": objects(list(floats)),
+    }
+
+
+def arrays(images: np.ndarray) -> dict[str, Any]:
+    first = np.moveaxis(images, -1, 1)
+    return {
+        "array": images,
+        "channels first": first,
+        "floats": images.astype(np.float32) / np.float32(255),
+        "doubles, channels first": first / 255,
+        "halves": (images / 255).astype(np.float16),
+        "big-endian floats": (images / 255).astype(">f4"),
+        "list of floats": list(images / 255),
+    }
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_arrays_and_tensors_of_the_same_pixels_have_the_same_keys(channels: int) -> None:
+    every = np.arange(256, dtype=np.uint8).repeat(2 * channels).reshape(2, 16, 16, channels)
+    every[..., -1] = 255 - every[..., -1]
+    expected = [read(image).key for image in every]
+    forms = {**arrays(every), **tensors(every)}
+    if channels == 1:
+        grey = every[..., 0]
+        forms |= {
+            f"grey {name}": X[..., 0] for name, X in arrays(every).items() if name == "floats"
+        }
+        forms |= {
+            "grey": grey,
+            "grey tensor": torch.from_numpy(grey),
+            "grey list": list(grey / 255),
+        }
+    for name, X in forms.items():
+        images = as_images(X, "Owner")
+        assert [read(image).key for image in images] == expected, name
+        part = as_images(as_images(X, "Owner")[:1], "Owner")  # estimators pass slices on
+        assert [read(image).key for image in part] == expected[:1], name
+
+
+@pytest.mark.parametrize(
+    ("X", "got"),
+    [
+        (torch.zeros(9, 3, 8, 3), "channels may be first or last"),
+        (torch.zeros(9, 3, 8, 4, dtype=torch.uint8), "channels may be first or last"),
+        (torch.zeros(3, 8, 8), r"X\[None\] for one image"),
+        (torch.zeros(8, 8, 3), r"X\[None\] for one image"),
+        (torch.full((2, 3, 8, 8), -1.0), "undo the normalization"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.int64), "int64"),
+        (torch.zeros(2, 3, 8, 8, device="meta"), "meta"),
+        (torch.eye(8).to_sparse(), "to_dense"),
+        (torch.zeros(2, 64), r"\(2, 64\)"),
+    ],
+)
+def test_tensors_that_may_mean_something_else_are_refused(X: torch.Tensor, got: str) -> None:
+    with pytest.raises(InputError, match=rf"^X of Owner must be .*got .*{got}"):
+        as_images(X, "Owner")
+
+
+def test_an_array_that_can_be_read_both_ways_has_its_channels_last() -> None:
+    for dtype in (np.uint8, np.float32):
+        (image,) = as_images(np.ones((1, 3, 8, 4), dtype), "Owner")
+        assert read(image).pixels().shape == (3, 8, 3)
+
+
+@pytest.mark.parametrize("name", ["tensor of floats", "object array of tensors", "list of tensors"])
+def test_scikit_learn_slices_tensors(name: str, photos: list[str]) -> None:
+    images = np.stack([read(path).pixels() for path in photos])
+    y = np.repeat(["flower", "temple"], 12)
+    pipe = make_pipeline(
+        ImageEmbedder("test_resnet", weights="random", cache=None), LogisticRegression()
+    )
+    expected = cross_val_score(pipe, images, y, cv=3)
+    X = tensors(images)[name]
+    np.testing.assert_array_equal(cross_val_score(pipe, X, y, cv=3, error_score="raise"), expected)
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: data[:-400]])

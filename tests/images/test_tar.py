@@ -171,3 +171,13 @@ def test_json_of_any_depth_is_no_label_and_no_crash(data, tmp_path, write_tar, s
     (found,) = samples_of([str(tmp_path / "a.tar")])
     assert found.label is None
     assert isinstance(found.image, (bytes, ImageError))
+
+
+def test_beside_a_jpeg_a_heic_file_is_no_further_image(tmp_path, data, write_tar, samples_of):
+    path = write_tar(
+        tmp_path / "shard.tar", {"1.heic": b"heic", "1.jpg": data[0], "2.HEIC": b"heic"}
+    )
+    found = {sample.name.rpartition("/")[2]: sample.image for sample in samples_of(path)}
+    assert found["1.jpg"] == data[0]
+    assert isinstance(found["1.heic"], SkipReason)
+    assert found["2.HEIC"] == b"heic"
