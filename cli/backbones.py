@@ -11,7 +11,7 @@ from .options import cache_option, command, json_option, option, resolve_cache
 from .printing import print_json, print_table
 
 if TYPE_CHECKING:
-    from featuretl.backbones.catalog import BackboneInfo
+    from featuretl.backbones.listing import BackboneInfo
 
 
 @command()
@@ -31,7 +31,7 @@ def backbones(pattern: str | None, timed: bool, cache: str | None, as_json: bool
     from rich.progress import track
     from rich.table import Table
 
-    from featuretl.backbones.catalog import backbone_names, describe_backbones
+    from featuretl.backbones.listing import backbone_names, describe_backbones
     from featuretl.exceptions import InputError
 
     names = backbone_names(pattern)

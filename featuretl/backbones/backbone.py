@@ -137,9 +137,9 @@ class Backbone:
             )
 
     @property
-    def weights_file(self) -> Path | None:
-        """Path of the weights file, if the weights come from a file."""
-        return self._network.file
+    def files(self) -> list[Path]:
+        """Paths of the files that the network and its weights come from."""
+        return self._network.files
 
     def __repr__(self) -> str:
         return f"Backbone({self.spec.name!r}, n_features={self.n_features})"
@@ -229,7 +229,7 @@ class Backbone:
         views = {} if self.n_views == 1 else {"views": views_recipe(self.spec.views)}
         quantization = {"quantization": QUANTIZATION} if self.spec.precision == "int8" else {}
         return {
-            "backbone": {"name": self.spec.name.split(".")[0], "tensors": self._network.tensors},
+            "backbone": self._network.recipe,
             "preprocess": {**self.preprocessing.recipe(), **views},
             "output": {
                 "layers": layers,

@@ -28,7 +28,8 @@ QUANTIZATION: dict[str, Any] = {
 class BackboneSpec:
     """The resolved parameters of `load_backbone`: name, weights and output of a backbone.
 
-    `weights` is "auto", "random" or an absolute path.
+    `name` is timm's, "hf-hub:organisation/model" or "local-dir:" and an absolute path; `weights` is
+    "auto", "random" or an absolute path.
     """
 
     name: str
@@ -46,6 +47,10 @@ class BackboneSpec:
         weights, layers, precision = given.weights, given.layers, given.precision
         if not isinstance(name, str) or not name:
             raise parameter_error(owner, "backbone", "the name of a timm model", name)
+        kind, where = split_name(name)
+        if kind == "local-dir":
+            where = str(Path(where).expanduser().absolute())
+        name = where if kind is None else f"{kind}:{where}"
         if not isinstance(weights, (str, os.PathLike)):
             raise parameter_error(owner, "weights", "'auto', 'random' or a path", weights)
         if not is_word(weights, "auto", "random"):
@@ -66,3 +71,12 @@ class BackboneSpec:
             precision = "float32"  # a lower precision does not reach cosine 0.9999
         views, normalize = check_views(owner, given.views), bool(given.normalize)
         return cls(name, str(weights), layers, given.pooling, normalize, precision, views)
+
+
+def split_name(name: str) -> tuple[str | None, str]:
+    """Split a backbone's name as timm does: "hf-hub", "local-dir" or None, and the rest."""
+    kind, colon, rest = name.partition(":")
+    kind = kind.lower().replace("_", "-")
+    if colon and kind in ("hf-hub", "local-dir"):
+        return kind, rest
+    return ("hf-hub", name) if name.startswith("timm/") else (None, name)

