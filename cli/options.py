@@ -166,10 +166,10 @@ n_bootstrap_option = option("--n-bootstrap", group="Output", rare=True, type=cli
 
 # The model and its backbone
 model_argument = click.argument("model", type=FilePath(dir_okay=False))
-weights_option = option("--weights", group="Model", rare=True, type=FilePath(dir_okay=False),
-    metavar="FILE", help="Backbone weights, if MODEL was trained on a local file.")  # fmt: skip
+weights_option = option("--weights", group="Model", rare=True, type=FilePath(),
+    metavar="PATH", help="Backbone file or folder, if MODEL was trained on a local one.")  # fmt: skip
 backbone_option = option("--backbone", group="Model", metavar="NAME",
-    default="tf_efficientnet_lite0", help="Name of a timm model.")  # fmt: skip
+    default="tf_efficientnet_lite0", help="timm model, hf-hub:ORG/MODEL or local-dir:FOLDER.")  # fmt: skip
 backbone_weights_option = option("--weights", group="Model", metavar="auto|FILE|random",
     default="auto", help="Pretrained weights, weights from a file, or random ones.")  # fmt: skip
 

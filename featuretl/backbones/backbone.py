@@ -40,7 +40,9 @@ def load_backbone(
     Parameters
     ----------
     name : str, default="tf_efficientnet_lite0"
-        Any timm model name, with or without a pretrained tag; see `list_backbones`.
+        Any name that ``timm.create_model`` accepts: a timm model with or without a pretrained tag
+        (see `list_backbones`), ``"timm/model"`` or ``"hf-hub:organisation/model@revision"`` on the
+        Hugging Face hub, or ``"local-dir:folder"`` as ``timm.models.save_for_hf`` writes it.
     weights : {"auto", "random"} or path, default="auto"
         "auto" uses packaged weights if available, or timm's, downloaded from its hub once. A path
         names a local ``.safetensors`` file or a PyTorch file that holds only tensors; a classifier

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-import numbers
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import PretrainedCfg
+from timm.models._hub import load_model_config_from_path
 
 from featuretl._core.text import did_you_mean, parse_json, printable
 from featuretl.backbones.catalog import packaged_file
@@ -51,7 +51,11 @@ class Source:
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The part of a recipe that describes the architecture (JSON)."""
+        """The part of a recipe that describes the architecture (JSON).
+
+        It contains the arguments that are not timm's defaults: the same tensors under another name
+        of the same network have the same recipe.
+        """
         _, *size = self.config.get("input_size", (3,))
         args = {
             name: value
@@ -60,6 +64,11 @@ class Source:
             and not (name == "img_size" and value in (size, size[0]))
             and not (name == "in_chans" and value == 3)
         }
+        if "global_pool" in args:  # timm exports it always
+            rest = {name: value for name, value in self.arguments.items() if name != "global_pool"}
+            default = dataclasses.replace(self, arguments=rest)
+            if _structure(self.describe()) == _structure(default.describe()):
+                del args["global_pool"]
         return {"name": self.architecture, **({"arguments": args} if args else {})}
 
     @property
@@ -201,17 +210,18 @@ def _configured(
         content = parse_json(file.read_bytes())
         if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
             raise ValueError("it is not a JSON object with an architecture")
-        architecture = content["architecture"].split(".")[0]
-        if not timm.is_model(architecture) or "/" in architecture:
+        arguments = _checked_arguments(content.get("model_args") or {})
+        given, architecture, _ = load_model_config_from_path(file.parent)
+        architecture = architecture.split(".")[0]
+        if not timm.is_model(architecture):
             near = did_you_mean(architecture, timm.list_models())
             raise ValueError(
                 f"timm {timm.__version__} has no architecture {architecture!r}{near}"
             )
-        arguments = _checked_arguments(content.get("model_args") or {})
-        given = content.get("pretrained_cfg", content)  # old files have one level only
         config = {key: value for key, value in given.items() if key in _FIELDS}
-        classes = arguments.get("num_classes", content.get("num_classes"))
-        config |= {"architecture": architecture, "num_classes": classes or config["num_classes"]}
+        # timm discards the classifier, and then ignores tensors that are missing, if they differ.
+        config["num_classes"] = arguments.get("num_classes", config.get("num_classes", 1000))
+        config["architecture"] = architecture
         _check_config(config)
     except (ValueError, TypeError, AttributeError, KeyError, OSError) as error:
         raise BackboneError(
@@ -242,19 +252,24 @@ def _check_config(config: dict[str, Any]) -> None:
     """Raise ValueError or TypeError unless the preprocessing and the classes can be used."""
     from featuretl.backbones.preprocess import Preprocessing
 
-    channels, *size = Preprocessing.of(config).input_size
-    means = [float(value) for key in ("mean", "std") for value in config.get(key) or ()]
+    found = Preprocessing.of(config)
+    channels, *size = found.input_size
     facts = {
         "input_size": channels == 3
         and len(size) == 2
         and all(isinstance(n, int) and 0 < n <= MAX_INPUT for n in size),
-        "mean and std": all(map(math.isfinite, means)) and 0 not in (config.get("std") or ()),
-        "crop_pct": 0.1 <= float(config.get("crop_pct") or 1) <= 1,
-        "crop_mode": config.get("crop_mode") in (None, "center", "border", "squash"),
-        "interpolation": config.get("interpolation") in (None, "bicubic", "bilinear", "lanczos"),
-        "num_classes": isinstance(n := config["num_classes"], numbers.Integral)
-        and 0 <= n <= MAX_NUMBER,
+        "mean": len(found.mean) == 3 and all(map(math.isfinite, found.mean)),
+        "std": len(found.std) == 3 and all(0 < value < math.inf for value in found.std),
+        "crop_pct": 0.1 <= found.crop_pct <= 2,
+        "crop_mode": found.crop_mode in ("center", "border", "squash"),
+        "interpolation": found.interpolation in ("bicubic", "bilinear", "lanczos"),
+        "num_classes": isinstance(n := config["num_classes"], int) and 0 <= n <= MAX_NUMBER,
     }
     wrong = [name for name, is_right in facts.items() if not is_right]
     if wrong:
         raise ValueError(f"its {', '.join(wrong)} cannot be used")
+
+
+def _structure(model: Any) -> tuple[str, list[str]]:
+    """Return the modules of a network and their global poolings, as text."""
+    return str(model), [str(getattr(part, "global_pool", "")) for part in model.modules()]
