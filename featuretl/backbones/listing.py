@@ -8,7 +8,6 @@ from typing import Any
 
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.sources import Source, find_source
-from featuretl.backbones.spec import split_name
 
 
 @dataclass(frozen=True)

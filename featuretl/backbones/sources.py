@@ -87,9 +87,10 @@ class Source:
             beside = [self.file.parent / name for name in WEIGHTS]
             found = next((path for path in beside if path.is_file()), None)
         else:
-            found = self.repository and local_copy(self.repository, self.revision, *WEIGHTS)
+            id_ = self.repository
+            found = local_copy(id_, self.revision, *WEIGHTS) if id_ else None
         if found or here:
-            return found or None
+            return found
         if self.repository:
             # The commit that the configuration comes from.
             revision = self.file.parent.name if self.file else self.revision
@@ -111,7 +112,7 @@ class Source:
     def build(self, state: dict[str, torch.Tensor] | None = None) -> Any:
         """Return timm's model with the tensors of `state`, or initialised randomly."""
         overlay = {} if state is None else {"state_dict": state, "source": ""}
-        given = {"pretrained": state is not None, "pretrained_cfg_overlay": overlay}
+        given: dict[str, Any] = {"pretrained": state is not None, "pretrained_cfg_overlay": overlay}
         if self.file is None:
             model: Any = timm.create_model(self.name, **given)
         else:
@@ -215,9 +216,7 @@ def _configured(
         architecture = architecture.split(".")[0]
         if not timm.is_model(architecture):
             near = did_you_mean(architecture, timm.list_models())
-            raise ValueError(
-                f"timm {timm.__version__} has no architecture {architecture!r}{near}"
-            )
+            raise ValueError(f"timm {timm.__version__} has no architecture {architecture!r}{near}")
         config = {key: value for key, value in given.items() if key in _FIELDS}
         # timm discards the classifier, and then ignores tensors that are missing, if they differ.
         config["num_classes"] = arguments.get("num_classes", config.get("num_classes", 1000))

@@ -123,7 +123,9 @@ def _pretrained(source: Source, file: Path | None) -> Any:
         )
     state = None if file is None else _read_state(file)
     try:
-        model = timm.create_model(source.name, pretrained=True) if file is None else source.build(state)
+        model = (
+            timm.create_model(source.name, pretrained=True) if file is None else source.build(state)
+        )
     except Exception as error:  # the network and foreign tensors cause any error
         raise BackboneError(
             f"The weights {printable(file or source.config['url'])!r} of {name!r} could not be "

@@ -105,7 +105,7 @@ def test_random_weights_need_the_configuration_only(folder):
     (folder / "model.safetensors").unlink()
     spec = BackboneSpec.of("test", f"local-dir:{folder}", weights="random")
     assert load_backbone(spec.name, weights="random").recipe["backbone"]["name"] == "test_resnet"
-    with pytest.raises(BackboneError, match="has no model.safetensors"):
+    with pytest.raises(BackboneError, match=r"has no model\.safetensors"):
         load_backbone(f"local-dir:{folder}")
 
 
