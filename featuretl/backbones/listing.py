@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import timm
+
 from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.sources import Source, find_source
+from featuretl.backbones.spec import BackboneSpec, split_name
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class BackboneInfo:
     input_size: tuple[int, int, int]
     n_parameters: int
     license: str
+    repository: str | None
 
 
 def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
@@ -30,16 +34,23 @@ def list_backbones(pattern: str | None = None) -> list[BackboneInfo]:
     Parameters
     ----------
     pattern : str, optional
-        A shell pattern for timm's names of pretrained models, such as ``"resnet*"``, or a part of
-        a name. By default only packaged backbones are listed, which need no download.
+        A shell pattern for timm's names of pretrained models, such as ``"resnet*"``, a part of a
+        name, or a hub id or folder as in `load_backbone`. By default only packaged backbones are
+        listed, which need no download.
 
     Returns
     -------
     backbones : list of BackboneInfo
-        Packaged backbones first. Each has a `name`; the `source` of the weights, "packaged" or
-        "hub"; `available`, whether they are on this machine, and otherwise a `note` on how to get
-        them; `n_features` with the default layer and pooling; `input_size`, (channels, height,
-        width); `n_parameters` without the classifier.
+        Packaged backbones first. Each has a `name`; the `source` of the weights, "packaged",
+        "hub", "url" or "local"; `available`, whether they are on this machine, and otherwise a
+        `note` on how to get them; `n_features` with the default layer and pooling; `input_size`,
+        (channels, height, width); `n_parameters` without the classifier; the `license` of the
+        weights, as their source states it; and their `repository` on the hub, or None.
+
+    Raises
+    ------
+    BackboneError
+        If the configuration of a hub id or folder is unavailable or unusable.
 
     Examples
     --------
@@ -53,8 +64,8 @@ def backbone_names(pattern: str | None = None) -> list[str]:
     """Return the names of the backbones that `list_backbones` lists."""
     if pattern is None:
         return list(PACKAGED)
-    import timm
-
+    if split_name(pattern)[0]:
+        return [BackboneSpec.of("list_backbones", pattern).name]
     glob = pattern if any(char in pattern for char in "*?[") else f"*{pattern}*"
     names = timm.list_models(glob, pretrained=True)
     # timm lists names with tags; a name without a tag means its first tag.
@@ -75,6 +86,7 @@ def describe_backbones(names: Iterable[str]) -> Iterator[BackboneInfo]:
         classifier = model.get_classifier()
         modules = classifier if isinstance(classifier, (tuple, list)) else [classifier]
         head = sum(p.numel() for module in modules if module for p in module.parameters())
+        packaged = PACKAGED.get(name)
         origin, available, note = _availability(source)
         yield BackboneInfo(
             name,
@@ -84,7 +96,8 @@ def describe_backbones(names: Iterable[str]) -> Iterator[BackboneInfo]:
             model.head_hidden_size,
             tuple(model.pretrained_cfg["input_size"]),
             sum(p.numel() for p in model.parameters()) - head,
-            model.pretrained_cfg.get("license") or "unknown",
+            packaged.license if packaged else source.config.get("license") or "unknown",
+            None if packaged else source.repository,
         )
 
 
@@ -93,7 +106,7 @@ def _availability(source: Source) -> tuple[str, bool, str]:
         installed = source.packaged is not None
         return "packaged", installed, "" if installed else PACKAGED[source.name].install
     available = source.weights(here=True) is not None
-    if source.repository:
-        note = "" if available else "needs a download"
-        return "hub", available, note
+    if source.repository or source.config.get("url"):
+        kind = "hub" if source.repository else "url"
+        return kind, available, "" if available else "needs a download"
     return "local", available, "" if available else "has no weights"

@@ -144,8 +144,8 @@ class ImageEmbedder(Embedder):
     Parameters
     ----------
     backbone : str, default="tf_efficientnet_lite0"
-        Any name that `load_backbone` accepts. The default's weights are installed with featuretl. This parameter and
-        the next six are described in `load_backbone`.
+        Any name that `load_backbone` accepts; the default's weights are installed with featuretl.
+        This parameter and the next six are described in `load_backbone`.
     weights : {"auto", "random"} or path, default="auto"
         Packaged weights or those on timm's hub; or a local file.
     layers : "pre_logits", int, str, or a list of these, default="pre_logits"

@@ -38,7 +38,7 @@ class TransferMultiTask(BaseTransfer):
     tasks : dict of column to {"classification", "regression"}, or None, default=None
         The kinds of tasks; others are inferred from the labels, see `MultiTaskHead`.
     backbone : str, default="tf_efficientnet_lite0"
-        Any timm model name.
+        Any name that `load_backbone` accepts.
     weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
         As in `TransferClassifier`.
 

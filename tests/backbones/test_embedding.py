@@ -62,7 +62,9 @@ def test_class_tokens_are_known_and_averages_exclude_all_prefix_tokens(name):
         else:
             assert embedding("avg").shape == embedding("max").shape == (1, sum(widths))
             positions = embedding("flatten").shape[1]
-            squares = sum(w * math.isqrt(b.shape[1]) ** 2 for w, b in zip(widths, branches))
+            squares = sum(
+                w * math.isqrt(b.shape[1]) ** 2 for w, b in zip(widths, branches, strict=True)
+            )
             assert positions == squares  # the patches form a square
         if is_there:
             assert embedding("cls").shape == (1, sum(widths))
