@@ -131,7 +131,7 @@ def _pretrained(source: Source, file: Path | None) -> Any:
             f"The weights {printable(file or source.config['url'])!r} of {name!r} could not be "
             f"loaded ({type(error).__name__}: {printable(' '.join(str(error).split())[:300])})."
         ) from error
-    if file is not None:
+    if file is not None and source.file is not None:
         _check_fit(model, name, file, model.state_dict())
     return model
 

@@ -211,3 +211,16 @@ def test_a_small_file_cannot_take_much_memory(tmp_path):
 def test_an_unknown_pretrained_tag_suggests_the_nearest(weights):
     with pytest.raises(BackboneError, match=r"'r160_in1'.*'test_resnet\.r160_in1k'"):
         load_backbone("test_resnet.r160_in1", weights=weights)
+
+
+def test_a_hostile_pickle_in_the_hubs_cache_is_refused_and_nothing_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
+    repository = tmp_path / "models--timm--test_resnet.r160_in1k"
+    (repository / "snapshots" / "0").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0")
+    torch.save({"a": Bomb()}, repository / "snapshots" / "0" / "pytorch_model.bin")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BackboneError, match=r"pytorch_model\.bin"):
+        load_backbone("test_resnet.r160_in1k")
+    assert not (tmp_path / "exploded").exists()
