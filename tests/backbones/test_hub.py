@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import timm
+from hub_server import CUT, ERRORS, SLOW, STALLED, TORN, serve_hub
 from timm.models import save_for_hf
-
-from tests.backbones.hub_server import CUT, ERRORS, SLOW, STALLED, TORN, serve_hub
 
 CHILD = """
 import json, os, resource, signal, sys, time, urllib.request
