@@ -33,7 +33,8 @@ from common import DATA, show, signers
 from finetune import in_own_process, peak_mib
 
 from featuretl import EmbeddingStore, extract, load_image_folder, rank_backbones
-from featuretl.backbones.catalog import PACKAGED, describe_backbones
+from featuretl.backbones.catalog import PACKAGED
+from featuretl.backbones.listing import describe_backbones
 from featuretl.exceptions import FeatureTLWarning
 
 METHODS = ("probe", "knn", "logme")

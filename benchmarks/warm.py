@@ -27,7 +27,7 @@ from featuretl import EmbeddingStore, extract
 class StubBackbone:
     """A stub backbone; an embedding repeats one pixel 1,280 times."""
 
-    weights_file = None
+    files: ClassVar[list[Any]] = []
     device = torch.device("cpu")
     recipe: ClassVar[dict[str, Any]] = {
         "backbone": {"name": "stand-in", "tensors": "none"},

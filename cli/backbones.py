@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from featuretl._core.text import printable
 
 from .options import cache_option, command, json_option, option, resolve_cache
 from .printing import print_json, print_table
 
 if TYPE_CHECKING:
-    from featuretl.backbones.catalog import BackboneInfo
+    from featuretl.backbones.listing import BackboneInfo
 
 
 @command()
 @click.argument("pattern", required=False)
 @option("--time", "timed", group="Machine", is_flag=True,
     help="Measure the speed of each runtime, about a minute per backbone.")  # fmt: skip
+@option("--recommended", group="Input", is_flag=True,
+    help="List a backbone for each of several purposes, with its GFLOPs per image.")  # fmt: skip
 @cache_option
 @json_option
-def backbones(pattern: str | None, timed: bool, cache: str | None, as_json: bool) -> None:
+def backbones(
+    pattern: str | None, timed: bool, recommended: bool, cache: str | None, as_json: bool
+) -> None:
     """List packaged backbones, or timm models that match PATTERN.
 
-    PATTERN is a shell pattern ("resnet*", "*dinov2*") or a part of a name. Commands take the listed
-    names as --backbone; with --weights FILE or random they download nothing. The cache saves the
+    PATTERN is a shell pattern ("resnet*", "*dinov2*"), a part of a name, hf-hub:ORG/MODEL or
+    local-dir:FOLDER. Commands take the listed names as --backbone; with --weights FILE or random they download nothing. The cache saves the
     speeds that --time measures: extractions of 1,000 or more images use the fastest runtime.
     """
     from rich.console import Console
     from rich.progress import track
-    from rich.table import Table
 
-    from featuretl.backbones.catalog import backbone_names, describe_backbones
+    from featuretl.backbones.catalog import RECOMMENDED
+    from featuretl.backbones.listing import backbone_names, describe_backbones
     from featuretl.exceptions import InputError
 
-    names = backbone_names(pattern)
+    if recommended and pattern is not None:
+        raise click.UsageError("PATTERN and --recommended exclude each other; drop one of them.")
+    purposes = {one.name: one for one in RECOMMENDED if recommended}
+    names = list(purposes) or backbone_names(pattern)
     if not names:
         raise InputError(f"timm has no pretrained model whose name matches {pattern!r}.")
     described = track(
@@ -48,20 +57,37 @@ def backbones(pattern: str | None, timed: bool, cache: str | None, as_json: bool
     if timed:
         _show_speeds(list(described), cache, as_json)
         return
+    rows = [
+        dataclasses.asdict(info) | (dataclasses.asdict(purposes[info.name]) if recommended else {})
+        for info in described
+    ]
     if as_json:
-        print_json({"backbones": [dataclasses.asdict(info) for info in described]})
+        print_json({"backbones": rows})
         return
-    table = Table("backbone", "weights", "embedding", "input", "parameters")
-    for info in described:
-        weights = f"{info.source}: {info.note}" if info.note else info.source
-        height, width = info.input_size[1:]
-        size = f"{height} x {width}"
-        table.add_row(
-            info.name, weights, f"{info.n_features}", size, f"{info.n_parameters / 1e6:.1f} M"
-        )
-    print_table(table)
-    if pattern is None:
+    _show(rows)
+    if pattern is None and not recommended:
         click.echo("To list other timm models, run: featuretl backbones PATTERN", err=True)
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    """Print descriptions of backbones, with their purposes if they have some."""
+    from rich.table import Table
+    from rich.text import Text
+
+    extra = [name for name in ("purpose", "gflops") if name in rows[0]]
+    table = Table("backbone", "weights", "license", "embedding", "input", "parameters", *extra)
+    for row in rows:
+        cells = [
+            row["name"],
+            f"{row['source']}: {row['note']}" if row["note"] else row["source"],
+            row["license"],
+            row["n_features"],
+            f"{row['input_size'][1]} x {row['input_size'][2]}",
+            f"{row['n_parameters'] / 1e6:.1f} M",
+            *(row[name] for name in extra),
+        ]
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    print_table(table)
 
 
 def _show_speeds(infos: list[BackboneInfo], cache: str | None, as_json: bool) -> None:

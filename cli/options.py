@@ -175,10 +175,10 @@ n_bootstrap_option = option("--n-bootstrap", group="Output", rare=True, type=cli
 
 # The model and its backbone
 model_argument = click.argument("model", type=FilePath(dir_okay=False))
-weights_option = option("--weights", group="Model", rare=True, type=FilePath(dir_okay=False),
-    metavar="FILE", help="Backbone weights, if MODEL was trained on a local file.")  # fmt: skip
+weights_option = option("--weights", group="Model", rare=True, type=FilePath(),
+    metavar="PATH", help="Backbone file or folder, if MODEL was trained on a local one.")  # fmt: skip
 backbone_option = option("--backbone", group="Model", metavar="NAME",
-    default="tf_efficientnet_lite0", help="Name of a timm model.")  # fmt: skip
+    default="tf_efficientnet_lite0", help="timm model, hf-hub:ORG/MODEL or local-dir:FOLDER.")  # fmt: skip
 image_size_option = option("--image-size", group="Model", rare=True, type=click.IntRange(min=1),
     metavar="PIXELS", help="Input size of the network; default: its own.")  # fmt: skip
 crop_pct_option = option("--crop-pct", group="Model", rare=True, metavar="FRACTION",

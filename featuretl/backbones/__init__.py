@@ -3,5 +3,5 @@
 from featuretl._core.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__, {"backbone": ["Backbone", "load_backbone"], "catalog": ["list_backbones"]}
+    __name__, {"backbone": ["Backbone", "load_backbone"], "listing": ["list_backbones"]}
 )

@@ -41,7 +41,9 @@ def load_backbone(
     Parameters
     ----------
     name : str, default="tf_efficientnet_lite0"
-        Any timm model name, with or without a pretrained tag; see `list_backbones`.
+        Any name that ``timm.create_model`` accepts: a timm model with or without a pretrained tag
+        (see `list_backbones`), ``"timm/model"`` or ``"hf-hub:organisation/model@revision"`` on the
+        Hugging Face hub, or ``"local-dir:folder"`` as ``timm.models.save_for_hf`` writes it.
     weights : {"auto", "random"} or path, default="auto"
         "auto" uses packaged weights if available, or timm's, downloaded from its hub once. A path
         names a local ``.safetensors`` file or a PyTorch file that holds only tensors; a classifier
@@ -217,9 +219,9 @@ class Backbone:
         return load_spec(BackboneSpec.of("Backbone.of", name, network=network, **output), device)
 
     @property
-    def weights_file(self) -> Path | None:
-        """Path of the weights file, if the weights come from a file."""
-        return self._network.file
+    def files(self) -> list[Path]:
+        """Paths of the files that the network and its weights come from."""
+        return self._network.files
 
     def __repr__(self) -> str:
         return f"Backbone({self.spec.name!r}, n_features={self.n_features})"
@@ -307,7 +309,7 @@ class Backbone:
         views = {} if self.n_views == 1 else {"views": views_recipe(self.spec.views)}
         quantization = {"quantization": QUANTIZATION} if self.spec.precision == "int8" else {}
         return {
-            "backbone": {"name": self.spec.name.split(".")[0], "tensors": self._network.tensors},
+            "backbone": self._network.recipe,
             "preprocess": {**self.preprocessing.recipe(), **views},
             "output": {
                 "layers": layers,

@@ -39,6 +39,7 @@ class CustomNetwork:
             raise parameter_error(_OWNER, "name", "a name for messages and the cache", name)
         check_int(_OWNER, "n_prefix_tokens", n_prefix_tokens, 0)
         own = copy.deepcopy(module).eval().requires_grad_(False).to("cpu")
+        self.name = name
         self.preprocessing = CustomPreprocessing(preprocessing, name)
         self._model = TimmInterface(own, self.preprocessing.input_size, n_prefix_tokens)
         self._model.check(self.preprocessing(_example())[None])
@@ -56,7 +57,8 @@ class CustomNetwork:
     def on(self, device: torch.device) -> Network:
         """Return the network on a device."""
         model = self._model if device.type == "cpu" else copy.deepcopy(self._model).to(device)
-        return Network(model.to(memory_format=torch.channels_last), None, self.tensors)
+        recipe = {"name": self.name, "tensors": self.tensors}
+        return Network(model.to(memory_format=torch.channels_last), [], recipe)
 
     def find_blocks(self, name: str) -> tuple[Block, ...]:
         """Return the blocks that the caller named. Raises BackboneError if there are none."""

@@ -135,7 +135,11 @@ def patch_grid(model: Any) -> tuple[int, int] | None:
 
 def has_class_token(model: Any) -> bool:
     """Return whether the first prefix token is a class token (not a register token)."""
-    return _n_prefix_tokens(model) > int(getattr(model, "num_reg_tokens", 0) or 0)
+    registers = getattr(model, "num_reg_tokens", None)
+    if registers is None:  # EVA
+        token = getattr(model, "reg_token", None)
+        registers = 0 if token is None else token.shape[1]
+    return _n_prefix_tokens(model) > registers
 
 
 def usual_pooling(model: Any) -> str:

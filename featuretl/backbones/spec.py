@@ -37,8 +37,9 @@ QUANTIZATION: dict[str, Any] = {
 class BackboneSpec:
     """The resolved parameters of `load_backbone`: name, weights, input and output of a backbone.
 
-    `weights` is "auto", "random" or an absolute path; `image_size` is (height, width) or None for
-    the network's own size; `network` is the caller's own network of `Backbone.of`.
+    `name` is timm's, "hf-hub:organisation/model" or "local-dir:" and an absolute path; `weights` is
+    "auto", "random" or an absolute path; `image_size` is (height, width) or None for the network's
+    own size; `network` is the caller's own network of `Backbone.of`.
     """
 
     name: str
@@ -82,6 +83,7 @@ class BackboneSpec:
             check_number(owner, "crop_pct", given.crop_pct, 0, open_below=True, at_most=1)
         return replace(
             given,
+            name=_name(given.name),
             weights=_weights(owner, given.weights),
             layers=_layers(owner, given.layers),
             normalize=bool(given.normalize),
@@ -146,3 +148,20 @@ def _image_size(owner: str, size: Any) -> tuple[int, int] | None:
         )
         raise parameter_error(owner, "image_size", expected, size)
     return int(pair[0]), int(pair[1])
+
+
+def split_name(name: str) -> tuple[str | None, str]:
+    """Split a backbone's name as timm does: "hf-hub", "local-dir" or None, and the rest."""
+    kind, colon, rest = name.partition(":")
+    kind = kind.lower().replace("_", "-")
+    if colon and kind in ("hf-hub", "local-dir"):
+        return kind, rest
+    return ("hf-hub", name) if name.startswith("timm/") else (None, name)
+
+
+def _name(name: str) -> str:
+    """Return a name with its kind, and with the absolute path of a folder."""
+    kind, where = split_name(name)
+    if kind == "local-dir":
+        where = str(Path(where).expanduser().absolute())
+    return where if kind is None else f"{kind}:{where}"

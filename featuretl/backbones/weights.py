@@ -1,4 +1,4 @@
-"""Pretrained weights: packaged, from timm's hub, from a file, or random; loaded without pickle."""
+"""Weights of networks: pretrained, from a file, or random; loaded without pickle."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import mmap
-import socket
 import sys
-import urllib.parse
-import urllib.request
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,17 +18,17 @@ import timm
 import torch
 from timm.models import adapt_input_conv
 
-from featuretl._core.text import did_you_mean, printable, reason_of
+from featuretl._core.text import printable, reason_of
 from featuretl.backbones.blocks import PreLogits, trace
-from featuretl.backbones.catalog import PACKAGED, hub_file, packaged_file
+from featuretl.backbones.catalog import PACKAGED
 from featuretl.backbones.folding import fold
 from featuretl.backbones.preprocess import Preprocessing
+from featuretl.backbones.sources import Source, find_source
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError
 
 RANDOM_SEED = 0
 
-_HUB_SECONDS = 10
 _LEAST_COSINE = 0.99999  # between embeddings before and after folding
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's mallopt
 
@@ -41,8 +38,8 @@ class Network:
     """A timm model with its weights, in evaluation mode, without gradients."""
 
     model: Any
-    file: Path | None  # of the weights, if they come from a file
-    tensors: str  # `tensors_digest` of the model
+    files: list[Path]  # that determine the tensors and the architecture
+    recipe: dict[str, Any]  # name of the architecture, and `tensors_digest` of the model
 
     @cached_property
     def folded(self) -> Any:
@@ -63,9 +60,17 @@ def load_network(spec: BackboneSpec, device: torch.device) -> Network:
     _keep_freed_memory()
     if spec.network is not None:
         return spec.network.on(device)
-    state = Path(spec.weights).stat() if spec.weights not in ("auto", "random") else None
-    file_state = state and (state.st_mtime_ns, state.st_ctime_ns)
-    return _load(spec.name, spec.weights, spec.image_size, spec.in_chans, device, file_state)
+    source = find_source(spec.name)
+    file = None if spec.weights == "random" else Path(spec.weights)
+    if spec.weights == "auto":
+        file = source.weights()
+    states = tuple((str(path), *_times(path)) for path in source.files(file))
+    return _load(spec.name, spec.weights, spec.image_size, spec.in_chans, device, file, states)
+
+
+def _times(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_mtime_ns, state.st_ctime_ns
 
 
 @lru_cache(maxsize=2)
@@ -75,25 +80,20 @@ def _load(
     image_size: tuple[int, int] | None,
     in_chans: int,
     device: torch.device,
-    file_state: object,
+    file: Path | None,
+    states: object,
 ) -> Network:
-    if not timm.is_model(name):
-        raise BackboneError(
-            f"timm {timm.__version__} knows no model {printable(name)!r}"
-            f"{did_you_mean(name, timm.list_models())}; `featuretl backbones PATTERN` lists them."
-        )
-    _check_tag(name)
-    file = packaged_file(name) if weights == "auto" else None
-    if weights not in ("auto", "random"):
-        file = Path(weights)
-    if weights == "auto" and file is None:
-        model, file = _from_hub(name, in_chans)
+    source = find_source(name)
+    source.check_size(file)
+    packaged = weights == "auto" and file is not None and file == source.packaged
+    if weights == "auto" and not packaged:
+        model = _pretrained(source, file, in_chans)
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_SEED)
-            model = timm.create_model(name, pretrained=False, in_chans=in_chans)
+            model = source.build(in_chans=in_chans)
         if file is not None:
-            _load_file(model, name, file, packaged=weights == "auto")
+            _load_file(model, name, file, packaged)
     model = model.eval().requires_grad_(False)
     size = model.pretrained_cfg["input_size"][1:]
     model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (in_chans, *size)}
@@ -101,7 +101,8 @@ def _load(
     if image_size is not None:
         _set_image_size(model, name, image_size)
     # With channels last, convolutions run about twice as fast; transformers do not change.
-    return Network(model.to(device, memory_format=torch.channels_last), file, tensors)
+    model = model.to(device, memory_format=torch.channels_last)
+    return Network(model, source.files(file), {**source.recipe, "tensors": tensors})
 
 
 @cache
@@ -115,20 +116,6 @@ def _keep_freed_memory() -> None:
             libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
             libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
             libc.mallopt(_M_ARENA_MAX, 1)
-
-
-def _check_tag(name: str) -> None:
-    """Raise BackboneError if the model lacks the pretrained tag in its name, such as ``.in1k``."""
-    try:
-        timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        architecture, _, tag = name.partition(".")
-        known = timm.list_pretrained(f"{architecture}.*")
-        has = f"use {', '.join(known)}" if known else "it has no tags: omit the tag"
-        raise BackboneError(
-            f"timm {timm.__version__} knows no pretrained tag {printable(tag)!r} of "
-            f"{architecture!r}{did_you_mean(name, known)}; {has}."
-        ) from error
 
 
 def _set_image_size(model: Any, name: str, size: tuple[int, int]) -> None:
@@ -169,42 +156,28 @@ def tensors_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _from_hub(name: str, in_chans: int) -> tuple[Any, Path | None]:
-    """Load timm's pretrained weights; download them only if they are not on this machine."""
-    config = timm.get_pretrained_cfg(name)
-    if config is None or not config.has_weights:
+def _pretrained(source: Source, file: Path | None, in_chans: int) -> Any:
+    """Return timm's model with the weights in its own format, from a file or timm's URL."""
+    name = printable(source.name)
+    if file is None and not source.config.get("url"):
         raise BackboneError(
-            f"timm has no pretrained weights for {printable(name)!r}; pass a local .safetensors or "
-            ".pth file as weights, or weights='random'."
+            f"timm has no pretrained weights for {name!r}; pass a local .safetensors or .pth file "
+            "as weights, or weights='random'."
         )
-    file = hub_file(config.to_dict())
+    state = None if file is None else _read_state(file)
     try:
         if file is None:
-            _reach_hub()
-        overlay = {"file": str(file)} if file else {}
-        model: Any = timm.create_model(
-            name, pretrained=True, pretrained_cfg_overlay=overlay, in_chans=in_chans
-        )
-    except Exception as error:  # the hub, the network and the disk raise any exception
+            model: Any = timm.create_model(source.name, pretrained=True, in_chans=in_chans)
+        else:
+            model = source.build(state, in_chans=in_chans)
+    except Exception as error:  # the network and foreign tensors cause any error
         raise BackboneError(
-            f"The weights of {printable(name)!r} could not be loaded from timm's hub "
-            f"({type(error).__name__}: {reason_of(error)}); offline, use a packaged backbone "
-            f"({', '.join(PACKAGED)}), pass a local .safetensors or .pth file as weights, or "
-            "weights='random'."
+            f"The weights {printable(file or source.config['url'])!r} of {name!r} could not be "
+            f"loaded ({type(error).__name__}: {printable(' '.join(str(error).split())[:300])})."
         ) from error
-    return model, file or hub_file(model.pretrained_cfg)
-
-
-def _reach_hub() -> None:
-    """Raise OSError quickly if the hub cannot be reached; its own client retries for minutes."""
-    import huggingface_hub.constants
-
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        raise ConnectionError("HF_HUB_OFFLINE is set")
-    if not urllib.request.getproxies():
-        url = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
-        port = url.port or (80 if url.scheme == "http" else 443)
-        socket.create_connection((url.hostname or "", port), timeout=_HUB_SECONDS).close()
+    if file is not None and source.file is not None:
+        _check_fit(model, name, file, model.state_dict())
+    return model
 
 
 def _load_file(model: Any, name: str, file: Path, packaged: bool) -> None:

@@ -150,9 +150,10 @@ class ImageEmbedder(Embedder):
     Parameters
     ----------
     backbone : str or Backbone, default="tf_efficientnet_lite0"
-        Any timm model name; the default's weights are installed with featuretl. Or a backbone such
-        as a network of your own (`Backbone.of`), whose output other values than the defaults of the
-        next parameters change. This parameter and the next nine are described in `load_backbone`.
+        Any name that `load_backbone` accepts; the default's weights are installed with featuretl.
+        Or a backbone such as a network of your own (`Backbone.of`), whose output other values than
+        the defaults of the next parameters change. This parameter and the next nine are described
+        in `load_backbone`.
     weights : {"auto", "random"} or path, default="auto"
         Packaged weights or those on timm's hub; or a local file.
     layers : "pre_logits", int, str, or a list of these, default="pre_logits"

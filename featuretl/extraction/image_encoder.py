@@ -124,7 +124,7 @@ class ImageEncoder:
 
     @property
     def memo_facts(self) -> dict[str, Any] | None:
-        """Facts besides the weights file that determine the recipe; None for a loaded backbone."""
+        """Facts besides the backbone's files that determine the recipe; None for a loaded backbone."""
         if not isinstance(self._wanted, BackboneSpec):
             return None
         return {
@@ -134,11 +134,11 @@ class ImageEncoder:
         }
 
     def memo_entry(self) -> dict[str, Any] | None:
-        """Return the recipe and the state of the weights file; None if that file is unknown."""
-        file = self.backbone.weights_file
-        if file is None and self._wanted.weights != "random":
+        """Return the recipe and the state of the backbone's files; None if they are unknown."""
+        files = self.backbone.files
+        if not files and self._wanted.weights != "random":
             return None
-        return {"recipe": self.recipe, "file": file and file_state(file)}
+        return {"recipe": self.recipe, "files": [file_state(file) for file in files]}
 
     def prepare(self, content: Any, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
         """Return an image decoded, resized and cropped. Raises ImageError."""

@@ -74,6 +74,6 @@ class Source:
         if key is None:
             return self.encoder.recipe
         known = self.store and self.store.memo.get(key)
-        if not known or (known["file"] and file_state(known["file"][0]) != known["file"]):
+        if not known or any(file_state(state[0]) != state for state in known.get("files", [[""]])):
             return None
         return known["recipe"]

@@ -40,7 +40,7 @@ class FineTuneClassifier(Responses, BaseFineTune):
     Parameters
     ----------
     backbone : str or Backbone, default="tf_efficientnet_lite0"
-        Any timm model name; see `load_backbone`. Or a network of your own from `Backbone.of`.
+        Any name that `load_backbone` accepts, or a network of your own from `Backbone.of`.
     weights : {"auto", "random"} or path, default="auto"
         "auto" uses packaged weights or timm's hub; a path is a local file.
     n_blocks : int >= 1, "auto" or "all", default=3

@@ -46,9 +46,9 @@ class Trunk:
         return self.backbone.device
 
     @property
-    def weights_file(self) -> Path | None:
-        """The file that the weights were loaded from, if any."""
-        return self.backbone.weights_file
+    def files(self) -> list[Path]:
+        """The files that the network and its weights come from."""
+        return self.backbone.files
 
     @property
     def recipe(self) -> dict[str, Any]:

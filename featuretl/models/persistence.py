@@ -32,6 +32,8 @@ from featuretl.models.values import NotPlainError, Packer, unpack
 from featuretl.store.keys import canonical_json
 
 _FROM_FILE = "file"
+_FROM_FOLDER = "local-dir:"  # without the path
+_NAMES = ("backbone", "name")  # attributes that name a backbone
 _BLANK = np.zeros((32, 32, 3), np.uint8)
 
 
@@ -97,7 +99,8 @@ def load_model(
     ----------
     path : path
     weights : path, optional
-        The backbone's weights, if the model was trained with those of a local file.
+        The backbone's weights, if the model was trained with those of a local file, or the folder
+        of a backbone ``local-dir:folder``.
 
     Returns
     -------
@@ -215,6 +218,8 @@ def _packed_object(value: Any, packer: Packer) -> tuple[str, dict[str, Any]] | N
     for attribute, content in contents.items():
         if attribute == "weights" and content not in ("auto", "random"):
             content = _FROM_FILE
+        if attribute in _NAMES and str(content).startswith(_FROM_FOLDER):
+            content = _FROM_FOLDER
         try:
             state[attribute] = packer.pack(content)
         except NotPlainError as error:
@@ -243,6 +248,9 @@ def _make_object(weights: str | os.PathLike[str] | None, name: str, state: dict[
     is_fitted = schema.check(cls, state)
     if "weights" in state:
         state["weights"] = _weights_of(state["weights"], weights)
+    for attribute in _NAMES:
+        if str(state.get(attribute)).startswith(_FROM_FOLDER):
+            state[attribute] = _FROM_FOLDER + _given(state[attribute] == _FROM_FOLDER, weights)
     if name == "BackboneSpec":
         backbone = state.pop("name")
         return BackboneSpec.of("load_model", backbone, **state)
@@ -259,14 +267,19 @@ def _weights_of(saved: Any, given: str | os.PathLike[str] | None) -> Any:
     """Return the weights of a backbone: "auto", "random", or the path `given` by the caller."""
     if saved in ("auto", "random"):
         return saved
-    if saved != _FROM_FILE:
-        raise ValueError("its weights are neither 'auto', 'random' nor 'file'")
-    if given is None:
+    return _given(saved == _FROM_FILE, given)
+
+
+def _given(is_marked: bool, path: str | os.PathLike[str] | None) -> str:
+    """Return the path that the caller gives instead of one in the file."""
+    if not is_marked:
+        raise ValueError("its weights are neither 'auto', 'random' nor 'file', or have a path")
+    if path is None:
         raise ModelError(
-            "The model was trained with backbone weights from a local file; pass that file as "
-            "weights of load_model, or as --weights."
+            "The model was trained with a backbone from a local file or folder; pass it as weights "
+            "of load_model, or as --weights."
         )
-    return str(given)
+    return os.fspath(path)
 
 
 def _check_recipe(embedder: Any, trained_on: dict[str, Any]) -> None:

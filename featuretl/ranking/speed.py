@@ -15,7 +15,7 @@ from typing import Any
 import joblib
 import numpy as np
 
-from featuretl.backbones.catalog import count_parameters
+from featuretl.backbones.listing import count_parameters
 from featuretl.images.inputs import read
 from featuretl.runtimes.choice import RuntimeChoice, versions
 from featuretl.store.keys import canonical_json

@@ -39,7 +39,7 @@ class TransferMultiTask(BaseTransfer):
     tasks : dict of column to {"classification", "regression"}, or None, default=None
         The kinds of tasks; others are inferred from the labels, see `MultiTaskHead`.
     backbone : str or Backbone, default="tf_efficientnet_lite0"
-        Any timm model name, or a network of your own from `Backbone.of`.
+        Any name that `load_backbone` accepts, or a network of your own from `Backbone.of`.
     weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
         As in `TransferClassifier`.
 

