@@ -69,8 +69,11 @@ class BackboneSpec:
         else:
             given = cls(base, **parameters)
         if not isinstance(given.name, str) or not given.name:
-            expected = "the name of a timm model, or a Backbone"
-            raise parameter_error(owner, "backbone", expected, backbone)
+            is_module = hasattr(base, "state_dict")  # whose repr fills pages
+            remedy = "; make one of it with Backbone.of(module, preprocessing, name)"
+            expected = f"the name of a timm model, or a Backbone{remedy if is_module else ''}"
+            got = type(base) if is_module else backbone
+            raise parameter_error(owner, "backbone", expected, got)
         if given.network is not None:
             _check_custom(owner, given)
         check_option(owner, "pooling", given.pooling, POOLINGS)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._core.display import Display
 from featuretl._core.parameters import check_bool
 from featuretl._core.text import printable
 from featuretl.backbones.spec import BackboneSpec
@@ -41,8 +42,8 @@ _KILLED = (
 )
 
 
-@dataclass(eq=False, frozen=True)
-class ShardedExtraction:
+@dataclass(eq=False, frozen=True, repr=False)
+class ShardedExtraction(Display):
     """Embeddings in a shared store, in the order of their sources; the result of `extract_shards`.
 
     Attributes
@@ -66,6 +67,15 @@ class ShardedExtraction:
     failures: list[Failure]
     keys: np.ndarray
     _space: SharedSpace
+
+    def _facts(self) -> dict[str, Any]:
+        done = self.statistics
+        return {
+            "embeddings": f"float32, {done.cached + done.embedded:,} x {self.n_features:,}",
+            "from": self.recipe["backbone"]["name"],
+            "images": f"{done.cached:,} cached, {done.embedded:,} embedded, {done.failed:,} failed",
+            "shards": f"{len(self.keys):,} in {self.store.url}",
+        }
 
     @property
     def n_features(self) -> int:

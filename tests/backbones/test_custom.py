@@ -321,6 +321,12 @@ def test_mistakes_are_named(module, preprocessing, options, error, fact):
         Backbone.of(module, preprocessing, name, **options)
 
 
+def test_a_bare_module_is_refused_with_the_remedy(resnet, photos):
+    with pytest.raises(ParameterError, match=r"Backbone\.of") as caught:
+        ImageEmbedder(resnet).transform(photos[:1])
+    assert len(str(caught.value)) < 300
+
+
 def test_a_transform_that_gives_several_shapes_is_refused(photos):
     backbone = Backbone.of(
         nn.Conv2d(3, 4, 8, 8),

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import timm
-import torch
 from timm.models import save_for_hf
-from torch.utils.flop_counter import FlopCounterMode
 
 from featuretl import list_backbones, load_backbone
-from featuretl.backbones import catalog, listing, sources
+from featuretl.backbones import catalog, sources
 
 
 def test_the_packaged_ones_come_by_default_with_what_is_true_of_them():
@@ -64,28 +60,3 @@ def test_a_folder_is_described(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     (info,) = list_backbones(f"local-dir:{tmp_path}")
     assert (info.available, info.note) == (False, "has no weights")
-
-
-def test_recommended_backbones_exist_and_are_those_of_the_guide():
-    guide = Path(__file__).parents[2] / "docs" / "guide" / "backbones.md"
-    lines = guide.read_text(encoding="utf-8").split("| purpose |")[1].splitlines()[2:]
-    rows = []
-    for one in catalog.RECOMMENDED:
-        config = timm.get_pretrained_cfg(one.name)
-        assert config.hf_hub_id
-        _, height, width = config.input_size
-        (info,) = listing.describe_backbones([one.name])
-        cells = [one.purpose, f"`{one.name}`", info.license, f"{one.gflops:g}"]
-        cells += [str(info.n_features), f"{height} x {width}"]
-        rows.append(f"| {' | '.join(cells)} |")
-    assert lines[: len(rows) + 1] == [*rows, ""]
-
-
-@pytest.mark.parametrize("one", catalog.RECOMMENDED[:2], ids=lambda one: one.name)
-def test_gflops_are_those_that_torch_counts(one):
-    with torch.device("meta"):
-        model = timm.create_model(one.name).eval().requires_grad_(False)
-        batch = torch.zeros(1, *model.pretrained_cfg["input_size"])
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.forward_head(model.forward_features(batch), pre_logits=True)
-    assert round(counter.get_total_flops() / 1e9, 1) == one.gflops

@@ -40,6 +40,8 @@ def test_it_gives_what_extract_gives(
     assert statistics.costs["forward"] > 0
     assert len(found.keys) == 3
     assert found.n_features == embedded.shape[1]
+    assert "24 x" in repr(found)
+    assert len(repr(found)) < 400
 
 
 def test_finished_shards_are_skipped_and_changed_ones_embedded_again(
