@@ -48,9 +48,11 @@ def _skipped(report: Any, path: Any) -> Any:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Skip a test without its package."""
     return _skipped((yield), item.path)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Skip a file of tests without its package."""
     return _skipped((yield), collector.path)
