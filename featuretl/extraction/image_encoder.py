@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,6 +68,11 @@ class ImageEncoder:
     def largest_batch(self) -> int:
         """Largest useful number of images in a forward pass."""
         return self._workers[0].largest_batch
+
+    @property
+    def pipelined(self) -> list[_Worker]:
+        """The workers that a `Pipeline` feeds, one for each device; none on the CPU."""
+        return [] if self._workers[0].backbone.device.type == "cpu" else self._workers
 
     @cached_property
     def _workers(self) -> list[_Worker]:
@@ -206,18 +211,46 @@ class _Worker:
     runtime: Any
 
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
-        from featuretl.backbones.devices import own_stream
-
         rows = []
         views = split_views(inputs)
         size = max(len(inputs), self.largest_batch)
-        with own_stream(self.backbone.device):
+        with self.own_stream():
             for start in range(0, len(views), size):
                 with stage("normalise"):
                     batch = self.backbone.batch(views[start : start + size])
                 with stage("forward"):
                     rows.append(self.runtime(batch))
         return np.concatenate(rows).reshape(len(inputs), -1)
+
+    def own_stream(self) -> AbstractContextManager[None]:
+        """Return a context in which this thread computes on the device."""
+        from featuretl.backbones.devices import own_stream
+
+        return own_stream(self.backbone.device)
+
+    def staging_memory(self, n: int, example: Any) -> Any:
+        """Return memory for `n` prepared images like `example`, a tensor (n, ..)."""
+        from featuretl.backbones.devices import staging_memory
+
+        return staging_memory(n, example, self.backbone.device)
+
+    def start(self, staged: Any, stage: Callable[[str], Any]) -> Callable[[], np.ndarray]:
+        """Start to embed images in staging memory, which must not change before they are embedded.
+
+        Returns a function that waits for the embeddings, float32 (n, d), and returns them.
+        """
+        from featuretl.backbones.devices import copy_ahead
+
+        rows = []
+        views = staged.flatten(0, -4)
+        size = max(len(staged), self.largest_batch)
+        for start in range(0, len(views), size):
+            with stage("normalise"):
+                on_device = copy_ahead(views[start : start + size], self.backbone.device)
+                batch = self.backbone.preprocessing.normalise(on_device)
+            with stage("forward"):
+                rows.append(self.runtime.start(batch))
+        return lambda: np.concatenate([wait() for wait in rows]).reshape(len(staged), -1)
 
     @property
     def largest_batch(self) -> int:

@@ -42,6 +42,7 @@ def tiny_images(folder: Path, n: int) -> list[str]:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 24, 100])
 @pytest.mark.parametrize("n_jobs", [1, 4])
+@pytest.mark.usefixtures("strategy")
 def test_rows_follow_the_input_whatever_its_order(photos, store, batch_size, n_jobs):
     expected = extract(photos, TINY).to_numpy()
     order = np.random.default_rng(batch_size).permutation(24)
@@ -50,12 +51,14 @@ def test_rows_follow_the_input_whatever_its_order(photos, store, batch_size, n_j
     np.testing.assert_allclose(extraction.to_numpy(), expected[order], rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.usefixtures("strategy")
 def test_a_partly_cached_run_embeds_only_the_rest(photos, store, forwards, counts):
     extract(photos[:10], TINY, store=store)
     assert counts(extract(photos, TINY, store=store)) == (14, 10, 0)
     assert len(forwards) == 24
 
 
+@pytest.mark.usefixtures("strategy")
 def test_files_too_new_to_trust_are_hashed_again_but_not_embedded(
     photos, store, tmp_path, monkeypatch, counts
 ):
@@ -68,6 +71,7 @@ def test_files_too_new_to_trust_are_hashed_again_but_not_embedded(
     assert counts(extract([path], TINY, store=store)) == (0, 1, 0)
 
 
+@pytest.mark.usefixtures("strategy")
 def test_an_edited_file_is_embedded_again_even_with_its_old_times(
     store, tmp_path, monkeypatch, counts
 ):
@@ -86,6 +90,7 @@ def test_an_edited_file_is_embedded_again_even_with_its_old_times(
     assert not np.allclose(extraction.to_numpy(), first)
 
 
+@pytest.mark.usefixtures("strategy")
 def test_a_mended_image_is_embedded(store, photos, tmp_path, counts):
     path = tmp_path / "photo.jpg"
     path.write_bytes(b"")
@@ -94,6 +99,7 @@ def test_a_mended_image_is_embedded(store, photos, tmp_path, counts):
     assert counts(extract([path], TINY, store=store)) == (1, 0, 0)
 
 
+@pytest.mark.usefixtures("strategy")
 def test_progress_is_told_and_ends_complete(photos, store):
     seen: list[Statistics] = []
     extract(
@@ -108,9 +114,10 @@ def test_progress_is_told_and_ends_complete(photos, store):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.usefixtures("strategy")
 def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch, error, counts):
     expected = extract(photos, TINY, batch_size=4).to_numpy()
-    forward, calls = TorchRuntime.__call__, []
+    forward, calls = TorchRuntime._run, []
 
     def interrupt(self, batch):
         calls.append(len(batch))
@@ -118,7 +125,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
             raise error
         return forward(self, batch)
 
-    monkeypatch.setattr(TorchRuntime, "__call__", interrupt)
+    monkeypatch.setattr(TorchRuntime, "_run", interrupt)
     told: list[int] = []
     with pytest.raises(error):
         extract(
@@ -132,13 +139,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
     kept = told[-1]
     assert 12 <= kept < 24  # the thread may finish one more batch
     assert sum(space.rows for space in store.info()) == kept
-    monkeypatch.setattr(TorchRuntime, "__call__", forward)
+    monkeypatch.setattr(TorchRuntime, "_run", forward)
     resumed = extract(photos, TINY, store=store, batch_size=4)
     assert counts(resumed) == (24 - kept, kept, 0)
     np.testing.assert_allclose(resumed.to_numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+@pytest.mark.usefixtures("strategy")
 def test_an_interrupt_at_any_moment_tells_what_is_kept(photos, store, monkeypatch):
     monkeypatch.setattr(space_module, "SEGMENT_ROWS", 5)  # so that commits are interrupted, too
     seconds, kept = 0.002, 0
@@ -184,6 +192,7 @@ def child(segment_rows: int, paths: list[str]) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.usefixtures("strategy")
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, store, counts):
     paths = tiny_images(tmp_path / "images", 150)
     process = child(16, paths)
@@ -202,6 +211,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, store, counts):
     )
 
 
+@pytest.mark.usefixtures("strategy")
 def test_processes_that_overlap_embed_every_image_once(tmp_path, store, counts):
     paths = tiny_images(tmp_path / "images", 200)
     children = [child(32, paths[:150]), child(32, paths[:49:-1])]
@@ -244,6 +254,7 @@ MEMORY = """
 """
 
 
+@pytest.mark.usefixtures("strategy")
 def test_memory_is_bounded_by_a_segment_and_a_few_batches(store):
     output = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MEMORY)],
@@ -257,15 +268,16 @@ def test_memory_is_bounded_by_a_segment_and_a_few_batches(store):
     assert int(output[1]) * 1024 < 2.5 * segment
 
 
+@pytest.mark.usefixtures("strategy")
 def test_threads_of_an_extraction_leave_pytorchs_own_as_they_were(photos, monkeypatch):
     before, seen = torch.get_num_threads(), []
-    forward = TorchRuntime.__call__
+    forward = TorchRuntime._run
 
     def watched(self, batch):
         seen.append((threading.current_thread().name, torch.get_num_threads()))
         return forward(self, batch)
 
-    monkeypatch.setattr(TorchRuntime, "__call__", watched)
+    monkeypatch.setattr(TorchRuntime, "_run", watched)
     extract(photos, TINY, batch_size=2, n_jobs=3)
     ours = {threads for name, threads in seen if name.startswith("featuretl")}
     assert ours == {1}
