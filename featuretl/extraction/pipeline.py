@@ -82,6 +82,8 @@ class Pipeline:
             try:
                 computing = [devices.submit(self._compute, worker) for worker in self._workers]
                 for start in range(0, len(todo), _IMAGES_PER_TASK):
+                    if self._stopped:  # because a device failed
+                        break
                     if len(window) > 2 * n_threads:
                         yield window.popleft().result()
                     indices = todo[start : start + _IMAGES_PER_TASK]

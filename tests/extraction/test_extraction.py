@@ -15,8 +15,10 @@ from featuretl.exceptions import ImageError, ParameterError
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 
+both = pytest.mark.usefixtures("strategy")
 
-@pytest.mark.usefixtures("strategy")
+
+@both
 def test_cached_equals_fresh_equals_one_by_one(photos, store, counts):
     fresh = extract(photos, TINY, store=store)
     assert counts(fresh) == (24, 0, 0)
@@ -29,7 +31,7 @@ def test_cached_equals_fresh_equals_one_by_one(photos, store, counts):
     assert fresh.shape == (24, load_backbone("test_resnet", weights="random").n_features)
 
 
-@pytest.mark.usefixtures("strategy")
+@both
 def test_the_same_image_in_any_form_is_embedded_once(photos, store, tmp_path, forwards, counts):
     copy = shutil.copy(photos[0], tmp_path / "renamed.bin")
     data = Path(photos[0]).read_bytes()
@@ -64,7 +66,7 @@ BAD = [1, 3, 4, 5, 7, 8, 9]
 
 
 @pytest.mark.parametrize("stored", [True, False])
-@pytest.mark.usefixtures("strategy")
+@both
 def test_bad_images_are_named_rows_of_nan_and_shift_nothing(with_bad, photos, store, stored):
     store = store if stored else None
     for _ in range(2):
@@ -88,7 +90,7 @@ def test_bad_images_are_named_rows_of_nan_and_shift_nothing(with_bad, photos, st
         assert any("missing\\x1b[31m.jpg" in name for name in messages)
 
 
-@pytest.mark.usefixtures("strategy")
+@both
 def test_raising_comes_after_the_good_ones_are_kept(with_bad, store, forwards, counts):
     with pytest.raises(
         ImageError, match=r"7 of 10 images have no embedding .*empty: 0 bytes"
@@ -99,12 +101,11 @@ def test_raising_comes_after_the_good_ones_are_kept(with_bad, store, forwards, c
     assert counts(extract(with_bad, TINY, store=store, on_error="nan")) == (0, 3, 7)
 
 
-@pytest.mark.usefixtures("strategy")
+@both
 def test_no_images(store):
     assert extract([], TINY, store=store).to_numpy().shape[0] == 0
 
 
-@pytest.mark.usefixtures("strategy")
 def test_the_memory_map_is_the_matrix(photos, store):
     extraction = extract(photos, TINY, store=store)
     mapped = extraction.memmap()
@@ -116,7 +117,7 @@ def test_the_memory_map_is_the_matrix(photos, store):
     np.testing.assert_array_equal(extract(photos, TINY).memmap(), mapped)
 
 
-@pytest.mark.usefixtures("strategy")
+@both
 def test_without_a_store_nothing_is_kept(photos, cache, counts):
     assert counts(extract(photos, TINY)) == (24, 0, 0)
     assert counts(extract(photos, TINY)) == (24, 0, 0)
@@ -130,7 +131,6 @@ def test_without_a_store_nothing_is_kept(photos, cache, counts):
         ({"on_error": "skip"}, "'on_error' parameter of extract must be one of 'raise', 'nan'"),
     ],
 )
-@pytest.mark.usefixtures("strategy")
 def test_parameters_are_refused_in_one_sentence(photos, parameters, message):
     with pytest.raises(ParameterError, match=message):
         extract(photos, TINY, **parameters)
