@@ -58,7 +58,9 @@ def own_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    with torch.cuda.device(device), torch.cuda.stream(_stream("compute", device)):
+    stream = _stream("compute", device)
+    stream.wait_stream(torch.cuda.current_stream(device))  # which may still make the weights
+    with torch.cuda.device(device), torch.cuda.stream(stream):
         yield
 
 

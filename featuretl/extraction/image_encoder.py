@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,7 +39,7 @@ RECIPE_VERSION = 1
 class ImageEncoder:
     """The engine's interface to a BackboneSpec, which is loaded only when needed, or a Backbone.
 
-    Threads are assigned to devices in turn. `n_images` is the total if this is one of several runs.
+    Threads that embed are assigned to devices in turn. `n_images` is the total if this is one of several runs.
     """
 
     read = staticmethod(read)
@@ -211,28 +211,18 @@ class _Worker:
     runtime: Any
 
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
+        from featuretl.backbones.devices import own_stream
+
         rows = []
         views = split_views(inputs)
         size = max(len(inputs), self.largest_batch)
-        with self.own_stream():
+        with own_stream(self.backbone.device):
             for start in range(0, len(views), size):
                 with stage("normalise"):
                     batch = self.backbone.batch(views[start : start + size])
                 with stage("forward"):
                     rows.append(self.runtime(batch))
         return np.concatenate(rows).reshape(len(inputs), -1)
-
-    def own_stream(self) -> AbstractContextManager[None]:
-        """Return a context in which this thread computes on the device."""
-        from featuretl.backbones.devices import own_stream
-
-        return own_stream(self.backbone.device)
-
-    def staging_memory(self, n: int, example: Any) -> Any:
-        """Return memory for `n` prepared images like `example`, a tensor (n, ..)."""
-        from featuretl.backbones.devices import staging_memory
-
-        return staging_memory(n, example, self.backbone.device)
 
     def start(self, staged: Any, stage: Callable[[str], Any]) -> Callable[[], np.ndarray]:
         """Start to embed images in staging memory, which must not change before they are embedded.

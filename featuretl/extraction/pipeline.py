@@ -36,12 +36,14 @@ def threads(n: int) -> Iterator[ThreadPoolExecutor]:
 
 @dataclass(eq=False)
 class _Batch:
-    """A batch of up to `size` images, whose inputs are copied to `memory`."""
+    """A batch of up to `size` images; `memory` holds their inputs."""
 
     memory: Any
     size: int
     images: list[Any] = field(default_factory=list)
     in_copy: int = 0  # images that threads are copying to `memory` now
+    began: float = 0.0
+    rows: Any = None  # a function that waits for the embeddings
 
 
 class Pipeline:
@@ -74,7 +76,7 @@ class Pipeline:
         """Yield the images at the indices `todo` in order, a few at a time, once prepared.
 
         When the iterator ends, they are embedded and appended. If it is closed or fails, batches on
-        a device are still appended, and its threads end; fuller ones are dropped.
+        a device are still appended, the others are dropped, and the threads on devices end.
         """
         fair = -(-len(todo) // len(self._workers))
         window: deque[Future[list[Any]]] = deque()
@@ -90,11 +92,11 @@ class Pipeline:
                     window.append(pool.submit(self._fill, indices, fair))
                 while window:
                     yield window.popleft().result()
-                devices.submit(self._end).result()
+                devices.submit(self._end, stop=False).result()
                 for device in computing:
                     device.result()
             finally:
-                devices.submit(self._stop).result()
+                devices.submit(self._end, stop=True).result()
 
     def _fill(self, indices: list[int], fair: int) -> list[Any]:
         """Prepare images and copy their inputs to batches."""
@@ -129,31 +131,35 @@ class Pipeline:
         return True
 
     def _new_batch(self, example: Any, fair: int) -> _Batch:
+        from featuretl.backbones.devices import staging_memory
+
         most = max(1, _MOST_STAGED_BYTES // example.nbytes)
         size = min(self._batch_size.current, fair, most)
         memory = self._free.pop()
         if memory is None or len(memory) < size:
-            memory = self._workers[0].staging_memory(size, example)
+            memory = staging_memory(size, example, self._workers[0].backbone.device)
         return _Batch(memory, size)
 
     def _compute(self, worker: Any) -> None:
         """Embed batches on one device until there are no more, in this thread."""
+        from featuretl.backbones.devices import own_stream
+
         running: deque[Future[float]] = deque()
-        last: Future[float] | None = None
+        device = worker.backbone.device
         try:
             # Leaving this pool waits for the batches on the device, which are appended.
-            with worker.own_stream(), ThreadPoolExecutor(1, "featuretl") as finishing:
+            with own_stream(device), ThreadPoolExecutor(1, "featuretl") as finishing:
                 while batch := self._next():
-                    began = time.perf_counter()
-                    rows = worker.start(batch.memory[: len(batch.images)], self._stage)
-                    last = finishing.submit(self._finish, batch, rows, began, last)
-                    running.append(last)
+                    batch.began = time.perf_counter()
+                    batch.rows = worker.start(batch.memory[: len(batch.images)], self._stage)
+                    last = running[-1] if running else None
+                    running.append(finishing.submit(self._finish, batch, last))
                     if len(running) == _BATCHES_PER_DEVICE - 1:
                         running.popleft().result()
                 for future in running:
                     future.result()
         except BaseException:
-            self._stop()
+            self._end(stop=True)
             raise
 
     def _next(self) -> _Batch | None:
@@ -162,34 +168,24 @@ class Pipeline:
             self._changed.wait_for(lambda: self._stopped or self._full or self._ended)
             return self._full.popleft() if self._full and not self._stopped else None
 
-    def _finish(
-        self,
-        batch: _Batch,
-        rows: Callable[[], np.ndarray],
-        began: float,
-        last: Future[float] | None,
-    ) -> float:
+    def _finish(self, batch: _Batch, last: Future[float] | None) -> float:
         """Wait for a batch on a device, make room for another, and append its embeddings."""
-        found = rows()
+        rows = batch.rows()
         ended = time.perf_counter()
-        began = max(began, last.result() if last else began)  # the device was free from then on
+        began = max(batch.began, last.result() if last else 0.0)  # the device was free from then on
         with self._changed:
             self._batch_size.record(len(batch.images), ended - began)
             self._free.append(batch.memory)
             self._changed.notify_all()
-        self._append(batch.images, found)
+        self._append(batch.images, rows)
         return ended
 
-    def _end(self) -> None:
-        """Close the open batch: all images are prepared."""
+    def _end(self, stop: bool) -> None:
+        """Close the open batch, because all images are prepared; or stop, and drop batches."""
         with self._changed:
-            if self._open:
+            if self._open and not stop:
                 self._full.append(self._open)
-            self._open, self._ended = None, True
-            self._changed.notify_all()
-
-    def _stop(self) -> None:
-        """Let threads take no more images and batches."""
-        with self._changed:
-            self._stopped = True
+                self._open = None
+            self._ended = True
+            self._stopped |= stop
             self._changed.notify_all()

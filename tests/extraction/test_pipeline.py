@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from featuretl import Backbone, EmbeddingStore, extract, load_backbone
+from featuretl.backbones import devices
 from featuretl.backbones.eager import TorchRuntime
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.spec import BackboneSpec
@@ -64,10 +65,10 @@ def test_batches_are_formed_across_threads_and_one_thread_computes_for_each_devi
 
 
 @pytest.mark.usefixtures("pipelined")
-@pytest.mark.parametrize("devices", [1, 2])
-def test_at_most_three_batches_for_each_device_are_held(photos, monkeypatch, devices):
+@pytest.mark.parametrize("n", [1, 2])
+def test_at_most_three_batches_for_each_device_are_held(photos, monkeypatch, n):
     size, n_jobs, held, most, memories = 2, 3, set(), [0], []
-    prepare, append, staging = ImageEncoder.prepare, Run._append, _Worker.staging_memory
+    prepare, append, staging = ImageEncoder.prepare, Run._append, devices.staging_memory
 
     def count_prepared(self, content, decoder, stage):
         held.add(content.key)
@@ -80,17 +81,17 @@ def test_at_most_three_batches_for_each_device_are_held(photos, monkeypatch, dev
         held.difference_update(image.key for image in images)
         return append(self, images, rows)
 
-    def count_memories(self, n, example):
-        memories.append(n)
-        return staging(self, n, example)
+    def count_memories(images, example, device):
+        memories.append(images)
+        return staging(images, example, device)
 
     monkeypatch.setattr(ImageEncoder, "prepare", count_prepared)
     monkeypatch.setattr(Run, "_append", count_appended)
-    monkeypatch.setattr(_Worker, "staging_memory", count_memories)
-    extract(photos, TINY, device=["cpu"] * devices, batch_size=size, n_jobs=n_jobs)
+    monkeypatch.setattr(devices, "staging_memory", count_memories)
+    extract(photos, TINY, device=["cpu"] * n, batch_size=size, n_jobs=n_jobs)
     # A batch's memory is free before its rows are appended: one more batch for each device.
-    assert size * devices * 3 <= max(most) <= size * devices * (3 + 1) + n_jobs
-    assert memories == [size] * 3 * devices
+    assert size * n * 3 <= max(most) <= size * n * (3 + 1) + n_jobs
+    assert memories == [size] * 3 * n
 
 
 @pytest.mark.usefixtures("pipelined")
