@@ -45,11 +45,12 @@ def usable_device(owner: str, device: Any) -> torch.device:
     """Return the torch device, after allocating a tensor on it. Raises ParameterError."""
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
+        found = torch.empty(0, device=resolved).device
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         expected = "'auto' or a torch device of this machine"
         raise parameter_error(owner, "device", expected, device) from error
-    return resolved
+    # The number is needed because "cuda" is the current device, which another thread has not set.
+    return found if resolved.type == "cuda" else resolved
 
 
 @contextlib.contextmanager

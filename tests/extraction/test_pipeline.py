@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,6 +97,44 @@ def test_at_most_three_batches_for_each_device_are_held(photos, monkeypatch, n):
     assert memories == [size] * 3 * n
 
 
+def test_while_a_batch_is_computed_the_next_one_is_started_and_a_third_one_filled():
+    started, filled, appended = [], threading.Event(), []
+
+    class Worker:
+        backbone = SimpleNamespace(device=torch.device("cpu"))
+
+        def start(self, staged, stage):
+            started.append(next_started := threading.Event())
+            number, rows = len(started) - 1, staged[:, 0, 0].float().numpy().copy()
+            if number:
+                started[number - 1].set()
+
+            def wait():
+                if number == 0:
+                    assert next_started.wait(10)
+                    assert filled.wait(10)
+                return rows
+
+            return wait
+
+    def prepare(index):
+        if index == 6:  # the first image of the fourth batch, which waits for memory
+            filled.set()
+        return SimpleNamespace(index=index, input=torch.full((3, 2, 2), index, dtype=torch.uint8))
+
+    def append(images, rows):
+        appended.extend((image.index, *row) for image, row in zip(images, rows, strict=True))
+
+    def stage(name):
+        return contextlib.nullcontext()
+
+    with ThreadPoolExecutor(1) as pool:
+        run = pipeline.Pipeline([Worker()], prepare, append, batch_size.BatchSize(2), stage)
+        yielded = [image.index for images in run.batches(pool, 1, [*range(20)]) for image in images]
+    assert yielded == list(range(20))
+    assert appended == [(index, index, index) for index in range(20)]
+
+
 @pytest.mark.usefixtures("pipelined")
 def test_large_inputs_make_smaller_batches(photos, expected, monkeypatch):
     input_bytes = load_backbone("test_resnet", weights="random").prepare(
@@ -153,19 +194,13 @@ def test_compiled_pytorch_gets_batches_of_one_size(photos, expected, monkeypatch
     assert set(sizes) == {16}
 
 
-@both
-@pytest.mark.parametrize("views", ["flip", "ten-crop"])
-def test_views_stand_side_by_side(photos, monkeypatch, views):
-    spec = BackboneSpec.of("test", "test_resnet", weights="random", views=views)
+@pytest.mark.usefixtures("pipelined")
+def test_views_stand_side_by_side(photos):
+    spec = BackboneSpec.of("test", "test_resnet", weights="random", views="ten-crop")
     rows = extract(photos[:5], spec, batch_size=4).to_numpy()
-    plain = extract(photos[:5], TINY).to_numpy()
-    assert_same(rows[:, : plain.shape[1]], plain)
-    assert_same(
-        rows,
-        extract(
-            photos[:5], load_backbone("test_resnet", weights="random", views=views), batch_size=1
-        ).to_numpy(),
-    )
+    backbone = load_backbone("test_resnet", weights="random", views="ten-crop")
+    pixels = [np.asarray(Image.open(path)) for path in photos[:5]]
+    assert_same(rows, backbone.embed([backbone.prepare(image) for image in pixels]))
 
 
 @pytest.mark.usefixtures("pipelined")
@@ -259,12 +294,11 @@ def nothing(monkeypatch):
 
 
 @both
-@pytest.mark.parametrize("n_jobs", [1, 4])
 @pytest.mark.parametrize(
     "damage", [break_decoder, break_forward, break_late, break_append, nothing]
 )
 def test_an_error_anywhere_ends_the_run_and_leaves_no_thread_and_no_claim(
-    photos, cache, expected, monkeypatch, damage, n_jobs
+    photos, cache, expected, monkeypatch, damage
 ):
     told = []
 
@@ -282,7 +316,7 @@ def test_an_error_anywhere_ends_the_run_and_leaves_no_thread_and_no_claim(
                 TINY,
                 store=EmbeddingStore(cache),
                 batch_size=3,
-                n_jobs=n_jobs,
+                n_jobs=3,
                 runtime="torch",
                 progress=progress,
             )
