@@ -39,7 +39,7 @@ RECIPE_VERSION = 1
 class ImageEncoder:
     """The engine's interface to a BackboneSpec, which is loaded only when needed, or a Backbone.
 
-    Threads that embed are assigned to devices in turn. `n_images` is the total if this is one of several runs.
+    Threads are assigned to devices in turn. `n_images` is the total if this is one of several runs.
     """
 
     read = staticmethod(read)
