@@ -45,14 +45,13 @@ def store(cache: Path) -> EmbeddingStore:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """The keys of all images that extractions in this process pass through a network."""
     keys: list[bytes] = []
-    work = Run._work
+    append = Run._append
 
-    def record(self: Run, indices: list[int], force: bool) -> Any:
-        batch = work(self, indices, force)
-        keys.extend(batch.keys)
-        return batch
+    def record(self: Run, images: Any, rows: np.ndarray) -> list[bytes]:
+        keys.extend(added := append(self, images, rows))
+        return added
 
-    monkeypatch.setattr(Run, "_work", record)
+    monkeypatch.setattr(Run, "_append", record)
     return keys
 
 

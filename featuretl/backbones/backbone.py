@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from featuretl.backbones.blocks import Block, check_cut, cut, find_blocks
-from featuretl.backbones.devices import usable_device
+from featuretl.backbones.devices import to_device, usable_device
 from featuretl.backbones.eager import Runtime, TorchRuntime
 from featuretl.backbones.embedding import Embedding, has_class_token, layer_index
 from featuretl.backbones.spec import PRE_LOGITS, QUANTIZATION, BackboneSpec, Layer
@@ -340,11 +340,7 @@ class Backbone:
         """
         inputs = split_views(inputs)
         batch = torch.stack([x.permute(1, 2, 0) for x in inputs]).permute(0, 3, 1, 2)
-        if self.device.type == "cuda":
-            batch = batch.pin_memory().to(self.device, non_blocking=True)
-        else:
-            batch = batch.to(self.device)
-        return self.preprocessing.normalise(batch)
+        return self.preprocessing.normalise(to_device(batch, self.device))
 
     def embed(self, inputs: Sequence[torch.Tensor]) -> np.ndarray:
         """Return the embeddings, float32 (n, n_features), of prepared images."""

@@ -1,17 +1,16 @@
-"""Devices of a parameter, and one CUDA stream per thread."""
+"""Devices of a parameter, CUDA streams, and copies that do not wait."""
 
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
 from featuretl._core.parameters import parameter_error
-
-_thread_local = threading.local()
 
 
 def devices_of(owner: str, device: Any) -> list[torch.device]:
@@ -46,24 +45,78 @@ def usable_device(owner: str, device: Any) -> torch.device:
     """Return the torch device, after allocating a tensor on it. Raises ParameterError."""
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
+        found = torch.empty(0, device=resolved).device
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         expected = "'auto' or a torch device of this machine"
         raise parameter_error(owner, "device", expected, device) from error
-    return resolved
+    # The number is needed because "cuda" is the current device, which another thread has not set.
+    return found if resolved.type == "cuda" else resolved
 
 
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """Use a CUDA stream of the calling thread's own; do nothing on other devices.
-
-    One thread's copies then overlap another's computation; a thread waits only for its own work.
-    """
+    """Compute on featuretl's own stream of a CUDA device; do nothing on other devices."""
     if device.type != "cuda":
         yield
         return
-    streams: dict[torch.device, Any] = _thread_local.__dict__.setdefault("streams", {})
-    if device not in streams:
-        streams[device] = torch.cuda.Stream(device)
-    with torch.cuda.device(device), torch.cuda.stream(streams[device]):
+    stream = _stream("compute", device)
+    stream.wait_stream(torch.cuda.current_stream(device))  # which may still make the weights
+    with torch.cuda.device(device), torch.cuda.stream(stream):
         yield
+
+
+@functools.cache  # PyTorch's unused device memory belongs to a stream, so streams are kept
+def _stream(purpose: str, device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+def staging_memory(n: int, example: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return memory for the inputs of `n` images like `example`, (n, *shape), channels last.
+
+    A copy to a CUDA device waits for nothing because the memory is page-locked ("pinned").
+    """
+    *views, channels, height, width = example.shape
+    shape = (n, *views, height, width, channels)
+    memory = torch.empty(shape, dtype=example.dtype, pin_memory=device.type == "cuda")
+    return memory.movedim(-1, -3)
+
+
+def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor; on CUDA only the calling thread's current stream waits for it."""
+    if device.type != "cuda":
+        return x.to(device)
+    # PyTorch keeps pinned memory until a copy from it has ended. From other memory, the copy
+    # would wait for all work on the stream.
+    return x.pin_memory().to(device, non_blocking=True)
+
+
+def copy_ahead(staged: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy `staged` while the current stream computes, which waits for it before its next work.
+
+    The caller must not change `staged` before that work has ended.
+    """
+    if device.type != "cuda":
+        return staged.to(device)
+    current, copying = torch.cuda.current_stream(device), _stream("copy", device)
+    with torch.cuda.stream(copying):
+        copied = staged.to(device, non_blocking=True)
+    current.wait_stream(copying)
+    # The memory belongs to the copying stream: a later copy must not take it while `current` reads.
+    copied.record_stream(current)
+    return copied
+
+
+def to_host(rows: torch.Tensor) -> Callable[[], np.ndarray]:
+    """Copy `rows` to the CPU; return a function, for any thread, that waits and returns them."""
+    if rows.device.type != "cuda":
+        on_cpu = rows.cpu().numpy()
+        return lambda: on_cpu
+    pinned = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=True)
+    pinned.copy_(rows, non_blocking=True)
+    copied = torch.cuda.current_stream(rows.device).record_event()
+
+    def wait() -> np.ndarray:
+        copied.synchronize()  # errors of the computation are raised here
+        return pinned.numpy().copy()
+
+    return wait

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from featuretl.backbones.devices import to_host
 from featuretl.exceptions import is_out_of_memory
 
 Runtime = Callable[[torch.Tensor], np.ndarray]
@@ -25,20 +26,24 @@ class TorchRuntime:
 
     def __call__(self, batch: torch.Tensor) -> np.ndarray:
         """Return the module's output for `batch`, (n, d)."""
-        rows: list[np.ndarray] = []
+        return self.start(batch)()
+
+    def start(self, batch: torch.Tensor) -> Callable[[], np.ndarray]:
+        """Start to compute; return a function that waits for the module's output, (n, d)."""
+        parts: list[Callable[[], np.ndarray]] = []
         done, size = 0, self._most or len(batch)
         while done < len(batch):
             try:
-                rows.append(self._run(batch[done : done + size]))
+                parts.append(to_host(self._run(batch[done : done + size])))
                 done += size
             except (RuntimeError, MemoryError) as error:
                 size //= 2
                 if not size or not is_out_of_memory(error):
                     raise
                 self._most = size
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+        return parts[0] if len(parts) == 1 else lambda: np.concatenate([part() for part in parts])
 
-    def _run(self, batch: torch.Tensor) -> np.ndarray:
+    def _run(self, batch: torch.Tensor) -> torch.Tensor:
         # On recent GPUs, float32 convolutions default to TF32, with 10 bits of precision.
         with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
-            return self._module(batch).cpu().numpy()
+            return self._module(batch)

@@ -117,11 +117,16 @@ class Preprocessing:
         """Return `batch`, uint8 (n, 3, height, width), normalised to float32 on its device."""
         import torch
 
+        from featuretl.backbones.devices import to_device
+
         n, channels, height, width = batch.shape
-        mean, std = (torch.tensor(values, device=batch.device) for values in (self.mean, self.std))
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         # Rows of interleaved colours make the innermost loop long.
         rows = batch.to(torch.float32).permute(0, 2, 3, 1).reshape(n * height, width * channels)
-        scale, shift = (values.repeat(width) for values in (1 / (255 * std), -mean / std))
+        scale, shift = (
+            to_device(values.repeat(width), batch.device)
+            for values in (1 / (255 * std), -mean / std)
+        )
         rows = torch.addcmul(shift, rows, scale)
         return rows.view(n, height, width, channels).permute(0, 3, 1, 2)
 

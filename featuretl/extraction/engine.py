@@ -1,8 +1,9 @@
 """The engine of an extraction.
 
 It reads and hashes every image once; only images that the store lacks are decoded and embedded.
-Each thread takes a batch all the way from the files through the network, with PyTorch limited to
-one thread in each, so that no core waits for another.
+On the CPU each thread takes a batch all the way from the files through the network, with PyTorch
+limited to one thread in each, so that no core waits for another. Other devices compute whole
+batches, which the threads prepare together (see `featuretl.extraction.pipeline`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from featuretl._core.text import printable
 from featuretl.exceptions import ItemError
 from featuretl.extraction.batch_size import BatchSize
 from featuretl.extraction.costs import Costs
+from featuretl.extraction.pipeline import Pipeline, threads
 from featuretl.extraction.source import Source
 from featuretl.images.crops import by_file
 from featuretl.images.inputs import Decoder, key_of
@@ -117,14 +120,7 @@ class _Batch:
     seconds: float = 0.0
 
 
-@contextlib.contextmanager
-def _threads(n: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of n threads; on exit, also by an error, cancel its tasks and wait for it."""
-    pool = ThreadPoolExecutor(n, "featuretl")
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+_Batches = Generator[list[_Image], None, None]
 
 
 class Run:
@@ -165,7 +161,7 @@ class Run:
     def run(self) -> list[Failure]:
         """Embed the images that have no embedding yet; return the failures in order."""
         try:
-            with _threads(self._n_jobs) as pool:
+            with threads(self._n_jobs) as pool:
                 remembered = self._source.remembered()
                 if remembered is not None:
                     self.space, self.recipe = remembered
@@ -197,7 +193,7 @@ class Run:
 
         self._batch_size.largest = self._encoder.largest_batch
         n_threads = self._n_jobs
-        with self.space, _threads(n_threads) as pool, one_thread_each(pool, n_threads):
+        with self.space, threads(n_threads) as pool, one_thread_each(pool, n_threads):
             n_images = len(self._missing())
             choice = self._encoder.choose_runtime(pool, n_threads, n_images)
             self.statistics.runtime, self.statistics.agreement = choice
@@ -225,17 +221,26 @@ class Run:
     def _embed(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> list[int]:
         """Embed images; return the indices of those that another extraction is embedding."""
         left: list[int] = []
-        for batch in self._batches(pool, todo, force):
-            for prepared in batch.images:
-                self._record(prepared)
-                if prepared.claimed is None:
-                    left.append(prepared.index)
-                elif not prepared.claimed and prepared.error is None:
-                    self.statistics.cached += 1
-            self._report()
+        strategy = self._pipelined if self._encoder.pipelined else self._by_thread
+        with contextlib.closing(strategy(pool, todo, force)) as batches:
+            for images in batches:
+                for prepared in images:
+                    self._record(prepared)
+                    if prepared.claimed is None:
+                        left.append(prepared.index)
+                    elif not prepared.claimed and prepared.error is None:
+                        self.statistics.cached += 1
+                self._report()
         return left
 
-    def _batches(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> Iterator[_Batch]:
+    def _pipelined(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> _Batches:
+        """Yield prepared images in order; they are embedded at the latest when this ends."""
+        workers, batch_size = self._encoder.pipelined, self._batch_size
+        prepare = partial(self._prepare, force=force)
+        pipeline = Pipeline(workers, prepare, self._append, batch_size, self._stage)
+        return pipeline.batches(pool, self._n_jobs, todo)
+
+    def _by_thread(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> _Batches:
         """Yield embedded batches in order, keeping a few more batches than threads in flight."""
         fair = -(-len(todo) // self._n_jobs)
         window: deque[Future[_Batch]] = deque()
@@ -248,7 +253,7 @@ class Run:
             else:
                 batch = window.popleft().result()
                 self._batch_size.record(len(batch.keys), batch.seconds)
-                yield batch
+                yield batch.images
 
     def _work(self, indices: list[int], force: bool) -> _Batch:
         """Read, decode, preprocess, embed and append a batch of images in this thread."""
@@ -261,11 +266,15 @@ class Run:
         seconds = time.perf_counter() - began
         for image in ready:
             image.input = None
-        keys = [image.key for image in ready]
+        return _Batch(images, self._append(ready, rows), seconds)
+
+    def _append(self, images: list[_Image], rows: np.ndarray) -> list[bytes]:
+        """Append and count embeddings, in a thread that no signal interrupts; return the keys."""
+        keys = [image.key for image in images]
         with self._appending, self._stage("commit"):
             self.space.append(keys, rows)
             self.statistics.embedded += len(keys)
-        return _Batch(images, keys, seconds)
+        return keys
 
     def _commit(self) -> None:
         """Commit, in a thread of the pool, which Ctrl-C in the main thread does not interrupt."""

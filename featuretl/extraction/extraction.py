@@ -146,9 +146,9 @@ def extract(
     store : EmbeddingStore, optional
         Cache of embeddings; None caches nothing.
     device : str, torch.device or list of these, default="auto"
-        Devices for a backbone that is not loaded yet; threads are assigned to them in turn. "auto"
-        is every CUDA GPU; without one, Apple's MPS or an Intel XPU if it gives the embeddings of
-        the CPU for a test image (`statistics.agreement`); or the CPU. "cuda" is every CUDA GPU.
+        Devices for a backbone that is not loaded yet, which share the images. "auto" is every CUDA
+        GPU; without one, Apple's MPS or an Intel XPU if it gives the embeddings of the CPU for a
+        test image (`statistics.agreement`); or the CPU. "cuda" is every CUDA GPU.
     runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
         Inference runtime: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
         ``featuretl[openvino]``); or compiled PyTorch, which takes a minute to compile and needs a
@@ -159,8 +159,8 @@ def extract(
         Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
         the CPU and 1024 elsewhere. If memory runs out, batches are split.
     n_jobs : int, optional
-        Number of threads, each of which takes batches from the files through the network; None or
-        -1 is one per usable core.
+        Number of threads, each of which takes batches from the files through the network, or, for
+        a device other than the CPU, prepares images; None or -1 is one per usable core.
     on_error : {"raise", "nan"}, default="raise"
         Error policy for unreadable images: raise an error, once all others are embedded and
         cached, or return rows of NaN.

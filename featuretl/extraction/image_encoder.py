@@ -69,6 +69,11 @@ class ImageEncoder:
         """Largest useful number of images in a forward pass."""
         return self._workers[0].largest_batch
 
+    @property
+    def pipelined(self) -> list[_Worker]:
+        """The workers that a `Pipeline` feeds, one for each device; none on the CPU."""
+        return [] if self._workers[0].backbone.device.type == "cpu" else self._workers
+
     @cached_property
     def _workers(self) -> list[_Worker]:
         backbones = [self._wanted]
@@ -225,6 +230,24 @@ class _Worker:
                 with stage("forward"):
                     rows.append(self.runtime(batch))
         return np.concatenate(rows).reshape(len(inputs), -1)
+
+    def start(self, staged: Any, stage: Callable[[str], Any]) -> Callable[[], np.ndarray]:
+        """Start to embed images in staging memory, which must not change before they are embedded.
+
+        Returns a function that waits for the embeddings, float32 (n, d), and returns them.
+        """
+        from featuretl.backbones.devices import copy_ahead
+
+        rows = []
+        views = staged.flatten(0, -4)
+        size = max(len(staged), self.largest_batch)
+        for start in range(0, len(views), size):
+            with stage("normalise"):
+                on_device = copy_ahead(views[start : start + size], self.backbone.device)
+                batch = self.backbone.preprocessing.normalise(on_device)
+            with stage("forward"):
+                rows.append(self.runtime.start(batch))
+        return lambda: np.concatenate([wait() for wait in rows]).reshape(len(staged), -1)
 
     @property
     def largest_batch(self) -> int:

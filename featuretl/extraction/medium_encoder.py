@@ -43,6 +43,7 @@ class MediumEncoder:
     """The engine's interface to a medium, whose results it checks."""
 
     largest_batch = 32
+    pipelined = ()  # a medium chooses its own device
 
     def __init__(self, medium: Medium) -> None:
         self._medium = medium

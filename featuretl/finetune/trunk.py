@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class Trunk:
         self.backbone, self.module, self._n_blocks = backbone, module, n_blocks
         self._view, self._strength = view, strength
         self.shape = activation_shape(backbone, module)
-        self._runtime = TorchRuntime(_Rows(module))
+        self.preprocessing = backbone.preprocessing
+        self.forward = _Activations(module, backbone.spec.name, backbone.blocks[-n_blocks])
 
     @property
     def n_features(self) -> int:
@@ -77,16 +78,28 @@ class Trunk:
         """Return the activations of prepared images, float16 (n, n_features)."""
         return self.forward(self.batch(inputs))
 
-    def forward(self, batch: torch.Tensor) -> np.ndarray:
-        """Return the activations of the network's input, float16 (n, n_features)."""
-        rows = self._runtime(batch)
-        if not np.isfinite(rows).all():
-            raise BackboneError(
-                f"The activations of {self.backbone.spec.name!r} before block "
-                f"{self.backbone.blocks[-self._n_blocks]!r} do not fit into float16; set "
-                "cache_trunk=False."
-            )
-        return rows
+
+class _Activations(TorchRuntime):
+    """The runtime of a trunk; `name` is the backbone's, and `block` that of the next block."""
+
+    def __init__(self, module: torch.nn.Module, name: str, block: str) -> None:
+        super().__init__(_Rows(module))
+        self._name, self._block = name, block
+
+    def start(self, batch: torch.Tensor) -> Callable[[], np.ndarray]:
+        """Start to compute; return a function that waits for the activations, float16 (n, d)."""
+        wait = super().start(batch)
+
+        def checked() -> np.ndarray:
+            rows = wait()
+            if not np.isfinite(rows).all():
+                raise BackboneError(
+                    f"The activations of {self._name!r} before block {self._block!r} do not fit "
+                    "into float16; set cache_trunk=False."
+                )
+            return rows
+
+        return checked
 
 
 class _Rows(torch.nn.Module):

@@ -33,7 +33,7 @@ class CompiledRuntime(TorchRuntime):
         super().__init__(torch.compile(module, dynamic=False, options=options))  # type: ignore[arg-type]
         self._most = _COMPILED_BATCH.get(device.type, 16)
 
-    def _run(self, batch: torch.Tensor) -> np.ndarray:
+    def _run(self, batch: torch.Tensor) -> torch.Tensor:
         assert self._most is not None  # set by __init__  # nosec B101
         n = len(batch)
         if n < self._most:
@@ -41,7 +41,7 @@ class CompiledRuntime(TorchRuntime):
             batch = torch.cat([batch, padding])
         batch = batch.contiguous(memory_format=torch.channels_last)
         with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
-            return self._module(batch)[:n].cpu().numpy()
+            return self._module(batch)[:n]
 
 
 class OnnxRuntime:

@@ -1,19 +1,30 @@
 """Devices of a parameter; several devices together, as far as a CPU allows."""
 
+import contextlib
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from featuretl import extract, load_backbone
-from featuretl.backbones.devices import devices_of, own_stream
+from featuretl.backbones import devices as devices_module
+from featuretl.backbones.devices import (
+    copy_ahead,
+    devices_of,
+    own_stream,
+    staging_memory,
+    to_device,
+    to_host,
+)
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ParameterError
 from featuretl.extraction import image_encoder
 from featuretl.extraction.source import Source
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -72,6 +83,102 @@ def test_a_batch_is_normalised_on_the_device(pixels):
 def test_on_the_cpu_there_are_no_streams():
     with own_stream(torch.device("cpu")):
         assert torch.zeros(1) == 0
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    """Record what is asked of streams, events and tensors of a CUDA device that is not there."""
+    calls, current = [], ["default"]
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def wait_stream(self, other):
+            calls.append((self.name, "waits for", other.name))
+
+        def record_event(self):
+            calls.append((self.name, "records"))
+            return SimpleNamespace(synchronize=lambda: calls.append(("host", "synchronizes")))
+
+    @contextlib.contextmanager
+    def use(stream):
+        before, current[0] = current[0], stream.name
+        yield
+        current[0] = before
+
+    class Tensor:
+        shape, dtype, device = (2, 3), torch.float32, torch.device("cuda", 1)
+
+        def to(self, device, non_blocking):
+            calls.append((current[0], "copies", non_blocking))
+            return self
+
+        def pin_memory(self):
+            calls.append(("host", "pins"))
+            return self
+
+        def record_stream(self, stream):
+            calls.append(("allocator", "keeps for", stream.name))
+
+    class Pinned:
+        def copy_(self, rows, non_blocking):
+            calls.append((current[0], "copies back", non_blocking))
+
+        def numpy(self):
+            calls.append(("host", "reads"))
+            return np.zeros((2, 3))
+
+    monkeypatch.setattr(devices_module, "_stream", lambda purpose, device: Stream(purpose))
+    monkeypatch.setattr(torch.cuda, "stream", use)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream(current[0]))
+    monkeypatch.setattr(
+        torch,
+        "empty",
+        lambda *args, pin_memory, **kwargs: calls.append(("pinned", pin_memory)) or Pinned(),
+    )
+    return SimpleNamespace(calls=calls, tensor=Tensor(), device=Tensor.device)
+
+
+def test_on_cuda_a_stream_copies_ahead_and_the_computing_one_waits(cuda):
+    with own_stream(cuda.device):
+        assert copy_ahead(cuda.tensor, cuda.device) is cuda.tensor
+    assert cuda.calls == [
+        ("compute", "waits for", "default"),
+        ("copy", "copies", True),
+        ("compute", "waits for", "copy"),
+        ("allocator", "keeps for", "compute"),
+    ]
+
+
+def test_on_cuda_rows_are_read_after_their_copy(cuda):
+    with own_stream(cuda.device):
+        wait = to_host(cuda.tensor)
+    assert cuda.calls[1:] == [
+        ("pinned", True),
+        ("compute", "copies back", True),
+        ("compute", "records"),
+    ]
+    del cuda.calls[:]
+    assert wait().shape == (2, 3)
+    assert cuda.calls == [("host", "synchronizes"), ("host", "reads")]
+
+
+def test_on_cuda_small_tensors_are_pinned_first(cuda):
+    to_device(cuda.tensor, cuda.device)
+    assert cuda.calls == [("host", "pins"), ("default", "copies", True)]
+
+
+@pytest.mark.parametrize("views", [(), (2,)])
+def test_staging_memory_is_one_block_of_channels_last(views):
+    memory = staging_memory(4, torch.zeros((*views, 3, 5, 6), dtype=torch.uint8), CPU)
+    assert memory.shape == (4, *views, 3, 5, 6)
+    assert memory.dtype == torch.uint8
+    for part in (memory, memory[:2]):
+        images = part.flatten(0, -4)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert images.data_ptr() == memory.data_ptr()
 
 
 def test_each_thread_embeds_on_one_device_in_turn(photos, monkeypatch):

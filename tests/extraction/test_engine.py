@@ -28,6 +28,8 @@ from featuretl.store import space as space_module
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 
+both = pytest.mark.usefixtures("strategy")
+
 
 def tiny_images(folder: Path, n: int) -> list[str]:
     """Write n different small images; return their paths."""
@@ -42,6 +44,7 @@ def tiny_images(folder: Path, n: int) -> list[str]:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 24, 100])
 @pytest.mark.parametrize("n_jobs", [1, 4])
+@both
 def test_rows_follow_the_input_whatever_its_order(photos, store, batch_size, n_jobs):
     expected = extract(photos, TINY).to_numpy()
     order = np.random.default_rng(batch_size).permutation(24)
@@ -50,6 +53,7 @@ def test_rows_follow_the_input_whatever_its_order(photos, store, batch_size, n_j
     np.testing.assert_allclose(extraction.to_numpy(), expected[order], rtol=1e-3, atol=1e-5)
 
 
+@both
 def test_a_partly_cached_run_embeds_only_the_rest(photos, store, forwards, counts):
     extract(photos[:10], TINY, store=store)
     assert counts(extract(photos, TINY, store=store)) == (14, 10, 0)
@@ -94,6 +98,7 @@ def test_a_mended_image_is_embedded(store, photos, tmp_path, counts):
     assert counts(extract([path], TINY, store=store)) == (1, 0, 0)
 
 
+@both
 def test_progress_is_told_and_ends_complete(photos, store):
     seen: list[Statistics] = []
     extract(
@@ -108,9 +113,10 @@ def test_progress_is_told_and_ends_complete(photos, store):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@both
 def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch, error, counts):
     expected = extract(photos, TINY, batch_size=4).to_numpy()
-    forward, calls = TorchRuntime.__call__, []
+    forward, calls = TorchRuntime._run, []
 
     def interrupt(self, batch):
         calls.append(len(batch))
@@ -118,7 +124,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
             raise error
         return forward(self, batch)
 
-    monkeypatch.setattr(TorchRuntime, "__call__", interrupt)
+    monkeypatch.setattr(TorchRuntime, "_run", interrupt)
     told: list[int] = []
     with pytest.raises(error):
         extract(
@@ -132,13 +138,14 @@ def test_interrupted_and_resumed_equals_uninterrupted(photos, store, monkeypatch
     kept = told[-1]
     assert 12 <= kept < 24  # the thread may finish one more batch
     assert sum(space.rows for space in store.info()) == kept
-    monkeypatch.setattr(TorchRuntime, "__call__", forward)
+    monkeypatch.setattr(TorchRuntime, "_run", forward)
     resumed = extract(photos, TINY, store=store, batch_size=4)
     assert counts(resumed) == (24 - kept, kept, 0)
     np.testing.assert_allclose(resumed.to_numpy(), expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+@both
 def test_an_interrupt_at_any_moment_tells_what_is_kept(photos, store, monkeypatch):
     monkeypatch.setattr(space_module, "SEGMENT_ROWS", 5)  # so that commits are interrupted, too
     seconds, kept = 0.002, 0
@@ -162,11 +169,13 @@ def test_an_interrupt_at_any_moment_tells_what_is_kept(photos, store, monkeypatc
 CHILD = """
     import sys, time
     from featuretl import EmbeddingStore, extract
-    from featuretl.backbones.backbone import Backbone
     from featuretl.backbones.spec import BackboneSpec
+    from featuretl.extraction.image_encoder import ImageEncoder
     from featuretl.store import space
     space.SEGMENT_ROWS = int(sys.argv[1])
-    paths = sys.argv[2:]
+    if sys.argv[2] == "pipeline":
+        ImageEncoder.pipelined = property(lambda self: self._workers)
+    paths = sys.argv[3:]
     spec = BackboneSpec.of("test", "test_resnet", weights="random")
     def told(statistics):
         print(statistics.embedded, flush=True)
@@ -176,17 +185,17 @@ CHILD = """
 """
 
 
-def child(segment_rows: int, paths: list[str]) -> subprocess.Popen[str]:
+def child(segment_rows: int, paths: list[str], strategy: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(CHILD), str(segment_rows), *paths],
+        [sys.executable, "-c", textwrap.dedent(CHILD), str(segment_rows), strategy, *paths],
         stdout=subprocess.PIPE,
         text=True,
     )
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, store, counts):
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, store, counts, strategy):
     paths = tiny_images(tmp_path / "images", 150)
-    process = child(16, paths)
+    process = child(16, paths, strategy)
     for line in process.stdout:
         if line.strip().isdigit() and int(line) >= 50:
             process.send_signal(signal.SIGKILL)
@@ -257,15 +266,16 @@ def test_memory_is_bounded_by_a_segment_and_a_few_batches(store):
     assert int(output[1]) * 1024 < 2.5 * segment
 
 
+@both
 def test_threads_of_an_extraction_leave_pytorchs_own_as_they_were(photos, monkeypatch):
     before, seen = torch.get_num_threads(), []
-    forward = TorchRuntime.__call__
+    forward = TorchRuntime._run
 
     def watched(self, batch):
         seen.append((threading.current_thread().name, torch.get_num_threads()))
         return forward(self, batch)
 
-    monkeypatch.setattr(TorchRuntime, "__call__", watched)
+    monkeypatch.setattr(TorchRuntime, "_run", watched)
     extract(photos, TINY, batch_size=2, n_jobs=3)
     ours = {threads for name, threads in seen if name.startswith("featuretl")}
     assert ours == {1}

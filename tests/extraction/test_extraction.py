@@ -15,7 +15,10 @@ from featuretl.exceptions import ImageError, ParameterError
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
 
+both = pytest.mark.usefixtures("strategy")
 
+
+@both
 def test_cached_equals_fresh_equals_one_by_one(photos, store, counts):
     fresh = extract(photos, TINY, store=store)
     assert counts(fresh) == (24, 0, 0)
@@ -28,6 +31,7 @@ def test_cached_equals_fresh_equals_one_by_one(photos, store, counts):
     assert fresh.shape == (24, load_backbone("test_resnet", weights="random").n_features)
 
 
+@both
 def test_the_same_image_in_any_form_is_embedded_once(photos, store, tmp_path, forwards, counts):
     copy = shutil.copy(photos[0], tmp_path / "renamed.bin")
     data = Path(photos[0]).read_bytes()
@@ -62,6 +66,7 @@ BAD = [1, 3, 4, 5, 7, 8, 9]
 
 
 @pytest.mark.parametrize("stored", [True, False])
+@both
 def test_bad_images_are_named_rows_of_nan_and_shift_nothing(with_bad, photos, store, stored):
     store = store if stored else None
     for _ in range(2):
@@ -85,6 +90,7 @@ def test_bad_images_are_named_rows_of_nan_and_shift_nothing(with_bad, photos, st
         assert any("missing\\x1b[31m.jpg" in name for name in messages)
 
 
+@both
 def test_raising_comes_after_the_good_ones_are_kept(with_bad, store, forwards, counts):
     with pytest.raises(
         ImageError, match=r"7 of 10 images have no embedding .*empty: 0 bytes"
@@ -95,6 +101,7 @@ def test_raising_comes_after_the_good_ones_are_kept(with_bad, store, forwards, c
     assert counts(extract(with_bad, TINY, store=store, on_error="nan")) == (0, 3, 7)
 
 
+@both
 def test_no_images(store):
     assert extract([], TINY, store=store).to_numpy().shape[0] == 0
 
@@ -110,6 +117,7 @@ def test_the_memory_map_is_the_matrix(photos, store):
     np.testing.assert_array_equal(extract(photos, TINY).memmap(), mapped)
 
 
+@both
 def test_without_a_store_nothing_is_kept(photos, cache, counts):
     assert counts(extract(photos, TINY)) == (24, 0, 0)
     assert counts(extract(photos, TINY)) == (24, 0, 0)

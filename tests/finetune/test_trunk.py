@@ -6,8 +6,10 @@ import torch
 from click.testing import CliRunner
 from featuretl_cli.main import cli
 
+from featuretl import extract
 from featuretl.backbones.views import STRENGTHS
 from featuretl.exceptions import BackboneError
+from featuretl.extraction.image_encoder import ImageEncoder
 from featuretl.finetune.network import split
 from featuretl.finetune.trunk import Trunk, activation_shape, from_rows
 
@@ -76,7 +78,7 @@ def test_the_second_view_is_the_mirror_image(tiny, pixels):
     assert torch.equal(trunk_of(tiny)[0].prepare(np.ascontiguousarray(pixels[:, ::-1])), mirrored)
 
 
-def test_activations_beyond_float16_are_refused(tiny, pixels):
+def test_activations_beyond_float16_are_refused(tiny, pixels, monkeypatch):
     parts = split(tiny, 1)
 
     class Loud(torch.nn.Module):
@@ -86,3 +88,16 @@ def test_activations_beyond_float16_are_refused(tiny, pixels):
     trunk = Trunk(tiny, Loud(), 1, 0, STRENGTHS["none"])
     with pytest.raises(BackboneError, match=r"'test_resnet' .*'layer4\.0'.*cache_trunk=False"):
         trunk.embed([trunk.prepare(pixels)])
+    monkeypatch.setattr(ImageEncoder, "golden", np.zeros(1))
+    monkeypatch.setattr(ImageEncoder, "pipelined", property(lambda self: self._workers))
+    with pytest.raises(BackboneError, match="do not fit into float16"):
+        extract([pixels], trunk)
+
+
+def test_a_pipeline_gives_the_same_activations(tiny, photos, monkeypatch):
+    trunk, _ = trunk_of(tiny, view=1)
+    expected = extract(photos, trunk).to_numpy()
+    monkeypatch.setattr(ImageEncoder, "pipelined", property(lambda self: self._workers))
+    found = extract(photos, trunk, batch_size=7)
+    assert found.statistics.embedded == 24
+    np.testing.assert_allclose(found.to_numpy(), expected, rtol=0.01, atol=0.01)
