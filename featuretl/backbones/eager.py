@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from featuretl.backbones.devices import full_precision
 from featuretl.exceptions import is_out_of_memory
 
 Runtime = Callable[[torch.Tensor], np.ndarray]
@@ -39,6 +40,5 @@ class TorchRuntime:
         return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def _run(self, batch: torch.Tensor) -> np.ndarray:
-        # On recent GPUs, float32 convolutions default to TF32, with 10 bits of precision.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), full_precision():
             return self._module(batch).cpu().numpy()

@@ -23,6 +23,7 @@ import torch
 from featuretl._core.text import did_you_mean, printable, reason_of
 from featuretl.backbones.blocks import PreLogits, trace
 from featuretl.backbones.catalog import PACKAGED, hub_file, packaged_file
+from featuretl.backbones.devices import full_precision
 from featuretl.backbones.folding import fold
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError
@@ -87,7 +88,7 @@ def _load(
         model, file = _from_hub(name)
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
+            torch.default_generator.manual_seed(RANDOM_SEED)
             model = timm.create_model(name, pretrained=False)
         if file is not None:
             _load_file(model, name, file, packaged=weights == "auto")
@@ -280,7 +281,7 @@ def _agree(whole: PreLogits, folded: Any) -> bool:
     generator = torch.Generator().manual_seed(RANDOM_SEED)
     noise = torch.randn((2, *whole.model.pretrained_cfg["input_size"]), generator=generator)
     x = noise.to(next(whole.parameters()).device)
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision():
         cosine = torch.nn.functional.cosine_similarity(whole(x), folded(x))
     return bool(cosine.min() > _LEAST_COSINE)
 
