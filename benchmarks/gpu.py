@@ -56,7 +56,12 @@ class Child:
             with self._log.open("a") as log:
                 self._process = subprocess.Popen([sys.executable, str(script)], stderr=log, **pipes)
         process, killed = self._process, threading.Event()
-        timer = threading.Timer(limit, lambda: (killed.set(), _kill(process)))
+
+        def stop() -> None:
+            killed.set()
+            _kill(process)
+
+        timer = threading.Timer(limit, stop)
         timer.start()
         try:
             process.stdin.write(json.dumps(request) + "\n")
@@ -196,7 +201,7 @@ def measure(results: Results, todo: list[Measurement], deadline: float) -> None:
         for one in todo:
             remaining = deadline - time.monotonic()
             failed = results.entries.get(one.id, {}).get("error")
-            if one.round and failed or not results.lacks(one):
+            if (one.round and failed) or not results.lacks(one):
                 continue
             if remaining < one.seconds:
                 reason = f"needs about {one.seconds:.0f} s, and {max(0, remaining):.0f} s remained"

@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def ceiling(
                 module(batch)
                 _synchronize(device)
                 start = {} if by_batch else {"first_seconds": time.perf_counter() - began}
-                rate = _rate(lambda x=batch: module(x), n, seconds, device)
+                rate = _rate(partial(module, batch), n, seconds, device)
             except torch.OutOfMemoryError:
                 by_batch[str(n)] = "out of memory"
                 break
@@ -167,9 +167,7 @@ def shards(network: str, precision: str, workers: int, tars: list[str], device: 
     found["images_per_second"] = reports[-1][1] / found["seconds"]
     first = next((r for r in reports if r[1]), reports[-1])  # when all processes have started
     if reports[-1][0] - first[0] > 0.1:
-        found["later_images_per_second"] = (reports[-1][1] - first[1]) / (
-            reports[-1][0] - first[0]
-        )
+        found["later_images_per_second"] = (reports[-1][1] - first[1]) / (reports[-1][0] - first[0])
     return found
 
 

@@ -107,9 +107,12 @@ def _precision_settings() -> list[Callable[[], Any]]:
     PyTorch has an old and a new interface to them; the old one cannot be read after the new one was
     used, and the new one does not restore all of the old one.
     """
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    new = (cudnn.conv, products)
-    functions = [partial(setattr, part, "fp32_precision", part.fp32_precision) for part in new]
+    cudnn: Any = torch.backends.cudnn
+    products = torch.backends.cuda.matmul
+    functions: list[Callable[[], Any]] = [
+        partial(setattr, part, "fp32_precision", part.fp32_precision)
+        for part in (cudnn.conv, products)
+    ]
     with contextlib.suppress(RuntimeError):
         functions[0] = partial(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
     with contextlib.suppress(RuntimeError):
