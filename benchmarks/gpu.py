@@ -1,6 +1,6 @@
 """One command measures featuretl on a GPU, and what else could feed that GPU.
 
-    python benchmarks/gpu.py --minutes 8 -o results            # again with the same -o: goes on
+    python benchmarks/gpu.py --minutes 8 -o results            # again with the same -o: continues
     python benchmarks/gpu.py --device cpu --rehearse -o trial  # the same code on a CPU, tiny sizes
 
 It writes results/gpu.json after every measurement, and the tables of results/gpu.md at the end.
@@ -106,7 +106,7 @@ class Results:
 
     @classmethod
     def open(cls, folder: Path, settings: dict[str, Any]) -> Results:
-        """Create the results of a folder, or go on with those that it holds."""
+        """Create the results of a folder, or continue those that it holds."""
         folder.mkdir(parents=True, exist_ok=True)
         results = cls(folder / "gpu.json", settings)
         if results.file.exists():

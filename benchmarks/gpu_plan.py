@@ -157,13 +157,17 @@ class _Plan:
     def _ceiling(
         self, network: str, precision: str, seconds: float, compiled: bool = False
     ) -> Measurement:
-        facts = {"network": network, "precision": precision, "compiled": compiled}
+        facts: dict[str, Any] = {"network": network, "precision": precision, "compiled": compiled}
         batches = [self.size.compiled_batch] if compiled else list(self.size.batches)
-        settings = {"batches": batches, "seconds": self.size.seconds, "device": self.device}
+        settings: dict[str, Any] = {
+            "batches": batches,
+            "seconds": self.size.seconds,
+            "device": self.device,
+        }
         return self._of("ceiling", seconds, facts, {**facts, **settings})
 
     def _agreement(self, network: str, precision: str) -> Measurement:
-        facts = {"network": network, "precision": precision}
+        facts: dict[str, Any] = {"network": network, "precision": precision}
         paths = self.paths["files"][: self.size.compared]
         return self._of("agreement", 15, facts, {**facts, "paths": paths, "device": self.device})
 
@@ -181,7 +185,7 @@ class _Plan:
         workers: int = 1,
         runtime: str = "torch",
     ) -> Measurement:
-        facts = {"network": network, "precision": precision, "source": source}
+        facts: dict[str, Any] = {"network": network, "precision": precision, "source": source}
         if source == "shards":
             facts |= {"workers": workers}
             settings = {k: facts[k] for k in ("network", "precision", "workers")}
@@ -197,7 +201,11 @@ class _Plan:
     ) -> Measurement:
         facts: dict[str, Any] = {"network": self.size.main, "source": source}
         n = self.size.usual if kind == "usual loop" else self.size.loaded
-        settings = {"paths": self.paths[source][:n], "name": self.size.main, "file": None}
+        settings: dict[str, Any] = {
+            "paths": self.paths[source][:n],
+            "name": self.size.main,
+            "file": None,
+        }
         settings |= {"preprocess": {}, "device": self.device}
         if workers:
             facts |= {"workers": workers}
