@@ -3,7 +3,7 @@
     python benchmarks/gpu.py --minutes 8 -o results            # again with the same -o: continues
     python benchmarks/gpu.py --device cpu --rehearse -o trial  # the same code on a CPU, tiny sizes
 
-It writes results/gpu.json after every measurement, and the tables of results/gpu.md at the end.
+After every measurement it writes results/gpu.json and the tables of results/gpu.md.
 The measurements (gpu_measure.py) run in two child processes, one for featuretl and one for the
 loops that it is compared with; a measurement that fails is recorded as one line, and the others
 run. They are ordered by importance: one that the remaining time does not suffice for is skipped,
@@ -134,16 +134,12 @@ class Results:
         self.save()
 
     def save(self) -> None:
-        """Replace gpu.json."""
+        """Replace gpu.json and gpu.md."""
         content = {"settings": self.settings, "measurements": self.entries}
         partial = self.file.with_suffix(".partial")
         partial.write_text(json.dumps(content, indent=1) + "\n")
         partial.replace(self.file)
-
-    def write_tables(self) -> None:
-        """Write gpu.md."""
-        text = markdown({"settings": self.settings, "measurements": self.entries})
-        self.file.with_suffix(".md").write_text(text)
+        self.file.with_suffix(".md").write_text(markdown(content))
 
 
 @contextlib.contextmanager
@@ -207,7 +203,7 @@ def measure(results: Results, todo: list[Measurement], deadline: float) -> None:
                 reason = f"needs about {one.seconds:.0f} s, and {max(0, remaining):.0f} s remained"
                 answer = {"skipped": reason}
             else:
-                limit = min(remaining + one.seconds, max(_SLACK * one.seconds, 30))
+                limit = min(remaining + one.seconds, max(_SLACK * one.seconds, 60))
                 answer = both[one.is_peer].ask(one.request, limit)
             results.add(one, answer)
             words = answer.get("error") or answer.get("skipped") or _short(answer)
@@ -230,11 +226,8 @@ def main(minutes: float, output: Path, device: str, rehearse: bool) -> None:
     size = rehearsal() if rehearse else full()
     results = Results.open(output, {"device": device, "rehearse": rehearse})
     results.save()
-    try:
-        measure(results, plan(size, photographs(size), device), deadline)
-    finally:
-        results.write_tables()
-        click.echo(str(results.file.with_suffix(".md")))
+    measure(results, plan(size, photographs(size), device), deadline)
+    click.echo(str(results.file.with_suffix(".md")))
 
 
 if __name__ == "__main__":

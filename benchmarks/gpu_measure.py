@@ -34,6 +34,7 @@ import torch
 Figures = dict[str, Any]
 
 _PERIOD = 0.1  # seconds between two samples of the driver's utilisation
+_LONGEST_BATCH = 0.5  # seconds
 
 
 def machine(device: str) -> Figures:
@@ -83,6 +84,8 @@ def ceiling(
             best |= start
             if rate > best["images_per_second"]:
                 best |= {"images_per_second": rate, "batch": n, **_memory(device)}
+            if n / rate > _LONGEST_BATCH:  # larger ones gain nothing
+                break
     return {**best, "by_batch": by_batch}
 
 
@@ -110,11 +113,11 @@ def decoding(paths: list[str]) -> Figures:
     from concurrent.futures import ThreadPoolExecutor
 
     from featuretl.images.inputs import read
+    from featuretl.runtimes.threads import one_thread_each
 
     backbone = _backbone("test_resnet@224", "float32", "cpu")
-    torch.set_num_threads(1)
     n_threads = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(n_threads) as pool, one_thread_each(pool, n_threads):
 
         def work() -> None:
             for _ in pool.map(lambda path: backbone.prepare(read(path).pixels()), paths):
@@ -256,7 +259,7 @@ class _Busy:
         self._process = None
         if self.method == "nvidia-smi":
             query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-            command = ["nvidia-smi", *_selected(), *query, f"-lms={int(1000 * _PERIOD)}"]
+            command = ["nvidia-smi", *_selected(), *query, f"--loop-ms={int(1000 * _PERIOD)}"]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert self._process.stdout is not None
             self._process.stdout.readline()  # it takes a second to start

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+_ARRAYS = 1024  # which are decoded in advance
+
 
 @dataclass(frozen=True)
 class Size:
@@ -193,6 +195,7 @@ class _Plan:
             return self._of("shards", seconds, facts, settings, round_)
         facts |= {"runtime": runtime}
         paths = self.paths["big" if source == "big" else "files"]
+        paths = paths[:_ARRAYS] if source == "arrays" else paths
         settings = {**facts, "paths": paths, "device": self.device}
         return self._of("extraction", seconds, facts, settings, round_)
 

@@ -4,6 +4,8 @@ import importlib
 import json
 import subprocess
 import sys
+import time
+import types
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,6 @@ def test_what_fails_or_does_not_fit_is_recorded_and_made_up_for(gpu, tmp_path):
     assert found["works"]["runs"][0]["torch"]
     again = gpu.Results.open(tmp_path, settings)
     assert [again.lacks(one) for one in todo] == [True, True, False]
-    results.write_tables()
     assert "needs about 1000 s" in (tmp_path / "gpu.md").read_text()
     with pytest.raises(gpu.click.ClickException, match="other settings"):
         gpu.Results.open(tmp_path, {"device": "cuda", "rehearse": False})
@@ -82,3 +83,20 @@ def test_the_plan_of_a_gpu_is_ordered_and_its_names_are_networks(gpu):
     names = {one.facts["network"].partition("@")[0] for one in plan if "network" in one.facts}
     assert all(map(timm.is_model, names))
     assert [one.kind for one in plan[:3]] == ["machine", "extraction", "usual loop"]
+
+
+def test_the_share_that_the_device_is_busy_comes_from_the_driver(gpu, tmp_path, monkeypatch):
+    measure = importlib.import_module("gpu_measure")
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text('#!/bin/sh\necho "$@" > "$0.seen"\nwhile :; do echo 50; sleep 0.02; done\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(
+        measure.torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(uuid="1-2")
+    )
+    with measure._Busy("cuda") as busy:
+        time.sleep(0.2)
+    assert (busy.method, busy.share) == ("nvidia-smi", 0.5)
+    seen = Path(f"{smi}.seen").read_text().split()
+    assert seen[0] == "--id=GPU-1-2"
+    assert seen[-1] == "--loop-ms=100"

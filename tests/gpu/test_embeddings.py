@@ -69,7 +69,7 @@ def test_threads_with_a_stream_each_give_equal_embeddings(backbone, photos, same
     for rows in found:
         assert len(rows) == 5
         for each in rows:
-            same(each, expected, 1e-5)
+            same(each, expected)
 
 
 def test_interrupted_and_resumed_is_uninterrupted(device, photos, tmp_path, monkeypatch, same):
