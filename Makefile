@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
-.PHONY: test test-all test-lowest test-wheel demo check docs clean chromium
+.PHONY: test test-all test-gpu test-lowest test-wheel demo check docs clean chromium
 .DEFAULT_GOAL := test
 
 # One file for each set of extras that is installed.
@@ -30,7 +30,11 @@ test: $(VENV)/mobilenet chromium
 
 # Before a release: also minutes of kills and damage, training on real data sets, and the text encoder.
 test-all: $(VENV)/mobilenet $(VENV)/installed-dev chromium
-	$(PYTEST) -m ''
+	$(PYTEST) -m 'not gpu'
+
+# The guarantees on a GPU; FEATURETL_TEST_DEVICE=cpu rehearses them without one.
+test-gpu: $(VENV)/installed-test
+	$(BIN)/python -m pytest -m gpu -p no:xdist tests/gpu
 
 # The lowest versions that pyproject.toml names, in an environment of their own.
 test-lowest: $(VENV)/installed-dev chromium

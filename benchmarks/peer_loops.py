@@ -25,9 +25,12 @@ from PIL import Image
 Embed = Callable[[list[str]], np.ndarray]
 
 
-def timm_loader(model: Any, config: dict[str, Any]) -> Embed:
-    """Use timm's dataset and loader with two worker processes."""
+def timm_loader(model: Any, config: dict[str, Any], workers: int = 2) -> Embed:
+    """Use timm's dataset and loader with worker processes; on a GPU also its prefetcher."""
     from timm.data import ImageDataset, create_loader
+
+    device = next(model.parameters()).device
+    on_gpu = device.type == "cuda"
 
     def embed(paths: list[str]) -> np.ndarray:
         dataset = ImageDataset(str(Path(paths[0]).parent), load_bytes=False)
@@ -36,13 +39,15 @@ def timm_loader(model: Any, config: dict[str, Any]) -> Embed:
             dataset,
             batch_size=32,
             is_training=False,
-            use_prefetcher=False,
-            num_workers=2,
+            use_prefetcher=on_gpu,
+            pin_memory=on_gpu,
+            device=device,
+            num_workers=workers,
             persistent_workers=False,
             **{key: config[key] for key in _TRANSFORM},
         )
         with torch.inference_mode():
-            return np.concatenate([model(batch).numpy() for batch, _ in loader])
+            return np.concatenate([model(batch.to(device)).cpu().numpy() for batch, _ in loader])
 
     return embed
 
@@ -94,7 +99,7 @@ def imagededup(model: Any, config: dict[str, Any]) -> Embed:
     return embed
 
 
-PEERS: dict[str, Callable[[Any, dict[str, Any]], Embed]] = {
+PEERS: dict[str, Callable[..., Embed]] = {
     "timm loader": timm_loader,
     "embetter": embetter,
     "img2vec": img2vec,
@@ -110,8 +115,10 @@ def main(
     file: str | None,
     preprocess: dict[str, Any],
     output: str,
+    device: str = "cpu",
+    **options: Any,
 ) -> float:
-    """Embed the images; return the seconds."""
+    """Embed the images; return the seconds. `options` are those of the peer."""
     torch.manual_seed(0)
     model: Any = timm.create_model(name).eval().requires_grad_(False)
     if file is not None:
@@ -119,8 +126,9 @@ def main(
         for tensor, found in zip(model.state_dict().values(), state, strict=True):
             tensor.copy_(found)
     model.reset_classifier(0)
+    model = model.to(device)
     config = {**timm.data.resolve_model_data_config(model), **preprocess}
-    embed = PEERS[peer](model, config)
+    embed = PEERS[peer](model, config, **options)
     if peer != "imagededup":  # imagededup embeds a whole folder
         embed(paths[:32])
     began = time.perf_counter()

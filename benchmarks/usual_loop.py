@@ -21,7 +21,12 @@ from PIL import Image
 
 
 def main(
-    paths: list[str], name: str, file: str | None, preprocess: dict[str, Any], output: str
+    paths: list[str],
+    name: str,
+    file: str | None,
+    preprocess: dict[str, Any],
+    output: str,
+    device: str = "cpu",
 ) -> float:
     """Embed the images; return the seconds."""
     torch.manual_seed(0)
@@ -30,13 +35,15 @@ def main(
         state = list(torch.load(file, map_location="cpu", weights_only=True).values())
         for tensor, found in zip(model.state_dict().values(), state, strict=True):
             tensor.copy_(found)
+    model = model.to(device)
     config = {**timm.data.resolve_model_data_config(model), **preprocess}
     transform = timm.data.create_transform(**config, is_training=False)
 
     def embed(part: list[str]) -> np.ndarray:
         batch = torch.stack([transform(Image.open(path).convert("RGB")) for path in part])
         with torch.inference_mode():
-            return model.forward_head(model.forward_features(batch), pre_logits=True).numpy()
+            features = model.forward_features(batch.to(device))
+            return model.forward_head(features, pre_logits=True).cpu().numpy()
 
     embed(paths[:32])
     began = time.perf_counter()

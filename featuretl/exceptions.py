@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-# Phrases in the messages of PyTorch, ONNX Runtime and the C++ library.
-_NO_MEMORY = ("not enough memory", "can't allocate memory", "failed to allocate", "bad_alloc")
+# Phrases in the messages of PyTorch, CUDA, ONNX Runtime and the C++ library.
+_NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "failed to allocate",
+    "bad_alloc",
+    "alloc_failed",  # cuDNN and cuBLAS
+)
 
 
 class FeatureTLError(Exception):

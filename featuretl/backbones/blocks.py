@@ -17,6 +17,7 @@ from timm.models import get_notrace_functions, get_notrace_modules, group_parame
 from torch import fx, nn
 
 from featuretl._core.text import reason_of
+from featuretl.backbones.devices import full_precision
 from featuretl.exceptions import BackboneError
 
 _PREFIX = "model."
@@ -92,7 +93,7 @@ def trace(module: nn.Module) -> fx.Graph:
 
 def check_cut(model: Any, trunk: Any, top: Any, example: torch.Tensor, name: str) -> None:
     """Raise BackboneError unless ``top(trunk(x))`` equals the model on `example` (n, 3, h, w)."""
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision():
         whole, parts = PreLogits(model)(example), top(trunk(example))
     if whole.shape != parts.shape or not torch.allclose(
         whole, parts, rtol=_TOLERANCE, atol=_TOLERANCE * float(whole.abs().max())

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from featuretl.backbones.devices import to_host
+from featuretl.backbones.devices import full_precision, to_host
 from featuretl.exceptions import is_out_of_memory
 
 Runtime = Callable[[torch.Tensor], np.ndarray]
@@ -44,6 +44,5 @@ class TorchRuntime:
         return parts[0] if len(parts) == 1 else lambda: np.concatenate([part() for part in parts])
 
     def _run(self, batch: torch.Tensor) -> torch.Tensor:
-        # On recent GPUs, float32 convolutions default to TF32, with 10 bits of precision.
-        with torch.inference_mode(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.inference_mode(), full_precision():
             return self._module(batch)

@@ -21,6 +21,7 @@ from timm.models import adapt_input_conv
 from featuretl._core.text import printable, reason_of
 from featuretl.backbones.blocks import PreLogits, trace
 from featuretl.backbones.catalog import PACKAGED
+from featuretl.backbones.devices import full_precision
 from featuretl.backbones.folding import fold
 from featuretl.backbones.preprocess import Preprocessing
 from featuretl.backbones.sources import Source, find_source
@@ -90,7 +91,7 @@ def _load(
         model = _pretrained(source, file, in_chans)
     else:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(RANDOM_SEED)
+            torch.default_generator.manual_seed(RANDOM_SEED)
             model = source.build(in_chans=in_chans)
         if file is not None:
             _load_file(model, name, file, packaged)
@@ -284,7 +285,7 @@ def _agree(whole: PreLogits, folded: Any) -> bool:
     generator = torch.Generator().manual_seed(RANDOM_SEED)
     noise = torch.randn((2, *whole.model.pretrained_cfg["input_size"]), generator=generator)
     x = noise.to(next(whole.parameters()).device)
-    with torch.inference_mode():
+    with torch.inference_mode(), full_precision():
         cosine = torch.nn.functional.cosine_similarity(whole(x), folded(x))
     return bool(cosine.min() > _LEAST_COSINE)
 

@@ -10,6 +10,7 @@ import torch
 from featuretl._core.parameters import parameter_error
 from featuretl._core.text import printable
 from featuretl._learning.labels import codes_of
+from featuretl.backbones.devices import full_precision
 from featuretl.exceptions import BackboneError, ImageError, InputError
 from featuretl.explanation.evidence import evidence
 from featuretl.explanation.explanation import Explanation
@@ -115,7 +116,7 @@ def _explain_image(network: Network, image: Any, target: Any) -> Explanation:
     batch = backbone.batch([backbone.prepare(pixels)])
     values = network.values(batch)[0]
     chosen, weight = _resolve_target(network.head, values, target)
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with full_precision():
         heat, method, bias = evidence(network, batch, torch.from_numpy(weight).to(batch.device))
     if not np.isfinite(heat).all():
         raise BackboneError(

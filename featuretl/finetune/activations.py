@@ -18,6 +18,7 @@ from torch import nn
 
 from featuretl._core.text import printable
 from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.devices import full_precision
 from featuretl.backbones.views import STRENGTHS, Strength, View, draw
 from featuretl.exceptions import ImageError
 from featuretl.extraction.extraction import Extraction
@@ -113,7 +114,7 @@ class FreshActivations:
     def _activations(self, prepared: list[Any]) -> torch.Tensor:
         inputs = [self._augmented(x) if isinstance(x, np.ndarray) else x for x in prepared]
         module = self._trunk or nn.Identity()
-        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.no_grad(), full_precision():
             return module(self._backbone.batch(inputs)).float()
 
     def _augmented(self, pixels: np.ndarray) -> torch.Tensor:

@@ -126,7 +126,7 @@ class Trainer:
         seed = [self.training.seed, self.state.epoch]
         total = 0.0
         batches = self.task.activations.batches(parts, seed)
-        with _seeded(seed), contextlib.closing(batches):
+        with _seeded(seed, self.task.objective.device), contextlib.closing(batches):
             for number, (part, x) in enumerate(zip(parts, batches, strict=True)):
                 self._set_rates(self.state.epoch + (number + 0.5) / len(parts))
                 total += self.step(part, x) * len(part)
@@ -272,11 +272,11 @@ def _cosine(start: float, end: float, t: float) -> float:
 
 
 @contextlib.contextmanager
-def _seeded(seed: list[int]) -> Iterator[None]:
+def _seeded(seed: list[int], device: torch.device) -> Iterator[None]:
     """Seed the generators that dropout and a callable `augment` use; restore them afterwards."""
     number = int(np.random.default_rng(seed).integers(2**31))
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(number)
         random.seed(number)
         np.random.seed(number)  # noqa: NPY002

@@ -13,6 +13,7 @@ from torch import nn
 
 from featuretl.backbones.backbone import Backbone, load_spec
 from featuretl.backbones.blocks import PreLogits
+from featuretl.backbones.devices import usable_device
 from featuretl.backbones.folding import fold
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError
@@ -66,7 +67,7 @@ def snapshot(network: nn.Module) -> dict[str, torch.Tensor]:
 def new_head(kind: Any, n_features: int, n_outputs: int, seed: int) -> nn.Module:
     """Return a linear layer for "probe" or "linear", or a ReLU network for ("mlp", width)."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if isinstance(kind, str):
             return nn.Linear(n_features, n_outputs)
         width = int(kind[1])
@@ -151,11 +152,11 @@ class Tuned:
         self._live = backbone, parts.trunk, network
 
     def live(self, device: str) -> tuple[Backbone, nn.Module | None, TunedNetwork]:
-        """Return the backbone, its trunk and the network; load them if necessary.
+        """Return the backbone, its trunk and the network; load them if they are not on `device`.
 
         Raises BackboneError if the backbone's weights are not those of training.
         """
-        if self._live is None:
+        if self._live is None or self._is_elsewhere(device):
             backbone = load_spec(self.spec, device)
             if backbone.recipe["backbone"]["tensors"] != self.tensors:
                 raise BackboneError(
@@ -171,6 +172,10 @@ class Tuned:
             network.to(backbone.device).eval()
             self._live = backbone, parts.trunk, network.requires_grad_(False)
         return self._live
+
+    def _is_elsewhere(self, device: str) -> bool:
+        assert self._live is not None  # nosec B101
+        return device != "auto" and usable_device("load_backbone", device) != self._live[0].device
 
     def whole(self, device: str) -> tuple[Backbone, nn.Module, nn.Module]:
         """Return the backbone, a copy of timm's model with the trained tensors, and the head.

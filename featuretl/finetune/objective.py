@@ -37,7 +37,7 @@ class Objective:
     """The loss of the outputs (k, outputs) of k rows, against the targets of a `Problem`."""
 
     def __init__(self, problem: Problem, device: torch.device) -> None:
-        self.kind = problem.kind
+        self.kind, self.device = problem.kind, device
         dtype = torch.int64 if self.kind == "softmax" else torch.float32
         self._target = torch.as_tensor(np.asarray(problem.target), dtype=dtype).to(device)
         weight = problem.weight.reshape(len(problem.target), -1) / problem.weight.mean()

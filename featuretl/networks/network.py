@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.backbones.backbone import Backbone, load_spec
+from featuretl.backbones.devices import full_precision
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.views import n_views
 from featuretl.exceptions import ModelError
@@ -35,7 +36,7 @@ class Network:
 
     def values(self, batch: torch.Tensor) -> Array:
         """Return the values, float32 (n, k), of the network for an input; see `Head`."""
-        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.no_grad(), full_precision():
             return self.head(self.embedding(batch)).cpu().numpy()
 
     def batch(self, images: Sequence[Any]) -> torch.Tensor:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from featuretl._core.files import replace_file
+from featuretl.backbones.devices import full_precision
 from featuretl.backbones.eager import TorchRuntime
 
 T = TypeVar("T")
@@ -40,7 +41,7 @@ class CompiledRuntime(TorchRuntime):
             padding = batch[-1:].expand(self._most - n, *batch.shape[1:])
             batch = torch.cat([batch, padding])
         batch = batch.contiguous(memory_format=torch.channels_last)
-        with torch.no_grad(), torch.backends.cudnn.flags(allow_tf32=False):
+        with torch.no_grad(), full_precision():
             return self._module(batch)[:n]
 
 

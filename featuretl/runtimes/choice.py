@@ -194,6 +194,8 @@ class RuntimeChoice:
         backbone = self._backbone
         recipe = {**backbone.recipe, "backbone": backbone.spec.name}
         machine = [platform.node(), platform.machine(), os.cpu_count(), self._n_threads]
+        if backbone.device.type != "cpu":
+            machine.append(str(backbone.device))
         return _digest({"recipe": recipe, "machine": machine})
 
 

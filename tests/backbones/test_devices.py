@@ -13,10 +13,12 @@ from featuretl.backbones import devices as devices_module
 from featuretl.backbones.devices import (
     copy_ahead,
     devices_of,
+    full_precision,
     own_stream,
     staging_memory,
     to_device,
     to_host,
+    usable_device,
 )
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ParameterError
@@ -247,3 +249,65 @@ def test_an_accelerator_that_disagrees_gives_way_to_the_cpu(
     np.testing.assert_array_equal(
         found.to_numpy(), extract(photos[:2], TINY, device="cpu").to_numpy()
     )
+
+
+def test_full_precision_lasts_until_the_last_thread_leaves_and_keeps_cudnn():
+    def settings():
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+    torch.set_float32_matmul_precision("high")
+    try:
+        outer, inner = full_precision(), full_precision()
+        outer.__enter__()
+        inner.__enter__()
+        outer.__exit__(None, None, None)
+        assert settings() == (False, "highest")
+        assert torch.backends.cudnn.enabled
+        inner.__exit__(None, None, None)
+        assert settings() == (True, "high")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_full_precision_restores_what_the_new_interface_set():
+    products = torch.backends.cuda.matmul
+    products.fp32_precision = "tf32"
+    try:
+        with full_precision():
+            assert products.fp32_precision == "ieee"
+        assert products.fp32_precision == "tf32"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_a_device_has_its_number(monkeypatch):
+    class Used:
+        device = torch.device("cuda", 1)
+
+    monkeypatch.setattr(torch, "empty", lambda *args, **options: Used)
+    assert usable_device("extract", "cuda") == torch.device("cuda", 1)
+    assert usable_device("extract", "cpu:0") == torch.device("cpu", 0)
+
+
+def test_a_stream_waits_for_what_was_queued_before(monkeypatch):
+    order = []
+
+    class Stream:
+        def wait_stream(self, other):
+            order.append(other)
+
+    device = torch.device("cuda", 0)
+    nothing = contextlib.nullcontext
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the default stream")
+    monkeypatch.setattr(torch.cuda, "device", nothing)
+    monkeypatch.setattr(torch.cuda, "stream", nothing)
+    thread = threading.Thread(target=lambda: [_enter(device) for _ in range(2)])
+    thread.start()
+    thread.join()
+    assert order == ["the default stream"] * 2
+
+
+def _enter(device):
+    with own_stream(device):
+        pass

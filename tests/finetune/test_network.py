@@ -1,12 +1,15 @@
 """All kinds of networks: frozen tensors stay bit-identical, the named blocks are trained and saved."""
 
+import copy
 import pickle
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 
 from featuretl import FineTuneClassifier
+from featuretl.backbones.backbone import load_spec
 from featuretl.backbones.weights import tensors_digest
 from featuretl.exceptions import BackboneError, FeatureTLWarning
 
@@ -115,3 +118,22 @@ def test_pickle_keeps_predictions_and_no_trunk(fitted, photos):
     assert len(data) < 6e6  # the whole network has 3.4 million parameters more
     twin = pickle.loads(data)
     np.testing.assert_array_equal(twin.predict_proba(photos), fitted.predict_proba(photos))
+
+
+def test_a_fitted_network_moves_to_the_requested_device(fitted, monkeypatch):
+    tuned = copy.copy(fitted._tuned)
+    here = tuned.live("auto")
+    assert tuned.live("cpu") is here
+    asked = []
+
+    def load(spec, device):
+        asked.append(device)
+        return load_spec(spec, "cpu")
+
+    monkeypatch.setattr("featuretl.finetune.network.usable_device", lambda _, d: torch.device(d))
+    monkeypatch.setattr("featuretl.finetune.network.load_spec", load)
+    there = tuned.live("cuda:1")
+    assert asked == ["cuda:1"]
+    assert there is not here
+    for name, tensor in here[2].state_dict().items():
+        assert torch.equal(there[2].state_dict()[name], tensor)

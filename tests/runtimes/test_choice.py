@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import sqlite3
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
 import pytest
+import torch
 
 from featuretl import ImageEmbedder, extract
 from featuretl.exceptions import BackboneError, ParameterError
@@ -235,3 +237,13 @@ def test_embeddings_that_are_not_finite_or_of_another_size_disagree():
     turned[1] *= -1  # the least row counts
     assert choice.least_cosine(rows, turned) == pytest.approx(-1)
     assert not choice.agree(rows, turned)
+
+
+def test_speeds_on_a_device_are_remembered_apart_from_those_of_the_cpu():
+    def key(device):
+        spec = types.SimpleNamespace(name="a")
+        device = torch.device(device)
+        backbone = types.SimpleNamespace(recipe={}, spec=spec, device=device, forward=None)
+        return RuntimeChoice(backbone, None, None, 2)._key()
+
+    assert len({key("cpu"), key("cuda:0"), key("cuda:1")}) == 3

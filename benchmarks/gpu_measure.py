@@ -1,0 +1,389 @@
+"""The measurements of gpu.py, in a process of their own.
+
+    python benchmarks/gpu_measure.py
+
+gpu.py starts this script twice: once for featuretl, once for the other loops, whose process never
+imports featuretl. Each line on standard input is a request, JSON with a `kind` and its settings;
+each line on standard output is the answer: the figures, or an `error` of one line. Models stay
+loaded between requests, so that contenders can alternate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+Figures = dict[str, Any]
+
+_PERIOD = 0.1  # seconds between two samples of the driver's utilisation
+_LONGEST_BATCH = 0.5  # seconds
+
+
+def machine(device: str) -> Figures:
+    """Return the card, the driver, the versions and the cores."""
+    found: Figures = {
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "busy_method": _Busy(device).method,
+    }
+    for name in ("torch", "torchvision", "timm", "pillow", "numpy", "featuretl", "triton"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    if _is_cuda(device):
+        properties = torch.cuda.get_device_properties(device)
+        found |= {"card": properties.name, "memory_mib": properties.total_memory >> 20}
+        found |= {"capability": f"{properties.major}.{properties.minor}"}
+        found |= {"cards": torch.cuda.device_count(), "driver": _smi("driver_version")}
+    return found
+
+
+def ceiling(
+    network: str, precision: str, compiled: bool, batches: list[int], seconds: float, device: str
+) -> Figures:
+    """Return the throughput of the network alone, on batches that are on the device already."""
+    backbone = _backbone(network, "bfloat16" if precision == "bfloat16" else "float32", device)
+    module: Any = torch.compile(backbone.embedding) if compiled else backbone.embedding
+    by_batch: Figures = {}
+    best: Figures = {"images_per_second": 0.0}
+    began = time.perf_counter()
+    with torch.no_grad(), _precision(precision):
+        for n in batches:
+            batch = torch.randn((n, *backbone.preprocessing.input_size), device=device)
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            _reset_memory(device)
+            try:
+                module(batch)
+                _synchronize(device)
+                start = {} if by_batch else {"first_seconds": time.perf_counter() - began}
+                rate = _rate(partial(module, batch), n, seconds, device)
+            except torch.OutOfMemoryError:
+                by_batch[str(n)] = "out of memory"
+                break
+            by_batch[str(n)] = rate
+            best |= start
+            if rate > best["images_per_second"]:
+                best |= {"images_per_second": rate, "batch": n, **_memory(device)}
+            if n / rate > _LONGEST_BATCH:  # larger ones gain nothing
+                break
+    return {**best, "by_batch": by_batch}
+
+
+def agreement(network: str, precision: str, paths: list[str], device: str) -> Figures:
+    """Return the cosines between embeddings of photographs on the device and on the CPU."""
+    from featuretl.backbones.eager import TorchRuntime
+    from featuretl.images.inputs import read
+
+    on_cpu = _backbone(network, "float32", "cpu")
+    inputs = [on_cpu.prepare(read(path).pixels()) for path in paths]
+    expected = on_cpu.embed(inputs).astype(np.float64)
+    backbone = _backbone(network, "bfloat16" if precision == "bfloat16" else "float32", device)
+    if precision == "tf32":  # featuretl never uses it
+        with torch.inference_mode(), _precision(precision):
+            found = backbone.embedding(backbone.batch(inputs)).cpu().numpy()
+    else:
+        found = TorchRuntime(backbone.embedding)(backbone.batch(inputs))
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found.astype(np.float64), axis=1)
+    cosines = (expected * found).sum(axis=1) / norms
+    return {"least_cosine": float(cosines.min()), "mean_cosine": float(cosines.mean())}
+
+
+def decoding(paths: list[str]) -> Figures:
+    """Return the rate at which all cores read, decode, resize and crop, without a network."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from featuretl.images.inputs import read
+    from featuretl.runtimes.threads import one_thread_each
+
+    backbone = _backbone("test_resnet@224", "float32", "cpu")
+    n_threads = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(n_threads) as pool, one_thread_each(pool, n_threads):
+
+        def work() -> None:
+            for _ in pool.map(lambda path: backbone.prepare(read(path).pixels()), paths):
+                pass
+
+        return _measured(work, len(paths), "cpu")
+
+
+def extraction(
+    network: str, precision: str, runtime: str, source: str, paths: list[str], device: str
+) -> Figures:
+    """Embed with featuretl into an empty store: from files, arrays, or shards."""
+    from PIL import Image
+
+    from featuretl import EmbeddingStore, extract
+
+    backbone = _backbone(network, precision, device)
+    images: Any = paths
+    if source == "arrays":
+        images = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
+    with tempfile.TemporaryDirectory() as folder:
+        stores = (EmbeddingStore(Path(folder, str(i))) for i in range(2))
+        options: Any = {"runtime": runtime}
+        extract(images[: len(images) // 8 + 1], backbone, store=next(stores), **options)  # warm up
+
+        def work() -> Any:
+            return extract(images, backbone, store=next(stores), **options)
+
+        return _with_costs(work, len(images), device)
+
+
+def shards(network: str, precision: str, workers: int, tars: list[str], device: str) -> Figures:
+    """Embed tar files with featuretl into a shared store, in this process or in `workers`."""
+    from featuretl import extract_shards
+
+    loaded = _backbone(network, precision, device).spec
+    reports: list[tuple[float, int]] = []
+
+    def report(done: Any) -> None:
+        reports.append((time.perf_counter(), done.done))
+
+    with tempfile.TemporaryDirectory() as folder:
+        n_jobs = max(1, len(os.sched_getaffinity(0)) // workers)
+        options: Any = {"store": folder, "device": device, "workers": workers, "n_jobs": n_jobs}
+
+        def work() -> Any:
+            return extract_shards(tars, loaded, runtime="torch", progress=report, **options)
+
+        found = _with_costs(work, 0, device)
+    found["images_per_second"] = reports[-1][1] / found["seconds"]
+    first = next((r for r in reports if r[1]), reports[-1])  # when all processes have started
+    if reports[-1][0] - first[0] > 0.1:
+        found["later_images_per_second"] = (reports[-1][1] - first[1]) / (reports[-1][0] - first[0])
+    return found
+
+
+def usual_loop(**settings: Any) -> Figures:
+    """Run the loop that users write by hand."""
+    import usual_loop as script
+
+    return _script(script.main, **settings)
+
+
+def timm_loader(**settings: Any) -> Figures:
+    """Run timm's loader with worker processes."""
+    import peer_loops
+
+    return _script(peer_loops.main, peer="timm loader", **settings)
+
+
+KINDS: dict[str, Callable[..., Figures]] = {
+    "machine": machine,
+    "ceiling": ceiling,
+    "agreement": agreement,
+    "decoding": decoding,
+    "extraction": extraction,
+    "shards": shards,
+    "usual loop": usual_loop,
+    "timm loader": timm_loader,
+}
+
+
+def _script(main: Callable[..., float], **settings: Any) -> Figures:
+    paths, device = settings["paths"], settings["device"]
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = []
+
+        def work() -> None:
+            seconds.append(main(output=str(Path(folder, "rows.npy")), **settings))
+
+        found = _measured(work, len(paths), device)
+    # The script's own time leaves out loading the network, the busy cores do not.
+    return {**found, "seconds": seconds[0], "images_per_second": len(paths) / seconds[0]}
+
+
+def _with_costs(work: Callable[[], Any], n_images: int, device: str) -> Figures:
+    done: list[Any] = []
+    found = _measured(lambda: done.append(work()), n_images, device)
+    found["runtime"] = done[0].statistics.runtime
+    found["core_seconds"] = {k: round(v, 3) for k, v in done[0].statistics.costs.items()}
+    return found
+
+
+def _measured(work: Callable[[], Any], n_images: int, device: str) -> Figures:
+    """Run `work`; return its seconds, its rate, and how busy the cores and the device were."""
+    _reset_memory(device)
+    with _Busy(device) as busy:
+        cpu, began = _processor_seconds(), time.perf_counter()
+        work()
+        _synchronize(device)
+        seconds = time.perf_counter() - began
+        cpu = _processor_seconds() - cpu
+    return {
+        "seconds": seconds,
+        "images": n_images,
+        "images_per_second": n_images / seconds,
+        "cores_busy": cpu / seconds,
+        "device_busy": busy.share,
+        **_memory(device),
+    }
+
+
+class _Busy:
+    """The mean share of the time in which a kernel ran, as the driver samples it; None without."""
+
+    share: float | None = None
+
+    def __init__(self, device: str) -> None:
+        self.method = "none"
+        if _is_cuda(device):
+            self.method = "nvidia-smi" if shutil.which("nvidia-smi") else "nvml"
+            with contextlib.suppress(Exception):
+                torch.cuda.utilization(device)  # needs the package nvidia-ml-py
+                self.method = "nvml"
+        self._device, self._samples = device, list[float]()
+        self._stop = threading.Event()
+
+    def __enter__(self) -> _Busy:
+        self._process = None
+        if self.method == "nvidia-smi":
+            query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+            command = ["nvidia-smi", *_selected(), *query, f"--loop-ms={int(1000 * _PERIOD)}"]
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            assert self._process.stdout is not None
+            self._process.stdout.readline()  # it takes a second to start
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        return self
+
+    def _sample(self) -> None:
+        with contextlib.suppress(Exception):
+            if self._process is not None and self._process.stdout is not None:
+                self._samples.extend(float(line) for line in self._process.stdout)
+            while self.method == "nvml" and not self._stop.wait(_PERIOD):
+                self._samples.append(float(torch.cuda.utilization(self._device)))
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+        self._thread.join(5)
+        if self._samples:
+            self.share = statistics.fmean(self._samples) / 100
+
+
+@lru_cache(maxsize=4)
+def _backbone(network: str, precision: str, device: str) -> Any:
+    from featuretl import load_backbone
+    from featuretl.backbones.catalog import packaged_file
+
+    name, _, size = network.partition("@")
+    return load_backbone(
+        name,
+        weights="auto" if packaged_file(name) else "random",
+        precision=precision,
+        image_size=int(size) if size else None,
+        device=device,
+    )
+
+
+@contextlib.contextmanager
+def _precision(precision: str) -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before[0]
+        torch.set_float32_matmul_precision(before[1])
+
+
+def _rate(call: Callable[[], Any], n: int, seconds: float, device: str) -> float:
+    """Return the median rate of three rounds, each of `seconds` after a warm-up."""
+    call()
+    _synchronize(device)
+    began = time.perf_counter()
+    call()
+    _synchronize(device)
+    calls = max(1, round(seconds / (time.perf_counter() - began)))
+    rates = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        _synchronize(device)
+        rates.append(n * calls / (time.perf_counter() - began))
+    return statistics.median(rates)
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of its children that have ended."""
+    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(part.ru_utime + part.ru_stime for part in used)
+
+
+def _is_cuda(device: str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+def _synchronize(device: str) -> None:
+    if _is_cuda(device):
+        torch.cuda.synchronize(device)
+
+
+def _reset_memory(device: str) -> None:
+    if _is_cuda(device):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _memory(device: str) -> Figures:
+    if not _is_cuda(device):
+        return {"peak_device_mib": None}
+    return {"peak_device_mib": torch.cuda.max_memory_allocated(device) >> 20}
+
+
+def _selected() -> list[str]:
+    """Return the option of nvidia-smi that selects PyTorch's first device."""
+    uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None)
+    return [] if uuid is None else [f"--id=GPU-{uuid}"]
+
+
+def _smi(what: str) -> str | None:
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["nvidia-smi", *_selected(), f"--query-gpu={what}", "--format=csv,noheader"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return done.stdout.strip().splitlines()[0]
+    return None
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    # Libraries and worker processes print on standard error; answers stay one line each.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = KINDS[request.pop("kind")](**request)
+        except BaseException as error:  # out of memory, a missing operation, a failed compilation
+            text = " ".join(f"{type(error).__name__}: {error}".split())
+            answer = {"error": text[:500]}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
