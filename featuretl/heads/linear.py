@@ -18,7 +18,7 @@ from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses, chosen_codes
-from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
+from featuretl._learning.rows import SCALINGS, Rows, affine, one_thread_pool
 from featuretl._learning.targets import (
     Targets,
     loss_weight,
@@ -185,7 +185,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         """
         self._check_parameters()
         forget(self, "_stream")
-        X = read_matrix(self, X)
+        X = read_matrix(self, X, dispatch=True)
         targets = read_targets(self, y, len(X))
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight)
@@ -317,8 +317,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
-        X = read_matrix(self, X, reset=False)
-        return in_blocks(X, lambda Z: Z @ self.coef_.T + self.intercept_, len(self.coef_))
+        X = read_matrix(self, X, reset=False, dispatch=True)
+        return affine(X, self.coef_, self.intercept_)
 
     def _temperature(self) -> float:
         return self.calibration_.temperature if self.calibrate else 1.0
