@@ -54,9 +54,29 @@ def near(X: Any, array: Array, dtype: Any = None) -> Any:
     return library_of(X).tensor(np.ascontiguousarray(array), device=X.device)
 
 
+def is_on_cpu(array: Any) -> bool:
+    """Return whether `array` is in main memory."""
+    return not hasattr(array, "detach") or array.device.type == "cpu"
+
+
 def float_of(X: Any) -> str:
     """Return the name of the dtype that rows of X are computed in."""
     return "float64" if str(X.dtype).endswith("float64") else "float32"
+
+
+@contextmanager
+def one_torch_thread(X: Any) -> Iterator[None]:
+    """Limit PyTorch to one thread, also in threads started here, if X is a tensor."""
+    if not hasattr(X, "detach"):
+        yield
+        return
+    torch = library_of(X)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

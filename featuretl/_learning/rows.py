@@ -3,9 +3,8 @@
 NumPy and SciPy each bring an OpenBLAS pool, and the two pools compete for cores (scikit-learn issue
 17334). Here BLAS gets one thread and the blocks run on threads. `Rows` keeps a standardized copy of
 X if it takes no more memory than X, or at most 1 GiB; otherwise each pass standardizes the blocks.
-
-PyTorch has threads of its own: blocks of a tensor are computed one after the other, on its device,
-and a pass moves only its sums to NumPy. A graphics processor gets larger blocks.
+The same holds for PyTorch and a tensor in main memory. A graphics processor gets larger blocks, one
+after the other, and a pass moves only their sums to NumPy.
 """
 
 from __future__ import annotations
@@ -20,7 +19,15 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from featuretl._core.types import Array
-from featuretl._learning.arrays import exact_products, float_of, library_of, near, to_numpy
+from featuretl._learning.arrays import (
+    exact_products,
+    float_of,
+    is_on_cpu,
+    library_of,
+    near,
+    one_torch_thread,
+    to_numpy,
+)
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError
 
@@ -75,9 +82,9 @@ class Rows:
         are in the library of `source`, sums in NumPy; these are reproducible with the same number
         of threads.
         """
-        xp = library_of(self.source)
         step = max(16, _block_elements(self.source) // max(self.d, columns))
-        spans = min(self._workers.threads, -(-self.n // step)) if xp is np else 1
+        threads = self._workers.threads if is_on_cpu(self.source) else 1
+        spans = min(threads, -(-self.n // step))
         bounds = np.linspace(0, self.n, spans + 1).astype(int)
 
         def span(bound: tuple[int, int]) -> list[Array] | None:
@@ -95,11 +102,10 @@ class Rows:
             return total
 
         if spans == 1:
-            with exact_products(self.source):
-                total = span((0, self.n))
+            total = span((0, self.n))
             return total and [to_numpy(value) for value in total]
         totals = [t for t in self._workers.map(span, pairwise(bounds)) if t is not None]
-        return [sum(parts) for parts in zip(*totals, strict=True)] if totals else None
+        return [to_numpy(sum(parts)) for parts in zip(*totals, strict=True)] if totals else None
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Return at most `size` rows (s, d), drawn without replacement, and their weights (s,)."""
@@ -157,11 +163,11 @@ class Rows:
 
 
 @contextmanager
-def one_thread_pool() -> Iterator[Workers]:
-    """Limit BLAS to one thread, and yield workers on the number of threads that BLAS had."""
+def one_thread_pool(X: Any = None) -> Iterator[Workers]:
+    """Limit BLAS, and PyTorch for a tensor X, to one thread; yield workers on all its threads."""
     counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     threads = max(counts, default=1)
-    with threadpool_limits(1, user_api="blas"):
+    with threadpool_limits(1, user_api="blas"), one_torch_thread(X), exact_products(X):
         if threads == 1:
             yield Workers()
         else:
@@ -259,9 +265,7 @@ def _empty_like(X: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _block_elements(X: Array) -> int:
-    return (
-        _BLOCK_ELEMENTS if library_of(X) is np or X.device.type == "cpu" else _DEVICE_BLOCK_ELEMENTS
-    )
+    return _BLOCK_ELEMENTS if is_on_cpu(X) else _DEVICE_BLOCK_ELEMENTS
 
 
 def _float64_copy(value: Any) -> Any:

@@ -237,7 +237,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         target, columns, loss = _as_columns(targets)
         self._multilabel, self._multinomial = targets.multilabel, target.ndim == 1
         portion = Portion(X, target, weight, in_loss)
-        with one_thread_pool() as workers:
+        with one_thread_pool(X) as workers:
             if first:
                 rows = Rows(X, weight, workers, self.scaling)
                 self._choose(rows, Spectrum.of(rows), targets, in_loss, None)
@@ -257,7 +257,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
         target, columns, loss = _as_columns(targets)
         self._multinomial = target.ndim == 1
-        with one_thread_pool() as workers:
+        with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
             spectrum = Spectrum.of(rows)
             self._choose(rows, spectrum, targets, in_loss, groups)

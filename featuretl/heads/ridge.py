@@ -127,7 +127,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         fold = self._fold_of_groups(X, weight, groups) if self.alpha == "loo" else None
         if self.alpha == "loo" and fold is None:
             Y, weight = _merged(Y, weight, copies_of(X))
-        with one_thread_pool() as workers:
+        with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
             values, vectors, image, center = solution = _solution(rows, Y)
             self.alpha_ = self.alpha

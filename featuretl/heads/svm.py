@@ -175,7 +175,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         if self._needs_folds():
             how = (type(self).__name__, targets, groups, self.cv, self.random_state)
             fold, n_folds = folds_to_choose_by(*how, X, in_loss)
-        with one_thread_pool() as workers:
+        with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
             data = TrainingSet(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
             self._choose_and_fit(data, judges(targets, fold))
