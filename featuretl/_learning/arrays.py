@@ -24,7 +24,8 @@ def is_dispatched(X: Any) -> bool:
     """Return whether X is a tensor that stays on its device: scikit-learn's array API dispatch."""
     if not hasattr(X, "detach") or not get_config()["array_api_dispatch"]:
         return False
-    return X.device.type in _DEVICES and not X.is_complex() and not X.is_sparse
+    is_dense = str(X.layout) == "torch.strided" and not X.is_complex()
+    return is_dense and X.device.type in _DEVICES
 
 
 def library_of(array: Any) -> Any:
@@ -51,7 +52,9 @@ def near(X: Any, array: Array, dtype: Any = None) -> Any:
     array = np.asarray(array, dtype)
     if not hasattr(X, "detach"):
         return array
-    return library_of(X).tensor(np.ascontiguousarray(array), device=X.device)
+    return library_of(X).tensor(
+        np.ascontiguousarray(array, array.dtype.newbyteorder("=")), device=X.device
+    )
 
 
 def is_on_cpu(array: Any) -> bool:

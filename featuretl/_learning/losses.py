@@ -2,7 +2,8 @@
 
 Each function overwrites `logits` (r, folds, columns) with the first derivative of the loss, and
 returns the loss of each row and its second derivative (r, folds, columns). The cross-entropies keep
-the relative precision of small losses in float32: they never compute ``p - 1``. Arrays may be tensors.
+the relative precision of small losses in float32: they never compute ``p - 1``. They take
+NumPy arrays or tensors.
 """
 
 from __future__ import annotations
@@ -53,10 +54,8 @@ def squared_hinge(logits: Array, target: Array) -> tuple[Array, Array]:
 def _sign(logits: Array, target: Array) -> Array:
     """Return 1 where `target` (r, labels) is 1 and -1 where it is 0, as (r, 1, labels)."""
     xp = library_of(logits)
-    sign: Array = xp.asarray(
-        2 * xp.asarray(target[:, None, :], dtype=xp.int8) - 1, dtype=logits.dtype
-    )
-    return sign
+    sign = 2 * xp.asarray(target[:, None, :], dtype=xp.int8) - 1
+    return xp.asarray(sign, dtype=logits.dtype)  # type: ignore[no-any-return]
 
 
 def _curvature(residual: Array) -> Array:

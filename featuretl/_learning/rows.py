@@ -34,7 +34,7 @@ from featuretl.exceptions import InputError
 SCALINGS = ("floored", "features", "common")
 
 _BLOCK_ELEMENTS = 2**20
-_DEVICE_BLOCK_ELEMENTS = 2**25
+_DEVICE_BLOCK_ELEMENTS = 2**24
 _COPY_BYTES = 2**30
 
 

@@ -83,7 +83,8 @@ def read_matrix(
     if dispatch and is_dispatched(X):
         # These checks need the shape only.
         as_matrix(estimator, np.broadcast_to(np.float32(0), X.shape), reset=reset, **options)
-        return X.detach() if X.is_floating_point() else X.detach().to(library_of(X).float64)
+        is_float = X.is_floating_point() and X.element_size() > 1
+        return X.detach() if is_float else X.detach().to(library_of(X).float64)
     return as_matrix(estimator, X, reset=reset, **options)
 
 

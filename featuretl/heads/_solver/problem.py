@@ -224,6 +224,8 @@ class LinearProblem:
         of_fold, label = near(self._fold_of), near(self._label_of)
 
         def visit(where: slice, Z: Array) -> list[Array]:
+            if xp is not np:
+                Z = Z.to(xp.float64)  # blocks are longer on a device
             in_training = self.fold[where, None] != folds
             weight = xp.asarray(in_training * row_weight[where, None], dtype=Z.dtype).T
             loss_weight = self._loss_weight(where, of_fold, label).sum(axis=0)
