@@ -7,6 +7,7 @@ arguments in both libraries.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -30,11 +31,7 @@ def is_dispatched(X: Any) -> bool:
 
 def library_of(array: Any) -> Any:
     """Return the module `torch` for a tensor, and `numpy` for others."""
-    if not hasattr(array, "detach"):
-        return np
-    import torch
-
-    return torch
+    return sys.modules["torch"] if hasattr(array, "detach") else np
 
 
 def to_numpy(array: Any) -> Any:
