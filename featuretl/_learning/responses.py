@@ -33,7 +33,8 @@ class Responses(ScoreMixin):
         Parameters
         ----------
         X : as for `fit`
-            n rows, or n images. Matrices are processed in blocks.
+            n rows, or n images. Matrices are processed in blocks. Under scikit-learn's array API
+            dispatch, heads on embeddings return a tensor on the device of a tensor X.
 
         Returns
         -------

@@ -114,7 +114,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     previous one, and a single fit of many rows from a fit to every 16th row. Each fold is
     standardised by its own training rows, so its held-out rows do not leak into its score.
 
-    X is copied at most once. A memory map or float16 array whose float32 copy exceeds 1 GiB is
+    X is copied at most once. A tensor, memory map or float16 array whose float32 copy exceeds 1 GiB is
     instead read and standardised in blocks at each evaluation of the objective. Memory then holds a
     block per thread, a sample of 2**26 elements, and about 100 bytes of `y` and weights per row.
 
@@ -169,8 +169,9 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings; may be a memory map, or a `ShardedMatrix` larger than memory.
+        X : array-like or torch.Tensor of shape (n, d), float16, bfloat16, float32 or float64
+            Finite embeddings; may be a memory map, or a `ShardedMatrix` larger than memory. A
+            tensor is computed on its device under scikit-learn's array API dispatch.
         y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
             At least two classes. Lists of 0 and 1 of equal length are an indicator.
         sample_weight : array-like of shape (n,), default=None
