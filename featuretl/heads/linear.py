@@ -114,7 +114,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     previous one, and a single fit of many rows from a fit to every 16th row. Each fold is
     standardised by its own training rows, so its held-out rows do not leak into its score.
 
-    X is copied at most once. A tensor, memory map or float16 array whose float32 copy exceeds 1 GiB is
+    X is copied at most once. A tensor, memory map or float16 array above 1 GiB as float32 is
     instead read and standardised in blocks at each evaluation of the objective. Memory then holds a
     block per thread, a sample of 2**26 elements, and about 100 bytes of `y` and weights per row.
 
