@@ -47,6 +47,7 @@ def photographs(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """The photographs that the pages use, in the current folder: 20 and 10 crops per class."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEATURETL_CACHE", str(place / "cache"))
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
     for name, photo in zip(("temple", "flower"), load_sample_images().images, strict=True):
         for number in range(30):
             to = Path("photos", "val" if number % 3 == 0 else "train", name)

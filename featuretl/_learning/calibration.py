@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, softmax
 
 from featuretl._core.types import Array
+from featuretl._learning.arrays import library_of
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 
 _BINS = 15
@@ -16,8 +17,9 @@ _PRIOR_DEVIATION = 0.5
 
 def probabilities(logits: Array, multinomial: bool) -> Array:
     """Return the softmax over columns, or the logistic function of each column, in float64."""
-    logits = logits.astype(np.float64)
-    return softmax(logits, axis=1) if multinomial else expit(logits)
+    xp = library_of(logits)
+    logits, functions = xp.asarray(logits, dtype=xp.float64), special if xp is np else xp.special
+    return functions.softmax(logits, 1) if multinomial else functions.expit(logits)
 
 
 def log_loss_of_rows(logits: Array, target: Array) -> Array:

@@ -12,6 +12,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from featuretl._core.types import Array
+from featuretl._learning.arrays import library_of, near, to_numpy
 from featuretl._learning.labels import is_gap
 from featuretl._learning.rows import blocks
 from featuretl._learning.targets import check_length
@@ -52,7 +53,7 @@ def read_groups(owner: str, groups: Any, n: int) -> Array | None:
 
 def group_names(groups: Any) -> Array:
     """Return the values of `groups` as an object array; (n, 1) becomes (n,)."""
-    values = np.asarray(groups, dtype=object)
+    values = np.asarray(to_numpy(groups), dtype=object)
     if isinstance(groups, np.ma.MaskedArray):
         values = values.copy()
         values[np.ma.getmaskarray(groups)] = None
@@ -61,11 +62,32 @@ def group_names(groups: Any) -> Array:
 
 def copies_of(X: Array) -> Array | None:
     """Return codes (n,) that equal rows of X (n, d) share, or None if all rows differ."""
+    if library_of(X) is not np:
+        return _copies_of_tensor(X)
     digests: list[bytes] = []
     for _, block in blocks(X):
         rows = np.add(block, 0, order="C")  # -0.0 becomes 0.0
         digests += [blake2b(row, digest_size=16).digest() for row in rows]
     return equal_ones(digests)
+
+
+def _copies_of_tensor(X: Any) -> Array | None:
+    """Return `copies_of` a tensor; only rows that share a checksum of their bits leave its device.
+
+    The checksum is a sum of int64 products, which is exact in any order.
+    """
+    xp, sums = library_of(X), []
+    for _, block in blocks(X):
+        bits = (block + 0).view(xp.int64 if block.dtype == xp.float64 else xp.int32)
+        factors = np.random.default_rng(0).integers(2**62, size=X.shape[1])
+        sums.append(to_numpy((bits * near(X, factors)).sum(axis=1)))
+    rows = np.flatnonzero(pd.Series(np.concatenate(sums)).duplicated(keep=False))
+    copies = copies_of(to_numpy(X[rows]))
+    if copies is None:
+        return None
+    codes = np.arange(len(X))
+    codes[rows] = len(X) + copies
+    return pd.factorize(codes)[0]
 
 
 def equal_ones(values: Iterable[bytes]) -> Array | None:

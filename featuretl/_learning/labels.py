@@ -18,6 +18,7 @@ import numpy as np
 
 from featuretl._core.text import printable
 from featuretl._core.types import Array
+from featuretl._learning.arrays import to_numpy
 from featuretl.exceptions import InputError
 
 _SETS = (set, frozenset)
@@ -210,7 +211,7 @@ def _one_column(what: str, y: Any, minus_one: bool) -> Labels:
         present = ~np.asarray(y.is_null(), bool)
         values = np.asarray(y.drop_nulls() if hasattr(y, "drop_nulls") else y.drop_null())
     elif hasattr(y, "__array__"):
-        values = np.asarray(y)
+        values = np.asarray(to_numpy(y))
         present = np.ones(len(values) if values.ndim else 0, bool)
     elif isinstance(y, Iterable) and not isinstance(y, (str, bytes, Mapping, *_SETS)):
         return _of_objects(what, list(y), minus_one)

@@ -2,29 +2,32 @@
 
 Each function overwrites `logits` (r, folds, columns) with the first derivative of the loss, and
 returns the loss of each row and its second derivative (r, folds, columns). The cross-entropies keep
-the relative precision of small losses in float32: they never compute ``p - 1``.
+the relative precision of small losses in float32: they never compute ``p - 1``. They take
+NumPy arrays or tensors.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import expit
+from scipy import special
 
 from featuretl._core.types import Array
+from featuretl._learning.arrays import library_of
 
 
 def softmax_cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:
     """Return the loss (r, folds, 1) of class codes `target` (r,), and its second derivative."""
-    row = np.arange(len(logits))
-    logits -= logits.max(axis=2, keepdims=True)
+    xp = library_of(logits)
+    row = xp.arange(len(logits), device=logits.device)
+    logits -= xp.amax(logits, axis=2, keepdims=True)
     margin = logits[row, :, target]
-    np.exp(logits, out=logits)
+    xp.exp(logits, out=logits)
     true = logits[row, :, target]
     logits[row, :, target] = 0
     others = logits.sum(axis=2)
     total = others + true
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        loss = np.where(true > others, np.log1p(others / true), np.log(total) - margin)
+        loss = xp.where(true > others, xp.log1p(others / true), xp.log(total) - margin)
     logits /= total[:, :, None]
     logits[row, :, target] = -others / total
     return loss[:, :, None], _curvature(logits)
@@ -32,28 +35,30 @@ def softmax_cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:
 
 def binary_cross_entropy(logits: Array, target: Array) -> tuple[Array, Array]:
     """Return the loss (r, folds, labels) of 0/1 `target` (r, labels), and its second derivative."""
-    sign = -_sign(logits, target)
+    xp, sign = library_of(logits), -_sign(logits, target)
     logits *= sign
-    loss = np.logaddexp(0, logits)
-    expit(logits, out=logits)
+    loss = xp.logaddexp(xp.zeros_like(logits), logits)
+    (special if xp is np else xp.special).expit(logits, out=logits)
     logits *= sign
     return loss, _curvature(logits)
 
 
 def squared_hinge(logits: Array, target: Array) -> tuple[Array, Array]:
     """Return the loss (r, folds, labels) of 0/1 `target` (r, labels), and its second derivative."""
-    sign = _sign(logits, target)
-    shortfall = np.maximum(1 - sign * logits, 0)
-    np.multiply(-2 * sign, shortfall, out=logits)
-    return np.square(shortfall), 2 * (shortfall > 0).astype(logits.dtype)
+    xp, sign = library_of(logits), _sign(logits, target)
+    shortfall = xp.clip(1 - sign * logits, 0, None)
+    xp.multiply(-2 * sign, shortfall, out=logits)
+    return xp.square(shortfall), 2 * xp.asarray(shortfall > 0, dtype=logits.dtype)
 
 
 def _sign(logits: Array, target: Array) -> Array:
     """Return 1 where `target` (r, labels) is 1 and -1 where it is 0, as (r, 1, labels)."""
-    return (2 * target[:, None, :].astype(np.int8) - 1).astype(logits.dtype)
+    xp = library_of(logits)
+    sign = 2 * xp.asarray(target[:, None, :], dtype=xp.int8) - 1
+    return xp.asarray(sign, dtype=logits.dtype)  # type: ignore[no-any-return]
 
 
 def _curvature(residual: Array) -> Array:
     """Return p (1 - p) for residuals p or p - 1."""
-    size = np.abs(residual)
+    size: Array = abs(residual)
     return size * (1 - size)

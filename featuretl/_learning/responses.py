@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from sklearn.utils import Bunch
 
 from featuretl._core.types import Array
+from featuretl._learning.arrays import library_of, near, to_numpy
 from featuretl._learning.calibration import (
     best_temperature,
     expected_calibration_error,
@@ -33,7 +33,8 @@ class Responses(ScoreMixin):
         Parameters
         ----------
         X : as for `fit`
-            n rows, or n images. Matrices are processed in blocks.
+            n rows, or n images. Matrices are processed in blocks. Under scikit-learn's array API
+            dispatch, heads on embeddings return a tensor on the device of a tensor X.
 
         Returns
         -------
@@ -71,8 +72,11 @@ class Responses(ScoreMixin):
         """
         logits = self._logits(X)
         if self._multilabel:
-            return (logits > 0).astype(int)
-        return self.classes_[chosen_codes(logits)]
+            return _as_int(logits > 0)
+        codes = chosen_codes(logits)
+        if self.classes_.dtype.kind in "biuf":
+            return near(logits, self.classes_)[codes]
+        return self.classes_[to_numpy(codes)]
 
     def _temperature(self) -> float:
         return 1.0
@@ -94,9 +98,14 @@ class Responses(ScoreMixin):
 
     def _probabilities(self, logits: Array) -> Array:
         proba = probabilities(logits, not self._multilabel and logits.shape[1] > 1)
-        return np.hstack([1 - proba, proba]) if self._is_binary(logits) else proba
+        return library_of(proba).hstack([1 - proba, proba]) if self._is_binary(logits) else proba
 
 
 def chosen_codes(logits: Array) -> Array:
     """Return the codes (n,) of the classes with the largest logits, (n, n_classes) or (n, 1)."""
-    return (logits[:, 0] > 0).astype(int) if logits.shape[1] == 1 else logits.argmax(axis=1)
+    return _as_int(logits[:, 0] > 0) if logits.shape[1] == 1 else logits.argmax(axis=1)
+
+
+def _as_int(mask: Array) -> Array:
+    xp = library_of(mask)
+    return xp.asarray(mask, dtype=xp.int64)

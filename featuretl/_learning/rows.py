@@ -3,6 +3,8 @@
 NumPy and SciPy each bring an OpenBLAS pool, and the two pools compete for cores (scikit-learn issue
 17334). Here BLAS gets one thread and the blocks run on threads. `Rows` keeps a standardized copy of
 X if it takes no more memory than X, or at most 1 GiB; otherwise each pass standardizes the blocks.
+The same holds for PyTorch and a tensor in main memory. A graphics processor gets larger blocks, one
+after the other, and a pass moves only their sums to NumPy.
 """
 
 from __future__ import annotations
@@ -17,12 +19,22 @@ import numpy as np
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from featuretl._core.types import Array
+from featuretl._learning.arrays import (
+    exact_products,
+    float_of,
+    is_on_cpu,
+    library_of,
+    near,
+    one_torch_thread,
+    to_numpy,
+)
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError
 
 SCALINGS = ("floored", "features", "common")
 
 _BLOCK_ELEMENTS = 2**20
+_DEVICE_BLOCK_ELEMENTS = 2**24
 _COPY_BYTES = 2**30
 
 
@@ -34,7 +46,7 @@ class Workers(NamedTuple):
 
 
 class Rows:
-    """Rows ``(X - mean_) / scale_`` of `X` (n, d), computed in float32 for float16.
+    """Rows ``(X - mean_) / scale_`` of `X` (n, d), an array or a tensor, in float32 for float16.
 
     `weight` (n,) >= 0 weights the mean and scale; `scaling` is one of `SCALINGS`, or None for the
     unchanged rows. Raises InputError if a row holds NaN or an infinity.
@@ -44,31 +56,35 @@ class Rows:
         self, X: Array, weight: Array, workers: Workers, scaling: str | None = "floored"
     ) -> None:
         self.n, self.d = X.shape
-        self.dtype = _computed_in(X)
+        self.dtype = np.dtype(float_of(X))
         self.weight, self.scaling = weight, scaling
         self.source = X
         self._copy: Array | None = None
         self._workers = workers
         self.mean_ = np.zeros(self.d, self.dtype)
         self.scale_ = np.ones(self.d, self.dtype)
+        self._standard = self.near(self.mean_), self.near(self.scale_)
         if scaling is None:
             self._copy = X
             return
         mean, scale = self._moments()
         self.mean_, self.scale_ = mean.astype(self.dtype), scale.astype(self.dtype)
+        self._standard = self.near(self.mean_), self.near(self.scale_)
         if _copy_is_affordable(X, self.dtype):
-            copy = np.empty(X.shape, self.dtype)
+            copy = _empty_like(X, X.shape)
             self.sweep(lambda where, Z: copy.__setitem__(where, Z))
             self._copy = copy
 
     def sweep(self, visit: Callable[[slice, Array], Sequence[Any] | None], columns: int = 1) -> Any:
         """Call ``visit(where, block)`` for all blocks and return the float64 sums of its results.
 
-        `columns`, the width of the arrays that `visit` makes, limits the size of a block. The sums
-        are reproducible with the same number of threads.
+        `columns`, the width of the arrays that `visit` makes, limits the size of a block. Blocks
+        are in the library of `source`, sums in NumPy; these are reproducible with the same number
+        of threads.
         """
-        step = max(16, _BLOCK_ELEMENTS // max(self.d, columns))
-        spans = min(self._workers.threads, -(-self.n // step))
+        step = max(16, _block_elements(self.source) // max(self.d, columns))
+        threads = self._workers.threads if is_on_cpu(self.source) else 1
+        spans = min(threads, -(-self.n // step))
         bounds = np.linspace(0, self.n, spans + 1).astype(int)
 
         def span(bound: tuple[int, int]) -> list[Array] | None:
@@ -79,16 +95,17 @@ class Rows:
                 if part is None:
                     continue
                 if total is None:
-                    total = [np.array(value, np.float64) for value in part]
+                    total = [_float64_copy(value) for value in part]
                 else:
                     for value, addend in zip(total, part, strict=True):
                         value += addend
             return total
 
         if spans == 1:
-            return span((0, self.n))
+            total = span((0, self.n))
+            return total and [to_numpy(value) for value in total]
         totals = [t for t in self._workers.map(span, pairwise(bounds)) if t is not None]
-        return [sum(parts) for parts in zip(*totals, strict=True)] if totals else None
+        return [to_numpy(sum(parts)) for parts in zip(*totals, strict=True)] if totals else None
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """Return at most `size` rows (s, d), drawn without replacement, and their weights (s,)."""
@@ -96,7 +113,11 @@ class Rows:
         if self.n > size:
             chosen = np.sort(rng.choice(self.n, size, replace=False))
         rows = self.subset(chosen)
-        return rows.source, rows.weight
+        return to_numpy(rows.source), rows.weight
+
+    def near(self, array: Array, dtype: Any = None) -> Array:
+        """Return a NumPy `array` in the library of the rows and on their device."""
+        return near(self.source, array, dtype)
 
     def subset(self, chosen: Array) -> Rows:
         """Return the standardized rows at `chosen` (k,) with their weights and the same workers."""
@@ -109,26 +130,32 @@ class Rows:
     def _block(self, where: slice | Array) -> Array:
         if self._copy is not None:
             return self._copy[where]
-        Z = np.subtract(self.source[where], self.mean_, dtype=self.dtype)
-        Z /= self.scale_
+        mean, scale = self._standard
+        if library_of(mean) is np:
+            Z = np.subtract(self.source[where], mean, dtype=self.dtype)
+        else:
+            Z = self.source[where] - mean
+        Z /= scale
         return Z
 
     def _moments(self) -> tuple[Array, Array]:
         """Return the weighted mean (d,) and scale (d,); raises InputError for NaN and infinity."""
         with np.errstate(invalid="ignore", over="ignore"):
             # Shifted by one row: E[x^2] - E[x]^2 cancels when the mean is large.
-            shift = self.source[0].astype(np.float64)
+            xp = library_of(self.source)
+            shift = xp.asarray(self.source[0], dtype=xp.float64)
+            weights = self.near(self.weight)
 
             def visit(where: slice, block: Array) -> list[Array]:
-                weight = self.weight[where]
+                weight = weights[where]
                 centred = block - shift
-                suspect = not np.isfinite(centred.sum())
-                return [suspect, weight @ centred, weight @ np.square(centred, out=centred)]
+                suspect = ~xp.isfinite(centred.sum())
+                return [suspect, weight @ centred, weight @ xp.square(centred, out=centred)]
 
             suspect, total, square = self.sweep(visit)
         if suspect:
             check_finite(self.source)
-        mean = total / self.weight.sum()
+        mean, shift = total / self.weight.sum(), to_numpy(shift)
         variance = np.maximum(square / self.weight.sum() - mean**2, 0.0)
         noise = np.finfo(self.dtype).eps * np.abs(mean + shift) * 4
         variance = np.where(variance <= noise**2, 0.0, variance)
@@ -136,11 +163,11 @@ class Rows:
 
 
 @contextmanager
-def one_thread_pool() -> Iterator[Workers]:
-    """Limit BLAS to one thread, and yield workers on the number of threads that BLAS had."""
+def one_thread_pool(X: Any = None) -> Iterator[Workers]:
+    """Limit BLAS, and PyTorch for a tensor X, to one thread; yield workers on all its threads."""
     counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     threads = max(counts, default=1)
-    with threadpool_limits(1, user_api="blas"):
+    with threadpool_limits(1, user_api="blas"), one_torch_thread(X), exact_products(X):
         if threads == 1:
             yield Workers()
         else:
@@ -160,10 +187,18 @@ def scale_of(variance: Array, scaling: str | None) -> Array:
 
 def in_blocks(X: Array, compute: Callable[[Array], Array], columns: int) -> Array:
     """Return ``compute(block)`` for all rows, (n, columns), one block at a time."""
-    out = np.empty((len(X), columns), _computed_in(X))
-    for where, block in blocks(X, columns):
-        out[where] = compute(block)
+    out = _empty_like(X, (len(X), columns))
+    with exact_products(X):
+        for where, block in blocks(X, columns):
+            out[where] = compute(block)
     return out
+
+
+def affine(X: Array, coef: Array, intercept: Array) -> Array:
+    """Return ``X @ coef.T + intercept`` (n, k) in blocks, for `coef` (k, d) in NumPy."""
+    dtype = np.result_type(coef, float_of(X))
+    xp, weight, level = library_of(X), near(X, coef, dtype), near(X, intercept, dtype)
+    return in_blocks(X, lambda Z: xp.asarray(Z, dtype=weight.dtype) @ weight.T + level, len(coef))
 
 
 def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
@@ -171,23 +206,24 @@ def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
 
     Raises InputError if a row holds NaN or an infinity.
     """
-    step = max(16, 4 * _BLOCK_ELEMENTS // max(X.shape[1], columns))
+    xp = library_of(X)
+    step = max(16, 4 * _block_elements(X) // max(X.shape[1], columns))
     for start in range(0, len(X), step):
         where = slice(start, min(start + step, len(X)))
-        block = np.asarray(X[where], _computed_in(X))
-        if not np.isfinite(block.sum(dtype=np.float64)):
+        block = xp.asarray(X[where], dtype=getattr(xp, float_of(X)))
+        if not xp.isfinite(block.sum(dtype=xp.float64)):
             check_finite(X)
         yield where, block
 
 
 def check_finite(X: Array) -> None:
     """Raise InputError, with the number of affected rows, if X (n, d) holds NaN or an infinity."""
-    step = max(16, _BLOCK_ELEMENTS // X.shape[1])
+    xp, step = library_of(X), max(16, _BLOCK_ELEMENTS // X.shape[1])
     blocks = [X[start : start + step] for start in range(0, len(X), step)]
-    bad = sum(int((~np.isfinite(block)).any(axis=1).sum()) for block in blocks)
+    bad = sum(int((~xp.isfinite(block)).any(axis=1).sum()) for block in blocks)
     if not bad:
         return
-    nan = sum(int(np.isnan(block).any(axis=1).sum()) for block in blocks)
+    nan = sum(int(xp.isnan(block).any(axis=1).sum()) for block in blocks)
     infinite = f" and {bad - nan} with infinity" if bad > nan else ""
     raise InputError(
         f"X must be finite; got {nan} of {len(X)} rows with NaN{infinite}: "
@@ -207,9 +243,11 @@ def finite_matrix(what: str, X: Any) -> Array:
 
 
 def _copy_is_affordable(X: Array, dtype: Any) -> bool:
-    size = X.size * np.dtype(dtype).itemsize
+    size = X.shape[0] * X.shape[1] * np.dtype(dtype).itemsize
     if size <= _COPY_BYTES or size > X.nbytes:
         return size <= _COPY_BYTES
+    if library_of(X) is not np:  # a tensor may be a memory map, or fill most of its device
+        return False
     source: Any = X
     while source is not None:
         if isinstance(source, (np.memmap, ShardedMatrix)):
@@ -218,5 +256,18 @@ def _copy_is_affordable(X: Array, dtype: Any) -> bool:
     return True
 
 
-def _computed_in(X: Array) -> Any:
-    return np.float64 if X.dtype == np.float64 else np.float32
+def _empty_like(X: Array, shape: tuple[int, ...]) -> Array:
+    """Return an array of `shape` in the library of X, on its device, for what is computed of X."""
+    xp = library_of(X)
+    where = {} if xp is np else {"device": X.device}
+    empty: Array = xp.empty(shape, dtype=getattr(xp, float_of(X)), **where)
+    return empty
+
+
+def _block_elements(X: Array) -> int:
+    return _BLOCK_ELEMENTS if is_on_cpu(X) else _DEVICE_BLOCK_ELEMENTS
+
+
+def _float64_copy(value: Any) -> Any:
+    xp = library_of(value)
+    return np.array(value, np.float64) if xp is np else value.to(xp.float64, copy=True)

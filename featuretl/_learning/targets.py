@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn import config_context
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -15,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from featuretl._core.parameters import is_real, parameter_error
 from featuretl._core.types import Array
+from featuretl._learning.arrays import is_dispatched, library_of, to_numpy
 from featuretl._learning.labels import all_labels, codes_of, codes_of_sets, is_label_sets
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError
@@ -60,29 +62,36 @@ class ScoreMixin(ClassifierMixin):
         y = all_labels(owner, y)
         if is_label_sets(y):
             y = codes_of_sets(owner, y, self.classes_)
-        return float(super().score(X, y, sample_weight))
+        predicted, weight = to_numpy(self.predict(X)), to_numpy(sample_weight)
+        with config_context(array_api_dispatch=False):
+            return float(accuracy_score(y, predicted, sample_weight=weight))
 
 
-def read_matrix(estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1) -> Array:
+def read_matrix(
+    estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1, dispatch: bool = False
+) -> Array:
     """Return X (n, d) in its float dtype, without a copy if possible.
 
-    Blocks check finiteness later: a check of all of X would make a mask of its size.
+    With `dispatch`, a tensor stays one if scikit-learn's array API dispatch is on. Blocks check
+    finiteness later: a check of all of X would make a mask of its size.
     """
     if isinstance(X, ShardedMatrix):
         read_matrix(estimator, X[:min_rows], reset=reset, min_rows=min_rows)
         return X  # type: ignore[return-value]  # callers read it in blocks
     dtypes = np.float64, np.float32, np.float16
     options = {"dtype": dtypes, "ensure_all_finite": False, "ensure_min_samples": min_rows}
+    if dispatch and is_dispatched(X):
+        # These checks need the shape only.
+        as_matrix(estimator, np.broadcast_to(np.float32(0), X.shape), reset=reset, **options)
+        is_float = X.is_floating_point() and X.element_size() > 1
+        return X.detach() if is_float else X.detach().to(library_of(X).float64)
     return as_matrix(estimator, X, reset=reset, **options)
 
 
 def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
     """Return scikit-learn's `validate_data` of X (n, d), of any array library, as a NumPy array."""
-    if hasattr(X, "detach"):  # a tensor of PyTorch
-        X = X.detach().cpu()
-        X = (X.float() if str(X.dtype) == "torch.bfloat16" else X).numpy()
     with config_context(array_api_dispatch=False):
-        return validate_data(estimator, X, **options)
+        return validate_data(estimator, to_numpy(X), **options)
 
 
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:
@@ -176,7 +185,7 @@ def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
     """Return weights (n,), float64; ones if `sample_weight` is None."""
     if sample_weight is None:
         return np.ones(n)
-    weight = np.asarray(sample_weight, dtype=np.float64)
+    weight = np.asarray(to_numpy(sample_weight), dtype=np.float64)
     if weight.ndim == 0:
         weight = np.full(n, float(weight))
     if weight.ndim != 1:

@@ -18,7 +18,7 @@ from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses, chosen_codes
-from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
+from featuretl._learning.rows import SCALINGS, Rows, affine, one_thread_pool
 from featuretl._learning.targets import (
     Targets,
     loss_weight,
@@ -114,7 +114,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     previous one, and a single fit of many rows from a fit to every 16th row. Each fold is
     standardised by its own training rows, so its held-out rows do not leak into its score.
 
-    X is copied at most once. A memory map or float16 array whose float32 copy exceeds 1 GiB is
+    X is copied at most once. A tensor, memory map or float16 array above 1 GiB as float32 is
     instead read and standardised in blocks at each evaluation of the objective. Memory then holds a
     block per thread, a sample of 2**26 elements, and about 100 bytes of `y` and weights per row.
 
@@ -169,8 +169,9 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings; may be a memory map, or a `ShardedMatrix` larger than memory.
+        X : array-like or torch.Tensor of shape (n, d), float16, bfloat16, float32 or float64
+            Finite embeddings; may be a memory map, or a `ShardedMatrix` larger than memory. A
+            tensor is computed on its device under scikit-learn's array API dispatch.
         y : array-like of shape (n,), indicator of shape (n, n_labels), or n lists of labels
             At least two classes. Lists of 0 and 1 of equal length are an indicator.
         sample_weight : array-like of shape (n,), default=None
@@ -185,7 +186,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         """
         self._check_parameters()
         forget(self, "_stream")
-        X = read_matrix(self, X)
+        X = read_matrix(self, X, dispatch=True)
         targets = read_targets(self, y, len(X))
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight)
@@ -237,7 +238,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         target, columns, loss = _as_columns(targets)
         self._multilabel, self._multinomial = targets.multilabel, target.ndim == 1
         portion = Portion(X, target, weight, in_loss)
-        with one_thread_pool() as workers:
+        with one_thread_pool(X) as workers:
             if first:
                 rows = Rows(X, weight, workers, self.scaling)
                 self._choose(rows, Spectrum.of(rows), targets, in_loss, None)
@@ -257,7 +258,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
         target, columns, loss = _as_columns(targets)
         self._multinomial = target.ndim == 1
-        with one_thread_pool() as workers:
+        with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
             spectrum = Spectrum.of(rows)
             self._choose(rows, spectrum, targets, in_loss, groups)
@@ -317,8 +318,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
-        X = read_matrix(self, X, reset=False)
-        return in_blocks(X, lambda Z: Z @ self.coef_.T + self.intercept_, len(self.coef_))
+        X = read_matrix(self, X, reset=False, dispatch=True)
+        return affine(X, self.coef_, self.intercept_)
 
     def _temperature(self) -> float:
         return self.calibration_.temperature if self.calibrate else 1.0

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from featuretl._core.parameters import parameter_error
 from featuretl._core.text import printable
 from featuretl._core.types import Array
+from featuretl._learning.arrays import to_numpy
 from featuretl._learning.columns import Column, in_column, read_column, table_of
 from featuretl._learning.groups import read_groups
 from featuretl._learning.refit import forget
@@ -136,6 +137,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Array:
         """Return the predictions (n, n_tasks): float64 if all are numbers, else object."""
+        X = to_numpy(X)
         columns = [head.predict(X) for head in self._fitted_heads(X)]
         if all(column.dtype.kind in "iuf" for column in columns):
             return np.column_stack([column.astype(np.float64) for column in columns])
@@ -154,6 +156,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             By task, without heads that have no probabilities. For a single task the array alone, as
             in scikit-learn's forests.
         """
+        X = to_numpy(X)
         heads = self._fitted_heads(X)
         if len(heads) == 1:
             return heads[0].predict_proba(X)

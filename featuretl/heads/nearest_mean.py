@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import parameter_error
 from featuretl._core.types import Array
+from featuretl._learning.arrays import library_of, near, to_numpy
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import blocks, in_blocks
@@ -87,7 +88,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
             If X has NaN, `y` a single class, or lengths differ.
         """
         forget(self)
-        X = read_matrix(self, X)
+        X = read_matrix(self, X, dispatch=True)
         targets = one_class_each(self, read_targets(self, y, len(X)))
         weight = read_weight(self, sample_weight, len(X))
         self._start(X, weight, targets.classes)
@@ -110,7 +111,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
             If X has NaN, `y` holds a class that is not in `classes`, or lengths differ.
         """
         first = not hasattr(self, "means_")
-        X = read_matrix(self, X, reset=first)
+        X = read_matrix(self, X, reset=first, dispatch=True)
         targets = one_class_each(self, read_announced(self, y, len(X), classes))
         weight = read_weight(self, sample_weight, len(X))
         if first:
@@ -120,8 +121,9 @@ class NearestMeanClassifier(Responses, BaseEstimator):
     def _start(self, X: Array, weight: Array, classes: Array) -> None:
         self.classes_ = classes
         if isinstance(self.center, str) and self.center == "mean":
-            parts = [weight[at] @ block.astype(np.float64) for at, block in blocks(X)]
-            self.center_ = sum(parts) / weight.sum()
+            weights, xp = near(X, weight), library_of(X)
+            parts = [weights[at] @ xp.asarray(Z, dtype=xp.float64) for at, Z in blocks(X)]
+            self.center_ = to_numpy(sum(parts)) / weight.sum()
         else:
             owner, expected = type(self).__name__, f"'mean' or {X.shape[1]} numbers"
             try:
@@ -132,30 +134,35 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         self._sums = np.zeros((len(classes), X.shape[1]))
 
     def _add(self, X: Array, codes: Array, weight: Array) -> Self:
+        center = near(X, self.center_)
         for at, block in blocks(X):
             member = (codes[at] == np.arange(len(self.classes_))[:, None]) * weight[at]
-            self._sums += member @ self._normalise(block)
+            self._sums += to_numpy(near(X, member) @ _normalised(block, center))
         self.class_weight_ += np.bincount(codes, weight, minlength=len(self.classes_))
         with np.errstate(invalid="ignore"):
             self.means_ = self._sums / self.class_weight_[:, None]
         return self
 
-    def _normalise(self, block: Array) -> Array:
-        Z = block - self.center_
-        length = np.linalg.norm(Z, axis=1, keepdims=True)
-        return Z / np.where(length > 0, length, 1)
-
     def _logits(self, X: Any) -> Array:
         """Return minus the squared distance to each mean, or for two classes their difference."""
         check_is_fitted(self)
-        X = read_matrix(self, X, reset=False)
+        X = read_matrix(self, X, reset=False, dispatch=True)
         seen = self.class_weight_ > 0
         means = np.where(seen[:, None], self.means_, 0)
         lengths = np.where(seen, np.square(means).sum(axis=1), np.inf)
 
+        center, means, lengths = (near(X, part) for part in (self.center_, means, lengths))
+
         def compute(block: Array) -> Array:
-            Z = self._normalise(block)
-            return 2 * Z @ means.T - lengths - np.square(Z).sum(axis=1)[:, None]
+            Z = _normalised(block, center)
+            return 2 * Z @ means.T - lengths - (Z**2).sum(axis=1)[:, None]
 
         scores = in_blocks(X, compute, len(means))
         return scores[:, 1:] - scores[:, :1] if len(means) == 2 else scores
+
+
+def _normalised(block: Array, center: Array) -> Array:
+    """Return the rows of `block` (k, d) minus `center` (d,), float64, divided by their lengths."""
+    xp, Z = library_of(center), block - center
+    length = xp.linalg.norm(Z, axis=1, keepdims=True)
+    return Z / xp.where(length > 0, length, 1)

@@ -12,11 +12,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_option
 from featuretl._core.types import Array
+from featuretl._learning.arrays import library_of
 from featuretl._learning.folds import fold_of_rows
 from featuretl._learning.groups import copies_of, read_groups
 from featuretl._learning.labels import all_numbers
 from featuretl._learning.refit import forget
-from featuretl._learning.rows import SCALINGS, Rows, Workers, in_blocks, one_thread_pool
+from featuretl._learning.rows import SCALINGS, Rows, Workers, affine, one_thread_pool
 from featuretl._learning.targets import Targets, check_length, read_matrix, read_weight
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.path import check_grid, check_positive
@@ -117,7 +118,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         self._check_parameters()
         forget(self)
-        X = read_matrix(self, X, min_rows=2)
+        X = read_matrix(self, X, min_rows=2, dispatch=True)
         Y = all_numbers(type(self).__name__, y)
         check_length(len(X), "y", len(Y))
         is_flat, Y = Y.ndim == 1, Y.reshape(len(X), -1)
@@ -126,7 +127,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         fold = self._fold_of_groups(X, weight, groups) if self.alpha == "loo" else None
         if self.alpha == "loo" and fold is None:
             Y, weight = _merged(Y, weight, copies_of(X))
-        with one_thread_pool() as workers:
+        with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
             values, vectors, image, center = solution = _solution(rows, Y)
             self.alpha_ = self.alpha
@@ -145,9 +146,8 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Predictions are float32, or float64 for float64 X.
         """
         check_is_fitted(self)
-        X = read_matrix(self, X, reset=False)
-        coef = np.atleast_2d(self.coef_)
-        predicted = in_blocks(X, lambda Z: Z @ coef.T + self.intercept_, len(coef))
+        X = read_matrix(self, X, reset=False, dispatch=True)
+        predicted = affine(X, np.atleast_2d(self.coef_), self.intercept_)
         return predicted[:, 0] if self.coef_.ndim == 1 else predicted
 
     def _check_parameters(self) -> None:
@@ -191,9 +191,13 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 def _solution(rows: Rows, Y: Array) -> Solution:
     center = np.average(Y, axis=0, weights=rows.weight)
     values, vectors = _decompose(rows)
-    (image,) = rows.sweep(
-        lambda at, Z: [(Z @ vectors).T @ (rows.weight[at, None] * (Y[at] - center))]
-    )
+    xp, near_vectors = library_of(rows.source), rows.near(vectors)
+    weighted = rows.near(rows.weight[:, None] * (Y - center))
+
+    def visit(where: slice, Z: Array) -> list[Array]:
+        return [xp.asarray(Z @ near_vectors, dtype=xp.float64).T @ weighted[where]]
+
+    (image,) = rows.sweep(visit)
     return values, vectors, image, center
 
 
@@ -207,15 +211,18 @@ def _squared_errors(
     values, vectors, image, center = solution
     shrink = 1 / (values[:, None] + alphas)
     coef = (shrink[:, :, None] * image[:, None, :]).reshape(len(values), -1)
-    weight = rows.weight if held_out is None else held_out
+    total, n_alphas = rows.weight.sum(), len(alphas)
+    weight = rows.near(rows.weight if held_out is None else held_out)
+    Y, vectors, coef, shrink = map(rows.near, (Y - center, vectors, coef, shrink))
+    xp = library_of(weight)
 
     def visit(where: slice, Z: Array) -> list[Array]:
-        P = (Z @ vectors).astype(np.float64)
-        error = (Y[where] - center)[:, None, :] - (P @ coef).reshape(len(Z), len(alphas), -1)
+        P = xp.asarray(Z @ vectors, dtype=xp.float64)
+        error = Y[where][:, None, :] - (P @ coef).reshape(len(Z), n_alphas, -1)
         if held_out is None:
-            leverage = weight[where, None] * (np.square(P) @ shrink + 1 / weight.sum())
-            error /= np.maximum(1 - leverage, 1e-12)[:, :, None]
-        return [np.einsum("i,iak->ak", weight[where], np.square(error))]
+            leverage = weight[where, None] * (xp.square(P) @ shrink + 1 / total)
+            error /= xp.clip(1 - leverage, 1e-12, None)[:, :, None]
+        return [xp.einsum("i,iak->ak", weight[where], xp.square(error))]
 
     return rows.sweep(visit, coef.shape[1])[0]
 
@@ -237,9 +244,10 @@ def _merged(Y: Array, weight: Array, copies: Array | None) -> tuple[Array, Array
 def _decompose(rows: Rows) -> tuple[Array, Array]:
     """Return eigenvalues (r,) and eigenvectors (d, r) of Z'WZ, from its smaller side."""
     if rows.n >= rows.d:
+        root = rows.near(np.sqrt(rows.weight), rows.dtype)
 
         def visit(where: slice, Z: Array) -> list[Array]:
-            Z = Z * np.sqrt(rows.weight[where]).astype(Z.dtype)[:, None]
+            Z = Z * root[where, None]
             return [Z.T @ Z]
 
         (gram,) = rows.sweep(visit)

@@ -16,7 +16,7 @@ from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
-from featuretl._learning.rows import SCALINGS, Rows, in_blocks, one_thread_pool
+from featuretl._learning.rows import SCALINGS, Rows, affine, in_blocks, one_thread_pool
 from featuretl._learning.targets import (
     loss_weight,
     one_class_each,
@@ -166,7 +166,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         """
         self._check_parameters()
         forget(self)
-        X = read_matrix(self, X)
+        X = read_matrix(self, X, dispatch=self.kernel == "linear")
         targets = one_class_each(self, read_targets(self, y, len(X)))
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight)[:, 0]
@@ -175,7 +175,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         if self._needs_folds():
             how = (type(self).__name__, targets, groups, self.cv, self.random_state)
             fold, n_folds = folds_to_choose_by(*how, X, in_loss)
-        with one_thread_pool() as workers:
+        with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
             data = TrainingSet(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
             self._choose_and_fit(data, judges(targets, fold))
@@ -256,7 +256,9 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
     def _logits(self, X: Any) -> Array:
         check_is_fitted(self)
-        X = read_matrix(self, X, reset=False)
+        X = read_matrix(self, X, reset=False, dispatch=self.kernel == "linear")
+        if self.kernel == "linear":
+            return affine(X, self._machine.coef, self._machine.intercept)
         columns = 1 if len(self.classes_) == 2 else len(self.classes_)
         return in_blocks(X, self._machine.values, columns)
 

@@ -14,9 +14,11 @@ from sklearn.utils.validation import check_is_fitted
 from featuretl._core.parameters import check_int, is_real, parameter_error, random_generator
 from featuretl._core.statistics import error_of_mean
 from featuretl._core.types import Array
+from featuretl._learning.arrays import float_of, library_of, near, to_numpy
 from featuretl._learning.groups import copies_of, joined, read_groups
 from featuretl._learning.refit import forget
-from featuretl._learning.targets import as_matrix
+from featuretl._learning.rows import check_finite
+from featuretl._learning.targets import read_matrix
 from featuretl.exceptions import InputError
 from featuretl.novelty.drift import SIGNIFICANCE, Drift
 
@@ -132,7 +134,8 @@ clear sign that the images have changed.
         if not is_real(self.level) or not 0 < self.level <= 0.5:
             raise parameter_error(owner, "level", "a number in (0, 0.5]", self.level)
         forget(self)
-        X = as_matrix(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+        X = read_matrix(self, X, min_rows=2, dispatch=True)
+        check_finite(X)
         groups = joined(read_groups(owner, groups, len(X)), copies_of(X))
         group = np.arange(len(X)) if groups is None else groups
         order = random_generator(owner, self.random_state).permutation(len(X))
@@ -143,8 +146,9 @@ clear sign that the images have changed.
                 f"NoveltyDetector needs at least n_neighbors={self.n_neighbors} training images "
                 f"outside of each group; got {others}: pass more images, or a smaller n_neighbors."
             )
-        self.references_ = normalize(X[references]).astype(np.float16)
-        scores = self._similarity(X[held_out], group[held_out], group[references])
+        kept = library_of(X).asarray(X[references], dtype=getattr(library_of(X), float_of(X)))
+        self.references_ = to_numpy(normalize(kept)).astype(np.float16)
+        scores = to_numpy(self._similarity(X[held_out], group[held_out], group[references]))
         self.calibration_ = np.sort(scores)
         rank = self._rank()
         self.offset_ = float(self.calibration_[rank - 1]) if rank else -np.inf
@@ -167,7 +171,9 @@ clear sign that the images have changed.
             In [-1, 1], up to the rounding of float16; higher is more normal.
         """
         check_is_fitted(self)
-        return self._similarity(as_matrix(self, X, reset=False, dtype=(np.float64, np.float32)))
+        X = read_matrix(self, X, reset=False, dispatch=True)
+        check_finite(X)
+        return self._similarity(X)
 
     def decision_function(self, X: Any) -> Array:
         """Return the scores of embeddings X (n, d) minus `offset_`, (n,); below 0 is novel."""
@@ -176,7 +182,8 @@ clear sign that the images have changed.
 
     def predict(self, X: Any) -> Array:
         """Return -1 for novel images and 1 for others, (n,), given embeddings X (n, d)."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        scores = self.decision_function(X)
+        return library_of(scores).where(scores < 0, -1, 1)
 
     def novelty(self, X: Any) -> Array:
         """Return the fraction of images like the training images that are less novel.
@@ -191,9 +198,9 @@ clear sign that the images have changed.
             In [0, 1), and at most c / (c + 1) with `c` calibration images. An image is novel at a
             level of 0.05 if its value is at least 0.95.
         """
-        as_low = np.searchsorted(self.calibration_, self.score_samples(X), side="right")
-        found: Array = 1 - (1 + as_low) / (len(self.calibration_) + 1)
-        return found
+        scores = self.score_samples(X)
+        as_low = np.searchsorted(self.calibration_, to_numpy(scores), side="right")
+        return near(scores, 1 - (1 + as_low) / (len(self.calibration_) + 1))
 
     def drift(self, X: Any, groups: Any = None) -> Drift:
         """Test whether the number of novel images exceeds the false-positive rate.
@@ -236,14 +243,19 @@ clear sign that the images have changed.
 
     def _similarity(self, X: Array, group: Any = None, of_reference: Any = None) -> Array:
         """Return the k-th largest cosine (n,) to references of other groups."""
-        references, k = self.references_.astype(np.float64), self.n_neighbors
-        found = np.empty(len(X))
+        xp, references, k = library_of(X), near(X, self.references_, np.float64), self.n_neighbors
+        found = []
         for rows in gen_batches(len(X), _BLOCK_ROWS):
-            cosine = normalize(X[rows].astype(np.float64)) @ references.T
+            cosine = normalize(xp.asarray(X[rows], dtype=xp.float64)) @ references.T
             if group is not None:
-                cosine[group[rows, None] == of_reference] = -np.inf
-            found[rows] = cosine.max(axis=1) if k == 1 else np.partition(cosine, -k, axis=1)[:, -k]
-        return found
+                cosine[near(X, group[rows, None] == of_reference)] = -np.inf
+            if k == 1:
+                found.append(xp.amax(cosine, axis=1))
+            elif xp is np:
+                found.append(np.partition(cosine, -k, axis=1)[:, -k])
+            else:
+                found.append(cosine.topk(k).values[:, -1])
+        return xp.concatenate(found)
 
 
 def _effective_size(is_low: Array, group: Array) -> float:

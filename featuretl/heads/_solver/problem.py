@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from featuretl._core.types import Array
+from featuretl._learning.arrays import library_of, to_numpy
 from featuretl._learning.rows import Rows, scale_of
 from featuretl.heads._solver.lbfgs import Solution, minimise
 
@@ -73,7 +74,8 @@ class LinearProblem:
     `target` has class numbers (n,), or 0 and 1 (n, labels) for one problem per label; `weight` (n,
     1) or (n, labels) has sample weights times class weights; `fold` (n,) has the fold that holds a
     row out, -1 for none. `shape` of the parameters is (problems, columns per problem, d + 1), the
-    intercept last; `total` (problems,) is the sum of the weights in the loss.
+    intercept last; `total` (problems,) is the sum of the weights in the loss. What belongs to rows
+    is in their array library and on their device, the rest in NumPy.
     """
 
     def __init__(
@@ -86,8 +88,9 @@ class LinearProblem:
         fold: Array | None = None,
         n_folds: int = 1,
     ) -> None:
-        self.rows, self.target, self.weight = rows, target, weight
-        self.fold = np.full(rows.n, -1) if fold is None else fold
+        fold = np.full(rows.n, -1) if fold is None else fold
+        self.rows = rows
+        self.target, self.weight, self.fold = (rows.near(of) for of in (target, weight, fold))
         self.n_folds, self.n_columns, self._loss = n_folds, n_columns, loss
         self._binary = target.ndim == 2
         per_fold = n_columns if self._binary else 1
@@ -141,7 +144,9 @@ class LinearProblem:
 
     def evaluate(self, x: Array, which: Array, l2: Array) -> tuple[Array, Array, Array]:
         """Return value (p,), gradient (p, size), curvature (p, columns) of problems `which`."""
-        coef, intercept = self._in_rows(x, which)
+        xp, near = library_of(self.target), self.rows.near
+        coef, intercept = map(near, self._in_rows(x, which))
+        of_fold, label = near(self._fold_of[which]), near(self._label_of[which])
         # Binary problems are adjacent columns, multinomial ones are folds.
         shape = (len(which), self.shape[1])
         layout = shape[::-1] if self._binary else shape
@@ -149,19 +154,19 @@ class LinearProblem:
         def visit(where: slice, Z: Array) -> list[Array]:
             residual = (Z @ coef.T + intercept).reshape(len(Z), *layout)
             target = self.target[where]
-            target = target[:, self._label_of[which]] if self._binary else target
+            target = target[:, label] if self._binary else target
             loss, curvature = self._loss(residual, target)
-            weight = self._loss_weight(where, which).astype(Z.dtype)
+            weight = xp.asarray(self._loss_weight(where, of_fold, label), dtype=Z.dtype)
             weight = weight[:, None] if self._binary else weight[:, :, None]
             loss *= weight
             curvature *= weight
             residual *= weight
             flat = residual.reshape(len(Z), -1)
             return [
-                loss.sum(axis=0, dtype=np.float64).ravel(),
+                loss.sum(axis=0, dtype=xp.float64).ravel(),
                 _transposed_product(flat, Z),
-                flat.sum(axis=0, dtype=np.float64),
-                curvature.sum(axis=0, dtype=np.float64).ravel(),
+                flat.sum(axis=0, dtype=xp.float64),
+                curvature.sum(axis=0, dtype=xp.float64).ravel(),
             ]
 
         loss, slope, level, curvature = self.rows.sweep(visit, len(coef))
@@ -179,12 +184,14 @@ class LinearProblem:
 
     def held_out_logits(self, x: Array) -> Array:
         """Return the logits (n, columns) of each row from the fold that held it out."""
-        coef, intercept = self._in_rows(x)
+        coef, intercept = map(self.rows.near, self._in_rows(x))
         out = np.empty((self.rows.n, self.n_columns), self.rows.dtype)
+        xp = library_of(self.fold)
 
         def visit(where: slice, Z: Array) -> None:
             logits = (Z @ coef.T + intercept).reshape(len(Z), self.n_folds, self.n_columns)
-            out[where] = logits[np.arange(len(Z)), self.fold[where]]
+            row = xp.arange(len(Z), device=logits.device)
+            out[where] = to_numpy(logits[row, self.fold[where]])
 
         self.rows.sweep(visit, self.n_folds * self.n_columns)
         return out
@@ -204,19 +211,25 @@ class LinearProblem:
         coef = coef.reshape(-1, self.rows.d).astype(self.rows.dtype)
         return coef, intercept.ravel().astype(self.rows.dtype)
 
-    def _loss_weight(self, where: slice, which: Any = slice(None)) -> Array:
-        """Return the loss weights (rows, p), zero for held-out rows."""
-        in_training = self.fold[where, None] != self._fold_of[which]
-        return in_training * self.weight[where][:, self._label_of[which]]
+    def _loss_weight(self, where: slice, of_fold: Array, label: Array) -> Array:
+        """Return the loss weights (rows, p) in problems of these folds and labels (p,)."""
+        weight: Array = (self.fold[where, None] != of_fold) * self.weight[where][:, label]
+        return weight
 
     def _moments(self) -> tuple[Array, Array, Array]:
         """Return mean and scale (folds, 1, d) of the rows, and the loss weights (problems,)."""
 
+        xp, near = library_of(self.target), self.rows.near
+        folds, row_weight = near(np.arange(self.n_folds)), near(self.rows.weight)
+        of_fold, label = near(self._fold_of), near(self._label_of)
+
         def visit(where: slice, Z: Array) -> list[Array]:
-            in_training = self.fold[where, None] != np.arange(self.n_folds)
-            weight = (in_training * self.rows.weight[where, None]).astype(Z.dtype).T
-            loss_weight = self._loss_weight(where).sum(axis=0)
-            return [weight @ Z, weight @ np.square(Z), weight.sum(axis=1), loss_weight]
+            if xp is not np:
+                Z = Z.to(xp.float64)  # blocks are longer on a device
+            in_training = self.fold[where, None] != folds
+            weight = xp.asarray(in_training * row_weight[where, None], dtype=Z.dtype).T
+            loss_weight = self._loss_weight(where, of_fold, label).sum(axis=0)
+            return [weight @ Z, weight @ xp.square(Z), weight.sum(axis=1), loss_weight]
 
         total, square, size, loss_weight = self.rows.sweep(visit)
         mean = total / size[:, None]
@@ -234,6 +247,8 @@ def rescaled(variance: Array, scale: Array, scaling: str | None) -> Array:
 
 def _transposed_product(flat: Array, Z: Array) -> Array:
     """Return ``flat.T @ Z``; OpenBLAS is up to 50% slower if 4 does not divide the columns."""
+    if library_of(Z) is not np:
+        return flat.T @ Z
     columns = flat.shape[1]
     padded = np.pad(flat, ((0, 0), (0, -columns % 4))) if columns > 4 else flat
     return (padded.T @ Z)[:columns]
