@@ -334,7 +334,7 @@ def test_after_an_error_the_rest_of_the_images_is_not_read(photos, monkeypatch):
     monkeypatch.setattr(_Worker, "start", lambda *args: 1 / 0)
     read, seen = ImageEncoder.read, []
     monkeypatch.setattr(
-        ImageEncoder, "read", staticmethod(lambda x, stage: seen.append(x) or read(x, stage))
+        ImageEncoder, "read", lambda self, x, stage: seen.append(x) or read(self, x, stage)
     )
     with pytest.raises(ZeroDivisionError):
         extract(
