@@ -1,13 +1,4 @@
-"""Tar files in WebDataset layout, read as streams and never unpacked.
-
-Consecutive members whose names are equal up to the first dot of the last part form one sample; a
-repeated name begins another sample. The image is the member with only the suffix of an image after
-that dot; others, such as the mask ``a.mask.png`` beside ``a.jpg``, are skipped. If all images have
-more dots, such as ``v1.2.jpg`` and ``v1.3.jpg``, each is an image of its own. The label is in
-``.cls``, or in ``.json`` under one of `LABEL_COLUMNS` or the requested column; a label with more
-dots, such as ``a.meta.json``, counts if the sample has one image. Other candidates become a
-`SkipReason`: hidden files, links, and samples without an image.
-"""
+"""Tar files in WebDataset layout, by the rules in docs/formats.md, as streams, never unpacked."""
 
 from __future__ import annotations
 

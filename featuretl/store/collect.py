@@ -128,7 +128,7 @@ def remove_leftovers(folder: Path) -> None:
 def _compact(store: EmbeddingStore, space: str) -> int:
     """Merge the small segments of a space in a locked store; return the number of merged segments.
 
-    See "Compacting" in `featuretl.store.format`. An OSError or UnusableStoreError loses no row.
+    See "Compacting" in docs/formats.md. An OSError or UnusableStoreError loses no row.
     """
     folder = store.path / "spaces" / space
     listed = [segment for _, segment in store.index.segments(space)]

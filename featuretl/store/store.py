@@ -1,9 +1,4 @@
-"""EmbeddingStore: embeddings on disk, by recipe and image; see `featuretl.store.format`.
-
-A **space** holds the embeddings of one recipe. Before a process adds rows to a space, it embeds a
-**golden image**. If the result differs from the embedding recorded with the space (another version
-of torch, another kernel), a new generation of the space starts, so that rows never mix.
-"""
+"""EmbeddingStore: embeddings on disk, by recipe and image; docs/formats.md has the format."""
 
 from __future__ import annotations
 
