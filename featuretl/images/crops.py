@@ -1,7 +1,4 @@
-"""Crops: boxes of image files, each of which is an image of its own.
-
-Crops of one file share its content and pixels while a thread has them: see `photo_of`.
-"""
+"""Crops: boxes of image files, each of which is an image of its own."""
 
 from __future__ import annotations
 
@@ -156,7 +153,7 @@ class Photo:
 
 
 class _Photos:
-    """The last photo of each thread, for all threads; a thread that ends lets go of its photo."""
+    """The last photo of each thread, for all threads; only these stay in memory."""
 
     def __init__(self) -> None:
         self.begin_in_child()
@@ -173,10 +170,7 @@ _PHOTOS = _Photos()
 
 
 def photo_of(path: str, read: Callable[[str], Any]) -> Photo:
-    """Return the photo at a path; `read` returns its `Content`, unless a thread has just read it.
-
-    Each thread keeps one photo alive, so that memory is bounded.
-    """
+    """Return the photo at a path; `read` returns its `Content`, unless a thread has just read it."""
     with _PHOTOS.lock:
         photo = _PHOTOS.by_path.get(path)
     if photo is None or not photo.is_in(path):

@@ -1,7 +1,6 @@
 """Image decoding in child processes: a file that crashes or stalls a decoder costs one row.
 
-The parent sends the bytes of a file and receives RGB pixels or an error message, over two pipes and
-behind headers of fixed size: nothing is unpickled, and pixels beyond the limit are refused.
+Pipes carry bytes, pixels and messages behind headers of fixed size: nothing is unpickled.
 """
 
 from __future__ import annotations

@@ -246,8 +246,9 @@ def _make_object(weights: str | os.PathLike[str] | None, name: str, state: dict[
     for attribute in schema.former:
         state.pop(attribute, None)
     is_fitted = schema.check(cls, state)
-    if "weights" in state:
-        state["weights"] = _weights_of(state["weights"], weights)
+    saved = state.get("weights", "auto")
+    if saved not in ("auto", "random"):
+        state["weights"] = _given(saved == _FROM_FILE, weights)
     for attribute in _NAMES:
         if str(state.get(attribute)).startswith(_FROM_FOLDER):
             state[attribute] = _FROM_FOLDER + _given(state[attribute] == _FROM_FOLDER, weights)
@@ -261,13 +262,6 @@ def _make_object(weights: str | os.PathLike[str] | None, name: str, state: dict[
     if name == "ImageEmbedder":
         _check_recipe(made, json.loads(recipe))
     return made
-
-
-def _weights_of(saved: Any, given: str | os.PathLike[str] | None) -> Any:
-    """Return the weights of a backbone: "auto", "random", or the path `given` by the caller."""
-    if saved in ("auto", "random"):
-        return saved
-    return _given(saved == _FROM_FILE, given)
 
 
 def _given(is_marked: bool, path: str | os.PathLike[str] | None) -> str:

@@ -1,7 +1,6 @@
 """Garbage collection: free embeddings that are unused, merge small segments, remove partial files.
 
-Freed embeddings are computed again on demand. Collection and extraction exclude each other. A
-reader keeps the rows that it has mapped, because files are unlinked and never changed.
+Readers keep the rows that they have mapped: files are only unlinked. Extraction is excluded.
 """
 
 from __future__ import annotations

@@ -176,15 +176,10 @@ def _parse_header(
     return dtype, found, header.end()
 
 
-def check_rows(folder: Path, segment: Segment) -> None:
-    """Read a segment's embeddings and compare their checksum."""
-    _check_crc(segment.path(folder), segment.crc)
-
-
 def open_checked_rows(folder: Path, segment: Segment) -> np.ndarray:
     """Map a segment's embeddings like `open_rows`, and also compare their checksum."""
     rows = open_rows(folder, segment)
-    check_rows(folder, segment)
+    _check_crc(segment.path(folder), segment.crc)
     return rows
 
 
