@@ -57,12 +57,9 @@ class Content:
 
 
 def as_images(X: Any, owner: str) -> Sequence[Any]:
-    """Return the images of `X`: a sequence of what `read` reads, without reading files.
+    """Return the images of `X`, as in `ImageEmbedder.transform`, without reading files.
 
-    `X` is a list, tuple, 1-D array, Series, one-column frame or array; an iterator of paths; an
-    array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8 or of floats in [0, 1], with 1,
-    3 or 4 channels; a torchvision ImageFolder, or a Hugging Face dataset with one column of images.
-    Raises InputError otherwise; a single bad image fails when it is read.
+    Raises InputError for other collections; a single bad image fails when it is read.
     """
     if isinstance(X, ONE_IMAGE):
         raise InputError(

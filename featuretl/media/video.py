@@ -42,17 +42,15 @@ class Video(Pictures):
 
     Parameters
     ----------
-    backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
-        The name of a backbone, or what `load_backbone` returns.
+    backbone, pooling
+        As in `Sound`; "mean+std" also represents the variation of the frames.
     frames : int, default=8
         Maximum number of frames.
-    pooling : {"mean", "mean+std"}, default="mean"
-        How the embeddings of the frames are pooled; "mean+std" also represents their variation.
 
     Notes
     -----
     Files need ``pip install 'featuretl[video]'`` (PyAV, which brings FFmpeg). Weights are loaded on
-    first use and never pickled, unless `backbone` is a Backbone.
+    first use, as in `Sound`.
 
     Examples
     --------
@@ -181,10 +179,7 @@ def _span(container: Any, stream: Any) -> tuple[float, float]:
 
 
 def _evenly_spaced(frames: _Frames, n: int, prepare: Callable[[Any], Any]) -> list[Any]:
-    """Return the prepared inputs of n evenly spaced frames of a stream of unknown length.
-
-    At most 2 n + 1 are in memory.
-    """
+    """Return the inputs of n evenly spaced frames of a stream, with at most 2 n + 1 in memory."""
     kept: list[Any] = []
     step = 1
     for index, frame in enumerate(frames):

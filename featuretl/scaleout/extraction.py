@@ -168,10 +168,9 @@ def extract_shards(
 
     Notes
     -----
-    A shard is a tar file, a row group or `images_per_shard` consecutive files. One worker embeds it
-    and commits it atomically. Finished shards stay saved after any error or interrupt. The next
-    call skips them, without reading an image, if names, labels, sizes and times of their files are
-    unchanged. Only shard descriptions and receipts pass through this process.
+    One worker embeds a shard and commits it atomically. Finished shards stay saved after any error
+    or interrupt. The next call skips them, without reading an image, if names, labels, sizes and
+    times of their files are unchanged. Only descriptions and receipts pass through this process.
 
     If a worker is killed, its shards are repeated, with images decoded in child processes (as with
     `decode_timeout`): an image that kills a decoder is then a bad image, and the others are saved.
