@@ -19,7 +19,7 @@ from featuretl._core.files import is_url
 from featuretl._core.forks import begin_again_after_fork
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError
-from featuretl.images.decode import MAX_PIXELS, decode
+from featuretl.images.decode import MAX_PIXELS
 
 BOX = ("x", "y", "w", "h")
 
@@ -184,21 +184,6 @@ def photo_of(path: str, read: Callable[[str], Any]) -> Photo:
     return photo
 
 
-@dataclass(eq=False, frozen=True)
-class CropContent:
-    """The content of a crop, as `featuretl.images.inputs.Content`."""
-
-    crop: Crop
-    photo: Photo
-    key: bytes
-    digest: bytes
-    state: os.stat_result | None
-
-    def pixels(self, decoder: Callable[[bytes], np.ndarray] = decode) -> np.ndarray:
-        """Return the pixels of the box: uint8 (h, w, 3). Raises ImageError."""
-        return self.crop.cut(self.photo.pixels(decoder))
-
-
 def number_or_text(text: str | None) -> Any:
     """Return the number in a cell of a table, or the cell itself if it holds none."""
     try:
@@ -218,10 +203,12 @@ def box_columns(images: Sequence[Any]) -> dict[str, list[float | None]]:
     """Return the columns `BOX` of images; None where there is no number, {} if none is a crop."""
     if not has_crops(images):
         return {}
-    found = {name: [getattr(image, name, None) for image in images] for name in BOX}
+    values: dict[str, list[Any]] = {
+        name: [getattr(image, name, None) for image in images] for name in BOX
+    }
     return {
-        name: [float(v) if v is not None and _is_pixels(v) else None for v in values]
-        for name, values in found.items()
+        name: [float(value) if _is_pixels(value) else None for value in column]
+        for name, column in values.items()
     }
 
 

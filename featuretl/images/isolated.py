@@ -110,16 +110,14 @@ class _Child:
         Raises ImageError if the process ends, exceeds the time limit, or sends an invalid answer;
         it must not be used again then.
         """
-        try:
-            with self._deadline(seconds) as late:
-                answer = self._ask(data)
-        except (EOFError, OSError) as error:
-            how = _ending(self._process.wait())
-            slow = f"decoding it took longer than {seconds:g} s"
-            crashed = f"decoding it ended the decoder's process ({how})"
-            raise ImageError(slow if late.is_set() else crashed) from error
+        answer = None
+        with self._deadline(seconds) as late, contextlib.suppress(EOFError, OSError):
+            answer = self._ask(data)
         if late.is_set():
             raise ImageError(f"decoding it took longer than {seconds:g} s")
+        if answer is None:
+            how = _ending(self._process.wait())
+            raise ImageError(f"decoding it ended the decoder's process ({how})")
         return answer
 
     @contextlib.contextmanager

@@ -186,12 +186,11 @@ class _Member(tarfile.TarInfo):
 
 def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """Yield the members. Raises ReadError if data follow the end, or they expand too much."""
-    raw: Any = file
     try:
         limit = memory_limit(file)
     except (OSError, ValueError):  # a server may send files without their size
         limit = sys.maxsize
-    buffered = io.BufferedReader(raw)
+    buffered = io.BufferedReader(file)  # type: ignore[type-var]
     start = buffered.peek(8)
     opener = next((one for magic, one in _COMPRESSED if start.startswith(magic)), None)
     # tarfile itself would not check the checksum of gzip.

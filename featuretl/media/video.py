@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._core.lazy import import_extra
 from featuretl._core.parameters import check_int, check_option
 from featuretl.exceptions import ItemError
 from featuretl.images.decode import MAX_PIXELS, describe, golden_pixels
 from featuretl.media.items import digest_of, digest_of_array, open_item
-from featuretl.media.pictures import POOLINGS, Pictures, extra
+from featuretl.media.pictures import POOLINGS, Pictures
 from featuretl.store.keys import Recipe
 
 MAX_DECODED = 50_000
@@ -99,7 +100,7 @@ def sampled(file: BufferedIOBase, n: int, prepare: Callable[[np.ndarray], Any]) 
 
     Raises ItemError unless the file is one whole video within the limits.
     """
-    av = extra("av", "Video files need PyAV", "video")
+    av = import_extra("av", "Video files need PyAV", "video")
     try:
         with av.open(file, container_options=_OPTIONS) as container:
             if not container.streams.video:
