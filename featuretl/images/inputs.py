@@ -149,9 +149,8 @@ def read(
             raise ImageError(f"a crop of a {type(image.path).__name__}; expected one of a path")
         image.key(b"")  # a box without pixels needs no file
         photo = photo_of(path, partial(read, stage=stage))
-        content = photo.content
-        key = image.key(content.key)
-        return Content(key, lambda by: image.cut(photo.pixels(by)), content.state, content.key)
+        key = image.key(photo.content.key)
+        return replace(photo.content, key=key, data=lambda by: image.cut(photo.pixels(by)))
     if isinstance(image, bytes):
         with stage("hash"):
             return Content(hashlib.sha256(image).digest(), image)
