@@ -98,8 +98,7 @@ def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
 def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> None:
     """Lock an open file until it is closed; does nothing on Windows.
 
-    Raises BlockingIOError if another process holds the lock and `wait` is False, and OSError if the
-    file system does not support locks.
+    Raises BlockingIOError if the file is locked and `wait` is False, OSError if locks do not work.
     """
     if fcntl is not None:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX

@@ -1,9 +1,7 @@
 """Locks and connections that a forked child must not share with its parent.
 
-A child inherits open files: a file lock lasts until both processes close the file, an unlock in the
-child unlocks the parent, and a lock that another thread held is never released. The owners that are
-registered here reset themselves in the child. The mutexes of SQLite do not survive a fork while a
-thread uses them, so all calls of SQLite hold `SQLITE`, which a fork waits for.
+A file lock lasts until both processes close the file, an unlock in the child unlocks the parent, and
+a lock that another thread held is never released: owners registered here reset themselves.
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ import threading
 import weakref
 from typing import Protocol
 
+# All calls of SQLite hold it, and a fork waits for it: the mutexes of SQLite do not survive a fork.
 SQLITE = threading.RLock()
 
 

@@ -1,4 +1,4 @@
-"""Lazy imports (PEP 562): a package imports its public names on first use."""
+"""Lazy imports: of the public names of a package on first use (PEP 562), and of extras."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from featuretl.exceptions import FeatureTLError
+
+
+def import_extra(module: str, what: str, name: str) -> Any:
+    """Import a module that the extra `name` of featuretl installs; `what` begins the error."""
+    try:
+        return importlib.import_module(module)
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing
+        raise FeatureTLError(f"{what}; install it with pip install 'featuretl[{name}]'.") from error
 
 
 def exports(

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from featuretl._core.lazy import import_extra
 from featuretl._core.text import did_you_mean
-from featuretl.exceptions import FeatureTLError, ParameterError
+from featuretl.exceptions import ParameterError
 
 
 def parameter_error(owner: str, name: str, expected: str, got: Any) -> ParameterError:
@@ -125,13 +126,7 @@ def as_path(value: Any) -> Path | None:
 
 def import_pyplot() -> Any:
     """Return matplotlib.pyplot; raises FeatureTLError if it is not installed."""
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise FeatureTLError(
-            "Figures need matplotlib; install it with pip install 'featuretl[plot]'."
-        ) from error
-    return plt
+    return import_extra("matplotlib.pyplot", "Figures need matplotlib", "plot")
 
 
 def axes_or_new(ax: Any) -> Any:

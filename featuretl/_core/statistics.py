@@ -27,8 +27,7 @@ _MAX_RELATIVE_ERROR = 0.5
 def standard_error(influence: Array, groups: Array) -> float:
     """Return the cluster-robust standard error (Liang and Zeger 1986); inf for a single group.
 
-    `influence` (n,), float64, is the derivative of the score by the weight of each row; `groups`
-    (n,) are codes from 0.
+    `influence` (n,) is the derivative of the score by each row's weight; `groups` (n,) from 0.
     """
     together = np.bincount(groups, influence)
     n = len(together)
@@ -114,8 +113,8 @@ def interval_of_ratio(
 ) -> tuple[float, float]:
     """Return the interval of sum(values) / sum(of), both (n,) and >= 0, such as a mean error.
 
-    It is the bootstrap-t interval of the logarithm (Efron and Tibshirani 1993, chapter 12), which
-    allows for skewed errors; or [0, inf) if a few units of `groups` (n,) determine the sum.
+    It is the bootstrap-t interval of the logarithm (Efron and Tibshirani 1993, chapter 12), for
+    skewed errors; or [0, inf) if a few units of `groups` (n,) determine the sum.
     """
     units = units_of(groups)
     n = int(units.max()) + 1

@@ -55,7 +55,7 @@ def _sign(logits: Array, target: Array) -> Array:
     """Return 1 where `target` (r, labels) is 1 and -1 where it is 0, as (r, 1, labels)."""
     xp = library_of(logits)
     sign = 2 * xp.asarray(target[:, None, :], dtype=xp.int8) - 1
-    return xp.asarray(sign, dtype=logits.dtype)  # type: ignore[no-any-return]
+    return xp.asarray(sign, dtype=logits.dtype)
 
 
 def _curvature(residual: Array) -> Array:

@@ -127,7 +127,7 @@ class MediumEncoder:
 
     def memo_entry(self) -> dict[str, Any]:
         """Return the recipe, which does not depend on a file."""
-        return {"recipe": self.recipe, "file": None}
+        return {"recipe": self.recipe, "files": []}
 
     def _state(self, item: Any) -> os.stat_result | None:
         try:

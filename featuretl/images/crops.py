@@ -1,7 +1,4 @@
-"""Crops: boxes of image files, each of which is an image of its own.
-
-Crops of one file share its content and pixels while a thread has them: see `photo_of`.
-"""
+"""Crops: boxes of image files, each of which is an image of its own."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ from featuretl._core.files import is_url
 from featuretl._core.forks import begin_again_after_fork
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError
-from featuretl.images.decode import MAX_PIXELS, decode
+from featuretl.images.decode import MAX_PIXELS
 
 BOX = ("x", "y", "w", "h")
 
@@ -156,7 +153,7 @@ class Photo:
 
 
 class _Photos:
-    """The last photo of each thread, for all threads; a thread that ends lets go of its photo."""
+    """The last photo of each thread, for all threads; only these stay in memory."""
 
     def __init__(self) -> None:
         self.begin_in_child()
@@ -173,10 +170,7 @@ _PHOTOS = _Photos()
 
 
 def photo_of(path: str, read: Callable[[str], Any]) -> Photo:
-    """Return the photo at a path; `read` returns its `Content`, unless a thread has just read it.
-
-    Each thread keeps one photo alive, so that memory is bounded.
-    """
+    """Return the photo at a path; `read` returns its `Content`, unless a thread has just read it."""
     with _PHOTOS.lock:
         photo = _PHOTOS.by_path.get(path)
     if photo is None or not photo.is_in(path):
@@ -188,21 +182,6 @@ def photo_of(path: str, read: Callable[[str], Any]) -> Photo:
             photo.content = content  # with the newer state
     _PHOTOS.last.photo = photo
     return photo
-
-
-@dataclass(eq=False, frozen=True)
-class CropContent:
-    """The content of a crop, as `featuretl.images.inputs.Content`."""
-
-    crop: Crop
-    photo: Photo
-    key: bytes
-    digest: bytes
-    state: os.stat_result | None
-
-    def pixels(self, decoder: Callable[[bytes], np.ndarray] = decode) -> np.ndarray:
-        """Return the pixels of the box: uint8 (h, w, 3). Raises ImageError."""
-        return self.crop.cut(self.photo.pixels(decoder))
 
 
 def number_or_text(text: str | None) -> Any:
@@ -224,10 +203,12 @@ def box_columns(images: Sequence[Any]) -> dict[str, list[float | None]]:
     """Return the columns `BOX` of images; None where there is no number, {} if none is a crop."""
     if not has_crops(images):
         return {}
-    found = {name: [getattr(image, name, None) for image in images] for name in BOX}
+    values: dict[str, list[Any]] = {
+        name: [getattr(image, name, None) for image in images] for name in BOX
+    }
     return {
-        name: [float(v) if v is not None and _is_pixels(v) else None for v in values]
-        for name, values in found.items()
+        name: [float(value) if _is_pixels(value) else None for value in column]
+        for name, column in values.items()
     }
 
 

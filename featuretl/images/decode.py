@@ -1,33 +1,6 @@
-"""The decode policy: how the bytes of an image file become RGB pixels.
+"""The decode policy: how image files become RGB pixels; docs/formats.md is the specification.
 
-======================  ==========================================================================
-input                   result
-======================  ==========================================================================
-formats                 JPEG, PNG, GIF, BMP, TIFF, WebP, PPM/PGM/PBM, TGA, AVIF and, with the extra
-                        ``featuretl[heif]``, HEIC, recognised by content, never by name; anything
-                        else (JPEG XL, SVG, EPS, HTML, text, ..) fails
-EXIF orientation 1-8    applied; an EXIF block that cannot be parsed is ignored
-alpha, transparency     composited on white (alpha channel, palette alpha and PNG ``tRNS`` alike)
-grey, 1 bit, palette    converted to RGB
-16 bits per channel     scaled by 1/257 to 8 bits, except for colour PNG and TIFF, of which Pillow
-                        reads the high byte; never stretched to the image's own range;
-                        12 bits (TIFF) are scaled from 0..4095
-white is zero           TIFF: inverted at any bit depth
-CMYK, YCbCr             converted to RGB without a colour profile; embedded profiles are ignored
-signed 8 bit, floating  fails: these pixels have no standard range, or (Lab) need a profile
-point, Lab
-HEIC                    rotated and cropped as the file says, which its EXIF block repeats; 10 and 12
-                        bits per channel are scaled to 8
-animated, multi-page    the first frame; of HEIC, the primary image
-truncated, corrupt      fails; a partial image is never returned (unless the process itself has set
-                        ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES``)
-not a regular file      fails (directory, FIFO, device)
-larger than the limits  fails: `MAX_FILE_BYTES`, `MAX_PIXELS` (read from the header, before any
-                        pixel is decoded), `MAX_JPEG_SCANS`
-======================  ==========================================================================
-
-Every failure is an `ImageError`. A change of this module that changes pixels must increase the
-version in `DECODE_POLICY`, which is part of the key of every embedding.
+A change of this module that changes pixels must increase the version in `DECODE_POLICY`.
 """
 
 from __future__ import annotations

@@ -26,9 +26,8 @@ class ImageFolder(Display, Bunch):
             return {**facts, "target": None}
         counts = Counter(self.target.tolist()).most_common(10)
         more = len(self.target_names) - len(counts)
-        named = ", ".join(f"{name}: {n:,}" for name, n in counts) + f" and {more:,} more" * (
-            more > 0
-        )
+        named = ", ".join(f"{name}: {n:,}" for name, n in counts)
+        named += f" and {more:,} more" if more else ""
         return {**facts, "target": f"{len(self.target_names):,} classes", "images per class": named}
 
 

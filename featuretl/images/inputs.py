@@ -16,7 +16,7 @@ from PIL import Image
 from featuretl._core.text import printable
 from featuretl.exceptions import ImageError, InputError
 from featuretl.images.channels import check_channels
-from featuretl.images.crops import Crop, CropContent, photo_of
+from featuretl.images.crops import Crop, photo_of
 from featuretl.images.datasets import array_of, items_of
 from featuretl.images.decode import (
     CHANNELS,
@@ -38,31 +38,27 @@ Decoder = Callable[[bytes], np.ndarray]
 class Content:
     """The content of one image, read once.
 
-    `key` is the sha256 (32 bytes) of a file's bytes, or of the shape and RGB pixels of an image in
-    memory; `state` is the state of a file that did not change while it was read.
+    `key` is the sha256 (32 bytes) of a file's bytes, of the shape and RGB pixels of an image in
+    memory, or that of `Crop.key`. `state` is the state of a file that did not change while it was
+    read, and `digest` the sha256 of its bytes.
     """
 
     key: bytes
-    data: bytes | np.ndarray
+    data: bytes | np.ndarray | Callable[[Decoder], np.ndarray]
     state: os.stat_result | None = None
-
-    @property
-    def digest(self) -> bytes:
-        """The sha256 of the file's bytes, if there is a `state`."""
-        return self.key
+    digest: bytes = b""
 
     def pixels(self, decoder: Decoder = decode) -> np.ndarray:
         """Decode to RGB: uint8 (h, w, 3). Raises ImageError."""
-        return self.data if isinstance(self.data, np.ndarray) else decoder(self.data)
+        if isinstance(self.data, np.ndarray):
+            return self.data
+        return decoder(self.data) if isinstance(self.data, bytes) else self.data(decoder)
 
 
 def as_images(X: Any, owner: str) -> Sequence[Any]:
-    """Return the images of `X`: a sequence of what `read` reads, without reading files.
+    """Return the images of `X`, as in `ImageEmbedder.transform`, without reading files.
 
-    `X` is a list, tuple, 1-D array, Series, one-column frame or array; an iterator of paths; an
-    array or tensor (n, h, w), (n, h, w, c) or (n, c, h, w) of uint8 or of floats in [0, 1], with 1,
-    3 or 4 channels; a torchvision ImageFolder, or a Hugging Face dataset with one column of images.
-    Raises InputError otherwise; a single bad image fails when it is read.
+    Raises InputError for other collections; a single bad image fails when it is read.
     """
     if isinstance(X, ONE_IMAGE):
         raise InputError(
@@ -135,7 +131,7 @@ def read(
     image: Any,
     stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     n_channels: int = 3,
-) -> Content | CropContent:
+) -> Content:
     """Read one image and compute its key. Raises ImageError.
 
     `stage("read")` and `stage("hash")` are the contexts of these steps, for example for timing.
@@ -146,14 +142,15 @@ def read(
         with stage("read"):
             data, state = read_file(image)
         with stage("hash"):
-            return Content(hashlib.sha256(data).digest(), data, state)
+            digest = hashlib.sha256(data).digest()
+            return Content(digest, data, state, digest)
     if isinstance(image, Crop):
         if (path := file_of(image)) is None:
             raise ImageError(f"a crop of a {type(image.path).__name__}; expected one of a path")
         image.key(b"")  # a box without pixels needs no file
         photo = photo_of(path, partial(read, stage=stage))
-        content = photo.content
-        return CropContent(image, photo, image.key(content.key), content.key, content.state)
+        key = image.key(photo.content.key)
+        return replace(photo.content, key=key, data=lambda by: image.cut(photo.pixels(by)))
     if isinstance(image, bytes):
         with stage("hash"):
             return Content(hashlib.sha256(image).digest(), image)

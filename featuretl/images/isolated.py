@@ -1,7 +1,6 @@
 """Image decoding in child processes: a file that crashes or stalls a decoder costs one row.
 
-The parent sends the bytes of a file and receives RGB pixels or an error message, over two pipes and
-behind headers of fixed size: nothing is unpickled, and pixels beyond the limit are refused.
+Pipes carry bytes, pixels and messages behind headers of fixed size: nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -111,16 +110,14 @@ class _Child:
         Raises ImageError if the process ends, exceeds the time limit, or sends an invalid answer;
         it must not be used again then.
         """
-        try:
-            with self._deadline(seconds) as late:
-                answer = self._ask(data)
-        except (EOFError, OSError) as error:
-            how = _ending(self._process.wait())
-            slow = f"decoding it took longer than {seconds:g} s"
-            crashed = f"decoding it ended the decoder's process ({how})"
-            raise ImageError(slow if late.is_set() else crashed) from error
+        answer = None
+        with self._deadline(seconds) as late, contextlib.suppress(EOFError, OSError):
+            answer = self._ask(data)
         if late.is_set():
             raise ImageError(f"decoding it took longer than {seconds:g} s")
+        if answer is None:
+            how = _ending(self._process.wait())
+            raise ImageError(f"decoding it ended the decoder's process ({how})")
         return answer
 
     @contextlib.contextmanager

@@ -15,8 +15,6 @@ from featuretl.exceptions import InputError
 from featuretl.images.decode import is_image_name
 from featuretl.images.tables import text_batches
 
-TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-
 
 def is_hidden(name: str, pattern: str = "") -> bool:
     """Return whether a part of the path `name` is hidden: it begins with a dot.
@@ -42,7 +40,7 @@ def kind_of(path: str) -> str:
     ['tar', 'manifest', 'manifest', 'list', 'image', 'image']
     """
     name = path.lower()
-    if name.endswith(TARS):
+    if name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")):
         return "tar"
     return {".csv": "manifest", ".parquet": "manifest", ".txt": "list"}.get(
         os.path.splitext(name)[1], "image"

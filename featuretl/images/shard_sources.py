@@ -60,31 +60,9 @@ def find_shards(
     label_column: str | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Iterator[Shard]:
-    """Yield the shards of images, in order.
+    """Yield the shards of images, in order; `featuretl.extract_shards` describes the parameters.
 
-    Parameters
-    ----------
-    images : path, sequence of paths or of bytes, or Hugging Face dataset
-        Paths, or URLs of any file system that fsspec supports (``s3://``, ``https://``, ..):
-
-        - ``.tar`` files (``.tar.gz``, ..) in WebDataset layout; each is a shard;
-        - ``.parquet`` files with the images' bytes in one of `IMAGE_COLUMNS`, plain or as a struct
-          of bytes and path; each row group is a shard;
-        - ``.csv`` and ``.parquet`` manifests with a column of paths or URLs, and ``.txt`` lists
-          with one per line, read in batches; relative paths start at the folder of the file;
-        - folders (subfolders give labels), image files, glob patterns, and ranges of numbers such
-          as ``{000..127}``.
-
-        A dataset is one split from `datasets.load_dataset`, not streamed.
-    path_column, label_column : str, optional
-        Columns of manifests, Parquet files and datasets: paths or bytes, and labels; `label_column`
-        is also a key in the JSON of tar files. The default is the first present of `IMAGE_COLUMNS`
-        and `PATH_COLUMNS`, and of `LABEL_COLUMNS` (`featuretl.images.tables`).
-    images_per_shard : int, default=1000
-        Number of images per shard, for sources without shards of their own.
-
-    Raises InputError while the shards are read, if a source is missing, holds no image, or lacks a
-    column.
+    Raises InputError meanwhile if a source is missing, holds no image, or lacks a column.
     """
     check_int("find_shards", "images_per_shard", images_per_shard, 1)
     if hasattr(images, "features") and not isinstance(images, Sequence):

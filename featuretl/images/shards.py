@@ -1,11 +1,4 @@
-"""Shards: the units of work of a sharded extraction, identified without reading their images.
-
-Every shard has a `name` (safe to print), the number of its `images` if it is known in advance, a
-`key`, and `samples`, which reads the images in order. The key is a sha256 of what identifies the
-images: names, labels, and the states of files. The state of a local file is its size, times and
-inode, unless it is so young that a change could leave them the same; that of a file behind a URL is
-its size and a tag of the server (`_TAGS`). A file without any of these gets a new key each time.
-"""
+"""Shards: the units of work of a sharded extraction, identified without reading their images."""
 
 from __future__ import annotations
 

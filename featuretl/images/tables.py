@@ -1,8 +1,6 @@
 """Columns of CSV and Parquet files, read in batches, in memory bounded by the size of the file.
 
-A Parquet file can claim any size, and its dictionaries and prefixes can repeat one value any number
-of times. `open_parquet` refuses a file whose columns would take more than `EXPANSION` times its
-size, before it reads them, and `within_limit` adds up the size of values before they become text.
+Parquet can claim any size, and repeat one value any number of times: see `open_parquet`.
 """
 
 from __future__ import annotations
@@ -195,8 +193,8 @@ def open_parquet(
 ) -> tuple[parquet.ParquetFile, int]:
     """Return an open Parquet file, and the number of rows per batch that bounds the memory.
 
-    `text` are the columns that `texts` reads: values that rows share are read once. Raises OSError
-    if the columns would take more than `EXPANSION` times the size of the file.
+    Of `text`, the columns that `texts` reads, repeated values are read once. Raises OSError before
+    it reads columns that would take more than `EXPANSION` times the size of the file.
     """
     from pyarrow import parquet
 

@@ -1,13 +1,4 @@
-"""Tar files in WebDataset layout, read as streams and never unpacked.
-
-Consecutive members whose names are equal up to the first dot of the last part form one sample; a
-repeated name begins another sample. The image is the member with only the suffix of an image after
-that dot; others, such as the mask ``a.mask.png`` beside ``a.jpg``, are skipped. If all images have
-more dots, such as ``v1.2.jpg`` and ``v1.3.jpg``, each is an image of its own. The label is in
-``.cls``, or in ``.json`` under one of `LABEL_COLUMNS` or the requested column; a label with more
-dots, such as ``a.meta.json``, counts if the sample has one image. Other candidates become a
-`SkipReason`: hidden files, links, and samples without an image.
-"""
+"""Tar files in WebDataset layout, by the rules in docs/formats.md, as streams, never unpacked."""
 
 from __future__ import annotations
 
@@ -195,12 +186,11 @@ class _Member(tarfile.TarInfo):
 
 def _members(file: IO[bytes]) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """Yield the members. Raises ReadError if data follow the end, or they expand too much."""
-    raw: Any = file
     try:
         limit = memory_limit(file)
     except (OSError, ValueError):  # a server may send files without their size
         limit = sys.maxsize
-    buffered = io.BufferedReader(raw)
+    buffered = io.BufferedReader(file)  # type: ignore[type-var]
     start = buffered.peek(8)
     opener = next((one for magic, one in _COMPRESSED if start.startswith(magic)), None)
     # tarfile itself would not check the checksum of gzip.

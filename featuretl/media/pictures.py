@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from featuretl.exceptions import FeatureTLError
 from featuretl.store.keys import Recipe
 
 POOLINGS = ("mean", "mean+std")
@@ -51,11 +49,3 @@ class Pictures:
         output = recipe["output"]
         pooled = f"{output['pooling']}, {self.pooling} of {pooled_over}"
         return {**recipe, **facts, "output": {**output, "pooling": pooled}}
-
-
-def extra(module: str, what: str, name: str) -> Any:
-    """Import a module that the extra `name` of featuretl installs."""
-    try:
-        return importlib.import_module(module)
-    except (ImportError, OSError) as error:  # OSError: a shared library is missing
-        raise FeatureTLError(f"{what}; install it with pip install 'featuretl[{name}]'.") from error

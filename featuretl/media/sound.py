@@ -1,12 +1,4 @@
-"""Sound: log-mel spectrograms of recordings, embedded by an image backbone.
-
-The spectrograms are those of K. Palanisamy, D. Singhania and A. Yao, "Rethinking CNN Models for
-Audio Classification" (2020, arXiv:2007.11154): 128 mel bands; windows of 25, 50 and 100 ms every
-10, 25 and 50 ms as the three channels of a 128 x 250 picture. There are two differences. The
-spectrogram is taken at the sound's own rate over bands in Hz, so that nothing is resampled.
-Decibels are relative to the loudest point of a channel, down to -80, so that the volume of a
-recording has no effect.
-"""
+"""Sound: log-mel spectrograms of recordings, embedded by an image backbone."""
 
 from __future__ import annotations
 
@@ -20,11 +12,12 @@ import scipy.fft
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
+from featuretl._core.lazy import import_extra
 from featuretl._core.parameters import check_int, check_option, check_seconds
 from featuretl.exceptions import ItemError
 from featuretl.images.decode import describe
 from featuretl.media.items import digest_of, digest_of_array, open_item
-from featuretl.media.pictures import POOLINGS, Pictures, extra
+from featuretl.media.pictures import POOLINGS, Pictures
 from featuretl.store.keys import Recipe
 
 MAX_CHANNELS = 16
@@ -50,7 +43,8 @@ class Sound(Pictures):
     """A `Medium` that embeds sounds as spectrograms with an image backbone.
 
     A sound is cut into windows. The network sees the spectrogram of each window as one uncropped
-    picture (`featuretl.media.sound`), and the embeddings of the windows are pooled.
+    picture, similar to that of Palanisamy et al. (2020, arXiv:2007.11154; see the guide), and the
+    embeddings of the windows are pooled.
 
     Items are paths or bytes of files that libsndfile reads (WAV, FLAC, Ogg, MP3, ..), or pairs
     (samples, rate): an array of floats or signed integers, (n,) or (n, channels), and the samples
@@ -149,7 +143,7 @@ class Sound(Pictures):
 
     def _of_file(self, item: Any) -> Iterator[tuple[np.ndarray, int]]:
         """Yield the windows of a file, float32 (n, channels); only one is in memory at a time."""
-        soundfile = extra("soundfile", "Sound files need soundfile", "sound")
+        soundfile = import_extra("soundfile", "Sound files need soundfile", "sound")
         with open_item(item) as file:
             try:
                 with soundfile.SoundFile(file) as sound:

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._core.lazy import import_extra
 from featuretl._core.parameters import parameter_error
 from featuretl._core.text import parse_json, printable
 from featuretl.exceptions import BackboneError, FeatureTLError, ItemError
 from featuretl.images.decode import describe
-from featuretl.media.pictures import extra
 from featuretl.store.keys import Recipe, canonical_json
 
 WEIGHTS = "model.safetensors"
@@ -174,7 +174,7 @@ def _check_modules(path: Path) -> None:
 @lru_cache(maxsize=2)
 def _load(folder: Path, files: str) -> Any:
     """Load the encoder in a folder; `files` (JSON of their sha256) keys the cache."""
-    encoders = extra("sentence_transformers", "Texts need sentence-transformers", "text")
+    encoders = import_extra("sentence_transformers", "Texts need sentence-transformers", "text")
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

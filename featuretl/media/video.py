@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from featuretl._core.lazy import import_extra
 from featuretl._core.parameters import check_int, check_option
 from featuretl.exceptions import ItemError
 from featuretl.images.decode import MAX_PIXELS, describe, golden_pixels
 from featuretl.media.items import digest_of, digest_of_array, open_item
-from featuretl.media.pictures import POOLINGS, Pictures, extra
+from featuretl.media.pictures import POOLINGS, Pictures
 from featuretl.store.keys import Recipe
 
 MAX_DECODED = 50_000
@@ -42,17 +43,15 @@ class Video(Pictures):
 
     Parameters
     ----------
-    backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
-        The name of a backbone, or what `load_backbone` returns.
+    backbone, pooling
+        As in `Sound`; "mean+std" also represents the variation of the frames.
     frames : int, default=8
         Maximum number of frames.
-    pooling : {"mean", "mean+std"}, default="mean"
-        How the embeddings of the frames are pooled; "mean+std" also represents their variation.
 
     Notes
     -----
     Files need ``pip install 'featuretl[video]'`` (PyAV, which brings FFmpeg). Weights are loaded on
-    first use and never pickled, unless `backbone` is a Backbone.
+    first use, as in `Sound`.
 
     Examples
     --------
@@ -101,7 +100,7 @@ def sampled(file: BufferedIOBase, n: int, prepare: Callable[[np.ndarray], Any]) 
 
     Raises ItemError unless the file is one whole video within the limits.
     """
-    av = extra("av", "Video files need PyAV", "video")
+    av = import_extra("av", "Video files need PyAV", "video")
     try:
         with av.open(file, container_options=_OPTIONS) as container:
             if not container.streams.video:
@@ -181,10 +180,7 @@ def _span(container: Any, stream: Any) -> tuple[float, float]:
 
 
 def _evenly_spaced(frames: _Frames, n: int, prepare: Callable[[Any], Any]) -> list[Any]:
-    """Return the prepared inputs of n evenly spaced frames of a stream of unknown length.
-
-    At most 2 n + 1 are in memory.
-    """
+    """Return the inputs of n evenly spaced frames of a stream, with at most 2 n + 1 in memory."""
     kept: list[Any] = []
     step = 1
     for index, frame in enumerate(frames):

@@ -72,10 +72,7 @@ def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | Non
 
 
 def trained_on(card: Card, keys: Any) -> np.ndarray | None:
-    """Return which images, by sha256 `keys` S32 (n,), an unvalidated card lists as training images.
-
-    bool (n,); None if the card lists none.
-    """
+    """Return which of `keys`, sha256 S32 (n,), an unvalidated card lists: bool (n,), or None."""
     data = card.get("data")
     try:
         contents = base64.b64decode(data["contents"], validate=True)  # type: ignore[index]

@@ -1,7 +1,6 @@
-"""Allowlist of the classes that a model file may contain, and of their attributes.
+"""Allowlist of the classes that a model file may contain, and of the attributes that `fit` sets.
 
-A class or an attribute that is not listed is neither written nor read. Constructor parameters need
-no listing: they are plain values, which their classes validate when they use them.
+Constructor parameters need no listing: their classes validate them when they use them.
 """
 
 from __future__ import annotations

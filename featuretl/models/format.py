@@ -1,19 +1,4 @@
-r"""The format of model files, version 1.
-
-The version of the format is independent of the version of the package. A model file,
-``*.featuretl``, is a `safetensors <https://github.com/huggingface/safetensors>`_ file: eight bytes
-with the length of a JSON header, the header, then the bytes of the tensors without gaps or
-compression. The metadata of the header have four entries::
-
-    featuretl_format   "1"
-    card               JSON: description of the model; see `featuretl.read_card`
-    model              JSON: the estimators; see `featuretl.models.values`
-    sha256             hex, over the content
-
-The sha256 covers ``card``, ``model`` and, sorted by name, a line ``name dtype shape\n`` and the
-bytes of each tensor. It detects damage, not tampering. `read_card` reads only the header and does
-not compare the checksum. Files are replaced atomically.
-"""
+"""The format of model files, version 1; docs/formats.md is the specification."""
 
 from __future__ import annotations
 

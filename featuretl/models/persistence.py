@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.text import printable
+from featuretl._core.text import printable, reason_of
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError, FeatureTLWarning, ModelError, StoreError
 from featuretl.models.card import Card, card_of
@@ -128,7 +128,9 @@ def load_model(
     except (ModelError, BackboneError, StoreError):
         raise
     except Exception as error:  # malicious content can cause any error; nothing was executed
-        raise unreadable(path, _first_line(error)) from error
+        why = reason_of(error).rstrip(".")
+        why = why if isinstance(error, ValueError) else f"{type(error).__name__} {why}"
+        raise unreadable(path, why) from error
     return model
 
 
@@ -246,8 +248,9 @@ def _make_object(weights: str | os.PathLike[str] | None, name: str, state: dict[
     for attribute in schema.former:
         state.pop(attribute, None)
     is_fitted = schema.check(cls, state)
-    if "weights" in state:
-        state["weights"] = _weights_of(state["weights"], weights)
+    saved = state.get("weights", "auto")
+    if saved not in ("auto", "random"):
+        state["weights"] = _given(saved == _FROM_FILE, weights)
     for attribute in _NAMES:
         if str(state.get(attribute)).startswith(_FROM_FOLDER):
             state[attribute] = _FROM_FOLDER + _given(state[attribute] == _FROM_FOLDER, weights)
@@ -261,13 +264,6 @@ def _make_object(weights: str | os.PathLike[str] | None, name: str, state: dict[
     if name == "ImageEmbedder":
         _check_recipe(made, json.loads(recipe))
     return made
-
-
-def _weights_of(saved: Any, given: str | os.PathLike[str] | None) -> Any:
-    """Return the weights of a backbone: "auto", "random", or the path `given` by the caller."""
-    if saved in ("auto", "random"):
-        return saved
-    return _given(saved == _FROM_FILE, given)
 
 
 def _given(is_marked: bool, path: str | os.PathLike[str] | None) -> str:
@@ -341,8 +337,3 @@ def _predict_once(model: Any, X: Any) -> None:
     columns = 2 if scores.ndim == 1 else scores.shape[1]
     if columns not in allowed:
         raise ValueError(f"it has {columns} outputs for {classes} classes")
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0][:200].rstrip(".")
-    return text if isinstance(error, ValueError) and text else f"{type(error).__name__} {text}"

@@ -1,14 +1,6 @@
-"""Schemas of the classes that a model file may contain.
+"""Schemas of the classes that a model file may contain: texts of ``name=kind`` items.
 
-A schema is a text of ``name=kind`` items, separated by whitespace; ``?`` after a name marks an
-optional attribute. A kind is one or more of these, separated by ``|``::
-
-    none, bool, int, float, str, tensors, plain     `plain` is any value that a model file can hold
-    int:d                                           an int that equals the size d
-    float[k,d], int[s], int32[s], labels[c]         arrays, with names or numbers for their sizes
-    Pipeline, ..                                    an object of that class
-
-Sizes with the same name must be equal within an object.
+CONTRIBUTING.md ("How to add a head, or a step that model files hold") lists the kinds.
 """
 
 from __future__ import annotations

@@ -1,19 +1,4 @@
-"""Conversion of the values of a model to JSON and tensors, and back.
-
-None, bool, int, finite float, str and lists are stored as JSON. Every other value is a JSON object
-whose keys identify its kind::
-
-    {"float": "nan"}                            also "inf", "-inf"
-    {"tuple": [..]}
-    {"dict": [[key, value], ..]}
-    {"bunch": {..}}                             a scikit-learn Bunch
-    {"array": "3", "order": "F"}                the tensor named 3; with order F, its transpose
-    {"scalar": "4"}                             a NumPy scalar, saved as a 0-dimensional tensor
-    {"strings": [..], "dtype": "U"}             an array (n,) of str; "O" for dtype object
-    {"class": "Pipeline", "state": {..}}        one of `featuretl.models.classes.CLASSES`
-
-The memory order is saved because the rounding of matrix products depends on it.
-"""
+"""Conversion of the values of a model to JSON and tensors, and back, as in docs/formats.md."""
 
 from __future__ import annotations
 

@@ -1,22 +1,4 @@
-"""Files of predictions: ``.csv``, ``.parquet`` or ``.jsonl``, one row per image, in order.
-
-All three have the same columns:
-
-- ``path``, and for crops ``x``, ``y``, ``w`` and ``h``;
-- ``prediction``, empty if the image is unreadable or the model abstains; for a multi-label model,
-  the labels separated by ``;``;
-- ``label_1``, ``probability_1``, ``label_2``, .. for classifiers with probabilities, the most
-  probable class first; ``probability_LABEL`` for each label of a multi-label model;
-- ``novelty``, if requested, in [0, 1): the fraction of images like the training images that are
-  less unusual;
-- ``error``, why the image is unreadable.
-
-For a multi-task model, the columns of each task end in ``_TASK``: ``prediction_species``, ..
-
-Until the file is complete, predictions are in the folder ``OUT.partial``; see
-`featuretl.prediction.parts`. After an interruption, the same call predicts the missing batches and
-those whose images have changed.
-"""
+"""Files of predictions, whose columns docs/formats.md lists, and how they resume."""
 
 from __future__ import annotations
 
@@ -83,8 +65,8 @@ def predict_to_file(
         Usually paths. A resumed call recognises files by name, size and times, and images in memory
         by their content.
     path : path
-        Ending in ``.csv``, ``.parquet`` or ``.jsonl``; replaced atomically at the end. See
-        `featuretl.prediction.files` for the columns.
+        Ending in ``.csv``, ``.parquet`` or ``.jsonl``; replaced atomically at the end. The
+        page "Formats" of the documentation lists the columns.
     top : int >= 1, default=1
         Number of most probable classes to write with their probabilities. A multi-label model
         writes all. In a multi-task model, `top` and `threshold` apply to tasks with probabilities.

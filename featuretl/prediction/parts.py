@@ -1,9 +1,4 @@
-"""The folder ``OUT.partial``, which collects predictions in one Parquet file per batch.
-
-Its files are ``identity.json``, which identifies the model, the images and the parameters;
-``lock``, which one process at a time holds until it ends; and ``NUMBER-STATE.parquet`` for each
-batch, where the state is a digest that changes with the images of the batch.
-"""
+"""The folder ``OUT.partial``, which collects predictions in one Parquet file per batch."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def rank_backbones(
         Images of one group, such as a patient, stay in one fold and sample, and count as one draw.
         The default for crops is their file.
     task : {"auto", "classification", "regression"}, default="auto"
-        "auto": numbers with a fraction are regression, all else is classification.
+        As in `log_me`.
     cv : int >= 2, splitter or iterable of (train, test), default=5
         Folds of "probe" and "knn", as in `LinearProbeClassifier`.
     finalists : int >= 1, default=4
@@ -127,10 +127,6 @@ def rank_backbones(
     -----
     FeatureTLWarning
         If other backbones are tied with the best.
-
-    See Also
-    --------
-    log_me : The score, on arrays.
 
     Notes
     -----

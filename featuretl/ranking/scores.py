@@ -1,9 +1,7 @@
 """LogME: a score of embeddings that needs no trained head.
 
-The influence of each image has a closed form for fixed alpha and beta. It gives the jackknife's
-standard error of a score and of a difference (Efron 1982, The Jackknife, the Bootstrap and Other
-Resampling Plans, chapter 3). LogME uses only the eigenvectors and eigenvalues of ``F F'`` for
-embeddings `F`, computed in float64 from the smaller of ``F'F`` and ``F F'``.
+For fixed alpha and beta, the influence of each image has a closed form, which gives the jackknife's
+standard error of a score and of a difference (Efron 1982, chapter 3).
 """
 
 from __future__ import annotations

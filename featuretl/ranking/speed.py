@@ -15,9 +15,11 @@ from typing import Any
 import joblib
 import numpy as np
 
+from featuretl.backbones.backbone import as_backbone
 from featuretl.backbones.listing import count_parameters
 from featuretl.images.inputs import read
 from featuretl.runtimes.choice import RuntimeChoice, versions
+from featuretl.runtimes.threads import one_thread_each
 from featuretl.store.keys import canonical_json
 from featuretl.store.store import EmbeddingStore
 
@@ -71,8 +73,6 @@ def time_backbone(
     BackboneError, ParameterError
         If the backbone cannot be loaded on the device.
     """
-    from featuretl.backbones.backbone import as_backbone
-
     backbone = as_backbone("time_backbone", backbone, device)
     with _threads(n_jobs) as (pool, n_threads):
         choice = RuntimeChoice(backbone, store, pool, n_threads)
@@ -89,8 +89,6 @@ def time_extraction(
     It is the median of three rounds after a warm-up, over 16 images per thread; it excludes loading
     the backbone, hashing and committing.
     """
-    from featuretl.backbones.backbone import as_backbone
-
     loaded = as_backbone("time_extraction", backbone, device)
 
     def embed(part: list[Any]) -> None:
@@ -111,8 +109,6 @@ def costs_of(
     backbone: Any, images: Sequence[Any], store: EmbeddingStore, *, device: Any, n_jobs: int | None
 ) -> dict[str, Any]:
     """Return `images_per_second`, measured once and cached in the store, and `n_parameters`."""
-    from featuretl.backbones.backbone import as_backbone
-
     spec = getattr(backbone, "spec", backbone)
     first = str(device[0] if isinstance(device, (list, tuple)) else device)
     machine = [platform.node(), platform.machine(), os.cpu_count(), first, n_jobs]
@@ -130,8 +126,6 @@ def costs_of(
 @contextmanager
 def _threads(n_jobs: int | None) -> Iterator[tuple[ThreadPoolExecutor, int]]:
     """Yield a thread pool in which PyTorch uses one thread per worker, and its size."""
-    from featuretl.runtimes.threads import one_thread_each
-
     n_threads = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)
     with ThreadPoolExecutor(n_threads, "featuretl") as pool, one_thread_each(pool, n_threads):
         yield pool, n_threads

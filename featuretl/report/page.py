@@ -15,6 +15,7 @@ import numpy as np
 
 import featuretl
 from featuretl._core.files import replace_file
+from featuretl._core.lazy import import_extra
 from featuretl._core.parameters import (
     check_int,
     check_option,
@@ -28,7 +29,7 @@ from featuretl._core.text import as_utf8, printable
 from featuretl._core.types import Array
 from featuretl._learning.columns import in_column
 from featuretl._learning.groups import read_groups, subset
-from featuretl.exceptions import FeatureTLError, StoreError
+from featuretl.exceptions import StoreError
 from featuretl.extraction.engine import Failure
 from featuretl.extraction.outputs import check_output
 from featuretl.images.crops import or_files
@@ -232,14 +233,9 @@ def _failures(parts: dict[str, Examination]) -> list[Failure]:
 
 def _template() -> Any:
     """Return the template of the page. Raises FeatureTLError without Jinja2."""
-    try:
-        from jinja2 import Environment, StrictUndefined
-    except ImportError as error:
-        raise FeatureTLError(
-            "A report needs Jinja2; install it with pip install 'featuretl[report]'."
-        ) from error
+    jinja2 = import_extra("jinja2", "A report needs Jinja2", "report")
     # Names are untrusted: everything except Markup is escaped.
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string((_HERE / "template.html.j2").read_text(encoding="utf-8"))
 
 

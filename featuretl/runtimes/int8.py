@@ -1,7 +1,6 @@
 """Quantized networks with 8-bit weights and activations, in ONNX Runtime on the CPU.
 
-They are calibrated on crops of the two photographs that come with scikit-learn, so that a backbone
-gives the same int8 network on every machine.
+They are calibrated on scikit-learn's two photographs, so that all machines get the same network.
 """
 
 from __future__ import annotations

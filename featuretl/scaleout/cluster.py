@@ -9,6 +9,7 @@ from typing import Any
 
 import joblib
 
+from featuretl._core.lazy import import_extra
 from featuretl._core.parameters import check_int, parameter_error
 from featuretl.exceptions import FeatureTLError
 
@@ -27,12 +28,7 @@ def dask_workers(
     allow, each of which sees only its own GPUs.
     """
     check_int("dask_workers", "gpu_per_worker", gpu_per_worker, 0)
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise FeatureTLError(
-            "Dask is not installed; install it with: pip install 'featuretl[dask]'"
-        ) from error
+    distributed = import_extra("distributed", "Dask is not installed", "dask")
     if scheduler is not None and workers is not None:
         raise parameter_error("dask_workers", "workers", "None with a scheduler", workers)
     resources = {"resources": {"GPU": gpu_per_worker}} if gpu_per_worker else {}
@@ -41,7 +37,7 @@ def dask_workers(
         if scheduler is None:
             address = stack.enter_context(_local_cluster(workers, gpu_per_worker))
         try:
-            client = Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+            client = distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
             stack.enter_context(client)
         except (OSError, ValueError) as error:
             raise FeatureTLError(

@@ -1,8 +1,7 @@
 """Execution engines: this process, loky or Dask, selected by `joblib.parallel_config`.
 
-Tasks are submitted to the `concurrent.futures` executors of loky and Dask, so that each task has
-its own result or error. `joblib.Parallel` aborts the whole call when a loky worker is killed, and
-with Dask waits forever for a task that killed its workers (joblib 1.6 passes on no error).
+Each task is a future with its own result or error. When a worker is killed, `joblib.Parallel`
+aborts the whole call with loky, and with Dask it can wait forever (joblib 1.6).
 """
 
 from __future__ import annotations

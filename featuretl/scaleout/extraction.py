@@ -128,8 +128,17 @@ def extract_shards(
     Parameters
     ----------
     images : path, sequence of paths or of bytes, or Hugging Face dataset
-        Folders, globs, manifests, tar files in WebDataset layout, Parquet files of images, and URLs
-        of these; see `featuretl.images.shard_sources.find_shards`.
+        Paths, or URLs of any file system that fsspec supports (``s3://``, ``https://``, ..):
+
+        - ``.tar`` files (``.tar.gz``, ..) in WebDataset layout; each is a shard;
+        - ``.parquet`` files with the images' bytes, plain or as a struct of bytes and path; each
+          row group is a shard;
+        - ``.csv`` and ``.parquet`` manifests with a column of paths or URLs, and ``.txt`` lists
+          with one per line, read in batches; relative paths start at the folder of the file;
+        - folders (subfolders give labels), image files, glob patterns, and ranges of numbers such
+          as ``{000..127}``.
+
+        A dataset is one split from `datasets.load_dataset`, not streamed.
     backbone : str or BackboneSpec, default="tf_efficientnet_lite0"
     store : path, URL or SharedStore
         A folder, or a URL of an object store, that all workers can access.
@@ -145,8 +154,12 @@ def extract_shards(
     on_error : {"raise", "nan"}, default="raise"
         Error policy for unreadable images and shards: raise an error after all others are embedded
         and saved, or list them in `failures`.
-    path_column, label_column, images_per_shard :
-        See `find_shards`.
+    path_column, label_column : str, optional
+        Columns of manifests, Parquet files and datasets: paths or bytes, and labels; `label_column`
+        is also a key in the JSON of tar files. The default is the first usual name that is present
+        (`featuretl.images.tables`).
+    images_per_shard : int, default=1000
+        Number of images per shard, for sources without shards of their own.
     retry_failed : bool, default=False
         Whether to embed finished shards again if they have images without an embedding.
     progress : callable, optional
@@ -165,10 +178,9 @@ def extract_shards(
 
     Notes
     -----
-    A shard is a tar file, a row group or `images_per_shard` consecutive files. One worker embeds it
-    and commits it atomically. Finished shards stay saved after any error or interrupt. The next
-    call skips them, without reading an image, if names, labels, sizes and times of their files are
-    unchanged. Only shard descriptions and receipts pass through this process.
+    One worker embeds a shard and commits it atomically. Finished shards stay saved after any error
+    or interrupt. The next call skips them, without reading an image, if names, labels, sizes and
+    times of their files are unchanged. Only descriptions and receipts pass through this process.
 
     If a worker is killed, its shards are repeated, with images decoded in child processes (as with
     `decode_timeout`): an image that kills a decoder is then a bad image, and the others are saved.

@@ -1,13 +1,4 @@
-"""Files of sharded embeddings: a folder for clip-retrieval and autofaiss, or one Parquet file.
-
-- ``OUT/``: ``img_emb/img_emb_000.npy``, ``img_emb_001.npy``, .. hold the embeddings, (n, d) each;
-  ``metadata/metadata_000.parquet``, .. hold ``image_path``, ``label`` and ``sha256`` of every row;
-  ``OUT/featuretl.json``, written last, describes the recipe.
-- ``OUT.parquet``: columns ``path``, ``label``, ``sha256`` and ``embedding`` (fixed-size list), with
-  the metadata under the key ``featuretl`` of the schema.
-
-Both hold the images that have an embedding, in the order of the sources.
-"""
+"""Files of sharded embeddings, described in docs/formats.md: a folder, or one Parquet file."""
 
 from __future__ import annotations
 

@@ -76,8 +76,8 @@ def describe(job: Job, careful: bool = False) -> tuple[Recipe, np.ndarray, dict[
 def embed_shard(job: Job, keyed: tuple[str, Shard], careful: bool = False) -> Receipt:
     """Embed a shard and commit it under its key, unless it is finished.
 
-    With `careful`, decode in child processes, so that an image that kills its decoder does not end
-    this process. Raises FeatureTLError if this process cannot embed any shard.
+    With `careful`, decode in child processes, which images may kill. Raises FeatureTLError if this
+    process cannot embed any shard.
     """
     key, shard = keyed
     if careful and job.decode_timeout is None:

@@ -1,7 +1,6 @@
 """Garbage collection: free embeddings that are unused, merge small segments, remove partial files.
 
-Freed embeddings are computed again on demand. Collection and extraction exclude each other. A
-reader keeps the rows that it has mapped, because files are unlinked and never changed.
+Readers keep the rows that they have mapped: files are only unlinked. Extraction is excluded.
 """
 
 from __future__ import annotations
@@ -128,7 +127,7 @@ def remove_leftovers(folder: Path) -> None:
 def _compact(store: EmbeddingStore, space: str) -> int:
     """Merge the small segments of a space in a locked store; return the number of merged segments.
 
-    See "Compacting" in `featuretl.store.format`. An OSError or UnusableStoreError loses no row.
+    See "Compacting" in docs/formats.md. An OSError or UnusableStoreError loses no row.
     """
     folder = store.path / "spaces" / space
     listed = [segment for _, segment in store.index.segments(space)]

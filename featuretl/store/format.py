@@ -1,59 +1,4 @@
-r"""The embedding store's format, version 1.
-
-The version belongs to the store and is independent of the package's version. A store is a folder::
-
-    STORE/
-      index.sqlite            one row per committed segment; can be rebuilt from the other files
-      LOCK                    flock: shared by writers, exclusive for deleting and compacting
-      spaces/<id>/            one folder per space, named by `featuretl.store.keys.space_id`
-        space.json            recipe, generation, golden embedding, library versions, checksum
-        <uuid>.npy            a segment: n embeddings of one space
-        <uuid>.keys           the sha256 of the n images, and a footer
-      views/<hash>.npy        ordered matrices, each followed by a CRC-32; can be deleted any time
-      models/<hash>.onnx      networks for ONNX Runtime; can be deleted any time
-      memo.sqlite             digests of files and small JSON facts; can be deleted any time
-      claims/                 byte-range locks of running extractions; can be deleted any time
-
-**Segment.** ``<uuid>.npy`` is a NumPy file, format 1.0, C order, little-endian, shape (n, d), with
-n >= 1. Row i belongs to the image whose sha256 is bytes [32 i, 32 i + 32) of ``<uuid>.keys``. The
-n keys are followed by a footer of 72 bytes, little-endian::
-
-    magic      8 bytes   "FTLKEYS1"
-    space     32 bytes   the space's id
-    n          8 bytes   unsigned
-    d          8 bytes   unsigned
-    size       8 bytes   unsigned, length of <uuid>.npy in bytes
-    npy_crc    4 bytes   CRC-32 of the whole <uuid>.npy
-    keys_crc   4 bytes   CRC-32 of everything in <uuid>.keys before this field
-
-**Writing.** The writer creates both files under names ending in ``.partial`` with O_EXCL and mode
-0600, writes them with ``write()`` and never through a memory map (where a full disk raises SIGBUS),
-fsyncs and renames them, and fsyncs the folder. Only then does it insert the segment's row into
-``index.sqlite``; that transaction commits the segment. A published file is never changed, only
-unlinked, so a reader's memory map stays valid. If fsync fails, the writer abandons the file: a
-second fsync could succeed without writing the data.
-
-**Compacting.** Under the exclusive lock, small segments (less than half of 16,384 rows and of
-128 MiB) are merged, in order, into segments of at most that size; each key keeps its first row. The
-merged segment is written and published like any other; then one transaction inserts its row and
-deletes the rows of the segments that it replaces; then their files are unlinked. A killed
-compaction leaves files without a row: the next compaction removes them once they are an hour old,
-and a rebuilt index lists their rows twice at worst. A reader that does not find a segment's file
-asks the index: if the index no longer lists the segment, its rows were freed or moved to a later
-segment.
-
-**Reading.** A reader uses a segment only if the index lists it, both files have the recorded size,
-the header is that of a plain float array of the recorded shape, and both checksums match. Each
-process checks a segment once, before it serves any row. Only `featuretl cache verify` checks the
-checksums of views, which can be larger than memory. If several segments hold a key, the lowest
-sequence number wins. Object dtypes are refused before anything is read (no pickle). System errors
-(permission denied, too many open files, out of memory) do not count as damage. Memory maps of
-segments keep no file descriptor open.
-
-**Capabilities.** Several processes can append simultaneously, reads are zero-copy, and the index
-can be recovered from the ``.keys`` files. **Limits.** 2**31 rows per segment and
-2**31 segments per space.
-"""
+"""The files of the embedding store, version 1; docs/formats.md is the specification."""
 
 from __future__ import annotations
 
@@ -231,15 +176,10 @@ def _parse_header(
     return dtype, found, header.end()
 
 
-def check_rows(folder: Path, segment: Segment) -> None:
-    """Read a segment's embeddings and compare their checksum."""
-    _check_crc(segment.path(folder), segment.crc)
-
-
 def open_checked_rows(folder: Path, segment: Segment) -> np.ndarray:
     """Map a segment's embeddings like `open_rows`, and also compare their checksum."""
     rows = open_rows(folder, segment)
-    check_rows(folder, segment)
+    _check_crc(segment.path(folder), segment.crc)
     return rows
 
 

@@ -1,7 +1,6 @@
 """The index: one SQLite row per committed segment, rebuilt from the segments if it is lost.
 
-The database uses a rollback journal and ``synchronous=EXTRA``. WAL would need all processes on one
-host, and SQLite 3.7.0 to 3.51.2 can corrupt a WAL database with concurrent writers.
+It has no WAL, which needs one host and which SQLite 3.7.0 to 3.51.2 can corrupt with many writers.
 """
 
 from __future__ import annotations
@@ -127,10 +126,7 @@ class SegmentIndex:
         return None
 
     def rebuild(self) -> None:
-        """Rebuild the index from the segments' files; damaged segments stay and are not indexed.
-
-        A damaged or missing index is rebuilt automatically.
-        """
+        """Rebuild the index from the segments' files; damaged segments stay and are not indexed."""
         with self._usable(), self._exclusive():
             self._recreate()
 

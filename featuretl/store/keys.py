@@ -1,19 +1,6 @@
 """The identity of an embedding: the image's content and the recipe that produced it.
 
-A **recipe** is a JSON object with everything that changes an embedding's values beyond
-floating-point noise:
-
-- ``backbone``: architecture name and the sha256 of its tensors (not their origin: the same weights
-  give the same recipe, whether packaged, from the hub or from a file);
-- ``preprocess``: size, interpolation, crop, mean and standard deviation;
-- ``decode``: the decoder and its policy for EXIF, alpha, 16 bits and frames;
-- ``output``: layers, pooling, normalisation, width and storage dtype;
-- ``compute``: precision (a check ensures that all runtimes of a precision agree);
-- ``version``: increased when the meaning of a recipe itself changes.
-
-A recipe does not cover batch size, number of threads or device, because embeddings are reproducible
-within a tolerance, not bit by bit. Library versions are recorded but not hashed; a golden image
-checks them (see `featuretl.store.store`).
+A recipe is JSON with everything that changes the values; docs/formats.md lists its entries.
 """
 
 from __future__ import annotations

@@ -152,10 +152,9 @@ class LocalFolder:
 class Claims:
     """The claims of one extraction on images of one space; all spaces share `folder`.
 
-    A claim is an exclusive one-byte record lock at an offset derived from the image's key. The
-    kernel binds it to the open file description, so it ends with the process and never becomes
-    stale. These locks (Linux 3.15, macOS) also distinguish threads. Without them every claim
-    succeeds: two processes can then embed the same image, which costs time but no rows.
+    A claim locks one byte, at an offset derived from the image's key, for an open file description
+    (Linux 3.15, macOS): it distinguishes threads and ends with the process. Without these locks
+    every claim succeeds: two processes can embed the same image, which costs time but no rows.
     """
 
     def __init__(self, folder: Path, space: str) -> None:

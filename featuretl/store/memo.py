@@ -1,7 +1,6 @@
-"""A disposable SQLite cache of file digests and small JSON facts.
+"""A disposable SQLite cache of the digests of unchanged files, and of small JSON facts.
 
-The memo returns a file's sha256 as long as the file's state has not changed since it was hashed, as
-git's index does. A memo that cannot be read or written only costs time.
+A memo that cannot be read or written only costs time.
 """
 
 from __future__ import annotations

@@ -1,32 +1,4 @@
-"""The shared store's format, version 1: embeddings that many machines write without a database.
-
-A shared store is a folder that all machines can access, or a URL of an object store::
-
-    STORE/
-      spaces/<id>/                one folder per space, named by `featuretl.store.keys.space_id`
-        space.json                as in a local store (`featuretl.store.format`)
-        shards/<key>.json         one entry per finished shard, which names its files
-        embeddings/<uuid>.npy     n embeddings of one space
-        metadata/<uuid>.parquet   the same n rows: path, label, sha256, and number in the shard
-
-**Shard.** A shard is a group of images that are committed together: a tar file, a row group, or
-1,000 consecutive files. Its key, 64 hex digits, is the sha256 of facts that identify its images
-without reading them (`featuretl.images.shards`). Row i of the ``.npy`` file (NumPy format 1.0, C
-order, little-endian, float32, shape (n, d)) belongs to row i of the Parquet file. Images without an
-embedding are in neither file; the entry lists their numbers, names and reasons. A shard without any
-embedding has no files.
-
-**Entry.** A JSON object: ``format``, ``key``, ``source`` (the shard's name), ``images`` (number of
-images), ``rows`` (n), ``uuid``, ``files`` (size and CRC-32 of both), ``failures``, ``created``, and
-``checksum``, the CRC-32 of the canonical JSON of all other fields.
-
-**Writing.** A process writes the two files under a new name and then the entry with an atomic put.
-A shard is finished when it has an entry. A process that writes a shard again writes new files and
-replaces the entry, so readers of the old entry keep their files. Files never change, and no lock is
-needed. Files without an entry were left by a killed process and are never read.
-
-**Reading.** Readers use files only if they match the size and CRC-32 in the entry.
-"""
+"""The shared store, version 1, which many machines write; docs/formats.md is the specification."""
 
 from __future__ import annotations
 
@@ -115,7 +87,7 @@ class SharedFolder:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """The entry of a finished shard; see the module's docstring."""
+    """The entry of a finished shard; docs/formats.md lists the fields."""
 
     key: str
     source: str

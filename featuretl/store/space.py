@@ -339,13 +339,9 @@ def _locations(number: int, n: int) -> np.ndarray:
 Space = MemorySpace | StoredSpace
 
 
-def gather(space: Space, locations: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
-    """Copy the rows at `locations`, int64 (n,), into `out` or a new array, float32 (n, d).
-
-    `MISSING` gives a row of NaN.
-    """
-    if out is None:
-        out = np.empty((len(locations), space.d), np.float32)
+def gather(space: Space, locations: np.ndarray) -> np.ndarray:
+    """Return a copy of the rows at `locations`, int64 (n,): float32 (n, d), NaN for `MISSING`."""
+    out = np.empty((len(locations), space.d), np.float32)
     out[locations == MISSING] = np.nan
     numbers = locations >> 32
     for number in np.unique(numbers[locations != MISSING]):

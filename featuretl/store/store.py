@@ -1,9 +1,4 @@
-"""EmbeddingStore: embeddings on disk, by recipe and image; see `featuretl.store.format`.
-
-A **space** holds the embeddings of one recipe. Before a process adds rows to a space, it embeds a
-**golden image**. If the result differs from the embedding recorded with the space (another version
-of torch, another kernel), a new generation of the space starts, so that rows never mix.
-"""
+"""EmbeddingStore: embeddings on disk, by recipe and image; docs/formats.md has the format."""
 
 from __future__ import annotations
 
@@ -183,19 +178,9 @@ class EmbeddingStore(LocalFolder):
     ) -> StoredSpace:
         """Return the space of a recipe to which this process can add rows.
 
-        Parameters
-        ----------
-        recipe : dict
-        golden : ndarray (d,), float32
-            The golden image's embedding as computed now.
-        versions : dict
-            Versions of the libraries, for the record of a new space.
-
-        Returns
-        -------
-        space : StoredSpace
-            The newest space that agrees with `golden` (cosine >= 0.99999). If none agrees, a new
-            space, with a warning if the recipe has older ones.
+        It is the newest space that agrees (cosine >= 0.99999) with `golden` (d,), float32, the
+        golden image's embedding as computed now. If none agrees, it is a new one, whose record has
+        the `versions` of libraries, with a warning if the recipe has older ones.
         """
         record, exists = agreeing_record(self._find_record, recipe, golden, versions)
         if not exists:

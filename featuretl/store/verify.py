@@ -1,7 +1,6 @@
 """Verification: read the whole store, report damaged files, and remove them on request.
 
-Freed embeddings are computed again on demand. The memo and the exported models are not read: each
-use compares them with the file's state or with eager PyTorch's embeddings.
+The memo and exported models are not read: each use compares them with files or with PyTorch.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from types import ModuleType
 
 import pytest
 
-from featuretl._core.lazy import exports
+from featuretl._core.lazy import exports, import_extra
+from featuretl.exceptions import FeatureTLError
 
 
 @pytest.fixture
@@ -51,3 +52,16 @@ def test_a_name_that_its_module_lacks_is_an_error(package):
     assert names == ["ONE"]
     with pytest.raises(AttributeError, match="ONE"):
         get("ONE")
+
+
+def test_a_missing_module_names_the_extra_that_installs_it(monkeypatch):
+    assert import_extra("json", "Sound needs json", "sound").dumps(1) == "1"
+    with pytest.raises(FeatureTLError, match=r"^Sound needs it; .* 'featuretl\[sound\]'"):
+        import_extra("no_such_module", "Sound needs it", "sound")
+
+    def broken(name):
+        raise OSError("libsndfile.so: cannot open shared object file")
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    with pytest.raises(FeatureTLError, match="Sound needs it"):
+        import_extra("soundfile", "Sound needs it", "sound")

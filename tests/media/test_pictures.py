@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from featuretl.exceptions import FeatureTLError
-from featuretl.media.pictures import Pictures, extra
+from featuretl.media.pictures import Pictures
 
 
 class Backbone:
@@ -63,16 +61,3 @@ def test_the_recipe_is_the_backbones_with_the_pooling():
     assert recipe["output"] == {"pooling": "avg, mean of frames", "n_features": 2}
     assert (recipe["backbone"], recipe["frames"]) == ({"name": "fake"}, 8)
     assert medium.fake.recipe["output"]["pooling"] == "avg"  # not changed
-
-
-def test_a_missing_module_names_the_extra_that_installs_it(monkeypatch):
-    assert extra("json", "Sound needs json", "sound").dumps(1) == "1"
-    with pytest.raises(FeatureTLError, match=r"^Sound needs it; .* 'featuretl\[sound\]'"):
-        extra("no_such_module", "Sound needs it", "sound")
-
-    def broken(name):
-        raise OSError("libsndfile.so: cannot open shared object file")
-
-    monkeypatch.setattr("importlib.import_module", broken)
-    with pytest.raises(FeatureTLError, match="Sound needs it"):
-        extra("soundfile", "Sound needs it", "sound")

@@ -29,7 +29,7 @@ from featuretl.images.decode import MAX_PIXELS, decode
 from featuretl.store.format import (
     KEY_DTYPE,
     DamagedFileError,
-    check_rows,
+    open_checked_rows,
     open_rows,
     read_keys,
     write_segment,
@@ -128,7 +128,7 @@ def mutated_segments_are_refused_or_as_they_were(
         FILES, WHOLE, (rows_file, keys_file), which, strict=True
     ):
         file.write_bytes(data if is_mutated else whole)
-    for read in (open_rows, check_rows):  # neither may raise another exception
+    for read in (open_rows, open_checked_rows):  # neither may raise another exception
         try:
             read(folder, SEGMENT)
         except DamagedFileError as error:
@@ -137,8 +137,7 @@ def mutated_segments_are_refused_or_as_they_were(
         described, keys = read_keys(folder, SEGMENT.uuid)
         if described != SEGMENT:
             raise DamagedFileError(FILES[1], "of another segment")
-        check_rows(folder, SEGMENT)
-        rows = open_rows(folder, SEGMENT)
+        rows = open_checked_rows(folder, SEGMENT)
     except DamagedFileError:
         return
     assert keys.tobytes() == KEYS.tobytes()

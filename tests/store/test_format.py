@@ -13,8 +13,8 @@ from featuretl.exceptions import UnusableStoreError
 from featuretl.store.format import (
     KEY_DTYPE,
     DamagedFileError,
-    check_rows,
     entries,
+    open_checked_rows,
     open_rows,
     publish_folder,
     read_keys,
@@ -36,8 +36,7 @@ def make(folder, n=5, d=3, seed=0, dtype=np.float32):
 def read(folder, segment):
     described, keys = read_keys(folder, segment.uuid)
     assert described == segment
-    check_rows(folder, segment)
-    return keys, open_rows(folder, segment)
+    return keys, open_checked_rows(folder, segment)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

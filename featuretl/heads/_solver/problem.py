@@ -223,7 +223,7 @@ class LinearProblem:
         folds, row_weight = near(np.arange(self.n_folds)), near(self.rows.weight)
         of_fold, label = near(self._fold_of), near(self._label_of)
 
-        def visit(where: slice, Z: Array) -> list[Array]:
+        def visit(where: slice, Z: Any) -> list[Array]:
             if xp is not np:
                 Z = Z.to(xp.float64)  # blocks are longer on a device
             in_training = self.fold[where, None] != folds
