@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import joblib
@@ -35,49 +36,29 @@ from featuretl.images.inputs import as_images
 from featuretl.store.store import resolve_store
 
 
+@dataclass(eq=False, repr=False)
 class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base of `FineTuneClassifier` and `FineTuneRegressor`."""
 
-    def __init__(
-        self,
-        backbone: str = "tf_efficientnet_lite0",
-        *,
-        weights: Any = "auto",
-        n_blocks: int | str = 3,
-        head: Any = "probe",
-        learning_rate: float | str = "auto",
-        epochs: int = 12,
-        batch_size: int = 32,
-        augment: Any = "auto",
-        early_stopping: int | None = None,
-        cache_trunk: bool | str = "auto",
-        time_budget: float | None = None,
-        checkpoint: Any = None,
-        training: Training | None = None,
-        device: str = "auto",
-        n_jobs: int | None = None,
-        cache: Any = "auto",
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.n_blocks = n_blocks
-        self.head = head
-        self.learning_rate = learning_rate
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.augment = augment
-        self.early_stopping = early_stopping
-        self.cache_trunk = cache_trunk
-        self.time_budget = time_budget
-        self.checkpoint = checkpoint
-        self.training = training
-        self.device = device
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.random_state = random_state
-        self.verbose = verbose
+    backbone: Any = "tf_efficientnet_lite0"
+    _: KW_ONLY
+    weights: Any = "auto"
+    n_blocks: int | str = 3
+    head: Any = "probe"
+    learning_rate: float | str = "auto"
+    epochs: int = 12
+    batch_size: int = 32
+    augment: Any = "auto"
+    early_stopping: int | None = None
+    cache_trunk: bool | str = "auto"
+    time_budget: float | None = None
+    checkpoint: Any = None
+    training: Training | None = None
+    device: str = "auto"
+    n_jobs: int | None = None
+    cache: Any = "auto"
+    random_state: Any = None
+    verbose: int = 0
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head and the last blocks.

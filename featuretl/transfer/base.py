@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import numbers
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -39,41 +39,25 @@ def _gives_probabilities(model: BaseTransfer) -> bool:
     return not isinstance(model, RegressorMixin)
 
 
+@dataclass(eq=False, repr=False)
 class BaseTransfer(BaseEstimator):
     """Base of the transfer estimators; `TransferClassifier` documents the parameters."""
 
     _targets: ClassVar[Callable[..., TransferTargets]]
     _strategies: ClassVar[tuple[str, ...]]
-    decision_: Any
-
-    def __init__(
-        self,
-        strategy: str = "auto",
-        *,
-        backbone: Any = "tf_efficientnet_lite0",
-        weights: Any = "auto",
-        cv: Any = 5,
-        test_size: Any = "auto",
-        time_budget: Any = None,
-        device: str = "auto",
-        n_jobs: int | None = None,
-        cache: Any = "auto",
-        novelty: bool = True,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.strategy = strategy
-        self.backbone = backbone
-        self.weights = weights
-        self.cv = cv
-        self.test_size = test_size
-        self.time_budget = time_budget
-        self.device = device
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.novelty = novelty
-        self.random_state = random_state
-        self.verbose = verbose
+    strategy: str = "auto"
+    _: KW_ONLY
+    backbone: Any = "tf_efficientnet_lite0"
+    weights: Any = "auto"
+    cv: Any = 5
+    test_size: Any = "auto"
+    time_budget: Any = None
+    device: str = "auto"
+    n_jobs: int | None = None
+    cache: Any = "auto"
+    novelty: bool = True
+    random_state: Any = None
+    verbose: int = 0
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Choose a strategy, score it on held-out images, and fit it to all images.
@@ -116,7 +100,7 @@ class BaseTransfer(BaseEstimator):
         )
         embeddings = experiment.embeddings(self.backbone_)
         self._fit_novelty(embeddings, experiment.groups, experiment.seed)
-        self.decision_ = dataclasses.replace(decision, seconds=experiment.seconds())
+        self.decision_: Any = replace(decision, seconds=experiment.seconds())
         return self
 
     def predict(self, X: Any) -> Array:
