@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from featuretl._core.display import Display
-from featuretl._core.files import replace_file
+from featuretl._core.files import replace_file, write_errors_as
 from featuretl._core.parameters import axes_or_new, parameter_error
 from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError
@@ -150,7 +150,7 @@ def save_overlays(
     pixels high, with target and score below. Otherwise it is a folder of ``NAME-explained.png``.
     """
     target = check_overlay_output(output, [e.image for e in explanations])
-    try:
+    with write_errors_as(ParameterError, "The output", target):
         if target.suffix.lower() in ENDINGS:
             _save(_side_by_side(explanations, height), target)
             return [target]
@@ -159,11 +159,6 @@ def save_overlays(
         for explanation, file in zip(explanations, files, strict=True):
             _save(explanation.overlay(), file)
         return files
-    except OSError as error:
-        raise ParameterError(
-            f"The output {printable(target)!r} cannot be written ({error.strerror or error}); "
-            "free disk space or choose another path."
-        ) from error
 
 
 def check_overlay_output(output: str | os.PathLike[str], images: Sequence[object]) -> Path:

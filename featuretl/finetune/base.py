@@ -66,7 +66,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Parameters
         ----------
         X : sequence of n images
-            Paths, bytes, PIL images, arrays or tensors, as for `ImageEmbedder`.
+            As for `ImageEmbedder`.
         y : array-like of shape (n,) or (n, n_outputs), or n lists of labels
             The classifier needs at least two classes, or an indicator matrix of 0 and 1; the
             regressor needs finite numbers.
@@ -74,11 +74,6 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             Non-negative weights of the images.
         groups : array-like of shape (n,), default=None
             The inner split never divides a group. The default for crops is their file.
-
-        Returns
-        -------
-        self
-            The fitted estimator.
 
         Raises
         ------
@@ -94,17 +89,9 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self._fit(X, y, sample_weight, groups)
 
     def transform(self, X: Any) -> Array:
-        """Return the embeddings of the fine-tuned network, on which other heads can be trained.
+        """Return the embeddings of n images, float32 (n, d): the input of the fine-tuned head.
 
-        Parameters
-        ----------
-        X : sequence of n images
-            As in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            The input of the head.
+        Other heads can be trained on them.
         """
         return self._outputs(X, "top")
 
@@ -125,21 +112,9 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return pandas.DataFrame(self._records, columns=[*columns.split(), "seconds"])
 
     def plot_history(self, ax: Any = None) -> Any:
-        """Draw the losses of all epochs with matplotlib.
+        """Draw the losses of all epochs into `ax`, or into a new figure; return the axes.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes to draw on; by default those of a new figure.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-
-        Raises
-        ------
-        FeatureTLError
-            If matplotlib is not installed.
+        Raises FeatureTLError without matplotlib.
         """
         table = self.history_
         ax = axes_or_new(ax)

@@ -40,10 +40,8 @@ class FineTuneClassifier(Responses, BaseFineTune):
 
     Parameters
     ----------
-    backbone : str or Backbone, default="tf_efficientnet_lite0"
-        Any name that `load_backbone` accepts, or a network of your own from `Backbone.of`.
-    weights : {"auto", "random"} or path, default="auto"
-        "auto" uses packaged weights or timm's hub; a path is a local file.
+    backbone, weights
+        As in `ImageEmbedder`.
     n_blocks : int >= 1, "auto" or "all", default=3
         The number of last blocks (see `Backbone.blocks`) to train; all layers above them are
         trained too. "auto" tries one and three; "all" trains the whole network.
@@ -80,12 +78,8 @@ class FineTuneClassifier(Responses, BaseFineTune):
         resumes from it, with the same result.
     training : featuretl.finetune.Training, default=None
         Settings that most users leave at their defaults, such as the optimizer and the schedule.
-    device : str, default="auto"
-        A torch device; "auto" is CUDA if available, else the CPU.
-    n_jobs : int, optional
-        Number of threads that read, decode and preprocess; None or -1 is one per usable core.
-    cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where activations are cached; see `ImageEmbedder`. None keeps up to 1 GiB in memory.
+    device, n_jobs, cache
+        As in `ImageEmbedder`. The cache holds activations; None keeps up to 1 GiB in memory.
     random_state : int, RandomState or None, default=None
         Seed of the head, the inner split, the order of images and the augmentation.
     verbose : int, default=0
@@ -148,15 +142,10 @@ class FineTuneClassifier(Responses, BaseFineTune):
 
         Parameters
         ----------
-        X : sequence of n images
-        y : array-like of shape (n,), or indicator of shape (n, n_labels)
+        X, y, sample_weight
+            As in `fit`.
         classes : array-like, default=None
             All classes of this and later calls; only used in the first call.
-        sample_weight : array-like of shape (n,), default=None
-
-        Returns
-        -------
-        FineTuneClassifier
 
         Raises
         ------

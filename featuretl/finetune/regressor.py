@@ -54,30 +54,14 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
     """
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> FineTuneRegressor:
-        """Continue training on these images for `epochs` more epochs; the first call is `fit`.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        y : array-like of shape (n,) or (n, n_outputs)
-        sample_weight : array-like of shape (n,), default=None
-
-        Returns
-        -------
-        FineTuneRegressor
-        """
+        """Continue training on these images for `epochs` more epochs; the first call is `fit`."""
         if not hasattr(self, "_tuned"):
             return self.fit(X, y, sample_weight)
         self._fit_more(X, y, sample_weight, self._scaling)
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return predictions, float32, of shape (n,) or (n, n_outputs) as `y` in `fit`.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
+        """Return predictions for n images, float32, of shape (n,) or (n, n_outputs) as in `fit`."""
         check_is_fitted(self)
         centre, scale = self._scaling
         predicted = (self._outputs(X, "whole") * scale + centre).astype(np.float32)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import featuretl
-from featuretl._core.files import replace_file
+from featuretl._core.files import replace_file, write_errors_as
 from featuretl._core.parameters import (
     check_int,
     check_option,
@@ -172,13 +172,8 @@ def write_report(
     main = _main_of(parts)[1].subject
     kind = main.title if "" in parts else type(model).__name__
     page = template.render(title=printable(title or f"{kind} on {len(main):,} images"), **context)
-    try:
+    with write_errors_as(StoreError, "The report", target):
         replace_file(target, lambda partial: partial.write_bytes(as_utf8(page).encode()))
-    except OSError as error:
-        raise StoreError(
-            f"The report {printable(target)!r} cannot be written ({error.strerror or error}); free "
-            "disk space or choose another path."
-        ) from error
     return {**_facts_of(parts), "left_out": left_out}
 
 

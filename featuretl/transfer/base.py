@@ -65,16 +65,12 @@ class BaseTransfer(BaseEstimator):
         Parameters
         ----------
         X : sequence of n images
-            Paths, bytes, PIL images, arrays or tensors, as for `ImageEmbedder`.
+            As for `ImageEmbedder`.
         y : array-like of shape (n,)
             Classes or regression targets. For multi-label classification, n lists of labels or an
             indicator of shape (n, n_labels); for several regression targets (n, n_outputs).
         groups : array-like of shape (n,), default=None
             No split divides a group. The default for crops is their file.
-
-        Returns
-        -------
-        self
 
         Raises
         ------

@@ -40,10 +40,8 @@ class TransferMultiTask(BaseTransfer):
         Both are the cross-validated linear probe, the only strategy for several tasks.
     tasks : dict of column to {"classification", "regression"}, or None, default=None
         The kinds of tasks; others are inferred from the labels, see `MultiTaskHead`.
-    backbone : str or Backbone, default="tf_efficientnet_lite0"
-        Any name that `load_backbone` accepts, or a network of your own from `Backbone.of`.
-    weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
-        As in `TransferClassifier`.
+    backbone, weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
+        As in `TransferClassifier`, with a single backbone.
 
     Attributes
     ----------
@@ -92,11 +90,6 @@ class TransferMultiTask(BaseTransfer):
             As in `TransferClassifier`.
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task; None, NaN and empty text are missing labels.
-
-        Returns
-        -------
-        TransferMultiTask
-            The fitted estimator.
 
         Raises
         ------
