@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import pairwise_distances_chunked
+from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -187,7 +187,8 @@ def _select_farthest(
     chosen: list[int] = []
     if not len(known):
         chosen.append(int(np.argmin(np.square(Z - Z.mean(axis=0)).sum(axis=1))))
-    nearest = _nearest(Z, Z[known if len(known) else chosen])
+    ends = Z[known if len(known) else chosen]
+    nearest = pairwise_distances_argmin_min(Z, ends, metric="sqeuclidean")[1].astype(np.float64)
     nearest[np.setdiff1d(np.arange(len(Z)), left)] = -1.0
     nearest[chosen] = -1.0
     while len(chosen) < n:
@@ -195,14 +196,6 @@ def _select_farthest(
         nearest = np.minimum(nearest, np.square(Z - Z[chosen[-1]]).sum(axis=1))
         nearest[chosen[-1]] = -1.0
     return np.array(chosen)
-
-
-def _nearest(Z: Array, to: Array) -> Array:
-    """Return the squared distance of each row to the nearest of `to`."""
-    chunks = pairwise_distances_chunked(
-        Z, to, metric="sqeuclidean", reduce_func=lambda block, start: block.min(axis=1)
-    )
-    return np.concatenate(list(chunks)).astype(np.float64)
 
 
 def _clusters(Z: Array, k: int, rng: np.random.RandomState) -> Array:

@@ -77,7 +77,7 @@ def write_report(
         A fitted model that takes images; or embeddings, one row per image (NaN without an
         embedding), for a report on the out-of-fold predictions of a linear probe.
     X : sequence of n images
-        Paths, bytes, PIL images, arrays or tensors.
+        As for `ImageEmbedder`.
     y : array-like of shape (n,)
         Classes, of the model's type or as text, or regression targets. For a multi-task model, a
         DataFrame or dict with a column for each task to report on; None, NaN and "" are missing
@@ -97,10 +97,8 @@ def write_report(
         Task of a report on embeddings; "auto" is classification.
     cv : int >= 2, default=5
         Folds of the linear probe; fewer if a class or `groups` are too small.
-    threshold : float in (0, 1], default=0.9
-        Smallest similarity of near-duplicates; see `near_duplicates`.
-    n_bootstrap : int >= 0, default=1000
-        As in `metrics_report`; per-class intervals need no resamples.
+    threshold, n_bootstrap
+        As in `near_duplicates` and `metrics_report`; per-class intervals need no resamples.
     explain : bool, default=True
         Show the evidence for a model's prediction beside each mistake; see `explain`.
     title : str, default=None
