@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import r2_score
 
 from featuretl._core.types import Array
@@ -82,7 +83,9 @@ def learning_curve(
     """
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(train) for train, _ in splits]
-    ranks = [_rank(y[order], classes) for order in orders]
+    kinds = pd.Series(y if classes is not None else np.zeros(len(y)))
+    # The number of earlier rows of the same class; in regression, of all earlier rows.
+    ranks = [kinds[order].groupby(kinds, sort=False).cumcount().to_numpy() for order in orders]
     largest = min(map(len, orders))
     if classes is not None:  # the median number of images per class
         largest = int(min(np.median(np.unique(y[o], return_counts=True)[1]) for o in orders))
@@ -95,15 +98,6 @@ def learning_curve(
             scores[:, i, j] = _score(X, y, classes, groups, rows, [rows, test])
     name = "R2" if classes is None else "accuracy"
     return Curve(np.array(sizes), scores[0], scores[1], name, how)
-
-
-def _rank(y: Array, classes: Array | None) -> Array:
-    """Return the number of earlier rows of the same class (in regression, of all), int (n,)."""
-    rank = np.arange(len(y))
-    for name in () if classes is None else classes:
-        same = y == name
-        rank[same] = np.arange(same.sum())
-    return rank
 
 
 def _score(
