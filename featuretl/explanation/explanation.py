@@ -76,22 +76,9 @@ class Explanation(Display):
     def overlay(self, alpha: float = 0.6) -> Image.Image:
         """Return the image in grey with its evidence: red supports the target, blue contradicts it.
 
-        The part that the network does not see is darkened.
-
-        Parameters
-        ----------
-        alpha : float in [0, 1], default=0.6
-            Opacity of the strongest evidence; cells without evidence are transparent.
-
-        Returns
-        -------
-        PIL.Image.Image
-            RGB, in the size of the image.
-
-        Raises
-        ------
-        ImageError
-            If the image can no longer be read.
+        It is RGB in the size of the image; the part that the network does not see is darkened.
+        `alpha`, in [0, 1], is the opacity of the strongest evidence; cells without evidence are
+        transparent. Raises ImageError if the image can no longer be read.
         """
         if not 0 <= alpha <= 1:
             raise parameter_error("overlay", "alpha", "a number in [0, 1]", alpha)

@@ -237,11 +237,8 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if isinstance(self.n_blocks, str) and self.n_blocks not in ("auto", "all"):
-            expected = "an int >= 1, 'auto' or 'all'"
-            raise parameter_error(owner, "n_blocks", expected, self.n_blocks)
-        if not isinstance(self.n_blocks, str):
-            check_int(owner, "n_blocks", self.n_blocks, 1)
+        if not is_word(self.n_blocks, "auto", "all"):
+            check_int(owner, "n_blocks", self.n_blocks, 1, ", 'auto' or 'all'")
         if not _is_head(self.head):
             expected = "'probe', 'linear' or ('mlp', width >= 1)"
             raise parameter_error(owner, "head", expected, self.head)

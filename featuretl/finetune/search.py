@@ -1,7 +1,6 @@
 """The search for a learning rate and a number of blocks, by successive halving.
 
-All candidates start from the same weights; the better half, evaluated on held-out rows, is run
-again for longer. The best candidate replaces the probe only if it beats the probe.
+All candidates start from the same weights; the better half is run again for longer.
 """
 
 from __future__ import annotations

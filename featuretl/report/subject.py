@@ -73,11 +73,7 @@ class Subject:
 
 
 def short_names(names: list[str]) -> list[str]:
-    """Return the names relative to their common folder.
-
-    >>> short_names(["/home/me/photos/cat/1.jpg", "/home/me/photos/dog/2.jpg"])
-    ['cat/1.jpg', 'dog/2.jpg']
-    """
+    """Return the names relative to their common folder."""
     folders = [os.path.dirname(name) for name in names]  # noqa: PTH120
     try:
         common = os.path.commonpath(folders)

@@ -19,6 +19,7 @@ from featuretl._core.parameters import (
     check_bool,
     check_option,
     check_seconds,
+    is_real,
     is_word,
     parameter_error,
 )
@@ -148,8 +149,7 @@ class BaseTransfer(BaseEstimator):
             raise parameter_error(owner, "cv", "an int >= 2 or a splitter", self.cv)
         check_folds(owner, self.cv)
         size = self.test_size
-        is_number = isinstance(size, numbers.Real) and not isinstance(size, bool)
-        if not (size is None or is_word(size, "auto") or (is_number and 0 < size <= 0.5)):
+        if not (size is None or is_word(size, "auto") or (is_real(size) and 0 < size <= 0.5)):
             raise parameter_error(owner, "test_size", "'auto', None or a number in (0, 0.5]", size)
         if self.time_budget is not None:
             check_seconds(owner, "time_budget", self.time_budget)
