@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -76,14 +77,16 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         self._flat = Y.ndim == 1
         Y = Y.reshape(n, -1)
         weight = read_weight(self, sample_weight, n)
-        centre, scale = known or _moments(Y, weight)
+        if known is None:
+            scaler = StandardScaler().fit(Y, sample_weight=weight)
+            known = scaler.mean_, scaler.scale_
+        centre, scale = known
         if Y.shape[1] != len(centre):
             raise InputError(
                 f"y must have {len(centre)} columns, as in the first call of fit or partial_fit; "
                 f"got {Y.shape[1]}."
             )
-        scale = np.where(scale > 0, scale, 1.0)
-        self._scaling = centre, scale
+        self._scaling = known
         standardised = (Y - centre) / scale
 
         def probe(embeddings: Array, rows: Array, groups: Any, alpha: Any) -> Any:
@@ -97,9 +100,3 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-
-def _moments(Y: Array, weight: Array) -> tuple[Array, Array]:
-    """Return the weighted mean and standard deviation of each column."""
-    centre = np.average(Y, axis=0, weights=weight)
-    return centre, np.sqrt(np.average(np.square(Y - centre), axis=0, weights=weight))

@@ -103,8 +103,7 @@ def suggest_labels(
     if strategy == "auto":
         strategy = "typiclust" if _are_few(y) else "uncertainty"
     if strategy == "random":
-        drawn: Array = rng.permutation(left)[:n]
-        return drawn
+        return rng.permutation(left)[:n]
     if strategy == "uncertainty":
         return _select_uncertain(X, n, known, y, left, rng)
     Z = normalize(X - X.mean(axis=0))
@@ -176,8 +175,7 @@ def _by_typicality(Z: Array, rows: Array) -> Array:
         return rows
     k = min(_MAX_NEIGHBOURS, len(rows) - 1)
     distance, _ = NearestNeighbors(n_neighbors=k).fit(Z[rows]).kneighbors()
-    ordered: Array = rows[np.argsort(distance.mean(axis=1), kind="stable")]
-    return ordered
+    return rows[np.argsort(distance.mean(axis=1), kind="stable")]
 
 
 def _select_farthest(
@@ -202,5 +200,4 @@ def _clusters(Z: Array, k: int, rng: np.random.RandomState) -> Array:
     kind = KMeans if len(Z) <= _MAX_KMEANS_ROWS else MiniBatchKMeans
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        found: Array = kind(k, n_init=1, random_state=rng.randint(2**31)).fit_predict(Z)
-    return found
+        return kind(k, n_init=1, random_state=rng.randint(2**31)).fit_predict(Z)

@@ -64,8 +64,7 @@ class Subject:
     @property
     def is_wrong(self) -> Array:
         """Whether each image is scored and misclassified, bool (n,); False in regression."""
-        wrong: Array = self.scored & (self.predicted != self.y) & (self.classes is not None)
-        return wrong
+        return self.scored & (self.predicted != self.y) & (self.classes is not None)
 
     def text_of(self, value: Any) -> str:
         """Return a label or a prediction as text."""

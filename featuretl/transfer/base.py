@@ -103,8 +103,7 @@ class BaseTransfer(BaseEstimator):
     def predict(self, X: Any) -> Array:
         """Return the predictions for n images, of shape (n,), or (n, k) for several targets."""
         check_is_fitted(self)
-        predicted: Array = self.estimator_.predict(X)
-        return predicted
+        return self.estimator_.predict(X)
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X: Any) -> Any:
