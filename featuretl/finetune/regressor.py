@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import RegressorMixin
+from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.types import Array
@@ -20,7 +19,7 @@ from featuretl.finetune.objective import Problem
 from featuretl.heads.ridge import LinearProbeRegressor
 
 
-class FineTuneRegressor(RegressorMixin, BaseFineTune):
+class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
     """Fine-tune the last blocks of a pretrained backbone and a head, starting from a ridge probe.
 
     It works as `FineTuneClassifier`; the loss is the squared error of standardised targets.
@@ -95,8 +94,3 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
             return head.coef_, head.intercept_, head.alpha_
 
         return Problem("squared", standardised, weight, Y.shape[1], None, probe)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
