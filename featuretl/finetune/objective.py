@@ -20,17 +20,14 @@ class Problem:
     kind: str
     # Class codes (n,), a label indicator of 0 and 1 (n, labels), or regression targets (n, outputs).
     target: np.ndarray
-    # (n,) or (n, labels); training scales them to a mean of 1.
-    weight: np.ndarray
+    weight: np.ndarray  # (n,) or (n, labels); training scales them to a mean of 1
     n_outputs: int
-    # The classes (n,) by which splits are stratified.
-    strata: np.ndarray | None
+    strata: np.ndarray | None  # the classes (n,) by which splits are stratified
     # probe(embeddings, rows, groups, strength) fits a linear probe to `rows`, and returns
     # coefficients (n_outputs, d), intercepts (n_outputs,) and the strength of the penalty, which
     # it chooses for None.
     probe: Callable[[np.ndarray, np.ndarray, Any, Any], tuple[np.ndarray, np.ndarray, Any]]
-    # The strength of the probe that training starts from, relative to the best strength.
-    softening: float = 1.0
+    softening: float = 1.0  # strength of the probe that training starts from, relative to the best
 
 
 class Objective:

@@ -165,11 +165,6 @@ def forecast_accuracy(
     random_state : int, RandomState or None, default=None
         Seed of the orders, and of the resamples of the interval.
 
-    Returns
-    -------
-    AccuracyForecast
-        `accuracy_at(n)`, `labels_needed(target_accuracy)`, and the learning curve.
-
     Raises
     ------
     ParameterError
