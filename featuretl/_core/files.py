@@ -6,13 +6,14 @@ import errno
 import io
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from featuretl._core.text import printable, reason_of
-from featuretl.exceptions import InputError, ParameterError
+from featuretl.exceptions import FeatureTLError, InputError, ParameterError
 
 try:
     import fcntl
@@ -147,6 +148,18 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         partial.unlink(missing_ok=True)
     fsync_folder(path.parent)
+
+
+@contextmanager
+def write_errors_as(kind: type[FeatureTLError], what: str, path: Path) -> Iterator[None]:
+    """Raise an error of `kind` that names `what` and `path` if the path cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(
+            f"{what} {printable(path)!r} cannot be written ({error.strerror or error}); free disk "
+            "space or choose another path."
+        ) from error
 
 
 def fsync_folder(folder: Path) -> None:

@@ -27,11 +27,11 @@ def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> N
     raise parameter_error(owner, name, f"one of {', '.join(map(repr, options))}{near}", value)
 
 
-def check_int(owner: str, name: str, value: Any, minimum: int) -> None:
-    """Raise ParameterError unless `value` is an integer (bool excluded) of at least `minimum`."""
+def check_int(owner: str, name: str, value: Any, minimum: int, words: str = "") -> None:
+    """Raise ParameterError unless `value` is an int >= `minimum`, no bool; `words` end the error."""
     is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_int or int(value) < minimum:
-        raise parameter_error(owner, name, f"an int >= {minimum}", value)
+        raise parameter_error(owner, name, f"an int >= {minimum}{words}", value)
 
 
 def is_real(value: Any) -> bool:

@@ -167,7 +167,8 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         y : array-like of shape (n,), default=None
             Classes of the source; required by "auto".
         X_target : array-like of shape (m, d), default=None
-            Finite embeddings of the target. Without them the adapter warns and changes nothing.
+            Finite embeddings of the target. Without them the adapter issues a FeatureTLWarning and
+            changes nothing.
         groups : array-like of shape (n,), default=None
             Rows of one group are held out together by "auto".
 
@@ -176,11 +177,6 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         ParameterError, InputError
             If a parameter has an invalid value, widths or lengths differ, there are NaN, or "auto"
             has no `y`.
-
-        Warns
-        -----
-        FeatureTLWarning
-            If there is no `X_target`.
         """
         self._fit(X, y, X_target, groups)
         return self

@@ -108,10 +108,8 @@ def domain_gap(
 
     Parameters
     ----------
-    X : array-like of shape (n, d)
-        Finite embeddings of the source.
-    X_target : array-like of shape (m, d)
-        Finite embeddings of the target.
+    X, X_target : array-like of shape (n, d) and (m, d)
+        Finite embeddings of the source and of the target.
     y : array-like of shape (n,), default=None
         Classes of the source. Without them, the class proportions are assumed to be equal.
     groups, groups_target : array-like of shape (n,) and (m,), default=None
@@ -225,9 +223,8 @@ def _separation(
 
 def _auc(domain: Array, logit: Array, weight: Array) -> tuple[float, Array]:
     """Return the weighted AUC and its derivative by a factor of each weight (DeLong et al. 1988)."""
-    below = np.empty(
-        len(logit)
-    )  # fraction of the other domain that the row is correctly ranked against
+    # The fraction of the other domain that each row is correctly ranked against.
+    below = np.empty(len(logit))
     for d in (0, 1):
         order = np.argsort(logit[domain != d], kind="stable")
         others, size = logit[domain != d][order], weight[domain != d][order]

@@ -28,7 +28,7 @@ def explain(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> list[Explanation]:
-    """Return a map of the evidence for a prediction in each image.
+    """Return an `Explanation` of each image, a map of the evidence for a prediction.
 
     Parameters
     ----------
@@ -44,11 +44,6 @@ def explain(
         A torch device.
     progress : callable, optional
         Called with the number of finished images.
-
-    Returns
-    -------
-    list of n Explanation
-        One per image.
 
     Raises
     ------

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from featuretl._core.display import Display
-from featuretl._core.files import replace_file
+from featuretl._core.files import replace_file, write_errors_as
 from featuretl._core.parameters import axes_or_new, parameter_error
 from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError
@@ -76,22 +76,9 @@ class Explanation(Display):
     def overlay(self, alpha: float = 0.6) -> Image.Image:
         """Return the image in grey with its evidence: red supports the target, blue contradicts it.
 
-        The part that the network does not see is darkened.
-
-        Parameters
-        ----------
-        alpha : float in [0, 1], default=0.6
-            Opacity of the strongest evidence; cells without evidence are transparent.
-
-        Returns
-        -------
-        PIL.Image.Image
-            RGB, in the size of the image.
-
-        Raises
-        ------
-        ImageError
-            If the image can no longer be read.
+        It is RGB in the size of the image; the part that the network does not see is darkened.
+        `alpha`, in [0, 1], is the opacity of the strongest evidence; cells without evidence are
+        transparent. Raises ImageError if the image can no longer be read.
         """
         if not 0 <= alpha <= 1:
             raise parameter_error("overlay", "alpha", "a number in [0, 1]", alpha)
@@ -150,7 +137,7 @@ def save_overlays(
     pixels high, with target and score below. Otherwise it is a folder of ``NAME-explained.png``.
     """
     target = check_overlay_output(output, [e.image for e in explanations])
-    try:
+    with write_errors_as(ParameterError, "The output", target):
         if target.suffix.lower() in ENDINGS:
             _save(_side_by_side(explanations, height), target)
             return [target]
@@ -159,11 +146,6 @@ def save_overlays(
         for explanation, file in zip(explanations, files, strict=True):
             _save(explanation.overlay(), file)
         return files
-    except OSError as error:
-        raise ParameterError(
-            f"The output {printable(target)!r} cannot be written ({error.strerror or error}); "
-            "free disk space or choose another path."
-        ) from error
 
 
 def check_overlay_output(output: str | os.PathLike[str], images: Sequence[object]) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.metrics import r2_score
 
-from featuretl._core.files import replace_file
+from featuretl._core.files import replace_file, write_errors_as
 from featuretl._core.parameters import check_option
 from featuretl._core.statistics import error_of_mean
 from featuretl._core.text import printable
@@ -171,13 +171,8 @@ def export_model(
     if labelled is not None:
         graph = _quantized(network, backbone, head, metadata, calibrate)
         loss = _loss(Session(graph), network, model, *labelled)
-    try:
+    with write_errors_as(ModelError, "The model", target):
         replace_file(target, lambda partial: partial.write_bytes(graph))
-    except OSError as error:
-        raise ModelError(
-            f"The model {printable(target)!r} cannot be written ({error.strerror}); free disk "
-            "space or choose another path."
-        ) from error
     size = len(graph)
     return ExportResult(str(target), size, precision, tuple(names), len(images), difference, loss)
 

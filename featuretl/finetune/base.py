@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numbers
 import os
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import joblib
@@ -35,49 +36,29 @@ from featuretl.images.inputs import as_images
 from featuretl.store.store import resolve_store
 
 
+@dataclass(eq=False, repr=False)
 class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Base of `FineTuneClassifier` and `FineTuneRegressor`."""
 
-    def __init__(
-        self,
-        backbone: str = "tf_efficientnet_lite0",
-        *,
-        weights: Any = "auto",
-        n_blocks: int | str = 3,
-        head: Any = "probe",
-        learning_rate: float | str = "auto",
-        epochs: int = 12,
-        batch_size: int = 32,
-        augment: Any = "auto",
-        early_stopping: int | None = None,
-        cache_trunk: bool | str = "auto",
-        time_budget: float | None = None,
-        checkpoint: Any = None,
-        training: Training | None = None,
-        device: str = "auto",
-        n_jobs: int | None = None,
-        cache: Any = "auto",
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.n_blocks = n_blocks
-        self.head = head
-        self.learning_rate = learning_rate
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.augment = augment
-        self.early_stopping = early_stopping
-        self.cache_trunk = cache_trunk
-        self.time_budget = time_budget
-        self.checkpoint = checkpoint
-        self.training = training
-        self.device = device
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.random_state = random_state
-        self.verbose = verbose
+    backbone: Any = "tf_efficientnet_lite0"
+    _: KW_ONLY
+    weights: Any = "auto"
+    n_blocks: int | str = 3
+    head: Any = "probe"
+    learning_rate: float | str = "auto"
+    epochs: int = 12
+    batch_size: int = 32
+    augment: Any = "auto"
+    early_stopping: int | None = None
+    cache_trunk: bool | str = "auto"
+    time_budget: float | None = None
+    checkpoint: Any = None
+    training: Training | None = None
+    device: str = "auto"
+    n_jobs: int | None = None
+    cache: Any = "auto"
+    random_state: Any = None
+    verbose: int = 0
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head and the last blocks.
@@ -85,7 +66,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         Parameters
         ----------
         X : sequence of n images
-            Paths, bytes, PIL images, arrays or tensors, as for `ImageEmbedder`.
+            As for `ImageEmbedder`.
         y : array-like of shape (n,) or (n, n_outputs), or n lists of labels
             The classifier needs at least two classes, or an indicator matrix of 0 and 1; the
             regressor needs finite numbers.
@@ -93,11 +74,6 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             Non-negative weights of the images.
         groups : array-like of shape (n,), default=None
             The inner split never divides a group. The default for crops is their file.
-
-        Returns
-        -------
-        self
-            The fitted estimator.
 
         Raises
         ------
@@ -113,17 +89,9 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self._fit(X, y, sample_weight, groups)
 
     def transform(self, X: Any) -> Array:
-        """Return the embeddings of the fine-tuned network, on which other heads can be trained.
+        """Return the embeddings of n images, float32 (n, d): the input of the fine-tuned head.
 
-        Parameters
-        ----------
-        X : sequence of n images
-            As in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n, d), float32
-            The input of the head.
+        Other heads can be trained on them.
         """
         return self._outputs(X, "top")
 
@@ -144,21 +112,9 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return pandas.DataFrame(self._records, columns=[*columns.split(), "seconds"])
 
     def plot_history(self, ax: Any = None) -> Any:
-        """Draw the losses of all epochs with matplotlib.
+        """Draw the losses of all epochs into `ax`, or into a new figure; return the axes.
 
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, optional
-            The axes to draw on; by default those of a new figure.
-
-        Returns
-        -------
-        matplotlib.axes.Axes
-
-        Raises
-        ------
-        FeatureTLError
-            If matplotlib is not installed.
+        Raises FeatureTLError without matplotlib.
         """
         table = self.history_
         ax = axes_or_new(ax)
@@ -281,11 +237,8 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if isinstance(self.n_blocks, str) and self.n_blocks not in ("auto", "all"):
-            expected = "an int >= 1, 'auto' or 'all'"
-            raise parameter_error(owner, "n_blocks", expected, self.n_blocks)
-        if not isinstance(self.n_blocks, str):
-            check_int(owner, "n_blocks", self.n_blocks, 1)
+        if not is_word(self.n_blocks, "auto", "all"):
+            check_int(owner, "n_blocks", self.n_blocks, 1, ", 'auto' or 'all'")
         if not _is_head(self.head):
             expected = "'probe', 'linear' or ('mlp', width >= 1)"
             raise parameter_error(owner, "head", expected, self.head)

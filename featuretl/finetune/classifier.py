@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from featuretl._learning.targets import (
 )
 from featuretl.finetune.base import BaseFineTune
 from featuretl.finetune.objective import Problem
-from featuretl.finetune.training import Training
 from featuretl.heads.linear import LinearProbeClassifier
 
 # How much lower than the lowest intercept the logit of a class without images is.
@@ -29,6 +29,7 @@ _UNSEEN = 3.0
 _SOFTER = 0.02
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class FineTuneClassifier(Responses, BaseFineTune):
     """Fine-tune the last blocks of a pretrained backbone and a head, starting from a linear probe.
 
@@ -39,10 +40,8 @@ class FineTuneClassifier(Responses, BaseFineTune):
 
     Parameters
     ----------
-    backbone : str or Backbone, default="tf_efficientnet_lite0"
-        Any name that `load_backbone` accepts, or a network of your own from `Backbone.of`.
-    weights : {"auto", "random"} or path, default="auto"
-        "auto" uses packaged weights or timm's hub; a path is a local file.
+    backbone, weights
+        As in `ImageEmbedder`.
     n_blocks : int >= 1, "auto" or "all", default=3
         The number of last blocks (see `Backbone.blocks`) to train; all layers above them are
         trained too. "auto" tries one and three; "all" trains the whole network.
@@ -79,12 +78,8 @@ class FineTuneClassifier(Responses, BaseFineTune):
         resumes from it, with the same result.
     training : featuretl.finetune.Training, default=None
         Settings that most users leave at their defaults, such as the optimizer and the schedule.
-    device : str, default="auto"
-        A torch device; "auto" is CUDA if available, else the CPU.
-    n_jobs : int, optional
-        Number of threads that read, decode and preprocess; None or -1 is one per usable core.
-    cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where activations are cached; see `ImageEmbedder`. None keeps up to 1 GiB in memory.
+    device, n_jobs, cache
+        As in `ImageEmbedder`. The cache holds activations; None keeps up to 1 GiB in memory.
     random_state : int, RandomState or None, default=None
         Seed of the head, the inner split, the order of images and the augmentation.
     verbose : int, default=0
@@ -138,50 +133,7 @@ class FineTuneClassifier(Responses, BaseFineTune):
     ['temple', 'flower']
     """
 
-    def __init__(
-        self,
-        backbone: str = "tf_efficientnet_lite0",
-        *,
-        weights: Any = "auto",
-        n_blocks: int | str = 3,
-        head: Any = "probe",
-        learning_rate: float | str = "auto",
-        epochs: int = 12,
-        batch_size: int = 32,
-        class_weight: Any = None,
-        augment: Any = "auto",
-        early_stopping: int | None = None,
-        cache_trunk: bool | str = "auto",
-        time_budget: float | None = None,
-        checkpoint: Any = None,
-        training: Training | None = None,
-        device: str = "auto",
-        n_jobs: int | None = None,
-        cache: Any = "auto",
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(
-            backbone,
-            weights=weights,
-            n_blocks=n_blocks,
-            head=head,
-            learning_rate=learning_rate,
-            epochs=epochs,
-            batch_size=batch_size,
-            augment=augment,
-            early_stopping=early_stopping,
-            cache_trunk=cache_trunk,
-            time_budget=time_budget,
-            checkpoint=checkpoint,
-            training=training,
-            device=device,
-            n_jobs=n_jobs,
-            cache=cache,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.class_weight = class_weight
+    class_weight: Any = None
 
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
@@ -190,15 +142,10 @@ class FineTuneClassifier(Responses, BaseFineTune):
 
         Parameters
         ----------
-        X : sequence of n images
-        y : array-like of shape (n,), or indicator of shape (n, n_labels)
+        X, y, sample_weight
+            As in `fit`.
         classes : array-like, default=None
             All classes of this and later calls; only used in the first call.
-        sample_weight : array-like of shape (n,), default=None
-
-        Returns
-        -------
-        FineTuneClassifier
 
         Raises
         ------

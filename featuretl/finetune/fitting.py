@@ -60,9 +60,7 @@ class Fitting:
         self._store = resolve_store(p.cache, self._owner)
         self._n_jobs = joblib.effective_n_jobs(-1 if p.n_jobs is None else p.n_jobs)
         self.backbone = load_spec(spec, p.device)
-        n_blocks = p.n_blocks
-        if p.n_blocks == "auto":
-            n_blocks = min(3, len(self.backbone.blocks))
+        n_blocks = min(3, len(self.backbone.blocks)) if p.n_blocks == "auto" else p.n_blocks
         self.split: Split = split(self.backbone, n_blocks)
         self.records: list[Record] = []
         self.decision = ""

@@ -45,13 +45,11 @@ class Task:
     """A network, its trainable blocks, and the images to train on."""
 
     network: TunedNetwork
-    # Names of the parameters of each trainable block, from input to output.
-    blocks: list[frozenset[str]]
+    blocks: list[frozenset[str]]  # parameter names of each trainable block, from input to output
     activations: Activations
     objective: Objective
     rows: np.ndarray
-    # The rows that each epoch is evaluated on.
-    held_out: np.ndarray | None = None
+    held_out: np.ndarray | None = None  # the rows that each epoch is evaluated on
 
 
 @dataclass(eq=False)

@@ -85,15 +85,11 @@ def set_head(head: Any, coef: np.ndarray, intercept: np.ndarray) -> None:
 class Split:
     """A backbone split into a frozen and a trainable part."""
 
-    # The frozen part; None if the whole backbone is trained or cannot be cut.
-    trunk: nn.Module | None
-    # A copy of the trainable part.
-    top: nn.Module
-    # Names of the parameters of each trainable block, from input to output.
-    blocks: list[frozenset[str]]
+    trunk: nn.Module | None  # frozen; None if the whole backbone is trained or cannot be cut
+    top: nn.Module  # a copy of the trainable part
+    blocks: list[frozenset[str]]  # parameter names of each trainable block, from input to output
     n_features: int
-    # Why the backbone cannot be cut; empty if it can.
-    why_not_cut: str = ""
+    why_not_cut: str = ""  # why the backbone cannot be cut; empty if it can
 
 
 def split(backbone: Backbone, n_blocks: int | str) -> Split:

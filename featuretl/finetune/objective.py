@@ -20,17 +20,14 @@ class Problem:
     kind: str
     # Class codes (n,), a label indicator of 0 and 1 (n, labels), or regression targets (n, outputs).
     target: np.ndarray
-    # (n,) or (n, labels); training scales them to a mean of 1.
-    weight: np.ndarray
+    weight: np.ndarray  # (n,) or (n, labels); training scales them to a mean of 1
     n_outputs: int
-    # The classes (n,) by which splits are stratified.
-    strata: np.ndarray | None
+    strata: np.ndarray | None  # the classes (n,) by which splits are stratified
     # probe(embeddings, rows, groups, strength) fits a linear probe to `rows`, and returns
     # coefficients (n_outputs, d), intercepts (n_outputs,) and the strength of the penalty, which
     # it chooses for None.
     probe: Callable[[np.ndarray, np.ndarray, Any, Any], tuple[np.ndarray, np.ndarray, Any]]
-    # The strength of the probe that training starts from, relative to the best strength.
-    softening: float = 1.0
+    softening: float = 1.0  # strength of the probe that training starts from, relative to the best
 
 
 class Objective:
@@ -45,13 +42,11 @@ class Objective:
 
     def loss(self, outputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
         """Return the weighted mean loss of `rows`, which training minimises."""
-        losses = self._losses(outputs.float(), rows)
-        return (losses * self._weight[rows]).mean()
+        return self._losses(outputs, rows).mean()
 
     def held_out_losses(self, outputs: torch.Tensor, rows: np.ndarray) -> np.ndarray:
         """Return the weighted loss of each row, float64 (k,)."""
-        losses = self._losses(outputs.float(), rows) * self._weight[rows]
-        return losses.mean(dim=1).double().cpu().numpy()
+        return self._losses(outputs, rows).mean(dim=1).double().cpu().numpy()
 
     def weights(self, rows: np.ndarray) -> np.ndarray:
         """Return the weight of each row, averaged over its labels: float64 (k,)."""
@@ -69,10 +64,12 @@ class Objective:
         return scores.double().cpu().numpy()
 
     def _losses(self, outputs: torch.Tensor, rows: np.ndarray) -> torch.Tensor:
-        """Return losses (k, 1), or (k, labels)."""
-        target = self._target[rows]
+        """Return weighted losses (k, 1), or (k, labels)."""
+        outputs, target = outputs.float(), self._target[rows]
         if self.kind == "softmax":
-            return functional.cross_entropy(outputs, target, reduction="none")[:, None]
-        if self.kind == "binary":
-            return functional.binary_cross_entropy_with_logits(outputs, target, reduction="none")
-        return torch.square(outputs - target).mean(dim=1, keepdim=True)
+            losses = functional.cross_entropy(outputs, target, reduction="none")[:, None]
+        elif self.kind == "binary":
+            losses = functional.binary_cross_entropy_with_logits(outputs, target, reduction="none")
+        else:
+            losses = torch.square(outputs - target).mean(dim=1, keepdim=True)
+        return losses * self._weight[rows]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import RegressorMixin
-from sklearn.utils import Tags
+from sklearn.base import MultiOutputMixin, RegressorMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.types import Array
@@ -19,7 +19,7 @@ from featuretl.finetune.objective import Problem
 from featuretl.heads.ridge import LinearProbeRegressor
 
 
-class FineTuneRegressor(RegressorMixin, BaseFineTune):
+class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
     """Fine-tune the last blocks of a pretrained backbone and a head, starting from a ridge probe.
 
     It works as `FineTuneClassifier`; the loss is the squared error of standardised targets.
@@ -54,30 +54,14 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
     """
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> FineTuneRegressor:
-        """Continue training on these images for `epochs` more epochs; the first call is `fit`.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        y : array-like of shape (n,) or (n, n_outputs)
-        sample_weight : array-like of shape (n,), default=None
-
-        Returns
-        -------
-        FineTuneRegressor
-        """
+        """Continue training on these images for `epochs` more epochs; the first call is `fit`."""
         if not hasattr(self, "_tuned"):
             return self.fit(X, y, sample_weight)
         self._fit_more(X, y, sample_weight, self._scaling)
         return self
 
     def predict(self, X: Any) -> Array:
-        """Return predictions, float32, of shape (n,) or (n, n_outputs) as `y` in `fit`.
-
-        Parameters
-        ----------
-        X : sequence of n images
-        """
+        """Return predictions for n images, float32, of shape (n,) or (n, n_outputs) as in `fit`."""
         check_is_fitted(self)
         centre, scale = self._scaling
         predicted = (self._outputs(X, "whole") * scale + centre).astype(np.float32)
@@ -92,14 +76,16 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
         self._flat = Y.ndim == 1
         Y = Y.reshape(n, -1)
         weight = read_weight(self, sample_weight, n)
-        centre, scale = known or _moments(Y, weight)
+        if known is None:
+            scaler = StandardScaler().fit(Y, sample_weight=weight)
+            known = scaler.mean_, scaler.scale_
+        centre, scale = known
         if Y.shape[1] != len(centre):
             raise InputError(
                 f"y must have {len(centre)} columns, as in the first call of fit or partial_fit; "
                 f"got {Y.shape[1]}."
             )
-        scale = np.where(scale > 0, scale, 1.0)
-        self._scaling = centre, scale
+        self._scaling = known
         standardised = (Y - centre) / scale
 
         def probe(embeddings: Array, rows: Array, groups: Any, alpha: Any) -> Any:
@@ -108,14 +94,3 @@ class FineTuneRegressor(RegressorMixin, BaseFineTune):
             return head.coef_, head.intercept_, head.alpha_
 
         return Problem("squared", standardised, weight, Y.shape[1], None, probe)
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
-
-
-def _moments(Y: Array, weight: Array) -> tuple[Array, Array]:
-    """Return the weighted mean and standard deviation of each column."""
-    centre = np.average(Y, axis=0, weights=weight)
-    return centre, np.sqrt(np.average(np.square(Y - centre), axis=0, weights=weight))

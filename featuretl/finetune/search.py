@@ -1,7 +1,6 @@
 """The search for a learning rate and a number of blocks, by successive halving.
 
-All candidates start from the same weights; the better half, evaluated on held-out rows, is run
-again for longer. The best candidate replaces the probe only if it beats the probe.
+All candidates start from the same weights; the better half is run again for longer.
 """
 
 from __future__ import annotations
@@ -35,16 +34,12 @@ class Candidate(NamedTuple):
 class Choice(NamedTuple):
     """The result of a search."""
 
-    # The best candidate; None if time ran out before the first run.
-    candidate: Candidate | None
-    # The evaluations of the start (the probe) and of the candidate (without one, of the start).
-    base: Evaluation
-    best: Evaluation
-    # The epochs of all runs.
-    records: list[Record]
+    candidate: Candidate | None  # the best one; None if time ran out before the first run
+    base: Evaluation  # of the start, which is the probe
+    best: Evaluation  # of the candidate; without one, of the start
+    records: list[Record]  # the epochs of all runs
     interrupted: bool
-    # Weights (k,) of the held-out rows, which the losses already contain.
-    weight: np.ndarray
+    weight: np.ndarray  # (k,), of the held-out rows; the losses already contain the weights
 
     @property
     def gain(self) -> np.ndarray:

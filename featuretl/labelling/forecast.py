@@ -81,10 +81,7 @@ class AccuracyForecast(Display):
     def accuracy_at(self, n: int) -> Estimate:
         """Return the expected accuracy with `n` labels, and its 95% interval.
 
-        Raises
-        ------
-        ParameterError
-            Unless `n` is an int from 1 to ten times `n_labels`.
+        Raises ParameterError unless `n` is an int from 1 to ten times `n_labels`.
         """
         most = _HORIZON * self.n_labels
         if not isinstance(n, numbers.Integral) or isinstance(n, bool) or not 1 <= n <= most:
@@ -95,17 +92,8 @@ class AccuracyForecast(Display):
     def labels_needed(self, target_accuracy: float) -> Estimate:
         """Return the total number of labels for a target accuracy, and its 95% interval.
 
-        Infinity stands for more than ten times `n_labels`, or for an unreachable accuracy.
-
-        Parameters
-        ----------
-        target_accuracy : float in (0, 1)
-            Accuracy on images like the labelled ones.
-
-        Raises
-        ------
-        ParameterError
-            If `target_accuracy` is not in (0, 1).
+        Infinity stands for more than ten times `n_labels`, or for an unreachable accuracy. Raises
+        ParameterError unless `target_accuracy`, on images like the labelled ones, is in (0, 1).
         """
         if not isinstance(target_accuracy, numbers.Real) or not 0 < float(target_accuracy) < 1:
             expected = "a number between 0 and 1"
@@ -176,11 +164,6 @@ def forecast_accuracy(
         The number of random orders in which rows are added.
     random_state : int, RandomState or None, default=None
         Seed of the orders, and of the resamples of the interval.
-
-    Returns
-    -------
-    AccuracyForecast
-        `accuracy_at(n)`, `labels_needed(target_accuracy)`, and the learning curve.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import pairwise_distances_chunked
+from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
@@ -103,8 +103,7 @@ def suggest_labels(
     if strategy == "auto":
         strategy = "typiclust" if _are_few(y) else "uncertainty"
     if strategy == "random":
-        drawn: Array = rng.permutation(left)[:n]
-        return drawn
+        return rng.permutation(left)[:n]
     if strategy == "uncertainty":
         return _select_uncertain(X, n, known, y, left, rng)
     Z = normalize(X - X.mean(axis=0))
@@ -176,8 +175,7 @@ def _by_typicality(Z: Array, rows: Array) -> Array:
         return rows
     k = min(_MAX_NEIGHBOURS, len(rows) - 1)
     distance, _ = NearestNeighbors(n_neighbors=k).fit(Z[rows]).kneighbors()
-    ordered: Array = rows[np.argsort(distance.mean(axis=1), kind="stable")]
-    return ordered
+    return rows[np.argsort(distance.mean(axis=1), kind="stable")]
 
 
 def _select_farthest(
@@ -187,7 +185,8 @@ def _select_farthest(
     chosen: list[int] = []
     if not len(known):
         chosen.append(int(np.argmin(np.square(Z - Z.mean(axis=0)).sum(axis=1))))
-    nearest = _nearest(Z, Z[known if len(known) else chosen])
+    ends = Z[known if len(known) else chosen]
+    nearest = pairwise_distances_argmin_min(Z, ends, metric="sqeuclidean")[1].astype(np.float64)
     nearest[np.setdiff1d(np.arange(len(Z)), left)] = -1.0
     nearest[chosen] = -1.0
     while len(chosen) < n:
@@ -197,17 +196,8 @@ def _select_farthest(
     return np.array(chosen)
 
 
-def _nearest(Z: Array, to: Array) -> Array:
-    """Return the squared distance of each row to the nearest of `to`."""
-    chunks = pairwise_distances_chunked(
-        Z, to, metric="sqeuclidean", reduce_func=lambda block, start: block.min(axis=1)
-    )
-    return np.concatenate(list(chunks)).astype(np.float64)
-
-
 def _clusters(Z: Array, k: int, rng: np.random.RandomState) -> Array:
     kind = KMeans if len(Z) <= _MAX_KMEANS_ROWS else MiniBatchKMeans
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        found: Array = kind(k, n_init=1, random_state=rng.randint(2**31)).fit_predict(Z)
-    return found
+        return kind(k, n_init=1, random_state=rng.randint(2**31)).fit_predict(Z)

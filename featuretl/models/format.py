@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from featuretl._core.files import replace_file
+from featuretl._core.files import replace_file, write_errors_as
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.exceptions import ModelError
@@ -55,13 +55,8 @@ def write_file(path: Path, model: str, card: str, tensors: Tensors) -> None:
         "model": model,
         "sha256": digest_of(model, card, tensors),
     }
-    try:
+    with write_errors_as(ModelError, "The model file", path):
         replace_file(path, lambda partial: partial.write_bytes(save(dict(tensors), metadata)))
-    except OSError as error:
-        raise ModelError(
-            f"The model file {printable(path)!r} cannot be written ({error.strerror}); free "
-            "disk space or choose another path."
-        ) from error
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:

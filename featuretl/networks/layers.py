@@ -13,13 +13,10 @@ from torch import nn
 class Affine(nn.Module):
     """``x @ weight.T + bias`` for `weight` (k, d), or ``x * weight + bias`` for `weight` (d,)."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor
-
     def __init__(self, weight: Any, bias: Any) -> None:
         super().__init__()
-        self.register_buffer("weight", float64(weight))
-        self.register_buffer("bias", float64(bias))
+        self.weight = nn.Buffer(float64(weight))
+        self.bias = nn.Buffer(float64(bias))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return rows (n, k), or (n, d)."""
@@ -52,15 +49,12 @@ class Normalise(nn.Module):
 class Nearness(nn.Module):
     """Minus the squared distance to each of `means` (k, d); minus infinity unless `seen` (k,)."""
 
-    means: torch.Tensor
-    lengths: torch.Tensor
-
     def __init__(self, means: Any, seen: Any) -> None:
         super().__init__()
         means = np.where(np.asarray(seen)[:, None], means, 0)
         lengths = np.where(seen, np.square(means).sum(axis=1), np.inf)
-        self.register_buffer("means", float64(means))
-        self.register_buffer("lengths", float64(lengths))
+        self.means = nn.Buffer(float64(means))
+        self.lengths = nn.Buffer(float64(lengths))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return rows (n, k)."""
@@ -70,14 +64,11 @@ class Nearness(nn.Module):
 class RBF(nn.Module):
     """``exp(-gamma ||x - r||^2)`` for each of `rows` (m, d)."""
 
-    rows: torch.Tensor
-    lengths: torch.Tensor
-
     def __init__(self, rows: Any, gamma: float) -> None:
         super().__init__()
         self._gamma = float(gamma)
-        self.register_buffer("rows", float64(rows))
-        self.register_buffer("lengths", float64(np.square(np.asarray(rows, float)).sum(axis=1)))
+        self.rows = nn.Buffer(float64(rows))
+        self.lengths = nn.Buffer(self.rows.square().sum(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return rows (n, m)."""
@@ -91,14 +82,11 @@ class Votes(nn.Module):
     Each pair votes for a class; the sums of the decisions, squashed into (-1/3, 1/3), break ties.
     """
 
-    first: torch.Tensor
-    second: torch.Tensor
-
     def __init__(self, n_classes: int) -> None:
         super().__init__()
         pairs = np.array(list(combinations(range(n_classes), 2)))
-        for name, column in (("first", 0), ("second", 1)):
-            self.register_buffer(name, float64(pairs[:, [column]] == np.arange(n_classes)))
+        self.first = nn.Buffer(float64(pairs[:, [0]] == np.arange(n_classes)))
+        self.second = nn.Buffer(float64(pairs[:, [1]] == np.arange(n_classes)))
 
     def forward(self, decisions: torch.Tensor) -> torch.Tensor:
         """Return values (n, n_classes) from decisions (n, pairs)."""

@@ -83,16 +83,9 @@ class EmbeddingMapDisplay:
     def from_embeddings(
         cls, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None, **kwargs: Any
     ) -> Self:
-        """Draw embeddings: PCA to 50 components, then t-SNE (only PCA for fewer than 10 images).
+        """Draw embeddings X (n, d): PCA to 50 components, then t-SNE (for fewer than 10 only PCA).
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-        y : array-like of shape (n,), default=None
-        random_state : int, RandomState or None, default=0
-        ax : matplotlib Axes, default=None
-        **kwargs
-            Passed to `matplotlib.axes.Axes.scatter`.
+        See `plot` for the other parameters.
         """
         import_pyplot()
         return cls(map_of(X, random_state=random_state), y).plot(ax=ax, **kwargs)
@@ -215,21 +208,7 @@ class ImageGridDisplay:
     def from_predictions(
         cls, images: Any, y: Any, proba: Any, *, classes: Any, limit: int = 12, **kwargs: Any
     ) -> Self:
-        """Show the most confident mistakes.
-
-        Parameters
-        ----------
-        images : sequence of n images
-        y : array-like of shape (n,)
-            True classes.
-        proba : array-like of shape (n, n_classes)
-        classes : array-like of shape (n_classes,)
-            Classes of the columns of `proba`.
-        limit : int, default=12
-            Largest number of images to show.
-        **kwargs
-            Passed to `plot`.
-        """
+        """Show at most `limit` of the `confident_mistakes` among n images; `plot` gets `kwargs`."""
         found = confident_mistakes(y, proba, classes)[:limit]
         titles = [
             f"{row.label}, predicted {row.prediction} ({row.confidence:.2f})"

@@ -140,8 +140,7 @@ def facts_of(found: Examination) -> dict[str, Any]:
             "std": np.nanstd(found.curve.test, axis=1),
             "measured_on": found.curve.how,
         }
-    json: dict[str, Any] = plain_json(facts)
-    return json
+    return plain_json(facts)
 
 
 def _mistakes(subject: Subject, rows: Array) -> pd.DataFrame:
@@ -202,5 +201,4 @@ def _records(frame: pd.DataFrame | None, **names: list[str]) -> list[dict[str, A
     if frame is None:
         return None
     named = frame.assign(**{column: [of[i] for i in frame[column]] for column, of in names.items()})
-    records: list[dict[str, Any]] = named.rename(columns={"index": "image"}).to_dict("records")
-    return records
+    return named.rename(columns={"index": "image"}).to_dict("records")

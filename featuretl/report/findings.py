@@ -90,10 +90,7 @@ def confident_mistakes(y: Any, proba: Any, classes: Any = None) -> pd.DataFrame:
 
     Parameters
     ----------
-    y : array-like of shape (n,)
-    proba : array-like of shape (n, n_classes), in [0, 1]
-        Rows with NaN are skipped.
-    classes : array-like of shape (n_classes,), default=None
+    y, proba, classes
         As for `label_errors`.
 
     Returns

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import featuretl
-from featuretl._core.files import replace_file
+from featuretl._core.files import replace_file, write_errors_as
 from featuretl._core.lazy import import_extra
 from featuretl._core.parameters import (
     check_int,
@@ -78,7 +78,7 @@ def write_report(
         A fitted model that takes images; or embeddings, one row per image (NaN without an
         embedding), for a report on the out-of-fold predictions of a linear probe.
     X : sequence of n images
-        Paths, bytes, PIL images, arrays or tensors.
+        As for `ImageEmbedder`.
     y : array-like of shape (n,)
         Classes, of the model's type or as text, or regression targets. For a multi-task model, a
         DataFrame or dict with a column for each task to report on; None, NaN and "" are missing
@@ -98,10 +98,8 @@ def write_report(
         Task of a report on embeddings; "auto" is classification.
     cv : int >= 2, default=5
         Folds of the linear probe; fewer if a class or `groups` are too small.
-    threshold : float in (0, 1], default=0.9
-        Smallest similarity of near-duplicates; see `near_duplicates`.
-    n_bootstrap : int >= 0, default=1000
-        As in `metrics_report`; per-class intervals need no resamples.
+    threshold, n_bootstrap
+        As in `near_duplicates` and `metrics_report`; per-class intervals need no resamples.
     explain : bool, default=True
         Show the evidence for a model's prediction beside each mistake; see `explain`.
     title : str, default=None
@@ -173,13 +171,8 @@ def write_report(
     main = _main_of(parts)[1].subject
     kind = main.title if "" in parts else type(model).__name__
     page = template.render(title=printable(title or f"{kind} on {len(main):,} images"), **context)
-    try:
+    with write_errors_as(StoreError, "The report", target):
         replace_file(target, lambda partial: partial.write_bytes(as_utf8(page).encode()))
-    except OSError as error:
-        raise StoreError(
-            f"The report {printable(target)!r} cannot be written ({error.strerror or error}); free "
-            "disk space or choose another path."
-        ) from error
     return {**_facts_of(parts), "left_out": left_out}
 
 

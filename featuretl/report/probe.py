@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import r2_score
+import pandas as pd
 
 from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows
@@ -35,10 +35,9 @@ class HeldOut:
 
 @dataclass(eq=False, frozen=True)
 class Curve:
-    """Learning curve: `sizes`, int (m,); scores `train` and `test`, float64 (m, repeats)."""
+    """Learning curve: `sizes`, int (m,), and `test`, the scores, float64 (m, repeats)."""
 
     sizes: Array
-    train: Array
     test: Array
     score_name: str
     how: str
@@ -82,42 +81,34 @@ def learning_curve(
     """
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(train) for train, _ in splits]
-    ranks = [_rank(y[order], classes) for order in orders]
+    kinds = pd.Series(y if classes is not None else np.zeros(len(y)))
+    # The number of earlier rows of the same class; in regression, of all earlier rows.
+    ranks = [kinds[order].groupby(kinds, sort=False).cumcount().to_numpy() for order in orders]
     largest = min(map(len, orders))
     if classes is not None:  # the median number of images per class
         largest = int(min(np.median(np.unique(y[o], return_counts=True)[1]) for o in orders))
     smallest = 1 if classes is not None else _SMALLEST_REGRESSION
     sizes = [size for size in _LADDER if smallest <= size < 0.8 * largest] + [largest]
-    scores = np.empty((2, len(sizes), len(splits)))
+    scores = np.empty((len(sizes), len(splits)))
     for j, (order, rank, (_, test)) in enumerate(zip(orders, ranks, splits, strict=True)):
         for i, size in enumerate(sizes):
             rows = order if size == largest else order[rank < size]
-            scores[:, i, j] = _score(X, y, classes, groups, rows, [rows, test])
+            scores[i, j] = _score(X, y, classes, groups, rows, test)
     name = "R2" if classes is None else "accuracy"
-    return Curve(np.array(sizes), scores[0], scores[1], name, how)
-
-
-def _rank(y: Array, classes: Array | None) -> Array:
-    """Return the number of earlier rows of the same class (in regression, of all), int (n,)."""
-    rank = np.arange(len(y))
-    for name in () if classes is None else classes:
-        same = y == name
-        rank[same] = np.arange(same.sum())
-    return rank
+    return Curve(np.array(sizes), scores, name, how)
 
 
 def _score(
-    X: Array, y: Array, classes: Array | None, groups: Array | None, rows: Array, tests: list[Array]
-) -> list[float]:
-    if len(rows if classes is None else np.unique(y[rows])) < 2:
-        return [np.nan for _ in tests]
+    X: Array, y: Array, classes: Array | None, groups: Array | None, rows: Array, test: Array
+) -> float:
     if classes is None:
-        head = _regressor(X, y, groups, rows)
-        return [
-            r2_score(y[part], head.predict(X[part])) if len(part) > 1 else np.nan for part in tests
-        ]
+        if min(len(rows), len(test)) < 2:
+            return np.nan
+        return _regressor(X, y, groups, rows).score(X[test], y[test])
+    if len(np.unique(y[rows])) < 2:
+        return np.nan
     head = LinearProbeClassifier().fit(X[rows], y[rows])
-    return [float((head.predict(X[part]) == y[part]).mean()) for part in tests]
+    return float((head.predict(X[test]) == y[test]).mean())
 
 
 def _proba(X: Array, y: Array, test_X: Array, classes: Array) -> Array:

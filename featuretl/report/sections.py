@@ -269,7 +269,7 @@ def _calibration(subject: Subject, rows: Array) -> str:
 def _learning_curve(curve: Curve, size: str) -> str:
     display = LearningCurveDisplay(
         train_sizes=curve.sizes,
-        train_scores=curve.train,
+        train_scores=curve.test,  # not shown
         test_scores=curve.test,
         score_name=curve.score_name,
     )

@@ -64,8 +64,7 @@ class Subject:
     @property
     def is_wrong(self) -> Array:
         """Whether each image is scored and misclassified, bool (n,); False in regression."""
-        wrong: Array = self.scored & (self.predicted != self.y) & (self.classes is not None)
-        return wrong
+        return self.scored & (self.predicted != self.y) & (self.classes is not None)
 
     def text_of(self, value: Any) -> str:
         """Return a label or a prediction as text."""
@@ -73,11 +72,7 @@ class Subject:
 
 
 def short_names(names: list[str]) -> list[str]:
-    """Return the names relative to their common folder.
-
-    >>> short_names(["/home/me/photos/cat/1.jpg", "/home/me/photos/dog/2.jpg"])
-    ['cat/1.jpg', 'dog/2.jpg']
-    """
+    """Return the names relative to their common folder."""
     folders = [os.path.dirname(name) for name in names]  # noqa: PTH120
     try:
         common = os.path.commonpath(folders)

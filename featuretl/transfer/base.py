@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import numbers
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ from featuretl._core.parameters import (
     check_bool,
     check_option,
     check_seconds,
+    is_real,
     is_word,
     parameter_error,
 )
@@ -39,41 +40,25 @@ def _gives_probabilities(model: BaseTransfer) -> bool:
     return not isinstance(model, RegressorMixin)
 
 
+@dataclass(eq=False, repr=False)
 class BaseTransfer(BaseEstimator):
     """Base of the transfer estimators; `TransferClassifier` documents the parameters."""
 
     _targets: ClassVar[Callable[..., TransferTargets]]
     _strategies: ClassVar[tuple[str, ...]]
-    decision_: Any
-
-    def __init__(
-        self,
-        strategy: str = "auto",
-        *,
-        backbone: Any = "tf_efficientnet_lite0",
-        weights: Any = "auto",
-        cv: Any = 5,
-        test_size: Any = "auto",
-        time_budget: Any = None,
-        device: str = "auto",
-        n_jobs: int | None = None,
-        cache: Any = "auto",
-        novelty: bool = True,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.strategy = strategy
-        self.backbone = backbone
-        self.weights = weights
-        self.cv = cv
-        self.test_size = test_size
-        self.time_budget = time_budget
-        self.device = device
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.novelty = novelty
-        self.random_state = random_state
-        self.verbose = verbose
+    strategy: str = "auto"
+    _: KW_ONLY
+    backbone: Any = "tf_efficientnet_lite0"
+    weights: Any = "auto"
+    cv: Any = 5
+    test_size: Any = "auto"
+    time_budget: Any = None
+    device: str = "auto"
+    n_jobs: int | None = None
+    cache: Any = "auto"
+    novelty: bool = True
+    random_state: Any = None
+    verbose: int = 0
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Choose a strategy, score it on held-out images, and fit it to all images.
@@ -81,16 +66,12 @@ class BaseTransfer(BaseEstimator):
         Parameters
         ----------
         X : sequence of n images
-            Paths, bytes, PIL images, arrays or tensors, as for `ImageEmbedder`.
+            As for `ImageEmbedder`.
         y : array-like of shape (n,)
             Classes or regression targets. For multi-label classification, n lists of labels or an
             indicator of shape (n, n_labels); for several regression targets (n, n_outputs).
         groups : array-like of shape (n,), default=None
             No split divides a group. The default for crops is their file.
-
-        Returns
-        -------
-        self
 
         Raises
         ------
@@ -116,14 +97,13 @@ class BaseTransfer(BaseEstimator):
         )
         embeddings = experiment.embeddings(self.backbone_)
         self._fit_novelty(embeddings, experiment.groups, experiment.seed)
-        self.decision_ = dataclasses.replace(decision, seconds=experiment.seconds())
+        self.decision_: Any = replace(decision, seconds=experiment.seconds())
         return self
 
     def predict(self, X: Any) -> Array:
         """Return the predictions for n images, of shape (n,), or (n, k) for several targets."""
         check_is_fitted(self)
-        predicted: Array = self.estimator_.predict(X)
-        return predicted
+        return self.estimator_.predict(X)
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X: Any) -> Any:
@@ -168,8 +148,7 @@ class BaseTransfer(BaseEstimator):
             raise parameter_error(owner, "cv", "an int >= 2 or a splitter", self.cv)
         check_folds(owner, self.cv)
         size = self.test_size
-        is_number = isinstance(size, numbers.Real) and not isinstance(size, bool)
-        if not (size is None or is_word(size, "auto") or (is_number and 0 < size <= 0.5)):
+        if not (size is None or is_word(size, "auto") or (is_real(size) and 0 < size <= 0.5)):
             raise parameter_error(owner, "test_size", "'auto', None or a number in (0, 0.5]", size)
         if self.time_budget is not None:
             check_seconds(owner, "time_budget", self.time_budget)

@@ -24,10 +24,8 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
         Any other value is the strategy to fit and score. Only "linear" supports multi-label `y`;
         its score is then the mean F1 of the images, "f1_samples".
     backbone : str, Backbone, list of these or "auto", default="tf_efficientnet_lite0"
-        Any timm model name, or a network of your own from `Backbone.of`; of several, the one with the best linear probe is chosen. "auto"
+        As in `ImageEmbedder`; of several, the one with the best linear probe is chosen. "auto"
         compares the installed packaged backbones.
-    weights : {"auto", "random"} or path, default="auto"
-        See `load_backbone`; a path requires a single backbone.
     cv : int >= 2 or splitter, default=5
         Inner folds: heads are evaluated on all of them, fine-tuning on the first. For a number the
         folds are stratified and never divide a group.
@@ -38,12 +36,8 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
     time_budget : float > 0 or None, default=None
         Time limit of `fit` in seconds. Candidates that would exceed it are skipped, and fine-tuning
         is shortened. The limit does not apply to embedding the images and to the linear probe.
-    device : str, default="auto"
-        A torch device; "auto" is CUDA if available, else the CPU.
-    n_jobs : int, optional
-        Number of threads that read, decode and embed; None or -1 is one per usable core.
-    cache : "auto", path, EmbeddingStore or None, default="auto"
-        Where embeddings and activations are cached; see `ImageEmbedder`.
+    weights, device, n_jobs, cache
+        As in `ImageEmbedder`; `weights` other than "auto" require a single backbone.
     novelty : bool, default=True
         Also fit a `NoveltyDetector` on the pretrained embeddings. It keeps the embeddings of at
         most 2,000 training images, which add about 5 MB to a model file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from featuretl.transfer.experiment import Experiment, backbones_of, embedder_of
 from featuretl.transfer.targets import RegressionTargets, classification_targets
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class TransferMultiTask(BaseTransfer):
     """Fit one model to several tasks on the same images, with a score of each task.
 
@@ -38,10 +40,8 @@ class TransferMultiTask(BaseTransfer):
         Both are the cross-validated linear probe, the only strategy for several tasks.
     tasks : dict of column to {"classification", "regression"}, or None, default=None
         The kinds of tasks; others are inferred from the labels, see `MultiTaskHead`.
-    backbone : str or Backbone, default="tf_efficientnet_lite0"
-        Any name that `load_backbone` accepts, or a network of your own from `Backbone.of`.
-    weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
-        As in `TransferClassifier`.
+    backbone, weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
+        As in `TransferClassifier`, with a single backbone.
 
     Attributes
     ----------
@@ -77,36 +77,9 @@ class TransferMultiTask(BaseTransfer):
     """
 
     _strategies = ("auto", "linear")
-    time_budget = None  # a time budget limits neither embedding nor probes
-
-    def __init__(
-        self,
-        strategy: str = "auto",
-        *,
-        tasks: Any = None,
-        backbone: Any = "tf_efficientnet_lite0",
-        weights: Any = "auto",
-        cv: Any = 5,
-        test_size: Any = "auto",
-        device: str = "auto",
-        n_jobs: int | None = None,
-        cache: Any = "auto",
-        novelty: bool = True,
-        random_state: Any = None,
-        verbose: int = 0,
-    ) -> None:
-        self.strategy = strategy
-        self.tasks = tasks
-        self.backbone = backbone
-        self.weights = weights
-        self.cv = cv
-        self.test_size = test_size
-        self.device = device
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.novelty = novelty
-        self.random_state = random_state
-        self.verbose = verbose
+    tasks: Any = None
+    # A time budget limits neither embedding nor probes.
+    time_budget: Any = field(default=None, init=False)
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> TransferMultiTask:
         """Embed the images, score the probe of each task on held-out images, and fit all probes.
@@ -117,11 +90,6 @@ class TransferMultiTask(BaseTransfer):
             As in `TransferClassifier`.
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task; None, NaN and empty text are missing labels.
-
-        Returns
-        -------
-        TransferMultiTask
-            The fitted estimator.
 
         Raises
         ------

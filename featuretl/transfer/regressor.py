@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from sklearn.base import RegressorMixin
-from sklearn.utils import Tags
+from sklearn.base import MultiOutputMixin, RegressorMixin
 
 from featuretl.transfer.base import BaseTransfer
 from featuretl.transfer.targets import RegressionTargets
 
 
-class TransferRegressor(RegressorMixin, BaseTransfer):
+class TransferRegressor(MultiOutputMixin, RegressorMixin, BaseTransfer):
     """Choose a strategy for the given images, with the ridge probe as the fallback.
 
     It works as `TransferClassifier`; the score is R2, relative to the variance of all targets.
@@ -46,8 +45,3 @@ class TransferRegressor(RegressorMixin, BaseTransfer):
 
     _targets = RegressionTargets
     _strategies = ("auto", "linear", "svm", "fine-tune")
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags

@@ -39,8 +39,7 @@ class Trial:
 
     strategy: str
     backbone: str
-    # Why it was tried or skipped.
-    why: str
+    why: str  # why it was tried or skipped
     # The images of the choice (n,); their scores and log-losses (n,), NaN for images not evaluated.
     rows: Array
     scores: Array
@@ -53,12 +52,10 @@ class Trial:
     rival: str = ""
     gain: Gain | None = None
     loss_gain: Gain | None = None
-    # The strategy that beat it, or the backbone that scored higher.
-    better: str = ""
+    better: str = ""  # the strategy that beat it, or the backbone that scored higher
     verdict: str = ""
     seconds: float = 0.0
-    # The size of its embeddings or activations in the store.
-    bytes: int = 0
+    bytes: int = 0  # the size of its embeddings or activations in the store
     # The `learning_rate` and `n_blocks` that the search of fine-tuning chose.
     settings: dict[str, Any] = field(default_factory=dict)
 

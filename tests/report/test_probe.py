@@ -117,7 +117,6 @@ def test_a_learning_curve_ends_with_all_training_rows(blobs):
     assert (curve.score_name, curve.how) == ("accuracy", "two folds")
     head = LinearProbeClassifier().fit(X[:45], y[:45])
     assert curve.test[-1, 0] == head.score(X[45:], y[45:])
-    assert (curve.train[0] == 1).all()  # one image of every class
     again = learning_curve(X, y, np.unique(y), None, splits, "two folds", 0)
     np.testing.assert_array_equal(curve.test, again.test)
     numbers = learning_curve(X, target, None, None, splits, "", 0)
@@ -129,7 +128,7 @@ def test_a_learning_curve_ends_with_all_training_rows(blobs):
 def test_scores_that_are_not_defined_are_nan(blobs):
     X, y, target = blobs
     single = learning_curve(X, target, None, None, [(np.arange(20), np.array([20]))], "", 0)
-    assert np.isnan(single.test).all() and np.isfinite(single.train).all()
+    assert np.isnan(single.test).all()
     one = learning_curve(X, target, None, None, [(np.array([0]), np.arange(1, 9))], "", 0)
     assert np.isnan(one.test).all()
     rows = np.flatnonzero(y == 0)
