@@ -57,8 +57,7 @@ def units_of(groups: Array) -> Array:
     """Return the codes `groups` (n,), with more than 200 groups merged at random into 200."""
     n = int(groups.max()) + 1
     merged = np.random.default_rng(0).permutation(n) % min(n, _MAX_UNITS)
-    units: Array = merged[groups]
-    return units
+    return merged[groups]
 
 
 def margin(confidence: float, n_groups: float) -> float:

@@ -64,8 +64,7 @@ def losses_of(y: Array, proba: Array) -> Array:
         likelihood = proba[np.arange(len(y)), y][:, None]
     else:
         likelihood = np.where(y == 1, proba, 1 - proba)
-    losses: Array = -np.log(np.clip(likelihood, np.finfo(np.float64).eps, 1)).mean(axis=1)
-    return losses
+    return -np.log(np.clip(likelihood, np.finfo(np.float64).eps, 1)).mean(axis=1)
 
 
 def _proportion_intervals(

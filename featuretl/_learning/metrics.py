@@ -323,8 +323,7 @@ def _roc_auc(y: Array, score: Array) -> float:
 
 def _has_both_values(y: Array) -> Array:
     """Return whether each column of `y` (n, k) holds both 0 and 1, (k,) bool."""
-    both: Array = (y.min(axis=0) == 0) & (y.max(axis=0) == 1)
-    return both
+    return (y.min(axis=0) == 0) & (y.max(axis=0) == 1)
 
 
 def _per_class(y: Array, y_pred: Array, classes: Array) -> dict[Any, dict[str, float]]:

@@ -45,31 +45,15 @@ class Responses(ScoreMixin):
         return logits[:, 0] if self._is_binary(logits) else logits
 
     def predict_proba(self, X: Any) -> Array:
-        """Return class probabilities (n, n_classes), or label probabilities (n, n_labels).
+        """Return probabilities of the n_classes or n_labels, float64 (n, n_classes) in [0, 1].
 
-        Parameters
-        ----------
-        X : as for `decision_function`
-
-        Returns
-        -------
-        ndarray of float64, in [0, 1]
-            Softmax (for labels, the logistic function) of the logits divided by the temperature.
+        They are the softmax (for labels, the logistic function) of the decision values of X divided
+        by the temperature.
         """
         return self._probabilities(self._logits(X) / self._temperature())
 
     def predict(self, X: Any) -> Array:
-        """Return the most probable class (n,), or 0/1 for every label (n, n_labels).
-
-        Parameters
-        ----------
-        X : as for `decision_function`
-
-        Returns
-        -------
-        ndarray
-            The dtype of `classes_`; int for labels.
-        """
+        """Return the most probable classes (n,) of X, or 0/1 for every label, int (n, n_labels)."""
         logits = self._logits(X)
         if self._multilabel:
             return _as_int(logits > 0)

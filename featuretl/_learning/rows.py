@@ -260,8 +260,7 @@ def _empty_like(X: Array, shape: tuple[int, ...]) -> Array:
     """Return an array of `shape` in the library of X, on its device, for what is computed of X."""
     xp = library_of(X)
     where = {} if xp is np else {"device": X.device}
-    empty: Array = xp.empty(shape, dtype=getattr(xp, float_of(X)), **where)
-    return empty
+    return xp.empty(shape, dtype=getattr(xp, float_of(X)), **where)
 
 
 def _block_elements(X: Array) -> int:

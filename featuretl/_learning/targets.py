@@ -45,18 +45,7 @@ class ScoreMixin(ClassifierMixin):
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy; for multi-label `y`, the fraction of rows with all labels correct.
 
-        Parameters
-        ----------
-        X : as for `predict`
-        y : as for `fit`
-            The true labels; every row needs one.
-        sample_weight : array-like of shape (n,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            In [0, 1].
+        Every row of X needs its true label in `y`; `sample_weight` are weights of the rows, (n,).
         """
         owner = type(self).__name__
         y = all_labels(owner, y)
@@ -171,8 +160,7 @@ def _read_labels(estimator: Any, y: Any, n: int) -> Array:
         kind = type_of_target(y, input_name="y", raise_unknown=True)
         check_classification_targets(y)
         if kind != "multilabel-indicator":
-            labels: Array = column_or_1d(y, warn=True)
-            return labels
+            return column_or_1d(y, warn=True)
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"y of {owner} must hold classes. {reason}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, Self
@@ -81,6 +81,7 @@ class Adaptation:
         return "".join(f"<p>{escape(line)}</p>" for line in self.explain().splitlines())
 
 
+@dataclass(eq=False, repr=False)
 class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Align the embeddings of labelled images (source) and of different-looking ones (target).
 
@@ -149,13 +150,11 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         make_pipeline(adapter, LinearProbeClassifier()).fit(X, y, X_target=X_target)
     """
 
-    def __init__(
-        self, method: str = "auto", *, estimator: Any = None, cv: Any = 3, random_state: Any = None
-    ) -> None:
-        self.method = method
-        self.estimator = estimator
-        self.cv = cv
-        self.random_state = random_state
+    method: str = "auto"
+    _: KW_ONLY
+    estimator: Any = None
+    cv: Any = 3
+    random_state: Any = None
 
     def fit(self, X: Any, y: Any = None, X_target: Any = None, groups: Any = None) -> Self:
         """Fit the alignment of source and target.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -139,6 +140,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return tags
 
 
+@dataclass(eq=False, repr=False)
 class ImageEmbedder(Embedder):
     """Turn images into embeddings of a pretrained network, each computed once.
 
@@ -230,46 +232,25 @@ class ImageEmbedder(Embedder):
     _options = ("device", "runtime", "decode_timeout")
     _items = staticmethod(as_images)
 
-    def __init__(
-        self,
-        backbone: str | Backbone = "tf_efficientnet_lite0",
-        *,
-        weights: str | os.PathLike[str] = "auto",
-        layers: Layer | Sequence[Layer] = PRE_LOGITS,
-        pooling: str = "auto",
-        normalize: bool = False,
-        precision: str = "auto",
-        views: int | str = 1,
-        image_size: int | tuple[int, int] | None = None,
-        crop_pct: float | None = None,
-        in_chans: int = 3,
-        device: Any = "auto",
-        runtime: str = "auto",
-        batch_size: int | str = "auto",
-        n_jobs: int | None = None,
-        cache: str | os.PathLike[str] | EmbeddingStore | None = "auto",
-        on_error: str = "raise",
-        decode_timeout: float | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.layers = layers
-        self.pooling = pooling
-        self.normalize = normalize
-        self.precision = precision
-        self.views = views
-        self.image_size = image_size
-        self.crop_pct = crop_pct
-        self.in_chans = in_chans
-        self.device = device
-        self.runtime = runtime
-        self.batch_size = batch_size
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.on_error = on_error
-        self.decode_timeout = decode_timeout
-        self.verbose = verbose
+    backbone: str | Backbone = "tf_efficientnet_lite0"
+    _: KW_ONLY
+    weights: str | os.PathLike[str] = "auto"
+    layers: Layer | Sequence[Layer] = PRE_LOGITS
+    pooling: str = "auto"
+    normalize: bool = False
+    precision: str = "auto"
+    views: int | str = 1
+    image_size: int | tuple[int, int] | None = None
+    crop_pct: float | None = None
+    in_chans: int = 3
+    device: Any = "auto"
+    runtime: str = "auto"
+    batch_size: int | str = "auto"
+    n_jobs: int | None = None
+    cache: str | os.PathLike[str] | EmbeddingStore | None = "auto"
+    on_error: str = "raise"
+    decode_timeout: float | None = None
+    verbose: int = 0
 
     def _spec(self) -> BackboneSpec:
         owner = type(self).__name__
@@ -286,6 +267,7 @@ _BACKBONE = (  # parameters of `load_backbone`
 )  # fmt: skip
 
 
+@dataclass(eq=False, repr=False)
 class MediaEmbedder(Embedder):
     """Turn sounds, videos, texts or your own kind of items into embeddings, each computed once.
 
@@ -319,22 +301,13 @@ class MediaEmbedder(Embedder):
 
     _items = staticmethod(as_items)
 
-    def __init__(
-        self,
-        medium: Medium,
-        *,
-        batch_size: int | str = "auto",
-        n_jobs: int | None = None,
-        cache: str | os.PathLike[str] | EmbeddingStore | None = "auto",
-        on_error: str = "raise",
-        verbose: int = 0,
-    ) -> None:
-        self.medium = medium
-        self.batch_size = batch_size
-        self.n_jobs = n_jobs
-        self.cache = cache
-        self.on_error = on_error
-        self.verbose = verbose
+    medium: Medium
+    _: KW_ONLY
+    batch_size: int | str = "auto"
+    n_jobs: int | None = None
+    cache: str | os.PathLike[str] | EmbeddingStore | None = "auto"
+    on_error: str = "raise"
+    verbose: int = 0
 
     def _spec(self) -> Medium:
         owner = type(self).__name__

@@ -1,18 +1,4 @@
-"""Self-describing files of embeddings: ``.npy`` with a JSON sidecar, ``.npz`` and ``.parquet``.
-
-All three hold the embeddings, float32 (n, d); for every row the image's path, for crops their box,
-``x``, ``y``, ``w`` and ``h`` in float64, NaN for no number, and, if known, the label; and the metadata ``backbone``, ``weights_sha256``, ``recipe`` (see `featuretl.store.keys`),
-``class_names``, ``versions`` and ``created``.
-
-- ``OUT.npy``: the matrix; ``OUT.npy.json`` holds everything else.
-- ``OUT.npz``: arrays ``embeddings``, ``paths``, ``labels``, ``class_names`` and ``metadata`` (JSON
-  text), without pickle. A missing label is "".
-- ``OUT.parquet``: columns ``path``, ``label`` and ``embedding`` (fixed-size list); the metadata is
-  under the key ``featuretl`` of the schema.
-
-`export_space` writes the latter two formats with the SHA-256 of each image's content in hex,
-``sha256``, instead of paths and labels, and with the id of the ``space`` in the metadata.
-"""
+"""Self-describing files of embeddings, ``.npy``, ``.npz`` and ``.parquet``; see docs/formats.md."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ from featuretl.heads.views import split_views
 _TOL = 1e-6  # relative decrease of the objective in an iteration
 
 
+@dataclass(eq=False, repr=False)
 class AttentionPoolingClassifier(Responses, BaseEstimator):
     """Logistic regression on a weighted mean of an image's views, with learned weights.
 
@@ -84,13 +86,11 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
     60
     """
 
-    def __init__(
-        self, n_views: int = 1, *, C: float = 0.1, attention_C: float = 0.01, max_iter: int = 1000
-    ) -> None:
-        self.n_views = n_views
-        self.C = C
-        self.attention_C = attention_C
-        self.max_iter = max_iter
+    n_views: int = 1
+    _: KW_ONLY
+    C: float = 0.1
+    attention_C: float = 0.01
+    max_iter: int = 1000
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit the weights of the views and the logistic regression.

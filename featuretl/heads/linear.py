@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 from sklearn.base import BaseEstimator
@@ -37,6 +38,7 @@ _UNTESTED_C = 0.03  # for C="cv" if no fold can be scored
 _SEARCH_TOL = 1e-6  # neighbouring values of C have similar scores
 
 
+@dataclass(eq=False, repr=False)
 class LinearProbeClassifier(Responses, BaseEstimator):
     """Logistic regression on embeddings, with built-in standardisation and optional choice of C.
 
@@ -137,32 +139,17 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     (3, 4)
     """
 
-    _stream: Stream
-
-    def __init__(
-        self,
-        C: float | str = 0.03,
-        *,
-        Cs: Any = "auto",
-        cv: Any = 5,
-        scoring: str = "log_loss",
-        scaling: str = "floored",
-        class_weight: Any = None,
-        calibrate: bool = False,
-        tol: float = 1e-4,
-        max_iter: int = 1000,
-        random_state: Any = None,
-    ) -> None:
-        self.C = C
-        self.Cs = Cs
-        self.cv = cv
-        self.scoring = scoring
-        self.scaling = scaling
-        self.class_weight = class_weight
-        self.calibrate = calibrate
-        self.tol = tol
-        self.max_iter = max_iter
-        self.random_state = random_state
+    C: float | str = 0.03
+    _: KW_ONLY
+    Cs: Any = "auto"
+    cv: Any = 5
+    scoring: str = "log_loss"
+    scaling: str = "floored"
+    class_weight: Any = None
+    calibrate: bool = False
+    tol: float = 1e-4
+    max_iter: int = 1000
+    random_state: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head.
@@ -248,7 +235,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
                 if self.C != "cv":
                     self.C_ = self.C
             solution = stream.add(portion, loss, float(self.C_), self.tol, self.max_iter, workers)
-        self.classes_, self._stream = targets.classes, stream
+        self.classes_ = targets.classes
+        self._stream: Stream = stream
         return self._set(solution, *stream.unscaled(), stream.dtype)
 
     def _learn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +29,7 @@ def _gives_probabilities(head: MultiTaskHead) -> bool:
     return not heads or any(hasattr(one, "predict_proba") for one in heads)
 
 
+@dataclass(eq=False, repr=False)
 class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
     """Multi-task model on one embedding: a head per column of `y`, for classes and numbers.
 
@@ -82,8 +84,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
            [0. , 0.1]])
     """
 
-    def __init__(self, heads: Any = None) -> None:
-        self.heads = heads
+    heads: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit a head for each task.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ from featuretl._learning.targets import (
 )
 
 
+@dataclass(eq=False, repr=False)
 class NearestMeanClassifier(Responses, BaseEstimator):
     """Nearest class mean of centred, L2-normalised embeddings (SimpleShot, CL2N).
 
@@ -67,8 +69,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
     ['wide']
     """
 
-    def __init__(self, center: Any = "mean") -> None:
-        self.center = center
+    center: Any = "mean"
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Fit from scratch.

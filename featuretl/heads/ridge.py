@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -29,6 +30,7 @@ _FOLDS_OF_GROUPS = 5
 Solution = tuple[Array, Array, Array, Array]
 
 
+@dataclass(eq=False, repr=False)
 class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Ridge regression on embeddings, with built-in standardisation and leave-one-out alpha.
 
@@ -85,12 +87,10 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     0.52
     """
 
-    def __init__(
-        self, alpha: float | str = "loo", *, alphas: Any = "auto", scaling: str = "floored"
-    ) -> None:
-        self.alpha = alpha
-        self.alphas = alphas
-        self.scaling = scaling
+    alpha: float | str = "loo"
+    _: KW_ONLY
+    alphas: Any = "auto"
+    scaling: str = "floored"
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head.

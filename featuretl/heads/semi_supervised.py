@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -46,6 +47,7 @@ _ROUNDS = 5
 _BALANCE = 3  # no class gets more pseudo-labels than this many times the least frequent one
 
 
+@dataclass(eq=False, repr=False)
 class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     """A linear probe that learns from a few labelled rows and many unlabelled ones.
 
@@ -131,22 +133,13 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     (0.88, 0.69)
     """
 
-    def __init__(
-        self,
-        C: float = 0.03,
-        *,
-        method: str = "auto",
-        n_neighbors: int = 10,
-        alpha: float = 0.9,
-        cv: Any = 3,
-        random_state: Any = None,
-    ) -> None:
-        self.C = C
-        self.method = method
-        self.n_neighbors = n_neighbors
-        self.alpha = alpha
-        self.cv = cv
-        self.random_state = random_state
+    C: float = 0.03
+    _: KW_ONLY
+    method: str = "auto"
+    n_neighbors: int = 10
+    alpha: float = 0.9
+    cv: Any = 3
+    random_state: Any = None
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Fit the head.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -37,6 +38,7 @@ _UNTESTED_C = {"linear": 0.01, "rbf": 1.0}  # for C="cv" if no fold can be score
 _EXPECTED_TEMPERATURE = 0.5
 
 
+@dataclass(eq=False, repr=False)
 class SVMProbeClassifier(Responses, BaseEstimator):
     """Support vector machine on standardised embeddings, with optional choice of C and gamma.
 
@@ -114,30 +116,17 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     True
     """
 
-    def __init__(
-        self,
-        C: float | str = "cv",
-        *,
-        kernel: str = "linear",
-        gamma: float | str = "cv",
-        Cs: Any = "auto",
-        cv: Any = 5,
-        scaling: str = "floored",
-        class_weight: Any = None,
-        calibrate: bool = True,
-        tol: float = 1e-4,
-        random_state: Any = None,
-    ) -> None:
-        self.C = C
-        self.kernel = kernel
-        self.gamma = gamma
-        self.Cs = Cs
-        self.cv = cv
-        self.scaling = scaling
-        self.class_weight = class_weight
-        self.calibrate = calibrate
-        self.tol = tol
-        self.random_state = random_state
+    C: float | str = "cv"
+    _: KW_ONLY
+    kernel: str = "linear"
+    gamma: float | str = "cv"
+    Cs: Any = "auto"
+    cv: Any = 5
+    scaling: str = "floored"
+    class_weight: Any = None
+    calibrate: bool = True
+    tol: float = 1e-4
+    random_state: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head.

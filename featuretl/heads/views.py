@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +23,7 @@ from featuretl.heads.linear import LinearProbeClassifier
 _DTYPES = (np.float32, np.float64)
 
 
+@dataclass(eq=False, repr=False)
 class ViewPooling(TransformerMixin, BaseEstimator):
     """Pool the embeddings of an image's views into one; use it for tiles and for regression.
 
@@ -53,9 +55,9 @@ class ViewPooling(TransformerMixin, BaseEstimator):
     [[3.0, 5.0]]
     """
 
-    def __init__(self, n_views: int = 1, *, pooling: str = "mean") -> None:
-        self.n_views = n_views
-        self.pooling = pooling
+    n_views: int = 1
+    _: KW_ONLY
+    pooling: str = "mean"
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the parameters and the number of columns; nothing is fitted.
@@ -101,6 +103,7 @@ def _head_has(method: str) -> Any:
     return check
 
 
+@dataclass(eq=False, repr=False)
 class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
     """A head that is trained on every view of each image and averages its predictions over them.
 
@@ -150,9 +153,8 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
     ['temple', 'flower']
     """
 
-    def __init__(self, n_views: int = 1, estimator: Any = None) -> None:
-        self.n_views = n_views
-        self.estimator = estimator
+    n_views: int = 1
+    estimator: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
         """Fit the head on the views of all images.

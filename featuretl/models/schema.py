@@ -50,8 +50,7 @@ class ClassSchema:
 
     def load(self, name: str) -> type:
         """Import the class."""
-        found: type = getattr(importlib.import_module(self.module), name)
-        return found
+        return getattr(importlib.import_module(self.module), name)
 
     def check(self, cls: type, state: dict[str, Any]) -> bool:
         """Return whether attributes are those of a fitted object. Raises ValueError if invalid."""

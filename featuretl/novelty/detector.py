@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -27,6 +28,7 @@ _MAX_CALIBRATION = 10_000
 _BLOCK_ROWS = 2048
 
 
+@dataclass(eq=False, repr=False)
 class NoveltyDetector(BaseEstimator):
     """Detect images that are unlike the training images by their embeddings.
 
@@ -93,18 +95,11 @@ class NoveltyDetector(BaseEstimator):
 clear sign that the images have changed.
     """
 
-    def __init__(
-        self,
-        n_neighbors: int = 1,
-        *,
-        level: float = 0.05,
-        max_references: int = 2000,
-        random_state: Any = None,
-    ) -> None:
-        self.n_neighbors = n_neighbors
-        self.level = level
-        self.max_references = max_references
-        self.random_state = random_state
+    n_neighbors: int = 1
+    _: KW_ONLY
+    level: float = 0.05
+    max_references: int = 2000
+    random_state: Any = None
 
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Store reference embeddings, and calibrate the score.
@@ -177,8 +172,7 @@ clear sign that the images have changed.
 
     def decision_function(self, X: Any) -> Array:
         """Return the scores of embeddings X (n, d) minus `offset_`, (n,); below 0 is novel."""
-        found: Array = self.score_samples(X) - self.offset_
-        return found
+        return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> Array:
         """Return -1 for novel images and 1 for others, (n,), given embeddings X (n, d)."""
@@ -219,8 +213,7 @@ clear sign that the images have changed.
 
     def is_novel(self, novelty: Array) -> Array:
         """Return whether images with these values of `novelty` (n,) are novel, (n,) bool."""
-        found: Array = novelty >= 1 - self.level
-        return found
+        return novelty >= 1 - self.level
 
     def drift_of(self, images: int, novel: int, draws: int | None = None) -> Drift:
         """Return the `drift` of counts of images, of which `draws` (None: all) are independent.

@@ -133,8 +133,7 @@ def known_labels(model: Any, y: Any, owner: str, n: int | None = None) -> Array:
                 "The model predicts one class per image, but y has several labels per image; pass "
                 "one label per image."
             )
-        known: Array = classes[codes_of(owner, one_label_each(owner, labels), classes)]
-        return known
+        return classes[codes_of(owner, one_label_each(owner, labels), classes)]
     if is_label_sets(labels):
         return codes_of_sets(owner, labels, classes).astype(int)
     if labels.shape != (len(labels), len(classes)) or not np.isin(labels, (0, 1)).all():

@@ -82,8 +82,7 @@ class _LokyEngine(Engine):
         if self._executor is None:
             one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             self._executor = ProcessPoolExecutor(self._workers, env=one_thread)
-        found: Executor = self._executor
-        return found
+        return self._executor
 
     def n_workers(self) -> int:
         return self._workers
