@@ -35,7 +35,7 @@ from featuretl.store.collect import collect
 # Arguments of the command line alone: files, printing, and --no-cache for cache=None.
 SHELL = {"photos", "output", "as_json", "no_cache", "cache", "help", "model"}
 CALLED = {
-    "train": [TransferClassifier, TransferClassifier.fit, find_images],
+    "train": [TransferClassifier, TransferClassifier.fit, BackboneSpec, find_images],
     "evaluate": [load_model, find_images, evaluate_model, use_machine],
     "predict": [load_model, find_images, predict_to_file, use_machine],
     "extract": [extract, extract_shards, save_shards, dask_workers, BackboneSpec, find_images],
