@@ -13,7 +13,7 @@ MODELS = [
     ("tf_efficientnet_lite0", 16, "blocks.0.0", "blocks.6.0"),
     ("mobilenetv2_100", 17, "blocks.0.0", "blocks.6.0"),
     ("resnet50", 16, "layer1.0", "layer4.2"),
-    ("vgg16", 12, "features.2", "features.28"),
+    pytest.param("vgg16", 12, "features.2", "features.28", marks=pytest.mark.slow),
     ("inception_v3", 12, "Conv2d_3b_1x1", "Mixed_7c"),
     ("vit_small_patch16_224", 12, "blocks.0", "blocks.11"),
     ("convnext_tiny", 18, "stages.0.blocks.0", "stages.3.blocks.2"),
@@ -26,7 +26,7 @@ def model_of(name):
     return timm.create_model(name).eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize(("name", "number", "first", "last"), MODELS, ids=[m[0] for m in MODELS])
+@pytest.mark.parametrize(("name", "number", "first", "last"), MODELS)
 def test_blocks_and_cuts(name, number, first, last):
     model = model_of(name)
     blocks = find_blocks(model, name)

@@ -15,7 +15,7 @@ from featuretl.exceptions import BackboneError, ParameterError
 
 FAMILIES = [
     "resnet50",
-    "vgg16",
+    pytest.param("vgg16", marks=pytest.mark.slow),
     "inception_v3",
     "vit_small_patch16_224",
     "convnext_tiny",

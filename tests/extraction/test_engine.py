@@ -253,6 +253,7 @@ MEMORY = """
 """
 
 
+@pytest.mark.slow_reliability
 def test_memory_is_bounded_by_a_segment_and_a_few_batches(store):
     output = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(MEMORY)],

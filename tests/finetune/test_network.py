@@ -17,8 +17,8 @@ MODELS = [
     ("tf_efficientnet_lite0", "auto"),
     ("mobilenetv2_100", "auto"),
     ("resnet18", "random"),
-    ("vgg11", "random"),
-    ("inception_v3", "random"),
+    pytest.param("vgg11", "random", marks=pytest.mark.slow),
+    pytest.param("inception_v3", "random", marks=pytest.mark.slow),
     ("vit_tiny_patch16_224", "random"),
     ("convnext_atto", "random"),
     ("swin_tiny_patch4_window7_224", "random"),
@@ -31,7 +31,7 @@ def tuned_tensors(model):
     return {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
 
 
-@pytest.mark.parametrize(("name", "weights"), MODELS, ids=[name for name, _ in MODELS])
+@pytest.mark.parametrize(("name", "weights"), MODELS)
 @pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 def test_trains_the_top_block_and_nothing_else(name, weights, photos, labels, tmp_path):
     if name == "mobilenetv2_100":

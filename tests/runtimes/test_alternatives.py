@@ -50,6 +50,7 @@ def test_layers_and_pooling_run_in_it_too(cosines, photos, runtime, name, output
     assert cosines(expected, found).min() > 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_compiled_gives_what_eager_pytorch_gives(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))

@@ -134,6 +134,7 @@ def connected(cluster) -> Client:
     return Client(scheduler_file=cluster.address, set_as_default=False, timeout=30)
 
 
+@pytest.mark.slow_reliability
 def test_after_a_worker_and_the_scheduler_are_killed_all_rows_are_there_once(
     column, rows_of, doomed, cluster, many_photos: Path, expected: np.ndarray, tiny, tmp_path: Path
 ) -> None:
