@@ -1,8 +1,7 @@
 """The array library of X: NumPy, or PyTorch on the device of a tensor X.
 
-Heads compute passes over X in the library of X, and keep everything else, such as labels, the state
-of the solver and fitted attributes, in NumPy. The functions that they call have the same names and
-arguments in both libraries.
+Heads compute passes over X in the library of X, and keep everything else in NumPy. The functions
+that they call have the same names and arguments in both libraries.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from sklearn import get_config
 
+from featuretl._core.precision import full_precision
 from featuretl._core.types import Array
 
 # MPS has no float64.
@@ -86,10 +86,5 @@ def exact_products(X: Any) -> Iterator[None]:
         yield
         return
     torch = library_of(X)
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        with torch.autocast(X.device.type, enabled=False), torch.no_grad():
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with full_precision(), torch.autocast(X.device.type, enabled=False), torch.no_grad():
+        yield

@@ -16,8 +16,8 @@ import torch
 from timm.models import get_notrace_functions, get_notrace_modules, group_parameters
 from torch import fx, nn
 
+from featuretl._core.precision import full_precision
 from featuretl._core.text import reason_of
-from featuretl.backbones.devices import full_precision
 from featuretl.exceptions import BackboneError
 
 _PREFIX = "model."

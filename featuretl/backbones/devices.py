@@ -1,10 +1,9 @@
-"""Devices of a parameter, CUDA streams, copies that do not wait, and the precision of float32."""
+"""Devices of a parameter, CUDA streams, and copies that do not wait."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,10 +11,6 @@ import numpy as np
 import torch
 
 from featuretl._core.parameters import parameter_error
-
-_lock = threading.Lock()  # for the two below
-_computing = 0  # threads in `full_precision`
-_restore: list[Callable[[], Any]] = []  # the settings outside of it
 
 
 def devices_of(owner: str, device: Any) -> list[torch.device]:
@@ -127,46 +122,3 @@ def to_host(rows: torch.Tensor) -> Callable[[], np.ndarray]:
         return pinned.numpy().copy()
 
     return wait
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """Compute float32 products with all their bits while any thread is in this context.
-
-    On recent GPUs PyTorch computes float32 convolutions in TF32, with 10 bits; the settings are
-    those of the whole process.
-    """
-    global _computing, _restore
-    with _lock:
-        if not _computing:
-            _restore = _precision_settings()
-            torch.backends.cudnn.allow_tf32 = False
-            torch.set_float32_matmul_precision("highest")
-        _computing += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _computing -= 1
-            for restore in _restore if not _computing else ():
-                restore()
-
-
-def _precision_settings() -> list[Callable[[], Any]]:
-    """Return functions that restore the settings as they are now.
-
-    PyTorch has an old and a new interface to them; the old one cannot be read after the new one was
-    used, and the new one does not restore all of the old one.
-    """
-    cudnn: Any = torch.backends.cudnn
-    products = torch.backends.cuda.matmul
-    functions: list[Callable[[], Any]] = [
-        functools.partial(setattr, part, "fp32_precision", part.fp32_precision)
-        for part in (cudnn.conv, products)
-    ]
-    with contextlib.suppress(RuntimeError):
-        functions[0] = functools.partial(setattr, cudnn, "allow_tf32", cudnn.allow_tf32)
-    with contextlib.suppress(RuntimeError):
-        before = torch.get_float32_matmul_precision()
-        functions[1] = functools.partial(torch.set_float32_matmul_precision, before)
-    return functions

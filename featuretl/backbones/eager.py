@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from featuretl.backbones.devices import full_precision, to_host
+from featuretl._core.precision import full_precision
+from featuretl.backbones.devices import to_host
 from featuretl.exceptions import is_out_of_memory
 
 Runtime = Callable[[torch.Tensor], np.ndarray]

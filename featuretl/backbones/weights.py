@@ -18,10 +18,10 @@ import timm
 import torch
 from timm.models import adapt_input_conv
 
+from featuretl._core.precision import full_precision
 from featuretl._core.text import printable, reason_of
 from featuretl.backbones.blocks import PreLogits, trace
 from featuretl.backbones.catalog import PACKAGED
-from featuretl.backbones.devices import full_precision
 from featuretl.backbones.folding import fold
 from featuretl.backbones.preprocess import Preprocessing
 from featuretl.backbones.sources import Source, find_source

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from featuretl._core.parameters import parameter_error
+from featuretl._core.precision import full_precision
 from featuretl._core.text import printable
 from featuretl._learning.labels import codes_of
-from featuretl.backbones.devices import full_precision
 from featuretl.exceptions import BackboneError, ImageError, InputError
 from featuretl.explanation.evidence import evidence
 from featuretl.explanation.explanation import Explanation

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from featuretl._core.precision import full_precision
 from featuretl._core.text import printable
 from featuretl.backbones.backbone import Backbone
-from featuretl.backbones.devices import full_precision
 from featuretl.backbones.views import STRENGTHS, Strength, View, draw
 from featuretl.exceptions import ImageError
 from featuretl.extraction.extraction import Extraction

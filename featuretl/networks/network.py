@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from featuretl._core.precision import full_precision
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.backbones.backbone import Backbone, load_spec
-from featuretl.backbones.devices import full_precision
 from featuretl.backbones.embedding import Embedding
 from featuretl.backbones.views import n_views
 from featuretl.exceptions import ModelError

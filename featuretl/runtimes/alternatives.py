@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from featuretl._core.files import replace_file
-from featuretl.backbones.devices import full_precision
+from featuretl._core.precision import full_precision
 from featuretl.backbones.eager import TorchRuntime
 
 T = TypeVar("T")

@@ -13,7 +13,6 @@ from featuretl.backbones import devices as devices_module
 from featuretl.backbones.devices import (
     copy_ahead,
     devices_of,
-    full_precision,
     own_stream,
     staging_memory,
     to_device,
@@ -249,35 +248,6 @@ def test_an_accelerator_that_disagrees_gives_way_to_the_cpu(
     np.testing.assert_array_equal(
         found.to_numpy(), extract(photos[:2], TINY, device="cpu").to_numpy()
     )
-
-
-def test_full_precision_lasts_until_the_last_thread_leaves_and_keeps_cudnn():
-    def settings():
-        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-
-    torch.set_float32_matmul_precision("high")
-    try:
-        outer, inner = full_precision(), full_precision()
-        outer.__enter__()
-        inner.__enter__()
-        outer.__exit__(None, None, None)
-        assert settings() == (False, "highest")
-        assert torch.backends.cudnn.enabled
-        inner.__exit__(None, None, None)
-        assert settings() == (True, "high")
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
-def test_full_precision_restores_what_the_new_interface_set():
-    products = torch.backends.cuda.matmul
-    products.fp32_precision = "tf32"
-    try:
-        with full_precision():
-            assert products.fp32_precision == "ieee"
-        assert products.fp32_precision == "tf32"
-    finally:
-        torch.set_float32_matmul_precision("highest")
 
 
 def test_a_device_has_its_number(monkeypatch):

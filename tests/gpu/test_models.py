@@ -1,9 +1,8 @@
 """Fine-tuning, heads, explanations and exports with a model on a device."""
 
-import os
-
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
@@ -112,12 +111,13 @@ def _explains_and_exports(model, device, photos, folder):
     assert export_model(model, folder / "model.onnx", check=photos[:2]).difference < 1e-3
 
 
-@pytest.mark.xfail(
-    os.environ.get("FEATURETL_TEST_DEVICE", "cuda") != "cpu",
-    raises=TypeError,
-    strict=False,
-    reason="heads compute in NumPy, which takes no tensors of a GPU: pass X.cpu()",
-)
-def test_heads_take_tensors_of_the_device(device, labels):
-    X = torch.randn((len(labels), 8), generator=torch.Generator().manual_seed(0)).to(device)
-    assert len(LinearProbeClassifier().fit(X, labels).predict(X)) == len(labels)
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_heads_take_tensors_of_the_device(device, labels, dispatch, monkeypatch):
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")
+    X = torch.randn((len(labels), 8), generator=torch.Generator().manual_seed(0))
+    expected = LinearProbeClassifier().fit(X.numpy(), labels)
+    with sklearn.config_context(array_api_dispatch=dispatch):
+        head = LinearProbeClassifier().fit(X.to(device), labels)
+        logits = head.decision_function(X.to(device))
+    assert isinstance(logits, torch.Tensor) == dispatch
+    np.testing.assert_allclose(head.coef_, expected.coef_, rtol=1e-2, atol=1e-3)
