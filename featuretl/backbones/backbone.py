@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from featuretl.backbones.devices import to_device, usable_device
 from featuretl.backbones.eager import Runtime, TorchRuntime
 from featuretl.backbones.embedding import Embedding, has_class_token, layer_index
 from featuretl.backbones.spec import PRE_LOGITS, QUANTIZATION, BackboneSpec, Layer
-from featuretl.backbones.views import n_views, split_views, views_of, views_recipe
+from featuretl.backbones.views import n_views, prepare, split_views, views_recipe
 from featuretl.backbones.weights import load_network, preprocessing_of
 from featuretl.exceptions import BackboneError
 
@@ -328,10 +328,12 @@ class Backbone:
         With several views the result is uint8 (views, 3, height, width). Raises ImageError for an
         image too long and thin to be resized.
         """
-        if self.n_views == 1:
-            return self.preprocessing(pixels)
-        views = views_of(self.spec.views, pixels)
-        return torch.stack([view(pixels, self.preprocessing) for view in views])
+        return self.preparation(pixels)
+
+    @property
+    def preparation(self) -> Callable[[np.ndarray], torch.Tensor]:
+        """`prepare` as a function that does not hold the network."""
+        return partial(prepare, self.preprocessing, self.spec.views)
 
     def batch(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """Normalise prepared images to float32 (n, 3, height, width) on the network's device.

@@ -141,6 +141,22 @@ def views_of(views: int | str, pixels: np.ndarray) -> list[View]:
     return [View(), View(mirrored=True), *corners, *mirrored]
 
 
+def prepare(preprocessing: Any, views: int | str, pixels: np.ndarray) -> torch.Tensor:
+    """Return the prepared views of an image, as `Backbone.prepare` does."""
+    import torch
+
+    if n_views(views) == 1:
+        return preprocessing(pixels)
+    return torch.stack([view(pixels, preprocessing) for view in views_of(views, pixels)])
+
+
+def prepare_view(
+    preprocessing: Any, number: int, strength: Strength, pixels: np.ndarray
+) -> torch.Tensor:
+    """Return the prepared `cached_view` of an image."""
+    return cached_view(number, strength, pixels)(pixels, preprocessing)
+
+
 def split_views(prepared: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return network inputs, (3, height, width) each, from images with or without views."""
     return [view for image in prepared for view in (image if image.ndim == 4 else (image,))]

@@ -12,7 +12,7 @@ _LEAST_GAIN = 0.03
 
 
 class BatchSize:
-    """A batch size; "auto" doubles up to `largest` while that is faster, then steps back once.
+    """A batch size; "auto" doubles up to a limit while that is faster, then steps back once.
 
     A runtime that runs out of memory halves its batches, which is slower: growth stops there.
     """
@@ -20,9 +20,15 @@ class BatchSize:
     def __init__(self, wanted: int | str) -> None:
         self._grows = isinstance(wanted, str)
         self.current = FIRST if isinstance(wanted, str) else int(wanted)
-        self.largest = FIRST
+        self._largest = FIRST
         self._fastest = math.inf
         self._seconds: list[float] = []
+
+    def limit(self, largest: int, *, grows: bool) -> None:
+        """Set the limit of "auto", or, unless it `grows`, its size."""
+        self._largest = largest
+        if self._grows and not grows:
+            self.current, self._grows = largest, False
 
     def record(self, n: int, seconds: float) -> None:
         """Record that `n` images took `seconds`; sizes other than `current` are ignored."""
@@ -38,5 +44,5 @@ class BatchSize:
             self._grows = False
         else:
             self._fastest = found
-            self._grows = 2 * self.current <= self.largest
+            self._grows = 2 * self.current <= self._largest
             self.current *= 1 + self._grows

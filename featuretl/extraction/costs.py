@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 
 class Costs:
-    """Seconds of processor time by stage, over all threads, in `seconds`."""
+    """Seconds of processor time by stage, over all threads and child processes, in `seconds`."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._of_children = 0.0
         self._lock = threading.Lock()
 
     def stage(self, name: str) -> _Stage:
@@ -24,15 +25,25 @@ class Costs:
         with self._lock:
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
+    def add_of_child(self, seconds: dict[str, float]) -> None:
+        """Add seconds of a child process by stage."""
+        for name, value in seconds.items():
+            self.add(name, value)
+        with self._lock:
+            self._of_children += sum(seconds.values())
+
     @contextlib.contextmanager
     def rest(self, name: str) -> Iterator[None]:
         """Add the process's time in this context, minus that of other stages, to `name`."""
-        began, counted = time.process_time(), sum(self.seconds.values())
+        began, counted = time.process_time(), self._here()
         try:
             yield
         finally:
-            spent = time.process_time() - began - (sum(self.seconds.values()) - counted)
-            self.add(name, max(0.0, spent))
+            self.add(name, max(0.0, time.process_time() - began - (self._here() - counted)))
+
+    def _here(self) -> float:
+        """Return the seconds of this process."""
+        return sum(self.seconds.values()) - self._of_children
 
 
 class _Stage:

@@ -28,8 +28,10 @@ from featuretl.exceptions import ItemError
 from featuretl.extraction.batch_size import BatchSize
 from featuretl.extraction.costs import Costs
 from featuretl.extraction.pipeline import Pipeline, threads
+from featuretl.extraction.preparers import Preparers
 from featuretl.extraction.source import Source
 from featuretl.images.crops import by_file
+from featuretl.images.decode import decode
 from featuretl.images.inputs import Decoder, key_of
 from featuretl.store.keys import Recipe
 from featuretl.store.lookup import MISSING, keys_array
@@ -46,6 +48,7 @@ _CHANGING = "it changed while it was read; try again when nothing writes to it"
 _WAIT_SECONDS = 0.2
 _PATIENCE_SECONDS = 150.0  # another extraction commits at least every 60 s
 _REPORT_SECONDS = 0.1
+_IMAGES_FOR_CHILDREN = 2_000  # child processes take seconds to start
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class Statistics:
     # The least cosine between these embeddings and those in float32 on the CPU, on a few images;
     # measured for lower precisions and for Apple's MPS and Intel's XPU, otherwise None.
     agreement: float | None = None
-    # Seconds of this process's processor time over all threads by stage: "read", "hash", "decode",
+    # Seconds of processor time over all threads and child processes by stage: "read", "hash", "decode",
     # "resize", "normalise", "forward" (with pooling), "commit", and "other" for the remainder.
     costs: dict[str, float] = field(default_factory=dict)
 
@@ -150,6 +153,7 @@ class Run:
         self._n_jobs = n_jobs
         self._progress = progress
         self._decoder = decoder
+        self._preparers = Preparers(0, None, Costs())
         self._started = self._reported = time.monotonic()
         self._costs = Costs()
         self._stage, self.statistics.costs = self._costs.stage, self._costs.seconds
@@ -191,13 +195,15 @@ class Run:
     def _embed_all(self) -> None:
         from featuretl.runtimes.threads import one_thread_each
 
-        self._batch_size.largest = self._encoder.largest_batch
+        # Each batch size costs a fast device seconds for the choice of its kernels.
+        grows = not self._encoder.pipelined
+        self._batch_size.limit(self._encoder.largest_batch, grows=grows)
         n_threads = self._n_jobs
         with self.space, threads(n_threads) as pool, one_thread_each(pool, n_threads):
             n_images = len(self._missing())
             choice = self._encoder.choose_runtime(pool, n_threads, n_images)
             self.statistics.runtime, self.statistics.agreement = choice
-            with self._costs.rest("other"):
+            with self._costs.rest("other"), self._children(n_images) as self._preparers:
                 for _ in range(_ATTEMPTS):
                     todo = by_file(self._missing(), self.images)
                     if not todo:
@@ -206,6 +212,12 @@ class Run:
                     self._report()
                     self._embed_or_wait(pool, todo)
                     pool.submit(self._commit).result()
+
+    def _children(self, n_images: int) -> Preparers:
+        """Return child processes that prepare images if that pays; otherwise none."""
+        pays = n_images >= _IMAGES_FOR_CHILDREN and self._n_jobs > 1 and self._decoder is decode
+        n = self._n_jobs if pays and self._encoder.pipelined else 0
+        return Preparers(n, self._encoder.preparation if n else None, self._costs)
 
     def _embed_or_wait(self, pool: ThreadPoolExecutor, todo: list[int]) -> None:
         """Embed `todo`; wait, up to a limit, for images that another extraction is embedding."""
@@ -257,7 +269,7 @@ class Run:
 
     def _work(self, indices: list[int], force: bool) -> _Batch:
         """Read, decode, preprocess, embed and append a batch of images in this thread."""
-        images = [self._prepare(index, force) for index in indices]
+        images = list(self._prepare(indices, force))
         ready = [image for image in images if image.input is not None]
         if not ready:
             return _Batch(images)
@@ -281,16 +293,31 @@ class Run:
         with self._stage("commit"):
             self.space.commit()
 
-    def _prepare(self, index: int, force: bool) -> _Image:
-        """Read one image; decode and preprocess it if this extraction claims it."""
-        known = bytes(self.keys[index]).ljust(32, b"\0")
-        prepared = _Image(index, known)
-        if known != NO_KEY:
-            prepared.claimed = self.space.claim(known, force)
-            if not prepared.claimed:
-                return prepared
+    def _prepare(self, indices: list[int], force: bool) -> Iterator[_Image]:
+        """Yield images, decoded and preprocessed if this extraction claims them."""
+        images = [self._known(index, force) for index in indices]
+        wanted = [image for image in images if image.claimed or image.key == NO_KEY]
+        by_child = self._preparers([self.images[image.index] for image in wanted])
+        prepared = dict(zip([image.index for image in wanted], by_child or (), strict=False))
+        for image in images:
+            if image.claimed or image.key == NO_KEY:
+                image = self._read(image, force, *prepared.get(image.index, (None, None)))
+            yield image
+
+    def _known(self, index: int, force: bool) -> _Image:
+        """Return an image that is not read yet, and claim it if its key is known."""
+        image = _Image(index, bytes(self.keys[index]).ljust(32, b"\0"))
+        if image.key != NO_KEY:
+            image.claimed = self.space.claim(image.key, force)
+        return image
+
+    def _read(self, prepared: _Image, force: bool, content: Any, tensor: Any) -> _Image:
+        """Read, decode and preprocess one image, unless a child process did."""
+        known, index = prepared.key, prepared.index
         try:
-            content = self._encoder.read(self.images[index], self._stage)
+            content = content or self._encoder.read(self.images[index], self._stage)
+            if isinstance(content, ItemError):
+                raise content
         except ItemError as error:
             self.space.release(known)
             return _Image(index, error=printable(error))
@@ -300,8 +327,11 @@ class Run:
             prepared.digest = content.digest
             prepared.claimed = self.space.claim(content.key, force)
         try:
-            if prepared.claimed:
-                prepared.input = self._encoder.prepare(content, self._decoder, self._stage)
+            if isinstance(tensor, ItemError):
+                raise tensor
+            if prepared.claimed and tensor is None:
+                tensor = self._encoder.prepare(content, self._decoder, self._stage)
+            prepared.input = tensor if prepared.claimed else None
         except ItemError as error:
             self.space.release(prepared.key)
             prepared.error = printable(error)

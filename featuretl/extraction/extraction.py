@@ -156,11 +156,12 @@ def extract(
         on a few images (cosine >= 0.9999). "auto" measures which one is fastest if there are at
         least 1,000 images (20,000 for compiled PyTorch, on GPUs only), and caches the result.
     batch_size : int or "auto", default="auto"
-        Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32 on
-        the CPU and 1024 elsewhere. If memory runs out, batches are split.
+        Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32,
+        on the CPU; it is 256 elsewhere. If memory runs out, batches are split.
     n_jobs : int, optional
         Number of threads, each of which takes batches from the files through the network, or, for
-        a device other than the CPU, prepares images; None or -1 is one per usable core.
+        a device other than the CPU, prepares images; None or -1 is one per usable core. For such a
+        device, 2,000 files or more are prepared in as many child processes (not on Windows).
     on_error : {"raise", "nan"}, default="raise"
         Error policy for unreadable images: raise an error, once all others are embedded and
         cached, or return rows of NaN.

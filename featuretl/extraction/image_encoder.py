@@ -74,6 +74,11 @@ class ImageEncoder:
         """The workers that a `Pipeline` feeds, one for each device; none on the CPU."""
         return [] if self._workers[0].backbone.device.type == "cpu" else self._workers
 
+    @property
+    def preparation(self) -> Any:
+        """The function that prepares pixels, for another process; None if it needs this one."""
+        return self.backbone.preparation if channels_of(self._wanted) in (1, 3) else None
+
     @cached_property
     def _workers(self) -> list[_Worker]:
         backbones = [self._wanted]
@@ -251,7 +256,7 @@ class _Worker:
 
     @property
     def largest_batch(self) -> int:
-        return 32 if self.backbone.device.type == "cpu" else 1024  # a CPU's cache is small
+        return 32 if self.backbone.device.type == "cpu" else 256  # a CPU's cache is small
 
     def golden(self) -> np.ndarray:
         pixels = golden_pixels(channels_of(self.backbone))

@@ -44,6 +44,7 @@ class MediumEncoder:
 
     largest_batch = 32
     pipelined = ()  # a medium chooses its own device
+    preparation = None
 
     def __init__(self, medium: Medium) -> None:
         self._medium = medium

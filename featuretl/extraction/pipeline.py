@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from featuretl.extraction.batch_size import BatchSize
 
 _BATCHES_PER_DEVICE = 3
-_IMAGES_PER_TASK = 8
+_IMAGES_PER_TASK = 16
 _MOST_STAGED_BYTES = 2**28  # of one batch, which is smaller than `batch_size` if images are large
 
 
@@ -34,6 +34,10 @@ def threads(n: int) -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _power_of_two(n: int) -> int:
+    return 1 << (n - 1).bit_length()
+
+
 @dataclass(eq=False)
 class _Batch:
     """A batch of up to `size` images; `memory` holds their inputs."""
@@ -45,18 +49,26 @@ class _Batch:
     began: float = 0.0
     rows: Any = None  # a function that waits for the embeddings
 
+    @property
+    def inputs(self) -> Any:
+        """The inputs, and zeros up to a power of two: each new size costs a device seconds."""
+        n = len(self.images)
+        padded = self.memory[: _power_of_two(n)]
+        padded[n:] = 0
+        return padded
+
 
 class Pipeline:
     """Embeds prepared images on `workers`, one for each device.
 
-    `prepare` maps an index to an image, with an `input` if it is to be embedded, which the pipeline
+    `prepare` maps indices to images, with an `input` if it is to be embedded, which the pipeline
     takes; `append` adds the embeddings of images, and `stage` measures processor time.
     """
 
     def __init__(
         self,
         workers: Sequence[Any],
-        prepare: Callable[[int], Any],
+        prepare: Callable[[list[int]], Iterable[Any]],
         append: Callable[[list[Any], np.ndarray], Any],
         batch_size: BatchSize,
         stage: Callable[[str], Any],
@@ -101,8 +113,7 @@ class Pipeline:
     def _fill(self, indices: list[int], fair: int) -> list[Any]:
         """Prepare images and copy their inputs to batches."""
         images = []
-        for index in indices:
-            image = self._prepare(index)
+        for image in self._prepare(indices):
             images.append(image)
             if image.input is not None and not self._put(image, fair):
                 break
@@ -133,11 +144,12 @@ class Pipeline:
     def _new_batch(self, example: Any, fair: int) -> _Batch:
         from featuretl.backbones.devices import staging_memory
 
-        most = max(1, _MOST_STAGED_BYTES // example.nbytes)
-        size = min(self._batch_size.current, fair, most)
+        most = min(self._batch_size.current, max(1, _MOST_STAGED_BYTES // example.nbytes))
+        size = min(most, fair)
         memory = self._free.pop()
         if memory is None or len(memory) < size:
-            memory = staging_memory(size, example, self._workers[0].backbone.device)
+            rows = min(most, _power_of_two(size))
+            memory = staging_memory(rows, example, self._workers[0].backbone.device)
         return _Batch(memory, size)
 
     def _compute(self, worker: Any) -> None:
@@ -151,7 +163,7 @@ class Pipeline:
             with own_stream(device), ThreadPoolExecutor(1, "featuretl") as finishing:
                 while batch := self._next():
                     batch.began = time.perf_counter()
-                    batch.rows = worker.start(batch.memory[: len(batch.images)], self._stage)
+                    batch.rows = worker.start(batch.inputs, self._stage)
                     last = running[-1] if running else None
                     running.append(finishing.submit(self._finish, batch, last))
                     if len(running) == _BATCHES_PER_DEVICE - 1:
@@ -170,7 +182,7 @@ class Pipeline:
 
     def _finish(self, batch: _Batch, last: Future[float] | None) -> float:
         """Wait for a batch on a device, make room for another, and append its embeddings."""
-        rows = batch.rows()
+        rows = batch.rows()[: len(batch.images)]
         ended = time.perf_counter()
         began = max(batch.began, last.result() if last else 0.0)  # the device was free from then on
         with self._changed:

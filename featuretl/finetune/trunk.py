@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 
 from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.eager import TorchRuntime
-from featuretl.backbones.views import Strength, cached_view, view_recipe
+from featuretl.backbones.views import Strength, prepare_view, view_recipe
 from featuretl.exceptions import BackboneError
 
 
@@ -67,8 +68,12 @@ class Trunk:
 
     def prepare(self, pixels: np.ndarray) -> torch.Tensor:
         """Return the preprocessed view of pixels, uint8 (h, w, 3)."""
-        view = cached_view(self._view, self._strength, pixels)
-        return view(pixels, self.backbone.preprocessing)
+        return self.preparation(pixels)
+
+    @property
+    def preparation(self) -> Callable[[np.ndarray], torch.Tensor]:
+        """`prepare` as a function that does not hold the network."""
+        return partial(prepare_view, self.preprocessing, self._view, self._strength)
 
     def batch(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         """Return prepared images as the network's input, float32 (n, 3, height, width)."""

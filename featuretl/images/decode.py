@@ -201,6 +201,8 @@ def rgb_from_array(array: np.ndarray) -> np.ndarray:
         raise ImageError(f"an array of {problem}")
     if array.dtype != np.uint8:
         array = np.rint(array * np.float32(255)).astype(np.uint8)
+    if channels == 3:
+        return np.array(array)
     array = array[..., 0] if channels == 1 else array
     return rgb_from_pil(Image.fromarray(np.ascontiguousarray(array)))
 

@@ -6,26 +6,22 @@ Pipes carry bytes, pixels and messages behind headers of fixed size: nothing is 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import struct
-import subprocess  # this interpreter and a module of this package  # nosec B404
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Self
 
 import numpy as np
 
+from featuretl._core.processes import READY, receive, requests_and_answers, start_module
 from featuretl.exceptions import FeatureTLError, ImageError
 from featuretl.images.decode import MAX_PIXELS, decode
 
 _SIZE = struct.Struct("<Q")
 _ANSWER = struct.Struct("<?QQ")  # True, height, width; or False, bytes of the error message, 0
-_READY = b"\n"
 _MAX_MESSAGE = 2**16
 _START_SECONDS = 60.0  # limit for the start of a child
-_PIPE_BYTES = 2**20  # most images need one system call
 
 
 class IsolatedDecoder:
@@ -83,22 +79,13 @@ class _Child:
 
     def __init__(self) -> None:
         try:
-            self._process = subprocess.Popen(  # no shell, no outside input  # nosec B603
-                # -P keeps the working folder off the import path.
-                [sys.executable, "-P", "-m", __name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,  # only the parent handles Ctrl-C
-                pipesize=_PIPE_BYTES,
-            )
+            self._process = start_module(__name__)
         except OSError as error:
             raise _no_child(error.strerror) from error
         assert self._process.stdin and self._process.stdout  # both are pipes  # nosec B101
         self._requests, self._answers = self._process.stdin, self._process.stdout
         with self._deadline(_START_SECONDS) as late:
-            is_ready = self._answers.read(len(_READY)) == _READY
+            is_ready = self._answers.read(len(READY)) == READY
         if not is_ready:
             self.end()
             slow = f"it was not ready after {_START_SECONDS:g} s"
@@ -161,8 +148,7 @@ class _Child:
 
     def _receive(self, size: int) -> bytearray:
         data = bytearray(size)
-        if self._answers.readinto(data) != size:  # type: ignore[attr-defined]
-            raise EOFError
+        receive(self._answers, data)
         return data
 
 
@@ -179,10 +165,8 @@ def _no_child(reason: str | None) -> FeatureTLError:
 
 def main() -> None:
     """Decode images in a child process until its input ends."""
-    requests = sys.stdin.buffer
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # output of libraries must not mix with the answers
-    answers.write(_READY)
+    requests, answers = requests_and_answers()
+    answers.write(READY)
     answers.flush()
     while header := requests.read(_SIZE.size):
         try:

@@ -11,7 +11,7 @@ from featuretl.extraction.batch_size import FIRST, BatchSize
 def settled(seconds_per_image):
     """Return the sizes that "auto" tries for a given time per image as a function of batch size."""
     size, seen = BatchSize("auto"), []
-    size.largest = 1000
+    size.limit(1000, grows=True)
     for _ in range(200):
         if size.current not in seen[-1:]:
             seen.append(size.current)
@@ -38,9 +38,17 @@ def test_it_ends_at_the_most():
     assert settled(lambda n: 1 / n) == [16, 32, 64, 128, 256, 512]
 
 
+def test_auto_is_one_size_where_it_does_not_grow():
+    size, given = BatchSize("auto"), BatchSize(7)
+    for each in (size, given):
+        each.limit(256, grows=False)
+        each.record(each.current, 1.0)
+    assert (size.current, given.current) == (256, 7)
+
+
 def test_the_last_batch_and_single_slow_ones_say_nothing():
     size = BatchSize("auto")
-    size.largest = 1000
+    size.limit(1000, grows=True)
     size.record(3, 1000.0)
     for seconds in (1.0, 1.0, 50.0, 1.0, 1.0):
         size.record(FIRST, seconds)

@@ -117,10 +117,12 @@ def test_while_a_batch_is_computed_the_next_one_is_started_and_a_third_one_fille
 
             return wait
 
-    def prepare(index):
-        if index == 6:  # the first image of the fourth batch, which waits for memory
-            filled.set()
-        return SimpleNamespace(index=index, input=torch.full((3, 2, 2), index, dtype=torch.uint8))
+    def prepare(indices):
+        for index in indices:
+            if index == 6:  # the first image of the fourth batch, which waits for memory
+                filled.set()
+            x = torch.full((3, 2, 2), index, dtype=torch.uint8)
+            yield SimpleNamespace(index=index, input=x)
 
     def append(images, rows):
         appended.extend((image.index, *row) for image, row in zip(images, rows, strict=True))
@@ -150,17 +152,17 @@ def test_large_inputs_make_smaller_batches(photos, expected, monkeypatch):
 
 
 @pytest.mark.usefixtures("pipelined")
-def test_the_batch_size_grows_and_memory_with_it(photos, expected, monkeypatch):
-    monkeypatch.setattr(batch_size, "FIRST", 1)
-    monkeypatch.setattr(batch_size, "_TRIALS", 1)
-    monkeypatch.setattr(batch_size, "_LEAST_GAIN", -np.inf)
+def test_auto_is_one_size_and_the_last_batch_is_padded(photos, expected, monkeypatch):
+    monkeypatch.setattr(_Worker, "largest_batch", 7)
     start, sizes = _Worker.start, []
     monkeypatch.setattr(
         _Worker, "start", lambda self, x, stage: sizes.append(len(x)) or start(self, x, stage)
     )
-    assert_same(extract(photos, TINY).to_numpy(), expected)
-    assert sum(sizes) == 24
-    assert max(sizes) > 2
+    assert_same(extract(photos, TINY, runtime="torch").to_numpy(), expected)
+    assert sizes == [7, 7, 7, 4]
+    sizes.clear()
+    assert_same(extract(photos[:5], TINY, runtime="torch").to_numpy(), expected[:5])
+    assert sizes == [7]
 
 
 @both

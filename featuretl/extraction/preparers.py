@@ -1,0 +1,216 @@
+"""Child processes that read, decode and preprocess files for a device faster than Python's threads.
+
+A process of Python runs one thread at a time outside of libraries, so that the threads of 16 cores
+decode no more images than those of four. A child gets pickles; it answers with JSON and tensors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle  # for children of this process only  # nosec B403
+import select
+import struct
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, Self
+
+import numpy as np
+
+from featuretl._core.processes import READY, receive, requests_and_answers, start_module
+from featuretl.exceptions import ImageError, ItemError
+from featuretl.extraction.costs import Costs
+from featuretl.images.decode import decode
+from featuretl.images.inputs import Content, is_file, read
+from featuretl.images.isolated import IsolatedDecoder
+
+_CAREFUL_SECONDS = 60.0
+_HEADER = struct.Struct("<Q")
+_STATE = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+
+Prepare = Callable[[np.ndarray], Any]
+Prepared = tuple[Content | ItemError, Any]  # what was read, and its tensor or an error
+
+
+class Preparers:
+    """`n` child processes that apply `prepare` to the pixels of files; thread-safe.
+
+    They start in the background. Leaving this context manager ends them.
+    """
+
+    def __init__(self, n: int, prepare: Prepare | None, costs: Costs) -> None:
+        self._costs, self._prepare = costs, prepare
+        self._idle: deque[_Process] = deque()
+        self._left = False
+        if prepare is None or os.name == "nt":  # where nothing tells when a pipe can be read
+            return
+        # A function of the user's own can be one that no other process knows.
+        with contextlib.suppress(pickle.PicklingError, AttributeError, TypeError, OSError):
+            first = pickle.dumps(prepare)
+            for _ in range(n):
+                self._idle.append(_Process(first))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._left = True
+        self._end_idle()
+
+    def _end_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().end()
+
+    def __call__(self, images: Sequence[Any]) -> list[Prepared] | None:
+        """Read and prepare files; return None if no child is ready, or if these are no files."""
+        process = self._take() if all(map(is_file, images)) else None
+        if process is None or self._prepare is None:
+            return None
+        try:
+            prepared, seconds = process.ask([os.fspath(image) for image in images])
+        except (OSError, EOFError, ValueError):  # an image ended it
+            process.end()
+            with IsolatedDecoder(_CAREFUL_SECONDS) as decoder:
+                return [_prepared(image, self._prepare, decoder, Costs()) for image in images]
+        except BaseException:
+            process.end()
+            raise
+        self._idle.append(process)
+        if self._left:
+            self._end_idle()
+        self._costs.add_of_child(seconds)
+        return prepared
+
+    def _take(self) -> _Process | None:
+        for _ in range(len(self._idle)):
+            try:
+                process = self._idle.popleft()
+            except IndexError:  # another thread took it
+                return None
+            if process.is_ready():
+                return process
+            if process.is_alive():
+                self._idle.append(process)
+            else:
+                process.end()
+        return None
+
+
+class _Process:
+    def __init__(self, first: bytes) -> None:
+        self._process = start_module(__name__)
+        self._requests: Any = self._process.stdin
+        self._answers: Any = self._process.stdout
+        self._first = first
+        self._is_ready = False
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def is_ready(self) -> bool:
+        """Return whether it has started, without waiting."""
+        if not self._is_ready and select.select([self._answers], [], [], 0)[0]:
+            self._is_ready = self._answers.read(len(READY)) == READY
+            if self._is_ready:
+                self._send(self._first)
+        return self._is_ready
+
+    def ask(self, paths: list[str | bytes]) -> tuple[list[Prepared], dict[str, float]]:
+        """Return prepared files, and the processor time of the child by stage."""
+        import torch
+
+        self._send(pickle.dumps(paths))
+        header = bytearray(_HEADER.size)
+        receive(self._answers, header)
+        facts = bytearray(*_HEADER.unpack(header))
+        receive(self._answers, facts)
+        items, seconds = json.loads(facts)
+        prepared: list[Prepared] = []
+        for item in items:
+            tensor: Any = None
+            if "shape" in item:
+                tensor = torch.empty(item["shape"], dtype=getattr(torch, item["dtype"]))
+                receive(self._answers, memoryview(tensor.numpy()).cast("B"))
+                tensor = tensor.movedim(-1, -3)
+            elif "error" in item:
+                tensor = ImageError(item["error"])
+            prepared.append((_content(item), tensor))
+        return prepared, seconds
+
+    def _send(self, data: bytes) -> None:
+        self._requests.write(_HEADER.pack(len(data)) + data)
+        self._requests.flush()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._answers.close()
+        with contextlib.suppress(OSError):
+            self._requests.close()
+
+
+def _content(item: dict[str, Any]) -> Content | ItemError:
+    if "key" not in item:
+        return ImageError(item["error"])
+    state: Any = SimpleNamespace(**item["state"]) if "state" in item else None
+    key = bytes.fromhex(item["key"])
+    return Content(key, b"", state, key)
+
+
+def _prepared(image: Any, prepare: Prepare, decoder: Any, costs: Costs) -> Prepared:
+    """Read and prepare one file."""
+    try:
+        content = read(image, costs.stage)
+    except ItemError as error:
+        return error, None
+    try:
+        with costs.stage("decode"):
+            pixels = content.pixels(decoder)
+        with costs.stage("resize"):
+            return content, prepare(pixels)
+    except ItemError as error:
+        return content, error
+
+
+def _item(content: Content | ItemError, tensor: Any) -> tuple[dict[str, Any], bytes]:
+    """Return the facts of a prepared file (JSON), and the bytes of its tensor, channels last."""
+    if isinstance(content, ItemError):
+        return {"error": str(content)}, b""
+    item: dict[str, Any] = {"key": content.key.hex()}
+    if content.state is not None:
+        item["state"] = {name: getattr(content.state, name) for name in _STATE}
+    if isinstance(tensor, ItemError):
+        return {**item, "error": str(tensor)}, b""
+    array = np.ascontiguousarray(tensor.movedim(-3, -1).numpy())
+    return {**item, "shape": array.shape, "dtype": str(array.dtype)}, array.tobytes()
+
+
+def main() -> None:
+    """Prepare files in a child process until its input ends."""
+    import torch
+
+    torch.set_num_threads(1)
+    requests, answers = requests_and_answers()
+    answers.write(READY)
+    answers.flush()
+    prepare = pickle.loads(_request(requests))  # from the parent  # nosec B301
+    while data := _request(requests):
+        costs = Costs()
+        images = pickle.loads(data)  # nosec B301
+        items = [_item(*_prepared(image, prepare, decode, costs)) for image in images]
+        facts = json.dumps([[item for item, _ in items], costs.seconds]).encode()
+        answers.write(_HEADER.pack(len(facts)) + facts)
+        answers.writelines(tensor for _, tensor in items)
+        answers.flush()
+
+
+def _request(pipe: Any) -> bytes:
+    header = pipe.read(_HEADER.size)
+    return pipe.read(*_HEADER.unpack(header)) if len(header) == _HEADER.size else b""
+
+
+if __name__ == "__main__":
+    main()
