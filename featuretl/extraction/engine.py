@@ -28,7 +28,7 @@ from featuretl.exceptions import ItemError
 from featuretl.extraction.batch_size import BatchSize
 from featuretl.extraction.costs import Costs
 from featuretl.extraction.pipeline import Pipeline, threads
-from featuretl.extraction.preparers import Preparers
+from featuretl.extraction.preparers import Prepared, Preparers
 from featuretl.extraction.source import Source
 from featuretl.images.crops import by_file
 from featuretl.images.decode import decode
@@ -269,7 +269,7 @@ class Run:
 
     def _work(self, indices: list[int], force: bool) -> _Batch:
         """Read, decode, preprocess, embed and append a batch of images in this thread."""
-        images = list(self._prepare(indices, force))
+        images = self._prepare(indices, force)
         ready = [image for image in images if image.input is not None]
         if not ready:
             return _Batch(images)
@@ -293,59 +293,65 @@ class Run:
         with self._stage("commit"):
             self.space.commit()
 
-    def _prepare(self, indices: list[int], force: bool) -> Iterator[_Image]:
-        """Yield images, decoded and preprocessed if this extraction claims them."""
-        images = [self._known(index, force) for index in indices]
+    def _prepare(self, indices: list[int], force: bool) -> list[_Image]:
+        """Read images; decode and preprocess those that this extraction claims."""
+        images = [_Image(i, bytes(self.keys[i]).ljust(32, b"\0")) for i in indices]
+        self._claim([image for image in images if image.key != NO_KEY], force)
         wanted = [image for image in images if image.claimed or image.key == NO_KEY]
-        by_child = self._preparers([self.images[image.index] for image in wanted])
-        prepared = dict(zip([image.index for image in wanted], by_child or (), strict=False))
-        for image in images:
-            if image.claimed or image.key == NO_KEY:
-                image = self._read(image, force, *prepared.get(image.index, (None, None)))
-            yield image
+        prepared = self._preparers([self.images[image.index] for image in wanted])
+        if prepared is not None:
+            self._accept(wanted, prepared, force)
+        else:
+            for image in wanted:
+                self._accept([image], [(self._read(image.index), None)], force)
+        return images
 
-    def _known(self, index: int, force: bool) -> _Image:
-        """Return an image that is not read yet, and claim it if its key is known."""
-        image = _Image(index, bytes(self.keys[index]).ljust(32, b"\0"))
-        if image.key != NO_KEY:
-            image.claimed = self.space.claim(image.key, force)
-        return image
+    def _claim(self, images: list[_Image], force: bool) -> None:
+        claims = self.space.claim([image.key for image in images], force)
+        for image, claimed in zip(images, claims, strict=True):
+            image.claimed = claimed
 
-    def _read(self, prepared: _Image, force: bool, content: Any, tensor: Any) -> _Image:
-        """Read, decode and preprocess one image, unless a child process did."""
-        known, index = prepared.key, prepared.index
-        try:
-            content = content or self._encoder.read(self.images[index], self._stage)
+    def _accept(self, images: list[_Image], prepared: list[Prepared], force: bool) -> None:
+        """Claim images that were read; decode and preprocess those that no child prepared."""
+        new = []
+        for image, (content, _) in zip(images, prepared, strict=True):
             if isinstance(content, ItemError):
-                raise content
-        except ItemError as error:
-            self.space.release(known)
-            return _Image(index, error=printable(error))
-        if content.key != known:
-            self.space.release(known)
-            prepared.key, prepared.state = content.key, content.state
-            prepared.digest = content.digest
-            prepared.claimed = self.space.claim(content.key, force)
+                self.space.release(image.key)
+                image.key, image.claimed, image.error = NO_KEY, False, printable(content)
+            elif content.key != image.key:
+                self.space.release(image.key)
+                image.key, image.state, image.digest = content.key, content.state, content.digest
+                new.append(image)
+        self._claim(new, force)
+        for image, (content, tensor) in zip(images, prepared, strict=True):
+            if not image.claimed:
+                continue
+            try:
+                if isinstance(tensor, ItemError):
+                    raise tensor
+                if tensor is None:
+                    tensor = self._encoder.prepare(content, self._decoder, self._stage)
+                image.input = tensor
+            except ItemError as error:
+                self.space.release(image.key)
+                image.error = printable(error)
+
+    def _read(self, index: int) -> Any:
+        """Return the content of an image, or its error."""
         try:
-            if isinstance(tensor, ItemError):
-                raise tensor
-            if prepared.claimed and tensor is None:
-                tensor = self._encoder.prepare(content, self._decoder, self._stage)
-            prepared.input = tensor if prepared.claimed else None
+            return self._encoder.read(self.images[index], self._stage)
         except ItemError as error:
-            self.space.release(prepared.key)
-            prepared.error = printable(error)
-        return prepared
+            return error
 
     def _hash(self, indices: np.ndarray) -> list[_Image]:
         """Read images and compute their keys."""
         found = []
         for index in indices.tolist():
-            try:
-                content = self._encoder.read(self.images[index], self._stage)
+            content = self._read(index)
+            if isinstance(content, ItemError):
+                found.append(_Image(index, error=printable(content)))
+            else:
                 found.append(_Image(index, content.key, content.state, content.digest))
-            except ItemError as error:
-                found.append(_Image(index, error=printable(error)))
         return found
 
     def _record(self, prepared: _Image) -> None:

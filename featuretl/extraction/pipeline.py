@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +45,7 @@ class _Batch:
     memory: Any
     size: int
     images: list[Any] = field(default_factory=list)
-    in_copy: int = 0  # images that threads are copying to `memory` now
+    in_copy: int = 0  # threads that are copying to `memory` now
     began: float = 0.0
     rows: Any = None  # a function that waits for the embeddings
 
@@ -68,7 +68,7 @@ class Pipeline:
     def __init__(
         self,
         workers: Sequence[Any],
-        prepare: Callable[[list[int]], Iterable[Any]],
+        prepare: Callable[[list[int]], list[Any]],
         append: Callable[[list[Any], np.ndarray], Any],
         batch_size: BatchSize,
         stage: Callable[[str], Any],
@@ -112,34 +112,35 @@ class Pipeline:
 
     def _fill(self, indices: list[int], fair: int) -> list[Any]:
         """Prepare images and copy their inputs to batches."""
-        images = []
-        for image in self._prepare(indices):
-            images.append(image)
-            if image.input is not None and not self._put(image, fair):
-                break
+        images = self._prepare(indices)
+        ready = [image for image in images if image.input is not None]
+        while ready and (taken := self._put(ready, fair)):
+            ready = ready[taken:]
         return images
 
-    def _put(self, image: Any, fair: int) -> bool:
-        """Copy the input of an image to the open batch; return False if the pipeline stopped."""
+    def _put(self, images: list[Any], fair: int) -> int:
+        """Copy the inputs of the first images to the open batch; return how many, 0 if stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._open or self._free)
             if self._stopped:
-                return False
-            batch = self._open = self._open or self._new_batch(image.input, fair)
-            slot = len(batch.images)
-            batch.images.append(image)
+                return 0
+            batch = self._open = self._open or self._new_batch(images[0].input, fair)
+            start = len(batch.images)
+            images = images[: batch.size - start]
+            batch.images += images
             batch.in_copy += 1
             if len(batch.images) == batch.size:
                 self._open = None
         with self._stage("normalise"):
-            batch.memory[slot].copy_(image.input)
-        image.input = None
+            for slot, image in enumerate(images, start):
+                batch.memory[slot].copy_(image.input)
+                image.input = None
         with self._changed:
             batch.in_copy -= 1
             if batch is not self._open and not batch.in_copy:
                 self._full.append(batch)
                 self._changed.notify_all()
-        return True
+        return len(images)
 
     def _new_batch(self, example: Any, fair: int) -> _Batch:
         from featuretl.backbones.devices import staging_memory

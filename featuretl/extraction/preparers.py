@@ -127,17 +127,15 @@ class _Process:
         receive(self._answers, header)
         facts = bytearray(*_HEADER.unpack(header))
         receive(self._answers, facts)
-        items, seconds = json.loads(facts)
+        items, shape, dtype, seconds = json.loads(facts)
+        block = torch.empty(shape, dtype=getattr(torch, dtype))
+        if block.numel():
+            receive(self._answers, block.numpy().data.cast("B"))
+        tensors = iter(block.movedim(-1, -3).unbind())
         prepared: list[Prepared] = []
-        for item in items:
-            tensor: Any = None
-            if "shape" in item:
-                tensor = torch.empty(item["shape"], dtype=getattr(torch, item["dtype"]))
-                receive(self._answers, memoryview(tensor.numpy()).cast("B"))
-                tensor = tensor.movedim(-1, -3)
-            elif "error" in item:
-                tensor = ImageError(item["error"])
-            prepared.append((_content(item), tensor))
+        for key, state, error in items:
+            content: Any = _content(key, state) if key else ImageError(error)
+            prepared.append((content, ImageError(error) if error else next(tensors)))
         return prepared, seconds
 
     def _send(self, data: bytes) -> None:
@@ -152,12 +150,9 @@ class _Process:
             self._requests.close()
 
 
-def _content(item: dict[str, Any]) -> Content | ItemError:
-    if "key" not in item:
-        return ImageError(item["error"])
-    state: Any = SimpleNamespace(**item["state"]) if "state" in item else None
-    key = bytes.fromhex(item["key"])
-    return Content(key, b"", state, key)
+def _content(key: str, state: list[int] | None) -> Content:
+    known: Any = state and SimpleNamespace(**dict(zip(_STATE, state, strict=True)))
+    return Content(bytes.fromhex(key), b"", known, bytes.fromhex(key))
 
 
 def _prepared(image: Any, prepare: Prepare, decoder: Any, costs: Costs) -> Prepared:
@@ -175,17 +170,22 @@ def _prepared(image: Any, prepare: Prepare, decoder: Any, costs: Costs) -> Prepa
         return content, error
 
 
-def _item(content: Content | ItemError, tensor: Any) -> tuple[dict[str, Any], bytes]:
-    """Return the facts of a prepared file (JSON), and the bytes of its tensor, channels last."""
-    if isinstance(content, ItemError):
-        return {"error": str(content)}, b""
-    item: dict[str, Any] = {"key": content.key.hex()}
-    if content.state is not None:
-        item["state"] = {name: getattr(content.state, name) for name in _STATE}
-    if isinstance(tensor, ItemError):
-        return {**item, "error": str(tensor)}, b""
-    array = np.ascontiguousarray(tensor.movedim(-3, -1).numpy())
-    return {**item, "shape": array.shape, "dtype": str(array.dtype)}, array.tobytes()
+def _answer(prepared: list[Prepared], costs: Costs) -> tuple[bytes, bytes]:
+    """Return the facts of prepared files (JSON), and the bytes of their tensors, channels last."""
+    items: list[tuple[str, list[int] | None, str]] = []
+    tensors = []
+    for content, tensor in prepared:
+        if isinstance(content, ItemError):
+            items.append(("", None, str(content)))
+            continue
+        state = content.state and [getattr(content.state, name) for name in _STATE]
+        is_bad = isinstance(tensor, ItemError)
+        items.append((content.key.hex(), state, str(tensor) if is_bad else ""))
+        if not is_bad:
+            tensors.append(tensor.movedim(-3, -1).numpy())
+    block = np.stack(tensors) if tensors else np.empty((0, 1, 1, 1), np.uint8)
+    facts = items, block.shape, str(block.dtype), costs.seconds
+    return json.dumps(facts).encode(), block.tobytes()
 
 
 def main() -> None:
@@ -200,10 +200,9 @@ def main() -> None:
     while data := _request(requests):
         costs = Costs()
         images = pickle.loads(data)  # nosec B301
-        items = [_item(*_prepared(image, prepare, decode, costs)) for image in images]
-        facts = json.dumps([[item for item, _ in items], costs.seconds]).encode()
-        answers.write(_HEADER.pack(len(facts)) + facts)
-        answers.writelines(tensor for _, tensor in items)
+        prepared = [_prepared(image, prepare, decode, costs) for image in images]
+        facts, tensors = _answer(prepared, costs)
+        answers.write(_HEADER.pack(len(facts)) + facts + tensors)
         answers.flush()
 
 

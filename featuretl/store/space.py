@@ -61,13 +61,15 @@ class MemorySpace:
         with self._lock:
             return self._index.find(keys)
 
-    def claim(self, key: bytes, force: bool = False) -> bool | None:
-        """Claim an image to embed; return False if it is embedded or claimed already."""
+    def claim(self, keys: list[bytes], force: bool = False) -> list[bool | None]:
+        """Claim images to embed; return False for those that are embedded or claimed already."""
         with self._lock:
-            if key in self._claimed:
-                return False
-            self._claimed.add(key)
-            return bool(self._index.find(keys_array([key]))[0] == MISSING)
+            missing = (self._index.find(keys_array(keys)) == MISSING).tolist()
+            claimed: list[bool | None] = []
+            for key, is_missing in zip(keys, missing, strict=True):
+                claimed.append(is_missing and key not in self._claimed)
+                self._claimed.add(key)
+            return claimed
 
     def release(self, key: bytes) -> None:
         """Release a claimed image that cannot be embedded."""
@@ -179,25 +181,30 @@ class StoredSpace:
             only_here = (found == MISSING) & (uncached != MISSING)
             return np.where(only_here, uncached + (_IN_MEMORY << 32), found)
 
-    def claim(self, key: bytes, force: bool = False) -> bool | None:
-        """Claim an image to embed; with `force` even if another extraction has claimed it.
+    def claim(self, keys: list[bytes], force: bool = False) -> list[bool | None]:
+        """Claim images to embed; with `force` even if another extraction has claimed them.
 
-        Returns True if the caller must embed the image, False if it is embedded or this extraction
-        has claimed it already, and None if another extraction has claimed it: try again later.
+        Returns True for each image that the caller must embed, False if it is embedded or this
+        extraction has claimed it already, None if another one has claimed it: try again later.
         """
         with self._lock:
-            if key in self._claimed:
-                return False
-            if not self._claims.claim(key) and not force:
-                return None
+            claimed: list[bool | None] = []
+            for key in keys:
+                if key in self._claimed:
+                    claimed.append(False)
+                elif self._claims.claim(key) or force:
+                    self._claimed.add(key)
+                    claimed.append(True)
+                else:
+                    claimed.append(None)
             # After claiming: a previous owner commits its rows before it releases the claim.
-            if self._place.keeps:
+            if any(claimed) and self._place.keeps:
                 self._refresh()
-            if self.find(keys_array([key]))[0] != MISSING:
-                self._claims.release(key)
-                return False
-            self._claimed.add(key)
-            return True
+            for number, location in enumerate(self.find(keys_array(keys))):
+                if claimed[number] and location != MISSING:
+                    self.release(keys[number])
+                    claimed[number] = False
+            return claimed
 
     def release(self, key: bytes) -> None:
         """Release a claimed image that cannot be embedded, so that others can try."""

@@ -93,11 +93,13 @@ def test_at_most_three_batches_for_each_device_are_held(photos, monkeypatch, n):
     monkeypatch.setattr(devices, "staging_memory", count_memories)
     extract(photos, TINY, device=["cpu"] * n, batch_size=size, n_jobs=n_jobs)
     # A batch's memory is free before its rows are appended: one more batch for each device.
-    assert size * n * 3 <= max(most) <= size * n * (3 + 1) + n_jobs
+    waiting = n_jobs * pipeline._IMAGES_PER_TASK
+    assert size * n * 3 <= max(most) <= size * n * (3 + 1) + waiting
     assert memories == [size] * 3 * n
 
 
-def test_while_a_batch_is_computed_the_next_one_is_started_and_a_third_one_filled():
+def test_while_a_batch_is_computed_the_next_one_is_started_and_a_third_one_filled(monkeypatch):
+    monkeypatch.setattr(pipeline, "_IMAGES_PER_TASK", 1)
     started, filled, appended = [], threading.Event(), []
 
     class Worker:
@@ -118,11 +120,10 @@ def test_while_a_batch_is_computed_the_next_one_is_started_and_a_third_one_fille
             return wait
 
     def prepare(indices):
-        for index in indices:
-            if index == 6:  # the first image of the fourth batch, which waits for memory
-                filled.set()
-            x = torch.full((3, 2, 2), index, dtype=torch.uint8)
-            yield SimpleNamespace(index=index, input=x)
+        if 6 in indices:  # the first image of the fourth batch, which waits for memory
+            filled.set()
+        inputs = [torch.full((3, 2, 2), index, dtype=torch.uint8) for index in indices]
+        return [SimpleNamespace(index=i, input=x) for i, x in zip(indices, inputs, strict=True)]
 
     def append(images, rows):
         appended.extend((image.index, *row) for image, row in zip(images, rows, strict=True))

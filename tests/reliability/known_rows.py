@@ -33,7 +33,7 @@ def open_space(store: EmbeddingStore) -> StoredSpace:
 
 def take(space: StoredSpace, numbers: Iterable[int]) -> list[int]:
     """Claim images; return those that the caller has to embed."""
-    return [number for number in numbers if space.claim(key(number))]
+    return [number for number in numbers if space.claim([key(number)])[0]]
 
 
 def append(space: StoredSpace, numbers: list[int]) -> None:

@@ -62,10 +62,10 @@ def living_child() -> Iterator[None]:
 def test_a_child_that_lives_on_holds_no_lock_and_no_claim(store, cache):
     with ExitStack() as stack:
         with open_space(store) as space:
-            assert space.claim(key(1)) is True
+            assert space.claim([key(1)])[0] is True
             stack.enter_context(living_child())
         with open_space(EmbeddingStore(cache)) as other:
-            assert other.claim(key(1)) is True  # the parent released it
+            assert other.claim([key(1)])[0] is True  # the parent released it
         assert collect(store).spaces == []  # the parent unlocked the store
 
 
@@ -73,11 +73,11 @@ def test_a_child_neither_commits_nor_unlocks_what_is_the_parents(store, cache):
     other = EmbeddingStore(cache)
     with open_space(store) as space:
         append(space, take(space, [1, 2]))
-        space.claim(key(3))
+        space.claim([key(3)])[0]
         assert in_child(lambda: space.__exit__(None, None, None)) == 0
         assert present(other, [1, 2]) == set()
         with open_space(other) as second:
-            assert second.claim(key(3)) is None
+            assert second.claim([key(3)])[0] is None
         with pytest.raises(Exception, match="in use by an extraction"):
             collect(other)
     assert present(other, [1, 2]) == {1, 2}
@@ -87,13 +87,13 @@ def test_a_child_neither_commits_nor_unlocks_what_is_the_parents(store, cache):
 def test_a_child_extracts_with_the_store_and_reads_with_the_space_it_inherits(store):
     put(store, [1, 2])
     with open_space(store) as space:
-        space.claim(key(5))
+        space.claim([key(5)])[0]
 
         def work() -> None:
             assert found_in(space, [1, 2]) == {1, 2}
             store.memo.put("fact", 1)
             with open_space(store) as own:
-                assert own.claim(key(5)) is None
+                assert own.claim([key(5)])[0] is None
                 append(own, take(own, [3, 4]))
                 with pytest.raises(Exception, match="in use by an extraction"):
                     collect(EmbeddingStore(store.path))

@@ -205,7 +205,7 @@ def test_wide_rows_make_short_segments(scattered, monkeypatch, segment_files):
 def test_a_key_in_several_segments_is_kept_once(store, cache):
     with open_space(store) as one, open_space(EmbeddingStore(cache)) as two:
         append(one, take(one, [1, 2]))
-        two.claim(key(2), force=True)
+        two.claim([key(2)], force=True)[0]
         two.append([key(2)], row(2)[None])
     assert collect(store).compacted == 2
     assert [info.rows for info in store.info()] == [2]

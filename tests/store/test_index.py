@@ -44,7 +44,7 @@ def test_an_index_replaced_while_it_is_open_is_noticed(store, cache):
     put(store, [1])
     with open_space(store) as space:
         EmbeddingStore(cache).index.rebuild()
-        space.claim(key(2))
+        space.claim([key(2)])[0]
         space.append([key(2)], row(2)[None])
     assert present(EmbeddingStore(cache), [1, 2]) == {1, 2}
 
@@ -90,7 +90,7 @@ def test_an_index_with_other_numbers_is_read_anew(store, cache, segment_files):
     with open_space(store) as space:
         segment_files(".keys")[0].unlink()
         EmbeddingStore(cache).index.rebuild()  # one segment fewer, so the next is number 2 again
-        space.claim(key(3))
+        space.claim([key(3)])[0]
         space.append([key(3)], row(3)[None])
         space.commit()
         assert space.find(keys_array([key(i) for i in (2, 3)])).min() > MISSING

@@ -31,19 +31,19 @@ def put_singly(store, numbers):
 
 def test_rows_are_found_by_other_stores_once_committed(store, cache):
     with open_space(store) as space:
-        assert space.claim(key(1)) is True
-        assert space.claim(key(1)) is False  # claimed here already
+        assert space.claim([key(1)])[0] is True
+        assert space.claim([key(1)])[0] is False  # claimed here already
         space.append([key(1)], row(1)[None])
         assert present(EmbeddingStore(cache), [1]) == set()
         space.commit()
         assert present(EmbeddingStore(cache), [1, 2]) == {1}
-        assert space.claim(key(1)) is False
+        assert space.claim([key(1)])[0] is False
     assert present(pickle.loads(pickle.dumps(store)), [1]) == {1}
 
 
 def test_what_is_appended_is_committed_however_the_context_ends(store):
     with pytest.raises(KeyboardInterrupt), open_space(store) as space:
-        space.claim(key(7))
+        space.claim([key(7)])[0]
         space.append([key(7)], row(7)[None])
         raise KeyboardInterrupt
     assert present(store, [7]) == {7}
@@ -68,14 +68,14 @@ def test_wide_rows_make_short_segments_and_a_minute_ends_one(store, monkeypatch,
 def test_two_extractions_share_the_work(store, cache):
     other = EmbeddingStore(cache)
     with open_space(store) as mine, open_space(other) as theirs:
-        assert mine.claim(key(1)) is True
-        assert theirs.claim(key(1)) is None
-        assert theirs.claim(key(1), force=True) is True
-        assert theirs.claim(key(2)) is True
+        assert mine.claim([key(1)])[0] is True
+        assert theirs.claim([key(1)])[0] is None
+        assert theirs.claim([key(1)], force=True)[0] is True
+        assert theirs.claim([key(2)])[0] is True
         mine.append([key(1)], row(1)[None])
         mine.commit()
         theirs.commit()
-        assert theirs.claim(key(1)) is False  # the other has committed it meanwhile
+        assert theirs.claim([key(1)])[0] is False  # the other has committed it meanwhile
 
 
 def test_gather_keeps_the_order_and_marks_what_is_missing(store, monkeypatch):
@@ -118,7 +118,7 @@ def test_one_space_serves_many_threads(store, monkeypatch):
     counts = []
 
     def work(space):
-        mine = [i for i in range(200) if space.claim(key(i))]
+        mine = [i for i in range(200) if space.claim([key(i)])[0]]
         for i in mine:
             space.append([key(i)], row(i)[None])
         counts.append(len(mine))
@@ -218,16 +218,16 @@ def test_memory_that_does_not_suffice_is_one_sentence_and_later_it_is_found(tmp_
 
 def test_a_space_in_memory_embeds_each_image_once():
     with MemorySpace(D) as space:
-        assert space.claim(key(1)) is True
-        assert space.claim(key(1)) is False  # claimed
+        assert space.claim([key(1)])[0] is True
+        assert space.claim([key(1)])[0] is False  # claimed
         space.append([key(1)], row(1)[None])
-        assert space.claim(key(1)) is False  # embedded
-        assert space.claim(key(2)) is True
+        assert space.claim([key(1)])[0] is False  # embedded
+        assert space.claim([key(2)])[0] is True
         space.release(key(2))
-        assert space.claim(key(2)) is True
+        assert space.claim([key(2)])[0] is True
         space.append([key(2), key(3)], np.stack([row(2), row(3)]))
         space.commit()
-    assert space.claim(key(1)) is False
+    assert space.claim([key(1)])[0] is False
     locations = space.find(keys_array([key(number) for number in (3, 9, 1)]))
     rows = gather(space, locations)
     np.testing.assert_array_equal(rows[[0, 2]], [row(3), row(1)])

@@ -30,7 +30,7 @@ def key(i):
 def put(store, *numbers, name="a"):
     """Add one segment with a row for each new number; return the new numbers."""
     with store.open_space(recipe_of(name), GOLDEN, {}) as space:
-        new = [i for i in numbers if space.claim(key(i))]
+        new = [i for i in numbers if space.claim([key(i)])[0]]
         if new:
             rows = np.array([[i, -i, i / 2] for i in new], np.float32)
             space.append([key(i) for i in new], rows)
