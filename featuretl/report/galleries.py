@@ -138,7 +138,7 @@ def _duplicates(found: Examination) -> Gallery:
 
 
 def _leaks(found: Examination) -> Gallery:
-    pairs, training = found.leaks, found.training
+    pairs, training = found.leaks, found.subject.training
     assert pairs is not None and training is not None  # nosec B101
     images = pairs["first"].nunique()
     words = (

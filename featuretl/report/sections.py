@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, confusion_matrix
-from sklearn.model_selection import LearningCurveDisplay
 
 from featuretl._core.parameters import import_pyplot
 from featuretl._core.text import plain_json, printable
@@ -267,20 +266,14 @@ def _calibration(subject: Subject, rows: Array) -> str:
 
 
 def _learning_curve(curve: Curve, size: str) -> str:
-    display = LearningCurveDisplay(
-        train_sizes=curve.sizes,
-        train_scores=curve.test,  # not shown
-        test_scores=curve.test,
-        score_name=curve.score_name,
-    )
+    mean, deviation = curve.test.mean(axis=1), curve.test.std(axis=1)
 
     def draw(ax: Any) -> None:
-        display.plot(ax=ax, score_type="test", line_kw={"marker": "o", "markersize": 4})
+        ax.plot(curve.sizes, mean, "o-", markersize=4)
+        ax.fill_between(curve.sizes, mean - deviation, mean + deviation, alpha=0.5)
         ax.set(xscale="log", xlabel=size, ylabel=curve.score_name)
         ax.minorticks_off()
         ax.set_xticks(curve.sizes, [f"{n:,}" for n in curve.sizes])
-        if ax.get_legend():
-            ax.get_legend().remove()
 
     return _svg(draw, "Learning curve", (6, 4.2))
 
