@@ -64,10 +64,6 @@ def time_backbone(
     n_jobs : int, optional
         Number of threads; -1 or None: one per usable core.
 
-    Returns
-    -------
-    speed : BackboneSpeed
-
     Raises
     ------
     BackboneError, ParameterError
@@ -84,11 +80,7 @@ def time_backbone(
 def time_extraction(
     images: Sequence[Any], backbone: Any, *, device: str = "auto", n_jobs: int | None = None
 ) -> float:
-    """Return images per second of all threads from files to embeddings, in eager PyTorch.
-
-    It is the median of three rounds after a warm-up, over 16 images per thread; it excludes loading
-    the backbone, hashing and committing.
-    """
+    """Return images per second from files to embeddings in eager PyTorch, median of three rounds."""
     loaded = as_backbone("time_extraction", backbone, device)
 
     def embed(part: list[Any]) -> None:

@@ -23,8 +23,7 @@ from featuretl.report.findings import (
     near_duplicates,
 )
 
-# Principal components before t-SNE; van der Maaten and Hinton (2008) use 30.
-_COMPONENTS = 50
+_COMPONENTS = 50  # before t-SNE; van der Maaten and Hinton (2008) use 30
 _PERPLEXITY = 30
 
 

@@ -23,8 +23,7 @@ from featuretl.report.findings import (
 from featuretl.report.probe import Curve, Probe, splits_of
 from featuretl.report.subject import Subject
 
-# Nearly every regression prediction has a residual; the report lists the largest.
-_RESIDUALS = 100
+_RESIDUALS = 100  # nearly every regression prediction has one; the report lists the largest
 _DRAWS = 5
 
 
@@ -66,7 +65,8 @@ def examine(
     per_class = confusions = suspects = None
     if (classes := subject.classes) is not None:
         per_class = class_scores(y, predicted, classes, groups=groups)
-        confusions = _confusions(y, predicted)
+        pairs = pd.DataFrame({"label": y, "prediction": predicted})[y != predicted]
+        confusions = pairs.value_counts().reset_index(name="images")  # in descending order
         if subject.label_proba is not None:
             suspects = label_errors(subject.y, subject.label_proba, classes)
     progress("Looking for near-duplicates")
@@ -134,13 +134,6 @@ def _mistakes(subject: Subject, rows: Array) -> pd.DataFrame:
         return frame[y != predicted]
     frame["error"] = predicted - y
     return frame.sort_values("error", key=lambda e: -e.abs(), kind="stable")[:_RESIDUALS]
-
-
-def _confusions(y: Array, predicted: Array) -> pd.DataFrame:
-    """Return counts of each wrong pair of true and predicted class, in descending order."""
-    frame = pd.DataFrame({"label": y, "prediction": predicted})
-    counts = frame[frame["label"] != frame["prediction"]].value_counts().rename("images")
-    return counts.reset_index()
 
 
 def _duplicates(subject: Subject, threshold: float) -> pd.DataFrame:

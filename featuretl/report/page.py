@@ -116,15 +116,11 @@ def write_report(
 
     Raises
     ------
-    FeatureTLError
-        If matplotlib or Jinja2 is not installed.
-    ParameterError
-        If a parameter is invalid.
-    InputError
-        If lengths differ, `y` has a class that the model does not know, no image can be read, or
-        the embeddings cannot be split into two folds.
-    StoreError
-        If the page cannot be written.
+    ParameterError, InputError
+        If a parameter is invalid, lengths differ, `y` has a class that the model does not know, no
+        image can be read, or the embeddings cannot be split into two folds.
+    StoreError, FeatureTLError
+        If the page cannot be written, or matplotlib or Jinja2 is not installed.
 
     Examples
     --------

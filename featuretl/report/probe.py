@@ -54,10 +54,7 @@ class Probe:
     groups: Array | None
 
     def out_of_fold(self, cv: int, seed: int) -> HeldOut:
-        """Return out-of-fold predictions.
-
-        Raises InputError without two folds, or two training images per fold of a regression.
-        """
+        """Return out-of-fold predictions; raises InputError if images are too few for two folds."""
         n, classes = len(self.y), self.classes
         fold, how = self._folds(cv, seed)
         ok = fold >= 0
@@ -77,10 +74,7 @@ class Probe:
         return HeldOut(classes[best], proba, ok, fold, how)
 
     def learning_curve(self, splits: list[tuple[Array, Array]], how: str, seed: int) -> Curve:
-        """Return the scores of probes trained on growing subsets of each split's training rows.
-
-        A score is NaN with fewer than two training rows, classes to train on, or rows for an R2.
-        """
+        """Return the scores of probes trained on growing subsets of each split's training rows."""
         rng = np.random.default_rng(seed)
         orders = [rng.permutation(train) for train, _ in splits]
         is_class = self.classes is not None
@@ -108,6 +102,7 @@ class Probe:
             return LinearProbeRegressor().fit(X, y, groups=subset(self.groups, rows))
 
     def _score(self, rows: Array, test: Array) -> float:
+        """Return the score; NaN with fewer than two classes to train on, or rows for an R2."""
         is_class = self.classes is not None
         enough = len(np.unique(self.y[rows])) if is_class else min(len(rows), len(test))
         return self._fitted(rows).score(self.X[test], self.y[test]) if enough > 1 else np.nan

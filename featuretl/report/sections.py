@@ -26,36 +26,29 @@ _TILES = (
     "mean_absolute_error", "root_mean_squared_error",
 )  # fmt: skip
 _NAMES = {"roc_auc": "ROC AUC", "r2": "R2"}
-# Largest confusion matrices with numbers, and with class names.
-_MOST_NUMBERS, _MOST_NAMES = 16, 40
+_MOST_NUMBERS, _MOST_NAMES = 16, 40  # classes of a confusion matrix with numbers, with names
 _CONFUSIONS, _CLASSES = 10, 60
 _BINS = 10
-# Longer class names are rotated below the matrix, so that they do not overlap.
-_LONG = 4
+_LONG = 4  # longer class names are rotated below the matrix, so that they do not overlap
 # Placeholders, replaced by the colours of the page, which differ on a light and a dark page.
 _INK, _FAINT = "#010203", "#040506"
 _ACCENT = "#4c7df0"
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "text.usetex": False,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _FAINT,
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": False,
     "axes.prop_cycle": f"cycler('color', ['{_ACCENT}', '#e0803a', '#3f9f6b'])",
     "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "grid.color": _FAINT,
     "xtick.color": _FAINT,
     "xtick.labelcolor": _INK,
     "ytick.color": _FAINT,
     "ytick.labelcolor": _INK,
     "legend.frameon": False,
-    "font.size": 10,
 }
 
 
@@ -105,7 +98,9 @@ def class_section(found: Examination) -> dict[str, Any] | None:
     subject = found.subject
     if subject.classes is None or found.per_class is None or found.confusions is None:
         return None
-    classes = _shown_classes(subject)
+    # The classes that occur as true or predicted class, in the order of the model.
+    occur = {*subject.y[subject.scored].tolist(), *subject.predicted[subject.scored].tolist()}
+    classes = subject.classes[[name in occur for name in subject.classes.tolist()]]
     scored = found.per_class[found.per_class["images"] > 0]
     absent = found.per_class[found.per_class["images"] == 0]["class"].tolist()
     table = scored.sort_values("recall", kind="stable")[:_CLASSES]
@@ -192,14 +187,6 @@ def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
     return [(name, printable(value)) for name, value in facts if value]
 
 
-def _shown_classes(subject: Subject) -> Array:
-    """Return the classes that occur as true or predicted class, in the order of the model."""
-    rows = subject.scored
-    classes = np.asarray(subject.classes)
-    occur = set(subject.y[rows].tolist()) | set(subject.predicted[rows].tolist())
-    return classes[[name in occur for name in classes.tolist()]]
-
-
 def _matrix(subject: Subject, classes: Array) -> str:
     rows = subject.scored
     counts = confusion_matrix(subject.y[rows], subject.predicted[rows], labels=classes)
@@ -247,7 +234,7 @@ def _calibration(subject: Subject, rows: Array) -> str:
         counts.hist(confidence, bins=np.linspace(0, 1, _BINS + 1), color=_ACCENT, alpha=0.18)
         counts.set(yticks=[])
         counts.spines[:].set_visible(False)
-        display = CalibrationDisplay.from_predictions(
+        CalibrationDisplay.from_predictions(
             correct,
             confidence,
             n_bins=_BINS,
@@ -257,9 +244,7 @@ def _calibration(subject: Subject, rows: Array) -> str:
             name="these images",
         )
         ax.plot([0, 1], [0, 1], ":", color=ax.xaxis.label.get_color(), label="perfect")
-        display.ax_.set(
-            xlabel="confidence", ylabel="fraction correct", xlim=(0, 1.01), ylim=(0, 1.03)
-        )
+        ax.set(xlabel="confidence", ylabel="fraction correct", xlim=(0, 1.01), ylim=(0, 1.03))
         ax.legend(loc="upper left")
 
     return _svg(draw, "Calibration curve", (6, 4.2))
@@ -295,7 +280,7 @@ def _svg(draw: Callable[[Any], Any], label: str, size: tuple[float, float] = (6.
 
     plt = import_pyplot()
     buffer = io.StringIO()
-    with plt.rc_context({**_STYLE, "svg.hashsalt": label}):
+    with plt.style.context(["default", _STYLE, {"svg.hashsalt": label}]):
         figure, ax = plt.subplots(figsize=size, layout="constrained")
         try:
             draw(ax)
