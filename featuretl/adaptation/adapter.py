@@ -61,9 +61,8 @@ class Adaptation:
 
     def explain(self) -> str:
         """Return the decision and its reasons as sentences."""
-        lines = [self.gap.explain()]
         if self.gain is None:
-            return "\n".join([*lines, "The embeddings are not changed."])
+            return f"{self.gap.explain()}\nThe embeddings are not changed."
         scores = ", ".join(f"{name} {right.mean():.3f}" for name, right in self.right.items())
         gained = f"{100 * self.gain.mean:+.1f} +- {100 * self.gain.error:.1f} points"
         clear = "which is clear" if self.gain.is_clear else "less than one standard error"
@@ -71,7 +70,7 @@ class Adaptation:
             f"Reverse validation, {self.folds} folds of {self.gain.images:,} source rows: {scores}"
             f"; a difference of {gained}, {clear}. Chosen: {self.method}."
         )
-        return "\n".join([*lines, validation])
+        return f"{self.gap.explain()}\n{validation}"
 
     def __repr__(self) -> str:
         return self.explain()

@@ -150,18 +150,13 @@ def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[s
             f"The sentence encoder {printable(folder)!r} has no {min(missing)!r}; save it again with "
             "sentence-transformers."
         )
-    _check_modules(Path(folder, "modules.json"))
-    return found
-
-
-def _check_modules(path: Path) -> None:
-    """Raise BackboneError if modules.json names a class outside sentence-transformers."""
+    modules = Path(folder, "modules.json")
     with suppress(ValueError, TypeError, KeyError, AttributeError):
-        kinds = [module["type"] for module in parse_json(path.read_text("utf-8"))]
+        kinds = [module["type"] for module in parse_json(modules.read_text("utf-8"))]
         if all(kind.startswith("sentence_transformers.") for kind in kinds):
-            return
+            return found
     raise BackboneError(
-        f"{printable(path)!r} must list only modules of sentence_transformers; save the sentence "
+        f"{printable(modules)!r} must list only modules of sentence_transformers; save the sentence "
         "encoder again with sentence-transformers."
     )
 

@@ -59,10 +59,8 @@ def time_backbone(
     backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
     store : EmbeddingStore, optional
         The store that caches the result: `extract` with this store then uses the fastest runtime.
-    device : str, default="auto"
-        A torch device.
-    n_jobs : int, optional
-        Number of threads; -1 or None: one per usable core.
+    device, n_jobs
+        As in `extract`, a single device.
 
     Raises
     ------

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
@@ -40,11 +41,11 @@ def galleries(found: Examination, model: Any, pairs: bool) -> tuple[list[Gallery
     """Return the sections, with evidence for mistakes by `model`, and sentences on what they omit."""
     made = [_mistakes(found, model)]
     if found.label_errors is not None:
-        made.append(_label_errors(found))
+        made.append(_label_errors(found.subject, found.label_errors))
     if pairs:
         made.append(_duplicates(found))
-    if pairs and found.leaks is not None:
-        made.append(_leaks(found))
+    if pairs and found.leaks is not None and found.subject.training is not None:
+        made.append(_leaks(found.subject, found.leaks, found.subject.training))
     left_out = [
         f"{gallery.short}: {len(gallery.shots):,} of {gallery.n:,} are shown; featuretl report "
         "--json and the dict that write_report returns contain all."
@@ -94,9 +95,7 @@ def _add_evidence(photos: list[list[str | None]], model: Any, images: list[Any])
     )
 
 
-def _label_errors(found: Examination) -> Gallery:
-    subject, suspects = found.subject, found.label_errors
-    assert suspects is not None  # nosec B101
+def _label_errors(subject: Subject, suspects: pd.DataFrame) -> Gallery:
     rows = suspects[:_SHOWN]
     shots = []
     photos = thumbnails([subject.images[i] for i in rows["index"]])
@@ -129,18 +128,16 @@ def _duplicates(found: Examination) -> Gallery:
     return Gallery("duplicates", "Near-duplicates", "Near-duplicates", words, shots, n, "pairs")
 
 
-def _leaks(found: Examination) -> Gallery:
-    pairs, training = found.leaks, found.subject.training
-    assert pairs is not None and training is not None  # nosec B101
+def _leaks(subject: Subject, pairs: pd.DataFrame, training: Training) -> Gallery:
     images = pairs["first"].nunique()
     words = (
         f"Images that are near-duplicates of one of the {len(training.names):,} training images: "
-        f"{images:,} of {len(found.subject):,}."
+        f"{images:,} of {len(subject):,}."
     )
     if images:
         words += " The training image is on the right. Scores on such images are too optimistic."
     n, name = len(pairs), "Leaks from the training images"
-    shots = _pairs(found.subject, training, pairs[:_SHOWN_PAIRS])
+    shots = _pairs(subject, training, pairs[:_SHOWN_PAIRS])
     return Gallery("leaks", name, "Leaks", words, shots, n, "pairs")
 
 
@@ -159,11 +156,8 @@ def _pairs(subject: Subject, others: Subject | Training, pairs: Any) -> list[dic
 
 
 def _shot(photos: list[str | None], lines: list[tuple[str, str]], *files: str) -> dict[str, Any]:
-    return {
-        "photos": photos,
-        "lines": [(kind, printable(text)) for kind, text in lines],
-        "files": files,
-    }
+    printed = [(kind, printable(text)) for kind, text in lines]
+    return {"photos": photos, "lines": printed, "files": files}
 
 
 def _data_uri(image: Image.Image, side: int, quality: int) -> str:

@@ -137,7 +137,8 @@ def curves(found: Examination) -> list[dict[str, Any]]:
             "Fraction of correct predictions by confidence; bars count predictions. Expected "
             f"calibration error: {error:.3f}."
         )
-        figure = _calibration(subject, np.flatnonzero(subject.scored))
+        confidence = subject.proba[subject.scored].max(axis=1).clip(0, 1)
+        figure = _calibration(confidence, (subject.predicted == subject.y)[subject.scored])
         made.append({"name": "Calibration", "words": words, "figure": figure})
     if found.curve is not None and len(found.curve.sizes) > 1:
         size = "training images" + (" per class" if subject.classes is not None else "")
@@ -223,19 +224,14 @@ def _draw_matrix(counts: Array, names: list[str], ax: Any) -> None:
     ax.set(xlabel="predicted", ylabel="true")
 
 
-def _calibration(subject: Subject, rows: Array) -> str:
-    assert subject.proba is not None  # nosec B101
-    proba = subject.proba[rows]
-    correct = (subject.predicted[rows] == subject.y[rows]).astype(int)
-    confidence = proba.max(axis=1).clip(0, 1)
-
+def _calibration(confidence: Array, correct: Array) -> str:
     def draw(ax: Any) -> None:
         counts = ax.twinx()
         counts.hist(confidence, bins=np.linspace(0, 1, _BINS + 1), color=_ACCENT, alpha=0.18)
         counts.set(yticks=[])
         counts.spines[:].set_visible(False)
         CalibrationDisplay.from_predictions(
-            correct,
+            correct.astype(int),
             confidence,
             n_bins=_BINS,
             pos_label=1,
@@ -289,8 +285,7 @@ def _svg(draw: Callable[[Any], Any], label: str, size: tuple[float, float] = (6.
             plt.close(figure)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<(metadata|style)[^>]*>.*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r"font: ((?:[\w.]+ )*[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
     text = text.replace(_INK, "currentColor").replace(_FAINT, "var(--faint)")

@@ -133,10 +133,7 @@ class Experiment:
         )
 
     def folds(self, rows: Array, cv: Any) -> tuple[Array, str]:
-        """Return the fold that holds out each row, -1 for none, and a sentence on the folds.
-
-        Raises InputError if no image, or only images of one class, can be held out.
-        """
+        """Return the fold of each row, -1 for none, and a sentence; InputError if none can judge."""
         targets = Targets(self.targets.coded.classes, self.targets.coded.codes[rows])
         groups = subset(self.groups, rows)
         with warnings.catch_warnings(record=True) as caught:

@@ -54,9 +54,7 @@ class TransferMultiTask(BaseTransfer):
         The kind and the score of each task, a line each.
     estimator_ : Pipeline
         `ImageEmbedder` and a fitted `MultiTaskHead`.
-    strategy_, backbone_ : str
-        "linear", and the backbone.
-    novelty_, n_features_in_
+    strategy_, backbone_, novelty_, n_features_in_
         As in `TransferClassifier`.
 
     Examples

@@ -16,9 +16,8 @@ from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.transfer.experiment import Experiment
 from featuretl.transfer.targets import MOST_FOR_SVM
 
-# Images per class. With fewer than the first, held-out images are too few to compare strategies, and
-# the probe is the better choice (benchmarks/README.md, "chooser.py"); from the second on, more than
-# a linear head may pay.
+# Images per class: with fewer than the first, held-out images are too few to compare strategies; from
+# the second on, more than a linear head may pay (benchmarks/README.md, "chooser.py").
 FEWEST, MANY = 5, 20
 MANY_NUMBERS = 200  # the same limit for regression: all images
 _FEWEST_ERRORS = 3  # with fewer wrong predictions, no gain could be measured
@@ -42,9 +41,8 @@ class Trial:
     rows: Array
     scores: Array
     losses: Array
-    # "compared": tried for comparison only; "outscored": the probe of another backbone is better;
-    # "beaten": by a challenger; "rejected": as a challenger; "failed": out of time; "skipped": not
-    # tried. Files of earlier versions have None, and the sentence `verdict`.
+    # "outscored": the probe of another backbone is better; "beaten": by a challenger; "rejected": as a
+    # challenger; "failed": out of time. Files of earlier versions have None, and a sentence `verdict`.
     outcome: Outcome | None = None
     # The strategy that it challenged, and its gains in score and log-loss.
     rival: str = ""
@@ -140,14 +138,11 @@ class Search:
         return self._better(tuned, than=leader) if tuned.settings else leader
 
     def _better(self, challenger: Trial, than: Trial) -> Trial:
-        """Return the challenger if its gain is clear, else the candidate that it challenges.
-
-        The log-loss reveals smaller gains than the score. It counts if the score is no worse and
-        some predictions differ; otherwise only the confidence would differ.
-        """
+        """Return the challenger if its gain is clear, else the candidate that it challenges."""
         gain = gain_of(challenger.scores, than.scores, self._groups)
         loss = gain_of(-challenger.losses, -than.losses, self._groups)
         challenger.rival, challenger.gain, challenger.loss_gain = than.strategy, gain, loss
+        # The log-loss reveals smaller gains; without other predictions, only confidence would differ.
         if gain.is_clear or (gain.mean >= 0 and gain.error > 0 and loss.is_clear):
             than.outcome, than.better = "beaten", challenger.strategy
             return challenger
