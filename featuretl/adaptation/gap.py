@@ -186,7 +186,7 @@ def _group_numbers(n: int, m: int, groups: Any, groups_target: Any) -> Array:
 
 
 def _separation(S: Array, T: Array, weight: Array, fold: Array, group: Array) -> tuple[float, ...]:
-    """Return AUC, proxy A-distance, and standard error and lower end of the AUC; `weight` is (n,)."""
+    """Return AUC, proxy A-distance, standard error and lower end of the AUC; `weight` is (n,)."""
     X, domain = np.vstack([S, T]), np.repeat([0, 1], [len(S), len(T)])
     weight = np.concatenate([weight, np.ones(len(T))])
     found, influence = [], np.zeros(len(X))

@@ -30,7 +30,7 @@ class Evidence(NamedTuple):
 
 
 def evidence(network: Network, batch: torch.Tensor, weight: torch.Tensor) -> Evidence:
-    """Return the evidence for ``values @ weight``, weight (k,), in one image (1, 3, height, width)."""
+    """Return the evidence for ``values @ weight``, weight (k,), in one image (1, 3, h, w)."""
     if layers := attention_layers(network.embedding.model):
         return Evidence(rollout(network, batch, weight, layers), ROLLOUT, None)
     embedding = network.embedding

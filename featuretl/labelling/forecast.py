@@ -120,7 +120,7 @@ class AccuracyForecast(Display):
         return f"{start}needs {value:,.0f} labels in all ({between})."
 
     def _estimate(self, n: float) -> Estimate:
-        """Return the accuracy with `n` labels; its interval is at least as wide as a proportion's."""
+        """Return the accuracy with n labels; its interval is at least as wide as a proportion's."""
         value, drawn = float(self._accuracies(self.law, n)), self._accuracies(self.draws, n)
         tails = np.quantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
         # Close to an accuracy of 1, resamples hardly differ and their interval would be too narrow.

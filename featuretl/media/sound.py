@@ -137,7 +137,7 @@ class Sound(Pictures):
         return np.linspace(0, n_samples - length, self.windows).astype(int).tolist()
 
     def _windows_of(self, item: Any) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield windows, float32 (n, channels), and the rate; of a file, one is in memory at a time."""
+        """Yield windows, float32 (n, channels), and the rate; a file is read window by window."""
         if isinstance(item, (tuple, list)):
             samples, rate = _pair(item)
             for start in self._starts(len(samples), rate):
@@ -181,7 +181,7 @@ def _check_form(rate: Any, channels: int, n_samples: int) -> int:
 
 
 def spectrogram(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Return the picture of finite samples (n,): uint8 (128, 250, 3), low frequencies at the bottom."""
+    """Return the picture of finite samples (n,): uint8 (128, 250, 3), high notes at the top."""
     peak = np.abs(samples).max() or 1.0
     channels = [_channel(samples / peak, rate, *pair) for pair in WINDOWS_MS]
     return np.stack(channels, axis=2)

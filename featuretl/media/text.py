@@ -147,8 +147,8 @@ def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[s
             )
     if missing := {WEIGHTS, "modules.json"} - found.keys():
         raise BackboneError(
-            f"The sentence encoder {printable(folder)!r} has no {min(missing)!r}; save it again with "
-            "sentence-transformers."
+            f"The sentence encoder {printable(folder)!r} has no {min(missing)!r}; save it again "
+            "with sentence-transformers."
         )
     modules = Path(folder, "modules.json")
     with suppress(ValueError, TypeError, KeyError, AttributeError):
@@ -156,8 +156,8 @@ def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[s
         if all(kind.startswith("sentence_transformers.") for kind in kinds):
             return found
     raise BackboneError(
-        f"{printable(modules)!r} must list only modules of sentence_transformers; save the sentence "
-        "encoder again with sentence-transformers."
+        f"{printable(modules)!r} must list only modules of sentence_transformers; save the "
+        "sentence encoder again with sentence-transformers."
     )
 
 

@@ -96,7 +96,7 @@ class Video(Pictures):
 
 
 def sampled(file: BufferedIOBase, n: int, prepare: Callable[[np.ndarray], Any]) -> list[Any]:
-    """Return `prepare(frame)` for the middle frames, uint8 (h, w, 3), of n equal parts of a video."""
+    """Return `prepare(frame)` of the middle frame, uint8 (h, w, 3), of n equal parts of a video."""
     av = import_extra("av", "Video files need PyAV", "video")
     try:
         with av.open(file, container_options=_OPTIONS) as container:

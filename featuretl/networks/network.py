@@ -45,7 +45,7 @@ class Network:
 
 
 def network_of(model: Any, device: str = "auto") -> Network:
-    """Return a fitted model as a network on a torch device; raises ModelError if it cannot be one."""
+    """Return a fitted model as a network on a torch device; raises ModelError if it is none."""
     fitted = Fitted.of_images(model)
     if fitted.tasks is not None:
         raise ModelError(

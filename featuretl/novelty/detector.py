@@ -225,7 +225,7 @@ clear sign that the images have changed.
 
 
 def _effective_size(is_low: Array, group: Array) -> float:
-    """Return the number of independent draws with the standard error of the mean of `is_low` (c,)."""
+    """Return the number of independent draws with the standard error of the mean of `is_low`."""
     fraction, n_groups = is_low.mean(), len(np.unique(group))
     error = error_of_mean(is_low.astype(np.float64), group)
     if not 0 < fraction < 1 or not error > 0 or n_groups < 2:

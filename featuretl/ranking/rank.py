@@ -62,8 +62,9 @@ def rank_backbones(
     """Rank backbones by how well their frozen embeddings suit a task, best first.
 
     New embeddings are cached in the store. More than `finalists` backbones are compared by
-    successive halving (arXiv:1502.07943): all are scored on a sample of the images, the better half (or fewer, to keep
-    samples large enough) on a sample of twice the size, and so on; only finalists embed all images.
+    successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943): all are scored on a sample
+    of the images, the better half (or fewer, to keep samples large enough) on a sample of twice the
+    size, and so on; only finalists embed all images.
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ def time_backbone(
 def time_extraction(
     images: Sequence[Any], backbone: Any, *, device: str = "auto", n_jobs: int | None = None
 ) -> float:
-    """Return images per second from files to embeddings in eager PyTorch, median of three rounds."""
+    """Return images per second from files to embeddings in eager PyTorch (median of 3 rounds)."""
     loaded = as_backbone("time_extraction", backbone, device)
 
     def embed(part: list[Any]) -> None:

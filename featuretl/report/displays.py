@@ -78,7 +78,7 @@ class EmbeddingMapDisplay:
     def from_embeddings(
         cls, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None, **kwargs: Any
     ) -> Self:
-        """Draw embeddings X (n, d): PCA to 50 components, then t-SNE from 10 rows on; see `plot`."""
+        """Draw embeddings X (n, d): PCA to 50 components, then t-SNE from n = 10; see `plot`."""
         import_pyplot()
         return cls(map_of(X, random_state=random_state), y).plot(ax=ax, **kwargs)
 

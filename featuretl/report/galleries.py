@@ -38,7 +38,7 @@ class Gallery:
 
 
 def galleries(found: Examination, model: Any, pairs: bool) -> tuple[list[Gallery], list[str]]:
-    """Return the sections, with evidence for mistakes by `model`, and sentences on what they omit."""
+    """Return the sections, with evidence by `model` if given, and sentences on what they omit."""
     made = [_mistakes(found, model)]
     if found.label_errors is not None:
         made.append(_label_errors(found.subject, found.label_errors))

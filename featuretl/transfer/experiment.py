@@ -114,7 +114,7 @@ class Experiment:
         return make_pipeline(embedder_of(self._p, backbone), head) if last else head
 
     def evaluate(self, model: Any, trial: Any, rows: Array) -> tuple[Array, Array]:
-        """Return the scores and losses of `rows`, (k,) each, for the fitted candidate of a `Trial`."""
+        """Return the scores and losses of `rows`, (k,) each, by the fitted `model` of a trial."""
         tuned = trial.strategy == "fine-tune"
         X = [self.images[i] for i in rows] if tuned else self.embeddings(trial.backbone)[rows]
         return self.targets.evaluate(model, X, rows, trial.strategy in _CALIBRATED)
@@ -133,7 +133,7 @@ class Experiment:
         )
 
     def folds(self, rows: Array, cv: Any) -> tuple[Array, str]:
-        """Return the fold of each row, -1 for none, and a sentence; InputError if none can judge."""
+        """Return the fold of each row, -1 for none, and a sentence; InputError if none judges."""
         targets = Targets(self.targets.coded.classes, self.targets.coded.codes[rows])
         groups = subset(self.groups, rows)
         with warnings.catch_warnings(record=True) as caught:

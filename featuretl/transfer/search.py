@@ -16,8 +16,8 @@ from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.transfer.experiment import Experiment
 from featuretl.transfer.targets import MOST_FOR_SVM
 
-# Images per class: with fewer than the first, held-out images are too few to compare strategies; from
-# the second on, more than a linear head may pay (benchmarks/README.md, "chooser.py").
+# Images per class: with fewer than the first, held-out images are too few to compare strategies;
+# from the second on, more than a linear head may pay (benchmarks/README.md, "chooser.py").
 FEWEST, MANY = 5, 20
 MANY_NUMBERS = 200  # the same limit for regression: all images
 _FEWEST_ERRORS = 3  # with fewer wrong predictions, no gain could be measured
@@ -41,8 +41,8 @@ class Trial:
     rows: Array
     scores: Array
     losses: Array
-    # "outscored": the probe of another backbone is better; "beaten": by a challenger; "rejected": as a
-    # challenger; "failed": out of time. Files of earlier versions have None, and a sentence `verdict`.
+    # "outscored": the probe of another backbone is better; "beaten": by a challenger; "rejected":
+    # as a challenger; "failed": out of time. Files of earlier versions have None, and `verdict`.
     outcome: Outcome | None = None
     # The strategy that it challenged, and its gains in score and log-loss.
     rival: str = ""
@@ -142,7 +142,7 @@ class Search:
         gain = gain_of(challenger.scores, than.scores, self._groups)
         loss = gain_of(-challenger.losses, -than.losses, self._groups)
         challenger.rival, challenger.gain, challenger.loss_gain = than.strategy, gain, loss
-        # The log-loss reveals smaller gains; without other predictions, only confidence would differ.
+        # The log-loss reveals smaller gains; with the same predictions, only confidence differs.
         if gain.is_clear or (gain.mean >= 0 and gain.error > 0 and loss.is_clear):
             than.outcome, than.better = "beaten", challenger.strategy
             return challenger
@@ -217,7 +217,7 @@ class Search:
 
 
 def too_few(per_class: int, n: int) -> str:
-    """Return why the images, `per_class` in the median class (0: regression), are too few, or ""."""
+    """Return why n images, `per_class` in the median class (0: regression), are too few, or ""."""
     if per_class >= MANY or (not per_class and n >= MANY_NUMBERS):
         return ""
     if per_class:

@@ -27,7 +27,7 @@ _LEAST_PROBABILITY = 1e-7
 
 
 class ClassTargets:
-    """One class per image: classes with codes `coded`, labels `y` (n,), images of the median class."""
+    """One class per image: codes `coded`, labels `y` (n,), images of the median class."""
 
     score_name, proportion = "accuracy", True
     fine_tune = FineTuneClassifier
@@ -39,7 +39,7 @@ class ClassTargets:
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
-        """Return an unfitted head for n images, `foldable` if some can be held out; `last` predicts."""
+        """Return an unfitted head for n images, `foldable` or not; `last`: for prediction."""
         if strategy == "nearest-mean":
             return NearestMeanClassifier()
         C: Any = {"C": "cv"} if foldable else {}
