@@ -158,10 +158,10 @@ def test_many_images_are_fine_tuned_for_fewer_epochs(rows, monkeypatch):
     experiment = experiment_on(*rows)
     assert experiment.fine_tune("net").epochs == 12
     assert experiment.fine_tune("net").time_budget is None
-    monkeypatch.setattr(Experiment, "n", 700)
+    monkeypatch.setattr(experiment, "n", 700)
     assert experiment.fine_tune("net", 5.0).epochs == 9
     assert experiment.fine_tune("net", 5.0).time_budget == 5
-    monkeypatch.setattr(Experiment, "n", 10_000)
+    monkeypatch.setattr(experiment, "n", 10_000)
     model = experiment.fine_tune("net", -1.0, learning_rate=0.01)
     assert (model.epochs, model.time_budget, model.learning_rate) == (6, 0.1, 0.01)
     assert (model.backbone, model.cache, model.random_state) == ("net", None, experiment.seed)
