@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 Map = Callable[[Array], Array]
 
 _FLOATS = (np.float64, np.float32)
-# Directions with less than this fraction of the largest eigenvalue or standard deviation are noise.
-_LEAST = 1e-6
+_LEAST = 1e-6  # less than this fraction of the largest eigenvalue or standard deviation is noise
 
 
 @dataclass(repr=False, eq=False, frozen=True)
@@ -62,9 +61,8 @@ class Adaptation:
 
     def explain(self) -> str:
         """Return the decision and its reasons as sentences."""
-        lines = [self.gap.explain()]
         if self.gain is None:
-            return "\n".join([*lines, "The embeddings are not changed."])
+            return f"{self.gap.explain()}\nThe embeddings are not changed."
         scores = ", ".join(f"{name} {right.mean():.3f}" for name, right in self.right.items())
         gained = f"{100 * self.gain.mean:+.1f} +- {100 * self.gain.error:.1f} points"
         clear = "which is clear" if self.gain.is_clear else "less than one standard error"
@@ -72,7 +70,7 @@ class Adaptation:
             f"Reverse validation, {self.folds} folds of {self.gain.images:,} source rows: {scores}"
             f"; a difference of {gained}, {clear}. Chosen: {self.method}."
         )
-        return "\n".join([*lines, validation])
+        return f"{self.gap.explain()}\n{validation}"
 
     def __repr__(self) -> str:
         return self.explain()
@@ -124,9 +122,6 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     "moments" assumes equal class proportions in both domains. If both the proportions and the look
     of the images differ, `decision_.gap.prior_shift` is large, and no method here is safe.
-
-    ``benchmarks/adaptation.py`` also measured subspace alignment and importance weighting, which
-    were left out.
 
     Examples
     --------
@@ -205,10 +200,8 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         source = as_matrix(self, X, dtype=_FLOATS)
         if X_target is None:
             if self.method != "none":
-                message = (
-                    "DomainAdapter got no X_target and changes nothing; pass target embeddings."
-                )
-                warnings.warn(message, FeatureTLWarning, stacklevel=3)
+                words = "DomainAdapter got no X_target and changes nothing; pass target embeddings."
+                warnings.warn(words, FeatureTLWarning, stacklevel=3)
             self.method_, target = "none", source
         else:
             source, target = read_domains(source, X_target)
@@ -235,10 +228,8 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         classes, codes = np.unique(y[some], return_inverse=True)
         targets = Targets(classes, codes)
         fold, n_folds = fold_of_rows(owner, targets, group, self.cv, rng, X=source)
-        methods = ("none", "moments")
-        right = {
-            name: self._reverse_validate(name, source, codes, target, fold) for name in methods
-        }
+        rows = source, codes, target, fold
+        right = {name: self._reverse_validate(name, *rows) for name in ("none", "moments")}
         gain = gain_of(right["moments"], right["none"], group)
         return Adaptation("moments" if gain.is_clear else "none", gap, right, gain, n_folds)
 
@@ -261,8 +252,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         map_X, map_rows = _align(method, X, other)
         head = LinearProbeClassifier(class_weight="balanced")
         head = head if self.estimator is None else clone(self.estimator)
-        head.fit(map_X(X), codes)
-        return np.asarray(head.predict(map_rows(rows)))
+        return np.asarray(head.fit(map_X(X), codes).predict(map_rows(rows)))
 
 
 def _affine(center: Array, factor: Array, target: Array, X: Array) -> Array:

@@ -185,14 +185,8 @@ def _group_numbers(n: int, m: int, groups: Any, groups_target: Any) -> Array:
     return pd.factorize(np.array(names, object))[0]
 
 
-def _separation(
-    S: Array, T: Array, weight: Array, fold: Array, group: Array
-) -> tuple[float, float, float, float]:
-    """Return AUC, proxy A-distance, and standard error and lower end of the AUC; `weight` is (n,).
-
-    The AUC is computed per fold and averaged, because scores of different classifiers do not
-    compare.
-    """
+def _separation(S: Array, T: Array, weight: Array, fold: Array, group: Array) -> tuple[float, ...]:
+    """Return AUC, proxy A-distance, standard error and lower end of the AUC; `weight` is (n,)."""
     X, domain = np.vstack([S, T]), np.repeat([0, 1], [len(S), len(T)])
     weight = np.concatenate([weight, np.ones(len(T))])
     found, influence = [], np.zeros(len(X))
@@ -211,6 +205,7 @@ def _separation(
         found.append((auc, (wrong / sizes[1]).mean(), pairs))
     if not found:
         return 0.5, 0.0, np.inf, 0.0
+    # Averaged over folds, as scores of different classifiers do not compare.
     aucs, errors, pairs = np.array(found).T
     auc, error_rate = (float(np.average(of, weights=pairs)) for of in (aucs, errors))
     units = np.unique(group, return_inverse=True)[1]
@@ -238,14 +233,12 @@ def _auc(domain: Array, logit: Array, weight: Array) -> tuple[float, Array]:
 
 
 def _estimated_proportions(T: Array, S: Array, codes: Array) -> Array:
-    """Return the class proportions (k,) that bring the source's mean closest to the target's.
-
-    Distances are Mahalanobis distances by the covariance within the classes of the source.
-    """
+    """Return the class proportions (k,) that bring the source's mean closest to the target's."""
     scale = S.std(axis=0, dtype=np.float64)
     scale = np.where(scale > 0, scale, 1.0)
     Z = S / scale
     means = np.stack([Z[codes == c].mean(axis=0) for c in range(codes.max() + 1)])
+    # Mahalanobis distances by the covariance within the classes of the source.
     root = cholesky(ledoit_wolf(Z - means[codes])[0] + 1e-9 * np.eye(len(scale)), lower=True)
     whitened = solve_triangular(root, means.T, lower=True)
     target = solve_triangular(root, (T / scale).mean(axis=0), lower=True)

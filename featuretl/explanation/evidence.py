@@ -30,10 +30,7 @@ class Evidence(NamedTuple):
 
 
 def evidence(network: Network, batch: torch.Tensor, weight: torch.Tensor) -> Evidence:
-    """Return the evidence for ``values @ weight``, weight (k,), in one image (1, 3, height, width).
-
-    Raises BackboneError if the network has neither feature maps nor attention over all patches.
-    """
+    """Return the evidence for ``values @ weight``, weight (k,), in one image (1, 3, h, w)."""
     if layers := attention_layers(network.embedding.model):
         return Evidence(rollout(network, batch, weight, layers), ROLLOUT, None)
     embedding = network.embedding
@@ -55,13 +52,8 @@ def evidence(network: Network, batch: torch.Tensor, weight: torch.Tensor) -> Evi
     # Repeats cells: the mean is unchanged if the finest size is a multiple of the map's size.
     resized = [nn.functional.interpolate(heat, finest, mode="nearest-exact") for heat in heats]
     heat = torch.stack(resized).sum(0)
-    is_exact = (
-        network.head.is_affine
-        and _is_average(embedding, outputs, pooled)
-        and not any(
-            big % small for h in heats for big, small in zip(finest, h.shape[2:], strict=True)
-        )
-    )
+    divides = not any((np.array(finest) % heat.shape[2:]).any() for heat in heats)
+    is_exact = network.head.is_affine and divides and _is_average(embedding, outputs, pooled)
     bias = (network.head(torch.zeros_like(pooled)) @ weight).item() if is_exact else None
     return Evidence(heat[0, 0].cpu().numpy(), CAM if is_exact else HIRESCAM, bias)
 
@@ -83,9 +75,7 @@ def _as_map(x: torch.Tensor, embedding: Embedding, is_final: bool) -> torch.Tens
 def _is_average(embedding: Embedding, outputs: dict, pooled: torch.Tensor) -> bool:
     """Return whether `pooled` equals average pooling, regardless of how the model pools."""
     average = Embedding(embedding.model, embedding.indices, "avg", False).pooled(outputs)
-    return average.shape == pooled.shape and torch.allclose(
-        average, pooled, rtol=_ROUNDING, atol=_ROUNDING
-    )
+    return average.shape == pooled.shape and torch.allclose(average, pooled, _ROUNDING, _ROUNDING)
 
 
 def rollout(
@@ -93,8 +83,8 @@ def rollout(
 ) -> np.ndarray:
     """Return the relevance >= 0 of each patch for ``values @ weight``, float32 (h, w).
 
-    Equations 5 and 6 of Chefer, Gur and Wolf (ICCV 2021, see `explain`): the positive part of
-    attention times its gradient, averaged over heads, multiplied through the layers.
+    Equations 5 and 6 of Chefer, Gur and Wolf (see `explain`): the positive part of attention times
+    its gradient, averaged over heads, multiplied through the layers.
     """
     model: Any = network.embedding.model
     grid, prefix = patch_grid(model), int(model.num_prefix_tokens)

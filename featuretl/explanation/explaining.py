@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -47,37 +48,27 @@ def explain(
 
     Raises
     ------
-    ImageError
-        If an image cannot be read; the message names it.
-    InputError, ParameterError
-        If the model takes no images or has no such target.
+    ImageError, InputError, ParameterError
+        If an image cannot be read, or the model takes no images or has no such target.
     ModelError, BackboneError
         If the model cannot be converted to a network, or the network has neither feature maps nor
         attention over all patches.
 
     Notes
     -----
-    *Class activation map* (Zhou et al. 2016), for linear heads, fitted or fine-tuned, on
+    *Class activation map* (Zhou et al., CVPR 2016), for linear heads, fitted or fine-tuned, on
     convolutional networks with average pooling such as EfficientNet and ResNet: the score is
     exactly ``heat.mean() + bias``. The maps of several layers are added.
 
-    *HiResCAM* (Draelos and Carin 2020), for nonlinear heads (nearest mean, RBF kernel, a hidden
-    layer) or nonlinear pooling: feature map times gradient of the score. It shows the effect of
-    small changes of the feature map and does not add up to the score.
+    *HiResCAM* (Draelos and Carin 2020, arXiv:2011.08891), for nonlinear heads (nearest mean, RBF
+    kernel, a hidden layer) or nonlinear pooling: feature map times gradient of the score. It shows
+    the effect of small changes of the feature map and does not add up to the score.
 
-    *Gradient attention rollout* (Chefer et al. 2021), for vision transformers: relevance of each
-    patch for the score, without evidence against it.
+    *Gradient attention rollout* (Chefer, Gur and Wolf, ICCV 2021, arXiv:2103.15679), for vision
+    transformers: relevance of each patch for the score, without evidence against it.
 
     The default backbone has a map of 7 x 7 cells. It shows regions rather than outlines, and the
     regions that the model uses, which are not necessarily those that it should use.
-
-    References
-    ----------
-    Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016.
-    Draelos and Carin, Use HiResCAM instead of Grad-CAM for faithful explanations of convolutional
-    neural networks, 2020, arXiv:2011.08891.
-    Chefer, Gur and Wolf, Generic Attention-model Explainability for Interpreting Bi-Modal and
-    Encoder-Decoder Transformers, ICCV 2021.
 
     Examples
     --------
@@ -139,12 +130,10 @@ def _resolve_target(head: Head, values: np.ndarray, target: Any) -> tuple[Any, n
 
 
 def _position(classes: list[Any], target: Any) -> int:
-    try:
+    with suppress(InputError, ValueError):
         if np.ndim(target) == 0:
             found = codes_of("explain", np.array([target]), np.array(classes, object), "target")
             return int(found[0])
-    except (InputError, ValueError):
-        pass
     known = printable(", ".join(map(str, classes[:20])))
     raise parameter_error("explain", "target", f"a class of the model ({known})", target)
 

@@ -186,14 +186,10 @@ def _names(explanations: Sequence[Explanation]) -> list[str]:
 
 
 def _side_by_side(explanations: Sequence[Explanation], height: int) -> Image.Image:
-    tiles = [_tile(explanation, height) for explanation in explanations]
-    width = sum(tile.width + _GAP for tile in tiles) - _GAP
-    whole = Image.new("RGB", (width, height + _CAPTION), "white")
-    left = 0
-    for tile in tiles:
-        whole.paste(tile, (left, 0))
-        left += tile.width + _GAP
-    return whole
+    tiles = [np.asarray(_tile(explanation, height)) for explanation in explanations]
+    gap = np.full((height + _CAPTION, _GAP, 3), 255, np.uint8)
+    parts = [part for tile in tiles for part in (gap, tile)]
+    return Image.fromarray(np.hstack(parts[1:]))
 
 
 def _tile(explanation: Explanation, height: int) -> Image.Image:

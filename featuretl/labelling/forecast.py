@@ -33,8 +33,7 @@ _SIZES = 7
 _MAX_TRAINING_FRACTION = 0.8
 _EXPONENTS = np.geomspace(0.1, 2, 40)
 _DRAWS = 500
-# Forecasts are limited to this multiple of the present labels.
-_HORIZON = 10
+_HORIZON = 10  # forecasts are limited to this multiple of the present labels
 
 
 class Estimate(NamedTuple):
@@ -121,12 +120,10 @@ class AccuracyForecast(Display):
         return f"{start}needs {value:,.0f} labels in all ({between})."
 
     def _estimate(self, n: float) -> Estimate:
-        """Return the accuracy with `n` labels; its interval is at least as wide as a proportion's.
-
-        Close to an accuracy of 1, resamples hardly differ and their interval would be too narrow.
-        """
+        """Return the accuracy with n labels; its interval is at least as wide as a proportion's."""
         value, drawn = float(self._accuracies(self.law, n)), self._accuracies(self.draws, n)
         tails = np.quantile(drawn, ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2))
+        # Close to an accuracy of 1, resamples hardly differ and their interval would be too narrow.
         low, high = interval_of_share(value, float(drawn.std()), CONFIDENCE, self.group_sizes)
         return Estimate(value, float(min(low, tails[0])), float(max(high, tails[1])))
 
@@ -147,7 +144,8 @@ def forecast_accuracy(
     """Forecast the accuracy with more labels, from the learning curve of the present labels.
 
     The function trains heads on parts of the labelled rows, scores them on the others, and fits a
-    power law to their errors. The forecast holds only for images like the labelled ones: images
+    power law to their errors (Cortes et al., NIPS 1993; Figueroa et al. 2012,
+    doi:10.1186/1472-6947-12-8). The forecast holds only for images like the labelled ones: images
     selected for labelling, such as by `suggest_labels`, are easier or harder than random ones.
 
     Parameters
@@ -167,10 +165,9 @@ def forecast_accuracy(
 
     Raises
     ------
-    ParameterError
-        If a parameter has an invalid value.
-    InputError
-        If X has NaN, lengths differ, or there are too few labels, groups or classes.
+    ParameterError, InputError
+        If a parameter has an invalid value, X has NaN, lengths differ, or there are too few labels,
+        groups or classes.
 
     Notes
     -----
@@ -179,13 +176,6 @@ def forecast_accuracy(
     orders, by least squares with inverse-variance weights. The interval is at least as wide as that
     of a proportion with the same standard error (`metrics_report`). `benchmarks/labelling.py
     forecast` and, near 1, `benchmarks/intervals.py forecast` measure its coverage.
-
-    References
-    ----------
-    Cortes, Jackel, Solla, Vapnik and Denker, Learning Curves: Asymptotic Values and Rate of
-    Convergence, 1993.
-    Figueroa, Zeng-Treitler, Kandula and Ngo, Predicting Sample Size Required for Classification
-    Performance, 2012, doi:10.1186/1472-6947-12-8.
 
     Examples
     --------
@@ -283,13 +273,10 @@ def _resampled(wrong: Array, seen: Array, rng: Any) -> Array:
 
 
 def _power_laws(n: Array, errors: Array, weight: Array) -> Array:
-    """Return the least-squares a, b, c (k, 3) for `errors` (k, m) at sizes n (m,).
-
-    For each of 40 exponents b, the best a, c >= 0 have a closed form.
-    """
+    """Return the least-squares a, b, c (k, 3) for `errors` (k, m) at sizes n (m,)."""
     best, laws = np.full(len(errors), np.inf), np.zeros((len(errors), 3))
     mean = errors @ weight / weight.sum()
-    for b in _EXPONENTS:
+    for b in _EXPONENTS:  # for each, the best a, c >= 0 have a closed form
         f = n**-b
         centred = f - weight @ f / weight.sum()
         a = np.maximum(errors @ (weight * centred) / (weight @ centred**2), 0)

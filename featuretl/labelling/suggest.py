@@ -23,10 +23,8 @@ STRATEGIES = ("auto", "typiclust", "uncertainty", "coreset", "random")
 
 _OWNER = "suggest_labels"
 _MAX_NEIGHBOURS = 20
-# In more clusters, noise would become typical, and clustering would be slow.
-_MAX_CLUSTERS = 500
-# More rows are clustered in mini-batches.
-_MAX_KMEANS_ROWS = 20_000
+_MAX_CLUSTERS = 500  # in more, noise would become typical, and clustering would be slow
+_MAX_KMEANS_ROWS = 20_000  # more rows are clustered in mini-batches
 
 
 def suggest_labels(
@@ -69,10 +67,9 @@ def suggest_labels(
 
     Raises
     ------
-    ParameterError
-        If a parameter has an invalid value.
-    InputError
-        If X has NaN, lengths differ, or "uncertainty" gets labels of less than two classes.
+    ParameterError, InputError
+        If a parameter has an invalid value, X has NaN, lengths differ, or "uncertainty" gets labels
+        of less than two classes.
 
     Examples
     --------
@@ -114,8 +111,7 @@ def suggest_labels(
 def _rows_of(labelled: Any, m: int) -> Array:
     rows: Array = np.asarray([] if labelled is None else labelled, int).ravel()
     if len(np.unique(rows)) < len(rows) or (len(rows) and not 0 <= rows.min() <= rows.max() < m):
-        expected = f"distinct rows of X, 0 to {m - 1}"
-        raise parameter_error(_OWNER, "labelled", expected, labelled)
+        raise parameter_error(_OWNER, "labelled", f"distinct rows of X, 0 to {m - 1}", labelled)
     return rows
 
 
@@ -127,9 +123,7 @@ def _are_few(y: Any) -> bool:
     return bool(len(counts) < 2 or np.median(counts) < 5)
 
 
-def _select_uncertain(
-    X: Array, n: int, known: Array, y: Any, left: Array, rng: np.random.RandomState
-) -> Array:
+def _select_uncertain(X: Array, n: int, known: Array, y: Any, left: Array, rng: Any) -> Array:
     """Return n rows with small margins, from different clusters of the 10 n least certain rows."""
     if y is None or len(np.unique(y)) < 2:
         raise InputError(
@@ -149,17 +143,13 @@ def _select_uncertain(
     return left[least[chosen]]
 
 
-def _select_typical(
-    Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomState
-) -> Array:
+def _select_typical(Z: Array, n: int, known: Array, left: Array, rng: Any) -> Array:
     """Return the most typical rows of clusters, fewest labels first, then largest clusters."""
     cluster = _clusters(Z, min(len(known) + n, _MAX_CLUSTERS, len(Z)), rng)
     size = np.bincount(cluster)
     n_labels = np.bincount(cluster[known], minlength=len(size))
-    candidates = []
-    for number in range(len(size)):
-        ordered = _by_typicality(Z, np.flatnonzero(cluster == number))
-        candidates.append(ordered[np.isin(ordered, left)].tolist())
+    ordered = [_by_typicality(Z, np.flatnonzero(cluster == number)) for number in range(len(size))]
+    candidates = [rows[np.isin(rows, left)].tolist() for rows in ordered]
     chosen: list[int] = []
     while len(chosen) < n:
         remaining = [number for number, rows in enumerate(candidates) if rows]
@@ -178,9 +168,7 @@ def _by_typicality(Z: Array, rows: Array) -> Array:
     return rows[np.argsort(distance.mean(axis=1), kind="stable")]
 
 
-def _select_farthest(
-    Z: Array, n: int, known: Array, left: Array, rng: np.random.RandomState
-) -> Array:
+def _select_farthest(Z: Array, n: int, known: Array, left: Array, rng: Any) -> Array:
     """Return rows by farthest-first traversal, from the labelled rows or else the central row."""
     chosen: list[int] = []
     if not len(known):
@@ -196,7 +184,7 @@ def _select_farthest(
     return np.array(chosen)
 
 
-def _clusters(Z: Array, k: int, rng: np.random.RandomState) -> Array:
+def _clusters(Z: Array, k: int, rng: Any) -> Array:
     kind = KMeans if len(Z) <= _MAX_KMEANS_ROWS else MiniBatchKMeans
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters

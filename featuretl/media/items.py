@@ -16,10 +16,7 @@ from featuretl.images.inputs import is_file, one_column
 
 
 def as_items(X: Any, owner: str) -> Sequence[Any]:
-    """Return the items of a list, tuple, 1-D array, Series, or one-column frame or array.
-
-    Raises InputError for other collections; a single bad item fails when it is read.
-    """
+    """Return the items of a list, tuple, Series, 1-D array or one column; raises InputError."""
     X = one_column(X)
     if isinstance(X, Sequence) and not isinstance(X, (str, bytes)):
         return X

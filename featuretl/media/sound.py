@@ -110,9 +110,8 @@ class Sound(Pictures):
 
     def prepare(self, item: Any) -> list[Any]:
         """Return the network's input for each window. Raises ItemError."""
-        in_memory = isinstance(item, (tuple, list))
         inputs = []
-        for samples, rate in self._of_samples(*_pair(item)) if in_memory else self._of_file(item):
+        for samples, rate in self._windows_of(item):
             if not len(samples):
                 raise ItemError("it ends before the length that its header claims")
             if not np.isfinite(samples).all():
@@ -137,12 +136,13 @@ class Sound(Pictures):
             return list(range(0, n_samples, length))
         return np.linspace(0, n_samples - length, self.windows).astype(int).tolist()
 
-    def _of_samples(self, samples: np.ndarray, rate: int) -> Iterator[tuple[np.ndarray, int]]:
-        for start in self._starts(len(samples), rate):
-            yield samples[start : start + self._length(rate)], rate
-
-    def _of_file(self, item: Any) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield the windows of a file, float32 (n, channels); only one is in memory at a time."""
+    def _windows_of(self, item: Any) -> Iterator[tuple[np.ndarray, int]]:
+        """Yield windows, float32 (n, channels), and the rate; a file is read window by window."""
+        if isinstance(item, (tuple, list)):
+            samples, rate = _pair(item)
+            for start in self._starts(len(samples), rate):
+                yield samples[start : start + self._length(rate)], rate
+            return
         soundfile = import_extra("soundfile", "Sound files need soundfile", "sound")
         with open_item(item) as file:
             try:
@@ -181,13 +181,8 @@ def _check_form(rate: Any, channels: int, n_samples: int) -> int:
 
 
 def spectrogram(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Return the picture of a sound: uint8 (128, 250, 3), low frequencies at the bottom.
-
-    `samples` is float32 (n,), finite; `rate` is the samples per second. Silence is black.
-    """
-    peak = np.abs(samples).max()
-    if not peak:
-        return np.zeros((N_BANDS, WIDTH, 3), np.uint8)
+    """Return the picture of finite samples (n,): uint8 (128, 250, 3), high notes at the top."""
+    peak = np.abs(samples).max() or 1.0
     channels = [_channel(samples / peak, rate, *pair) for pair in WINDOWS_MS]
     return np.stack(channels, axis=2)
 

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from featuretl._core.parameters import parameter_error
 from featuretl._core.text import parse_json, printable
 from featuretl.exceptions import BackboneError, FeatureTLError, ItemError
 from featuretl.images.decode import describe
+from featuretl.media.items import digest_of
 from featuretl.store.keys import Recipe, canonical_json
 
 WEIGHTS = "model.safetensors"
@@ -125,10 +127,7 @@ def _packaged_folder() -> Path:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return the sha256 of each file of an encoder, by its path in the folder.
-
-    Raises BackboneError for a folder without weights, or with files that could run code.
-    """
+    """Return the sha256 of each file of an encoder by its path in the folder; checks the files."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     states = tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
     return _digests_of(str(folder), states)
@@ -136,39 +135,30 @@ def _digests(folder: Path) -> dict[str, str]:
 
 @lru_cache(maxsize=4)
 def _digests_of(folder: str, states: tuple[tuple[str, int, int], ...]) -> dict[str, str]:
+    """Raise BackboneError for a folder without weights, or with files that could run code."""
     found = {}
     for path in (Path(name) for name, _, _ in states):
         if path.suffix in _KINDS:
-            with path.open("rb") as file:
-                name = path.relative_to(folder).as_posix()
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(folder).as_posix()] = digest_of(path).hex()
         elif path.suffix not in _IGNORED and path.name not in _IGNORED:
             raise BackboneError(
                 f"The sentence encoder {printable(folder)!r} must hold only {', '.join(_KINDS)} "
                 f"files; got {printable(path.name)!r}: save it again with sentence-transformers."
             )
-    for needed in (WEIGHTS, "modules.json"):
-        if needed not in found:
-            raise BackboneError(
-                f"The sentence encoder {printable(folder)!r} has no {needed!r}; save it again with "
-                "sentence-transformers."
-            )
-    _check_modules(Path(folder, "modules.json"))
-    return found
-
-
-def _check_modules(path: Path) -> None:
-    """Raise BackboneError if modules.json names a class outside sentence-transformers."""
-    try:
-        kinds = [module["type"] for module in parse_json(path.read_text("utf-8"))]
-        own = all(kind.startswith("sentence_transformers.") for kind in kinds)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        own = False
-    if not own:
+    if missing := {WEIGHTS, "modules.json"} - found.keys():
         raise BackboneError(
-            f"{printable(path)!r} must list only modules of sentence_transformers; save the "
-            "sentence encoder again with sentence-transformers."
+            f"The sentence encoder {printable(folder)!r} has no {min(missing)!r}; save it again "
+            "with sentence-transformers."
         )
+    modules = Path(folder, "modules.json")
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        kinds = [module["type"] for module in parse_json(modules.read_text("utf-8"))]
+        if all(kind.startswith("sentence_transformers.") for kind in kinds):
+            return found
+    raise BackboneError(
+        f"{printable(modules)!r} must list only modules of sentence_transformers; save the "
+        "sentence encoder again with sentence-transformers."
+    )
 
 
 @lru_cache(maxsize=2)

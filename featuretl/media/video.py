@@ -96,10 +96,7 @@ class Video(Pictures):
 
 
 def sampled(file: BufferedIOBase, n: int, prepare: Callable[[np.ndarray], Any]) -> list[Any]:
-    """Return `prepare(frame)` for the middle frames, uint8 (h, w, 3), of n equal parts of a video.
-
-    Raises ItemError unless the file is one whole video within the limits.
-    """
+    """Return `prepare(frame)` of the middle frame, uint8 (h, w, 3), of n equal parts of a video."""
     av = import_extra("av", "Video files need PyAV", "video")
     try:
         with av.open(file, container_options=_OPTIONS) as container:
@@ -112,9 +109,9 @@ def sampled(file: BufferedIOBase, n: int, prepare: Callable[[np.ndarray], Any]) 
             frames = _Frames(container, stream)
             start, end = _span(container, stream)
             if end > start:
-                inputs = [prepare(_pixels(frame)) for frame in frames.at(start, end, n)]
+                inputs = [prepare(pixels) for pixels in frames.at(start, end, n)]
             else:
-                inputs = _evenly_spaced(frames, n, lambda frame: prepare(_pixels(frame)))
+                inputs = _evenly_spaced(frames, n, prepare)
     except ItemError:
         raise
     except Exception as error:  # errors of FFmpeg, and any that a hostile file causes
@@ -143,8 +140,8 @@ class _Frames:
             _check_size(frame)
             yield frame
 
-    def at(self, start: float, end: float, n: int) -> Iterator[Any]:
-        """Yield the frame that is shown in the middle of each of n equal parts."""
+    def at(self, start: float, end: float, n: int) -> Iterator[np.ndarray]:
+        """Yield the pixels of the frame that is shown in the middle of each of n equal parts."""
         now = start  # end of the last decoded frame
         for part in range(n):
             wanted = start + (end - start) * (part + 0.5) / n
@@ -154,7 +151,7 @@ class _Frames:
             for frame in self:
                 now = _shown_until(frame, wanted)
                 if now > wanted:
-                    yield frame
+                    yield _pixels(frame)
                     break
             else:  # the sound may be a little longer than the pictures
                 if end - now > max(_MISSING_SECONDS, _MISSING_FRACTION * (end - start)):
@@ -171,35 +168,28 @@ def _shown_until(frame: Any, wanted: float) -> float:
 
 def _span(container: Any, stream: Any) -> tuple[float, float]:
     """Return the start and end of the video in seconds; equal if the file does not state them."""
-    if stream.duration:
-        length = float(stream.duration * stream.time_base)
-    else:
-        length = (container.duration or 0) / 1e6
     start = float((stream.start_time or 0) * stream.time_base)
-    return start, start + length
+    if stream.duration:
+        return start, start + float(stream.duration * stream.time_base)
+    return start, start + (container.duration or 0) / 1e6
 
 
-def _evenly_spaced(frames: _Frames, n: int, prepare: Callable[[Any], Any]) -> list[Any]:
+def _evenly_spaced(frames: _Frames, n: int, prepare: Callable[[np.ndarray], Any]) -> list[Any]:
     """Return the inputs of n evenly spaced frames of a stream, with at most 2 n + 1 in memory."""
     kept: list[Any] = []
     step = 1
     for index, frame in enumerate(frames):
         if index % step == 0:
-            kept.append(prepare(frame))
+            kept.append(prepare(_pixels(frame)))
         if len(kept) > 2 * n:
             kept, step = kept[::2], 2 * step
     return [kept[i] for i in _middles(len(kept), n)]
 
 
 def _middles(length: int, n: int) -> list[int]:
-    """Return the middle index of each of n equal parts of a sequence, or all if n is larger.
-
-    >>> _middles(9, 3), _middles(2, 3)
-    ([1, 4, 7], [0, 1])
-    """
-    if length <= n:
-        return list(range(length))
-    return [int((part + 0.5) * length / n) for part in range(n)]
+    """Return the middle index of each of n equal parts of a sequence, or all if n is larger."""
+    parts = min(length, n)
+    return [int((part + 0.5) * length / parts) for part in range(parts)]
 
 
 def _pixels(frame: Any) -> np.ndarray:

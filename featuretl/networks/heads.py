@@ -120,8 +120,8 @@ def _affine(step: Any) -> Affine:
 
 def _standard_scaler(step: Any) -> Layers:
     d = step.n_features_in_
-    scale = np.ones(d) if step.scale_ is None or not step.with_std else step.scale_
-    mean = np.zeros(d) if step.mean_ is None or not step.with_mean else step.mean_
+    scale = step.scale_ if step.with_std and step.scale_ is not None else np.ones(d)
+    mean = step.mean_ if step.with_mean and step.mean_ is not None else np.zeros(d)
     return [Affine(1 / scale, -mean / scale)]
 
 
@@ -129,8 +129,7 @@ def _pca(step: Any) -> Layers:
     components = step.components_
     if step.whiten:
         deviation = np.sqrt(step.explained_variance_)
-        least = np.finfo(deviation.dtype).eps
-        components = components / np.maximum(deviation, least)[:, None]
+        components = components / np.maximum(deviation, np.finfo(deviation.dtype).eps)[:, None]
     return [Affine(components, -components @ step.mean_)]
 
 

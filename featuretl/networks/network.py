@@ -45,11 +45,7 @@ class Network:
 
 
 def network_of(model: Any, device: str = "auto") -> Network:
-    """Return a fitted model as a network on a torch device.
-
-    Raises InputError for a model that takes no images, ModelError for a multi-task model or a step
-    without layers, BackboneError for a backbone that does not load.
-    """
+    """Return a fitted model as a network on a torch device; raises ModelError if it is none."""
     fitted = Fitted.of_images(model)
     if fitted.tasks is not None:
         raise ModelError(

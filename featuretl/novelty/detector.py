@@ -23,8 +23,7 @@ from featuretl._learning.targets import read_matrix
 from featuretl.exceptions import InputError
 from featuretl.novelty.drift import SIGNIFICANCE, Drift
 
-# More calibration images hardly improve the estimate of a fraction of 0.01.
-_MAX_CALIBRATION = 10_000
+_MAX_CALIBRATION = 10_000  # more hardly improve the estimate of a fraction of 0.01
 _BLOCK_ROWS = 2048
 
 
@@ -62,10 +61,8 @@ class NoveltyDetector(BaseEstimator):
         the number of groups.
     offset_ : float
         The lowest score that is not novel; -inf if there are too few training images.
-    n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of shape (d,)
-        Names of the columns, if X has names.
+    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
+        Number of columns of X, and their names if X has names.
 
     See Also
     --------
@@ -112,16 +109,11 @@ clear sign that the images have changed.
         groups : array-like of shape (n,), default=None
             Images of one group, and equal rows of X, are not scored against each other.
 
-        Returns
-        -------
-        self
-
         Raises
         ------
-        ParameterError
-            If a parameter has an invalid value.
-        InputError
-            If lengths differ, or there are too few images outside of a group.
+        ParameterError, InputError
+            If a parameter has an invalid value, lengths differ, or there are too few images outside
+            of a group.
         """
         owner = type(self).__name__
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
@@ -153,17 +145,10 @@ clear sign that the images have changed.
         return self
 
     def score_samples(self, X: Any) -> Array:
-        """Return the cosine similarity to the k-th most similar training image, (n,).
+        """Return the cosine of embeddings X (n, d) and the k-th most similar training image, (n,).
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Embeddings of new images; a training image would match itself.
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            In [-1, 1], up to the rounding of float16; higher is more normal.
+        It is float64 in [-1, 1], up to the rounding of float16; higher is more normal. X are new
+        images: a training image would match itself.
         """
         check_is_fitted(self)
         X = read_matrix(self, X, reset=False, dispatch=True)
@@ -180,31 +165,19 @@ clear sign that the images have changed.
         return library_of(scores).where(scores < 0, -1, 1)
 
     def novelty(self, X: Any) -> Array:
-        """Return the fraction of images like the training images that are less novel.
+        """Return the fraction of images like the training images that are less novel than X (n, d).
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-
-        Returns
-        -------
-        ndarray of shape (n,), float64
-            In [0, 1), and at most c / (c + 1) with `c` calibration images. An image is novel at a
-            level of 0.05 if its value is at least 0.95.
+        It is float64 (n,) in [0, 1), at most c / (c + 1) with `c` calibration images. An image is
+        novel at a level of 0.05 if its value is at least 0.95.
         """
         scores = self.score_samples(X)
         as_low = np.searchsorted(self.calibration_, to_numpy(scores), side="right")
         return near(scores, 1 - (1 + as_low) / (len(self.calibration_) + 1))
 
     def drift(self, X: Any, groups: Any = None) -> Drift:
-        """Test whether the number of novel images exceeds the false-positive rate.
+        """Test whether more of the images with embeddings X (n, d) are novel than `level`.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Embeddings of new images.
-        groups : array-like of shape (n,), default=None
-            Images of one group count as one draw; without groups, all images are independent.
+        The images of a group in `groups` (n,) count as one draw; by default all are independent.
         """
         novel = self.is_novel(self.novelty(X))
         codes = read_groups(type(self).__name__, groups, len(novel))
@@ -252,13 +225,11 @@ clear sign that the images have changed.
 
 
 def _effective_size(is_low: Array, group: Array) -> float:
-    """Return the number of independent draws with the standard error of the mean of `is_low` (c,).
-
-    It uses the upper 99% bound of the error, which is uncertain for few groups.
-    """
+    """Return the number of independent draws with the standard error of the mean of `is_low`."""
     fraction, n_groups = is_low.mean(), len(np.unique(group))
     error = error_of_mean(is_low.astype(np.float64), group)
     if not 0 < fraction < 1 or not error > 0 or n_groups < 2:
         return float(n_groups)
+    # The upper 99% bound of the error, which is uncertain for few groups.
     shrink = chi2.ppf(0.01, n_groups - 1) / (n_groups - 1)
     return float(np.clip(shrink * fraction * (1 - fraction) / error**2, 1, n_groups))

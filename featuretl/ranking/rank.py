@@ -62,8 +62,9 @@ def rank_backbones(
     """Rank backbones by how well their frozen embeddings suit a task, best first.
 
     New embeddings are cached in the store. More than `finalists` backbones are compared by
-    successive halving: all are scored on a sample of the images, the better half (or fewer, to keep
-    samples large enough) on a sample of twice the size, and so on; only finalists embed all images.
+    successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943): all are scored on a sample
+    of the images, the better half (or fewer, to keep samples large enough) on a sample of twice the
+    size, and so on; only finalists embed all images.
 
     Parameters
     ----------
@@ -114,10 +115,9 @@ def rank_backbones(
 
     Raises
     ------
-    ParameterError
-        If a parameter has an invalid value.
-    InputError
-        If the length of `y` or `groups` differs, or two folds cannot be made.
+    ParameterError, InputError
+        If a parameter has an invalid value, the length of `y` or `groups` differs, or two folds
+        cannot be made.
     ImageError
         If images cannot be read; the embeddings of the others are cached.
     BackboneError, StoreError
@@ -135,11 +135,6 @@ def rank_backbones(
     `log_me`. They do not include the variance of training. Differences are paired, on the same
     images and folds, and usually have narrower intervals than scores. Halving may drop the backbone
     that would be best on all images, if its lead is small.
-
-    References
-    ----------
-    Jamieson and Talwalkar, Non-stochastic Best Arm Identification and Hyperparameter Optimization,
-    AISTATS 2016 (successive halving).
 
     Examples
     --------
@@ -163,8 +158,9 @@ def rank_backbones(
         store = resolve_store(cache, _OWNER)
         if store is None:  # the rounds share embeddings
             store = EmbeddingStore(stack.enter_context(tempfile.TemporaryDirectory()))
-        embed = partial(_embed, images, verbose, store=store, **how)
-        frame = _halve(candidates, whole, method, embed, finalists, random_state)
+        embed = partial(_embed, images, candidates, verbose, store=store, **how)
+        rng = random_generator(_OWNER, random_state)
+        frame = _halve(list(candidates), whole, method, embed, finalists, rng)
         costs = pd.DataFrame(
             costs_of(candidates[name], images, store, device=device, n_jobs=n_jobs)
             for name in frame["backbone"]
@@ -227,42 +223,32 @@ def _read_targets(
 
 
 def _halve(
-    candidates: Mapping[str, Any],
-    whole: FoldedTargets,
-    method: str,
-    embed: Any,
-    finalists: int,
-    random_state: Any,
+    field: list[str], whole: FoldedTargets, method: str, embed: Any, finalists: int, rng: Any
 ) -> pd.DataFrame:
     """Return the rows of the result by successive halving, until at most `finalists` are left."""
-    n, field = len(whole.y), list(candidates)
+    n = len(whole.y)
     wanted, possible = math.log2(len(field) / finalists), math.log2(n / _MIN_IMAGES)
     n_halvings = max(0, min(math.ceil(wanted), math.floor(possible)))
-    place = _place_in_samples(whole, random_state)
-    table: list[dict[str, Any]] = []
+    place = _place_in_samples(whole, rng)
+    table: list[pd.DataFrame] = []
     for number, halvings_left in enumerate(range(n_halvings, -1, -1), start=1):
         rows = np.flatnonzero(place < n >> halvings_left)
         targets = whole.subset(rows)
         scores, n_features = {}, {}
         for name in field:
-            X = embed(rows, candidates[name])
+            X = embed(rows, name)
             scores[name], n_features[name] = score_of(method, X, targets), X.shape[1]
         best_first = sorted(field, key=lambda name: -scores[name].value)
         best = scores[best_first[0]]
         field = best_first[: finalists * 2 ** (halvings_left - 1)] if halvings_left else []
-        last_round = [
-            {
-                "backbone": name,
-                **_comparison(scores[name], best, targets, method),
-                "round": number,
-                "images": len(rows),
-                "n_features": n_features[name],
-            }
-            for name in best_first
-            if name not in field
-        ]
-        table = last_round + table
-    return pd.DataFrame(table)
+        out = [name for name in best_first if name not in field]
+        compared = [_comparison(scores[name], best, targets, method) for name in out]
+        last_round = pd.DataFrame(compared).assign(
+            round=number, images=len(rows), n_features=[n_features[name] for name in out]
+        )
+        last_round.insert(0, "backbone", out)
+        table.insert(0, last_round)
+    return pd.concat(table, ignore_index=True)
 
 
 def _comparison(
@@ -280,18 +266,15 @@ def _comparison(
     return {"score": score.value, "low": low, "high": high, "behind": behind, "tied": tied}
 
 
-def _place_in_samples(targets: FoldedTargets, random_state: Any) -> Array:
-    """Return the size (n,) that a sample must exceed to contain each image.
-
-    Samples grow by whole groups, stratified by the majority class of each group.
-    """
+def _place_in_samples(targets: FoldedTargets, rng: Any) -> Array:
+    """Return the size (n,) that a stratified sample of groups must exceed to contain each image."""
     strata = np.zeros(len(targets.y), int) if targets.is_regression else targets.y
     images = pd.DataFrame({"stratum": strata, "group": targets.groups})
     counts = images.value_counts(["group", "stratum"], sort=False).reset_index(name="size")
     most = counts.sort_values("size", ascending=False, kind="stable").drop_duplicates("group")
     groups = most.set_index("group").sort_index()
     groups["size"] = counts.groupby("group")["size"].sum()
-    groups = groups.sample(frac=1, random_state=random_generator(_OWNER, random_state))
+    groups = groups.sample(frac=1, random_state=rng)
     of_stratum = groups.groupby("stratum")["size"]
     quantile = (of_stratum.cumcount() + 0.5) / of_stratum.transform("size")
     groups = groups.loc[quantile.sort_values(kind="stable").index]
@@ -299,11 +282,13 @@ def _place_in_samples(targets: FoldedTargets, random_state: Any) -> Array:
     return before.loc[targets.groups].to_numpy()
 
 
-def _embed(images: Sequence[Any], verbose: int, rows: Array, backbone: Any, **how: Any) -> Array:
-    """Return the embeddings, float32 (k, d), of the images at `rows` (k,)."""
+def _embed(
+    images: Any, candidates: dict[str, Any], verbose: int, rows: Array, name: str, **how: Any
+) -> Array:
+    """Return the embeddings, float32 (k, d), of the images at `rows` (k,) by a candidate."""
     chosen = [images[i] for i in rows]
     with embedding_bar(len(chosen), shown=bool(verbose)) as progress:
-        extraction = extract(chosen, backbone, on_error="nan", progress=progress, **how)
+        extraction = extract(chosen, candidates[name], on_error="nan", progress=progress, **how)
     if extraction.failures:
         remedy = "fix these images or leave them out."
         raise ImageError(describe_failures(extraction.failures, len(chosen), remedy))

@@ -1,8 +1,4 @@
-"""LogME: a score of embeddings that needs no trained head.
-
-For fixed alpha and beta, the influence of each image has a closed form, which gives the jackknife's
-standard error of a score and of a difference (Efron 1982, chapter 3).
-"""
+"""LogME: a score of embeddings that needs no trained head."""
 
 from __future__ import annotations
 
@@ -36,7 +32,8 @@ def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
 
     The model is ``y ~ N(X w, 1 / beta)`` with ``w ~ N(0, 1 / alpha)``, where alpha and beta
     maximize the evidence; for classes, the mean over one-vs-rest models of 0/1 targets. The model
-    has no intercept, and LogME does not depend on the scale of X.
+    has no intercept, and LogME does not depend on the scale of X. It is algorithm 1 of You et al.
+    (ICML 2021, arXiv:2102.11005) with the fixed-point iteration of arXiv:2110.10545.
 
     Parameters
     ----------
@@ -54,16 +51,8 @@ def log_me(X: Any, y: Any, *, task: str = "auto") -> float:
 
     Raises
     ------
-    InputError
-        If X is not finite, lengths differ, or `y` has a single class.
-    ParameterError
-        If `task` has an invalid value.
-
-    References
-    ----------
-    You, Liu, Wang and Long, LogME: Practical Assessment of Pre-trained Models for Transfer
-    Learning, ICML 2021, algorithm 1. You, Liu, Zhang, Wang, Jordan and Long, Ranking and Tuning
-    Pre-trained Models, JMLR 23, 2022 (the fixed-point iteration).
+    ParameterError, InputError
+        If `task` has an invalid value, X is not finite, lengths differ, or `y` has a single class.
 
     Examples
     --------
@@ -90,7 +79,8 @@ def log_me_score(X: Array, y: Array) -> BackboneScore:
     beta = n / energy
     volume = np.log1p(values[:, None] / ratio).sum(axis=0)
     evidence = (n * np.log(beta / (2 * np.pi)) - n - volume) / 2
-    # An image adds the density of its targets, given the others, to the evidence.
+    # An image adds the density of its targets, given the others, to the evidence: for fixed alpha
+    # and beta, a closed form of the jackknife (Efron 1982, chapter 3).
     free = 1 - np.square(left) @ shrink
     error = np.square(Y - left @ (shrink * image)) / free
     density = (np.log(free) - beta * error).sum(axis=1) / 2

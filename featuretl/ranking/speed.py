@@ -59,14 +59,8 @@ def time_backbone(
     backbone : str, BackboneSpec or Backbone, default="tf_efficientnet_lite0"
     store : EmbeddingStore, optional
         The store that caches the result: `extract` with this store then uses the fastest runtime.
-    device : str, default="auto"
-        A torch device.
-    n_jobs : int, optional
-        Number of threads; -1 or None: one per usable core.
-
-    Returns
-    -------
-    speed : BackboneSpeed
+    device, n_jobs
+        As in `extract`, a single device.
 
     Raises
     ------
@@ -84,11 +78,7 @@ def time_backbone(
 def time_extraction(
     images: Sequence[Any], backbone: Any, *, device: str = "auto", n_jobs: int | None = None
 ) -> float:
-    """Return images per second of all threads from files to embeddings, in eager PyTorch.
-
-    It is the median of three rounds after a warm-up, over 16 images per thread; it excludes loading
-    the backbone, hashing and committing.
-    """
+    """Return images per second from files to embeddings in eager PyTorch (median of 3 rounds)."""
     loaded = as_backbone("time_extraction", backbone, device)
 
     def embed(part: list[Any]) -> None:

@@ -23,8 +23,7 @@ from featuretl.report.findings import (
     near_duplicates,
 )
 
-# Principal components before t-SNE; van der Maaten and Hinton (2008) use 30.
-_COMPONENTS = 50
+_COMPONENTS = 50  # before t-SNE; van der Maaten and Hinton (2008) use 30
 _PERPLEXITY = 30
 
 
@@ -61,10 +60,6 @@ class EmbeddingMapDisplay:
     ax_, figure_ : matplotlib Axes and Figure
     scatters_ : list of PathCollection
 
-    See Also
-    --------
-    write_report : The same map with photographs, in an HTML page.
-
     Examples
     --------
     >>> from sklearn.datasets import load_iris
@@ -83,10 +78,7 @@ class EmbeddingMapDisplay:
     def from_embeddings(
         cls, X: Any, y: Any = None, *, random_state: Any = 0, ax: Any = None, **kwargs: Any
     ) -> Self:
-        """Draw embeddings X (n, d): PCA to 50 components, then t-SNE (for fewer than 10 only PCA).
-
-        See `plot` for the other parameters.
-        """
+        """Draw embeddings X (n, d): PCA to 50 components, then t-SNE from n = 10; see `plot`."""
         import_pyplot()
         return cls(map_of(X, random_state=random_state), y).plot(ax=ax, **kwargs)
 

@@ -14,10 +14,8 @@ from featuretl.report.examination import Examination
 from featuretl.report.galleries import thumbnails
 from featuretl.report.subject import Subject
 
-# With more points t-SNE takes minutes, and the dots overlap.
-MOST_ON_MAP = 5_000
-# Limit of the size of all thumbnails of the map, in characters of the page.
-BUDGET = 9_000_000
+MOST_ON_MAP = 5_000  # with more points t-SNE takes minutes, and the dots overlap
+BUDGET = 9_000_000  # of all thumbnails of the map, in characters of the page
 # (at most n images, side in pixels, WebP quality)
 _SIZES = ((600, 176, 60), (1_500, 128, 55), (3_000, 96, 50), (MOST_ON_MAP, 80, 40))
 _WORDS = (
@@ -76,8 +74,7 @@ def _photographs(images: list[Any], seed: int) -> list[str | None]:
     # In random order, so that every class has thumbnails when the budget is exhausted.
     order = np.random.default_rng(seed).permutation(len(images)).tolist()
     made = thumbnails([images[i] for i in order], side, quality, BUDGET)
-    by_image = dict(zip(order, made, strict=True))
-    return [by_image[i] for i in range(len(images))]
+    return [made[place] for place in np.argsort(order)]
 
 
 def _groups(y: Array, classes: Array | None) -> tuple[list[dict[str, str]], Array]:
@@ -92,7 +89,7 @@ def _groups(y: Array, classes: Array | None) -> tuple[list[dict[str, str]], Arra
         ]
         return entries, group
     edges = np.unique(np.quantile(y, np.linspace(0, 1, 6)))
-    group = np.clip(np.searchsorted(edges, y, side="right") - 1, 0, max(len(edges) - 2, 0))
+    group = np.digitize(y, edges[1:-1])
     upper = edges[1:] if len(edges) > 1 else edges
     entries = [
         {"name": f"{low:.4g} to {high:.4g}", "colour": _hsl(0.62 - 0.14 * k)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,23 +20,11 @@ from featuretl.report.findings import (
     label_errors,
     near_duplicates,
 )
-from featuretl.report.probe import Curve, learning_curve, splits_of
+from featuretl.report.probe import Curve, Probe, splits_of
 from featuretl.report.subject import Subject
 
-# Nearly every regression prediction has a residual; the report lists the largest.
-_RESIDUALS = 100
+_RESIDUALS = 100  # nearly every regression prediction has one; the report lists the largest
 _DRAWS = 5
-
-
-@dataclass(eq=False, frozen=True)
-class Training:
-    """The training images of a model, for leaks and the learning curve."""
-
-    names: list[str]
-    images: Sequence[Any]
-    y: Array
-    X: Array
-    keys: Array
 
 
 @dataclass(eq=False, frozen=True)
@@ -44,7 +32,6 @@ class Examination:
     """The findings; the DataFrames are those that `featuretl.report.findings` returns."""
 
     subject: Subject
-    training: Training | None
     metrics: Bunch  # from `metrics_report`
     mistakes: pd.DataFrame  # for regression the 100 largest residuals
     per_class: pd.DataFrame | None  # None for regression
@@ -57,14 +44,10 @@ class Examination:
 
 
 def examine(
-    subject: Subject,
-    training: Training | None,
-    seed: int,
-    threshold: float,
-    n_bootstrap: int,
-    progress: Callable[[str], Any],
+    subject: Subject, seed: int, threshold: float, n_bootstrap: int, progress: Callable[[str], Any]
 ) -> Examination:
     """Return the findings about a subject."""
+    training = subject.training
     rows = np.flatnonzero(subject.scored)
     y, predicted = subject.y[rows], subject.predicted[rows]
     groups = subset(subject.groups, rows)
@@ -82,7 +65,8 @@ def examine(
     per_class = confusions = suspects = None
     if (classes := subject.classes) is not None:
         per_class = class_scores(y, predicted, classes, groups=groups)
-        confusions = _confusions(y, predicted)
+        pairs = pd.DataFrame({"label": y, "prediction": predicted})[y != predicted]
+        confusions = pairs.value_counts().reset_index(name="images")  # in descending order
         if subject.label_proba is not None:
             suspects = label_errors(subject.y, subject.label_proba, classes)
     progress("Looking for near-duplicates")
@@ -93,7 +77,6 @@ def examine(
     progress("Computing the learning curve")
     return Examination(
         subject=subject,
-        training=training,
         metrics=metrics,
         mistakes=_mistakes(subject, rows),
         per_class=per_class,
@@ -102,13 +85,14 @@ def examine(
         duplicates=duplicates,
         leaks=leaks,
         across_folds=_across_folds(subject, duplicates),
-        curve=_curve(subject, training, seed),
+        curve=_curve(subject, seed),
     )
 
 
 def facts_of(found: Examination) -> dict[str, Any]:
     """Return the findings as JSON, with names for positions and None for NaN."""
     subject = found.subject
+    training_names = subject.training.names if subject.training is not None else []
     facts = {
         "task": found.metrics.task,
         "images": len(subject),
@@ -125,13 +109,10 @@ def facts_of(found: Examination) -> dict[str, Any]:
         "label_errors_by": subject.label_source,
         "near_duplicates": _records(found.duplicates, first=subject.names, second=subject.names),
         "near_duplicates_across_folds": found.across_folds,
-        "leaks": None,
+        "leaks": _records(found.leaks, first=subject.names, second=training_names),
         "learning_curve": None,
         "failures": [{"path": f.name, "error": f.message} for f in subject.failures],
     }
-    if found.leaks is not None and found.training is not None:
-        names = {"first": subject.names, "second": found.training.names}
-        facts["leaks"] = _records(found.leaks, **names)
     if found.curve is not None:
         facts["learning_curve"] = {
             "sizes": found.curve.sizes,
@@ -155,13 +136,6 @@ def _mistakes(subject: Subject, rows: Array) -> pd.DataFrame:
     return frame.sort_values("error", key=lambda e: -e.abs(), kind="stable")[:_RESIDUALS]
 
 
-def _confusions(y: Array, predicted: Array) -> pd.DataFrame:
-    """Return counts of each wrong pair of true and predicted class, in descending order."""
-    frame = pd.DataFrame({"label": y, "prediction": predicted})
-    counts = frame[frame["label"] != frame["prediction"]].value_counts().rename("images")
-    return counts.reset_index()
-
-
 def _duplicates(subject: Subject, threshold: float) -> pd.DataFrame:
     pairs = near_duplicates(subject.X, threshold=threshold)
     first, second = pairs["first"].to_numpy(int), pairs["second"].to_numpy(int)
@@ -176,13 +150,10 @@ def _across_folds(subject: Subject, pairs: pd.DataFrame) -> int | None:
     return int((fold[pairs["first"].to_numpy(int)] != fold[pairs["second"].to_numpy(int)]).sum())
 
 
-def _curve(subject: Subject, training: Training | None, seed: int) -> Curve | None:
-    """Return the learning curve: on folds, or trained on `training` and scored on the subject.
-
-    None without folds or a defined score.
-    """
+def _curve(subject: Subject, seed: int) -> Curve | None:
+    """Return the learning curve of the training images or of folds; None if it has no score."""
     X, y, groups = subject.X, subject.y, subject.groups
-    if training is not None:
+    if (training := subject.training) is not None:
         n, rows = len(training.X), subject.scored
         X, y = np.concatenate([training.X, X[rows]]), np.concatenate([training.y, y[rows]])
         splits, groups = [(np.arange(n), np.arange(n, len(X)))] * _DRAWS, None
@@ -192,7 +163,7 @@ def _curve(subject: Subject, training: Training | None, seed: int) -> Curve | No
         how = f"held-out images, over {len(splits)} folds"
     else:
         return None
-    curve = learning_curve(X, y, subject.classes, groups, splits, how, seed)
+    curve = Probe(X, y, subject.classes, groups).learning_curve(splits, how, seed)
     return curve if np.isfinite(curve.test).any() else None
 
 

@@ -17,8 +17,7 @@ from featuretl._learning.labels import codes_of, one_label_each
 from featuretl._learning.metrics import classes_of
 from featuretl.exceptions import InputError
 
-# Larger sets of copies are still connected: each copy has pairs with these neighbours.
-_NEIGHBOURS = 5
+_NEIGHBOURS = 5  # larger sets of copies are still connected by pairs
 
 
 def label_errors(y: Any, proba: Any, classes: Any = None) -> pd.DataFrame:
@@ -26,7 +25,8 @@ def label_errors(y: Any, proba: Any, classes: Any = None) -> pd.DataFrame:
 
     The threshold of a class is its mean predicted probability over the images with that label.
     An image is suspect if the most probable class among those that reach their threshold is more
-    probable than its label. This is the confident joint of Northcutt et al. (2021).
+    probable than its label. This is the confident joint of Northcutt, Jiang and Chuang (Confident
+    Learning, JAIR 2021, arXiv:1911.00068).
 
     Parameters
     ----------
@@ -48,11 +48,6 @@ def label_errors(y: Any, proba: Any, classes: Any = None) -> pd.DataFrame:
     ------
     InputError
         If shapes do not match or `y` has a class that is not in `classes`.
-
-    References
-    ----------
-    Northcutt, Jiang and Chuang, Confident Learning: Estimating Uncertainty in Dataset Labels,
-    JAIR 70, 2021.
 
     Examples
     --------

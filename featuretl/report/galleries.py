@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from joblib import Parallel, delayed
 from PIL import Image
 
 from featuretl._core.text import printable
-from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLError, ImageError
 from featuretl.images.inputs import read
 from featuretl.report.examination import Examination
-from featuretl.report.subject import short_names
+from featuretl.report.subject import Subject, Training, short_names
 
-# Largest number of entries on the page; the returned findings hold all of them.
-_SHOWN, _SHOWN_PAIRS = 24, 12
+_SHOWN, _SHOWN_PAIRS = 24, 12  # entries on the page; the returned findings hold all of them
 _SIDE, _QUALITY = 240, 72
-# Images decoded before the budget is checked again.
-_BATCH = 256
+_BATCH = 256  # images decoded before the budget is checked again
 
 
 @dataclass(frozen=True)
@@ -39,20 +37,15 @@ class Gallery:
     kind: str = ""  # or "pairs"
 
 
-def galleries(
-    found: Examination, model: Any, pairs: bool = True
-) -> tuple[list[Gallery], list[str]]:
-    """Return the sections, and sentences on what they omit.
-
-    A `model` adds explanations of mistakes; without `pairs`, near-duplicates and leaks are omitted.
-    """
+def galleries(found: Examination, model: Any, pairs: bool) -> tuple[list[Gallery], list[str]]:
+    """Return the sections, with evidence by `model` if given, and sentences on what they omit."""
     made = [_mistakes(found, model)]
     if found.label_errors is not None:
-        made.append(_label_errors(found))
+        made.append(_label_errors(found.subject, found.label_errors))
     if pairs:
         made.append(_duplicates(found))
-    if pairs and found.leaks is not None:
-        made.append(_leaks(found))
+    if pairs and found.leaks is not None and found.subject.training is not None:
+        made.append(_leaks(found.subject, found.leaks, found.subject.training))
     left_out = [
         f"{gallery.short}: {len(gallery.shots):,} of {gallery.n:,} are shown; featuretl report "
         "--json and the dict that write_report returns contain all."
@@ -102,9 +95,7 @@ def _add_evidence(photos: list[list[str | None]], model: Any, images: list[Any])
     )
 
 
-def _label_errors(found: Examination) -> Gallery:
-    subject, suspects = found.subject, found.label_errors
-    assert suspects is not None  # nosec B101
+def _label_errors(subject: Subject, suspects: pd.DataFrame) -> Gallery:
     rows = suspects[:_SHOWN]
     shots = []
     photos = thumbnails([subject.images[i] for i in rows["index"]])
@@ -133,48 +124,40 @@ def _duplicates(found: Examination) -> Gallery:
             "set and the other was scored, so the scores are too optimistic. Put both images of a "
             "pair into one group (groups, --groups)."
         )
-    shots = _pairs(found, pairs[:_SHOWN_PAIRS], subject.images, subject.names, subject.y)
+    shots = _pairs(subject, subject, pairs[:_SHOWN_PAIRS])
     return Gallery("duplicates", "Near-duplicates", "Near-duplicates", words, shots, n, "pairs")
 
 
-def _leaks(found: Examination) -> Gallery:
-    pairs, training = found.leaks, found.training
-    assert pairs is not None and training is not None  # nosec B101
+def _leaks(subject: Subject, pairs: pd.DataFrame, training: Training) -> Gallery:
     images = pairs["first"].nunique()
     words = (
         f"Images that are near-duplicates of one of the {len(training.names):,} training images: "
-        f"{images:,} of {len(found.subject):,}."
+        f"{images:,} of {len(subject):,}."
     )
     if images:
         words += " The training image is on the right. Scores on such images are too optimistic."
-    shots = _pairs(found, pairs[:_SHOWN_PAIRS], training.images, training.names, training.y)
-    return Gallery(
-        "leaks", "Leaks from the training images", "Leaks", words, shots, len(pairs), "pairs"
-    )
+    n, name = len(pairs), "Leaks from the training images"
+    shots = _pairs(subject, training, pairs[:_SHOWN_PAIRS])
+    return Gallery("leaks", name, "Leaks", words, shots, n, "pairs")
 
 
-def _pairs(
-    found: Examination, pairs: Any, others: Sequence[Any], other_names: list[str], other_y: Array
-) -> list[dict[str, Any]]:
-    subject, others_short = found.subject, short_names(other_names)
+def _pairs(subject: Subject, others: Subject | Training, pairs: Any) -> list[dict[str, Any]]:
+    other_names = short_names(others.names)
     left = thumbnails([subject.images[i] for i in pairs["first"]])
-    right = thumbnails([others[i] for i in pairs["second"]])
+    right = thumbnails([others.images[i] for i in pairs["second"]])
     shots = []
     for row, *photos in zip(pairs.itertuples(), left, right, strict=True):
-        one, two = subject.text_of(subject.y[row.first]), subject.text_of(other_y[row.second])
+        one, two = subject.text_of(subject.y[row.first]), subject.text_of(others.y[row.second])
         lines = [("", f"similarity {row.similarity:.3f}")]
         lines.append(("", one) if one == two else ("wrong", f"{one} and {two}"))
-        names = subject.short_names[row.first], others_short[row.second]
+        names = subject.short_names[row.first], other_names[row.second]
         shots.append(_shot(photos, lines, *names))
     return shots
 
 
 def _shot(photos: list[str | None], lines: list[tuple[str, str]], *files: str) -> dict[str, Any]:
-    return {
-        "photos": photos,
-        "lines": [(kind, printable(text)) for kind, text in lines],
-        "files": files,
-    }
+    printed = [(kind, printable(text)) for kind, text in lines]
+    return {"photos": photos, "lines": printed, "files": files}
 
 
 def _data_uri(image: Image.Image, side: int, quality: int) -> str:

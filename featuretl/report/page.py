@@ -6,12 +6,9 @@ import base64
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import featuretl
 from featuretl._core.files import replace_file, write_errors_as
@@ -26,22 +23,21 @@ from featuretl._core.parameters import (
 )
 from featuretl._core.statistics import RESAMPLES
 from featuretl._core.text import as_utf8, printable
-from featuretl._core.types import Array
 from featuretl._learning.columns import in_column
 from featuretl._learning.groups import read_groups, subset
 from featuretl.exceptions import StoreError
 from featuretl.extraction.engine import Failure
 from featuretl.extraction.outputs import check_output
 from featuretl.images.crops import or_files
-from featuretl.images.inputs import as_images, name_of
-from featuretl.models.card import Card, trained_on
+from featuretl.images.inputs import as_images
+from featuretl.models.card import Card
 from featuretl.models.fitted import Fitted, is_model
-from featuretl.prediction.evaluate import known_labels, known_tasks
+from featuretl.prediction.evaluate import known_tasks
 from featuretl.report.embedding_map import map_section
-from featuretl.report.examination import Examination, Training, examine, facts_of
+from featuretl.report.examination import Examination, examine, facts_of
 from featuretl.report.galleries import galleries
 from featuretl.report.sections import about, class_section, curves, decision, residuals, tiles
-from featuretl.report.subject import Subject, embedder_of, subject_of_embeddings, subject_of_model
+from featuretl.report.subject import Subject, subject_of_embeddings, subject_of_model
 
 _OWNER = "write_report"
 _HERE = Path(__file__).parent
@@ -120,15 +116,11 @@ def write_report(
 
     Raises
     ------
-    FeatureTLError
-        If matplotlib or Jinja2 is not installed.
-    ParameterError
-        If a parameter is invalid.
-    InputError
-        If lengths differ, `y` has a class that the model does not know, no image can be read, or
-        the embeddings cannot be split into two folds.
-    StoreError
-        If the page cannot be written.
+    ParameterError, InputError
+        If a parameter is invalid, lengths differ, `y` has a class that the model does not know, no
+        image can be read, or the embeddings cannot be split into two folds.
+    StoreError, FeatureTLError
+        If the page cannot be written, or matplotlib or Jinja2 is not installed.
 
     Examples
     --------
@@ -155,17 +147,17 @@ def write_report(
     if is_model(model):
         count = lambda n: report_step(f"Predicted {n:,} of {len(X):,} images")  # noqa: E731
         options = (card or {}, cache, cv, random_state, count)
-        tasks = list(_tasks_of_model(model, X, y, groups, train, *options))
+        subjects = _subjects_of_model(model, X, y, groups, train, *options)
     else:
         if train is not None:
             raise parameter_error(_OWNER, "train", "None for a report on embeddings", "images")
         report_step("Cross-validating")
         is_regression = task == "regression"
         subject = subject_of_embeddings(model, X, y, groups, is_regression, cv, random_state)
-        tasks = [("", subject, None)]
+        subjects = {"": subject}
     parts = {
-        name: examine(subject, training, random_state, threshold, n_bootstrap, report_step)
-        for name, subject, training in tasks
+        name: examine(subject, random_state, threshold, n_bootstrap, report_step)
+        for name, subject in subjects.items()
     }
     context, left_out = _context(parts, card or {}, model, explain, random_state, report_step)
     main = _main_of(parts)[1].subject
@@ -185,33 +177,27 @@ def _facts_of(parts: dict[str, Examination]) -> dict[str, Any]:
     return {"task": "several", "tasks": facts, "failures": failures}
 
 
-def _tasks_of_model(
-    model: Any, images: Any, y: Any, groups: Any, train: Any, card: Card, *options: Any
-) -> Iterator[tuple[str, Subject, Training | None]]:
-    """Yield the name, subject and training images of each task; the name is "" for one task."""
+def _subjects_of_model(
+    model: Any, images: Any, y: Any, groups: Any, train: Any, *options: Any
+) -> dict[str, Subject]:
+    """Return the subject of each task of a model; its name is "" for a model of one task."""
     fitted = Fitted.of_images(model)
     tasks = fitted.tasks
-    cache = options[0]
     if tasks is None:
-        training = None if train is None else _training(model, train, cache)
-        seen = partial(_seen, card, training)
-        yield "", subject_of_model(model, images, y, groups, seen, *options), training
-        return
+        return {"": subject_of_model(model, images, y, groups, train, *options)}
     images = as_images(images, _OWNER)
     group = read_groups(_OWNER, or_files(groups, images), len(images))
-    known = known_tasks(fitted, y, len(images), _OWNER)
-    training_tasks = {} if train is None else known_tasks(fitted, train[1], len(train[0]), _OWNER)
-    for name, (rows, labels) in known.items():
-        training = None
-        if name in training_tasks:
-            training_rows, training_y = training_tasks[name]
-            labelled = [train[0][i] for i in training_rows], training_y
-            training = _training(tasks[name].model, labelled, cache)
-        seen = partial(_seen, card, training)
-        own, own_group = [images[i] for i in rows], subset(group, rows)
+    training = {} if train is None else known_tasks(fitted, train[1], len(train[0]), _OWNER)
+    subjects = {}
+    for name, (rows, labels) in known_tasks(fitted, y, len(images), _OWNER).items():
+        own_train = None
+        if name in training:
+            training_rows, training_y = training[name]
+            own_train = [train[0][i] for i in training_rows], training_y
+        own = [images[i] for i in rows], labels, subset(group, rows), own_train
         with in_column(name):
-            subject = subject_of_model(tasks[name].model, own, labels, own_group, seen, *options)
-        yield name, subject, training
+            subjects[name] = subject_of_model(tasks[name].model, *own, *options)
+    return subjects
 
 
 def _main_of(parts: dict[str, Examination]) -> tuple[str, Examination]:
@@ -230,32 +216,6 @@ def _template() -> Any:
     # Names are untrusted: everything except Markup is escaped.
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string((_HERE / "template.html.j2").read_text(encoding="utf-8"))
-
-
-def _training(model: Any, train: tuple[Any, Any], cache: Any) -> Training:
-    """Return the readable training images with their embeddings."""
-    fitted = Fitted.of_images(model)
-    images = as_images(train[0], _OWNER)
-    y = known_labels(fitted, train[1], _OWNER)
-    if len(y) != len(images):
-        raise parameter_error(_OWNER, "train", "one label per image", (len(images), len(y)))
-    extraction = embedder_of(model, cache).extract(images)
-    rows = np.flatnonzero(extraction.ok).tolist()
-    return Training(
-        names=[name_of(images[i], i) for i in rows],
-        images=[images[i] for i in rows],
-        y=y[rows],
-        X=extraction.rows(np.array(rows, int)),
-        keys=extraction.keys[rows],
-    )
-
-
-def _seen(card: Card, training: Training | None, keys: Array) -> Array | None:
-    """Return which images are training images, by the card and by `training`; None if unknown."""
-    seen = trained_on(card, keys)
-    if training is None:
-        return seen
-    return np.isin(keys, training.keys) | (False if seen is None else seen)
 
 
 def _context(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from sklearn.calibration import CalibrationDisplay
 from sklearn.metrics import ConfusionMatrixDisplay, PredictionErrorDisplay, confusion_matrix
-from sklearn.model_selection import LearningCurveDisplay
 
 from featuretl._core.parameters import import_pyplot
 from featuretl._core.text import plain_json, printable
@@ -27,36 +26,29 @@ _TILES = (
     "mean_absolute_error", "root_mean_squared_error",
 )  # fmt: skip
 _NAMES = {"roc_auc": "ROC AUC", "r2": "R2"}
-# Largest confusion matrices with numbers, and with class names.
-_MOST_NUMBERS, _MOST_NAMES = 16, 40
+_MOST_NUMBERS, _MOST_NAMES = 16, 40  # classes of a confusion matrix with numbers, with names
 _CONFUSIONS, _CLASSES = 10, 60
 _BINS = 10
-# Longer class names are rotated below the matrix, so that they do not overlap.
-_LONG = 4
+_LONG = 4  # longer class names are rotated below the matrix, so that they do not overlap
 # Placeholders, replaced by the colours of the page, which differ on a light and a dark page.
 _INK, _FAINT = "#010203", "#040506"
 _ACCENT = "#4c7df0"
 _STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "text.usetex": False,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "axes.edgecolor": _FAINT,
     "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": False,
     "axes.prop_cycle": f"cycler('color', ['{_ACCENT}', '#e0803a', '#3f9f6b'])",
     "figure.facecolor": "none",
-    "savefig.facecolor": "none",
-    "grid.color": _FAINT,
     "xtick.color": _FAINT,
     "xtick.labelcolor": _INK,
     "ytick.color": _FAINT,
     "ytick.labelcolor": _INK,
     "legend.frameon": False,
-    "font.size": 10,
 }
 
 
@@ -106,7 +98,9 @@ def class_section(found: Examination) -> dict[str, Any] | None:
     subject = found.subject
     if subject.classes is None or found.per_class is None or found.confusions is None:
         return None
-    classes = _shown_classes(subject)
+    # The classes that occur as true or predicted class, in the order of the model.
+    occur = {*subject.y[subject.scored].tolist(), *subject.predicted[subject.scored].tolist()}
+    classes = subject.classes[[name in occur for name in subject.classes.tolist()]]
     scored = found.per_class[found.per_class["images"] > 0]
     absent = found.per_class[found.per_class["images"] == 0]["class"].tolist()
     table = scored.sort_values("recall", kind="stable")[:_CLASSES]
@@ -143,7 +137,8 @@ def curves(found: Examination) -> list[dict[str, Any]]:
             "Fraction of correct predictions by confidence; bars count predictions. Expected "
             f"calibration error: {error:.3f}."
         )
-        figure = _calibration(subject, np.flatnonzero(subject.scored))
+        confidence = subject.proba[subject.scored].max(axis=1).clip(0, 1)
+        figure = _calibration(confidence, (subject.predicted == subject.y)[subject.scored])
         made.append({"name": "Calibration", "words": words, "figure": figure})
     if found.curve is not None and len(found.curve.sizes) > 1:
         size = "training images" + (" per class" if subject.classes is not None else "")
@@ -193,14 +188,6 @@ def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
     return [(name, printable(value)) for name, value in facts if value]
 
 
-def _shown_classes(subject: Subject) -> Array:
-    """Return the classes that occur as true or predicted class, in the order of the model."""
-    rows = subject.scored
-    classes = np.asarray(subject.classes)
-    occur = set(subject.y[rows].tolist()) | set(subject.predicted[rows].tolist())
-    return classes[[name in occur for name in classes.tolist()]]
-
-
 def _matrix(subject: Subject, classes: Array) -> str:
     rows = subject.scored
     counts = confusion_matrix(subject.y[rows], subject.predicted[rows], labels=classes)
@@ -237,19 +224,14 @@ def _draw_matrix(counts: Array, names: list[str], ax: Any) -> None:
     ax.set(xlabel="predicted", ylabel="true")
 
 
-def _calibration(subject: Subject, rows: Array) -> str:
-    assert subject.proba is not None  # nosec B101
-    proba = subject.proba[rows]
-    correct = (subject.predicted[rows] == subject.y[rows]).astype(int)
-    confidence = proba.max(axis=1).clip(0, 1)
-
+def _calibration(confidence: Array, correct: Array) -> str:
     def draw(ax: Any) -> None:
         counts = ax.twinx()
         counts.hist(confidence, bins=np.linspace(0, 1, _BINS + 1), color=_ACCENT, alpha=0.18)
         counts.set(yticks=[])
         counts.spines[:].set_visible(False)
-        display = CalibrationDisplay.from_predictions(
-            correct,
+        CalibrationDisplay.from_predictions(
+            correct.astype(int),
             confidence,
             n_bins=_BINS,
             pos_label=1,
@@ -258,29 +240,21 @@ def _calibration(subject: Subject, rows: Array) -> str:
             name="these images",
         )
         ax.plot([0, 1], [0, 1], ":", color=ax.xaxis.label.get_color(), label="perfect")
-        display.ax_.set(
-            xlabel="confidence", ylabel="fraction correct", xlim=(0, 1.01), ylim=(0, 1.03)
-        )
+        ax.set(xlabel="confidence", ylabel="fraction correct", xlim=(0, 1.01), ylim=(0, 1.03))
         ax.legend(loc="upper left")
 
     return _svg(draw, "Calibration curve", (6, 4.2))
 
 
 def _learning_curve(curve: Curve, size: str) -> str:
-    display = LearningCurveDisplay(
-        train_sizes=curve.sizes,
-        train_scores=curve.test,  # not shown
-        test_scores=curve.test,
-        score_name=curve.score_name,
-    )
+    mean, deviation = curve.test.mean(axis=1), curve.test.std(axis=1)
 
     def draw(ax: Any) -> None:
-        display.plot(ax=ax, score_type="test", line_kw={"marker": "o", "markersize": 4})
+        ax.plot(curve.sizes, mean, "o-", markersize=4)
+        ax.fill_between(curve.sizes, mean - deviation, mean + deviation, alpha=0.5)
         ax.set(xscale="log", xlabel=size, ylabel=curve.score_name)
         ax.minorticks_off()
         ax.set_xticks(curve.sizes, [f"{n:,}" for n in curve.sizes])
-        if ax.get_legend():
-            ax.get_legend().remove()
 
     return _svg(draw, "Learning curve", (6, 4.2))
 
@@ -302,7 +276,7 @@ def _svg(draw: Callable[[Any], Any], label: str, size: tuple[float, float] = (6.
 
     plt = import_pyplot()
     buffer = io.StringIO()
-    with plt.rc_context({**_STYLE, "svg.hashsalt": label}):
+    with plt.style.context(["default", _STYLE, {"svg.hashsalt": label}]):
         figure, ax = plt.subplots(figsize=size, layout="constrained")
         try:
             draw(ax)
@@ -311,8 +285,7 @@ def _svg(draw: Callable[[Any], Any], label: str, size: tuple[float, float] = (6.
             plt.close(figure)
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<(metadata|style)[^>]*>.*?</\1>", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     text = re.sub(r"font: ((?:[\w.]+ )*[\d.]+px) [^;\"]*", r"font: \1 system-ui, sans-serif", text)
     text = text.replace(_INK, "currentColor").replace(_FAINT, "var(--faint)")

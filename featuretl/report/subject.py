@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from featuretl._core.parameters import parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.groups import copies_of, joined, read_groups, subset
 from featuretl._learning.labels import all_numbers, one_label_each
@@ -18,15 +19,24 @@ from featuretl.extraction.embedder import ImageEmbedder
 from featuretl.extraction.engine import Failure
 from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images, name_of
+from featuretl.models.card import Card, trained_on
 from featuretl.models.fitted import Fitted
 from featuretl.prediction.evaluate import known_labels
 from featuretl.prediction.predict import Progress, concatenated, in_batches
-from featuretl.report.probe import HeldOut, out_of_fold
-
-# Maps sha256 of images, S32 (n,), to whether each was a training image; None if unknown.
-Seen = Callable[[Array], Array | None]
+from featuretl.report.probe import HeldOut, Probe
 
 _OWNER = "write_report"
+
+
+@dataclass(eq=False, frozen=True)
+class Training:
+    """The training images of a model, for leaks and the learning curve."""
+
+    names: list[str]
+    images: Sequence[Any]
+    y: Array
+    X: Array
+    keys: Array  # sha256, S32 (n,)
 
 
 @dataclass(eq=False)
@@ -51,6 +61,7 @@ class Subject:
     warnings: list[str] = field(default_factory=list)  # caveats about the scores
     failures: list[Failure] = field(default_factory=list)  # unreadable images
     model: Any = None
+    training: Training | None = None
     trained_on: int | None = None  # number of training images among the n; None if unknown
 
     def __len__(self) -> int:
@@ -105,7 +116,7 @@ def subject_of_embeddings(
     classes = None if is_regression else np.unique(target)
     X = X[rows]
     common = _common_fields(images, rows, groups, X)
-    held = out_of_fold(X, target, classes, common["groups"], cv, seed)
+    held = Probe(X, target, classes, common["groups"]).out_of_fold(cv, seed)
     bad = np.flatnonzero(~ok).tolist()
     return Subject(
         **common,
@@ -125,16 +136,17 @@ def subject_of_embeddings(
 
 
 def subject_of_model(
-    model: Any, images: Any, y: Any, groups: Any, seen: Seen, cache: Any, cv: int, seed: int,
-    progress: Progress | None,
+    model: Any, images: Any, y: Any, groups: Any, train: Any, card: Card, cache: Any, cv: int,
+    seed: int, progress: Progress | None,
 ) -> Subject:  # fmt: skip
-    """Return images with the predictions of a fitted model; `seen` finds its training images."""
-    fitted = Fitted.of_images(model)
+    """Return images with the predictions of a model; `train` and `card` are as in write_report."""
+    fitted, embedder = Fitted.of_images(model), embedder_of(model, cache)
     if fitted.kind == "multilabel":
         raise InputError(
             "A report needs one class or one regression target per image; got a multi-label model. "
             "Use featuretl evaluate, or evaluate_model."
         )
+    training = None if train is None else _training(fitted, train, embedder)
     images = as_images(images, _OWNER)
     y = known_labels(fitted, y, _OWNER, len(images))
     parts = list(in_batches(fitted, images, progress))
@@ -144,7 +156,7 @@ def subject_of_model(
         raise InputError(f"None of {len(images)} images could be read; check their paths.")
     readable = [images[i] for i in rows]
     predicted, proba = concatenated(parts)
-    extraction = embedder_of(model, cache).extract(readable)
+    extraction = embedder.extract(readable)
     X = extraction.to_numpy()
     subject = Subject(
         **_common_fields(images, rows, groups, X),
@@ -158,8 +170,9 @@ def subject_of_model(
         title=type(model).__name__,
         failures=[failure for part in parts for failure in part.failures],
         model=model,
+        training=training,
     )
-    _exclude_training_images(subject, seen(extraction.keys))
+    _exclude_training_images(subject, card, extraction.keys)
     _add_out_of_fold(subject, cv, seed)
     return subject
 
@@ -174,9 +187,28 @@ def embedder_of(model: Any, cache: Any) -> ImageEmbedder:
     )
 
 
-def _exclude_training_images(subject: Subject, seen: Array | None) -> None:
+def _training(fitted: Fitted, train: tuple[Any, Any], embedder: ImageEmbedder) -> Training:
+    """Return the readable training images with their embeddings."""
+    images = as_images(train[0], _OWNER)
+    y = known_labels(fitted, train[1], _OWNER)
+    if len(y) != len(images):
+        raise parameter_error(_OWNER, "train", "one label per image", (len(images), len(y)))
+    extraction = embedder.extract(images)
+    rows = np.flatnonzero(extraction.ok).tolist()
+    return Training(
+        names=[name_of(images[i], i) for i in rows],
+        images=[images[i] for i in rows],
+        y=y[rows],
+        X=extraction.rows(np.array(rows, int)),
+        keys=extraction.keys[rows],
+    )
+
+
+def _exclude_training_images(subject: Subject, card: Card, keys: Array) -> None:
     """Exclude training images from the scores where others remain, and add the caveats."""
-    n = len(subject)
+    n, seen = len(subject), trained_on(card, keys)
+    if subject.training is not None:
+        seen = np.isin(keys, subject.training.keys) | (False if seen is None else seen)
     if seen is None:
         subject.warnings.append(
             "The training images of the model are unknown (neither its card nor train names them): "
@@ -202,9 +234,8 @@ def _exclude_training_images(subject: Subject, seen: Array | None) -> None:
 def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
     """Add out-of-fold predictions if two folds exist, and the probabilities for label errors."""
     try:
-        subject.held_out = out_of_fold(
-            subject.X, subject.y, subject.classes, subject.groups, cv, seed
-        )
+        probe = Probe(subject.X, subject.y, subject.classes, subject.groups)
+        subject.held_out = probe.out_of_fold(cv, seed)
     except InputError as error:
         subject.warnings.append(f"The images cannot be split into folds: {error}")
     if subject.trained_on == 0 and subject.proba is not None:

@@ -75,26 +75,18 @@ class BaseTransfer(BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If the value of a parameter is invalid.
-        InputError
-            If `y` is invalid or lengths differ.
-        ImageError
-            If an image cannot be read.
-        BackboneError
-            If a backbone cannot be loaded.
+        ParameterError, InputError
+            If a parameter or `y` is invalid, or lengths differ.
+        ImageError, BackboneError
+            If an image cannot be read, or a backbone cannot be loaded.
         """
         self._check_parameters()
         forget(self)
         experiment = Experiment(self, X, y, groups, self._targets)
         self.n_features_in_ = 1
-        winner, decision = choose(
-            experiment, list(backbones_of(self)), self.strategy, self.cv, self.test_size
-        )
+        winner, decision = choose(experiment, self.strategy, self.test_size)
         self.strategy_, self.backbone_ = winner.strategy, winner.backbone
-        self.estimator_ = experiment.fit(
-            self.strategy_, self.backbone_, winner.settings, np.arange(experiment.n), last=True
-        )
+        self.estimator_ = experiment.fit(winner, np.arange(experiment.n), last=True)
         embeddings = experiment.embeddings(self.backbone_)
         self._fit_novelty(embeddings, experiment.groups, experiment.seed)
         self.decision_: Any = replace(decision, seconds=experiment.seconds())

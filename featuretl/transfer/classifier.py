@@ -50,7 +50,6 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     decision_ : Decision
         `explain()` returns the decision in sentences, `candidates` a table of the candidates;
         `outer` is the score on images that had no part in choosing.

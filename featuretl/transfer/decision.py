@@ -14,7 +14,7 @@ from featuretl._core.types import Array
 from featuretl._learning.groups import subset
 from featuretl.exceptions import InputError
 from featuretl.transfer.experiment import Experiment
-from featuretl.transfer.search import FEWEST, MANY, MANY_NUMBERS, Search, Trial
+from featuretl.transfer.search import FEWEST, MANY, MANY_NUMBERS, Search, Trial, too_few
 from featuretl.transfer.targets import MultiLabelTargets
 
 if TYPE_CHECKING:
@@ -190,8 +190,8 @@ class Decision:
         return names.assign(**shown, why=frame["why"], verdict=frame["verdict"])
 
     def _advice(self) -> list[str]:
-        enough = self.per_class >= MANY if self.per_class else self.n_images >= MANY_NUMBERS
-        if enough or self.score_name == MultiLabelTargets.score_name:  # multi-label: no choice
+        is_multilabel = self.score_name == MultiLabelTargets.score_name  # without a choice
+        if is_multilabel or not too_few(self.per_class, self.n_images):
             return []
         needed = f"{MANY} images per class" if self.per_class else f"{MANY_NUMBERS} images"
         if 0 < self.per_class < FEWEST:
@@ -199,26 +199,19 @@ class Decision:
         return [f"With {needed} fine-tuning could be tried."]
 
 
-def choose(
-    experiment: Experiment, backbones: list[str], strategy: str, cv: Any, test_size: Any
-) -> tuple[Trial, Decision]:
-    """Return the candidate to fit to all images, and the decision with its outer score.
-
-    `TransferClassifier` documents the parameters. No choice uses the images that it is scored on.
-    """
-    experiment.keep_copies_together(backbones[0])
+def choose(experiment: Experiment, strategy: str, test_size: Any) -> tuple[Trial, Decision]:
+    """Return the candidate to fit to all images, and the decision with its outer score."""
+    experiment.keep_copies_together(experiment.backbones[0])
     fold, how = _outer_folds(experiment, strategy, test_size)
     n_folds, rows = fold.max() + 1, np.arange(experiment.n)
     scores = np.full(experiment.n, np.nan)
-    for k in range(n_folds):
+    for k in range(n_folds):  # no choice uses the images that it is scored on
         train, test = rows[fold != k], rows[fold == k]
-        search = Search(experiment, train, backbones, strategy, cv)
+        search = Search(experiment, train, strategy)
         winner = search.run()
-        chosen, backbone = winner.strategy, winner.backbone
-        model = experiment.fit(chosen, backbone, winner.settings, train)
-        scores[test] = experiment.evaluate(model, chosen, test, backbone)[0]
+        scores[test] = experiment.evaluate(experiment.fit(winner, train), winner, test)[0]
     if n_folds != 1:  # with one fold, the scored choice is also the final one
-        search = Search(experiment, rows, backbones, strategy, cv)
+        search = Search(experiment, rows, strategy)
         winner = search.run()
     outer, targets = Outer(how=how), experiment.targets
     if n_folds:
@@ -246,7 +239,7 @@ def _outer_folds(experiment: Experiment, strategy: str, test_size: Any) -> tuple
     rows, targets = np.arange(experiment.n), experiment.targets
     if test_size is None:
         return np.full(len(rows), -1), "test_size=None"
-    enough = targets.per_class >= MANY if targets.per_class else len(rows) >= MANY_NUMBERS
+    enough = not too_few(targets.per_class, len(rows))
     is_costly = strategy == "fine-tune" or (strategy == "auto" and enough)
     many_folds = test_size == "auto" and not is_costly and len(rows) <= 300
     n_folds = 5 if test_size == "auto" else max(2, round(1 / test_size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -29,18 +30,13 @@ from featuretl.transfer.targets import TransferTargets
 # Large data sets need fewer epochs: trained on all other images of sign-digits, six epochs reach an
 # accuracy of 0.977 on 399 images, and twelve reach 0.980.
 _IMAGES_SEEN, _EPOCHS = 6000, (6, 12)
-# Strategies that minimise the log-loss, so that their log-losses can be compared.
-_CALIBRATED = ("linear", "fine-tune")
+_CALIBRATED = ("linear", "fine-tune")  # they minimise the log-loss: it can be compared
 # Limits on fine-tuning, as fractions of the remaining time: for the outer score, and on all images.
 _OUTER_FRACTION, _LAST_FRACTION = 0.45, 0.95
 
 
 class Experiment:
-    """The images and targets of one `fit`, and how to embed, fit and evaluate.
-
-    `read(estimator, y, n)` returns the targets; `embeddings` maps backbones to existing embeddings
-    (n, d). `n_copies` is the number of images that are copies of other images.
-    """
+    """The images and targets of one `fit`, and how to embed, fit and evaluate."""
 
     def __init__(
         self,
@@ -52,20 +48,16 @@ class Experiment:
         embeddings: dict[str, Array] | None = None,
     ) -> None:
         self.owner = type(estimator).__name__
-        self._p = estimator
+        self._p, self.cv, self.backbones = estimator, estimator.cv, list(backbones_of(estimator))
         self._began = time.monotonic()
         self.budget = np.inf if estimator.time_budget is None else float(estimator.time_budget)
         self.images: Sequence[Any] = as_images(X, self.owner)
-        self.targets: TransferTargets = read(estimator, y, len(self.images))
-        self.groups = read_groups(self.owner, or_files(groups, self.images), len(self.images))
-        self.n_copies = 0
+        self.n = len(self.images)
+        self.targets: TransferTargets = read(estimator, y, self.n)
+        self.groups = read_groups(self.owner, or_files(groups, self.images), self.n)
+        self.n_copies = 0  # images that are copies of other images
         self.seed = int(random_generator(self.owner, estimator.random_state).randint(2**31 - 1))
-        self._embeddings: dict[str, Array] = embeddings or {}
-
-    @property
-    def n(self) -> int:
-        """The number of images."""
-        return len(self.images)
+        self._embeddings: dict[str, Array] = embeddings or {}  # (n, d), by backbone
 
     def seconds(self) -> float:
         """Return the duration of the fit so far."""
@@ -99,21 +91,18 @@ class Experiment:
 
     def new_head(self, strategy: str, rows: Array, last: bool = False) -> Any:
         """Return an unfitted head for `rows`, which cross-validates if these can be split."""
-        try:
+        foldable = False
+        with contextlib.suppress(InputError):
             self.folds(rows, 2)
             foldable = True
-        except InputError:
-            foldable = False
         return self.targets.head(strategy, len(rows), foldable, last, self.seed)
 
-    def fit(
-        self, strategy: str, backbone: str, settings: Any, rows: Array, last: bool = False
-    ) -> Any:
-        """Return a candidate fitted to `rows`; if `last`, an estimator of images."""
-        if strategy == "fine-tune":
+    def fit(self, trial: Any, rows: Array, last: bool = False) -> Any:
+        """Return the candidate of a `Trial` fitted to `rows`; if `last`, an estimator of images."""
+        backbone = trial.backbone
+        if trial.strategy == "fine-tune":
             fraction = _LAST_FRACTION if last else _OUTER_FRACTION
-            seconds = max(0.1, fraction * self.seconds_left())
-            model = self.fine_tune(backbone, seconds, **settings)
+            model = self.fine_tune(backbone, fraction * self.seconds_left(), **trial.settings)
             images, y, groups = self.subset(rows)
             if model.fit(images, y, groups=groups).stopped_ == "interrupted":
                 raise KeyboardInterrupt
@@ -121,16 +110,14 @@ class Experiment:
         with warnings.catch_warnings():
             if not last:
                 warnings.simplefilter("ignore", FeatureTLWarning)
-            head = self.head(strategy, rows, backbone, last)
+            head = self.head(trial.strategy, rows, backbone, last)
         return make_pipeline(embedder_of(self._p, backbone), head) if last else head
 
-    def evaluate(
-        self, model: Any, strategy: str, rows: Array, backbone: str
-    ) -> tuple[Array, Array]:
-        """Return the scores and losses of `rows`, (k,) each, for a fitted candidate."""
-        tuned = strategy == "fine-tune"
-        X = [self.images[i] for i in rows] if tuned else self.embeddings(backbone)[rows]
-        return self.targets.evaluate(model, X, rows, strategy in _CALIBRATED)
+    def evaluate(self, model: Any, trial: Any, rows: Array) -> tuple[Array, Array]:
+        """Return the scores and losses of `rows`, (k,) each, by the fitted `model` of a trial."""
+        tuned = trial.strategy == "fine-tune"
+        X = [self.images[i] for i in rows] if tuned else self.embeddings(trial.backbone)[rows]
+        return self.targets.evaluate(model, X, rows, trial.strategy in _CALIBRATED)
 
     def fine_tune(self, backbone: str, seconds: float = np.inf, **settings: Any) -> Any:
         """Return an unfitted fine-tuning estimator with a time limit of `seconds`."""
@@ -146,10 +133,7 @@ class Experiment:
         )
 
     def folds(self, rows: Array, cv: Any) -> tuple[Array, str]:
-        """Return the fold that holds out each row, -1 for none, and a sentence on the folds.
-
-        Raises InputError if no image, or only images of one class, can be held out.
-        """
+        """Return the fold of each row, -1 for none, and a sentence; InputError if none judges."""
         targets = Targets(self.targets.coded.classes, self.targets.coded.codes[rows])
         groups = subset(self.groups, rows)
         with warnings.catch_warnings(record=True) as caught:
@@ -170,8 +154,8 @@ class Experiment:
         """Return the time from file to embedding per image, measured on 32 images."""
         sample = [self.images[i] for i in range(min(self.n, 32))]
         given = backbones_of(self._p)[backbone]
-        spec = BackboneSpec.of(self.owner, given, weights=self._p.weights)
-        loaded = load_spec(spec, self._p.device)
+        weights, device = self._p.weights, self._p.device
+        loaded = load_spec(BackboneSpec.of(self.owner, given, weights=weights), device)
         for _ in range(2):  # the first run is a warm-up
             began = time.monotonic()
             extract(sample, loaded, runtime="torch", n_jobs=self._p.n_jobs)

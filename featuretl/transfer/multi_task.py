@@ -39,7 +39,8 @@ class TransferMultiTask(BaseTransfer):
     strategy : {"auto", "linear"}, default="auto"
         Both are the cross-validated linear probe, the only strategy for several tasks.
     tasks : dict of column to {"classification", "regression"}, or None, default=None
-        The kinds of tasks; others are inferred from the labels, see `MultiTaskHead`.
+        The kinds of tasks; others are inferred from the labels, see `MultiTaskHead` (the head
+        alone, with any estimators).
     backbone, weights, cv, test_size, device, n_jobs, cache, novelty, random_state, verbose
         As in `TransferClassifier`, with a single backbone.
 
@@ -53,14 +54,8 @@ class TransferMultiTask(BaseTransfer):
         The kind and the score of each task, a line each.
     estimator_ : Pipeline
         `ImageEmbedder` and a fitted `MultiTaskHead`.
-    strategy_, backbone_ : str
-        "linear", and the backbone.
-    novelty_, n_features_in_
+    strategy_, backbone_, novelty_, n_features_in_
         As in `TransferClassifier`.
-
-    See Also
-    --------
-    MultiTaskHead : The head alone, with any estimators for its tasks.
 
     Examples
     --------
@@ -111,9 +106,8 @@ class TransferMultiTask(BaseTransfer):
         heads = {}
         for name, column in columns.items():
             with in_column(name):
-                heads[name], self.decisions_[name] = self._probe(
-                    images, column, groups, {backbone: embeddings}
-                )
+                probe = self._probe(images, column, groups, {backbone: embeddings})
+                heads[name], self.decisions_[name] = probe
         with warnings.catch_warnings():  # the choice has already issued these warnings
             warnings.simplefilter("ignore", FeatureTLWarning)
             head = MultiTaskHead(heads).fit(embeddings, table, groups=groups)
@@ -121,9 +115,8 @@ class TransferMultiTask(BaseTransfer):
         self.estimator_ = make_pipeline(embedder, head)
         self.tasks_ = dict(head.tasks_)
         self.strategy_, self.backbone_ = "linear", backbone
-        self._fit_novelty(
-            embeddings, groups, int(random_generator(owner, self.random_state).randint(2**31))
-        )
+        seed = int(random_generator(owner, self.random_state).randint(2**31))
+        self._fit_novelty(embeddings, groups, seed)
         self.decision_ = "\n".join(
             _line(name, column, self.decisions_[name]) for name, column in columns.items()
         )
@@ -147,7 +140,7 @@ class TransferMultiTask(BaseTransfer):
             classification_targets if is_class else RegressionTargets,
             {backbone: known[rows] for backbone, known in embeddings.items()},
         )
-        _, decision = choose(experiment, list(embeddings), "linear", self.cv, self.test_size)
+        _, decision = choose(experiment, "linear", self.test_size)
         return experiment.new_head("linear", np.arange(experiment.n), last=True), decision
 
     def _kinds(self, table: dict[str, Any]) -> dict[str, str]:
@@ -177,9 +170,6 @@ class TransferMultiTask(BaseTransfer):
 
 def _line(name: str, column: Column, decision: Decision) -> str:
     outer = decision.outer
-    score = f"no outer score ({outer.how})"
-    if outer.images:
-        score = outer.explain(decision.score_name)
-    return (
-        f"{printable(name)}: {column.kind} ({column.why}) of {decision.n_images:,} images; {score}."
-    )
+    score = outer.explain(decision.score_name) if outer.images else f"no outer score ({outer.how})"
+    task = f"{printable(name)}: {column.kind} ({column.why})"
+    return f"{task} of {decision.n_images:,} images; {score}."

@@ -11,7 +11,8 @@ from featuretl.transfer.targets import RegressionTargets
 class TransferRegressor(MultiOutputMixin, RegressorMixin, BaseTransfer):
     """Choose a strategy for the given images, with the ridge probe as the fallback.
 
-    It works as `TransferClassifier`; the score is R2, relative to the variance of all targets.
+    The rules are those of `TransferClassifier`; the score is R2, relative to the variance of all
+    targets.
 
     Parameters
     ----------
@@ -27,10 +28,6 @@ class TransferRegressor(MultiOutputMixin, RegressorMixin, BaseTransfer):
         As in `TransferClassifier`.
     estimator_ : Pipeline or FineTuneRegressor
         The winner, fitted to all images.
-
-    See Also
-    --------
-    TransferClassifier : The estimator for classes, which documents the rules of the choice.
 
     Examples
     --------

@@ -16,14 +16,11 @@ from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.transfer.experiment import Experiment
 from featuretl.transfer.targets import MOST_FOR_SVM
 
-# Images per class. With fewer than the first, held-out images are too few to compare strategies, and
-# the probe is the better choice (benchmarks/README.md, "chooser.py"); from the second on, more than
-# a linear head may pay.
+# Images per class: with fewer than the first, held-out images are too few to compare strategies;
+# from the second on, more than a linear head may pay (benchmarks/README.md, "chooser.py").
 FEWEST, MANY = 5, 20
-# The same limit for regression: all images.
-MANY_NUMBERS = 200
-# With fewer wrong predictions, no gain could be measured.
-_FEWEST_ERRORS = 3
+MANY_NUMBERS = 200  # the same limit for regression: all images
+_FEWEST_ERRORS = 3  # with fewer wrong predictions, no gain could be measured
 _NEAREST_MEAN_TO = 50
 
 # The cost of fine-tuning in passes over the images (the search on four fifths of them, and twelve
@@ -44,9 +41,8 @@ class Trial:
     rows: Array
     scores: Array
     losses: Array
-    # "compared": tried for comparison only; "outscored": the probe of another backbone is better;
-    # "beaten": by a challenger; "rejected": as a challenger; "failed": out of time; "skipped": not
-    # tried. Files of earlier versions have None, and the sentence `verdict`.
+    # "outscored": the probe of another backbone is better; "beaten": by a challenger; "rejected":
+    # as a challenger; "failed": out of time. Files of earlier versions have None, and `verdict`.
     outcome: Outcome | None = None
     # The strategy that it challenged, and its gains in score and log-loss.
     rival: str = ""
@@ -69,29 +65,22 @@ class Trial:
     def name(self) -> str:
         """The name of the candidate in sentences."""
         names = {"linear": "the linear probe", "nearest-mean": "nearest mean", "svm": "the SVM"}
-        if self.strategy != "fine-tune":
-            return names[self.strategy]
         if not self.settings:
-            return "fine-tuning"
+            return names.get(self.strategy, "fine-tuning")
         blocks, rate = self.settings["n_blocks"], self.settings["learning_rate"]
         return f"fine-tuning {blocks} block{'s'[: blocks != 1]} at rate {rate:g}"
 
 
 class Search:
-    """The choice among candidates on inner folds of the images `rows`.
+    """The choice among candidates on inner folds of the images `rows`; `trials` lists them all."""
 
-    `trials` lists the candidates in the order of trying; `folds` is a sentence on the inner folds.
-    """
-
-    def __init__(
-        self, experiment: Experiment, rows: Array, backbones: list[str], strategy: str, cv: Any
-    ) -> None:
-        self._experiment, self._rows = experiment, rows
-        self._backbones, self._strategy = backbones, strategy
+    def __init__(self, experiment: Experiment, rows: Array, strategy: str) -> None:
+        self._experiment, self._rows, self._strategy = experiment, rows, strategy
         self._groups = subset(experiment.groups, rows)
+        self._too_few = too_few(experiment.targets.per_class, experiment.n)
         self.trials: list[Trial] = []
         try:
-            self._fold, self.folds = experiment.folds(rows, cv)
+            self._fold, self.folds = experiment.folds(rows, experiment.cv)
         except InputError as error:
             self._fold, self.folds = np.full(len(rows), -1), str(error)
 
@@ -103,11 +92,10 @@ class Search:
             auto = self._strategy == "auto"
             first = "linear" if auto or self._strategy == "fine-tune" else self._strategy
             why = "the fallback" if first == "linear" and auto else "requested"
-            leader = self._best_backbone([self._head(first, b, why) for b in self._backbones])
+            backbones = self._experiment.backbones
+            leader = self._best_backbone([self._head(first, name, why) for name in backbones])
             if auto:
-                leader = self._nearest_mean(leader)
-                leader = self._svm(leader)
-                leader = self._fine_tune(leader)
+                leader = self._fine_tune(self._svm(self._nearest_mean(leader)))
             elif self._strategy == "fine-tune":
                 leader.outcome = "compared"
                 leader = self._fine_tuned(leader.backbone, "requested")
@@ -132,7 +120,7 @@ class Search:
         return self._better(self._head("nearest-mean", probe.backbone, why), than=probe)
 
     def _svm(self, leader: Trial) -> Trial:
-        n, why = len(self._rows), self._too_few()
+        n, why = len(self._rows), self._too_few
         if not why and n > MOST_FOR_SVM:
             why = f"{n:,} images are more than {MOST_FOR_SVM:,}, and it would be slow to fit"
         if not why and self._experiment.seconds_left() < self._experiment.budget / 2:
@@ -143,21 +131,18 @@ class Search:
         return self._better(svm, than=leader)
 
     def _fine_tune(self, leader: Trial) -> Trial:
-        why = self._too_few() or self._too_good(leader) or self._too_long(leader.backbone)
+        why = self._too_few or self._too_good(leader) or self._too_long(leader.backbone)
         if why:
             return self._skip("fine-tune", leader, why)
         tuned = self._fine_tuned(leader.backbone, f"{leader.name} makes errors, and images suffice")
         return self._better(tuned, than=leader) if tuned.settings else leader
 
     def _better(self, challenger: Trial, than: Trial) -> Trial:
-        """Return the challenger if its gain is clear, else the candidate that it challenges.
-
-        The log-loss reveals smaller gains than the score. It counts if the score is no worse and
-        some predictions differ; otherwise only the confidence would differ.
-        """
+        """Return the challenger if its gain is clear, else the candidate that it challenges."""
         gain = gain_of(challenger.scores, than.scores, self._groups)
         loss = gain_of(-challenger.losses, -than.losses, self._groups)
         challenger.rival, challenger.gain, challenger.loss_gain = than.strategy, gain, loss
+        # The log-loss reveals smaller gains; with the same predictions, only confidence differs.
         if gain.is_clear or (gain.mean >= 0 and gain.error > 0 and loss.is_clear):
             than.outcome, than.better = "beaten", challenger.strategy
             return challenger
@@ -173,7 +158,7 @@ class Search:
         for k in range(self._fold.max() + 1):
             train, held_out = rows[self._fold != k], np.flatnonzero(self._fold == k)
             head = experiment.head(strategy, train, backbone)
-            scores, losses = experiment.evaluate(head, strategy, rows[held_out], backbone)
+            scores, losses = experiment.evaluate(head, trial, rows[held_out])
             trial.scores[held_out], trial.losses[held_out] = scores, losses
         trial.seconds = time.monotonic() - began
         return trial
@@ -209,21 +194,13 @@ class Search:
         self._trial(strategy, leader.backbone, why).outcome = "skipped"
         return leader
 
-    def _too_few(self) -> str:
-        per_class, n = self._experiment.targets.per_class, self._experiment.n
-        if per_class and per_class < MANY:
-            return f"{per_class} images per class, and it needs about {MANY}"
-        if not per_class and n < MANY_NUMBERS:
-            return f"{n} images, and it needs about {MANY_NUMBERS}"
-        return ""
-
     def _too_good(self, leader: Trial) -> str:
-        if self._experiment.targets.proportion:
-            errors = int(np.nansum(1 - leader.scores))
-            if errors < _FEWEST_ERRORS:
-                n = len(self._rows)
-                return f"{leader.name} makes {errors} errors on {n} images: nothing to gain"
-        return ""
+        errors = np.nansum(1 - leader.scores)
+        if not self._experiment.targets.proportion or errors >= _FEWEST_ERRORS:
+            return ""
+        return (
+            f"{leader.name} makes {errors:.0f} errors on {len(self._rows)} images: nothing to gain"
+        )
 
     def _too_long(self, backbone: str) -> str:
         experiment = self._experiment
@@ -231,9 +208,18 @@ class Search:
             return ""
         per_pass = experiment.n * experiment.seconds_per_image(backbone)
         left = experiment.seconds_left()
-        if left < _LEAST_PASSES * per_pass:
-            return (
-                f"it would take about {_PASSES * per_pass:,.0f} s, and only {max(left, 0):,.0f} s "
-                "of the time budget are left"
-            )
+        if left >= _LEAST_PASSES * per_pass:
+            return ""
+        return (
+            f"it would take about {_PASSES * per_pass:,.0f} s, and only {max(left, 0):,.0f} s of "
+            "the time budget are left"
+        )
+
+
+def too_few(per_class: int, n: int) -> str:
+    """Return why n images, `per_class` in the median class (0: regression), are too few, or ""."""
+    if per_class >= MANY or (not per_class and n >= MANY_NUMBERS):
         return ""
+    if per_class:
+        return f"{per_class} images per class, and it needs about {MANY}"
+    return f"{n} images, and it needs about {MANY_NUMBERS}"

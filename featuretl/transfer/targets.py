@@ -22,16 +22,12 @@ from featuretl.heads.nearest_mean import NearestMeanClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
 from featuretl.heads.svm import SVMProbeClassifier
 
-# With more images the RBF kernel is approximated, and hyperparameters are slow to choose.
-MOST_FOR_SVM = 4000
+MOST_FOR_SVM = 4000  # with more images the RBF kernel is approximated, and choices are slow
 _LEAST_PROBABILITY = 1e-7
 
 
 class ClassTargets:
-    """One class per image: classes with codes `coded`, labels `y` (n,), images of the median class.
-
-    Log-losses are compared only between models with calibrated probabilities.
-    """
+    """One class per image: codes `coded`, labels `y` (n,), images of the median class."""
 
     score_name, proportion = "accuracy", True
     fine_tune = FineTuneClassifier
@@ -43,10 +39,7 @@ class ClassTargets:
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
-        """Return an unfitted head for n images; `last` means that it will be used for prediction.
-
-        `foldable` means that images can be held out.
-        """
+        """Return an unfitted head for n images, `foldable` or not; `last`: for prediction."""
         if strategy == "nearest-mean":
             return NearestMeanClassifier()
         C: Any = {"C": "cv"} if foldable else {}
@@ -63,11 +56,8 @@ class ClassTargets:
         scores = (model.predict(X) == self.y[rows]).astype(np.float64)
         losses = np.full(len(rows), np.nan)
         if calibrated:
-            proba = model.predict_proba(X)
-            known = np.isin(self.y[rows], model.classes_)
-            column = np.searchsorted(model.classes_, self.y[rows][known])
-            likelihood = np.zeros(len(rows))
-            likelihood[known] = proba[known, column]
+            is_true = self.y[rows][:, None] == model.classes_
+            likelihood = (model.predict_proba(X) * is_true).sum(axis=1, dtype=np.float64)
             losses = -np.log(np.maximum(likelihood, _LEAST_PROBABILITY))
         return scores, losses
 
@@ -77,10 +67,7 @@ class ClassTargets:
 
 
 class MultiLabelTargets(ClassTargets):
-    """Label sets `y`, (n,), or an indicator (n, n_labels), which `coded` has in any case.
-
-    The score is scikit-learn's ``f1_score(average="samples", zero_division=1)``.
-    """
+    """Label sets `y`, (n,), or an indicator (n, n_labels), which `coded` has in any case."""
 
     score_name, proportion = "f1_samples", False
 
@@ -96,7 +83,7 @@ class MultiLabelTargets(ClassTargets):
         self.y = labels if is_label_sets(labels) else targets.codes
 
     def evaluate(self, model: Any, X: Any, rows: Array, calibrated: bool) -> tuple[Array, Array]:
-        """Return the F1 of each row; log-losses are NaN."""
+        """Return each row's part of ``f1_score(average="samples", zero_division=1)``; no losses."""
         truth = self.coded.codes[rows]
         predicted = np.zeros_like(truth)  # labels absent from training are never predicted
         predicted[:, np.searchsorted(self.coded.classes, model.classes_)] = model.predict(X)
@@ -112,10 +99,7 @@ def classification_targets(estimator: Any, y: Any, n: int) -> ClassTargets:
 
 
 class RegressionTargets:
-    """Regression targets `y`, float64 (n,) or (n, n_outputs); `coded` has a single class.
-
-    The score is R2, relative to the variance of all targets.
-    """
+    """Regression targets `y`, float64 (n,) or (n, n_outputs); `coded` has a single class."""
 
     score_name, proportion = "r2", False
     fine_tune = FineTuneRegressor

@@ -101,6 +101,6 @@ def examined(subject_of):
     """A function that examines embeddings as a Subject."""
 
     def examination(*args, **options):
-        return examine(subject_of(*args, **options), None, 0, 0.9, 20, lambda step: None)
+        return examine(subject_of(*args, **options), 0, 0.9, 20, lambda step: None)
 
     return examination

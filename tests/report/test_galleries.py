@@ -64,7 +64,7 @@ def test_pairs_of_different_labels_are_marked(examined, photos):
     X[1], X[3] = X[0], X[2]
     y = ["a", "b", "a", "a", *"ab" * 10]
     found = examined(X, y, images=photos)
-    made, left_out = galleries.galleries(found, None)
+    made, left_out = galleries.galleries(found, None, pairs=True)
     pairs = next(gallery for gallery in made if gallery.anchor == "duplicates")
     assert (pairs.n, pairs.kind) == (2, "pairs")
     assert "1 of them have different labels" in pairs.words
@@ -80,7 +80,7 @@ def test_pairs_of_different_labels_are_marked(examined, photos):
 def test_hostile_labels_are_printable(examined):
     X = np.random.default_rng(0).normal(size=(20, 3))
     found = examined(X, ["a\x1b[31m", "b"] * 10)
-    (mistakes, *_), _ = galleries.galleries(found, None)
+    (mistakes, *_), _ = galleries.galleries(found, None, pairs=True)
     lines = [text for shot in mistakes.shots for _, text in shot["lines"]]
     assert lines and all(text.isprintable() for text in lines)
 
@@ -88,7 +88,7 @@ def test_hostile_labels_are_printable(examined):
 def test_regressions_have_their_largest_residuals(examined):
     X = np.random.default_rng(0).normal(size=(30, 40))
     found = examined(X, X[:, 0] ** 2, is_regression=True)
-    (gallery, _), left_out = galleries.galleries(found, None)
+    (gallery, _), left_out = galleries.galleries(found, None, pairs=True)
     assert (gallery.anchor, gallery.n, len(gallery.shots)) == ("mistakes", 24, 24)
     assert gallery.name == "Largest residuals"
     assert left_out == []

@@ -5,7 +5,7 @@ import pytest
 
 from featuretl import LinearProbeClassifier, LinearProbeRegressor
 from featuretl.exceptions import InputError
-from featuretl.report.probe import _proba, learning_curve, out_of_fold, splits_of
+from featuretl.report.probe import Probe, splits_of
 
 
 def test_copies_share_a_fold_and_are_counted(report, page_of, embeddings, photos, path, quick):
@@ -67,13 +67,13 @@ def blobs():
 
 def test_every_row_is_predicted_by_a_probe_of_the_other_folds(blobs):
     X, y, target = blobs
-    held = out_of_fold(X, y, np.unique(y), None, 4, 0)
+    held = Probe(X, y, np.unique(y), None).out_of_fold(4, 0)
     assert np.unique(held.fold).tolist() == [0, 1, 2, 3] and held.ok.all()
     train, test = next(splits_of(held.fold))
     head = LinearProbeClassifier().fit(X[train], y[train])
     np.testing.assert_allclose(held.proba[test], head.predict_proba(X[test]))
     np.testing.assert_array_equal(held.predicted, held.proba.argmax(axis=1))
-    numbers = out_of_fold(X, target, None, None, 4, 0)
+    numbers = Probe(X, target, None, None).out_of_fold(4, 0)
     assert numbers.proba is None
     train, test = next(splits_of(numbers.fold))
     head = LinearProbeRegressor().fit(X[train], target[train])
@@ -89,11 +89,12 @@ def test_rows_of_no_fold_are_always_trained_on():
 def test_a_class_without_training_rows_has_probability_0(blobs):
     X, y, _ = blobs
     groups = np.where(y == 2, 99, np.arange(60) // 6)  # class 2 is in a single group
-    held = out_of_fold(X, y, np.unique(y), groups, 4, 0)
+    held = Probe(X, y, np.unique(y), groups).out_of_fold(4, 0)
     assert not held.ok[y == 2].any() and held.ok[y < 2].all()
     assert np.isnan(held.proba[y == 2]).all()
     two = np.array(["a", "b"])
-    np.testing.assert_array_equal(_proba(X[:3], np.array(["b"] * 3), X[:2], two), [[0, 1]] * 2)
+    probe = Probe(X[:3], np.array(["b"] * 3), two, None)
+    np.testing.assert_array_equal(probe._proba(np.arange(3), np.arange(2), two), [[0, 1]] * 2)
 
 
 @pytest.mark.parametrize("n, groups", [(2, None), (3, [0, 0, 1])])
@@ -101,25 +102,25 @@ def test_a_regression_of_two_or_three_images_has_no_folds(n, groups, blobs):
     X, _, target = blobs
     groups = None if groups is None else np.array(groups)
     with pytest.raises(InputError, match="two training images"):
-        out_of_fold(X[:n], target[:n], None, groups, 5, 0)
+        Probe(X[:n], target[:n], None, groups).out_of_fold(5, 0)
 
 
 def test_one_class_has_no_folds(blobs):
     with pytest.raises(InputError, match="two classes"):
-        out_of_fold(blobs[0], np.zeros(60), np.zeros(1), None, 5, 0)
+        Probe(blobs[0], np.zeros(60), np.zeros(1), None).out_of_fold(5, 0)
 
 
 def test_a_learning_curve_ends_with_all_training_rows(blobs):
     X, y, target = blobs
     splits = [(np.arange(45), np.arange(45, 60)), (np.arange(15, 60), np.arange(15))]
-    curve = learning_curve(X, y, np.unique(y), None, splits, "two folds", 0)
+    curve = Probe(X, y, np.unique(y), None).learning_curve(splits, "two folds", 0)
     assert curve.sizes.tolist() == [1, 2, 5, 10, 15]  # of every class
     assert (curve.score_name, curve.how) == ("accuracy", "two folds")
     head = LinearProbeClassifier().fit(X[:45], y[:45])
     assert curve.test[-1, 0] == head.score(X[45:], y[45:])
-    again = learning_curve(X, y, np.unique(y), None, splits, "two folds", 0)
+    again = Probe(X, y, np.unique(y), None).learning_curve(splits, "two folds", 0)
     np.testing.assert_array_equal(curve.test, again.test)
-    numbers = learning_curve(X, target, None, None, splits, "", 0)
+    numbers = Probe(X, target, None, None).learning_curve(splits, "", 0)
     assert (numbers.sizes.tolist(), numbers.score_name) == ([10, 20, 45], "R2")
     assert numbers.test[-1].min() > 0.9
 
@@ -127,10 +128,10 @@ def test_a_learning_curve_ends_with_all_training_rows(blobs):
 @pytest.mark.filterwarnings("error")
 def test_scores_that_are_not_defined_are_nan(blobs):
     X, y, target = blobs
-    single = learning_curve(X, target, None, None, [(np.arange(20), np.array([20]))], "", 0)
+    single = Probe(X, target, None, None).learning_curve([(np.arange(20), np.array([20]))], "", 0)
     assert np.isnan(single.test).all()
-    one = learning_curve(X, target, None, None, [(np.array([0]), np.arange(1, 9))], "", 0)
+    one = Probe(X, target, None, None).learning_curve([(np.array([0]), np.arange(1, 9))], "", 0)
     assert np.isnan(one.test).all()
     rows = np.flatnonzero(y == 0)
-    same = learning_curve(X, y, np.unique(y), None, [(rows, np.arange(60))], "", 0)
+    same = Probe(X, y, np.unique(y), None).learning_curve([(rows, np.arange(60))], "", 0)
     assert np.isnan(same.test).all()

@@ -30,9 +30,9 @@ def watched(photos, labels, shared_cache):
             inner.setattr(Experiment, "evaluate", evaluate)
             return run(self)
 
-    def note_scored(self, model, strategy, rows, backbone):
+    def note_scored(self, model, trial, rows):
         scored.append(set(rows))
-        return evaluate(self, model, strategy, rows, backbone)
+        return evaluate(self, model, trial, rows)
 
     with pytest.MonkeyPatch.context() as outer:
         outer.setattr(Search, "run", note_rows)

@@ -8,6 +8,7 @@ import pytest
 from featuretl import LinearProbeClassifier, TransferClassifier
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.transfer.experiment import Experiment
+from featuretl.transfer.search import Trial
 from featuretl.transfer.targets import RegressionTargets, classification_targets
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
@@ -134,13 +135,14 @@ def test_scores_are_those_of_the_rows_that_are_evaluated(rows):
     X, y = rows
     experiment = experiment_on(X, y)
     train, test = np.arange(20), np.arange(20, 30)
-    model = experiment.fit("linear", "net", {}, train)
-    scores, losses = experiment.evaluate(model, "linear", test, "net")
+    linear, svm = (Trial(name, "net", "", train, train, train) for name in ("linear", "svm"))
+    model = experiment.fit(linear, train)
+    scores, losses = experiment.evaluate(model, linear, test)
     assert scores.tolist() == (model.predict(X[test]) == y[test]).tolist()
     proba = model.predict_proba(X[test])[np.arange(10), y[test]]
     np.testing.assert_allclose(losses, -np.log(proba), rtol=1e-5)
-    machine = experiment.fit("svm", "net", {}, train)
-    assert np.isnan(experiment.evaluate(machine, "svm", test, "net")[1]).all()
+    machine = experiment.fit(svm, train)
+    assert np.isnan(experiment.evaluate(machine, svm, test)[1]).all()
 
 
 def test_the_time_that_is_left_counts_from_the_start(rows):
@@ -156,10 +158,10 @@ def test_many_images_are_fine_tuned_for_fewer_epochs(rows, monkeypatch):
     experiment = experiment_on(*rows)
     assert experiment.fine_tune("net").epochs == 12
     assert experiment.fine_tune("net").time_budget is None
-    monkeypatch.setattr(Experiment, "n", 700)
+    monkeypatch.setattr(experiment, "n", 700)
     assert experiment.fine_tune("net", 5.0).epochs == 9
     assert experiment.fine_tune("net", 5.0).time_budget == 5
-    monkeypatch.setattr(Experiment, "n", 10_000)
+    monkeypatch.setattr(experiment, "n", 10_000)
     model = experiment.fine_tune("net", -1.0, learning_rate=0.01)
     assert (model.epochs, model.time_budget, model.learning_rate) == (6, 0.1, 0.01)
     assert (model.backbone, model.cache, model.random_state) == ("net", None, experiment.seed)

@@ -41,7 +41,8 @@ def test_what_is_easy_is_not_fine_tuned(chooser, photos, labels, monkeypatch):
 
 def test_a_gain_must_exceed_its_error(chooser, photos, labels, monkeypatch):
     experiment = Experiment(chooser(), photos, labels, None, classification_targets)
-    choice = Search(experiment, np.arange(24), ["tf_efficientnet_lite0"], "auto", 4)
+    experiment.cv = 4
+    choice = Search(experiment, np.arange(24), "auto")
     base, other = (choice._trial("linear", "x", ""), choice._trial("svm", "x", ""))
     base.scores[:], other.scores[:] = 0.0, 0.0
     other.scores[:3] = 1.0  # 12.5 +- 6.9 points
@@ -118,8 +119,9 @@ class Scored:
     def head(self, strategy, rows, backbone):
         return None
 
-    def evaluate(self, model, strategy, rows, backbone):
-        scores = self.scores.get(f"{strategy}_{backbone}", self.scores.get(strategy, np.zeros(40)))
+    def evaluate(self, model, trial, rows):
+        of_strategy = self.scores.get(trial.strategy, np.zeros(40))
+        scores = self.scores.get(f"{trial.strategy}_{trial.backbone}", of_strategy)
         return scores[rows], np.full(len(rows), np.nan)
 
     def seconds_left(self):
@@ -132,7 +134,8 @@ class Scored:
         return SimpleNamespace(search=lambda *args, **kwargs: self.found)
 
     def search(self, strategy="auto", backbones=("net",)):
-        return Search(self, np.arange(40), list(backbones), strategy, 2)
+        self.backbones, self.cv = list(backbones), 2
+        return Search(self, np.arange(40), strategy)
 
 
 def first(n):
