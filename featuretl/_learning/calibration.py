@@ -11,8 +11,7 @@ from featuretl._learning.arrays import library_of
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 
 _BINS = 15
-# The prior of log T: two thirds of temperatures are 0.6 to 1.6 times the expected one.
-_PRIOR_DEVIATION = 0.5
+_PRIOR_DEVIATION = 0.5  # of log T: two thirds of temperatures are 0.6 to 1.6 times the expected
 
 
 def probabilities(logits: Array, multinomial: bool) -> Array:

@@ -317,10 +317,7 @@ def _folds_of_splits(owner: str, targets: Targets, fold: Array) -> tuple[Array, 
 
 
 def _in_one_fold(fold: Array, value: Array, n_values: int) -> Array:
-    """Return whether one fold holds all entries of each value, (n_values,) bool.
-
-    `fold` and `value` (k,) are those of each entry.
-    """
+    """Return whether one `fold` (k,) holds all entries of each `value` (k,): (n_values,) bool."""
     low, high = np.full(n_values, fold.max(initial=0) + 1), np.full(n_values, -1)
     np.minimum.at(low, value, fold)
     np.maximum.at(high, value, fold)

@@ -20,11 +20,7 @@ from featuretl.exceptions import InputError
 
 
 def read_groups(owner: str, groups: Any, n: int) -> Array | None:
-    """Return the group code (n,), int, of each row, or None if `groups` is None.
-
-    `groups` (n,) or (n, 1) holds hashable values, in a list, array or column. Raises InputError if
-    the lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or empty text).
-    """
+    """Return the codes (n,), int, of `groups` (n,) or (n, 1); InputError if a row has no group."""
     if groups is None:
         return None
     values = group_names(groups)

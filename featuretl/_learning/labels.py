@@ -82,10 +82,7 @@ def some_labels(owner: str, y: Any, name: str = "y", *, minus_one: bool = False)
 
 
 def all_labels(owner: str, y: Any, name: str = "y", *, instead: str = "") -> Array:
-    """Return the labels of all rows in their own type; see `some_labels`.
-
-    Raises InputError with the number of rows without a label; it ends with the remedy `instead`.
-    """
+    """Return `some_labels` of all rows; the error for gaps ends with the remedy `instead`."""
     values, known = some_labels(owner, y, name)
     if not known.all():
         gaps = np.flatnonzero(~known)
@@ -112,10 +109,7 @@ def one_label_each(owner: str, y: Any, name: str = "y") -> Array:
 
 
 def all_numbers(owner: str, y: Any, name: str = "y") -> Array:
-    """Return regression targets, (n,) or (n, n_outputs), float64.
-
-    Raises InputError for other labels, or with the number of rows that are not finite.
-    """
+    """Return finite regression targets, (n,) or (n, n_outputs), float64; InputError for others."""
     values, known = some_labels(owner, y, name)
     if values.dtype.kind not in "buifOU" or values.ndim > 2:
         got = f"{values.dtype} of shape {values.shape}"

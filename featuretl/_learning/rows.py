@@ -1,10 +1,8 @@
 """Passes over X in standardized blocks that fit the processor's cache, on one pool of threads.
 
 NumPy and SciPy each bring an OpenBLAS pool, and the two pools compete for cores (scikit-learn issue
-17334). Here BLAS gets one thread and the blocks run on threads. `Rows` keeps a standardized copy of
-X if it takes no more memory than X, or at most 1 GiB; otherwise each pass standardizes the blocks.
-The same holds for PyTorch and a tensor in main memory. A graphics processor gets larger blocks, one
-after the other, and a pass moves only their sums to NumPy.
+17334). Here BLAS and PyTorch get one thread, and the blocks run on threads; a graphics processor
+gets larger blocks, one after the other, and a pass moves only their sums to NumPy.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ class Rows:
     """Rows ``(X - mean_) / scale_`` of `X` (n, d), an array or a tensor, in float32 for float16.
 
     `weight` (n,) >= 0 weights the mean and scale; `scaling` is one of `SCALINGS`, or None for the
-    unchanged rows. Raises InputError if a row holds NaN or an infinity.
+    unchanged rows. They are copied if the copy takes no more memory than X, or at most 1 GiB.
     """
 
     def __init__(
@@ -202,10 +200,7 @@ def affine(X: Array, coef: Array, intercept: Array) -> Array:
 
 
 def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
-    """Yield slices and rows (k, d) of `X`, float32 or float64, in blocks of a few MiB.
-
-    Raises InputError if a row holds NaN or an infinity.
-    """
+    """Yield slices and rows (k, d) of `X` in blocks of a few MiB; InputError unless all are finite."""
     xp = library_of(X)
     step = max(16, 4 * _block_elements(X) // max(X.shape[1], columns))
     for start in range(0, len(X), step):

@@ -105,19 +105,11 @@ class ShardedMatrix:
         return found[(..., *columns)] if columns else found
 
     def _slice(self, start: int, stop: int, step: int) -> Array:
-        if step != 1:
-            return self._take(np.arange(start, stop, step))
-        parts = []
-        first = max(0, int(np.searchsorted(self._starts, start, "right")) - 1)
-        for path, begin in zip(self._paths[first:], self._starts[first:].tolist(), strict=False):
-            if begin >= stop:
-                break
-            part = self._open(path)[max(0, start - begin) : stop - begin]
-            if len(part):
-                parts.append(part)
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate([np.empty((0, self.shape[1]), self.dtype), *parts])
+        number = int(np.searchsorted(self._starts, start, "right")) - 1
+        if step == 1 and start < stop <= self._starts[number + 1]:  # in one file: without a copy
+            begin = self._starts[number]
+            return self._open(self._paths[number])[start - begin : stop - begin]
+        return self._take(np.arange(start, stop, step))
 
     def _take(self, rows: Array) -> Array:
         out = np.empty((len(rows), self.shape[1]), self.dtype)

@@ -91,14 +91,10 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings. May be a read-only memory map.
+        X, sample_weight, groups : as in `LinearProbeClassifier.fit`
+            For the heads that take weights, or groups.
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task. None, NaN and empty text are missing labels.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, for heads that take weights.
-        groups : array-like of shape (n,), default=None
-            Rows of one group are held out together, by heads that take groups.
 
         Raises
         ------

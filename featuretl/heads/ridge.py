@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import Bunch
-from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_option
 from featuretl._core.types import Array
@@ -43,8 +42,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     alphas : "auto" or array-like of float > 0, default="auto"
         Candidates of ``alpha="loo"``: "auto" is 28 values from 1e-6 to 1e3 times the sum of the
         weights (the number of rows).
-    scaling : {"floored", "features", "common"}, default="floored"
-        Divisor of the features; see `LinearProbeClassifier`.
+    scaling : as in `LinearProbeClassifier`
 
     Attributes
     ----------
@@ -97,14 +95,9 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings. May be a read-only memory map.
+        X, sample_weight, groups : as in `LinearProbeClassifier.fit`
         y : array-like of shape (n,) or (n, n_outputs)
             Regression targets.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, also used by the standardisation.
-        groups : array-like of shape (n,), default=None
-            Rows of one group are held out together when choosing alpha.
 
         Raises
         ------
@@ -145,7 +138,6 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Predictions are float32, or float64 for float64 X.
         """
-        check_is_fitted(self)
         X = read_matrix(self, X, reset=False, dispatch=True)
         predicted = affine(X, np.atleast_2d(self.coef_), self.intercept_)
         return predicted[:, 0] if self.coef_.ndim == 1 else predicted
@@ -204,10 +196,7 @@ def _solution(rows: Rows, Y: Array) -> Solution:
 def _squared_errors(
     rows: Rows, solution: Solution, Y: Array, alphas: Array, held_out: Array | None = None
 ) -> Array:
-    """Return the sum of squared errors (m, n_outputs) of rows weighted by `held_out` at each alpha.
-
-    Without `held_out` these are the leave-one-out errors of all rows.
-    """
+    """Return summed squared errors (m, n_outputs) of `held_out` rows, or the leave-one-out ones."""
     values, vectors, image, center = solution
     shrink = 1 / (values[:, None] + alphas)
     coef = (shrink[:, :, None] * image[:, None, :]).reshape(len(values), -1)

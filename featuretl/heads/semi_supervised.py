@@ -12,7 +12,6 @@ from scipy.special import entr
 from sklearn.base import BaseEstimator
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
-from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_int, check_number, check_option
 from featuretl._core.types import Array
@@ -263,8 +262,8 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         return found
 
     def _logits(self, X: Any) -> Array:
-        check_is_fitted(self)
-        return self.probe_._logits(read_matrix(self, X, reset=False))
+        X = read_matrix(self, X, reset=False)
+        return self.probe_._logits(X)
 
 
 def _decision(found: dict[str, list[Array]], parts: list[Array], codes: Array) -> tuple[str, str]:
@@ -302,9 +301,7 @@ def _graph(X: Array, n_neighbors: int) -> Any:
 class SelfTrainer:
     """A probe of the labelled rows that adds its own confident predictions as pseudo-labels.
 
-    `codes` (n,) are class numbers, -1 for no label; `added` (n,) marks the pseudo-labels; `proba`
-    (n, n_classes) are the predictions of `probe`. The rows that a fold holds out are unlabelled to
-    its trainer, so that a threshold measured on them applies to the trainer of all labels.
+    `codes` (n,) has -1 for no label; `added` (n,) marks the pseudo-labels; `proba` (n, n_classes).
     """
 
     def __init__(self, C: float, X: Array, codes: Array, n_classes: int) -> None:

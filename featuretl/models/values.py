@@ -18,10 +18,7 @@ class NotPlainError(Exception):
 
 
 class Packer:
-    """Converts values to JSON and collects their arrays in `tensors`.
-
-    ``pack_object(value)`` returns the class name and packed state of an allowed object, or None.
-    """
+    """Converts values to JSON, objects by ``pack_object(value)``, and collects their `tensors`."""
 
     def __init__(self, pack_object: Callable[[Any], tuple[str, dict[str, Any]] | None]) -> None:
         self._pack_object = pack_object

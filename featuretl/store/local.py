@@ -41,10 +41,7 @@ _REMEDIES: dict[int | None, str] = {
 
 
 def unusable(what: str, error: Exception, lost: str = "") -> UnusableStoreError:
-    """Return the error with the sentence "`what` (reason of `error`)`lost`; remedy."
-
-    `what` names the file or store and the failed action; `lost` is the consequence.
-    """
+    """Return the error "`what` (reason of `error`)`lost`; remedy.", where `lost` is what is lost."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
     reason = os.strerror(number) if number else str(error) or type(error).__name__
     remedy = _REMEDIES.get(number, _ELSEWHERE)

@@ -67,8 +67,5 @@ def keys_array(keys: list[bytes]) -> np.ndarray:
 
 
 def _sorted_unique(keys: np.ndarray, locations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(keys, kind="stable")  # the first added stays first among equal keys
-    keys, locations = keys[order], locations[order]
-    first = np.ones(len(keys), bool)
-    first[1:] = keys[1:] != keys[:-1]
-    return keys[first], locations[first]
+    keys, first = np.unique(keys, return_index=True)  # the first added of equal keys
+    return keys, locations[first]

@@ -146,10 +146,7 @@ class StoredSpace:
             self._locked.close()
 
     def all_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return keys S32 (n,) and locations int64 (n,) of all committed rows, in order of commit.
-
-        Raises StoreError if a segment is damaged, so that no copy lacks rows.
-        """
+        """Return keys and locations (n,) of all committed rows, in order; StoreError for damage."""
         with self._lock:
             locations = self.find(keys := self._index.keys())
             while (locations == MISSING).any():  # excluding a segment has changed the index
@@ -180,10 +177,10 @@ class StoredSpace:
             return np.where(only_here, uncached + (_IN_MEMORY << 32), found)
 
     def claim(self, key: bytes, force: bool = False) -> bool | None:
-        """Claim an image to embed; with `force` even if another extraction has claimed it.
+        """Claim an image; with `force` even if another extraction has claimed it.
 
-        Returns True if the caller must embed the image, False if it is embedded or this extraction
-        has claimed it already, and None if another extraction has claimed it: try again later.
+        Returns True if the caller must embed it, False if it is embedded or claimed by this
+        extraction, and None if another extraction has claimed it: try again later.
         """
         with self._lock:
             if key in self._claimed:

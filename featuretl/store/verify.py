@@ -41,10 +41,8 @@ class Finding:
 def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
     """Read the whole store, and return its damaged and leftover files.
 
-    With `repair`, unlink these files and rebuild the index; intact files stay as they are.
-    Extractions that are about to add rows wait meanwhile. Raises StoreError, before unlinking
-    anything, if the system refuses to read a file or a file has a newer format; with `repair` also
-    if an extraction is adding rows, or the store cannot be written.
+    With `repair`, unlink these and rebuild the index. Raises StoreError, before unlinking anything,
+    if a file cannot be read, or with `repair` if an extraction is adding rows.
     """
     if not store.exists():
         return []

@@ -1,8 +1,6 @@
 """The three machines of SVMProbeClassifier: each searches C on folds, fits, and computes decisions.
 
-`search(data, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(data, C)` fits
-all rows and returns the machine; `values(X)` maps a block of raw rows to decision values (rows,
-columns).
+`search` returns the Bunch of `featuretl.heads._solver.path.search`.
 """
 
 from __future__ import annotations
@@ -37,10 +35,7 @@ class TrainingSet(NamedTuple):
     n_folds: int
 
     def scores(self, values: Array) -> dict[str, Array]:
-        """Return the weighted accuracy (n_folds,) of held-out decision values (n, columns).
-
-        "varies" breaks ties against a machine that predicts a single class.
-        """
+        """Return the accuracy (n_folds,) of held-out values; "varies" breaks ties against one class."""
         chosen = chosen_codes(values)
         weight = self.weight * (self.fold >= 0)
         accuracy = fold_means(chosen == self.codes, self.fold, self.n_folds, weight)

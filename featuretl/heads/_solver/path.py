@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from featuretl._core.parameters import is_word, parameter_error
+from featuretl._core.parameters import check_bool, check_option, is_word, parameter_error
 from featuretl._core.types import Array
+from featuretl._learning.folds import check_folds
+from featuretl._learning.rows import SCALINGS
 from featuretl._learning.targets import is_positive
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
 
@@ -99,6 +101,17 @@ def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array
     """Return the weighted mean (n_folds,) of `values` (n,) over each fold's held-out rows."""
     size = np.bincount(fold + 1, weight, n_folds + 1)[1:]
     return np.bincount(fold + 1, weight * values, n_folds + 1)[1:] / size
+
+
+def check_probe(probe: Any) -> None:
+    """Raise ParameterError unless the parameters that both probes have are valid."""
+    owner = type(probe).__name__
+    check_positive(owner, "C", probe.C, "cv")
+    check_grid(owner, "Cs", probe.Cs)
+    check_folds(owner, probe.cv)
+    check_option(owner, "scaling", probe.scaling, SCALINGS)
+    check_bool(owner, "calibrate", probe.calibrate)
+    check_positive(owner, "tol", probe.tol)
 
 
 def check_grid(owner: str, name: str, grid: Any) -> None:

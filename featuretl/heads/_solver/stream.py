@@ -43,8 +43,7 @@ class Stream:
         self.dtype, self._scaling = rows.dtype, rows.scaling
         self._mean, self._scale = rows.mean_, rows.scale_
         self._moments: tuple[Any, Any, Any] = 0.0, np.zeros(rows.d), np.zeros(rows.d)
-        # The loss of all rows so far at `_at`, its derivatives, and the total weight of the rows in
-        # it.
+        # The loss of all rows so far at `_at`, its derivatives, and the total weight of the rows.
         self._at = np.zeros((*shape, rows.d + 1))
         self._loss, self._slope = np.zeros(shape[0]), np.zeros_like(self._at)
         self._spread, self._total = np.zeros(shape), np.zeros(shape[0])
@@ -103,10 +102,7 @@ class Stream:
     def _evaluate(
         self, problem: LinearProblem, x: Array, which: Array
     ) -> tuple[Array, Array, Array]:
-        """Return the loss (p,) of all rows so far and of `problem`, its gradient and curvature.
-
-        The shapes of the derivatives are (p, columns, d + 1) and (p, columns).
-        """
+        """Return the loss (p,) with `problem`, gradient (p, columns, d + 1), curvature (p, columns)."""
         value, gradient, spread = problem.evaluate(x, which, np.zeros(len(which)))
         own = problem.total[which]
         moved = x.reshape(-1, *self._at.shape[1:]) - self._at[which]
