@@ -19,7 +19,7 @@ MOST_CLASSES = 20  # a column with more distinct whole numbers is regression
 
 
 class Column(NamedTuple):
-    """The labels `y` (k,) of one task at positions `rows` (k,), its `kind` and the reason for it."""
+    """The labels `y` (k,) of a task at positions `rows` (k,), its `kind`, and the reason for it."""
 
     kind: str
     why: str
@@ -49,7 +49,7 @@ def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
 
 
 def read_column(name: str, column: Any, kind: str | None = None) -> Column:
-    """Return the labels of a task, of the `kind` given or inferred; InputError if they do not fit."""
+    """Return the labels of a task; InputError if they do not fit its `kind`, inferred if None."""
     what = f"Column {printable(name)!r}"
     y, known = some_labels("y", column, what)
     if y.ndim != 1 or is_label_sets(y):

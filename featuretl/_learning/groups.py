@@ -68,14 +68,12 @@ def copies_of(X: Array) -> Array | None:
 
 
 def _copies_of_tensor(X: Any) -> Array | None:
-    """Return `copies_of` a tensor; only rows that share a checksum of their bits leave its device.
-
-    The checksum is a sum of int64 products, which is exact in any order.
-    """
+    """Return `copies_of` a tensor; only rows that share a checksum leave its device."""
     xp, sums = library_of(X), []
     for _, block in blocks(X):
         bits = (block + 0).view(xp.int64 if block.dtype == xp.float64 else xp.int32)
         factors = np.random.default_rng(0).integers(2**62, size=X.shape[1])
+        # Sums of int64 products are exact in any order.
         sums.append(to_numpy((bits * near(X, factors)).sum(axis=1)))
     rows = np.flatnonzero(pd.Series(np.concatenate(sums)).duplicated(keep=False))
     copies = copies_of(to_numpy(X[rows]))

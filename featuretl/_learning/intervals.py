@@ -31,10 +31,7 @@ def intervals_of(
     n_bootstrap: int,
     seed: int,
 ) -> Intervals:
-    """Return the interval of each score that has a reliable one.
-
-    `score` maps the `predictions` (y, y_pred, y_score) to scores; classes and `groups` are codes.
-    """
+    """Return the reliable intervals of a `score` of `predictions` (y, y_pred, y_score) in codes."""
     y, y_pred, y_score = predictions
     found = _proportion_intervals(task, y, y_pred, groups, confidence)
     for name, (values, of) in _error_ratios(task, y, y_pred, y_score).items():

@@ -28,7 +28,7 @@ from featuretl._learning.labels import all_labels, all_numbers, codes_of, one_la
 from featuretl.exceptions import InputError
 
 _OWNER = "metrics_report"
-_TASKS = ("classification", "multilabel", "regression")
+_TASKS = ("auto", "classification", "multilabel", "regression")
 
 
 class MetricsReport(Display, Bunch):
@@ -123,7 +123,7 @@ def metrics_report(
     >>> report.per_class[1]["recall"]
     0.6666666666666666
     """
-    check_option(_OWNER, "task", task, ("auto", *_TASKS))
+    check_option(_OWNER, "task", task, _TASKS)
     check_int(_OWNER, "n_bootstrap", n_bootstrap, 0)
     if y_score is None and task in ("auto", "classification") and _is_proba(y, y_pred):
         labels = np.unique(one_label_each(_OWNER, y)) if labels is None else labels

@@ -77,8 +77,7 @@ class Rows:
         """Call ``visit(where, block)`` for all blocks and return the float64 sums of its results.
 
         `columns`, the width of the arrays that `visit` makes, limits the size of a block. Blocks
-        are in the library of `source`, sums in NumPy; these are reproducible with the same number
-        of threads.
+        are in the library of `source`, sums in NumPy; they depend on the number of threads only.
         """
         step = max(16, _block_elements(self.source) // max(self.d, columns))
         threads = self._workers.threads if is_on_cpu(self.source) else 1
@@ -99,10 +98,8 @@ class Rows:
                         value += addend
             return total
 
-        if spans == 1:
-            total = span((0, self.n))
-            return total and [to_numpy(value) for value in total]
-        totals = [t for t in self._workers.map(span, pairwise(bounds)) if t is not None]
+        spread = self._workers.map if spans > 1 else map
+        totals = [total for total in spread(span, pairwise(bounds)) if total is not None]
         return [to_numpy(sum(parts)) for parts in zip(*totals, strict=True)] if totals else None
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -200,7 +197,7 @@ def affine(X: Array, coef: Array, intercept: Array) -> Array:
 
 
 def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
-    """Yield slices and rows (k, d) of `X` in blocks of a few MiB; InputError unless all are finite."""
+    """Yield slices and rows (k, d) of `X` in blocks of some MiB; InputError if one is not finite."""
     xp = library_of(X)
     step = max(16, 4 * _block_elements(X) // max(X.shape[1], columns))
     for start in range(0, len(X), step):

@@ -54,15 +54,15 @@ class ShardedMatrix:
         kinds = [(_mapped(path).shape, _mapped(path).dtype) for path in self._paths]
         if not kinds:
             raise InputError("A ShardedMatrix needs at least one file; got none.")
+        (_, d), self.dtype = kinds[0]
         for path, (shape, dtype) in zip(self._paths, kinds, strict=True):
-            if shape[1] != kinds[0][0][1] or dtype != kinds[0][1]:
+            if (shape[1], dtype) != (d, self.dtype):
                 raise InputError(
                     f"{path!r} holds {dtype} {shape}; {self._paths[0]!r} holds {kinds[0][1]} "
                     f"{kinds[0][0]}: a ShardedMatrix needs one width and one dtype."
                 )
         self._starts = np.cumsum([0, *(shape[0] for shape, _ in kinds)])
-        self.shape = (int(self._starts[-1]), int(kinds[0][0][1]))
-        self.dtype = kinds[0][1]
+        self.shape = (int(self._starts[-1]), int(d))
         self._open = lru_cache(_MAX_MAPPED)(_mapped)
 
     def __reduce__(self) -> tuple[Any, ...]:

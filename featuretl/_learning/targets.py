@@ -78,10 +78,7 @@ def read_matrix(
 
 
 def as_matrix(estimator: Any, X: Any, *, reset: bool = True, **options: Any) -> Array:
-    """Return scikit-learn's `validate_data` of X (n, d), of any array library, as a NumPy array.
-
-    Without `reset`, raises NotFittedError if the estimator is not fitted.
-    """
+    """Return X (n, d), validated, in NumPy; without `reset`, `estimator` must be fitted."""
     if not reset:
         check_is_fitted(estimator)
     with config_context(array_api_dispatch=False):
@@ -89,7 +86,7 @@ def as_matrix(estimator: Any, X: Any, *, reset: bool = True, **options: Any) -> 
 
 
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:
-    """Return the classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists."""
+    """Return classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists."""
     owner, y = type(estimator).__name__, _read_labels(estimator, y, n)
     if is_label_sets(y):
         binarizer = MultiLabelBinarizer().fit(y)

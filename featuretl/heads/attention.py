@@ -158,9 +158,8 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
         options = {"maxiter": self.max_iter, "ftol": _TOL}
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
         if found.nit >= self.max_iter and self.max_iter > 1:
-            message = (
-                f"{type(self).__name__} did not converge in max_iter={self.max_iter} iterations."
-            )
+            owner = type(self).__name__
+            message = f"{owner} did not converge in max_iter={self.max_iter} iterations."
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
         self.n_iter_ = int(found.nit)
         self.attention_coef_, self.coef_, self.intercept_ = _unpacked(found.x, d, c)

@@ -190,11 +190,9 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X, sample_weight : as for `fit`
-        y : as for `fit`
-            Classes, or labels, among `classes`.
+        X, y, sample_weight : as for `fit`
         classes : array-like of shape (n_classes,), default=None
-            All classes of all portions; required in the first call.
+            All classes, or labels, of all portions; required in the first call.
 
         Raises
         ------

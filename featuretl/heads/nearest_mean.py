@@ -95,9 +95,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X, sample_weight : as for `fit`
-        y : array-like of shape (n,)
-            Classes among `classes`.
+        X, y, sample_weight : as for `fit`
         classes : array-like of shape (n_classes,), default=None
             All classes of all calls; required in the first call, unless `fit` was called.
 

@@ -63,12 +63,11 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     Notes
     -----
     One eigendecomposition serves all alphas. If ``Q L Q'`` is that of the weighted Gram matrix of
-    the standardised rows (or of the kernel matrix, for fewer rows than columns), row i has the
-    leverage ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the leave-one-out
-    error ``e_i / (1 - h_i)``, so that two blockwise passes over X suffice. Leaving out a row
-    updates the mean but not the scale. The choice of alpha divides the error of each output by its
-    variance. Equal rows of X are left out together, as one row with the sum of their weights and
-    the mean of their targets, so that a weight of 2 equals a repeated row. With groups, each fold
+    the standardised rows, row i has the leverage
+    ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the leave-one-out error
+    ``e_i / (1 - h_i)``, so that two passes over X suffice. Leaving out a row updates the mean but
+    not the scale. The choice of alpha divides the error of each output by its variance. Equal rows
+    of X are left out together, so that a weight of 2 equals a repeated row. With groups, each fold
     is standardised and decomposed separately.
 
     References
@@ -109,14 +108,17 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         FeatureTLWarning
             If there are fewer groups than folds, or one group, which is ignored.
         """
-        self._check_parameters()
+        owner = type(self).__name__
+        check_option(owner, "scaling", self.scaling, SCALINGS)
+        check_positive(owner, "alpha", self.alpha, "loo")
+        check_grid(owner, "alphas", self.alphas)
         forget(self)
         X = read_matrix(self, X, min_rows=2, dispatch=True)
-        Y = all_numbers(type(self).__name__, y)
+        Y = all_numbers(owner, y)
         check_length(len(X), "y", len(Y))
         is_flat, Y = Y.ndim == 1, Y.reshape(len(X), -1)
         weight = read_weight(self, sample_weight, len(X))
-        groups = read_groups(type(self).__name__, groups, len(X))
+        groups = read_groups(owner, groups, len(X))
         fold = self._fold_of_groups(X, weight, groups) if self.alpha == "loo" else None
         if self.alpha == "loo" and fold is None:
             Y, weight = _merged(Y, weight, copies_of(X))
@@ -141,12 +143,6 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         X = read_matrix(self, X, reset=False, dispatch=True)
         predicted = affine(X, np.atleast_2d(self.coef_), self.intercept_)
         return predicted[:, 0] if self.coef_.ndim == 1 else predicted
-
-    def _check_parameters(self) -> None:
-        owner = type(self).__name__
-        check_option(owner, "scaling", self.scaling, SCALINGS)
-        check_positive(owner, "alpha", self.alpha, "loo")
-        check_grid(owner, "alphas", self.alphas)
 
     def _fold_of_groups(self, X: Array, weight: Array, groups: Array | None) -> Array | None:
         """Return the fold of each row (n,), or None for leave-one-out, without usable groups."""

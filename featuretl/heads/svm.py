@@ -136,13 +136,11 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         ParameterError, InputError
             If a parameter has an invalid value, X has NaN, `y` a single class or multiple labels
             per row, or lengths differ.
-
-        Warns
-        -----
-        FeatureTLWarning
-            If the RBF kernel is approximated, or there are fewer folds than `cv`.
         """
-        self._check_parameters()
+        owner = type(self).__name__
+        check_probe(self)
+        check_positive(owner, "gamma", self.gamma, "scale", "cv")
+        check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
         forget(self)
         X = read_matrix(self, X, dispatch=self.kernel == "linear")
         targets = one_class_each(self, read_targets(self, y, len(X)))
@@ -151,7 +149,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         self.classes_ = targets.classes
         fold, n_folds = np.full(len(X), -1), 1
         if self._needs_folds():
-            how = (type(self).__name__, targets, groups, self.cv, self.random_state)
+            how = (owner, targets, groups, self.cv, self.random_state)
             fold, n_folds = folds_to_choose_by(*how, X, in_loss)
         with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
@@ -161,12 +159,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
     predict_proba = available_if(lambda self: self.calibrate)(Responses.predict_proba)
     """Return probabilities (n, n_classes); needs ``calibrate=True``."""
-
-    def _check_parameters(self) -> None:
-        owner = type(self).__name__
-        check_probe(self)
-        check_positive(owner, "gamma", self.gamma, "scale", "cv")
-        check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
 
     def _needs_folds(self) -> bool:
         return self.C == "cv" or self.calibrate or (self.kernel == "rbf" and self.gamma == "cv")

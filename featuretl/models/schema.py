@@ -1,4 +1,4 @@
-"""Schemas of the classes in model files: texts of ``name=kind``; CONTRIBUTING.md lists the kinds."""
+"""Schemas of the classes in model files: texts of ``name=kind``; CONTRIBUTING.md lists kinds."""
 
 from __future__ import annotations
 

@@ -81,8 +81,8 @@ def predict_to_file(
     Returns
     -------
     PredictionSummary
-        Numbers of `images`, of `resumed` rows, of `failed` (unreadable) images and of images on
-        which the model `abstained`; `drift`, a test for more novel images than expected, or None.
+        Numbers of `images`, `resumed` rows, and `failed` (unreadable) images; on how many the model
+        `abstained`; `drift`, a test for more novel images than expected, or None.
 
     Raises
     ------

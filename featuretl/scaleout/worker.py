@@ -73,10 +73,7 @@ def describe(job: Job, careful: bool = False) -> tuple[Recipe, np.ndarray, dict[
 
 
 def embed_shard(job: Job, keyed: tuple[str, Shard], careful: bool = False) -> Receipt:
-    """Embed a shard and commit it under its key, unless it is finished.
-
-    With `careful`, decodes in child processes. Raises FeatureTLError if it cannot embed any shard.
-    """
+    """Embed and commit a shard unless it is finished; if `careful`, decode in child processes."""
     key, shard = keyed
     if careful and job.decode_timeout is None:
         job = replace(job, decode_timeout=CAREFUL_SECONDS)
@@ -225,7 +222,7 @@ def _size(sample: Sample) -> int:
 
 
 def _images(samples: Iterable[Sample], skipped: list[str]) -> Iterator[Sample]:
-    """Yield the samples that are images, and an error for a damaged rest; add others to `skipped`."""
+    """Yield samples that are images, and an error for a damaged rest; add others to `skipped`."""
     empty = True
     try:
         for sample in samples:

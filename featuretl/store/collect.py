@@ -121,7 +121,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _compact(store: EmbeddingStore, space: str) -> int:
-    """Merge the small segments of a space, see docs/formats.md; return the number of merged ones."""
+    """Merge small segments of a space, see docs/formats.md; return the number of merged ones."""
     folder = store.path / "spaces" / space
     listed = [segment for _, segment in store.index.segments(space)]
     _remove_replaced(folder, listed)

@@ -65,7 +65,7 @@ class Segment:
 def write_segment(
     folder: Path, uuid: str, space: str, keys: np.ndarray, rows: np.ndarray
 ) -> Segment:
-    """Write a segment's two files durably, or none: keys S32 (n,), rows float32 or float16 (n, d)."""
+    """Write a segment's two files durably, or none: keys S32 (n,), rows (n, d) of floats."""
     n, d = rows.shape
     targets = [folder / f"{uuid}.npy", folder / f"{uuid}.keys"]
     partials = [target.with_name(target.name + ".partial") for target in targets]
@@ -128,7 +128,7 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
 
 
 def open_view(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Open a view (a matrix followed by its checksum) as a `numpy.memmap` (n, d), header checked."""
+    """Open a view, a matrix followed by its checksum, as `numpy.memmap` (n, d), header checked."""
     # NumPy would parse the header with Python's parser: hostile bytes can raise any error.
     with reading(path), path.open("rb") as file:
         start, size = file.read(256), os.fstat(file.fileno()).st_size

@@ -237,7 +237,7 @@ class SharedSpace:
         table: pyarrow.Table,
         failures: Sequence[tuple[int, str, str]] = (),
     ) -> ShardEntry:
-        """Write the rows, float32 (n, d), and the `metadata_table` durably, then the `ShardEntry`."""
+        """Write rows, float32 (n, d), and their `metadata_table` durably, then the `ShardEntry`."""
         uuid, files = uuid4().hex, {}
         if len(rows):
             npy = npy_header(rows.shape, rows.dtype) + np.ascontiguousarray(rows).data.cast("B")

@@ -1,7 +1,4 @@
-"""Verification: read the whole store, report damaged files, and remove them on request.
-
-The memo and exported models are not read: each use compares them with files or with PyTorch.
-"""
+"""Verification of a whole store, except memo and exported models: each use of these checks them."""
 
 from __future__ import annotations
 
@@ -53,8 +50,11 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
             raise store.unreadable(error) from error
     with store.locked_exclusively():
         findings = list(_findings(store))
-        for finding in findings:
-            _unlink(finding.path)
+        for path in (finding.path for finding in findings):
+            if path.suffix in (".npy", ".keys"):
+                unlink_segment(path.parent, path.stem)
+            elif path.name == "space.json" and path.parent.exists():
+                remove_space_folder(path.parent)
         remove_leftovers(store.path)
         if findings:
             store.index.rebuild()
@@ -162,12 +162,3 @@ def _n_lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: K
         except DamagedFileError:
             lost += indexed[uuid].n if uuid in indexed else 0
     return lost
-
-
-def _unlink(path: Path) -> None:
-    """Unlink a damaged file: both files of a segment, all files of a space."""
-    if path.name == "space.json":
-        if path.parent.exists():
-            remove_space_folder(path.parent)
-    elif path.suffix in (".npy", ".keys"):
-        unlink_segment(path.parent, path.stem)

@@ -44,9 +44,8 @@ def minimise(
 
     ``evaluate(x, which)`` returns for the problems `which` (p,) at `x` (p, size) values (p,),
     gradients (p, size) and a state (p, any) for ``precondition(gradients, state, which)``, which
-    multiplies by an approximate inverse Hessian. A problem stops, after at least one step, when its
-    expected further decrease is below `tol` times its value, or when float precision prevents a
-    decrease.
+    multiplies by an approximate inverse Hessian. A problem stops, after a step, when its expected
+    further decrease is below `tol` times its value, or float precision prevents one.
     """
     found, values, converged = x.copy(), np.empty(len(x)), np.ones(len(x), bool)
     which: Array = np.arange(len(x))

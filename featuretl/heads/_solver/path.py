@@ -34,12 +34,10 @@ def search(
 ) -> Bunch:
     """Fit all folds for each C in `Cs` and return a Bunch that describes the path.
 
-    "auto" walks up the decades from 1e-5 to 10 until the score has been below the best one twice in
-    a row, then tries four values within a decade of the best. `scores` maps held-out logits
-    (n, columns) to named scores (n_folds,), where larger is better. The mean of `criterion` over
-    folds decides, then the other scores, then the smaller C. The Bunch has `C` (m,), ascending; an
-    array (m, n_folds) for each score; and of the `best` C its held-out `logits` and mean scores,
-    `rank`.
+    `LinearProbeClassifier` describes "auto". `scores` maps held-out logits (n, columns) to named
+    scores (n_folds,), where larger is better. The mean of `criterion` over folds decides, then the
+    other scores, then the smaller C. The Bunch has `C` (m,), ascending; an array (m, n_folds) for
+    each score; and of the `best` C its held-out `logits` and mean scores, `rank`.
     """
     path = Path(scores, criterion)
     solutions: dict[float, Array] = {}
