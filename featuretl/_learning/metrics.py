@@ -240,9 +240,7 @@ def _regression(y: Array, y_pred: Array, y_score: Any) -> dict[str, float]:
 def _classification(n: int, y: Array, y_pred: Array, proba: Array | None) -> dict[str, float]:
     """Return the scores of codes of n classes (rows,), or of indicators of n labels (rows, n)."""
     hits, true, predicted = counts = _counts(y, y_pred, n)
-    indicator = y
     if y.ndim == 1:
-        indicator = np.eye(n, dtype=int)[y]
         scores = {
             "accuracy": (y == y_pred).mean(),
             "balanced_accuracy": (hits[true > 0] / true[true > 0]).mean(),
@@ -257,6 +255,7 @@ def _classification(n: int, y: Array, y_pred: Array, proba: Array | None) -> dic
             **{f"{name}_micro": value for name, value in micro.items()},
         }
     if proba is not None:
+        indicator = np.eye(n, dtype=int)[y] if y.ndim == 1 else y
         usable = (indicator.min(axis=0) == 0) & (indicator.max(axis=0) == 1)
         indicator, score = indicator[:, usable], proba[:, usable]
         scores["log_loss"] = losses_of(y, proba).mean()

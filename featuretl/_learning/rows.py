@@ -197,7 +197,7 @@ def affine(X: Array, coef: Array, intercept: Array) -> Array:
 
 
 def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
-    """Yield slices and rows (k, d) of `X` in blocks of some MiB; InputError if one is not finite."""
+    """Yield slices and rows (k, d) of `X` in blocks of some MiB; InputError for NaN or infinity."""
     xp = library_of(X)
     step = max(16, 4 * _block_elements(X) // max(X.shape[1], columns))
     for start in range(0, len(X), step):

@@ -99,7 +99,7 @@ class SegmentIndex:
                 self._do(commit)
 
     def version(self) -> tuple[int, int, int]:
-        """Return a value that changes with each commit; the first item if rows are renumbered."""
+        """Return a value that changes with commits; its first item, if rows are renumbered."""
         with SQLITE:
             data_version = self._do(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
             changes = self._connection.total_changes if self._connection else 0

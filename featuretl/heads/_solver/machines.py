@@ -32,7 +32,7 @@ class TrainingSet(NamedTuple):
     n_folds: int
 
     def scores(self, values: Array) -> dict[str, Array]:
-        """Return the accuracy (n_folds,) of held-out values; "varies" breaks ties between machines."""
+        """Return accuracies (n_folds,) of held-out values; "varies" breaks ties of machines."""
         chosen = chosen_codes(values)
         weight = self.weight * (self.fold >= 0)
         accuracy = fold_means(chosen == self.codes, self.fold, self.n_folds, weight)
