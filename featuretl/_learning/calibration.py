@@ -11,8 +11,7 @@ from featuretl._learning.arrays import library_of
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 
 _BINS = 15
-# The prior of log T: two thirds of temperatures are 0.6 to 1.6 times the expected one.
-_PRIOR_DEVIATION = 0.5
+_PRIOR_DEVIATION = 0.5  # of log T: two thirds of temperatures are 0.6 to 1.6 times the expected
 
 
 def probabilities(logits: Array, multinomial: bool) -> Array:
@@ -31,8 +30,8 @@ def log_loss_of_rows(logits: Array, target: Array) -> Array:
 def best_temperature(logits: Array, target: Array, weight: Array, expected: float = 1.0) -> float:
     """Return the T > 0 of minimal cross-entropy of held-out ``logits / T`` (Guo et al. 2017).
 
-    A normal prior of log T around log `expected` keeps T finite with few rows (maximum a
-    posteriori, as in Platt 1999). The cross-entropy is never higher than at `expected`.
+    A normal prior of log T around log `expected` keeps T finite with few rows (Platt 1999). The
+    cross-entropy is never higher than at `expected`.
     """
 
     def loss(shift: float) -> float:

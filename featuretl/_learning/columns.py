@@ -15,15 +15,11 @@ from featuretl._learning.targets import check_length
 from featuretl.exceptions import FeatureTLError, InputError
 
 KINDS = ("classification", "regression")
-# A column with more distinct whole numbers is regression.
-MOST_CLASSES = 20
+MOST_CLASSES = 20  # a column with more distinct whole numbers is regression
 
 
 class Column(NamedTuple):
-    """The labels `y` (k,) of one task, at positions `rows` (k,).
-
-    `kind` is one of `KINDS`; `why` gives the reason for it in words.
-    """
+    """The labels `y` (k,) of a task at positions `rows` (k,), its `kind`, and the reason for it."""
 
     kind: str
     why: str
@@ -32,10 +28,7 @@ class Column(NamedTuple):
 
 
 def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
-    """Return the columns of `y`, a DataFrame, a dict of columns or an array (n, n_tasks), by name.
-
-    Raises InputError if `y` is none of these, or a column does not have n entries.
-    """
+    """Return the columns of `y`, a DataFrame, a dict or an array (n, n_tasks), by name."""
     if y is None:
         raise InputError(f"{owner} requires y to be passed, but the target y is None.")
     table = columns_of(y)
@@ -56,10 +49,7 @@ def table_of(owner: str, y: Any, n: int) -> dict[str, Any]:
 
 
 def read_column(name: str, column: Any, kind: str | None = None) -> Column:
-    """Return the labels of a task; `kind`, one of `KINDS`, is inferred if None.
-
-    Raises InputError if the column has no label, mixes types, or does not fit `kind`.
-    """
+    """Return the labels of a task; InputError if they do not fit its `kind`, inferred if None."""
     what = f"Column {printable(name)!r}"
     y, known = some_labels("y", column, what)
     if y.ndim != 1 or is_label_sets(y):

@@ -189,17 +189,14 @@ def _values(targets: Targets) -> Any:
 
 
 def _stratify(counts: Any, n_folds: int, rng: np.random.RandomState) -> Array:
-    """Return the fold (n_units,) of each unit of `counts` (n_units, n_values), stratified by value.
-
-    Greedy, largest units first: each joins the fold with the least of its values, then fewest rows.
-    """
+    """Return folds (n_units,) of units, stratified by value; `counts` are (n_units, n_values)."""
     size = counts.sum(axis=1)
     part = (counts / np.maximum(counts.sum(axis=0), 1)).tocsr()
     order = rng.permutation(len(size))
     order = order[np.argsort(-part.power(2).sum(axis=1)[order], kind="stable")]
     fold, rows = np.empty(len(size), int), np.zeros(n_folds)
     held = np.zeros((n_folds, counts.shape[1]))
-    for unit in order:
+    for unit in order:  # it joins the fold with the least of its values, then with the fewest rows
         at = slice(part.indptr[unit], part.indptr[unit + 1])
         values, share = part.indices[at], part.data[at]
         best = np.lexsort((rows, held[:, values] @ share))[0]
@@ -277,8 +274,7 @@ def _fold_of_splits(owner: str, cv: Any, targets: Targets, groups: Any) -> Array
     """Return the number (n,) of the split of `cv` that holds out each row, -1 for never."""
     n = len(targets.codes)
     fold = np.full(n, -1)
-    if groups is not None:
-        groups = group_names(groups)
+    groups = None if groups is None else group_names(groups)
     try:
         found = check_cv(cv).split(np.zeros(n), targets.codes, groups)
         splits = [(np.arange(n)[train], np.arange(n)[test]) for train, test in found]
@@ -317,10 +313,7 @@ def _folds_of_splits(owner: str, targets: Targets, fold: Array) -> tuple[Array, 
 
 
 def _in_one_fold(fold: Array, value: Array, n_values: int) -> Array:
-    """Return whether one fold holds all entries of each value, (n_values,) bool.
-
-    `fold` and `value` (k,) are those of each entry.
-    """
+    """Return whether one `fold` (k,) holds all entries of each `value` (k,): (n_values,) bool."""
     low, high = np.full(n_values, fold.max(initial=0) + 1), np.full(n_values, -1)
     np.minimum.at(low, value, fold)
     np.maximum.at(high, value, fold)

@@ -20,11 +20,7 @@ from featuretl.exceptions import InputError
 
 
 def read_groups(owner: str, groups: Any, n: int) -> Array | None:
-    """Return the group code (n,), int, of each row, or None if `groups` is None.
-
-    `groups` (n,) or (n, 1) holds hashable values, in a list, array or column. Raises InputError if
-    the lengths differ, or a row has no group (None, NaN, NaT, pandas.NA or empty text).
-    """
+    """Return the codes (n,), int, of `groups` (n,) or (n, 1); InputError if a row has no group."""
     if groups is None:
         return None
     values = group_names(groups)
@@ -72,14 +68,12 @@ def copies_of(X: Array) -> Array | None:
 
 
 def _copies_of_tensor(X: Any) -> Array | None:
-    """Return `copies_of` a tensor; only rows that share a checksum of their bits leave its device.
-
-    The checksum is a sum of int64 products, which is exact in any order.
-    """
+    """Return `copies_of` a tensor; only rows that share a checksum leave its device."""
     xp, sums = library_of(X), []
     for _, block in blocks(X):
         bits = (block + 0).view(xp.int64 if block.dtype == xp.float64 else xp.int32)
         factors = np.random.default_rng(0).integers(2**62, size=X.shape[1])
+        # Sums of int64 products are exact in any order.
         sums.append(to_numpy((bits * near(X, factors)).sum(axis=1)))
     rows = np.flatnonzero(pd.Series(np.concatenate(sums)).duplicated(keep=False))
     copies = copies_of(to_numpy(X[rows]))

@@ -15,11 +15,11 @@ from featuretl._core.statistics import (
     units_of,
 )
 from featuretl._core.types import Array
+from featuretl._learning.groups import subset
 
 Intervals = dict[str, tuple[float, float]]
 
-# Mistakes dominate the log-loss: with fewer, its interval would be unreliable.
-_MIN_MISTAKES = 5
+_MIN_MISTAKES = 5  # they dominate the log-loss: with fewer, its interval would be unreliable
 
 
 def intervals_of(
@@ -31,10 +31,7 @@ def intervals_of(
     n_bootstrap: int,
     seed: int,
 ) -> Intervals:
-    """Return the interval of each score that has a reliable one.
-
-    `score` maps the `predictions` (y, y_pred, y_score) to scores; classes and `groups` are codes.
-    """
+    """Return the reliable intervals of a `score` of `predictions` (y, y_pred, y_score) in codes."""
     y, y_pred, y_score = predictions
     found = _proportion_intervals(task, y, y_pred, groups, confidence)
     for name, (values, of) in _error_ratios(task, y, y_pred, y_score).items():
@@ -49,7 +46,7 @@ def intervals_of(
     rest = scores.keys() - found.keys() - {"calibration_error"}
 
     def rest_of(rows: Array) -> dict[str, float]:
-        every = score(y[rows], y_pred[rows], None if y_score is None else y_score[rows])
+        every = score(y[rows], y_pred[rows], subset(y_score, rows))
         return {name: every[name] for name in rest}
 
     if rest:

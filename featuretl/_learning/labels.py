@@ -1,8 +1,4 @@
-"""Reading labels from any container: their types, missing labels, and codes of a model's classes.
-
-No other module reads labels. Lists are inspected before NumPy converts numbers among text to text;
-pandas, polars and pyarrow report their own missing values.
-"""
+"""Reading labels from any container: types, missing labels, and codes of a model's classes."""
 
 from __future__ import annotations
 
@@ -33,10 +29,7 @@ _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
 
 class Labels(NamedTuple):
-    """The labels `values` of the k of n rows that have one; `known` is the mask (n,) of these.
-
-    `values` keep their type: (k,), (k, n_labels) for an indicator, or (k,) frozensets of labels.
-    """
+    """Labels (k,), an indicator (k, n_labels) or frozensets (k,), of the `known` of n rows."""
 
     values: Array
     known: Array
@@ -82,10 +75,7 @@ def some_labels(owner: str, y: Any, name: str = "y", *, minus_one: bool = False)
 
 
 def all_labels(owner: str, y: Any, name: str = "y", *, instead: str = "") -> Array:
-    """Return the labels of all rows in their own type; see `some_labels`.
-
-    Raises InputError with the number of rows without a label; it ends with the remedy `instead`.
-    """
+    """Return `some_labels` of all rows; the error for gaps ends with the remedy `instead`."""
     values, known = some_labels(owner, y, name)
     if not known.all():
         gaps = np.flatnonzero(~known)
@@ -112,10 +102,7 @@ def one_label_each(owner: str, y: Any, name: str = "y") -> Array:
 
 
 def all_numbers(owner: str, y: Any, name: str = "y") -> Array:
-    """Return regression targets, (n,) or (n, n_outputs), float64.
-
-    Raises InputError for other labels, or with the number of rows that are not finite.
-    """
+    """Return finite regression targets, (n,) or (n, n_outputs), float64; InputError for others."""
     values, known = some_labels(owner, y, name)
     if values.dtype.kind not in "buifOU" or values.ndim > 2:
         got = f"{values.dtype} of shape {values.shape}"
@@ -214,7 +201,7 @@ def _one_column(what: str, y: Any, minus_one: bool) -> Labels:
         values = np.asarray(to_numpy(y))
         present = np.ones(len(values) if values.ndim else 0, bool)
     elif isinstance(y, Iterable) and not isinstance(y, (str, bytes, Mapping, *_SETS)):
-        return _of_objects(what, list(y), minus_one)
+        return _of_objects(what, list(y), minus_one)  # NumPy would turn numbers among text to text
     else:
         raise InputError(f"{what} must hold a label for each row; got {type(y).__name__}.")
     found = _of_array(what, values, minus_one)
@@ -234,17 +221,11 @@ def _of_array(what: str, y: Array, minus_one: bool) -> Labels:
         return Labels(values.astype(object) if values.dtype.kind == "U" else values, known)
     if kind not in "biufmMU":
         raise InputError(f"{what} must hold text, True and False, or numbers; got {y.dtype}.")
-    gaps = np.zeros(y.shape, bool)
-    if kind == "f":
-        gaps = np.isnan(y)
-    elif kind in "mM":
-        gaps = np.isnat(y)
-    elif kind == "U":
-        gaps = y == ""
-        if y.dtype.itemsize in _WIDTHS_OF_NUMBERS:
-            gaps |= y == "nan"
-            if minus_one and np.strings.isalpha(y).any():
-                gaps |= np.isin(y, ("-1", "-1.0"))
+    gaps = y == "" if kind == "U" else y != y  # NaN and NaT differ from themselves
+    if kind == "U" and y.dtype.itemsize in _WIDTHS_OF_NUMBERS:
+        gaps |= y == "nan"
+        if minus_one and np.strings.isalpha(y).any():
+            gaps |= np.isin(y, ("-1", "-1.0"))
     if minus_one and kind in "if":
         gaps |= y == -1
     known = ~_in_row(gaps)

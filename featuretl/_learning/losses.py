@@ -1,9 +1,8 @@
 """The losses of the linear heads, on a block of rows and all folds together.
 
-Each function overwrites `logits` (r, folds, columns) with the first derivative of the loss, and
-returns the loss of each row and its second derivative (r, folds, columns). The cross-entropies keep
-the relative precision of small losses in float32: they never compute ``p - 1``. They take
-NumPy arrays or tensors.
+Each function overwrites `logits` (r, folds, columns), an array or a tensor, with the derivative of
+the loss, and returns the loss of each row and its second derivative. The cross-entropies never
+compute ``p - 1``, to keep the relative precision of small losses in float32.
 """
 
 from __future__ import annotations

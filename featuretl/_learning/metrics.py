@@ -28,7 +28,7 @@ from featuretl._learning.labels import all_labels, all_numbers, codes_of, one_la
 from featuretl.exceptions import InputError
 
 _OWNER = "metrics_report"
-_TASKS = ("classification", "multilabel", "regression")
+_TASKS = ("auto", "classification", "multilabel", "regression")
 
 
 class MetricsReport(Display, Bunch):
@@ -123,18 +123,16 @@ def metrics_report(
     >>> report.per_class[1]["recall"]
     0.6666666666666666
     """
-    check_option(_OWNER, "task", task, ("auto", *_TASKS))
+    check_option(_OWNER, "task", task, _TASKS)
     check_int(_OWNER, "n_bootstrap", n_bootstrap, 0)
     if y_score is None and task in ("auto", "classification") and _is_proba(y, y_pred):
-        labels = (
-            np.unique(one_label_each(_OWNER, all_labels(_OWNER, y))) if labels is None else labels
-        )
+        labels = np.unique(one_label_each(_OWNER, y)) if labels is None else labels
         y_pred, y_score = _most_probable(np.asarray(y_pred), np.asarray(labels)), y_pred
     y, y_pred, task, classes = _read(y, y_pred, task, labels)
     score: Callable[[Array, Array, Any], dict[str, float]] = _regression
     if classes is not None:
         y_score = _checked_score(task, y, y_score, classes)
-        score = partial(_multilabel if task == "multilabel" else _classification, classes)
+        score = partial(_classification, len(classes))
     scores = score(y, y_pred, y_score)
     intervals: Intervals = {}
     if n_bootstrap:
@@ -235,47 +233,36 @@ def _checked_score(task: str, y: Array, y_score: Any, classes: Array) -> Array |
 
 
 def _regression(y: Array, y_pred: Array, y_score: Any) -> dict[str, float]:
-    names = {
-        "r2": r2_score,
-        "mean_absolute_error": mean_absolute_error,
-        "mean_squared_error": mean_squared_error,
-        "root_mean_squared_error": root_mean_squared_error,
-    }
-    return {name: float(metric(y, y_pred)) for name, metric in names.items()}
+    metrics = (r2_score, mean_absolute_error, mean_squared_error, root_mean_squared_error)
+    return {of.__name__.removesuffix("_score"): float(of(y, y_pred)) for of in metrics}
 
 
-def _classification(
-    classes: Array, y: Array, y_pred: Array, proba: Array | None
-) -> dict[str, float]:
-    hits, true, predicted = counts = _counts(y, y_pred, len(classes))
-    scores = {
-        "accuracy": (y == y_pred).mean(),
-        "balanced_accuracy": (hits[true > 0] / true[true > 0]).mean(),
-        **_averages(*(count[true + predicted > 0] for count in counts)),
-    }
+def _classification(n: int, y: Array, y_pred: Array, proba: Array | None) -> dict[str, float]:
+    """Return the scores of codes of n classes (rows,), or of indicators of n labels (rows, n)."""
+    hits, true, predicted = counts = _counts(y, y_pred, n)
+    if y.ndim == 1:
+        scores = {
+            "accuracy": (y == y_pred).mean(),
+            "balanced_accuracy": (hits[true > 0] / true[true > 0]).mean(),
+            **_averages(*(count[true + predicted > 0] for count in counts)),
+        }
+    else:
+        micro = _precision_recall_f1(*(count.sum() for count in counts))
+        scores = {
+            "subset_accuracy": (y == y_pred).all(axis=1).mean(),
+            "hamming_loss": (y != y_pred).mean(),
+            **_averages(*counts),
+            **{f"{name}_micro": value for name, value in micro.items()},
+        }
     if proba is not None:
+        indicator = np.eye(n, dtype=int)[y] if y.ndim == 1 else y
+        usable = (indicator.min(axis=0) == 0) & (indicator.max(axis=0) == 1)
+        indicator, score = indicator[:, usable], proba[:, usable]
         scores["log_loss"] = losses_of(y, proba).mean()
-        scores["roc_auc"] = _roc_auc(np.eye(len(classes), dtype=int)[y], proba)
-        scores["calibration_error"] = expected_calibration_error(y, proba)
-    return {name: float(value) for name, value in scores.items()}
-
-
-def _multilabel(classes: Array, y: Array, y_pred: Array, proba: Array | None) -> dict[str, float]:
-    counts = _counts(y, y_pred, y.shape[1])
-    micro = _precision_recall_f1(*(count.sum() for count in counts))
-    scores = {
-        "subset_accuracy": (y == y_pred).all(axis=1).mean(),
-        "hamming_loss": (y != y_pred).mean(),
-        **_averages(*counts),
-        **{f"{name}_micro": value for name, value in micro.items()},
-    }
-    if proba is not None:
-        scores["log_loss"] = losses_of(y, proba).mean()
-        scores["roc_auc"] = _roc_auc(y, proba)
-        usable = _has_both_values(y)
-        scores["average_precision"] = np.nan
-        if usable.any():
-            scores["average_precision"] = average_precision_score(y[:, usable], proba[:, usable])
+        scores["roc_auc"] = _roc_auc(indicator, score) if usable.any() else np.nan
+        if y.ndim == 2:
+            average = average_precision_score(indicator, score) if usable.any() else np.nan
+            scores["average_precision"] = average
         scores["calibration_error"] = expected_calibration_error(y, proba)
     return {name: float(value) for name, value in scores.items()}
 
@@ -306,24 +293,14 @@ def _averages(hits: Array, true: Array, predicted: Array) -> dict[str, float]:
 
 
 def _roc_auc(y: Array, score: Array) -> float:
-    """Return the mean ROC AUC of the columns with both values; NaN if no column has both.
+    """Return the mean ROC AUC of columns, from ranks (Hanley and McNeil 1982), all together.
 
-    Ranks give all columns together (Hanley and McNeil 1982, doi:10.1148/radiology.143.1.7063747);
     `roc_auc_score`, column by column, would take most of the time of the resamples.
     """
-    usable = _has_both_values(y)
-    if not usable.any():
-        return np.nan
-    y = y[:, usable]
-    ranks = rankdata(score[:, usable], axis=0)
+    ranks = rankdata(score, axis=0)
     n_ones = y.sum(axis=0)
     pairs = n_ones * (len(y) - n_ones)
     return float((((ranks * y).sum(axis=0) - n_ones * (n_ones + 1) / 2) / pairs).mean())
-
-
-def _has_both_values(y: Array) -> Array:
-    """Return whether each column of `y` (n, k) holds both 0 and 1, (k,) bool."""
-    return (y.min(axis=0) == 0) & (y.max(axis=0) == 1)
 
 
 def _per_class(y: Array, y_pred: Array, classes: Array) -> dict[Any, dict[str, float]]:

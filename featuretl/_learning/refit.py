@@ -7,10 +7,7 @@ from typing import Any
 
 
 def forget(estimator: Any, *private: str, keep: Sequence[str] = ()) -> None:
-    """Delete the fitted attributes of an earlier `fit`, except `keep`, and the `private` ones.
-
-    Every `fit` calls this first: attributes that only some settings set (`path_`) would stay.
-    """
+    """Delete the fitted attributes of an earlier `fit`, except `keep`, and the `private` ones."""
     if not hasattr(estimator, "n_features_in_"):
         return  # never fitted; a subclass may already have set attributes
     for name in list(vars(estimator)):

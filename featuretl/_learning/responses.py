@@ -18,10 +18,7 @@ from featuretl._learning.targets import ScoreMixin
 
 
 class Responses(ScoreMixin):
-    """Prediction methods of a classifier that defines ``_logits(X)``.
-
-    The logits are (n, n_classes), (n, 1) for two classes, or (n, n_labels) if `_multilabel`.
-    """
+    """Prediction methods of a classifier with ``_logits(X)``, which are (n, 1) for two classes."""
 
     classes_: Array
     _logits: Callable[[Any], Array]
@@ -30,16 +27,9 @@ class Responses(ScoreMixin):
     def decision_function(self, X: Any) -> Array:
         """Return the decision values (n, n_classes), (n,) for two classes, or (n, n_labels).
 
-        Parameters
-        ----------
-        X : as for `fit`
-            n rows, or n images. Matrices are processed in blocks. Under scikit-learn's array API
-            dispatch, heads on embeddings return a tensor on the device of a tensor X.
-
-        Returns
-        -------
-        ndarray of float32, or of float64 for float64 X
-            Logits, not divided by the temperature; larger is more probable.
+        They are logits, not divided by the temperature: float32, or float64 for float64 X. X is as
+        for `fit`; matrices are processed in blocks. Under scikit-learn's array API dispatch, heads
+        on embeddings return a tensor on the device of a tensor X.
         """
         logits = self._logits(X)
         return logits[:, 0] if self._is_binary(logits) else logits

@@ -1,10 +1,8 @@
 """Passes over X in standardized blocks that fit the processor's cache, on one pool of threads.
 
 NumPy and SciPy each bring an OpenBLAS pool, and the two pools compete for cores (scikit-learn issue
-17334). Here BLAS gets one thread and the blocks run on threads. `Rows` keeps a standardized copy of
-X if it takes no more memory than X, or at most 1 GiB; otherwise each pass standardizes the blocks.
-The same holds for PyTorch and a tensor in main memory. A graphics processor gets larger blocks, one
-after the other, and a pass moves only their sums to NumPy.
+17334). Here BLAS and PyTorch get one thread, and the blocks run on threads; a graphics processor
+gets larger blocks, one after the other, and a pass moves only their sums to NumPy.
 """
 
 from __future__ import annotations
@@ -49,7 +47,7 @@ class Rows:
     """Rows ``(X - mean_) / scale_`` of `X` (n, d), an array or a tensor, in float32 for float16.
 
     `weight` (n,) >= 0 weights the mean and scale; `scaling` is one of `SCALINGS`, or None for the
-    unchanged rows. Raises InputError if a row holds NaN or an infinity.
+    unchanged rows. They are copied if the copy takes no more memory than X, or at most 1 GiB.
     """
 
     def __init__(
@@ -79,8 +77,7 @@ class Rows:
         """Call ``visit(where, block)`` for all blocks and return the float64 sums of its results.
 
         `columns`, the width of the arrays that `visit` makes, limits the size of a block. Blocks
-        are in the library of `source`, sums in NumPy; these are reproducible with the same number
-        of threads.
+        are in the library of `source`, sums in NumPy; they depend on the number of threads only.
         """
         step = max(16, _block_elements(self.source) // max(self.d, columns))
         threads = self._workers.threads if is_on_cpu(self.source) else 1
@@ -101,10 +98,8 @@ class Rows:
                         value += addend
             return total
 
-        if spans == 1:
-            total = span((0, self.n))
-            return total and [to_numpy(value) for value in total]
-        totals = [t for t in self._workers.map(span, pairwise(bounds)) if t is not None]
+        spread = self._workers.map if spans > 1 else map
+        totals = [total for total in spread(span, pairwise(bounds)) if total is not None]
         return [to_numpy(sum(parts)) for parts in zip(*totals, strict=True)] if totals else None
 
     def sample(self, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -202,10 +197,7 @@ def affine(X: Array, coef: Array, intercept: Array) -> Array:
 
 
 def blocks(X: Array, columns: int = 1) -> Iterator[tuple[slice, Array]]:
-    """Yield slices and rows (k, d) of `X`, float32 or float64, in blocks of a few MiB.
-
-    Raises InputError if a row holds NaN or an infinity.
-    """
+    """Yield slices and rows (k, d) of `X` in blocks of some MiB; InputError for NaN or infinity."""
     xp = library_of(X)
     step = max(16, 4 * _block_elements(X) // max(X.shape[1], columns))
     for start in range(0, len(X), step):

@@ -54,15 +54,15 @@ class ShardedMatrix:
         kinds = [(_mapped(path).shape, _mapped(path).dtype) for path in self._paths]
         if not kinds:
             raise InputError("A ShardedMatrix needs at least one file; got none.")
+        (_, d), self.dtype = kinds[0]
         for path, (shape, dtype) in zip(self._paths, kinds, strict=True):
-            if shape[1] != kinds[0][0][1] or dtype != kinds[0][1]:
+            if (shape[1], dtype) != (d, self.dtype):
                 raise InputError(
                     f"{path!r} holds {dtype} {shape}; {self._paths[0]!r} holds {kinds[0][1]} "
                     f"{kinds[0][0]}: a ShardedMatrix needs one width and one dtype."
                 )
         self._starts = np.cumsum([0, *(shape[0] for shape, _ in kinds)])
-        self.shape = (int(self._starts[-1]), int(kinds[0][0][1]))
-        self.dtype = kinds[0][1]
+        self.shape = (int(self._starts[-1]), int(d))
         self._open = lru_cache(_MAX_MAPPED)(_mapped)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -105,19 +105,11 @@ class ShardedMatrix:
         return found[(..., *columns)] if columns else found
 
     def _slice(self, start: int, stop: int, step: int) -> Array:
-        if step != 1:
-            return self._take(np.arange(start, stop, step))
-        parts = []
-        first = max(0, int(np.searchsorted(self._starts, start, "right")) - 1)
-        for path, begin in zip(self._paths[first:], self._starts[first:].tolist(), strict=False):
-            if begin >= stop:
-                break
-            part = self._open(path)[max(0, start - begin) : stop - begin]
-            if len(part):
-                parts.append(part)
-        if len(parts) == 1:
-            return parts[0]
-        return np.concatenate([np.empty((0, self.shape[1]), self.dtype), *parts])
+        number = int(np.searchsorted(self._starts, start, "right")) - 1
+        if step == 1 and start < stop <= self._starts[number + 1]:  # in one file: without a copy
+            begin = self._starts[number]
+            return self._open(self._paths[number])[start - begin : stop - begin]
+        return self._take(np.arange(start, stop, step))
 
     def _take(self, rows: Array) -> Array:
         out = np.empty((len(rows), self.shape[1]), self.dtype)

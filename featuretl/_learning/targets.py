@@ -12,7 +12,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import MultiLabelBinarizer
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featuretl._core.parameters import is_real, parameter_error
 from featuretl._core.types import Array
@@ -59,7 +59,7 @@ class ScoreMixin(ClassifierMixin):
 def read_matrix(
     estimator: Any, X: Any, *, reset: bool = True, min_rows: int = 1, dispatch: bool = False
 ) -> Array:
-    """Return X (n, d) in its float dtype, without a copy if possible.
+    """Return X (n, d) in its float dtype, without a copy if possible; see `as_matrix` for `reset`.
 
     With `dispatch`, a tensor stays one if scikit-learn's array API dispatch is on. Blocks check
     finiteness later: a check of all of X would make a mask of its size.
@@ -77,17 +77,16 @@ def read_matrix(
     return as_matrix(estimator, X, reset=reset, **options)
 
 
-def as_matrix(estimator: Any, X: Any, **options: Any) -> Array:
-    """Return scikit-learn's `validate_data` of X (n, d), of any array library, as a NumPy array."""
+def as_matrix(estimator: Any, X: Any, *, reset: bool = True, **options: Any) -> Array:
+    """Return X (n, d), validated, in NumPy; without `reset`, `estimator` must be fitted."""
+    if not reset:
+        check_is_fitted(estimator)
     with config_context(array_api_dispatch=False):
-        return validate_data(estimator, to_numpy(X), **options)
+        return validate_data(estimator, to_numpy(X), reset=reset, **options)
 
 
 def read_targets(estimator: Any, y: Any, n: int) -> Targets:
-    """Return the classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists.
-
-    Raises InputError if `y` is None, lacks a label, differs in length or has a single class.
-    """
+    """Return classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists."""
     owner, y = type(estimator).__name__, _read_labels(estimator, y, n)
     if is_label_sets(y):
         binarizer = MultiLabelBinarizer().fit(y)
@@ -114,10 +113,7 @@ def one_class_each(estimator: Any, targets: Targets) -> Targets:
 
 
 def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
-    """Return the classes passed to the first `partial_fit`, and the codes of `y`.
-
-    Raises InputError if `classes` are missing or differ from these, or `y` holds others.
-    """
+    """Return the classes passed to the first `partial_fit`, and the codes of `y` in these."""
     owner, known = type(estimator).__name__, getattr(estimator, "classes_", None)
     if known is None and classes is None:
         raise InputError(
@@ -189,7 +185,7 @@ def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
 def loss_weight(
     estimator: Any, class_weight: Any, targets: Targets, weight: Array, portion: bool = False
 ) -> Array:
-    """Return sample weights times class weights, (n, 1), or (n, n_labels) for multi-label targets.
+    """Return sample weights times class weights, (n, 1) or (n, n_labels).
 
     Raises InputError for a single class, unless the rows are a `portion` of the data.
     """

@@ -101,7 +101,5 @@ class Session:
     def __call__(self, batches: Iterator[torch.Tensor]) -> dict[str, Array]:
         """Return the concatenated outputs of batches, float32 (n, 3, height, width)."""
         found = [self._session.run(None, {INPUT: b.contiguous().numpy()}) for b in batches]
-        columns = zip(*found, strict=True)
-        return {
-            name: np.concatenate(parts) for name, parts in zip(self._names, columns, strict=True)
-        }
+        columns = map(np.concatenate, zip(*found, strict=True))
+        return dict(zip(self._names, columns, strict=True))

@@ -11,7 +11,6 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_int
 from featuretl._core.types import Array
@@ -38,8 +37,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
     Parameters
     ----------
     n_views : int >= 1
-        Number of embeddings in a row: for ``ImageEmbedder(views=..)`` the int itself, 2 for "flip",
-        10 for "ten-crop", 1 + r c for a grid of r rows and c columns.
+        Number of embeddings in a row; see `ViewPooling`.
     C : float > 0, default=0.1
         Inverse strength of the penalty on the coefficients; the loss is a sum over images.
     attention_C : float > 0, default=0.01
@@ -97,18 +95,12 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, n_views x d)
-            Row i has the embeddings of image i, one view after the other.
-        y : array-like of shape (n,)
-            Classes of the images.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the images.
+        X, y, sample_weight : as in `ViewsClassifier.fit`
 
         Raises
         ------
         ParameterError, InputError
-            If a parameter has an invalid value, `n_views` does not divide the number of columns, or
-            an image has multiple labels.
+            As in `ViewsClassifier.fit`.
         """
         owner = type(self).__name__
         check_positive(owner, "C", self.C)
@@ -127,12 +119,10 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
 
     def attention(self, X: Any) -> Array:
         """Return the weights of the views of each image: (n, n_views), rows summing to 1."""
-        check_is_fitted(self)
         views = split_views(self, X, self.n_views, reset=False)
         return softmax(self._standardised(views) @ self.attention_coef_, axis=1)
 
     def _logits(self, X: Any) -> Array:
-        check_is_fitted(self)
         Z = self._standardised(split_views(self, X, self.n_views, reset=False))
         pooled = _pooled(softmax(Z @ self.attention_coef_, axis=1), Z)
         logits: Array = pooled @ self.coef_.T + self.intercept_
@@ -168,9 +158,8 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
         options = {"maxiter": self.max_iter, "ftol": _TOL}
         found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
         if found.nit >= self.max_iter and self.max_iter > 1:
-            message = (
-                f"{type(self).__name__} did not converge in max_iter={self.max_iter} iterations."
-            )
+            owner = type(self).__name__
+            message = f"{owner} did not converge in max_iter={self.max_iter} iterations."
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
         self.n_iter_ = int(found.nit)
         self.attention_coef_, self.coef_, self.intercept_ = _unpacked(found.x, d, c)

@@ -10,16 +10,15 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import check_bool, check_int, check_option
+from featuretl._core.parameters import check_int, check_option
 from featuretl._core.types import Array
 from featuretl._learning.calibration import log_loss_of_rows
-from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
+from featuretl._learning.folds import folds_to_choose_by, judges
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses, chosen_codes
-from featuretl._learning.rows import SCALINGS, Rows, affine, one_thread_pool
+from featuretl._learning.rows import Rows, affine, one_thread_pool
 from featuretl._learning.targets import (
     Targets,
     loss_weight,
@@ -30,7 +29,7 @@ from featuretl._learning.targets import (
 )
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.lbfgs import Solution
-from featuretl.heads._solver.path import check_grid, check_positive, fold_means, search
+from featuretl.heads._solver.path import check_probe, fold_means, search
 from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
 from featuretl.heads._solver.stream import Portion, Stream
 
@@ -191,11 +190,9 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X, sample_weight : as for `fit`
-        y : as for `fit`
-            Classes, or labels, among `classes`.
+        X, y, sample_weight : as for `fit`
         classes : array-like of shape (n_classes,), default=None
-            All classes of all portions; required in the first call.
+            All classes, or labels, of all portions; required in the first call.
 
         Raises
         ------
@@ -295,17 +292,11 @@ class LinearProbeClassifier(Responses, BaseEstimator):
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        check_positive(owner, "C", self.C, "cv")
-        check_grid(owner, "Cs", self.Cs)
-        check_folds(owner, self.cv)
+        check_probe(self)
         check_option(owner, "scoring", self.scoring, ("log_loss", "accuracy"))
-        check_option(owner, "scaling", self.scaling, SCALINGS)
-        check_bool(owner, "calibrate", self.calibrate)
-        check_positive(owner, "tol", self.tol)
         check_int(owner, "max_iter", self.max_iter, 1)
 
     def _logits(self, X: Any) -> Array:
-        check_is_fitted(self)
         X = read_matrix(self, X, reset=False, dispatch=True)
         return affine(X, self.coef_, self.intercept_)
 

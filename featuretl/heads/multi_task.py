@@ -91,14 +91,10 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings. May be a read-only memory map.
+        X, sample_weight, groups : as in `LinearProbeClassifier.fit`
+            For the heads that take weights, or groups.
         y : frame of pandas, polars or pyarrow, dict of n values each, or array-like (n, n_tasks)
             A column for each task. None, NaN and empty text are missing labels.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, for heads that take weights.
-        groups : array-like of shape (n,), default=None
-            Rows of one group are held out together, by heads that take groups.
 
         Raises
         ------
@@ -142,20 +138,14 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         columns = [head.predict(X) for head in self._fitted_heads(X)]
         if all(column.dtype.kind in "iuf" for column in columns):
             return np.column_stack([column.astype(np.float64) for column in columns])
-        predicted = np.empty((len(columns[0]), len(columns)), object)
-        for k, column in enumerate(columns):
-            predicted[:, k] = column.tolist()
-        return predicted
+        return np.column_stack([column.astype(object) for column in columns])
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X: Any) -> dict[str, Array] | Array:
-        """Return the probabilities of each classification, in the order of its `classes_`.
+        """Return the probabilities (n, n_classes) of each classification: a dict by task.
 
-        Returns
-        -------
-        dict of str to ndarray of shape (n, n_classes)
-            By task, without heads that have no probabilities. For a single task the array alone, as
-            in scikit-learn's forests.
+        Heads that have no probabilities are left out. For a single task it is the array alone, as
+        in scikit-learn's forests.
         """
         X = to_numpy(X)
         heads = self._fitted_heads(X)
@@ -168,17 +158,9 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         }
 
     def score(self, X: Any, y: Any) -> float:
-        """Return the mean of the scores of all tasks: accuracy or R2.
+        """Return the mean of the scores of all tasks: accuracy or R2, at most 1.
 
-        Parameters
-        ----------
-        X, y : as for `fit`
-            Each task is scored on the rows that have its label.
-
-        Returns
-        -------
-        float
-            At most 1; `featuretl.metrics_report` has detailed metrics of each task.
+        X and `y` are as for `fit`; each task is scored on the rows that have its label.
         """
         heads = self._fitted_heads(X)
         X = read_matrix(self, X, reset=False)

@@ -7,7 +7,6 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import parameter_error
 from featuretl._core.types import Array
@@ -76,12 +75,8 @@ class NearestMeanClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings. May be a read-only memory map.
-        y : array-like of shape (n,)
-            At least two classes.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows.
+        X, y, sample_weight : as in `LinearProbeClassifier.fit`
+            `y` has one class per row.
 
         Raises
         ------
@@ -100,9 +95,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X, sample_weight : as for `fit`
-        y : array-like of shape (n,)
-            Classes among `classes`.
+        X, y, sample_weight : as for `fit`
         classes : array-like of shape (n_classes,), default=None
             All classes of all calls; required in the first call, unless `fit` was called.
 
@@ -146,12 +139,10 @@ class NearestMeanClassifier(Responses, BaseEstimator):
 
     def _logits(self, X: Any) -> Array:
         """Return minus the squared distance to each mean, or for two classes their difference."""
-        check_is_fitted(self)
         X = read_matrix(self, X, reset=False, dispatch=True)
         seen = self.class_weight_ > 0
         means = np.where(seen[:, None], self.means_, 0)
         lengths = np.where(seen, np.square(means).sum(axis=1), np.inf)
-
         center, means, lengths = (near(X, part) for part in (self.center_, means, lengths))
 
         def compute(block: Array) -> Array:

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import Bunch
-from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_option
 from featuretl._core.types import Array
@@ -43,8 +42,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     alphas : "auto" or array-like of float > 0, default="auto"
         Candidates of ``alpha="loo"``: "auto" is 28 values from 1e-6 to 1e3 times the sum of the
         weights (the number of rows).
-    scaling : {"floored", "features", "common"}, default="floored"
-        Divisor of the features; see `LinearProbeClassifier`.
+    scaling : as in `LinearProbeClassifier`
 
     Attributes
     ----------
@@ -65,12 +63,11 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     Notes
     -----
     One eigendecomposition serves all alphas. If ``Q L Q'`` is that of the weighted Gram matrix of
-    the standardised rows (or of the kernel matrix, for fewer rows than columns), row i has the
-    leverage ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the leave-one-out
-    error ``e_i / (1 - h_i)``, so that two blockwise passes over X suffice. Leaving out a row
-    updates the mean but not the scale. The choice of alpha divides the error of each output by its
-    variance. Equal rows of X are left out together, as one row with the sum of their weights and
-    the mean of their targets, so that a weight of 2 equals a repeated row. With groups, each fold
+    the standardised rows, row i has the leverage
+    ``h_i = w_i (1 / sum(w) + sum_j (z_i q_j)^2 / (l_j + alpha))`` and the leave-one-out error
+    ``e_i / (1 - h_i)``, so that two passes over X suffice. Leaving out a row updates the mean but
+    not the scale. The choice of alpha divides the error of each output by its variance. Equal rows
+    of X are left out together, so that a weight of 2 equals a repeated row. With groups, each fold
     is standardised and decomposed separately.
 
     References
@@ -97,14 +94,9 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings. May be a read-only memory map.
+        X, sample_weight, groups : as in `LinearProbeClassifier.fit`
         y : array-like of shape (n,) or (n, n_outputs)
             Regression targets.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, also used by the standardisation.
-        groups : array-like of shape (n,), default=None
-            Rows of one group are held out together when choosing alpha.
 
         Raises
         ------
@@ -116,14 +108,17 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         FeatureTLWarning
             If there are fewer groups than folds, or one group, which is ignored.
         """
-        self._check_parameters()
+        owner = type(self).__name__
+        check_option(owner, "scaling", self.scaling, SCALINGS)
+        check_positive(owner, "alpha", self.alpha, "loo")
+        check_grid(owner, "alphas", self.alphas)
         forget(self)
         X = read_matrix(self, X, min_rows=2, dispatch=True)
-        Y = all_numbers(type(self).__name__, y)
+        Y = all_numbers(owner, y)
         check_length(len(X), "y", len(Y))
         is_flat, Y = Y.ndim == 1, Y.reshape(len(X), -1)
         weight = read_weight(self, sample_weight, len(X))
-        groups = read_groups(type(self).__name__, groups, len(X))
+        groups = read_groups(owner, groups, len(X))
         fold = self._fold_of_groups(X, weight, groups) if self.alpha == "loo" else None
         if self.alpha == "loo" and fold is None:
             Y, weight = _merged(Y, weight, copies_of(X))
@@ -145,16 +140,9 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         Predictions are float32, or float64 for float64 X.
         """
-        check_is_fitted(self)
         X = read_matrix(self, X, reset=False, dispatch=True)
         predicted = affine(X, np.atleast_2d(self.coef_), self.intercept_)
         return predicted[:, 0] if self.coef_.ndim == 1 else predicted
-
-    def _check_parameters(self) -> None:
-        owner = type(self).__name__
-        check_option(owner, "scaling", self.scaling, SCALINGS)
-        check_positive(owner, "alpha", self.alpha, "loo")
-        check_grid(owner, "alphas", self.alphas)
 
     def _fold_of_groups(self, X: Array, weight: Array, groups: Array | None) -> Array | None:
         """Return the fold of each row (n,), or None for leave-one-out, without usable groups."""
@@ -204,10 +192,7 @@ def _solution(rows: Rows, Y: Array) -> Solution:
 def _squared_errors(
     rows: Rows, solution: Solution, Y: Array, alphas: Array, held_out: Array | None = None
 ) -> Array:
-    """Return the sum of squared errors (m, n_outputs) of rows weighted by `held_out` at each alpha.
-
-    Without `held_out` these are the leave-one-out errors of all rows.
-    """
+    """Return summed squared errors (m, n_outputs) of `held_out` rows, or the leave-one-out ones."""
     values, vectors, image, center = solution
     shrink = 1 / (values[:, None] + alphas)
     coef = (shrink[:, :, None] * image[:, None, :]).reshape(len(values), -1)

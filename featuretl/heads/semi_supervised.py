@@ -12,7 +12,6 @@ from scipy.special import entr
 from sklearn.base import BaseEstimator
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
-from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import check_int, check_number, check_option
 from featuretl._core.types import Array
@@ -103,11 +102,9 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     Notes
     -----
     Self-training adds a prediction if its probability reaches the threshold above which 0.9 of
-    held-out predictions are correct, measured in each round. This is a heuristic, as held-out
-    labels are few: on sign-digits, 0.76, 0.81 and 0.92 of the pseudo-labels were correct with 2, 5
-    and 10 labels per class. Self-training, and so "auto", trains up to six probes per fold and for
-    all labels; spreading trains one. ``benchmarks/README.md`` has gains and losses,
-    ``benchmarks/labelling.py unlabelled`` alternatives such as `LabelSpreading`.
+    held-out predictions are correct, measured in each round: a heuristic, as held-out labels are
+    few. Self-training, and so "auto", trains up to six probes per fold and for all labels;
+    spreading trains one. ``benchmarks/README.md`` has gains and losses.
 
     References
     ----------
@@ -159,23 +156,20 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
             If a parameter has an invalid value, X has NaN, there are fewer than two classes, or
             lengths differ.
         """
-        self._check_parameters()
-        forget(self)
-        X = read_matrix(self, X)
-        codes = self._read_codes(y, len(X))
-        groups = read_groups(type(self).__name__, groups, len(X))
-        found = self._learn(X, codes, groups)
-        self.probe_.classes_ = self.classes_
-        self.transduction_ = self.classes_[np.where(codes < 0, found, codes)]
-        return self
-
-    def _check_parameters(self) -> None:
         owner = type(self).__name__
         check_option(owner, "method", self.method, METHODS)
         check_positive(owner, "C", self.C)
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
         check_number(owner, "alpha", self.alpha, 0, open_below=True, below=1)
         check_folds(owner, self.cv)
+        forget(self)
+        X = read_matrix(self, X)
+        codes = self._read_codes(y, len(X))
+        groups = read_groups(owner, groups, len(X))
+        found = self._learn(X, codes, groups)
+        self.probe_.classes_ = self.classes_
+        self.transduction_ = self.classes_[np.where(codes < 0, found, codes)]
+        return self
 
     def _read_codes(self, y: Any, n: int) -> Array:
         """Set `classes_`; return the class numbers (n,), -1 for no label."""
@@ -263,8 +257,8 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         return found
 
     def _logits(self, X: Any) -> Array:
-        check_is_fitted(self)
-        return self.probe_._logits(read_matrix(self, X, reset=False))
+        X = read_matrix(self, X, reset=False)
+        return self.probe_._logits(X)
 
 
 def _decision(found: dict[str, list[Array]], parts: list[Array], codes: Array) -> tuple[str, str]:
@@ -300,12 +294,7 @@ def _graph(X: Array, n_neighbors: int) -> Any:
 
 
 class SelfTrainer:
-    """A probe of the labelled rows that adds its own confident predictions as pseudo-labels.
-
-    `codes` (n,) are class numbers, -1 for no label; `added` (n,) marks the pseudo-labels; `proba`
-    (n, n_classes) are the predictions of `probe`. The rows that a fold holds out are unlabelled to
-    its trainer, so that a threshold measured on them applies to the trainer of all labels.
-    """
+    """A probe of the rows of `codes` >= 0 that adds its own confident predictions, `added`."""
 
     def __init__(self, C: float, X: Array, codes: Array, n_classes: int) -> None:
         self._C, self._X, self._n_classes = C, X, n_classes

@@ -10,14 +10,13 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import check_bool, check_option, random_generator
+from featuretl._core.parameters import check_option, random_generator
 from featuretl._core.types import Array
-from featuretl._learning.folds import check_folds, folds_to_choose_by, judges
+from featuretl._learning.folds import folds_to_choose_by, judges
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
-from featuretl._learning.rows import SCALINGS, Rows, affine, in_blocks, one_thread_pool
+from featuretl._learning.rows import Rows, affine, in_blocks, one_thread_pool
 from featuretl._learning.targets import (
     loss_weight,
     one_class_each,
@@ -27,7 +26,7 @@ from featuretl._learning.targets import (
 )
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.machines import Exact, Linear, Nystrom, TrainingSet
-from featuretl.heads._solver.path import check_grid, check_positive
+from featuretl.heads._solver.path import check_positive, check_probe
 
 _MOST_EXACT_ROWS = 4000
 _N_COMPONENTS = 1000
@@ -57,10 +56,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     Cs : "auto" or array-like of float > 0, default="auto"
         Candidates of ``C="cv"``: "auto" walks up the decades from 1e-5 to 10 and refines around the
         peak; for `SVC` it tries 0.1, 1, 10 and 100.
-    cv : int >= 2, splitter or iterable of (train, test), default=5
-        Folds; see `LinearProbeClassifier`.
-    scaling : {"floored", "features", "common"}, default="floored"
-        Divisor of the features; see `LinearProbeClassifier`.
+    cv, scaling : as in `LinearProbeClassifier`
     class_weight : dict, "balanced" or None, default=None
         Factors on the weights of the classes, as in scikit-learn.
     calibrate : bool, default=True
@@ -102,7 +98,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
     References
     ----------
-    Guo, Pleiss, Sun and Weinberger, On Calibration of Modern Neural Networks, 2017 (temperature).
     Zhang, Statistical Behavior and Consistency of Classification Methods Based on Convex Risk
     Minimization, 2004 (decision values and probabilities).
     Williams and Seeger, Using the Nystrom Method to Speed Up Kernel Machines, 2001.
@@ -133,27 +128,19 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings. May be a read-only memory map.
-        y : array-like of shape (n,)
-            At least two classes.
-        sample_weight : array-like of shape (n,), default=None
-            Weights >= 0 of the rows, also used by the standardisation.
-        groups : array-like of shape (n,), default=None
-            Rows of one group are held out together when choosing C, gamma or the temperature.
+        X, y, sample_weight, groups : as in `LinearProbeClassifier.fit`
+            `y` has one class per row. A tensor stays on its device with ``kernel="linear"`` only.
 
         Raises
         ------
         ParameterError, InputError
             If a parameter has an invalid value, X has NaN, `y` a single class or multiple labels
             per row, or lengths differ.
-
-        Warns
-        -----
-        FeatureTLWarning
-            If the RBF kernel is approximated, or there are fewer folds than `cv`.
         """
-        self._check_parameters()
+        owner = type(self).__name__
+        check_probe(self)
+        check_positive(owner, "gamma", self.gamma, "scale", "cv")
+        check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
         forget(self)
         X = read_matrix(self, X, dispatch=self.kernel == "linear")
         targets = one_class_each(self, read_targets(self, y, len(X)))
@@ -162,7 +149,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         self.classes_ = targets.classes
         fold, n_folds = np.full(len(X), -1), 1
         if self._needs_folds():
-            how = (type(self).__name__, targets, groups, self.cv, self.random_state)
+            how = (owner, targets, groups, self.cv, self.random_state)
             fold, n_folds = folds_to_choose_by(*how, X, in_loss)
         with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
@@ -172,17 +159,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
     predict_proba = available_if(lambda self: self.calibrate)(Responses.predict_proba)
     """Return probabilities (n, n_classes); needs ``calibrate=True``."""
-
-    def _check_parameters(self) -> None:
-        owner = type(self).__name__
-        check_positive(owner, "C", self.C, "cv")
-        check_positive(owner, "gamma", self.gamma, "scale", "cv")
-        check_option(owner, "scaling", self.scaling, SCALINGS)
-        check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
-        check_grid(owner, "Cs", self.Cs)
-        check_folds(owner, self.cv)
-        check_bool(owner, "calibrate", self.calibrate)
-        check_positive(owner, "tol", self.tol)
 
     def _needs_folds(self) -> bool:
         return self.C == "cv" or self.calibrate or (self.kernel == "rbf" and self.gamma == "cv")
@@ -244,7 +220,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         return float(self.calibration_.temperature)
 
     def _logits(self, X: Any) -> Array:
-        check_is_fitted(self)
         X = read_matrix(self, X, reset=False, dispatch=self.kernel == "linear")
         if self.kernel == "linear":
             return affine(X, self._machine.coef, self._machine.intercept)

@@ -80,7 +80,6 @@ class ViewPooling(TransformerMixin, BaseEstimator):
 
     def transform(self, X: Any) -> Array:
         """Return one embedding per image of X: (n, d), or (n, 2 d) for "mean+max"."""
-        check_is_fitted(self)
         views = split_views(self, X, self.n_views, reset=False)
         parts = self.pooling.split("+")
         return np.hstack([views.mean(1) if part == "mean" else views.max(1) for part in parts])
@@ -114,8 +113,7 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
     Parameters
     ----------
     n_views : int >= 1
-        Number of embeddings in a row: for ``ImageEmbedder(views=..)`` the int itself, 2 for "flip",
-        10 for "ten-crop".
+        Number of embeddings in a row; see `ViewPooling`.
     estimator : classifier, default=None
         The head; None is `LinearProbeClassifier()`.
 
@@ -218,7 +216,6 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         return self.classes_[chosen_codes(scores.reshape(len(scores), -1))]
 
     def _averaged(self, method: str, X: Any) -> Array:
-        check_is_fitted(self)
         views = split_views(self, X, self.n_views, reset=False)
         scores = getattr(self.estimator_, method)(views.reshape(-1, views.shape[2]))
         return scores.reshape(len(views), self.n_views, *scores.shape[1:]).mean(axis=1)

@@ -20,8 +20,7 @@ from featuretl.store.store import EmbeddingStore
 
 Card = dict[str, Any]
 
-# Bytes of each sha256 in the card, enough to distinguish ten million images.
-_SHORT = 8
+_SHORT = 8  # bytes of each sha256 in the card, enough to distinguish ten million images
 
 
 def card_of(model: Any) -> Card:
@@ -52,10 +51,7 @@ def card_of(model: Any) -> Card:
 
 
 def data_of(images: Sequence[Any], y: Sequence[Any], store: EmbeddingStore | None = None) -> Card:
-    """Return the entry `data` of a card for n images and their labels, numbers or lists of labels.
-
-    Files whose digests `store` knows are not read again.
-    """
+    """Return a card's `data` for n images and labels; files that `store` knows are not read."""
     digest = hashlib.sha256()
     keys = []
     for image, key, label in zip(images, _keys(images, store), y, strict=True):

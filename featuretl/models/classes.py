@@ -73,12 +73,9 @@ def _svm_fits(svm: Any) -> bool:
 def _tuned_fits(tuned: Any) -> bool:
     """Return whether the width of a fine-tuned head is that of its tensors, before it is built."""
     head = tuned._head
-    return head in ("probe", "linear") or (
-        isinstance(head, (list, tuple))
-        and len(head) == 2
-        and head[0] == "mlp"
-        and head[1] == len(tuned.state["head.0.weight"])
-    )
+    if isinstance(head, (list, tuple)):
+        return list(head) == ["mlp", len(tuned.state["head.0.weight"])]
+    return head in ("probe", "linear")
 
 
 def _novelty_fits(detector: Any) -> bool:
@@ -136,10 +133,8 @@ def _tasks_fit(model: Any) -> bool:
 
 def _attention_fits(head: Any) -> bool:
     """Return whether the views of an `AttentionPoolingClassifier` match its columns."""
-    return bool(
-        isinstance(head.n_views, (int, np.integer))
-        and len(head.mean_) * head.n_views == head.n_features_in_
-    )
+    is_int = isinstance(head.n_views, (int, np.integer))
+    return is_int and len(head.mean_) * head.n_views == head.n_features_in_
 
 
 CLASSES = {

@@ -17,20 +17,13 @@ class Fitted:
     """The parts of a fitted model."""
 
     model: Any
-    # The estimator that predicts: the winner of a Transfer estimator, or the model itself.
-    inner: Any
-    # The steps of a pipeline, or the estimator as the only step.
-    steps: list[tuple[str, Any]]
-    # The first step if it takes images or another medium (an embedder or a fine-tuned estimator).
-    embedder: Any
-    # The last step if it predicts, otherwise None.
-    head: Any
-    # Array (n_classes,); None for regression; a dict of arrays by task for a multi-task model.
-    classes: Any
-    # The fine-tuned network, a `Tuned`, or None.
-    tuned: Any
-    # A pipeline of an `ImageEmbedder` and the `NoveltyDetector` of the training images, or None.
-    novelty: Any
+    inner: Any  # the estimator that predicts: the winner of a Transfer estimator, or `model`
+    steps: list[tuple[str, Any]]  # of a pipeline, or the estimator as the only step
+    embedder: Any  # the first step if it takes images or another medium, or is fine-tuned
+    head: Any  # the last step if it predicts, otherwise None
+    classes: Any  # (n_classes,); None for regression; a dict by task for a multi-task model
+    tuned: Any  # the fine-tuned network, a `Tuned`, or None
+    novelty: Any  # a pipeline of `ImageEmbedder` and `NoveltyDetector`, or None
     gives_probabilities: bool
 
     @classmethod

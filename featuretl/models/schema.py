@@ -1,7 +1,4 @@
-"""Schemas of the classes that a model file may contain: texts of ``name=kind`` items.
-
-CONTRIBUTING.md ("How to add a head, or a step that model files hold") lists the kinds.
-"""
+"""Schemas of the classes in model files: texts of ``name=kind``; CONTRIBUTING.md lists kinds."""
 
 from __future__ import annotations
 
@@ -32,15 +29,10 @@ class ClassSchema:
 
     module: str  # defines the class
     text: str = ""  # the attributes with their kinds
-    # Attributes that are not saved, and their values after loading.
-    fresh: dict[str, Any] = field(default_factory=dict)
-    # Attributes that are not saved and are missing after loading.
-    left_out: tuple[str, ...] = ()
-    # Training parameters in files of earlier versions, which are skipped.
-    former: tuple[str, ...] = ()
-    # Whether the attributes of a fitted object are consistent beyond their kinds; called before
-    # saving and after loading.
-    fits: Callable[[Any], bool] = lambda made: True
+    fresh: dict[str, Any] = field(default_factory=dict)  # not saved: the values after loading
+    left_out: tuple[str, ...] = ()  # not saved, and missing after loading
+    former: tuple[str, ...] = ()  # parameters in files of earlier versions, which are skipped
+    fits: Callable[[Any], bool] = lambda made: True  # whether fitted attributes are consistent
 
     @cached_property
     def attributes(self) -> dict[str, tuple[str, bool]]:

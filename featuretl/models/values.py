@@ -18,10 +18,7 @@ class NotPlainError(Exception):
 
 
 class Packer:
-    """Converts values to JSON and collects their arrays in `tensors`.
-
-    ``pack_object(value)`` returns the class name and packed state of an allowed object, or None.
-    """
+    """Converts values to JSON, objects by ``pack_object(value)``, and collects their `tensors`."""
 
     def __init__(self, pack_object: Callable[[Any], tuple[str, dict[str, Any]] | None]) -> None:
         self._pack_object = pack_object
@@ -74,10 +71,7 @@ class Packer:
 def unpack(
     packed: Any, tensors: dict[str, Array], make_object: Callable[[str, dict[str, Any]], Any]
 ) -> Any:
-    """Return the value that `Packer.pack` converted; `make_object(name, state)` makes objects.
-
-    Raises ValueError, KeyError, TypeError or AttributeError for any other `packed`.
-    """
+    """Return the value that `Packer.pack` converted; `make_object(name, state)` makes objects."""
 
     def value_of(packed: Any) -> Any:
         if packed is None or isinstance(packed, (bool, int, float, str)):
@@ -92,16 +86,13 @@ def unpack(
     def state_of(state: dict[str, Any]) -> dict[str, Any]:
         return {name: value_of(item) for name, item in state.items()}
 
-    def not_finite(text: str) -> float:
-        return float(_NOT_FINITE[_NOT_FINITE.index(text)])
-
     def strings(items: list[str], kind: str) -> Array:
         if kind not in ("U", "O") or not all(isinstance(item, str) for item in items):
             raise ValueError("it contains an invalid array of strings")
         return np.array(items, dtype=object if kind == "O" else str)
 
     readers: dict[tuple[str, ...], Callable[..., Any]] = {
-        ("float",): not_finite,
+        ("float",): lambda text: float(_NOT_FINITE[_NOT_FINITE.index(text)]),
         ("tuple",): lambda items: tuple(value_of(items)),
         ("dict",): lambda items: {value_of(k): value_of(v) for k, v in items},
         ("bunch",): lambda items: Bunch(**state_of(items)),

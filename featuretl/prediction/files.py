@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import numbers
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import pyarrow as pa
 from pyarrow import csv, parquet
 
 from featuretl._core.files import each, is_url, replace_file
-from featuretl._core.parameters import check_bool, check_int, parameter_error
+from featuretl._core.parameters import check_bool, check_int, check_number
 from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
 from featuretl.extraction.outputs import check_output
@@ -82,8 +81,8 @@ def predict_to_file(
     Returns
     -------
     PredictionSummary
-        Numbers of `images`, of `resumed` rows, of `failed` (unreadable) images and of images on
-        which the model `abstained`; `drift`, a test for more novel images than expected, or None.
+        Numbers of `images`, `resumed` rows, and `failed` (unreadable) images; on how many the model
+        `abstained`; `drift`, a test for more novel images than expected, or None.
 
     Raises
     ------
@@ -100,10 +99,8 @@ def predict_to_file(
     fitted = Fitted.of_images(model)
     check_bool("predict_to_file", "novelty", novelty)
     check_int("predict_to_file", "top", top, 1)
-    if threshold is not None and not (
-        isinstance(threshold, numbers.Real) and 0 <= float(threshold) <= 1
-    ):
-        raise parameter_error("predict_to_file", "threshold", "a number in [0, 1]", threshold)
+    if threshold is not None:
+        check_number("predict_to_file", "threshold", threshold, 0, at_most=1)
     detector = fitted.detector[-1] if novelty else None
     columns = _Table.of(fitted, top, threshold, novelty, bool(box_columns(images)))
     identity = _identity(model, images, top, columns.threshold, novelty)

@@ -18,10 +18,7 @@ from featuretl.exceptions import InputError
 
 
 class Parts:
-    """The complete batches of a file `target`; a context that one process at a time can enter.
-
-    A call resumes with the batches of an earlier call of the same `identity`.
-    """
+    """The complete batches of a file `target` and `identity`; one process at a time enters it."""
 
     def __init__(self, target: Path, identity: str) -> None:
         self._target, self._identity = target, identity

@@ -15,20 +15,15 @@ from featuretl.extraction.engine import Failure
 from featuretl.images.inputs import name_of
 from featuretl.models.fitted import Fitted
 
-# Called with the number of finished images.
-Progress = Callable[[int], Any]
+Progress = Callable[[int], Any]  # called with the number of finished images
 
 BATCH = 1024
-# The probability above which a label of a multi-label model is predicted.
-TAG_THRESHOLD = 0.5
+TAG_THRESHOLD = 0.5  # the probability above which a label of a multi-label model is predicted
 
 
 @dataclass(eq=False, frozen=True)
 class Predictions:
-    """Predictions for n images, of which k are readable.
-
-    For a multi-task model, `predicted` and `proba` are dicts by task.
-    """
+    """Predictions for n images, of which k are readable; for several tasks, dicts of them."""
 
     ok: Array  # bool (n,): whether the image is readable
     predicted: Any  # (k, ..): classes, numbers, or for a multi-label model 0 and 1 (k, n_labels)
@@ -168,4 +163,4 @@ def concatenated(parts: Sequence[Predictions]) -> tuple[Array, Array | None]:
 
 
 def _moved(failures: list[Failure], by: int) -> list[Failure]:
-    return [Failure(by + f.index, f.name, f.message) for f in failures]
+    return [replace(failure, index=by + failure.index) for failure in failures]

@@ -1,7 +1,6 @@
 """Execution engines: this process, loky or Dask, selected by `joblib.parallel_config`.
 
-Each task is a future with its own result or error. When a worker is killed, `joblib.Parallel`
-aborts the whole call with loky, and with Dask it can wait forever (joblib 1.6).
+Unlike `joblib.Parallel` (1.6), they survive a killed worker: each task is a future of its own.
 """
 
 from __future__ import annotations
@@ -41,8 +40,6 @@ class WorkerLostError(Exception):
 class Engine:
     """Runs tasks in this process; subclasses run them in worker processes."""
 
-    name = "sequential"
-
     def start(self) -> Executor:
         """Return the executor for tasks; a new one if its processes were lost."""
         return _InProcessExecutor()
@@ -64,8 +61,6 @@ class Engine:
 
 class _LokyEngine(Engine):
     """Runs tasks in its own loky processes, because joblib owns loky's reusable executor."""
-
-    name = "loky"
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
@@ -100,8 +95,6 @@ class _LokyEngine(Engine):
 
 
 class _DaskEngine(Engine):
-    name = "dask"
-
     def __init__(self, client: Any, **submit: Any) -> None:
         self._client, self._submit = client, submit
         try:
@@ -170,9 +163,8 @@ def results(
 ) -> Iterator[tuple[Task, Any]]:
     """Yield (task, ``function(task, careful)``) in order of completion.
 
-    If a worker is killed by a task, the task is repeated with ``careful=True`` after all others:
-    first among other repeated tasks, then twice alone. If no worker survives, the task's result is
-    a `WorkerLostError`.
+    A task whose worker is killed is repeated with ``careful=True`` after all others, at last twice
+    alone; if no worker survives, its result is a `WorkerLostError`.
     """
     schedule = _Schedule(tasks)
     running: dict[Future[Any], _Attempt[Task]] = {}

@@ -205,7 +205,7 @@ def extract_shards(
         backbone = BackboneSpec.of("extract_shards", backbone)
     shared = store if isinstance(store, SharedStore) else SharedStore(store)
     engine = active_engine(workers)
-    if n_jobs is None and engine.name == "sequential":
+    if n_jobs is None and type(engine) is Engine:
         n_jobs = -1
     device = tuple(device) if isinstance(device, list) else device
     job = Job(

@@ -60,8 +60,7 @@ class Receipt:
     embedded: int = 0  # images embedded by this call; 0 if the shard was finished already
     error: str = ""  # one sentence
     runtime: str = ""
-    # Seconds as in `featuretl.extraction.engine.Statistics`, with two more stages: "start" (choice
-    # and start of a runtime) and "shard" (all else, such as writing the shard).
+    # As in `Statistics`, and "start" (of the runtime) and "shard" (all else, such as writing it).
     costs: dict[str, float] = field(default_factory=dict)
     n_skipped: int = 0  # tar members that look like images but are not
     skipped: tuple[str, ...] = ()  # names of the first ones, with reasons
@@ -74,11 +73,7 @@ def describe(job: Job, careful: bool = False) -> tuple[Recipe, np.ndarray, dict[
 
 
 def embed_shard(job: Job, keyed: tuple[str, Shard], careful: bool = False) -> Receipt:
-    """Embed a shard and commit it under its key, unless it is finished.
-
-    With `careful`, decode in child processes, which images may kill. Raises FeatureTLError if this
-    process cannot embed any shard.
-    """
+    """Embed and commit a shard unless it is finished; if `careful`, decode in child processes."""
     key, shard = keyed
     if careful and job.decode_timeout is None:
         job = replace(job, decode_timeout=CAREFUL_SECONDS)
@@ -196,8 +191,7 @@ class _Rows:
         self.n += 1
 
     def table(self) -> Any:
-        columns = zip(*self._metadata, strict=True) if self._metadata else ((), (), (), ())
-        return metadata_table(*columns)
+        return metadata_table(*(zip(*self._metadata, strict=True) if self._metadata else [()] * 4))
 
 
 _one_shard = threading.Lock()
@@ -228,10 +222,7 @@ def _size(sample: Sample) -> int:
 
 
 def _images(samples: Iterable[Sample], skipped: list[str]) -> Iterator[Sample]:
-    """Yield the samples that are images, and add the names of the others to `skipped`.
-
-    The images before a damaged part of the shard are kept; an error stands for all images after it.
-    """
+    """Yield samples that are images, and an error for a damaged rest; add others to `skipped`."""
     empty = True
     try:
         for sample in samples:

@@ -1,7 +1,4 @@
-"""Garbage collection: free embeddings that are unused, merge small segments, remove partial files.
-
-Readers keep the rows that they have mapped: files are only unlinked. Extraction is excluded.
-"""
+"""Garbage collection. Readers keep the rows that they have mapped: files are only unlinked."""
 
 from __future__ import annotations
 
@@ -54,10 +51,9 @@ def collect(
 ) -> CollectionResult:
     """Free disk space, and merge the small segments of the remaining spaces.
 
-    Frees ordered matrices (views) before embeddings, and the least recently used first, until the
-    store takes at most `max_size` bytes and its last uses are at most `older_than` seconds ago. The
-    space with the id `keep` always stays; partial files of killed runs are always removed. Raises
-    StoreError if an extraction is adding rows, or the store cannot be written.
+    Frees matrices (views) before embeddings, and the least recently used first, until the store
+    takes at most `max_size` bytes, with all uses at most `older_than` seconds ago. The space `keep`
+    stays. Raises StoreError if an extraction is adding rows, or the store cannot be written.
     """
     result = CollectionResult()
     if not store.exists():
@@ -125,10 +121,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _compact(store: EmbeddingStore, space: str) -> int:
-    """Merge the small segments of a space in a locked store; return the number of merged segments.
-
-    See "Compacting" in docs/formats.md. An OSError or UnusableStoreError loses no row.
-    """
+    """Merge small segments of a space, see docs/formats.md; return the number of merged ones."""
     folder = store.path / "spaces" / space
     listed = [segment for _, segment in store.index.segments(space)]
     _remove_replaced(folder, listed)

@@ -19,10 +19,9 @@ from featuretl.store.store import EmbeddingStore, SpaceInfo
 def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -> int:
     """Copy embeddings of a local store into a shared store, for `import_shared` elsewhere.
 
-    Copies spaces whose ids start with `space`, without embeddings that were copied before. Each
-    image's ``path`` in the shared store is its sha256 in hex, because a local store identifies
-    images by content only. Returns the number of copied embeddings. Raises ParameterError if there
-    is no such space, and StoreError if a store cannot be read or written.
+    Copies spaces whose ids start with `space`, without embeddings that were copied before; returns
+    their number. An image's ``path`` in the shared store is its sha256 in hex. Raises
+    ParameterError if there is no such space, and StoreError if a store fails.
     """
     copied = 0
     for info in filled_spaces(store, space):

@@ -65,13 +65,9 @@ class Segment:
 def write_segment(
     folder: Path, uuid: str, space: str, keys: np.ndarray, rows: np.ndarray
 ) -> Segment:
-    """Write and publish a segment's two files durably, without committing the segment.
-
-    keys: S32 (n,); rows: float32 or float16 (n, d). On an error, all files are removed.
-    """
+    """Write a segment's two files durably, or none: keys S32 (n,), rows (n, d) of floats."""
     n, d = rows.shape
-    segment = Segment(uuid, space, n, d, 0, 0)
-    targets = [segment.path(folder), segment.path(folder, ".keys")]
+    targets = [folder / f"{uuid}.npy", folder / f"{uuid}.keys"]
     partials = [target.with_name(target.name + ".partial") for target in targets]
     try:
         header = npy_header(rows.shape, rows.dtype)
@@ -132,11 +128,8 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
 
 
 def open_view(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:
-    """Open a view (a matrix followed by its checksum) as a `numpy.memmap` (n, d), header checked.
-
-    NumPy would parse the header with Python's parser, which can raise any error on hostile bytes,
-    and in CPython 3.11 a SystemError when several threads parse simultaneously.
-    """
+    """Open a view, a matrix followed by its checksum, as `numpy.memmap` (n, d), header checked."""
+    # NumPy would parse the header with Python's parser: hostile bytes can raise any error.
     with reading(path), path.open("rb") as file:
         start, size = file.read(256), os.fstat(file.fileno()).st_size
         dtype, found, offset = _parse_header(path, start, size, shape, _CHECKSUM.size)

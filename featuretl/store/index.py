@@ -47,10 +47,7 @@ _INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (
 
 
 class SegmentIndex:
-    """The committed segments of the store in `folder`; thread-safe.
-
-    Every method raises UnusableStoreError if it cannot read or write the index.
-    """
+    """The committed segments of the store in `folder`; thread-safe. Raises UnusableStoreError."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -102,10 +99,7 @@ class SegmentIndex:
                 self._do(commit)
 
     def version(self) -> tuple[int, int, int]:
-        """Return a value that changes when a segment is committed.
-
-        If its first item changes, the index may have been replaced and its rows renumbered.
-        """
+        """Return a value that changes with commits; its first item, if rows are renumbered."""
         with SQLITE:
             data_version = self._do(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
             changes = self._connection.total_changes if self._connection else 0
@@ -276,10 +270,5 @@ def is_damage(error: Exception) -> bool:
 @contextlib.contextmanager
 def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN IMMEDIATE")
-    try:
+    with db:  # commits, or after an error rolls back
         yield
-        db.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            db.execute("ROLLBACK")
-        raise

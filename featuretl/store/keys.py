@@ -1,7 +1,4 @@
-"""The identity of an embedding: the image's content and the recipe that produced it.
-
-A recipe is JSON with everything that changes the values; docs/formats.md lists its entries.
-"""
+"""Recipes: JSON with everything that changes an embedding; docs/formats.md lists the entries."""
 
 from __future__ import annotations
 

@@ -41,10 +41,7 @@ _REMEDIES: dict[int | None, str] = {
 
 
 def unusable(what: str, error: Exception, lost: str = "") -> UnusableStoreError:
-    """Return the error with the sentence "`what` (reason of `error`)`lost`; remedy."
-
-    `what` names the file or store and the failed action; `lost` is the consequence.
-    """
+    """Return the error "`what` (reason of `error`)`lost`; remedy."; `lost` is the consequence."""
     number = errno.ENOMEM if isinstance(error, MemoryError) else getattr(error, "errno", None)
     reason = os.strerror(number) if number else str(error) or type(error).__name__
     remedy = _REMEDIES.get(number, _ELSEWHERE)
@@ -152,9 +149,8 @@ class LocalFolder:
 class Claims:
     """The claims of one extraction on images of one space; all spaces share `folder`.
 
-    A claim locks one byte, at an offset derived from the image's key, for an open file description
-    (Linux 3.15, macOS): it distinguishes threads and ends with the process. Without these locks
-    every claim succeeds: two processes can embed the same image, which costs time but no rows.
+    A claim locks one byte, at an offset derived from the image's key, for an open file description:
+    it distinguishes threads and ends with the process. Without such locks every claim succeeds.
     """
 
     def __init__(self, folder: Path, space: str) -> None:

@@ -14,8 +14,8 @@ MISSING = -1
 class KeyIndex:
     """Sorted runs of (key, location), merged as they grow, as in a log-structured merge tree.
 
-    Locations are int64 >= 0. If a key is added twice, the first location wins. The index takes 40
-    bytes per key; adding n keys in total costs O(n log n) comparisons.
+    Locations are int64 >= 0; the first one of a key wins. A key takes 40 bytes; n keys take
+    O(n log n) comparisons.
     """
 
     def __init__(self) -> None:
@@ -41,10 +41,8 @@ class KeyIndex:
             locations = np.zeros(len(keys), np.int64)
         runs, newer = self._runs.copy(), _sorted_unique(keys, locations)
         while runs and len(runs[-1][0]) <= 2 * len(newer[0]):
-            older = runs.pop()
-            newer = _sorted_unique(
-                np.concatenate([older[0], newer[0]]), np.concatenate([older[1], newer[1]])
-            )
+            keys, locations = map(np.concatenate, zip(runs.pop(), newer, strict=True))
+            newer = _sorted_unique(keys, locations)
         self._runs = [*runs, newer]  # in one step, because another thread can fork this process
 
     def find(self, keys: np.ndarray) -> np.ndarray:
@@ -67,8 +65,5 @@ def keys_array(keys: list[bytes]) -> np.ndarray:
 
 
 def _sorted_unique(keys: np.ndarray, locations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(keys, kind="stable")  # the first added stays first among equal keys
-    keys, locations = keys[order], locations[order]
-    first = np.ones(len(keys), bool)
-    first[1:] = keys[1:] != keys[:-1]
-    return keys[first], locations[first]
+    keys, first = np.unique(keys, return_index=True)  # the first added of equal keys
+    return keys, locations[first]

@@ -1,7 +1,4 @@
-"""A disposable SQLite cache of the digests of unchanged files, and of small JSON facts.
-
-A memo that cannot be read or written only costs time.
-"""
+"""A disposable SQLite cache of files' digests and of JSON facts; losing it only costs time."""
 
 from __future__ import annotations
 

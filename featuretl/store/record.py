@@ -77,10 +77,7 @@ def agreeing_record(
     golden: np.ndarray,
     versions: dict[str, str],
 ) -> tuple[dict[str, Any], bool]:
-    """Return the newest record of a recipe that agrees with `golden` (d,), and whether it exists.
-
-    If none agrees, return a record for a new generation, with a warning if there are older ones.
-    """
+    """Return the newest record that agrees with `golden` (d,) and True; or a new one and False."""
     existing = generations(find, recipe)
     for record in reversed(existing):
         if agrees(record, golden):

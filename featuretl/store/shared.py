@@ -33,10 +33,7 @@ _READ_TOGETHER = 256
 
 
 class SharedFolder:
-    """A folder on a file system, or an fsspec URL, whose files appear whole or not at all.
-
-    Raises ParameterError if `url` cannot be used, and UnusableStoreError from every method.
-    """
+    """A folder, or an fsspec URL, whose files appear whole. Methods raise UnusableStoreError."""
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         if as_path(url) is None:
@@ -240,10 +237,7 @@ class SharedSpace:
         table: pyarrow.Table,
         failures: Sequence[tuple[int, str, str]] = (),
     ) -> ShardEntry:
-        """Write a shard's rows, float32 (n, d), and `metadata_table` durably, and then its entry.
-
-        `source` is the shard's printable name; see `ShardEntry` for the other parameters.
-        """
+        """Write rows, float32 (n, d), and their `metadata_table` durably, then the `ShardEntry`."""
         uuid, files = uuid4().hex, {}
         if len(rows):
             npy = npy_header(rows.shape, rows.dtype) + np.ascontiguousarray(rows).data.cast("B")
@@ -257,10 +251,7 @@ class SharedSpace:
         return entry
 
     def load(self, entry: ShardEntry) -> tuple[np.ndarray, pyarrow.Table]:
-        """Return a shard's embeddings (n, d), read-only, and its table of n rows.
-
-        Raises StoreError if they are missing or damaged.
-        """
+        """Return a shard's embeddings (n, d), read-only, and its table; StoreError if damaged."""
         if not entry.rows:
             return np.empty((0, self.d), np.float32), metadata_table([], [], [], [])
         names = {name: self._file_name(entry.uuid, name) for name in ("npy", "parquet")}

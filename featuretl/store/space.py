@@ -148,10 +148,7 @@ class StoredSpace:
             self._locked.close()
 
     def all_rows(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return keys S32 (n,) and locations int64 (n,) of all committed rows, in order of commit.
-
-        Raises StoreError if a segment is damaged, so that no copy lacks rows.
-        """
+        """Return keys and locations (n,) of all committed rows, in order; StoreError for damage."""
         with self._lock:
             locations = self.find(keys := self._index.keys())
             while (locations == MISSING).any():  # excluding a segment has changed the index

@@ -55,10 +55,7 @@ def default_max_size() -> int | None:
 
 
 def resolve_store(cache: Any, owner: str) -> EmbeddingStore | None:
-    """Return the store that the `cache` parameter of `owner` selects; None disables caching.
-
-    If the default store ("auto") cannot be written, now or later, a warning reports it.
-    """
+    """Return the store that `cache` of `owner` selects, or None; "auto" is an `optional` store."""
     if cache is None or isinstance(cache, EmbeddingStore):
         return cache
     if not isinstance(cache, (str, os.PathLike)) or as_path(cache) is None:

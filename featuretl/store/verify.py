@@ -1,7 +1,4 @@
-"""Verification: read the whole store, report damaged files, and remove them on request.
-
-The memo and exported models are not read: each use compares them with files or with PyTorch.
-"""
+"""Verification of a whole store, except memo and exported models: each use of these checks them."""
 
 from __future__ import annotations
 
@@ -41,10 +38,8 @@ class Finding:
 def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
     """Read the whole store, and return its damaged and leftover files.
 
-    With `repair`, unlink these files and rebuild the index; intact files stay as they are.
-    Extractions that are about to add rows wait meanwhile. Raises StoreError, before unlinking
-    anything, if the system refuses to read a file or a file has a newer format; with `repair` also
-    if an extraction is adding rows, or the store cannot be written.
+    With `repair`, unlink these and rebuild the index. Raises StoreError, before unlinking anything,
+    if a file cannot be read, or with `repair` if an extraction is adding rows.
     """
     if not store.exists():
         return []
@@ -55,8 +50,11 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
             raise store.unreadable(error) from error
     with store.locked_exclusively():
         findings = list(_findings(store))
-        for finding in findings:
-            _unlink(finding.path)
+        for path in (finding.path for finding in findings):
+            if path.suffix in (".npy", ".keys"):
+                unlink_segment(path.parent, path.stem)
+            elif path.name == "space.json" and path.parent.exists():
+                remove_space_folder(path.parent)
         remove_leftovers(store.path)
         if findings:
             store.index.rebuild()
@@ -164,12 +162,3 @@ def _n_lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: K
         except DamagedFileError:
             lost += indexed[uuid].n if uuid in indexed else 0
     return lost
-
-
-def _unlink(path: Path) -> None:
-    """Unlink a damaged file: both files of a segment, all files of a space."""
-    if path.name == "space.json":
-        if path.parent.exists():
-            remove_space_folder(path.parent)
-    elif path.suffix in (".npy", ".keys"):
-        unlink_segment(path.parent, path.stem)

@@ -1,9 +1,8 @@
 """Preconditioned L-BFGS for many smooth convex problems in lockstep.
 
 The problems (folds, or folds x labels) share every pass over the data, because one wide matrix
-product costs much less than several narrow ones; each has its own history, step and stopping point.
-Each round evaluates all problems once: those whose step decreases enough accept it and get a new
-direction, the others try a shorter step (Nocedal and Wright, Numerical Optimization, 7.2).
+product costs much less than several narrow ones. In each round some accept their step and get a new
+direction; the others try a shorter step (Nocedal and Wright, Numerical Optimization, 7.2).
 """
 
 from __future__ import annotations
@@ -21,10 +20,8 @@ History = deque[tuple[Array, ...]]
 _MEMORY = 10
 _SUFFICIENT_DECREASE = 1e-4
 _SHORTEST_STEP = 1e-6
-# Added to the value that `tol` multiplies: the infimum of a separable problem may be 0.
-_NEGLIGIBLE = 1e-6
-# If at most this fraction of the problems is running, the passes drop the others.
-_WORTH_DROPPING = 0.75
+_NEGLIGIBLE = 1e-6  # added to the value that `tol` multiplies, which may approach 0
+_WORTH_DROPPING = 0.75  # if at most this fraction of the problems runs, passes drop the others
 
 
 class Solution(NamedTuple):
@@ -47,9 +44,8 @@ def minimise(
 
     ``evaluate(x, which)`` returns for the problems `which` (p,) at `x` (p, size) values (p,),
     gradients (p, size) and a state (p, any) for ``precondition(gradients, state, which)``, which
-    multiplies by an approximate inverse Hessian. A problem stops, after at least one step, when its
-    expected further decrease is below `tol` times its value, or when float precision prevents a
-    decrease.
+    multiplies by an approximate inverse Hessian. A problem stops, after a step, when its expected
+    further decrease is below `tol` times its value, or float precision prevents one.
     """
     found, values, converged = x.copy(), np.empty(len(x)), np.ones(len(x), bool)
     which: Array = np.arange(len(x))

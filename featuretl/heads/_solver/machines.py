@@ -1,9 +1,4 @@
-"""The three machines of SVMProbeClassifier: each searches C on folds, fits, and computes decisions.
-
-`search(data, Cs)` returns the path of `featuretl.heads._solver.path.search`; `fit(data, C)` fits
-all rows and returns the machine; `values(X)` maps a block of raw rows to decision values (rows,
-columns).
-"""
+"""The machines of SVMProbeClassifier: each searches C on folds, fits, and computes decisions."""
 
 from __future__ import annotations
 
@@ -37,10 +32,7 @@ class TrainingSet(NamedTuple):
     n_folds: int
 
     def scores(self, values: Array) -> dict[str, Array]:
-        """Return the weighted accuracy (n_folds,) of held-out decision values (n, columns).
-
-        "varies" breaks ties against a machine that predicts a single class.
-        """
+        """Return accuracies (n_folds,) of held-out values; "varies" breaks ties of machines."""
         chosen = chosen_codes(values)
         weight = self.weight * (self.fold >= 0)
         accuracy = fold_means(chosen == self.codes, self.fold, self.n_folds, weight)
@@ -152,12 +144,9 @@ class Exact:
             test = np.flatnonzero(data.fold == number)
             svc = self._fitted(data, kernel[np.ix_(train, train)], C, train)
             decided = svc.decision_function(kernel[np.ix_(test, train)]).reshape(len(test), -1)
-            if columns == 1:
-                values[test] = decided
-            elif decided.shape[1] == 1:
-                values[np.ix_(test, svc.classes_)] = np.hstack([-decided, decided])
-            else:
-                values[np.ix_(test, svc.classes_)] = decided
+            if columns > 1 and decided.shape[1] == 1:
+                decided = np.hstack([-decided, decided])
+            values[np.ix_(test, np.arange(1) if columns == 1 else svc.classes_)] = decided
         return np.maximum(values, -1e6)
 
     def _fitted(self, data: TrainingSet, kernel: Array, C: float, rows: Array) -> SVC:

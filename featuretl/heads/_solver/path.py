@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from featuretl._core.parameters import is_word, parameter_error
+from featuretl._core.parameters import check_bool, check_option, is_word, parameter_error
 from featuretl._core.types import Array
+from featuretl._learning.folds import check_folds
+from featuretl._learning.rows import SCALINGS
 from featuretl._learning.targets import is_positive
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
 
@@ -32,12 +34,10 @@ def search(
 ) -> Bunch:
     """Fit all folds for each C in `Cs` and return a Bunch that describes the path.
 
-    "auto" walks up the decades from 1e-5 to 10 until the score has been below the best one twice in
-    a row, then tries four values within a decade of the best. `scores` maps held-out logits
-    (n, columns) to named scores (n_folds,), where larger is better. The mean of `criterion` over
-    folds decides, then the other scores, then the smaller C. The Bunch has `C` (m,), ascending; an
-    array (m, n_folds) for each score; and of the `best` C its held-out `logits` and mean scores,
-    `rank`.
+    `LinearProbeClassifier` describes "auto". `scores` maps held-out logits (n, columns) to named
+    scores (n_folds,), where larger is better. The mean of `criterion` over folds decides, then the
+    other scores, then the smaller C. The Bunch has `C` (m,), ascending; an array (m, n_folds) for
+    each score; and of the `best` C its held-out `logits` and mean scores, `rank`.
     """
     path = Path(scores, criterion)
     solutions: dict[float, Array] = {}
@@ -99,6 +99,17 @@ def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array
     """Return the weighted mean (n_folds,) of `values` (n,) over each fold's held-out rows."""
     size = np.bincount(fold + 1, weight, n_folds + 1)[1:]
     return np.bincount(fold + 1, weight * values, n_folds + 1)[1:] / size
+
+
+def check_probe(probe: Any) -> None:
+    """Raise ParameterError unless the parameters that both probes have are valid."""
+    owner = type(probe).__name__
+    check_positive(owner, "C", probe.C, "cv")
+    check_grid(owner, "Cs", probe.Cs)
+    check_folds(owner, probe.cv)
+    check_option(owner, "scaling", probe.scaling, SCALINGS)
+    check_bool(owner, "calibrate", probe.calibrate)
+    check_positive(owner, "tol", probe.tol)
 
 
 def check_grid(owner: str, name: str, grid: Any) -> None:

@@ -10,9 +10,8 @@ all folds share one block of rows and one matrix product.
 
 L-BFGS is preconditioned by ``(a_k G + l2)^-1``, where G is the Gram matrix ``Z'WZ / sum(w)`` and
 ``a_k`` the mean of ``p (1 - p)`` in column k; without coupling of the classes this is the Hessian.
-A low-rank G from a randomised range finder on a sample of rows (Halko, Martinsson and Tropp 2011,
-doi:10.1137/090771806; as a preconditioner: Frangella, Tropp and Udell 2023,
-doi:10.1137/21M1466244) costs a fifth of the full one and needs as many iterations.
+G has low rank, from a randomised range finder on a sample of rows (Halko, Martinsson and Tropp
+2011, doi:10.1137/090771806; Frangella, Tropp and Udell 2023, doi:10.1137/21M1466244).
 """
 
 from __future__ import annotations
@@ -123,7 +122,6 @@ class LinearProblem:
     ) -> Solution:
         """Minimise at `C` from `start` (problems, size)."""
         l2 = 1 / (C * self.total)
-
         precondition = self.preconditioner(spectrum, l2)
         return minimise(
             lambda x, which: self.evaluate(x, which, l2[which]), precondition, start, tol, max_iter
@@ -218,7 +216,6 @@ class LinearProblem:
 
     def _moments(self) -> tuple[Array, Array, Array]:
         """Return mean and scale (folds, 1, d) of the rows, and the loss weights (problems,)."""
-
         xp, near = library_of(self.target), self.rows.near
         folds, row_weight = near(np.arange(self.n_folds)), near(self.rows.weight)
         of_fold, label = near(self._fold_of), near(self._label_of)

@@ -1,10 +1,8 @@
 """Linear heads on portions of rows, each of which is seen once.
 
-The loss of earlier rows is kept as a second-order expansion at the last solution: its value, its
-gradient, and as its Hessian one Gram matrix of the rows, weighted by their uncertainty, times a
-number per column. The next solution minimises this expansion, the new portion's loss and the
-penalty; the loss is then expanded there. This is the online Laplace approximation (Ritter, Botev
-and Barber 2018, arXiv:1805.07810).
+The loss of earlier rows is kept as a second-order expansion at the last solution, whose Hessian is
+one Gram matrix of the rows, weighted by their uncertainty, times a number per column: the online
+Laplace approximation (Ritter, Botev and Barber 2018, arXiv:1805.07810).
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ from featuretl._learning.rows import Rows, Workers, check_finite
 from featuretl.heads._solver.lbfgs import Solution, minimise
 from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum, rescaled
 
-# Lower limit of a row's second derivatives, summed over columns: a portion of a single class has
-# almost none after it is fitted, so that the next portion would make the head forget it.
+# Lower limit of a row's second derivatives: a fitted portion of a single class has almost none, and
+# the next portion would make the head forget it.
 _LEAST_UNCERTAINTY = 0.05
 
 
@@ -33,18 +31,16 @@ class Portion(NamedTuple):
 
 
 class Stream:
-    """Statistics of the rows seen so far: (d + 1)^2 numbers, and twice the size of the head.
+    """Statistics of the rows seen so far; `shape` is (problems, columns per problem).
 
-    Parameters are relative to the mean and scale of `rows`, the first portion, which is yet to be
-    added; `shape` is (problems, columns per problem).
+    Parameters are relative to the mean and scale of `rows`, the first portion, yet to be added.
     """
 
     def __init__(self, rows: Rows, shape: tuple[int, int]) -> None:
         self.dtype, self._scaling = rows.dtype, rows.scaling
         self._mean, self._scale = rows.mean_, rows.scale_
         self._moments: tuple[Any, Any, Any] = 0.0, np.zeros(rows.d), np.zeros(rows.d)
-        # The loss of all rows so far at `_at`, its derivatives, and the total weight of the rows in
-        # it.
+        # The loss of all rows so far at `_at`, its derivatives, and the total weight of the rows.
         self._at = np.zeros((*shape, rows.d + 1))
         self._loss, self._slope = np.zeros(shape[0]), np.zeros_like(self._at)
         self._spread, self._total = np.zeros(shape), np.zeros(shape[0])
@@ -103,10 +99,7 @@ class Stream:
     def _evaluate(
         self, problem: LinearProblem, x: Array, which: Array
     ) -> tuple[Array, Array, Array]:
-        """Return the loss (p,) of all rows so far and of `problem`, its gradient and curvature.
-
-        The shapes of the derivatives are (p, columns, d + 1) and (p, columns).
-        """
+        """Return loss (p,) with `problem`, gradient (p, columns, d + 1), curvature (p, columns)."""
         value, gradient, spread = problem.evaluate(x, which, np.zeros(len(which)))
         own = problem.total[which]
         moved = x.reshape(-1, *self._at.shape[1:]) - self._at[which]
