@@ -57,6 +57,7 @@ def signer_groups(paths) -> np.ndarray:
     return groups
 
 
+@pytest.mark.slow
 def test_sign_digits_by_signer(shared_data, shared_cache):
     photos = load_image_folder(shared_data / "sign-digits")
     groups = signer_groups(photos.data)
