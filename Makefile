@@ -28,7 +28,7 @@ chromium:
 test: $(VENV)/mobilenet chromium
 	$(PYTEST)
 
-# Before a release: also minutes of kills and damage, training on real data sets, and the text encoder.
+# Before a release: also kills and damage, large networks, the demo, long examples and real data sets.
 test-all: $(VENV)/mobilenet $(VENV)/installed-dev chromium
 	$(PYTEST) -m 'not gpu'
 

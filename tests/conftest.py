@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -26,6 +27,21 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network in tests")
 
     monkeypatch.setattr(socket, "create_connection", refuse)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _printed() -> Iterator[None]:
+    """Print what commands print: a failed test shows it, and is skipped if it names an extra."""
+    invoke = CliRunner.invoke
+
+    def shown(self: CliRunner, *args: Any, **options: Any) -> Result:
+        result = invoke(self, *args, **options)
+        print(result.output)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CliRunner, "invoke", shown)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ def linear_probe(**parameters):
     return make_pipeline(ImageEmbedder(**parameters), StandardScaler(), head)
 
 
+@pytest.mark.slow
 def test_digits(tmp_path):
     train, test = (load_image_folder(write_digits(tmp_path) / part) for part in ("train", "test"))
     assert (len(train.data), len(test.data)) == (1347, 450)
@@ -57,6 +58,7 @@ def signer_groups(paths) -> np.ndarray:
     return groups
 
 
+@pytest.mark.slow
 def test_sign_digits_by_signer(shared_data, shared_cache):
     photos = load_image_folder(shared_data / "sign-digits")
     groups = signer_groups(photos.data)

@@ -59,6 +59,7 @@ def test_patch_mask(scores):
     assert accuracy > 0.9 > 1 - share
 
 
+@pytest.mark.slow
 def test_batch_norm(scores):
     plain, own = scores("batch_norm")
     assert own > plain + 0.1
@@ -70,6 +71,7 @@ def test_pipeline(scores):
     assert held_out > 0.8
 
 
+@pytest.mark.slow
 def test_grid_search(scores):
     *cross_validated, held_out = scores("grid_search")
     assert len(cross_validated) == 4
@@ -93,6 +95,7 @@ def test_numbers(scores):
     assert error < always / 2
 
 
+@pytest.mark.slow
 def test_two_stages(scores):
     probe, tuned = scores("fine_tune")
     assert min(probe, tuned) > 0.9  # the example claims no gain on 80 images
@@ -104,6 +107,7 @@ def test_similarity_search(scores):
     assert faiss_agrees == 1.0
 
 
+@pytest.mark.slow
 def test_semi_supervised(scores):
     trained, alone = scores("semi_supervised")
     assert min(trained, alone) > 0.6  # ten classes; the example claims no gain
@@ -120,6 +124,7 @@ def test_sound(scores):
     assert held_out > guess + 0.2
 
 
+@pytest.mark.slow
 def test_video(scores):
     needs("av")
     one_frame, pooled = scores("video_clips")
@@ -137,6 +142,7 @@ def test_label_errors(scores):
     assert found > 5 * chance
 
 
+@pytest.mark.slow
 def test_boosted_trees(scores):
     trees, probe = scores("boosted_trees")
     assert min(trees, probe) > 0.5  # ten classes
@@ -148,6 +154,7 @@ def test_images_and_table(scores):
     assert both > max(images, table) + 0.05
 
 
+@pytest.mark.slow
 def test_cells(scores):
     seen, unseen, new = scores("cells")
     assert seen > unseen + 0.02

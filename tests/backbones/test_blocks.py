@@ -12,8 +12,13 @@ from featuretl.exceptions import BackboneError
 MODELS = [
     ("tf_efficientnet_lite0", 16, "blocks.0.0", "blocks.6.0"),
     ("mobilenetv2_100", 17, "blocks.0.0", "blocks.6.0"),
+    ("resnet18", 8, "layer1.0", "layer4.1"),
+    ("vit_tiny_patch16_224", 12, "blocks.0", "blocks.11"),
+    ("convnext_atto", 12, "stages.0.blocks.0", "stages.3.blocks.1"),
+]
+LARGE = [
     ("resnet50", 16, "layer1.0", "layer4.2"),
-    pytest.param("vgg16", 12, "features.2", "features.28", marks=pytest.mark.slow),
+    ("vgg16", 12, "features.2", "features.28"),
     ("inception_v3", 12, "Conv2d_3b_1x1", "Mixed_7c"),
     ("vit_small_patch16_224", 12, "blocks.0", "blocks.11"),
     ("convnext_tiny", 18, "stages.0.blocks.0", "stages.3.blocks.2"),
@@ -26,7 +31,10 @@ def model_of(name):
     return timm.create_model(name).eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize(("name", "number", "first", "last"), MODELS)
+@pytest.mark.parametrize(
+    ("name", "number", "first", "last"),
+    [*MODELS, *(pytest.param(*model, marks=pytest.mark.slow) for model in LARGE)],
+)
 def test_blocks_and_cuts(name, number, first, last):
     model = model_of(name)
     blocks = find_blocks(model, name)

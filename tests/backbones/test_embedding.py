@@ -13,12 +13,12 @@ from featuretl import ImageEmbedder, extract, load_backbone
 from featuretl.backbones.embedding import Embedding, has_class_token, usual_pooling
 from featuretl.exceptions import BackboneError, ParameterError
 
+LARGE = ["resnet50", "vgg16", "inception_v3", "vit_small_patch16_224", "convnext_tiny"]
 FAMILIES = [
-    "resnet50",
-    pytest.param("vgg16", marks=pytest.mark.slow),
-    "inception_v3",
-    "vit_small_patch16_224",
-    "convnext_tiny",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE),
+    "test_resnet",
+    "test_vit",
+    "test_convnext",
     "swin_tiny_patch4_window7_224",  # NHWC
     "vit_small_patch16_dinov3",  # class token and register tokens
     "vit_wee_patch16_reg1_gap_256",  # a register token, no class token
@@ -102,7 +102,15 @@ def test_equals_timms_pre_logits_and_pools_by_the_models_own_layout(name, pixels
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet50", "vit_small_patch16_224", "swin_tiny_patch4_window7_224"]
+    "name",
+    [
+        "test_resnet",
+        "test_vit",
+        "test_convnext",
+        pytest.param("resnet50", marks=pytest.mark.slow),
+        pytest.param("vit_small_patch16_224", marks=pytest.mark.slow),
+        pytest.param("swin_tiny_patch4_window7_224", marks=pytest.mark.slow),
+    ],
 )
 def test_layers_come_from_one_forward_pass_in_the_order_asked(name, pixels):
     single = load_backbone(name, weights="random")
@@ -161,7 +169,7 @@ def test_normalize_gives_unit_length(pixels):
         "crossvit_tiny_240",
         "pit_ti_224",
         "pit_ti_distilled_224",
-        "volo_d1_224",
+        pytest.param("volo_d1_224", marks=pytest.mark.slow),
         "cait_xxs24_224",
     ],
 )

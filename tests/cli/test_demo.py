@@ -22,6 +22,7 @@ def few_digits(monkeypatch):
     monkeypatch.setattr("sklearn.datasets.load_digits", lambda: few)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_digits", "exported_once")
 def test_the_demo_goes_the_whole_way(tmp_path, cache):
     folder = tmp_path / "demo"

@@ -5,6 +5,7 @@ import pytest
 
 from featuretl import FineTuneClassifier
 from featuretl.backbones.backbone import load_backbone
+from featuretl.backbones.spec import BackboneSpec
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +21,11 @@ def trunk_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def quick(trunk_cache):
-    """Return a quick estimator: two epochs of one block at a given rate."""
+    """Return a quick estimator: two epochs of one block at a given rate, on small images."""
 
     def make(kind=FineTuneClassifier, **parameters):
         defaults = {
+            "backbone": BackboneSpec("tf_efficientnet_lite0", image_size=(128, 128)),
             "n_blocks": 1,
             "learning_rate": 0.003,
             "epochs": 2,

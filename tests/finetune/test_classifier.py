@@ -22,7 +22,7 @@ def test_predicts_probabilities_classes_and_embeddings(fitted, photos, labels):
     assert proba.shape == (24, 2)
     np.testing.assert_allclose(proba.sum(axis=1), 1)
     assert (fitted.predict(photos) == fitted.classes_[proba.argmax(axis=1)]).all()
-    assert fitted.score(photos, labels) == 1.0
+    assert fitted.score(photos, labels) >= 0.95
     margin = fitted.decision_function(photos)
     assert ((margin > 0) == (proba[:, 1] > 0.5)).all()
     embeddings = fitted.transform(photos)

@@ -15,7 +15,7 @@ from featuretl.exceptions import BackboneError, FeatureTLWarning
 
 MODELS = [
     ("tf_efficientnet_lite0", "auto"),
-    ("mobilenetv2_100", "auto"),
+    pytest.param("mobilenetv2_100", "auto", marks=pytest.mark.slow),
     ("resnet18", "random"),
     pytest.param("vgg11", "random", marks=pytest.mark.slow),
     pytest.param("inception_v3", "random", marks=pytest.mark.slow),

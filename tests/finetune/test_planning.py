@@ -36,7 +36,7 @@ def test_the_trunk_was_cached_and_says_so(fitted):
     plan = fitted.cache_trunk_
     assert plan.cached
     assert plan.views == 2
-    assert plan.bytes == 24 * 2 * 2 * 192 * 7 * 7
+    assert plan.bytes == 24 * 2 * 2 * 192 * 4 * 4
 
 
 def parameters(**changes):

@@ -38,6 +38,7 @@ def grouped_accuracy(head, X, y, groups):
     return head.fit(X[train], y[train], groups=groups[train]).score(X[test], y[test])
 
 
+@pytest.mark.slow
 def test_sign_digits(signs):
     X, y, groups = signs
     assert len(np.unique(groups)) == 220
@@ -48,6 +49,7 @@ def test_sign_digits(signs):
     assert grouped_accuracy(svm, X, y, groups) >= 0.92
 
 
+@pytest.mark.slow
 def test_sign_digits_with_the_averages_of_block_10(signs):
     X, y, groups = signs
     assert X.shape[1] == 1392

@@ -8,9 +8,9 @@ from sklearn.preprocessing import StandardScaler
 from featuretl import ImageEmbedder
 
 
-def test_a_hidden_layer_on_flattened_maps_of_vgg16(photos):
+def test_a_hidden_layer_on_flattened_maps_of_vgg(photos):
     labels = [path.split("/")[-2] for path in photos]
-    embedder = ImageEmbedder(backbone="vgg16", weights="random", pooling="flatten")
+    embedder = ImageEmbedder(backbone="vgg11", weights="random", pooling="flatten")
     head = MLPClassifier((256,), activation="relu", max_iter=20, random_state=0)
     model = make_pipeline(embedder, StandardScaler(), head).fit(photos[::2], labels[::2])
     assert head.coefs_[0].shape == (512 * 7 * 7, 256)

@@ -69,7 +69,9 @@ def test_a_class_in_a_single_group_does_not_decide(head, seed):
         assert head.calibration_.error_after < 0.1
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 6))]
+)
 @pytest.mark.parametrize("held", [1, 2])
 def test_a_class_in_one_or_two_of_twelve_groups(head, held, seed):
     groups = np.arange(120) % 12

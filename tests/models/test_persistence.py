@@ -36,6 +36,7 @@ from featuretl import (
     save_model,
 )
 from featuretl.backbones.backbone import load_backbone
+from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ModelError
 from featuretl.finetune import Training
 from featuretl.models.persistence import model_digest
@@ -144,7 +145,14 @@ def labels(photos):
 
 
 def quick(kind, **parameters):
-    settings = {"n_blocks": 1, "learning_rate": 0.003, "epochs": 2, "augment": "none"}
+    small = BackboneSpec("tf_efficientnet_lite0", image_size=(128, 128))
+    settings = {
+        "backbone": small,
+        "n_blocks": 1,
+        "learning_rate": 0.003,
+        "epochs": 2,
+        "augment": "none",
+    }
     return kind(**(settings | parameters), random_state=0)
 
 

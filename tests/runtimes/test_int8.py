@@ -12,27 +12,33 @@ from featuretl.exceptions import BackboneError
 from featuretl.runtimes import int8 as quantized
 
 
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("test_resnet", "random"),
+        pytest.param("tf_efficientnet_lite0", "auto", marks=pytest.mark.slow),
+    ],
+)
 def test_int8_is_another_recipe_is_kept_and_says_how_far_it_agrees(
-    cosines, photos, store, exports, monkeypatch
+    name, weights, cosines, photos, store, exports, monkeypatch
 ):
     monkeypatch.setitem(quantized.QUANTIZATION, "crops", 20)
     whole = load_sample_images().images
-    single = extract(whole, store=store).to_numpy()
-    backbone = load_backbone(precision="int8")
+    single = extract(whole, load_backbone(name, weights=weights), store=store).to_numpy()
+    backbone = load_backbone(name, weights=weights, precision="int8")
     found = extract(whole, backbone, store=store)
     assert (found.statistics.runtime, found.statistics.embedded) == ("onnx", 2)
     assert 0.95 < cosines(single, found.to_numpy()).min() < 1
     assert 0.9 < found.statistics.agreement < 1
     assert len(store.info()) == 2
     more = extract(
-        photos[4:8], BackboneSpec.of("test", backbone.spec.name, precision="int8"), store=store
+        photos[4:8], BackboneSpec.of("test", name, weights=weights, precision="int8"), store=store
     )
     assert more.statistics.embedded == 4
     assert len(store.info()) == 2
     assert len(exports) == 1  # the model was cached
-    again = load_backbone(
-        precision="int8"
-    )  # in another store: quantized again, with the same result
+    # In another store: quantized again, with the same result.
+    again = load_backbone(name, weights=weights, precision="int8")
     fresh = extract(whole, again).to_numpy()
     np.testing.assert_array_equal(fresh, found.to_numpy())
     assert len(exports) == 2

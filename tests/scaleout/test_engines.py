@@ -180,6 +180,7 @@ def test_after_a_worker_and_the_scheduler_are_killed_all_rows_are_there_once(
     np.testing.assert_array_equal(rows_of(found), expected)
 
 
+@pytest.mark.slow_reliability
 def test_an_image_that_kills_workers_is_named_and_the_others_are_kept(
     column, cluster, photos: list[str], tiny, tmp_path: Path
 ) -> None:

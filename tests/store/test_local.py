@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from known_rows import RECIPE, open_space, present, put
 
-from featuretl import EmbeddingStore, extract
+from featuretl import EmbeddingStore, extract, load_backbone
 from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
 from featuretl.extraction import engine as _engine
 from featuretl.extraction.outputs import export_space
@@ -118,9 +118,10 @@ def images(pixels) -> list[np.ndarray]:
 @pytest.mark.parametrize("wanted", ["default", "explicit"])
 def test_a_cache_deleted_while_it_is_used(cache, images, monkeypatch, wanted, gone):
     monkeypatch.setattr(_engine, "_REPORT_SECONDS", 0)
-    expected = extract(images, n_jobs=1).to_numpy()
+    tiny = load_backbone("test_resnet", weights="random")
+    expected = extract(images, tiny, n_jobs=1).to_numpy()
     store = resolve_store("auto" if wanted == "default" else cache, "t")
-    extract(images[:4], store=store)
+    extract(images[:4], tiny, store=store)
 
     def delete(statistics):
         if statistics.embedded and not (cache.parent / "gone").exists():
@@ -130,7 +131,7 @@ def test_a_cache_deleted_while_it_is_used(cache, images, monkeypatch, wanted, go
                 cache.write_text("")
 
     def run():
-        return extract(images, store=store, batch_size=4, n_jobs=2, progress=delete)
+        return extract(images, tiny, store=store, batch_size=4, n_jobs=2, progress=delete)
 
     if wanted == "default":
         with pytest.warns(FeatureTLWarning, match="without caching"):

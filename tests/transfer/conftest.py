@@ -1,10 +1,11 @@
-"""The 24 crops with labels, and settings for short training."""
+"""The 24 crops with labels, and settings for short training on small images."""
 
 from functools import partial
 
 import pytest
 
 from featuretl import TransferClassifier
+from featuretl.backbones.spec import BackboneSpec
 from featuretl.transfer.targets import ClassTargets, RegressionTargets
 
 
@@ -32,7 +33,8 @@ def few(photos, labels):
 @pytest.fixture
 def chooser(shared_cache):
     def make(strategy="auto", kind=TransferClassifier, **parameters):
-        defaults = {"cache": shared_cache, "random_state": 0, "cv": 3}
+        small = BackboneSpec("tf_efficientnet_lite0", image_size=(128, 128))
+        defaults = {"backbone": small, "cache": shared_cache, "random_state": 0, "cv": 3}
         return kind(strategy, **(defaults | parameters))
 
     return make

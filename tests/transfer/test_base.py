@@ -78,7 +78,7 @@ def test_only_classifiers_have_probabilities(chooser, few, photos):
 def test_novelty_needs_images_of_two_groups(chooser, few):
     model = chooser("linear", test_size=None).fit(*few)
     assert model.novelty_.predict(few[0]).shape == (6,)
-    assert model.novelty_[0].backbone == model.backbone_
+    assert model.novelty_[0].backbone.name == model.backbone_
     assert not hasattr(model.fit(*few, groups=[0] * 6), "novelty_")
     assert not hasattr(model.set_params(novelty=False).fit(*few), "novelty_")
 
