@@ -65,21 +65,6 @@ def float_of(X: Any) -> str:
 
 
 @contextmanager
-def one_torch_thread(X: Any) -> Iterator[None]:
-    """Limit PyTorch to one thread, also in threads started here, if X is a tensor."""
-    if not hasattr(X, "detach"):
-        yield
-        return
-    torch = library_of(X)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def exact_products(X: Any) -> Iterator[None]:
     """Compute products of float32 tensors in float32: no TensorFloat-32 and no autocast."""
     if not hasattr(X, "detach"):

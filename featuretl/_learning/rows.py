@@ -1,7 +1,7 @@
 """Passes over X in standardized blocks that fit the processor's cache, on one pool of threads.
 
 NumPy and SciPy each bring an OpenBLAS pool, and the two pools compete for cores (scikit-learn issue
-17334). Here BLAS and PyTorch get one thread, and the blocks run on threads; a graphics processor
+17334). Here BLAS gets one thread, and the blocks run on threads; a graphics processor
 gets larger blocks, one after the other, and a pass moves only their sums to NumPy.
 """
 
@@ -23,7 +23,6 @@ from featuretl._learning.arrays import (
     is_on_cpu,
     library_of,
     near,
-    one_torch_thread,
     to_numpy,
 )
 from featuretl._learning.sharded import ShardedMatrix
@@ -159,10 +158,10 @@ class Rows:
 
 @contextmanager
 def one_thread_pool(X: Any = None) -> Iterator[Workers]:
-    """Limit BLAS, and PyTorch for a tensor X, to one thread; yield workers on all its threads."""
+    """Limit BLAS to one thread, and yield workers on all its threads; X may be on a device."""
     counts = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
     threads = max(counts, default=1)
-    with threadpool_limits(1, user_api="blas"), one_torch_thread(X), exact_products(X):
+    with threadpool_limits(1, user_api="blas"), exact_products(X):
         if threads == 1:
             yield Workers()
         else:

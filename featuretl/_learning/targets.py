@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from featuretl._core.parameters import is_real, parameter_error
 from featuretl._core.types import Array
-from featuretl._learning.arrays import is_dispatched, library_of, to_numpy
+from featuretl._learning.arrays import is_dispatched, is_on_cpu, library_of, to_numpy
 from featuretl._learning.labels import all_labels, codes_of, codes_of_sets, is_label_sets
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError
@@ -61,7 +61,8 @@ def read_matrix(
 ) -> Array:
     """Return X (n, d) in its float dtype, without a copy if possible; see `as_matrix` for `reset`.
 
-    With `dispatch`, a tensor stays one if scikit-learn's array API dispatch is on. Blocks check
+    With `dispatch`, a tensor stays one if scikit-learn's array API dispatch is on; to be fitted on
+    (`reset`), one in main memory becomes an array of the same memory, which is faster. Blocks check
     finiteness later: a check of all of X would make a mask of its size.
     """
     if isinstance(X, ShardedMatrix):
@@ -69,7 +70,7 @@ def read_matrix(
         return X  # type: ignore[return-value]  # callers read it in blocks
     dtypes = np.float64, np.float32, np.float16
     options = {"dtype": dtypes, "ensure_all_finite": False, "ensure_min_samples": min_rows}
-    if dispatch and is_dispatched(X):
+    if dispatch and is_dispatched(X) and not (reset and is_on_cpu(X)):
         # These checks need the shape only.
         as_matrix(estimator, np.broadcast_to(np.float32(0), X.shape), reset=reset, **options)
         is_float = X.is_floating_point() and X.element_size() > 1

@@ -41,6 +41,11 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
+def room_on(device: torch.device) -> int:
+    """Return the free memory of a CUDA device in bytes; 0 for others, which share memory."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
 def usable_device(owner: str, device: Any) -> torch.device:
     """Return the torch device, after allocating a tensor on it. Raises ParameterError.
 

@@ -6,9 +6,11 @@ the image, never on threads or earlier batches.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch import nn
 from featuretl._core.precision import full_precision
 from featuretl._core.text import printable
 from featuretl.backbones.backbone import Backbone
+from featuretl.backbones.devices import room_on, to_device
 from featuretl.backbones.views import STRENGTHS, Strength, View, draw
 from featuretl.exceptions import ImageError
 from featuretl.extraction.extraction import Extraction
@@ -28,6 +31,9 @@ from featuretl.images.inputs import name_of, read
 from featuretl.store.lookup import MISSING, keys_array
 from featuretl.store.space import gather
 from featuretl.store.store import EmbeddingStore
+
+_SHARE_OF_DEVICE = 0.5  # of its free memory, that cached activations may take
+_ROWS_PER_COPY = 4096
 
 Parts = Sequence[np.ndarray]
 Batches = Generator[torch.Tensor, None, None]
@@ -48,21 +54,40 @@ class CachedActivations:
         """Yield the activations of each part (indices of images), augmented if a seed is given."""
         rng = None if seed is None else np.random.default_rng(seed)
         for part in parts:
-            rows = self._gather(part, rng)
-            if self._device.type == "cuda":
-                rows = rows.pin_memory().to(self._device, non_blocking=True)
-            yield from_rows(rows, self._shape)
+            yield from_rows(self._rows(part, rng), self._shape)
 
-    def _gather(self, part: np.ndarray, rng: np.random.Generator | None) -> torch.Tensor:
-        if rng is None:
-            return torch.from_numpy(self._views[0].rows(part))
-        chosen = rng.integers(len(self._views), size=len(part))
+    def _rows(self, part: np.ndarray, rng: np.random.Generator | None) -> torch.Tensor:
+        chosen = np.zeros(len(part), int)
+        if rng is not None:
+            chosen = rng.integers(len(self._views), size=len(part))
+        if self._on_device is None:
+            rows = to_device(torch.from_numpy(self._gathered(part, chosen)), self._device)
+        else:
+            rows = self._on_device[torch.from_numpy(chosen), torch.from_numpy(part)].float()
+        if rng is not None and self._noise:
+            generator = torch.Generator(self._device).manual_seed(int(rng.integers(2**31)))
+            noise = torch.randn(rows.shape, generator=generator, device=self._device)
+            rows *= 1 + self._noise * noise
+        return rows
+
+    def _gathered(self, part: np.ndarray, chosen: np.ndarray) -> np.ndarray:
         rows = np.empty((len(part), self._views[0].shape[1]), np.float32)
         for view in np.unique(chosen):
             rows[chosen == view] = self._views[view].rows(part[chosen == view])
-        if self._noise:
-            rows *= 1 + self._noise * rng.standard_normal(rows.shape, dtype=np.float32)
-        return torch.from_numpy(rows)
+        return rows
+
+    @cached_property
+    def _on_device(self) -> torch.Tensor | None:
+        """All views, float16 (views, n, d), on a GPU with room for them."""
+        shape = len(self._views), *self._views[0].shape
+        if 2 * math.prod(shape) > room_on(self._device) * _SHARE_OF_DEVICE:
+            return None
+        views = torch.empty(shape, dtype=torch.float16, device=self._device)
+        for to, view in zip(views, self._views, strict=True):
+            chunks = view.chunks(_ROWS_PER_COPY)
+            for where in to.split(_ROWS_PER_COPY):
+                where.copy_(torch.from_numpy(next(chunks)))
+        return views
 
 
 class FreshActivations:

@@ -122,7 +122,7 @@ class Trainer:
     def _pass(self, parts: list[np.ndarray]) -> float:
         """Take one step per part; return the mean loss."""
         seed = [self.training.seed, self.state.epoch]
-        total = 0.0
+        total: Any = 0.0
         batches = self.task.activations.batches(parts, seed)
         with _seeded(seed, self.task.objective.device), contextlib.closing(batches):
             for number, (part, x) in enumerate(zip(parts, batches, strict=True)):
@@ -134,10 +134,10 @@ class Trainer:
                 if limit is not None and time.monotonic() - self._began >= limit:
                     self.state.stopped = "time_budget"
                     break
-        return total / sum(map(len, parts[: number + 1]))
+        return float(total) / sum(map(len, parts[: number + 1]))
 
-    def step(self, rows: np.ndarray, x: torch.Tensor) -> float:
-        """Take one step on the activations `x` of `rows`; return the loss before it."""
+    def step(self, rows: np.ndarray, x: torch.Tensor) -> torch.Tensor:
+        """Take one step on the activations `x` of `rows`; return the loss before it, ()."""
         with _autocast(x.device, self.training.bfloat16):
             outputs = self.task.network(x)
         loss = self.task.objective.loss(outputs, rows)
@@ -148,7 +148,7 @@ class Trainer:
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.task.network)
-        return float(loss.detach())
+        return loss.detach()  # a device computes on while the next batch is made
 
     def _set_rates(self, epoch: float) -> None:
         """Set the learning rates at a fractional epoch; freeze the blocks during `head_epochs`."""

@@ -10,6 +10,7 @@ import torch
 
 from featuretl.backbones.views import STRENGTHS
 from featuretl.exceptions import FeatureTLWarning, ImageError
+from featuretl.finetune import activations
 from featuretl.finetune.activations import (
     CachedActivations,
     FreshActivations,
@@ -76,6 +77,10 @@ class Rows:
     def rows(self, part):
         return np.repeat(np.float32(part)[:, None] + self.offset, self.shape[1], axis=1)
 
+    def chunks(self, rows):
+        for start in range(0, self.shape[0], rows):
+            yield self.rows(np.arange(start, min(start + rows, self.shape[0])))
+
 
 def cached(noise=0.0, shape=(3, 2, 2)):
     return CachedActivations([Rows(0.0), Rows(0.5)], shape, noise, torch.device("cpu"))
@@ -99,6 +104,18 @@ def test_a_seed_chooses_a_view_of_each_image():
     assert torch.equal(again, batches)
     other = torch.stack(list(cached(shape=(12,)).batches(parts, [0, 2])))
     assert not torch.equal(other, batches)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_activations_on_a_device_are_those_in_main_memory(noise, monkeypatch):
+    expected = [list(cached(noise).batches(PARTS, seed)) for seed in (None, [0, 1])]
+    monkeypatch.setattr(activations, "room_on", lambda device: 2**20)
+    monkeypatch.setattr(activations, "_ROWS_PER_COPY", 4)
+    source = cached(noise)
+    found = [list(source.batches(PARTS, seed)) for seed in (None, [0, 1])]
+    assert source._on_device is not None
+    for some, others in zip(found, expected, strict=True):
+        assert all(map(torch.equal, some, others))
 
 
 def test_noise_multiplies_each_value_by_a_factor_around_1():
