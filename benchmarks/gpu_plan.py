@@ -27,6 +27,8 @@ class Size:
     compiled_batch: int
     seconds: float  # of each round of a ceiling
     workers: tuple[int, ...]  # of timm's loader
+    rows: int  # for heads
+    tuned: int  # images for fine-tuning
     processes: int  # of featuretl on shards
     rounds: int
     more_compiled: int  # of the other networks
@@ -45,18 +47,20 @@ def full() -> Size:
             "vit_base_patch16_dinov3@518",
             "vit_small_patch16_224",
         ),
-        files=4096,
+        files=16384,
         big_files=64,
         megapixels=(4000, 3000),
-        tars=16,
+        tars=64,
         usual=512,
-        loaded=2048,
+        loaded=8192,
         compared=16,
         batches=(32, 64, 128, 256, 512, 1024),
         compiled_batch=256,
         seconds=0.3,
-        workers=(8, 16, 1, 4, 2),
-        processes=4,
+        workers=(16, 8, 4, 1),
+        rows=1_000_000,
+        tuned=1024,
+        processes=8,
         rounds=3,
         more_compiled=2,
     )
@@ -79,6 +83,8 @@ def rehearsal() -> Size:
         compiled_batch=4,
         seconds=0.01,
         workers=(2, 1),
+        rows=500,
+        tuned=24,
         processes=2,
         rounds=2,
         more_compiled=0,
@@ -127,7 +133,9 @@ class _Plan:
         for precision in ("float32", "bfloat16", "tf32"):
             yield self._agreement(main, precision)
         for source in ("shards", "arrays", "big"):
-            yield self._featuretl(main, "bfloat16", source, 15)
+            workers = size.processes if source == "shards" else 1
+            yield self._featuretl(main, "bfloat16", source, 40, workers=workers)
+        yield from self._training()
         yield self._peer("usual loop", "big", 0, 20)
         for round_ in range(1, size.rounds):
             yield from self._compared(round_)
@@ -139,7 +147,7 @@ class _Plan:
             yield self._featuretl(name, "bfloat16", "files", 20)
         for precision in ("bfloat16", "float32"):
             yield self._ceiling(main, precision, 60, compiled=True)
-        yield self._featuretl(main, "bfloat16", "shards", 60, workers=size.processes)
+        yield self._featuretl(main, "bfloat16", "shards", 60)
         for workers in size.workers[1:]:
             yield self._peer("timm loader", "files", 0, 30, workers)
         yield self._featuretl(main, "bfloat16", "files", 60, runtime="compile")
@@ -176,6 +184,16 @@ class _Plan:
     def _decoding(self) -> Iterator[Measurement]:
         for source in ("files", "big"):
             yield self._of("decoding", 8, {"source": source}, {"paths": self.paths[source]})
+
+    def _training(self) -> Iterator[Measurement]:
+        facts = {"rows": self.size.rows}
+        settings = {"n": self.size.rows, "d": 1280, "device": self.device}
+        yield self._of("heads", 30, facts, settings)
+        paths = self.paths["files"][: self.size.tuned]
+        for precision, cached in (("bfloat16", True), ("float32", True), ("bfloat16", False)):
+            facts = {"network": self.size.main, "precision": precision, "cached": cached}
+            settings = {**facts, "paths": paths, "device": self.device}
+            yield self._of("fine-tuning", 25, facts, settings)
 
     def _featuretl(
         self,

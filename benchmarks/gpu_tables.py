@@ -21,6 +21,7 @@ def markdown(content: dict[str, Any]) -> str:
     parts += ["## The network alone, on batches on the device", _table(_ceilings(done))]
     parts += ["## Reading, decoding and resizing alone, all cores", _table(_decoding(done))]
     parts += ["## From images to embeddings", _table(_ends(done))]
+    parts += ["## Heads and fine-tuning", _table(_training(done))]
     parts += ["## Agreement with float32 on the CPU", _table(_agreements(done))]
     parts += ["## Failed or skipped", _table(_failures(entries))]
     return "\n\n".join(parts) + "\n"
@@ -99,6 +100,17 @@ def _contender(entry: Entry) -> str:
     return kind + workers + (", compiled" if entry.get("runtime") == "compile" else "")
 
 
+def _training(done: list[Entry]) -> list[Entry]:
+    names = ("fit_seconds", "search_seconds", "seconds", "epoch_seconds")
+    return [
+        {
+            "what": " ".join(f"{k}={v}" for k, v in entry.items() if k in _FACTS),
+            **{name.replace("_seconds", ", s"): _median(entry, name) for name in names},
+        }
+        for entry in _of(done, "heads", "fine-tuning")
+    ]
+
+
 def _agreements(done: list[Entry]) -> list[Entry]:
     return [
         {
@@ -123,7 +135,17 @@ def _failures(entries: list[Entry]) -> list[Entry]:
     ]
 
 
-_FACTS = ("kind", "network", "precision", "compiled", "source", "workers", "runtime")
+_FACTS = (
+    "kind",
+    "network",
+    "precision",
+    "compiled",
+    "source",
+    "workers",
+    "runtime",
+    "rows",
+    "cached",
+)
 
 
 def _of(done: list[Entry], *kinds: str) -> list[Entry]:

@@ -35,6 +35,8 @@ def test_the_rehearsal_measures_everything(tmp_path):
         "decoding": {"images_per_second", "cores_busy"},
         "extraction": {"images_per_second", "cores_busy", "device_busy", "core_seconds"},
         "shards": {"images_per_second", "core_seconds"},
+        "heads": {"fit_seconds", "search_seconds"},
+        "fine-tuning": {"seconds", "epoch_seconds"},
         "usual loop": {"images_per_second"},
         "timm loader": {"images_per_second"},
     }
