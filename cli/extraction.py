@@ -11,7 +11,7 @@ import click
 from .printing import print_costs, print_failures, print_json, print_summary
 
 if TYPE_CHECKING:
-    from featuretl.extraction.engine import Statistics
+    from featuretl.extraction.statistics import Statistics
     from featuretl.store.store import EmbeddingStore
 
 E = TypeVar("E")
@@ -29,7 +29,7 @@ def run_extraction(
 
     An interrupt prints the number of new embeddings, and whether they are cached.
     """
-    from featuretl.extraction.engine import embedding_bar
+    from featuretl.extraction.statistics import embedding_bar
 
     last: list[Statistics] = []
     try:

@@ -12,7 +12,7 @@ from featuretl._core.text import plain_json, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from featuretl.extraction.engine import Failure, Statistics
+    from featuretl.extraction.statistics import Failure, Statistics
 
 _SHOWN_FAILURES = 20
 _WIDTH_OF_A_PIPE = 160

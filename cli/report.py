@@ -166,7 +166,7 @@ def _with_status(call: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from featuretl.extraction.engine import Failure
+    from featuretl.extraction.statistics import Failure
 
     failures = [Failure(i, f["path"], f["error"]) for i, f in enumerate(found["failures"])]
     print_failures(failures, "images that are not in the report")

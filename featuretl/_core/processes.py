@@ -12,18 +12,19 @@ READY = b"\n"
 _PIPE_BYTES = 2**20  # most messages need one system call
 
 
-def start_module(name: str) -> subprocess.Popen[bytes]:
-    """Start a process that runs the module `name`; it writes READY once its imports are done.
+def start_module(name: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Start a process that runs the module `name`, which writes READY once it can answer.
 
     It ends when its standard input ends. Raises OSError if no process can be started.
     """
+    paths = os.pathsep.join(filter(None, sys.path))
     return subprocess.Popen(  # no shell, no outside input  # nosec B603
         # -P keeps the working folder off the import path.
         [sys.executable, "-P", "-m", name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "PYTHONPATH": paths, **environment},
         start_new_session=True,  # only the parent handles Ctrl-C
         pipesize=_PIPE_BYTES,
     )

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from sklearn import get_config
 
 from featuretl._core.precision import full_precision
 from featuretl._core.types import Array
@@ -23,6 +22,8 @@ _DEVICES = ("cpu", "cuda", "xpu")
 
 def is_dispatched(X: Any) -> bool:
     """Return whether X is a tensor that stays on its device: scikit-learn's array API dispatch."""
+    from sklearn import get_config  # not at the top: reading labels needs no scikit-learn
+
     if not hasattr(X, "detach") or not get_config()["array_api_dispatch"]:
         return False
     is_dense = str(X.layout) == "torch.strided" and not X.is_complex()

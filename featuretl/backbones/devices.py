@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,6 +86,11 @@ def staging_memory(n: int, example: torch.Tensor, device: torch.device) -> torch
     shape = (n, *views, height, width, channels)
     memory = torch.empty(shape, dtype=example.dtype, pin_memory=device.type == "cuda")
     return memory.movedim(-1, -3)
+
+
+def from_channels_last(block: np.ndarray) -> Sequence[torch.Tensor]:
+    """Return the images (c, h, w) of an array (n, .., h, w, c), which share its memory."""
+    return torch.from_numpy(block).movedim(-1, -3).unbind()
 
 
 def to_device(x: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -15,9 +15,9 @@ from sklearn.utils import Tags
 from featuretl._core.parameters import parameter_error
 from featuretl.backbones.spec import PRE_LOGITS, BackboneSpec, Layer
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.extraction.engine import embedding_bar
 from featuretl.extraction.extraction import Extraction, check_parameters, describe_failures, extract
 from featuretl.extraction.source import Source
+from featuretl.extraction.statistics import embedding_bar
 from featuretl.images.inputs import as_images
 from featuretl.media.items import as_items
 from featuretl.media.medium import Medium, is_medium

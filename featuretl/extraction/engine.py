@@ -14,15 +14,14 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from featuretl._core.progress import progress_bar
 from featuretl._core.text import printable
 from featuretl.exceptions import ItemError
 from featuretl.extraction.batch_size import BatchSize
@@ -30,6 +29,7 @@ from featuretl.extraction.costs import Costs
 from featuretl.extraction.pipeline import Pipeline, threads
 from featuretl.extraction.preparers import Prepared, Preparers
 from featuretl.extraction.source import Source
+from featuretl.extraction.statistics import Failure, Progress, Statistics
 from featuretl.images.crops import by_file
 from featuretl.images.decode import decode
 from featuretl.images.inputs import Decoder, key_of
@@ -49,56 +49,6 @@ _WAIT_SECONDS = 0.2
 _PATIENCE_SECONDS = 150.0  # another extraction commits at least every 60 s
 _REPORT_SECONDS = 0.1
 _IMAGES_FOR_CHILDREN = 2_000  # child processes take seconds to start
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image without an embedding; `name` and `message` are safe to print."""
-
-    index: int  # position in the input
-    name: str  # path, or position and type
-    message: str  # reason
-
-
-@dataclass
-class Statistics:
-    """Statistics of an extraction, final or so far.
-
-    At the end `cached`, `embedded` and `failed` add up to `images`.
-    """
-
-    images: int
-    cached: int = 0  # found in the store, or a repetition of another image of the input
-    embedded: int = 0  # embedded by this extraction
-    failed: int = 0  # without an embedding
-    seconds: float = 0.0
-    runtime: str = ""  # "torch", "onnx", ..; empty if no embedding was computed
-    # The least cosine between these embeddings and those in float32 on the CPU, on a few images;
-    # measured for lower precisions and for Apple's MPS and Intel's XPU, otherwise None.
-    agreement: float | None = None
-    # Seconds of processor time over all threads and child processes by stage: "read", "hash", "decode",
-    # "resize", "normalise", "forward" (with pooling), "commit", and "other" for the remainder.
-    costs: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def done(self) -> int:
-        """Number of images that are cached, embedded or failed."""
-        return self.cached + self.embedded + self.failed
-
-    @property
-    def images_per_second(self) -> float:
-        """Images per second, cached ones included."""
-        return self.done / self.seconds if self.seconds else 0.0
-
-
-Progress = Callable[[Statistics], None]
-
-
-@contextlib.contextmanager
-def embedding_bar(n_images: int, unit: str = "images", *, shown: bool = True) -> Iterator[Progress]:
-    """Show a progress bar while the context lasts; yield the callback that updates it."""
-    with progress_bar("Embedding", n_images, unit, shown=shown) as update:
-        yield lambda statistics: update(statistics.done, statistics.images)
 
 
 @dataclass

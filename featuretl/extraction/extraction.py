@@ -17,8 +17,9 @@ from featuretl._core.display import Display
 from featuretl._core.parameters import check_int, check_option, check_seconds, parameter_error
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError, ItemError
-from featuretl.extraction.engine import NO_KEY, Failure, Progress, Run, Statistics
+from featuretl.extraction.engine import NO_KEY, Run
 from featuretl.extraction.source import Source
+from featuretl.extraction.statistics import Failure, Progress, Statistics
 from featuretl.images.decode import decode
 from featuretl.images.inputs import as_images
 from featuretl.images.isolated import IsolatedDecoder

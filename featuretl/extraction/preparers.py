@@ -22,7 +22,7 @@ import numpy as np
 from featuretl._core.processes import READY, receive, requests_and_answers, start_module
 from featuretl.exceptions import ImageError, ItemError
 from featuretl.extraction.costs import Costs
-from featuretl.images.decode import decode
+from featuretl.images.decode import decode, golden_pixels
 from featuretl.images.inputs import Content, is_file, read
 from featuretl.images.isolated import IsolatedDecoder
 
@@ -48,9 +48,9 @@ class Preparers:
             return
         # A function of the user's own can be one that no other process knows.
         with contextlib.suppress(pickle.PicklingError, AttributeError, TypeError, OSError):
-            first = pickle.dumps(prepare)
+            pickled = pickle.dumps(prepare)
             for _ in range(n):
-                self._idle.append(_Process(first))
+                self._idle.append(_Process(pickled))
 
     def __enter__(self) -> Self:
         return self
@@ -100,12 +100,12 @@ class Preparers:
 
 
 class _Process:
-    def __init__(self, first: bytes) -> None:
-        self._process = start_module(__name__)
+    def __init__(self, prepare: bytes) -> None:
+        self._process = start_module(__name__, OMP_NUM_THREADS="1")
         self._requests: Any = self._process.stdin
         self._answers: Any = self._process.stdout
-        self._first = first
         self._is_ready = False
+        self._send(prepare)
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -114,13 +114,11 @@ class _Process:
         """Return whether it has started, without waiting."""
         if not self._is_ready and select.select([self._answers], [], [], 0)[0]:
             self._is_ready = self._answers.read(len(READY)) == READY
-            if self._is_ready:
-                self._send(self._first)
         return self._is_ready
 
     def ask(self, paths: list[str | bytes]) -> tuple[list[Prepared], dict[str, float]]:
         """Return prepared files, and the processor time of the child by stage."""
-        import torch
+        from featuretl.backbones.devices import from_channels_last
 
         self._send(pickle.dumps(paths))
         header = bytearray(_HEADER.size)
@@ -128,10 +126,10 @@ class _Process:
         facts = bytearray(*_HEADER.unpack(header))
         receive(self._answers, facts)
         items, shape, dtype, seconds = json.loads(facts)
-        block = torch.empty(shape, dtype=getattr(torch, dtype))
-        if block.numel():
-            receive(self._answers, block.numpy().data.cast("B"))
-        tensors = iter(block.movedim(-1, -3).unbind())
+        block = np.empty(shape, dtype)
+        if block.size:
+            receive(self._answers, block.data.cast("B"))
+        tensors = iter(from_channels_last(block))
         prepared: list[Prepared] = []
         for key, state, error in items:
             content: Any = _content(key, state) if key else ImageError(error)
@@ -190,13 +188,11 @@ def _answer(prepared: list[Prepared], costs: Costs) -> tuple[bytes, bytes]:
 
 def main() -> None:
     """Prepare files in a child process until its input ends."""
-    import torch
-
-    torch.set_num_threads(1)
     requests, answers = requests_and_answers()
+    prepare = pickle.loads(_request(requests))  # from the parent  # nosec B301
+    prepare(golden_pixels())  # which imports what it needs
     answers.write(READY)
     answers.flush()
-    prepare = pickle.loads(_request(requests))  # from the parent  # nosec B301
     while data := _request(requests):
         costs = Costs()
         images = pickle.loads(data)  # nosec B301

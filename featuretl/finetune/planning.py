@@ -14,8 +14,8 @@ import numpy as np
 from featuretl.backbones.backbone import Backbone
 from featuretl.backbones.views import STRENGTHS, Strength
 from featuretl.exceptions import ImageError
-from featuretl.extraction.engine import embedding_bar
 from featuretl.extraction.extraction import describe_failures, extract
+from featuretl.extraction.statistics import embedding_bar
 from featuretl.finetune.activations import CachedActivations
 from featuretl.finetune.network import Split
 from featuretl.finetune.trunk import Trunk, activation_shape

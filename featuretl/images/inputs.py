@@ -173,11 +173,15 @@ def read(
             f"tensor{pair}"
         )
     with stage("hash"):
-        kind = "RGB" if pixels.shape[2] == 3 else f"{pixels.shape[2]} channels"
-        header = f"{kind} uint8 {pixels.shape[0]} {pixels.shape[1]}\n".encode()
-        hashed = hashlib.sha256(header)
-        hashed.update(np.ascontiguousarray(pixels).data)  # without a copy or Python's lock
-        return Content(hashed.digest(), pixels)
+        return Content(_digest_of(pixels), pixels)
+
+
+def _digest_of(pixels: np.ndarray) -> bytes:
+    """Return the sha256 of the shape and the pixels of an image in memory."""
+    kind = "RGB" if pixels.shape[2] == 3 else f"{pixels.shape[2]} channels"
+    hashed = hashlib.sha256(f"{kind} uint8 {pixels.shape[0]} {pixels.shape[1]}\n".encode())
+    hashed.update(np.ascontiguousarray(pixels).data)  # without a copy or Python's lock
+    return hashed.digest()
 
 
 def contents_of(images: Sequence[Any]) -> list[bytes]:

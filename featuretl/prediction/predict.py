@@ -11,7 +11,7 @@ import numpy as np
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.exceptions import ImageError
-from featuretl.extraction.engine import Failure
+from featuretl.extraction.statistics import Failure
 from featuretl.images.inputs import name_of
 from featuretl.models.fitted import Fitted
 

@@ -28,8 +28,8 @@ from featuretl._learning.targets import Targets
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, ImageError
-from featuretl.extraction.engine import embedding_bar
 from featuretl.extraction.extraction import check_parameters, describe_failures, extract
+from featuretl.extraction.statistics import embedding_bar
 from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images, contents_of
 from featuretl.ranking.methods import METHODS, FoldedTargets, score_of

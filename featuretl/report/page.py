@@ -26,8 +26,8 @@ from featuretl._core.text import as_utf8, printable
 from featuretl._learning.columns import in_column
 from featuretl._learning.groups import read_groups, subset
 from featuretl.exceptions import StoreError
-from featuretl.extraction.engine import Failure
 from featuretl.extraction.outputs import check_output
+from featuretl.extraction.statistics import Failure
 from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images
 from featuretl.models.card import Card

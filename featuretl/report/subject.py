@@ -16,7 +16,7 @@ from featuretl._learning.groups import copies_of, joined, read_groups, subset
 from featuretl._learning.labels import all_numbers, one_label_each
 from featuretl.exceptions import InputError
 from featuretl.extraction.embedder import ImageEmbedder
-from featuretl.extraction.engine import Failure
+from featuretl.extraction.statistics import Failure
 from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images, name_of
 from featuretl.models.card import Card, trained_on

@@ -25,8 +25,8 @@ from featuretl.exceptions import (
     StoreError,
 )
 from featuretl.extraction.costs import Costs
-from featuretl.extraction.engine import Failure, Progress, Statistics
 from featuretl.extraction.extraction import check_parameters
+from featuretl.extraction.statistics import Failure, Progress, Statistics
 from featuretl.images.shard_sources import IMAGES_PER_SHARD, find_shards
 from featuretl.images.shards import Shard
 from featuretl.scaleout.engines import Engine, WorkerLostError, active_engine, results

@@ -23,7 +23,7 @@ from PIL import Image
 from featuretl import extract
 from featuretl.backbones.eager import TorchRuntime
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.extraction.engine import Statistics
+from featuretl.extraction.statistics import Statistics
 from featuretl.store import space as space_module
 
 TINY = BackboneSpec.of("test", "test_resnet", weights="random")
