@@ -257,7 +257,7 @@ class Run:
         return images
 
     def _claim(self, images: list[_Image], force: bool) -> None:
-        claims = self.space.claim([image.key for image in images], force)
+        claims = self.space.claim([image.key for image in images], force) if images else []
         for image, claimed in zip(images, claims, strict=True):
             image.claimed = claimed
 
@@ -265,11 +265,12 @@ class Run:
         """Claim images that were read; decode and preprocess those that no child prepared."""
         new = []
         for image, (content, _) in zip(images, prepared, strict=True):
+            key = NO_KEY if isinstance(content, ItemError) else content.key
+            if image.claimed and key != image.key:  # the file has changed
+                self.space.release(image.key)
             if isinstance(content, ItemError):
-                self.space.release(image.key)
                 image.key, image.claimed, image.error = NO_KEY, False, printable(content)
-            elif content.key != image.key:
-                self.space.release(image.key)
+            elif key != image.key:
                 image.key, image.state, image.digest = content.key, content.state, content.digest
                 new.append(image)
         self._claim(new, force)
