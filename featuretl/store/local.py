@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import struct
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,15 +158,17 @@ class Claims:
         self._folder = folder
         self._salt = int(space[:16], 16)
         self._files: dict[int, int] = {}
+        self._opening = threading.Lock()
 
     def claim(self, key: bytes) -> bool:
         """Claim an image; return False if another extraction has claimed it."""
         number = key[8] % _FILES
         try:
-            if number not in self._files:
-                self._folder.mkdir(mode=0o700, exist_ok=True)
-                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                self._files[number] = os.open(self._folder / f"{number:02x}", flags, 0o600)
+            with self._opening:
+                if number not in self._files:
+                    self._folder.mkdir(mode=0o700, exist_ok=True)
+                    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                    self._files[number] = os.open(self._folder / f"{number:02x}", flags, 0o600)
             self._lock(key)
         except BlockingIOError:
             return False
@@ -181,6 +184,7 @@ class Claims:
 
     def release_all(self) -> None:
         """Release all claims."""
+        self._opening = threading.Lock()  # a forked child could have a locked one
         for descriptor in self._files.values():
             with contextlib.suppress(OSError):
                 os.close(descriptor)

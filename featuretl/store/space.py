@@ -185,23 +185,22 @@ class StoredSpace:
         extraction has claimed it already, None if another one has claimed it: try again later.
         """
         with self._lock:
-            claimed: list[bool | None] = []
-            for key in keys:
-                if key in self._claimed:
-                    claimed.append(False)
-                elif self._claims.claim(key) or force:
-                    self._claimed.add(key)
-                    claimed.append(True)
-                else:
-                    claimed.append(None)
+            new = dict.fromkeys(key for key in keys if key not in self._claimed)
+            self._claimed.update(new)
+        # Without the lock: each call of the operating system lets other threads run.
+        claimed = {key: self._claims.claim(key) or force for key in new}
+        with self._lock:
+            self._claimed.difference_update(key for key in new if not claimed[key])
             # After claiming: a previous owner commits its rows before it releases the claim.
-            if any(claimed) and self._place.keeps:
+            if any(claimed.values()) and self._place.keeps:
                 self._refresh()
-            for number, location in enumerate(self.find(keys_array(keys))):
-                if claimed[number] and location != MISSING:
-                    self.release(keys[number])
-                    claimed[number] = False
-            return claimed
+            embedded = self.find(keys_array(list(new))) != MISSING
+            answers: dict[bytes, bool | None] = {}
+            for key, is_embedded in zip(new, embedded.tolist(), strict=True):
+                answers[key] = not is_embedded if claimed[key] else None
+                if claimed[key] and is_embedded:
+                    self.release(key)
+            return [answers.pop(key, False) for key in keys]  # a repetition is claimed here already
 
     def release(self, key: bytes) -> None:
         """Release a claimed image that cannot be embedded, so that others can try."""
