@@ -44,7 +44,6 @@ def evaluate(
     from featuretl.images.sources import find_images
     from featuretl.models.fitted import Fitted
     from featuretl.models.persistence import load_model
-    from featuretl.prediction.evaluate import evaluate_model
     from featuretl.prediction.predict import task_models, use_machine
 
     from .labels import columns_of_tasks, groups_of, truth_of
@@ -52,6 +51,8 @@ def evaluate(
     loaded = load_model(model, weights=weights)
     images = find_images(photos, **columns_of_tasks(task_models(loaded), columns))
     y = truth_of(images, Fitted.of(loaded).classes is None, columns["label_column"])
+    from featuretl.prediction.evaluate import evaluate_model
+
     use_machine(loaded, cache=store, **machine)
     with progress_bar("Predicting", len(images)) as progress:
         report = evaluate_model(

@@ -47,7 +47,6 @@ def explain(
     """
     from featuretl._core.progress import progress_bar
     from featuretl._core.text import printable
-    from featuretl.explanation.explaining import explain as explain_images
     from featuretl.explanation.explanation import check_overlay_output, save_overlays
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
@@ -55,6 +54,8 @@ def explain(
     paths = find_images(images).paths
     check_overlay_output(output, paths)
     loaded = load_model(model, weights=weights)
+    from featuretl.explanation.explaining import explain as explain_images
+
     with progress_bar("Explaining", len(paths)) as progress:
         found = explain_images(loaded, paths, target=target, device=device, progress=progress)
     files = save_overlays(found, output, height=height)

@@ -49,8 +49,7 @@ def export(
     The metadata of the graph describe the preprocessing and name the classes. The graph is written
     only if it agrees with MODEL in Python to 1e-4. --precision int8 requires --evaluate.
     """
-    from featuretl.export.exporting import export_model
-    from featuretl.extraction.outputs import check_output
+    from featuretl._core.files import check_output
     from featuretl.images.sources import find_images
     from featuretl.models.fitted import Fitted
     from featuretl.models.persistence import load_model, read_card
@@ -61,6 +60,8 @@ def export(
     if label_column and not evaluate:
         raise click.UsageError("--label-column requires --evaluate.")
     loaded = load_model(model, weights=weights)
+    from featuretl.export.exporting import export_model
+
     labelled = find_images(evaluate, label_column=label_column) if evaluate else None
     exported = export_model(
         loaded,

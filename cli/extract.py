@@ -82,8 +82,9 @@ def extract(
     interrupted run. With --engine loky or dask, worker processes fill a shared store, and PHOTOS
     may also be URLs, tar files in WebDataset layout, or Parquet files of images.
     """
+    from featuretl._core.files import check_output
     from featuretl.extraction.extraction import extract
-    from featuretl.extraction.outputs import check_output, save_embeddings
+    from featuretl.extraction.outputs import ENDINGS, save_embeddings
     from featuretl.images.sources import find_images
 
     shown: dict[str, Any] = {"on_error": on_error, "as_json": as_json, "profile": profile}
@@ -98,7 +99,7 @@ def extract(
         extract_on_engine(photos, engine, output, shown, **engine_settings, **columns, **given)
         return
     if output is not None:
-        check_output(output)
+        check_output(output, ENDINGS)
     images = find_images(photos, **columns)
     store = options.resolve_cache(cache, no_cache)
     extraction = run_extraction(extract, images.images, store, **given)

@@ -99,8 +99,15 @@ def _tags_of(images: ImageList, numbers: bool) -> list[Any]:
     return tags
 
 
-def check_columns(y: list[Any], label_column: Any) -> None:
-    """Raise InputError if one of several label columns is 0 for all images."""
+def check_classes(y: list[Any], label_column: Any) -> None:
+    """Raise InputError for labels of one class, or if one of several columns is 0 for all images.
+
+    Estimators check this too, once they are imported and the images are read.
+    """
+    if y and isinstance(y[0], str) and len(set(y)) < 2:
+        raise InputError(
+            f"The labels must have at least 2 classes; all images have {printable(y[0])!r}."
+        )
     if isinstance(label_column, list):
         empty = sorted(set(label_column) - {label for labels in y for label in labels})
         if empty:

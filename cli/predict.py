@@ -44,9 +44,9 @@ def predict(
     command resumes an interrupted run. An unreadable image gets a row with the reason in the column
     error.
     """
+    from featuretl._core.files import check_output
     from featuretl._core.progress import progress_bar
     from featuretl._core.text import printable
-    from featuretl.extraction.outputs import check_output
     from featuretl.images.sources import find_images
     from featuretl.models.persistence import load_model
     from featuretl.prediction.files import ENDINGS, predict_to_file

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import options
-from .labels import groups_of, labels_of
+from .labels import check_classes, groups_of, labels_of
 from .options import option
 from .printing import print_json, print_table
 
@@ -48,16 +48,19 @@ def rank(
 
     PHOTOS are as in "featuretl extract"; class folders or --label-column give the labels.
     """
-    from featuretl.extraction.outputs import check_output
+    from featuretl._core.files import check_output
     from featuretl.images.sources import find_images
-    from featuretl.ranking.rank import rank_backbones
 
     if output is not None:
         check_output(output, (".csv",))
     images = find_images(photos, **columns)
+    y = labels_of(images, given["task"] == "regression", columns["label_column"])
+    check_classes(y, columns["label_column"])
+    from featuretl.ranking.rank import rank_backbones  # after all that can be wrong
+
     frame = rank_backbones(
         images.images,
-        labels_of(images, given["task"] == "regression", columns["label_column"]),
+        y,
         [backbones] if isinstance(backbones, str) and backbones != "auto" else backbones,
         groups=groups_of(images),
         cache=store,

@@ -65,8 +65,7 @@ def report(
     predictions of a linear probe. This file holds paths and labels; PHOTOS select a subset of its
     images.
     """
-    from featuretl.extraction.outputs import check_output
-    from featuretl.report.page import write_report
+    from featuretl._core.files import check_output
 
     check_output(output, (".html",))
     if source.endswith(".featuretl"):
@@ -80,6 +79,8 @@ def report(
                 "--train requires a MODEL; drop it, embeddings are cross-validated."
             )
         subject, about = _embeddings(source, photos, columns, given["task"] == "regression")
+    from featuretl.report.page import write_report
+
     found = _with_status(
         write_report, subject, path=output, **about,
         title=title or f"{Path(source).name}: a report", **given,

@@ -63,14 +63,15 @@ def suggest(
 
       featuretl suggest labels.csv photos/ -n 50 -o more.csv --target-accuracy 0.95
     """
-    from featuretl.extraction.extraction import extract
-    from featuretl.extraction.outputs import check_output
+    from featuretl._core.files import check_output
     from featuretl.images.crops import box_columns, or_files
-    from featuretl.labelling.forecast import forecast_accuracy
-    from featuretl.labelling.suggest import suggest_labels
 
     target = None if output is None else check_output(output, (".csv",))
     images = _images(photos, columns)
+    from featuretl.extraction.extraction import extract
+    from featuretl.labelling.forecast import forecast_accuracy
+    from featuretl.labelling.suggest import suggest_labels
+
     given = images.images
     extraction = run_extraction(extract, given, store, backbone=backbone, **machine)
     print_failures(extraction.failures, "unreadable images")

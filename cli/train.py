@@ -11,7 +11,7 @@ import click
 from featuretl._core.text import printable
 
 from . import options
-from .labels import check_columns, groups_of, labels_of, typed_table
+from .labels import check_classes, groups_of, labels_of, typed_table
 from .options import option
 from .printing import print_json, print_table
 
@@ -68,9 +68,7 @@ def train(
     of numbers with fractions, or of more than 20 different numbers, is a regression task.
     """
     from featuretl.images.sources import find_images
-    from featuretl.models.card import data_of
     from featuretl.models.format import check_target
-    from featuretl.models.persistence import save_model
 
     check_target(output)
     tasks = _tasks(columns["label_column"], columns["label_separator"], target)
@@ -82,11 +80,14 @@ def train(
         rows: list[Any] = [dict(zip(y, row, strict=True)) for row in zip(*y.values(), strict=True)]
     else:
         y = rows = labels_of(images, bool(target), columns["label_column"])
-        check_columns(y, columns["label_column"])
+        check_classes(y, columns["label_column"])
     if any(sizes.values()):
         given["backbone"] = _sized(given["backbone"], sizes)
     model = _estimator(tasks, bool(target), **given, **machine, cache=store, verbose=1)
     model.fit(images.images, y, groups=groups_of(images))
+    from featuretl.models.card import data_of
+    from featuretl.models.persistence import save_model
+
     command = shlex.join(["featuretl", *sys.argv[1:]])
     card = {"data": data_of(images.images, rows, store), "command": command}
     save_model(model, output, card=card)

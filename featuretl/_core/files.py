@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from featuretl._core.parameters import as_path
 from featuretl._core.text import printable, reason_of
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError
 
@@ -176,3 +177,19 @@ def fsync_folder(folder: Path) -> None:
 def cannot_be_read(name: str, error: Exception) -> InputError:
     """Return the error for a file `name` that cannot be read."""
     return InputError(f"{name} cannot be read: {reason_of(error)}.")
+
+
+def check_output(path: str | os.PathLike[str], endings: tuple[str, ...]) -> Path:
+    """Return `path` if a file can be written there. Raises ParameterError."""
+    target = as_path(path) and Path(path)
+    if target is None:
+        raise ParameterError(f"The output must be the path of a file; got {printable(repr(path))}.")
+    if target.suffix not in endings:
+        raise ParameterError(
+            f"The output must end in {', '.join(endings)}; got {printable(target)!r}."
+        )
+    if not target.parent.is_dir():
+        raise ParameterError(
+            f"The folder of the output {printable(target)!r} does not exist; create it first."
+        )
+    return target

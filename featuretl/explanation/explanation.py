@@ -14,11 +14,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from featuretl._core.display import Display
-from featuretl._core.files import replace_file, write_errors_as
+from featuretl._core.files import check_output, replace_file, write_errors_as
 from featuretl._core.parameters import axes_or_new, parameter_error
 from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError
-from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import file_of, read
 
 ENDINGS = (".png", ".jpg", ".jpeg")

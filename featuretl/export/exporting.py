@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from sklearn.metrics import r2_score
 
-from featuretl._core.files import replace_file, write_errors_as
+from featuretl._core.files import check_output, replace_file, write_errors_as
 from featuretl._core.parameters import check_option
 from featuretl._core.statistics import error_of_mean
 from featuretl._core.text import printable
 from featuretl._core.types import Array
 from featuretl.exceptions import FeatureTLError, ImageError, InputError, ModelError
 from featuretl.export.graph import Session, convert, merged, metadata_of
-from featuretl.extraction.outputs import check_output
 from featuretl.images.inputs import as_images, name_of, read
 from featuretl.models.card import Card, card_of
 from featuretl.models.fitted import Fitted

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import featuretl
-from featuretl._core.files import open_local, replace_file
-from featuretl._core.parameters import as_path
+from featuretl._core.files import check_output, open_local, replace_file
 from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction.extraction import Extraction
@@ -69,7 +68,7 @@ def save_embeddings(
     StoreError
         If the file cannot be written.
     """
-    target = check_output(path)
+    target = check_output(path, ENDINGS)
     rows = _rows_of_images(extraction, images, extraction.ok if skip_failures else None)
     with writing(target):
         _WRITERS[target.suffix](target, rows)
@@ -134,22 +133,6 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
         ) from error
     labels = None if labels is None else [label or None for label in labels]
     return Bunch(embeddings=X, paths=list(paths), labels=labels, boxes=boxes, metadata=metadata)
-
-
-def check_output(path: str | os.PathLike[str], endings: tuple[str, ...] = ENDINGS) -> Path:
-    """Return `path` if a file can be written there. Raises ParameterError."""
-    target = as_path(path) and Path(path)
-    if target is None:
-        raise ParameterError(f"The output must be the path of a file; got {printable(repr(path))}.")
-    if target.suffix not in endings:
-        raise ParameterError(
-            f"The output must end in {', '.join(endings)}; got {printable(target)!r}."
-        )
-    if not target.parent.is_dir():
-        raise ParameterError(
-            f"The folder of the output {printable(target)!r} does not exist; create it first."
-        )
-    return target
 
 
 def _one_space(store: EmbeddingStore, prefix: str) -> SpaceInfo:

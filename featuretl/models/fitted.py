@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 
 from featuretl.exceptions import InputError
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 
 @dataclass(eq=False, frozen=True)
@@ -76,6 +78,8 @@ class Fitted:
         names = getattr(self.head, "tasks_", None)
         if names is None:
             return None
+        from sklearn.pipeline import Pipeline
+
         return {
             name: Fitted.of(Pipeline([*self.steps[:-1], ("head", head)]))
             for name, head in zip(names, self.head.estimators_, strict=True)

@@ -9,8 +9,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.text import printable, reason_of
 from featuretl.backbones.spec import BackboneSpec
@@ -183,6 +181,9 @@ def _packed(model: Any) -> tuple[str, Tensors]:
         )
     if type(model).__name__ not in CLASSES:
         raise ModelError(f"save_model cannot save a {type(model).__name__}; {INSTEAD}.")
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
     try:
         check_is_fitted(model)
     except NotFittedError as error:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from sklearn.utils import Bunch
 
 from featuretl.models.format import Array
 
@@ -40,9 +39,11 @@ class Packer:
         if isinstance(value, (list, tuple)):
             items = [self.pack(item) for item in value]
             return items if isinstance(value, list) else {"tuple": items}
-        if isinstance(value, Bunch):
-            return {"bunch": {str(name): self.pack(item) for name, item in value.items()}}
         if isinstance(value, dict):
+            from sklearn.utils import Bunch  # not at the top: reading a file may fail at once
+
+            if isinstance(value, Bunch):
+                return {"bunch": {str(name): self.pack(item) for name, item in value.items()}}
             return {"dict": [[self.pack(k), self.pack(v)] for k, v in value.items()]}
         packed = self._pack_object(value)
         if packed is None:
@@ -86,6 +87,11 @@ def unpack(
     def state_of(state: dict[str, Any]) -> dict[str, Any]:
         return {name: value_of(item) for name, item in state.items()}
 
+    def bunch_of(items: dict[str, Any]) -> Any:
+        from sklearn.utils import Bunch
+
+        return Bunch(**state_of(items))
+
     def strings(items: list[str], kind: str) -> Array:
         if kind not in ("U", "O") or not all(isinstance(item, str) for item in items):
             raise ValueError("it contains an invalid array of strings")
@@ -95,7 +101,7 @@ def unpack(
         ("float",): lambda text: float(_NOT_FINITE[_NOT_FINITE.index(text)]),
         ("tuple",): lambda items: tuple(value_of(items)),
         ("dict",): lambda items: {value_of(k): value_of(v) for k, v in items},
-        ("bunch",): lambda items: Bunch(**state_of(items)),
+        ("bunch",): bunch_of,
         ("array",): lambda name: tensors[name],
         ("array", "order"): lambda name, order: tensors[name].T,
         ("scalar",): lambda name: tensors[name][()],

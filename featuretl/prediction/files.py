@@ -15,11 +15,10 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv, parquet
 
-from featuretl._core.files import each, is_url, replace_file
+from featuretl._core.files import check_output, each, is_url, replace_file
 from featuretl._core.parameters import check_bool, check_int, check_number
 from featuretl._core.text import as_utf8, printable
 from featuretl.exceptions import ImageError, InputError, ParameterError, StoreError
-from featuretl.extraction.outputs import check_output
 from featuretl.images.crops import BOX, box_columns
 from featuretl.images.inputs import as_images, file_of, name_of, read
 from featuretl.images.shards import states_of

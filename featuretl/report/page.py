@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import featuretl
-from featuretl._core.files import replace_file, write_errors_as
+from featuretl._core.files import check_output, replace_file, write_errors_as
 from featuretl._core.lazy import import_extra
 from featuretl._core.parameters import (
     check_int,
@@ -26,7 +26,6 @@ from featuretl._core.text import as_utf8, printable
 from featuretl._learning.columns import in_column
 from featuretl._learning.groups import read_groups, subset
 from featuretl.exceptions import StoreError
-from featuretl.extraction.outputs import check_output
 from featuretl.extraction.statistics import Failure
 from featuretl.images.crops import or_files
 from featuretl.images.inputs import as_images

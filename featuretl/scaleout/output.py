@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from featuretl._core.files import is_url
+from featuretl._core.files import check_output, is_url
 from featuretl._core.parameters import check_option
 from featuretl._core.text import printable
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError, ParameterError
-from featuretl.extraction.outputs import check_output, metadata_of, write_parquet, writing
+from featuretl.extraction.outputs import metadata_of, write_parquet, writing
 from featuretl.images.tables import text_batches
 from featuretl.scaleout.extraction import ShardedExtraction
 from featuretl.store.format import npy_header

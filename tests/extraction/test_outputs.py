@@ -12,11 +12,12 @@ import pytest
 from pyarrow import parquet
 
 import featuretl
+from featuretl._core.files import check_output
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction import outputs
 from featuretl.extraction.extraction import Extraction, extract
-from featuretl.extraction.outputs import check_output, load_embeddings, save_embeddings
+from featuretl.extraction.outputs import load_embeddings, save_embeddings
 from featuretl.images.sources import ImageList, find_images
 
 ENDINGS = [".npy", ".npz", ".parquet"]

@@ -1,0 +1,63 @@
+"""A mistake is answered before a slow library is imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SLOW = ("torch", "timm", "sklearn", "pandas", "matplotlib", "onnxruntime")
+
+MISTAKES = """
+train nofolder -o x.featuretl
+train photos -o x.txt
+train photos -o nofolder/x.featuretl
+train photos/flower -o x.featuretl
+train labels.csv --label-column nope -o x.featuretl
+train labels.csv -o x.featuretl
+predict no.featuretl photos -o p.csv
+predict missing.featuretl photos -o p.csv
+predict no.featuretl photos -o p.xyz
+predict no.featuretl nofolder -o p.csv
+evaluate no.featuretl photos
+evaluate missing.featuretl photos
+report no.featuretl photos -o r.html
+report no.featuretl photos -o r.pdf
+extract nofolder -o x.npz
+extract photos -o x.xyz
+extract photos -o nofolder/x.npz
+rank nofolder
+rank photos/flower
+explain no.featuretl photos -o folder
+explain no.featuretl photos -o e.xyz
+export no.featuretl -o x.onnx
+export no.featuretl -o x.xyz
+suggest nofolder
+""".strip().splitlines()
+
+CHILD = """
+import json, sys
+from click.testing import CliRunner
+from featuretl.exceptions import FeatureTLError
+from featuretl_cli.main import cli
+found = []
+for line in json.load(sys.stdin):
+    result = CliRunner().invoke(cli, line.split())
+    slow = [name for name in json.loads(sys.argv[1]) if name in sys.modules]
+    told = isinstance(result.exception, (FeatureTLError, SystemExit)) and bool(result.exit_code)
+    found.append([line, told, slow])
+print(json.dumps(found))
+"""
+
+
+def test_a_mistake_is_answered_before_a_slow_library_is_imported(photo_folder, tmp_path):
+    (tmp_path / "photos").symlink_to(photo_folder)
+    photo = next(Path(photo_folder).rglob("*.jpg"))
+    (tmp_path / "labels.csv").write_text(f"path,label\n{photo},one\n{photo},one\n")
+    (tmp_path / "no.featuretl").write_text("no model")
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, json.dumps(SLOW)],
+        input=json.dumps(MISTAKES), capture_output=True, text=True, cwd=tmp_path, check=True,
+    )  # fmt: skip
+    for line, told, slow in json.loads(done.stdout):
+        assert told, line
+        assert not slow, line
