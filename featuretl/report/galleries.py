@@ -79,10 +79,10 @@ def _mistakes(found: Examination, model: Any) -> Gallery:
 
 def _add_evidence(photos: list[list[str | None]], model: Any, images: list[Any]) -> str:
     """Append an overlay of the evidence to each photograph if possible; return a sentence on it."""
-    from featuretl.explanation.explaining import explain
-
     if model is None or not images:
         return ""
+    from featuretl.explanation.explaining import explain
+
     try:
         found = explain(model, images)
     except FeatureTLError as error:

@@ -17,7 +17,6 @@ from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows, judges
 from featuretl._learning.groups import copies_of, joined, read_groups, subset
 from featuretl._learning.targets import Targets
-from featuretl.backbones.backbone import load_spec
 from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import FeatureTLWarning, InputError
@@ -152,6 +151,8 @@ class Experiment:
 
     def seconds_per_image(self, backbone: str) -> float:
         """Return the time from file to embedding per image, measured on 32 images."""
+        from featuretl.backbones.backbone import load_spec
+
         sample = [self.images[i] for i in range(min(self.n, 32))]
         given = backbones_of(self._p)[backbone]
         weights, device = self._p.weights, self._p.device

@@ -15,8 +15,6 @@ from featuretl._core.types import Array
 from featuretl._learning.labels import all_labels, all_numbers, is_label_sets
 from featuretl._learning.targets import Targets, check_length, read_targets
 from featuretl.exceptions import InputError
-from featuretl.finetune.classifier import FineTuneClassifier
-from featuretl.finetune.regressor import FineTuneRegressor
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.nearest_mean import NearestMeanClassifier
 from featuretl.heads.ridge import LinearProbeRegressor
@@ -30,12 +28,18 @@ class ClassTargets:
     """One class per image: codes `coded`, labels `y` (n,), images of the median class."""
 
     score_name, proportion = "accuracy", True
-    fine_tune = FineTuneClassifier
 
     def __init__(self, targets: Targets) -> None:
         self.coded = targets
         self.y = self.coded.classes[self.coded.codes]
         self.per_class = int(np.median(np.bincount(self.coded.codes)))
+
+    @property
+    def fine_tune(self) -> Any:
+        """The class that fine-tunes; importing it imports PyTorch, which known images do without."""
+        from featuretl.finetune.classifier import FineTuneClassifier
+
+        return FineTuneClassifier
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
@@ -102,7 +106,6 @@ class RegressionTargets:
     """Regression targets `y`, float64 (n,) or (n, n_outputs); `coded` has a single class."""
 
     score_name, proportion = "r2", False
-    fine_tune = FineTuneRegressor
     per_class = 0
 
     def __init__(self, estimator: Any, y: Any, n: int) -> None:
@@ -113,6 +116,13 @@ class RegressionTargets:
         self._variance = self._columns(self.y).var(axis=0)
         if not self._variance.all():
             raise InputError(f"y must vary for {owner}; got a constant: add images with others.")
+
+    @property
+    def fine_tune(self) -> Any:
+        """The class that fine-tunes, as of `ClassTargets`."""
+        from featuretl.finetune.regressor import FineTuneRegressor
+
+        return FineTuneRegressor
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:

@@ -1,9 +1,12 @@
-"""A mistake is answered before a slow library is imported."""
+"""A mistake, and what is known, need no slow library."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+from click.testing import CliRunner
+from featuretl_cli.main import cli
 
 SLOW = ("torch", "timm", "sklearn", "pandas", "matplotlib", "onnxruntime")
 
@@ -34,6 +37,13 @@ export no.featuretl -o x.xyz
 suggest nofolder
 """.strip().splitlines()
 
+KNOWN = """
+predict m.featuretl photos -o p.csv
+evaluate m.featuretl photos
+extract photos -o x.npz
+report x.npz -o r.html --task classification
+""".strip().splitlines()
+
 CHILD = """
 import json, sys
 from click.testing import CliRunner
@@ -49,15 +59,29 @@ print(json.dumps(found))
 """
 
 
+def _answers(lines, folder):
+    """Run commands in one child; return each, whether it told an error, and slow libraries."""
+    command = [sys.executable, "-c", CHILD, json.dumps(SLOW)]
+    options = {"capture_output": True, "text": True, "cwd": folder, "check": True}
+    return json.loads(subprocess.run(command, input=json.dumps(lines), **options).stdout)
+
+
 def test_a_mistake_is_answered_before_a_slow_library_is_imported(photo_folder, tmp_path):
     (tmp_path / "photos").symlink_to(photo_folder)
     photo = next(Path(photo_folder).rglob("*.jpg"))
     (tmp_path / "labels.csv").write_text(f"path,label\n{photo},one\n{photo},one\n")
     (tmp_path / "no.featuretl").write_text("no model")
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, json.dumps(SLOW)],
-        input=json.dumps(MISTAKES), capture_output=True, text=True, cwd=tmp_path, check=True,
-    )  # fmt: skip
-    for line, told, slow in json.loads(done.stdout):
+    for line, told, slow in _answers(MISTAKES, tmp_path):
         assert told, line
         assert not slow, line
+
+
+def test_known_images_need_no_pytorch(photo_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").symlink_to(photo_folder)
+    trained = CliRunner().invoke(cli, ["train", "photos", "-o", "m.featuretl", "--strategy=linear"])
+    assert trained.exit_code == 0, trained.output
+    known = _answers(KNOWN, tmp_path)
+    for line, told, slow in known:
+        assert not told, line
+        assert not {"torch", "timm"} & set(slow), line

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 
-from featuretl import TransferClassifier
+from featuretl import FineTuneClassifier, FineTuneRegressor, TransferClassifier
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.transfer.targets import ClassTargets, RegressionTargets
 
@@ -12,10 +12,9 @@ from featuretl.transfer.targets import ClassTargets, RegressionTargets
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
     monkeypatch.setattr("featuretl.transfer.experiment._EPOCHS", (4, 4))
-    for kind in (ClassTargets, RegressionTargets):
-        monkeypatch.setattr(
-            kind, "fine_tune", staticmethod(partial(kind.fine_tune, augment="none"))
-        )
+    kinds = {ClassTargets: FineTuneClassifier, RegressionTargets: FineTuneRegressor}
+    for kind, estimator in kinds.items():
+        monkeypatch.setattr(kind, "fine_tune", staticmethod(partial(estimator, augment="none")))
 
 
 @pytest.fixture(scope="session")
