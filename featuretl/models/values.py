@@ -40,7 +40,7 @@ class Packer:
             items = [self.pack(item) for item in value]
             return items if isinstance(value, list) else {"tuple": items}
         if isinstance(value, dict):
-            from sklearn.utils import Bunch  # not at the top: reading a file may fail at once
+            from sklearn.utils import Bunch  # not at the top: a file that is no model fails before
 
             if isinstance(value, Bunch):
                 return {"bunch": {str(name): self.pack(item) for name, item in value.items()}}

@@ -36,7 +36,7 @@ class ClassTargets:
 
     @property
     def fine_tune(self) -> Any:
-        """The class that fine-tunes; importing it imports PyTorch, which known images do without."""
+        """The class that fine-tunes; importing it imports PyTorch, which known images do not need."""
         from featuretl.finetune.classifier import FineTuneClassifier
 
         return FineTuneClassifier
