@@ -50,7 +50,7 @@ def full() -> Size:
         files=16384,
         big_files=64,
         megapixels=(4000, 3000),
-        tars=64,
+        tars=16,
         usual=512,
         loaded=8192,
         compared=16,

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from featuretl._core.files import is_url
 from featuretl._core.processes import READY, receive, requests_and_answers, start_module
 from featuretl.exceptions import ImageError, ItemError
 from featuretl.extraction.costs import Costs
@@ -65,8 +66,8 @@ class Preparers:
                 self._idle.pop().end()
 
     def __call__(self, images: Sequence[Any]) -> list[Prepared] | None:
-        """Read and prepare files; return None if no child is ready, or if these are no files."""
-        process = self._take() if all(map(is_file, images)) else None
+        """Read and prepare local files; return None for others, or if no child is ready."""
+        process = self._take() if images and all(map(_is_local, images)) else None
         if process is None or self._prepare is None:
             return None
         try:
@@ -97,6 +98,10 @@ class Preparers:
             else:
                 process.end()
         return None
+
+
+def _is_local(image: Any) -> bool:
+    return is_file(image) and not is_url(os.fsdecode(image))
 
 
 class _Process:

@@ -10,6 +10,7 @@ import pytest
 
 from featuretl._core.files import (
     absolute,
+    check_output,
     contents,
     each,
     file_system,
@@ -136,3 +137,10 @@ def test_an_exclusive_lock_excludes_and_shared_locks_do_not(tmp_path):
             lock_file(one.fileno(), wait=False)
     with path.open("w") as again:
         lock_file(again.fileno(), wait=False)  # closing the files released the locks
+
+
+@pytest.mark.parametrize("name", ["missing/out.npy", "file/out.npy"])
+def test_a_missing_folder_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ParameterError, match=r"folder of the output .* does not exist"):
+        check_output(tmp_path / name, (".npy",))

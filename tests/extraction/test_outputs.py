@@ -12,7 +12,6 @@ import pytest
 from pyarrow import parquet
 
 import featuretl
-from featuretl._core.files import check_output
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import InputError, ParameterError, StoreError
 from featuretl.extraction import outputs
@@ -226,13 +225,6 @@ def test_another_ending_is_refused_before_anything_is_written(
     with pytest.raises(ParameterError, match=r"must end in \.npy, \.npz, \.parquet; got"):
         save_embeddings(tmp_path / name, extraction, images)
     assert not any(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("name", ["missing/out.npy", "file/out.npy"])
-def test_a_missing_folder_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(ParameterError, match=r"folder of the output .* does not exist"):
-        check_output(tmp_path / name)
 
 
 def fail_to_write(monkeypatch: pytest.MonkeyPatch, what: str) -> None:

@@ -41,7 +41,8 @@ def test_children_prepare_files_as_this_process_does(backbone, photos, tmp_path)
     costs = Costs()
     with ready(1, backbone.preparation, costs) as preparers:
         found = preparers(files)
-        assert preparers([np.zeros((8, 8, 3), np.uint8)]) is None
+        for elsewhere in ([np.zeros((8, 8, 3), np.uint8)], ["memory://a.jpg"], []):
+            assert preparers(elsewhere) is None
     for image, (content, tensor) in zip(files, found, strict=True):
         if image == missing:
             assert isinstance(content, ImageError)
