@@ -46,6 +46,16 @@ _SELECT = "SELECT seq, uuid, space, n, d, size, crc FROM segment"
 _INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (?,?,?,?,?,?)"
 
 
+class Connection(sqlite3.Connection):
+    """A connection that is closed when it is dropped; Python 3.13 warns of one that is not."""
+
+    def __del__(self) -> None:
+        try:
+            self.close()
+        except sqlite3.ProgrammingError:  # it could not be opened
+            pass
+
+
 class SegmentIndex:
     """The committed segments of the store in `folder`; thread-safe. Raises UnusableStoreError."""
 
@@ -195,6 +205,7 @@ class SegmentIndex:
             timeout=_BUSY_SECONDS,
             isolation_level=None,
             check_same_thread=False,
+            factory=Connection,
         )
 
     def _fill(self, db: sqlite3.Connection) -> None:

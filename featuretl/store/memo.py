@@ -12,7 +12,7 @@ from typing import Any
 
 from featuretl._core.forks import SQLITE, begin_again_after_fork
 from featuretl._core.text import parse_json
-from featuretl.store.index import is_damage
+from featuretl.store.index import Connection, is_damage
 
 _LOOK_UP = "SELECT path, size, mtime, ctime, inode, sha256 FROM file WHERE path IN ({})"
 _PATHS_PER_QUERY = 4096
@@ -96,7 +96,7 @@ def file_state(path: str | os.PathLike[str]) -> list[Any] | None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=5, check_same_thread=False)
+    db = sqlite3.connect(path, timeout=5, check_same_thread=False, factory=Connection)
     db.execute("PRAGMA synchronous=OFF")  # losing the memo loses nothing
     db.execute(
         "CREATE TABLE IF NOT EXISTS file (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER,"

@@ -5,6 +5,7 @@ import functools
 import sqlite3
 import types
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import joblib
 import numpy as np
@@ -173,7 +174,8 @@ def test_a_memo_that_is_lost_costs_time_only(tiny, photos, store, worth, exports
     (store.path / "memo.sqlite").unlink()
     extract(photos[4:8], tiny(), store=type(store)(store.path))
     assert len(exports) == 1
-    assert sqlite3.connect(store.path / "memo.sqlite").execute("SELECT COUNT(*) FROM fact")
+    with closing(sqlite3.connect(store.path / "memo.sqlite")) as db:
+        assert db.execute("SELECT COUNT(*) FROM fact")
 
 
 def test_every_runtime_is_timed_and_the_outcome_remembered(

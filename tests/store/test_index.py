@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import threading
@@ -149,6 +150,21 @@ def test_partial_files_of_a_killed_process_are_passed_over(store, cache):
     (space.folder / f"{'e' * 32}.npy").write_bytes(b"published, not committed")
     (cache / "index.sqlite").unlink()
     assert present(EmbeddingStore(cache), [1]) == {1}
+
+
+def test_a_store_that_is_dropped_leaves_no_open_connection(cache):
+    gc.collect()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            store = EmbeddingStore(cache)
+            put(store, [1])
+            store.memo.put("fact", 1)
+            store.index.rebuild()
+            assert store.memo.get("fact") == 1
+            del store
+            gc.collect()
+    assert not caught
 
 
 def test_the_index_locks_out_nobody_for_long(store, cache):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def get(store, *numbers, name="a"):
 
 def segment(cache, number, suffix):
     """Return the path of the segment with this position in the order of commits."""
-    with sqlite3.connect(cache / "index.sqlite") as db:
+    with closing(sqlite3.connect(cache / "index.sqlite")) as db, db:
         uuid, space = db.execute("SELECT uuid, space FROM segment ORDER BY seq").fetchall()[number]
     return cache / "spaces" / space / f"{uuid}{suffix}"
 
@@ -164,7 +165,7 @@ def test_a_damaged_index_costs_nothing(filled, cache, damage):
 
 def test_an_index_that_says_something_else_than_the_files(filled, cache):
     first = segment(cache, 0, ".npy").stem
-    with sqlite3.connect(cache / "index.sqlite") as db:
+    with closing(sqlite3.connect(cache / "index.sqlite")) as db, db:
         db.execute("UPDATE segment SET n = 7 WHERE uuid = ?", (first,))
     (finding,) = verify(EmbeddingStore(cache), repair=True)
     assert finding.path.name == "index.sqlite"
@@ -181,7 +182,7 @@ def test_an_index_cannot_make_other_files_go(filled, cache, column, value):
     precious = [cache / "precious.npy", cache.parent / "precious.npy", cache / "spaces" / "x.txt"]
     for path in precious:
         path.write_bytes(b"precious")
-    with sqlite3.connect(cache / "index.sqlite") as db:
+    with closing(sqlite3.connect(cache / "index.sqlite")) as db, db:
         db.execute(f"UPDATE segment SET {column} = ? WHERE seq = 1", (value,))
     good = contents(cache)
     (finding,) = verify(EmbeddingStore(cache), repair=True)
@@ -201,7 +202,7 @@ def test_a_folder_that_is_no_store_stays_as_it_is(cache):
 
 def test_what_a_kill_before_the_commit_left_is_no_damage(filled, cache):
     whole, half = segment(cache, 0, ".npy"), segment(cache, 1, ".keys")
-    with sqlite3.connect(cache / "index.sqlite") as db:
+    with closing(sqlite3.connect(cache / "index.sqlite")) as db, db:
         db.execute("DELETE FROM segment WHERE uuid IN (?, ?)", (whole.stem, half.stem))
     half.unlink()
     old, young = half.with_name("x.npy.partial"), half.with_name("y.npy.partial")
@@ -342,7 +343,7 @@ def test_every_flipped_byte_of_a_segment_or_view_is_found(filled, cache):
 
 def test_rebuild_makes_the_index_anew_and_forgets_the_hashes(filled, cache):
     filled.memo.put("fact", 1)
-    with sqlite3.connect(cache / "index.sqlite") as db:
+    with closing(sqlite3.connect(cache / "index.sqlite")) as db, db:
         db.execute("DELETE FROM segment")
     assert rebuild(filled) == (3, 4)
     assert filled.memo.get("fact") is None
