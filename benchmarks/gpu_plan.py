@@ -186,8 +186,8 @@ class _Plan:
             yield self._of("decoding", 8, {"source": source}, {"paths": self.paths[source]})
 
     def _training(self) -> Iterator[Measurement]:
-        facts = {"rows": self.size.rows}
-        settings = {"n": self.size.rows, "d": 1280, "device": self.device}
+        facts: dict[str, Any] = {"rows": self.size.rows}
+        settings: dict[str, Any] = {"n": self.size.rows, "d": 1280, "device": self.device}
         yield self._of("heads", 30, facts, settings)
         paths = self.paths["files"][: self.size.tuned]
         for precision, cached in (("bfloat16", True), ("float32", True), ("bfloat16", False)):
