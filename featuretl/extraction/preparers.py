@@ -75,7 +75,7 @@ class Preparers:
         except (OSError, EOFError, ValueError):  # an image ended it
             process.end()
             with IsolatedDecoder(_CAREFUL_SECONDS) as decoder:
-                return [_prepared(image, self._prepare, decoder, Costs()) for image in images]
+                return [_prepared(image, self._prepare, decoder, self._costs) for image in images]
         except BaseException:
             process.end()
             raise
@@ -138,7 +138,7 @@ class _Process:
         prepared: list[Prepared] = []
         for key, state, error in items:
             content: Any = _content(key, state) if key else ImageError(error)
-            prepared.append((content, ImageError(error) if error else next(tensors)))
+            prepared.append((content, next(tensors) if error is None else ImageError(error)))
         return prepared, seconds
 
     def _send(self, data: bytes) -> None:
@@ -173,9 +173,9 @@ def _prepared(image: Any, prepare: Prepare, decoder: Any, costs: Costs) -> Prepa
         return content, error
 
 
-def _answer(prepared: list[Prepared], costs: Costs) -> tuple[bytes, bytes]:
-    """Return the facts of prepared files (JSON), and the bytes of their tensors, channels last."""
-    items: list[tuple[str, list[int] | None, str]] = []
+def _answer(prepared: list[Prepared], costs: Costs) -> tuple[bytes, np.ndarray]:
+    """Return the facts of prepared files (JSON), and their tensors, channels last."""
+    items: list[tuple[str, list[int] | None, str | None]] = []
     tensors = []
     for content, tensor in prepared:
         if isinstance(content, ItemError):
@@ -183,12 +183,12 @@ def _answer(prepared: list[Prepared], costs: Costs) -> tuple[bytes, bytes]:
             continue
         state = content.state and [getattr(content.state, name) for name in _STATE]
         is_bad = isinstance(tensor, ItemError)
-        items.append((content.key.hex(), state, str(tensor) if is_bad else ""))
+        items.append((content.key.hex(), state, str(tensor) if is_bad else None))
         if not is_bad:
             tensors.append(tensor.movedim(-3, -1).numpy())
     block = np.stack(tensors) if tensors else np.empty((0, 1, 1, 1), np.uint8)
     facts = items, block.shape, str(block.dtype), costs.seconds
-    return json.dumps(facts).encode(), block.tobytes()
+    return json.dumps(facts).encode(), block
 
 
 def main() -> None:
@@ -202,8 +202,9 @@ def main() -> None:
         costs = Costs()
         images = pickle.loads(data)  # nosec B301
         prepared = [_prepared(image, prepare, decode, costs) for image in images]
-        facts, tensors = _answer(prepared, costs)
-        answers.write(_HEADER.pack(len(facts)) + facts + tensors)
+        facts, block = _answer(prepared, costs)
+        answers.write(_HEADER.pack(len(facts)) + facts)
+        answers.write(block.data)
         answers.flush()
 
 
