@@ -14,13 +14,9 @@ import contextlib
 import json
 import os
 import platform
-import resource
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
@@ -32,10 +28,19 @@ os.environ["SCIPY_ARRAY_API"] = "1"  # read when SciPy is imported
 
 import numpy as np
 import torch
+from gpu_device import (
+    Busy,
+    Figures,
+    is_cuda,
+    measured,
+    memory,
+    rate_of,
+    reset_memory,
+    smi,
+    synchronize,
+    with_costs,
+)
 
-Figures = dict[str, Any]
-
-_PERIOD = 0.1  # seconds between two samples of the driver's utilisation
 _LONGEST_BATCH = 0.5  # seconds
 
 
@@ -47,16 +52,16 @@ def machine(device: str) -> Figures:
         "python": platform.python_version(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
-        "busy_method": _Busy(device).method,
+        "busy_method": Busy(device).method,
     }
     for name in ("torch", "torchvision", "timm", "pillow", "numpy", "featuretl", "triton"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
-    if _is_cuda(device):
+    if is_cuda(device):
         properties = torch.cuda.get_device_properties(device)
         found |= {"card": properties.name, "memory_mib": properties.total_memory >> 20}
         found |= {"capability": f"{properties.major}.{properties.minor}"}
-        found |= {"cards": torch.cuda.device_count(), "driver": _smi("driver_version")}
+        found |= {"cards": torch.cuda.device_count(), "driver": smi("driver_version")}
     return found
 
 
@@ -73,19 +78,19 @@ def ceiling(
         for n in batches:
             batch = torch.randn((n, *backbone.preprocessing.input_size), device=device)
             batch = batch.contiguous(memory_format=torch.channels_last)
-            _reset_memory(device)
+            reset_memory(device)
             try:
                 module(batch)
-                _synchronize(device)
+                synchronize(device)
                 start = {} if by_batch else {"first_seconds": time.perf_counter() - began}
-                rate = _rate(partial(module, batch), n, seconds, device)
+                rate = rate_of(partial(module, batch), n, seconds, device)
             except torch.OutOfMemoryError:
                 by_batch[str(n)] = "out of memory"
                 break
             by_batch[str(n)] = rate
             best |= start
             if rate > best["images_per_second"]:
-                best |= {"images_per_second": rate, "batch": n, **_memory(device)}
+                best |= {"images_per_second": rate, "batch": n, **memory(device)}
             if n / rate > _LONGEST_BATCH:  # larger ones gain nothing
                 break
     return {**best, "by_batch": by_batch}
@@ -123,7 +128,7 @@ def decoding(paths: list[str]) -> Figures:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(n, context) as pool:
         list(pool.map(_prepare, [paths[:1]] * 4 * n))  # all processes have started
-        found = _measured(lambda: list(pool.map(_prepare, parts)), len(paths), "cpu")
+        found = measured(lambda: list(pool.map(_prepare, parts)), len(paths), "cpu")
     return {**found, "cores_busy": None}  # of processes that have not ended
 
 
@@ -160,7 +165,7 @@ def extraction(
             options["progress"] = lambda done: reports.append((time.perf_counter(), done.done))
             return extract(images, backbone, store=next(stores), **options)
 
-        return _with_costs(work, len(images), device) | _later(reports, len(images) // 3)
+        return with_costs(work, len(images), device) | _later(reports, len(images) // 3)
 
 
 def shards(network: str, precision: str, workers: int, tars: list[str], device: str) -> Figures:
@@ -180,7 +185,7 @@ def shards(network: str, precision: str, workers: int, tars: list[str], device: 
         def work() -> Any:
             return extract_shards(tars, loaded, runtime="torch", progress=report, **options)
 
-        found = _with_costs(work, 0, device)
+        found = with_costs(work, 0, device)
     found["images_per_second"] = reports[-1][1] / found["seconds"]
     return found | _later(reports, 1)
 
@@ -276,80 +281,9 @@ def _script(main: Callable[..., float], **settings: Any) -> Figures:
         def work() -> None:
             seconds.append(main(output=str(Path(folder, "rows.npy")), **settings))
 
-        found = _measured(work, len(paths), device)
+        found = measured(work, len(paths), device)
     # The script's own time leaves out loading the network, the busy cores do not.
     return {**found, "seconds": seconds[0], "images_per_second": len(paths) / seconds[0]}
-
-
-def _with_costs(work: Callable[[], Any], n_images: int, device: str) -> Figures:
-    done: list[Any] = []
-    found = _measured(lambda: done.append(work()), n_images, device)
-    found["runtime"] = done[0].statistics.runtime
-    found["core_seconds"] = {k: round(v, 3) for k, v in done[0].statistics.costs.items()}
-    return found
-
-
-def _measured(work: Callable[[], Any], n_images: int, device: str) -> Figures:
-    """Run `work`; return its seconds, its rate, and how busy the cores and the device were."""
-    _reset_memory(device)
-    with _Busy(device) as busy:
-        cpu, began = _processor_seconds(), time.perf_counter()
-        work()
-        _synchronize(device)
-        seconds = time.perf_counter() - began
-        cpu = _processor_seconds() - cpu
-    return {
-        "seconds": seconds,
-        "images": n_images,
-        "images_per_second": n_images / seconds,
-        "cores_busy": cpu / seconds,
-        "device_busy": busy.share,
-        **_memory(device),
-    }
-
-
-class _Busy:
-    """The mean share of the time in which a kernel ran, as the driver samples it; None without."""
-
-    share: float | None = None
-
-    def __init__(self, device: str) -> None:
-        self.method = "none"
-        if _is_cuda(device):
-            self.method = "nvidia-smi" if shutil.which("nvidia-smi") else "nvml"
-            with contextlib.suppress(Exception):
-                torch.cuda.utilization(device)  # needs the package nvidia-ml-py
-                self.method = "nvml"
-        self._device, self._samples = device, list[float]()
-        self._stop = threading.Event()
-
-    def __enter__(self) -> _Busy:
-        self._process = None
-        if self.method == "nvidia-smi":
-            query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-            command = ["nvidia-smi", *_selected(), *query, f"--loop-ms={int(1000 * _PERIOD)}"]
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-            assert self._process.stdout is not None
-            self._process.stdout.readline()  # it takes a second to start
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
-
-    def _sample(self) -> None:
-        with contextlib.suppress(Exception):
-            if self._process is not None and self._process.stdout is not None:
-                self._samples.extend(float(line) for line in self._process.stdout)
-            while self.method == "nvml" and not self._stop.wait(_PERIOD):
-                self._samples.append(float(torch.cuda.utilization(self._device)))
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-        self._thread.join(5)
-        if self._samples:
-            self.share = statistics.fmean(self._samples) / 100
 
 
 @lru_cache(maxsize=4)
@@ -377,65 +311,6 @@ def _precision(precision: str) -> Iterator[None]:
     finally:
         torch.backends.cudnn.allow_tf32 = before[0]
         torch.set_float32_matmul_precision(before[1])
-
-
-def _rate(call: Callable[[], Any], n: int, seconds: float, device: str) -> float:
-    """Return the median rate of three rounds, each of `seconds` after a warm-up."""
-    call()
-    _synchronize(device)
-    began = time.perf_counter()
-    call()
-    _synchronize(device)
-    calls = max(1, round(seconds / (time.perf_counter() - began)))
-    rates = []
-    for _ in range(3):
-        began = time.perf_counter()
-        for _ in range(calls):
-            call()
-        _synchronize(device)
-        rates.append(n * calls / (time.perf_counter() - began))
-    return statistics.median(rates)
-
-
-def _processor_seconds() -> float:
-    """Return the processor time of this process and of its children that have ended."""
-    used = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(part.ru_utime + part.ru_stime for part in used)
-
-
-def _is_cuda(device: str) -> bool:
-    return torch.device(device).type == "cuda"
-
-
-def _synchronize(device: str) -> None:
-    if _is_cuda(device):
-        torch.cuda.synchronize(device)
-
-
-def _reset_memory(device: str) -> None:
-    if _is_cuda(device):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _memory(device: str) -> Figures:
-    if not _is_cuda(device):
-        return {"peak_device_mib": None}
-    return {"peak_device_mib": torch.cuda.max_memory_allocated(device) >> 20}
-
-
-def _selected() -> list[str]:
-    """Return the option of nvidia-smi that selects PyTorch's first device."""
-    uuid = getattr(torch.cuda.get_device_properties(0), "uuid", None)
-    return [] if uuid is None else [f"--id=GPU-{uuid}"]
-
-
-def _smi(what: str) -> str | None:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["nvidia-smi", *_selected(), f"--query-gpu={what}", "--format=csv,noheader"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return done.stdout.strip().splitlines()[0]
-    return None
 
 
 def main() -> None:

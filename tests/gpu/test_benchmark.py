@@ -88,7 +88,7 @@ def test_the_plan_of_a_gpu_is_ordered_and_its_names_are_networks(gpu):
 
 
 def test_the_share_that_the_device_is_busy_comes_from_the_driver(gpu, tmp_path, monkeypatch):
-    measure = importlib.import_module("gpu_measure")
+    measure = importlib.import_module("gpu_device")
     smi = tmp_path / "nvidia-smi"
     smi.write_text('#!/bin/sh\necho "$@" > "$0.seen"\nwhile :; do echo 50; sleep 0.02; done\n')
     smi.chmod(0o755)
@@ -96,7 +96,7 @@ def test_the_share_that_the_device_is_busy_comes_from_the_driver(gpu, tmp_path, 
     monkeypatch.setattr(
         measure.torch.cuda, "get_device_properties", lambda _: types.SimpleNamespace(uuid="1-2")
     )
-    with measure._Busy("cuda") as busy:
+    with measure.Busy("cuda") as busy:
         time.sleep(0.2)
     assert (busy.method, busy.share) == ("nvidia-smi", 0.5)
     seen = Path(f"{smi}.seen").read_text().split()
