@@ -15,6 +15,7 @@ from featuretl.models.card import Card
 from featuretl.networks.heads import Head
 from featuretl.networks.network import Network
 from featuretl.runtimes.alternatives import export_any_number
+from featuretl.runtimes.lite import lite_graph, lite_recipe
 
 INPUT, _EMBEDDING = "images", "embedding"
 _OF_CARD = ("model", "created", "versions", "strategy", "decision", "metrics", "data")
@@ -45,7 +46,11 @@ def convert(network: Network) -> tuple[bytes, bytes, list[str]]:
     """Return the ONNX models of the backbone and of the head, and the names of the outputs."""
     outputs = Outputs(network.head)
     size = network.backbone.preprocessing.input_size
-    backbone = export_any_number(network.embedding, size, [INPUT], [_EMBEDDING])
+    spec = network.backbone.spec
+    if lite_recipe(spec) and not network.tuned:
+        backbone = lite_graph(spec.name, "n", (INPUT, _EMBEDDING))
+    else:
+        backbone = export_any_number(network.embedding, size, [INPUT], [_EMBEDDING])
     with torch.no_grad():
         d = network.embedding(torch.zeros((1, *size))).shape[1]
     return backbone, export_any_number(outputs, (d,), [_EMBEDDING], outputs.names), outputs.names

@@ -33,6 +33,7 @@ class Network:
     backbone: Backbone
     embedding: Embedding
     head: Head
+    tuned: bool = False
 
     def values(self, batch: torch.Tensor) -> Array:
         """Return the values, float32 (n, k), of the network for an input; see `Head`."""
@@ -57,7 +58,8 @@ def network_of(model: Any, device: str = "auto") -> Network:
     if fitted.tuned is not None:
         backbone, tuned, layers = fitted.tuned.whole(device)
         head = head_of(after) if after else tuned_head(fitted, layers)
-        return Network(backbone, Embedding(tuned, [None], "auto", False), head.to(backbone.device))
+        embedding = Embedding(tuned, [None], "auto", False)
+        return Network(backbone, embedding, head.to(backbone.device), tuned=True)
     check_is_fitted(fitted.head)
     spec = fitted.embedder._spec()
     if spec.views != 1:

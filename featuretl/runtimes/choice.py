@@ -55,6 +55,7 @@ RUNTIMES = ("auto", "torch", *ALTERNATIVES)
 LEAST_COSINE = 0.9999
 
 _CACHED_FACTOR = 10  # a cached model is worth loading for 10 times fewer images
+_IMAGES_FOR_GRAPH = 25  # ONNX Runtime needs about 0.3 s to start on a graph that exists
 _MEASURED = 16
 _MEASURED_SECONDS = 3.0
 
@@ -110,6 +111,9 @@ class RuntimeChoice:
     def _fastest(self, n_images: int) -> str:
         known = self._remembered()
         device = self._backbone.device.type
+        least = ALTERNATIVES["onnx"].least_images.get(device, math.inf)
+        if _IMAGES_FOR_GRAPH <= n_images < least and not known and self._has_graph():
+            return "onnx"
 
         def is_worth_it(name: str) -> bool:
             least = ALTERNATIVES[name].least_images.get(device, math.inf)
@@ -133,6 +137,18 @@ class RuntimeChoice:
             return f"runtime={name!r} needs: pip install {' '.join(alternative.packages)}"
         return ""
 
+    def _has_graph(self) -> bool:
+        """Return whether ONNX Runtime needs no export, and nothing is to be measured."""
+        file = model_file(self._backbone.recipe, self._store)
+        is_kept = file is not None and file.is_file()
+        return not self._obstacle("onnx") and (is_kept or self._is_lite)
+
+    @cached_property
+    def _is_lite(self) -> bool:
+        from featuretl.runtimes.lite import lite_recipe
+
+        return lite_recipe(self._backbone.spec) == self._backbone.recipe
+
     def _compiled(self) -> Any:
         from featuretl.runtimes.alternatives import CompiledRuntime
 
@@ -141,11 +157,7 @@ class RuntimeChoice:
 
     def _exported(self, name: str) -> Any:
         """Return a runtime on the store's cached model, or on a newly exported one."""
-        from featuretl.runtimes.alternatives import export
-        from featuretl.runtimes.lite import lite_graph, lite_recipe
         from featuretl.runtimes.onnx import OnnxRuntime, OpenVinoRuntime, cached
-
-        spec = self._backbone.spec
 
         def start(model: bytes) -> Any:
             if name == "openvino":
@@ -154,17 +166,19 @@ class RuntimeChoice:
 
         def make() -> bytes:
             if self._model is None:
-                size = tuple(self._probe.shape[1:])
-                is_lite = lite_recipe(spec) == self._backbone.recipe
-                self._model = self._try(
-                    name,
-                    lambda: (
-                        lite_graph(spec.name) if is_lite else export(self._backbone.embedding, size)
-                    ),
-                )
+                self._model = self._try(name, self._graph)
             return self._model
 
         return cached(model_file(self._backbone.recipe, self._store), make, start)
+
+    def _graph(self) -> bytes:
+        """Return the network as an ONNX model."""
+        from featuretl.runtimes.alternatives import export
+        from featuretl.runtimes.lite import lite_graph
+
+        if self._is_lite:
+            return lite_graph(self._backbone.spec.name)
+        return export(self._backbone.embedding, tuple(self._probe.shape[1:]))
 
     def _try(self, name: str, work: Callable[[], T]) -> T:
         """Run `work` in a thread of the pool. Raises BackboneError if it fails."""

@@ -92,10 +92,12 @@ def has_lite_golden(name: str, golden: np.ndarray) -> bool:
     return bool(np.abs(found - _LITE[name].golden).max() < _GOLDEN_TOLERANCE)
 
 
-def lite_graph(name: str) -> bytes:
-    """Return the ONNX model of a packaged network, from (1, 3, h, w) to embeddings (1, 1280).
+def lite_graph(
+    name: str, n: int | str = 1, ends: tuple[str, str] = ("input", "embedding")
+) -> bytes:
+    """Return the ONNX model of a packaged network, from (n, 3, h, w) to embeddings (n, 1280).
 
-    Raises ValueError if the weights are not the published ones.
+    `n` is a number or the name of any number; `ends` names input and output. Raises ValueError if the weights are not the published ones.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -103,12 +105,14 @@ def lite_graph(name: str) -> bytes:
     content = b"" if file is None else file.read_bytes()
     if hashlib.sha256(content).hexdigest() != PACKAGED[name].sha256:
         raise ValueError(f"the packaged weights of {name} are not the published ones")
-    layers = _Layers(read_tensors(content))
+    layers = _Layers(read_tensors(content), *ends)
     size = _LITE[name].size
-    shapes = {"input": (1, 3, size, size), layers.last: (1, layers.channels)}
-    ends = [helper.make_tensor_value_info(k, TensorProto.FLOAT, v) for k, v in shapes.items()]
+    given, found = (
+        helper.make_tensor_value_info(end, TensorProto.FLOAT, shape)
+        for end, shape in zip(ends, [(n, 3, size, size), (n, layers.channels)], strict=True)
+    )
     weights = [numpy_helper.from_array(value, key) for key, value in layers.weights.items()]
-    graph = helper.make_graph(layers.nodes, name, ends[:1], ends[1:], weights)
+    graph = helper.make_graph(layers.nodes, name, [given], [found], weights)
     opset = helper.make_opsetid("", _OPSET)
     return helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
 
@@ -116,10 +120,10 @@ def lite_graph(name: str) -> bytes:
 class _Layers:
     """The `nodes` and `weights` of a network; its batch norms are part of the convolutions."""
 
-    def __init__(self, tensors: dict[str, np.ndarray]) -> None:
+    def __init__(self, tensors: dict[str, np.ndarray], first: str, last: str) -> None:
         self.nodes: list[Any] = []
         self.weights = {name: np.array(value, np.float32) for name, value in _BOUNDS.items()}
-        self.last, self.channels = "input", 3
+        self.last, self.channels = first, 3
         self._tensors = tensors
         self._convolution("_conv_stem", "_bn0", 2)
         stages, width = iter(_STAGE_STRIDES), 0
@@ -132,6 +136,7 @@ class _Layers:
         self._convolution("_conv_head", "_bn1")
         self._add("GlobalAveragePool")
         self._add("Flatten")
+        self.nodes[-1].output[0] = last
 
     def _block(self, block: str, stride: int) -> None:
         entry, channels = self.last, self.channels

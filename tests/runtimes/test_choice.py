@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from featuretl import ImageEmbedder, extract
+from featuretl import ImageEmbedder, extract, load_backbone
 from featuretl.exceptions import BackboneError, ParameterError
 from featuretl.ranking import time_backbone
 from featuretl.runtimes import alternatives, choice, onnx
@@ -79,6 +79,17 @@ def test_exported_runtimes_share_one_model(tiny, photos, store, exports):
 def test_auto_is_pytorch_for_a_few_images(tiny, photos, store, exports):
     assert extract(photos, tiny(), store=store).statistics.runtime == "torch"
     assert not exports
+
+
+def test_auto_is_onnx_runtime_for_a_few_images_if_it_needs_no_export(tiny, photos, store, exports):
+    images = photos + list(np.random.default_rng(0).integers(0, 256, (3, 200, 200, 3), np.uint8))
+    default = load_backbone(device="cpu")
+    assert extract(photos, default).statistics.runtime == "torch"  # 24 are too few
+    assert extract(images, default).statistics.runtime == "onnx"
+    assert not exports
+    assert extract(images, tiny()).statistics.runtime == "torch"
+    extract(images[:1], tiny(), store=store, runtime="onnx")
+    assert extract(images, tiny(), store=store).statistics.runtime == "onnx"
 
 
 @pytest.mark.parametrize("fastest", ["torch", "onnx"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featuretl import EmbeddingStore, ImageEmbedder
+from featuretl import ImageEmbedder
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.runtimes import graph
 from featuretl.runtimes.choice import least_cosine
