@@ -14,7 +14,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featuretl._core.parameters import is_real, parameter_error
+from featuretl._core.parameters import is_number, parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.arrays import is_dispatched, is_on_cpu, library_of, to_numpy
 from featuretl._learning.labels import all_labels, codes_of, codes_of_sets, is_label_sets
@@ -209,7 +209,7 @@ def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
     """Return the factors of `classes` (c,): 1 for those that are not in `class_weight`."""
     named = {} if class_weight is None else class_weight
     is_dict = isinstance(named, Mapping)
-    if not is_dict or not all(is_real(w) and 0 <= float(w) < np.inf for w in named.values()):
+    if not is_dict or not all(is_number(factor, "[0, inf)") for factor in named.values()):
         expected = "None, 'balanced', or a dict of classes to numbers >= 0"
         raise parameter_error(owner, "class_weight", expected, class_weight)
     known = set(classes.tolist())
@@ -217,11 +217,6 @@ def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
         expected = f"a dict of classes in y, {classes.tolist()}"
         raise parameter_error(owner, "class_weight", expected, class_weight)
     return np.array([float(named.get(name, 1.0)) for name in classes.tolist()])
-
-
-def is_positive(value: Any) -> bool:
-    """Return whether `value` is a finite number > 0 (bool excluded)."""
-    return is_real(value) and 0 < float(value) < np.inf
 
 
 def check_length(n: int, name: str, length: int) -> None:

@@ -12,13 +12,12 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
-from featuretl._core.parameters import check_int
+from featuretl._core.parameters import check_int, check_number
 from featuretl._core.types import Array
 from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import scale_of
 from featuretl._learning.targets import one_class_each, read_targets, read_weight
-from featuretl.heads._solver.path import check_positive
 from featuretl.heads.views import split_views
 
 _TOL = 1e-6  # relative decrease of the objective in an iteration
@@ -103,8 +102,8 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
             As in `ViewsClassifier.fit`.
         """
         owner = type(self).__name__
-        check_positive(owner, "C", self.C)
-        check_positive(owner, "attention_C", self.attention_C)
+        check_number(owner, "C", self.C, "(0, inf)")
+        check_number(owner, "attention_C", self.attention_C, "(0, inf)")
         check_int(owner, "max_iter", self.max_iter, 1)
         forget(self)
         views = split_views(self, X, self.n_views, reset=True)

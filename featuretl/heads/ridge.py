@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import Bunch
 
-from featuretl._core.parameters import check_option
+from featuretl._core.parameters import check_number, check_option
 from featuretl._core.types import Array
 from featuretl._learning.arrays import library_of
 from featuretl._learning.folds import fold_of_rows
@@ -20,7 +20,7 @@ from featuretl._learning.refit import forget
 from featuretl._learning.rows import SCALINGS, Rows, Workers, affine, one_thread_pool
 from featuretl._learning.targets import Targets, check_length, read_matrix, read_weight
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.heads._solver.path import check_grid, check_positive
+from featuretl.heads._solver.path import check_grid
 
 _AUTO_ALPHAS = np.logspace(-6, 3, 28)
 _FOLDS_OF_GROUPS = 5
@@ -110,7 +110,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         owner = type(self).__name__
         check_option(owner, "scaling", self.scaling, SCALINGS)
-        check_positive(owner, "alpha", self.alpha, "loo")
+        check_number(owner, "alpha", self.alpha, "(0, inf)", "loo")
         check_grid(owner, "alphas", self.alphas)
         forget(self)
         X = read_matrix(self, X, min_rows=2, dispatch=True)

@@ -29,7 +29,6 @@ from featuretl._learning.targets import (
     read_targets,
 )
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._solver.path import check_positive
 from featuretl.heads.linear import LinearProbeClassifier
 
 METHODS = ("auto", "spreading", "self-training")
@@ -158,9 +157,9 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         """
         owner = type(self).__name__
         check_option(owner, "method", self.method, METHODS)
-        check_positive(owner, "C", self.C)
+        check_number(owner, "C", self.C, "(0, inf)")
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
-        check_number(owner, "alpha", self.alpha, 0, open_below=True, below=1)
+        check_number(owner, "alpha", self.alpha, "(0, 1)")
         check_folds(owner, self.cv)
         forget(self)
         X = read_matrix(self, X)

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 
-from featuretl._core.parameters import check_option, random_generator
+from featuretl._core.parameters import check_number, check_option, random_generator
 from featuretl._core.types import Array
 from featuretl._learning.folds import folds_to_choose_by, judges
 from featuretl._learning.refit import forget
@@ -26,7 +26,7 @@ from featuretl._learning.targets import (
 )
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.machines import Exact, Linear, Nystrom, TrainingSet
-from featuretl.heads._solver.path import check_positive, check_probe
+from featuretl.heads._solver.path import check_probe
 
 _MOST_EXACT_ROWS = 4000
 _N_COMPONENTS = 1000
@@ -139,7 +139,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         """
         owner = type(self).__name__
         check_probe(self)
-        check_positive(owner, "gamma", self.gamma, "scale", "cv")
+        check_number(owner, "gamma", self.gamma, "(0, inf)", "scale", "cv")
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
         forget(self)
         X = read_matrix(self, X, dispatch=self.kernel == "linear")

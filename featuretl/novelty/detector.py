@@ -12,7 +12,7 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import check_int, is_real, parameter_error, random_generator
+from featuretl._core.parameters import check_int, check_number, random_generator
 from featuretl._core.statistics import error_of_mean
 from featuretl._core.types import Array
 from featuretl._learning.arrays import float_of, library_of, near, to_numpy
@@ -118,8 +118,7 @@ clear sign that the images have changed.
         owner = type(self).__name__
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
         check_int(owner, "max_references", self.max_references, 2)
-        if not is_real(self.level) or not 0 < self.level <= 0.5:
-            raise parameter_error(owner, "level", "a number in (0, 0.5]", self.level)
+        check_number(owner, "level", self.level, "(0, 0.5]")
         forget(self)
         X = read_matrix(self, X, min_rows=2, dispatch=True)
         check_finite(X)

@@ -9,7 +9,7 @@ from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 from sklearn.utils import Bunch
 
 from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
-from featuretl.heads._solver.path import Path, check_grid, check_positive, fold_means, search
+from featuretl.heads._solver.path import Path, check_grid, fold_means, search
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.svm import SVMProbeClassifier
 
@@ -198,11 +198,3 @@ def test_a_grid_of_Cs_is_auto_or_positive_numbers(grid):
         check_grid("Head", "Cs", grid)
     check_grid("Head", "Cs", "auto")
     check_grid("Head", "Cs", np.logspace(-3, 3, 4))
-
-
-@pytest.mark.parametrize("value", [0, -1.0, np.inf, np.nan, True, "loo", None, [1.0]])
-def test_a_positive_number_may_be_a_word_that_is_named(value):
-    with pytest.raises(ParameterError, match=r"'C' parameter of Head.* 'cv'"):
-        check_positive("Head", "C", value, "cv")
-    for valid in ("cv", 1, np.float32(0.1)):
-        check_positive("Head", "C", valid, "cv")

@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from featuretl._core.parameters import check_bool, check_option, is_word, parameter_error
+from featuretl._core.parameters import (
+    check_bool,
+    check_number,
+    check_option,
+    is_number,
+    is_word,
+    parameter_error,
+)
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds
 from featuretl._learning.rows import SCALINGS
-from featuretl._learning.targets import is_positive
 from featuretl.heads._solver.problem import LinearProblem, Spectrum
 
 _COARSE = tuple(10.0**exponent for exponent in range(-5, 2))
@@ -104,12 +110,12 @@ def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array
 def check_probe(probe: Any) -> None:
     """Raise ParameterError unless the parameters that both probes have are valid."""
     owner = type(probe).__name__
-    check_positive(owner, "C", probe.C, "cv")
+    check_number(owner, "C", probe.C, "(0, inf)", "cv")
     check_grid(owner, "Cs", probe.Cs)
     check_folds(owner, probe.cv)
     check_option(owner, "scaling", probe.scaling, SCALINGS)
     check_bool(owner, "calibrate", probe.calibrate)
-    check_positive(owner, "tol", probe.tol)
+    check_number(owner, "tol", probe.tol, "(0, inf)")
 
 
 def check_grid(owner: str, name: str, grid: Any) -> None:
@@ -117,12 +123,6 @@ def check_grid(owner: str, name: str, grid: Any) -> None:
     if is_word(grid, "auto"):
         return
     values = np.asarray(grid)
-    if values.ndim != 1 or not len(values) or not all(map(is_positive, values.tolist())):
+    are_positive = (is_number(value, "(0, inf)") for value in values.ravel().tolist())
+    if values.ndim != 1 or not len(values) or not all(are_positive):
         raise parameter_error(owner, name, "'auto' or numbers > 0", grid)
-
-
-def check_positive(owner: str, name: str, value: Any, *words: str) -> None:
-    """Raise ParameterError unless `value` is a finite number > 0 or one of `words`."""
-    if not is_positive(value) and not is_word(value, *words):
-        expected = " or ".join(["a number > 0", *map(repr, words)])
-        raise parameter_error(owner, name, expected, value)
