@@ -45,8 +45,8 @@ def fold_of_rows(
     *,
     X: Array | None = None,
     weight: Array | None = None,
-) -> tuple[Array, int]:
-    """Return the fold (n,) that holds out each row, -1 for never, and the number of folds.
+) -> Array:
+    """Return the fold (n,) that holds out each row, from 0; -1 for never.
 
     For an int `cv`, folds are stratified and keep groups and equal rows of `X` together. Rows of
     zero weight and classes in a single unit are never held out. Raises InputError for less than two
@@ -74,16 +74,16 @@ def fold_of_rows(
         )
     if messages:
         warnings.warn(" ".join(messages), FeatureTLWarning, stacklevel=4)
-    return fold, int(fold.max()) + 1
+    return fold
 
 
 def folds_to_choose_by(
     owner: str, targets: Targets, groups: Any, cv: Any, random_state: Any, X: Array, weight: Array
-) -> tuple[Array, int]:
+) -> Array:
     """Return the folds of `fold_of_rows`, without groups if these would hold out a single class."""
-    found = fold_of_rows(owner, targets, groups, cv, random_state, X=X, weight=weight)
-    if groups is None or not isinstance(cv, numbers.Integral) or judges(targets, found[0]):
-        return found
+    fold = fold_of_rows(owner, targets, groups, cv, random_state, X=X, weight=weight)
+    if groups is None or not isinstance(cv, numbers.Integral) or judges(targets, fold):
+        return fold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FeatureTLWarning)
         return fold_of_rows(owner, targets, None, cv, random_state, X=X, weight=weight)

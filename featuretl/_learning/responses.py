@@ -21,6 +21,7 @@ class Responses(ScoreMixin):
     """Prediction methods of a classifier with ``_logits(X)``, which are (n, 1) for two classes."""
 
     classes_: Array
+    calibration_: Bunch
     _logits: Callable[[Any], Array]
     _multilabel = False
 
@@ -40,7 +41,8 @@ class Responses(ScoreMixin):
         They are the softmax (for labels, the logistic function) of the decision values of X divided
         by the temperature.
         """
-        return self._probabilities(self._logits(X) / self._temperature())
+        temperature = self.calibration_.temperature if hasattr(self, "calibration_") else 1.0
+        return self._probabilities(self._logits(X) / temperature)
 
     def predict(self, X: Any) -> Array:
         """Return the most probable classes (n,) of X, or 0/1 for every label, int (n, n_labels)."""
@@ -51,9 +53,6 @@ class Responses(ScoreMixin):
         if self.classes_.dtype.kind in "biuf":
             return near(logits, self.classes_)[codes]
         return self.classes_[to_numpy(codes)]
-
-    def _temperature(self) -> float:
-        return 1.0
 
     def _calibration(
         self, logits: Array, codes: Array, weight: Array, judged: bool, expected: float = 1.0

@@ -18,6 +18,7 @@ from featuretl._core.parameters import is_number, parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.arrays import is_dispatched, is_on_cpu, library_of, to_numpy
 from featuretl._learning.labels import all_labels, codes_of, codes_of_sets, is_label_sets
+from featuretl._learning.refit import forget
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError
 
@@ -79,16 +80,21 @@ def read_matrix(
 
 
 def as_matrix(estimator: Any, X: Any, *, reset: bool = True, **options: Any) -> Array:
-    """Return X (n, d), validated, in NumPy; without `reset`, `estimator` must be fitted."""
-    if not reset:
+    """Return X (n, d), validated, in NumPy; with `reset` for a new fit, else for a fitted one."""
+    if reset:
+        forget(estimator)
+    else:
         check_is_fitted(estimator)
     with config_context(array_api_dispatch=False):
         return validate_data(estimator, to_numpy(X), reset=reset, **options)
 
 
-def read_targets(estimator: Any, y: Any, n: int) -> Targets:
-    """Return classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists."""
-    owner, y = type(estimator).__name__, _read_labels(estimator, y, n)
+def read_targets(estimator: Any, y: Any, n: int, *, multilabel: bool = True) -> Targets:
+    """Return classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists.
+
+    Raises InputError if `y` is multi-label and `multilabel` is False.
+    """
+    owner, y = type(estimator).__name__, _read_labels(estimator, y, n, multilabel)
     if is_label_sets(y):
         binarizer = MultiLabelBinarizer().fit(y)
         if not len(binarizer.classes_):
@@ -105,15 +111,9 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     return Targets(classes, codes)
 
 
-def one_class_each(estimator: Any, targets: Targets) -> Targets:
-    """Return `targets`; raises InputError if they are multi-label."""
-    if targets.multilabel:
-        owner = type(estimator).__name__
-        raise InputError(f"{owner} needs one class per row; got multi-label y.")
-    return targets
-
-
-def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
+def read_announced(
+    estimator: Any, y: Any, n: int, classes: Any, *, multilabel: bool = True
+) -> Targets:
     """Return the classes passed to the first `partial_fit`, and the codes of `y` in these."""
     owner, known = type(estimator).__name__, getattr(estimator, "classes_", None)
     if known is None and classes is None:
@@ -128,7 +128,7 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
         )
     if len(found) < 2:
         raise InputError(f"{owner} needs at least 2 classes; got {found.tolist()}.")
-    y = _read_labels(estimator, y, n)
+    y = _read_labels(estimator, y, n, multilabel)
     if is_label_sets(y):
         return Targets(found, codes_of_sets(owner, y, found, unknown=_NOT_ANNOUNCED))
     if y.ndim == 1:
@@ -146,24 +146,26 @@ def read_classes(owner: str, classes: Any) -> Array:
     return np.unique(all_labels(owner, classes, "classes"))
 
 
-def _read_labels(estimator: Any, y: Any, n: int) -> Array:
+def _read_labels(estimator: Any, y: Any, n: int, multilabel: bool) -> Array:
     """Return `y` as labels (n,), sets of labels (n,), or an indicator (n, n_labels), uint8."""
     owner = type(estimator).__name__
     y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
     check_length(n, "y", len(y))
-    if is_label_sets(y):
-        return y
-    try:
-        kind = type_of_target(y, input_name="y", raise_unknown=True)
-        check_classification_targets(y)
-        if kind != "multilabel-indicator":
-            return column_or_1d(y, warn=True)
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"y of {owner} must hold classes. {reason}") from error
-    if not np.isin(y, (0, 1)).all():
-        raise InputError(f"y of {owner} must hold 0 and 1 if it is two-dimensional.")
-    return y.astype(np.uint8)
+    if not is_label_sets(y):
+        try:
+            kind = type_of_target(y, input_name="y", raise_unknown=True)
+            check_classification_targets(y)
+            if kind != "multilabel-indicator":
+                return column_or_1d(y, warn=True)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"y of {owner} must hold classes. {reason}") from error
+        if not np.isin(y, (0, 1)).all():
+            raise InputError(f"y of {owner} must hold 0 and 1 if it is two-dimensional.")
+        y = y.astype(np.uint8)
+    if not multilabel:
+        raise InputError(f"{owner} needs one class per row; got multi-label y.")
+    return y
 
 
 def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:

@@ -14,10 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from featuretl._core.parameters import check_int, check_number
 from featuretl._core.types import Array
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import scale_of
-from featuretl._learning.targets import one_class_each, read_targets, read_weight
+from featuretl._learning.targets import read_targets, read_weight
 from featuretl.heads.views import split_views
 
 _TOL = 1e-6  # relative decrease of the objective in an iteration
@@ -105,9 +104,8 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
         check_number(owner, "C", self.C, "(0, inf)")
         check_number(owner, "attention_C", self.attention_C, "(0, inf)")
         check_int(owner, "max_iter", self.max_iter, 1)
-        forget(self)
         views = split_views(self, X, self.n_views, reset=True)
-        targets = one_class_each(self, read_targets(self, y, len(views)))
+        targets = read_targets(self, y, len(views), multilabel=False)
         weight = read_weight(self, sample_weight, len(views))
         self.classes_ = targets.classes
         self.mean_ = np.average(views.mean(axis=1, dtype=np.float64), axis=0, weights=weight)

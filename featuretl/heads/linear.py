@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 
 from featuretl._core.parameters import check_int, check_option
 from featuretl._core.types import Array
+from featuretl._learning.arrays import to_numpy
 from featuretl._learning.calibration import log_loss_of_rows
 from featuretl._learning.folds import folds_to_choose_by, judges
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
@@ -30,7 +31,7 @@ from featuretl._learning.targets import (
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.lbfgs import Solution
 from featuretl.heads._solver.path import check_probe, fold_means, search
-from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
+from featuretl.heads._solver.problem import LinearProblem, Loss
 from featuretl.heads._solver.stream import Portion, Stream
 
 _UNTESTED_C = 0.03  # for C="cv" if no fold can be scored
@@ -225,7 +226,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         with one_thread_pool(X) as workers:
             if first:
                 rows = Rows(X, weight, workers, self.scaling)
-                self._choose(rows, Spectrum.of(rows), targets, in_loss, None)
+                self._choose(LinearProblem(rows, target, loss, columns, in_loss), targets)
                 stream = Stream(rows, (1, columns) if self._multinomial else (columns, 1))
             else:
                 stream = self._stream
@@ -245,11 +246,10 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self._multinomial = target.ndim == 1
         with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            spectrum = Spectrum.of(rows)
-            self._choose(rows, spectrum, targets, in_loss, groups)
             problem = LinearProblem(rows, target, loss, columns, in_loss)
-            start = problem.start_from_sample(float(self.C_), spectrum, self.tol, self.max_iter)
-            solution = problem.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
+            self._choose(problem, targets, groups)
+            start = problem.start_from_sample(float(self.C_), self.tol, self.max_iter)
+            solution = problem.solve(float(self.C_), start, self.tol, self.max_iter)
             return self._set(solution, *problem.unscaled(solution.x), rows.dtype)
 
     def _set(self, solution: Solution, coef: Array, intercept: Array, dtype: Any) -> Self:
@@ -260,35 +260,32 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self.n_iter_ = solution.n_iter
         return self
 
-    def _choose(
-        self, rows: Rows, spectrum: Spectrum, targets: Targets, in_loss: Array, groups: Any
-    ) -> None:
+    def _choose(self, problem: LinearProblem, targets: Targets, groups: Any = None) -> None:
         """Set `C_`, `path_` and `calibration_` from the folds, or defaults without scored folds."""
         self.C_ = self.C
         if self.C != "cv" and not self.calibrate:
             return
-        codes, (target, columns, loss) = targets.codes, _as_columns(targets)
+        target, in_loss = to_numpy(problem.target), to_numpy(problem.weight)
         how = (type(self).__name__, targets, groups, self.cv, self.random_state)
-        fold, n_folds = folds_to_choose_by(*how, rows.source, in_loss.max(axis=1))
-        folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
+        fold = folds_to_choose_by(*how, problem.rows.source, in_loss.max(axis=1))
         weight, judged = in_loss.mean(axis=1) * (fold >= 0), judges(targets, fold)
 
         def scores(logits: Array) -> dict[str, Array]:
             if targets.multilabel:
-                right = ((logits > 0) == codes).mean(axis=1)
+                right = ((logits > 0) == targets.codes).mean(axis=1)
             else:
-                right = chosen_codes(logits) == codes
+                right = chosen_codes(logits) == targets.codes
             values = {"log_loss": -log_loss_of_rows(logits, target), "accuracy": right}
-            return {name: fold_means(of, fold, n_folds, weight) for name, of in values.items()}
+            return {name: fold_means(of, fold, weight) for name, of in values.items()}
 
         Cs = self.Cs if self.C == "cv" and judged else [_UNTESTED_C if self.C == "cv" else self.C]
-        tol = min(self.tol, _SEARCH_TOL)
-        path = search(folds, spectrum, Cs, scores, self.scoring, tol, self.max_iter)
+        folds, tol = problem.on_folds(fold), min(self.tol, _SEARCH_TOL)
+        path = search(folds, Cs, scores, self.scoring, tol, self.max_iter)
         if self.C == "cv":
             self.C_ = path.best
             self.path_ = Bunch(C=path.C, log_loss=-path.log_loss, accuracy=path.accuracy)
         if self.calibrate:
-            self.calibration_ = self._calibration(path.logits, codes, weight, judged)
+            self.calibration_ = self._calibration(path.logits, targets.codes, weight, judged)
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -299,9 +296,6 @@ class LinearProbeClassifier(Responses, BaseEstimator):
     def _logits(self, X: Any) -> Array:
         X = read_matrix(self, X, reset=False, dispatch=True)
         return affine(X, self.coef_, self.intercept_)
-
-    def _temperature(self) -> float:
-        return self.calibration_.temperature if self.calibrate else 1.0
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

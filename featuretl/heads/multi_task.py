@@ -17,7 +17,6 @@ from featuretl._core.types import Array
 from featuretl._learning.arrays import to_numpy
 from featuretl._learning.columns import Column, in_column, read_column, table_of
 from featuretl._learning.groups import read_groups
-from featuretl._learning.refit import forget
 from featuretl._learning.targets import read_matrix, read_weight
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
@@ -104,7 +103,6 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
             If X has NaN, lengths differ, or a column, which the message names, cannot be fitted.
         """
         owner = type(self).__name__
-        forget(self)
         X = read_matrix(self, X)
         table = table_of(owner, y, len(X))
         by_hand = self._heads(table)

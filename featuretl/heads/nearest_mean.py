@@ -11,16 +11,9 @@ from sklearn.base import BaseEstimator
 from featuretl._core.parameters import parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.arrays import library_of, near, to_numpy
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import blocks, in_blocks
-from featuretl._learning.targets import (
-    one_class_each,
-    read_announced,
-    read_matrix,
-    read_targets,
-    read_weight,
-)
+from featuretl._learning.targets import read_announced, read_matrix, read_targets, read_weight
 
 
 @dataclass(eq=False, repr=False)
@@ -83,9 +76,8 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         InputError
             If X has NaN, `y` a single class, or lengths differ.
         """
-        forget(self)
         X = read_matrix(self, X, dispatch=True)
-        targets = one_class_each(self, read_targets(self, y, len(X)))
+        targets = read_targets(self, y, len(X), multilabel=False)
         weight = read_weight(self, sample_weight, len(X))
         self._start(X, weight, targets.classes)
         return self._add(X, targets.codes, weight)
@@ -106,7 +98,7 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         """
         first = not hasattr(self, "means_")
         X = read_matrix(self, X, reset=first, dispatch=True)
-        targets = one_class_each(self, read_announced(self, y, len(X), classes))
+        targets = read_announced(self, y, len(X), classes, multilabel=False)
         weight = read_weight(self, sample_weight, len(X))
         if first:
             self._start(X, weight, targets.classes)

@@ -16,7 +16,6 @@ from featuretl._learning.arrays import library_of
 from featuretl._learning.folds import fold_of_rows
 from featuretl._learning.groups import copies_of, read_groups
 from featuretl._learning.labels import all_numbers
-from featuretl._learning.refit import forget
 from featuretl._learning.rows import SCALINGS, Rows, Workers, affine, one_thread_pool
 from featuretl._learning.targets import Targets, check_length, read_matrix, read_weight
 from featuretl.exceptions import FeatureTLWarning
@@ -112,7 +111,6 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_option(owner, "scaling", self.scaling, SCALINGS)
         check_number(owner, "alpha", self.alpha, "(0, inf)", "loo")
         check_grid(owner, "alphas", self.alphas)
-        forget(self)
         X = read_matrix(self, X, min_rows=2, dispatch=True)
         Y = all_numbers(owner, y)
         check_length(len(X), "y", len(Y))
@@ -153,7 +151,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             message = f"{owner} leaves out single rows, because groups has one value only."
             warnings.warn(message, FeatureTLWarning, stacklevel=3)
             return None
-        return fold_of_rows(owner, numbers, groups, _FOLDS_OF_GROUPS, 0, weight=weight)[0]
+        return fold_of_rows(owner, numbers, groups, _FOLDS_OF_GROUPS, 0, weight=weight)
 
     def _choose(
         self, rows: Rows, solution: Solution, Y: Array, fold: Array | None, workers: Workers

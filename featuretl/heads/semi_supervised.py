@@ -18,16 +18,9 @@ from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows, judges
 from featuretl._learning.groups import read_groups, subset
 from featuretl._learning.labels import some_labels
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import check_finite
-from featuretl._learning.targets import (
-    Targets,
-    check_length,
-    one_class_each,
-    read_matrix,
-    read_targets,
-)
+from featuretl._learning.targets import Targets, check_length, read_matrix, read_targets
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
 
@@ -161,7 +154,6 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
         check_number(owner, "alpha", self.alpha, "(0, 1)")
         check_folds(owner, self.cv)
-        forget(self)
         X = read_matrix(self, X)
         codes = self._read_codes(y, len(X))
         groups = read_groups(owner, groups, len(X))
@@ -177,7 +169,7 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         check_length(n, "y", len(is_known))
         if not is_known.any():
             raise InputError(f"y of {owner} must have labels; got none.")
-        targets = one_class_each(self, read_targets(self, labels, len(labels)))
+        targets = read_targets(self, labels, len(labels), multilabel=False)
         self.classes_ = targets.classes
         codes = np.full(n, -1)
         codes[is_known] = targets.codes
@@ -221,11 +213,11 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FeatureTLWarning)  # few labels are expected here
             try:
-                fold, n_folds = fold_of_rows(*how, X=X[known])
+                fold = fold_of_rows(*how, X=X[known])
             except InputError:
                 return []
         parts = []
-        for number in range(n_folds if judges(targets, fold) else 0):
+        for number in range(fold.max() + 1 if judges(targets, fold) else 0):
             part = codes.copy()
             part[known[fold == number]] = -1
             if len(np.unique(part)) > 2:  # two classes and no label

@@ -14,16 +14,9 @@ from sklearn.utils.metaestimators import available_if
 from featuretl._core.parameters import check_number, check_option, random_generator
 from featuretl._core.types import Array
 from featuretl._learning.folds import folds_to_choose_by, judges
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import Rows, affine, in_blocks, one_thread_pool
-from featuretl._learning.targets import (
-    loss_weight,
-    one_class_each,
-    read_matrix,
-    read_targets,
-    read_weight,
-)
+from featuretl._learning.targets import loss_weight, read_matrix, read_targets, read_weight
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.machines import Exact, Linear, Nystrom, TrainingSet
 from featuretl.heads._solver.path import check_probe
@@ -141,19 +134,18 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         check_probe(self)
         check_number(owner, "gamma", self.gamma, "(0, inf)", "scale", "cv")
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
-        forget(self)
         X = read_matrix(self, X, dispatch=self.kernel == "linear")
-        targets = one_class_each(self, read_targets(self, y, len(X)))
+        targets = read_targets(self, y, len(X), multilabel=False)
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight)[:, 0]
         self.classes_ = targets.classes
-        fold, n_folds = np.full(len(X), -1), 1
+        fold = np.full(len(X), -1)
         if self._needs_folds():
             how = (owner, targets, groups, self.cv, self.random_state)
-            fold, n_folds = folds_to_choose_by(*how, X, in_loss)
+            fold = folds_to_choose_by(*how, X, in_loss)
         with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            data = TrainingSet(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
+            data = TrainingSet(rows, targets.codes, len(self.classes_), in_loss, fold)
             self._choose_and_fit(data, judges(targets, fold))
         return self
 
@@ -215,9 +207,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
         )
         warnings.warn(message, FeatureTLWarning, stacklevel=4)
         return True
-
-    def _temperature(self) -> float:
-        return float(self.calibration_.temperature)
 
     def _logits(self, X: Any) -> Array:
         X = read_matrix(self, X, reset=False, dispatch=self.kernel == "linear")

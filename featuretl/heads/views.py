@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from featuretl._core.parameters import check_estimator_parameter, check_int, check_option
 from featuretl._core.types import Array
 from featuretl._learning.groups import read_groups
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import chosen_codes
 from featuretl._learning.targets import ScoreMixin, as_matrix, read_targets, read_weight
 from featuretl.exceptions import InputError
@@ -174,7 +173,6 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
             If a parameter has an invalid value, `n_views` does not divide the number of columns, or
             an image has multiple labels.
         """
-        forget(self)
         views = split_views(self, X, self.n_views, reset=True)
         targets = read_targets(self, y, len(views))
         if targets.multilabel:

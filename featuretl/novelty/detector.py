@@ -17,7 +17,6 @@ from featuretl._core.statistics import error_of_mean
 from featuretl._core.types import Array
 from featuretl._learning.arrays import float_of, library_of, near, to_numpy
 from featuretl._learning.groups import copies_of, joined, read_groups
-from featuretl._learning.refit import forget
 from featuretl._learning.rows import check_finite
 from featuretl._learning.targets import read_matrix
 from featuretl.exceptions import InputError
@@ -119,7 +118,6 @@ clear sign that the images have changed.
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
         check_int(owner, "max_references", self.max_references, 2)
         check_number(owner, "level", self.level, "(0, 0.5]")
-        forget(self)
         X = read_matrix(self, X, min_rows=2, dispatch=True)
         check_finite(X)
         groups = joined(read_groups(owner, groups, len(X)), copies_of(X))

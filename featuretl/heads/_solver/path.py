@@ -19,7 +19,7 @@ from featuretl._core.parameters import (
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds
 from featuretl._learning.rows import SCALINGS
-from featuretl.heads._solver.problem import LinearProblem, Spectrum
+from featuretl.heads._solver.problem import LinearProblem
 
 _COARSE = tuple(10.0**exponent for exponent in range(-5, 2))
 _FINE = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)
@@ -30,13 +30,7 @@ Scores = Callable[[Array], dict[str, Array]]
 
 
 def search(
-    problem: LinearProblem,
-    spectrum: Spectrum,
-    Cs: Any,
-    scores: Scores,
-    criterion: str,
-    tol: float,
-    max_iter: int,
+    problem: LinearProblem, Cs: Any, scores: Scores, criterion: str, tol: float, max_iter: int
 ) -> Bunch:
     """Fit all folds for each C in `Cs` and return a Bunch that describes the path.
 
@@ -54,7 +48,7 @@ def search(
         for C in Cs:
             below = [c for c in solutions if c < C]
             start = solutions[max(below)] if below else problem.start()
-            solutions[C] = problem.solve(C, start, spectrum, _LOOSER * tol, max_iter).x
+            solutions[C] = problem.solve(C, start, _LOOSER * tol, max_iter).x
             path.add(C, problem.held_out_logits(solutions[C]))
             for c in sorted(c for c in solutions if c < path.best)[:-1]:
                 del solutions[c]  # no later C starts from it
@@ -101,10 +95,10 @@ class Path:
         return Bunch(C=np.array(Cs), **table, **chosen)
 
 
-def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array:
+def fold_means(values: Array, fold: Array, weight: Array) -> Array:
     """Return the weighted mean (n_folds,) of `values` (n,) over each fold's held-out rows."""
-    size = np.bincount(fold + 1, weight, n_folds + 1)[1:]
-    return np.bincount(fold + 1, weight * values, n_folds + 1)[1:] / size
+    means: Array = np.bincount(fold + 1, weight * values)[1:] / np.bincount(fold + 1, weight)[1:]
+    return means
 
 
 def check_probe(probe: Any) -> None:

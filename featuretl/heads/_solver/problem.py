@@ -85,56 +85,59 @@ class LinearProblem:
         n_columns: int,
         weight: Array,
         fold: Array | None = None,
-        n_folds: int = 1,
+        spectrum: Spectrum | None = None,
     ) -> None:
         fold = np.full(rows.n, -1) if fold is None else fold
-        self.rows = rows
+        self.rows, self.spectrum = rows, spectrum or Spectrum.of(rows)
         self.target, self.weight, self.fold = (rows.near(of) for of in (target, weight, fold))
-        self.n_folds, self.n_columns, self._loss = n_folds, n_columns, loss
+        self.n_columns, self._loss = n_columns, loss
+        self.n_folds = max(int(fold.max()) + 1, 1)
         self._binary = target.ndim == 2
         per_fold = n_columns if self._binary else 1
-        self._fold_of, self._label_of = np.divmod(np.arange(n_folds * per_fold), per_fold)
+        self._fold_of, self._label_of = np.divmod(np.arange(self.n_folds * per_fold), per_fold)
         self.shape = (-1, n_columns // per_fold, rows.d + 1)
         self._mean, self._scale, self.total = self._moments()
+
+    def on_folds(self, fold: Array) -> LinearProblem:
+        """Return the problem in every fold of the same rows, with the same spectrum."""
+        how = (self.target, self._loss, self.n_columns, self.weight, fold, self.spectrum)
+        return LinearProblem(self.rows, *how)
 
     def start(self) -> Array:
         """Return parameters of zeros (problems, size)."""
         return np.zeros((len(self._fold_of), self.shape[1] * self.shape[2]))
 
-    def start_from_sample(self, C: float, spectrum: Spectrum, tol: float, max_iter: int) -> Array:
-        """Return a start for many rows: the solution at `C` on a random 16th of them."""
+    def start_from_sample(self, C: float, tol: float, max_iter: int) -> Array:
+        """Return a start for many rows without folds: the solution at `C` on a random 16th."""
         size = min(self.rows.n // _SAMPLED, _MOST_SAMPLED // self.rows.d)
         if size < _FEWEST_SAMPLED:
             return self.start()
         chosen = np.sort(np.random.default_rng(0).choice(self.rows.n, size, replace=False))
-        target, weight, fold = (of[chosen] for of in (self.target, self.weight, self.fold))
-        rows = self.rows.subset(chosen)
-        sample = LinearProblem(rows, target, self._loss, self.n_columns, weight, fold, self.n_folds)
+        rows, target, weight = self.rows.subset(chosen), self.target[chosen], self.weight[chosen]
+        how = (self._loss, self.n_columns, weight, None, self.spectrum)
+        sample = LinearProblem(rows, target, *how)
         if not (sample.total > 0).all():
             return self.start()
         # The penalty relative to the loss is that of all rows.
         C = C * float((self.total / sample.total).mean())
-        tol = max(tol, _SAMPLE_TOL)
-        return sample.solve(C, sample.start(), spectrum, tol, max_iter).x
+        return sample.solve(C, sample.start(), max(tol, _SAMPLE_TOL), max_iter).x
 
-    def solve(
-        self, C: float, start: Array, spectrum: Spectrum, tol: float, max_iter: int
-    ) -> Solution:
+    def solve(self, C: float, start: Array, tol: float, max_iter: int) -> Solution:
         """Minimise at `C` from `start` (problems, size)."""
         l2 = 1 / (C * self.total)
-        precondition = self.preconditioner(spectrum, l2)
+        precondition = self.preconditioner(l2)
         return minimise(
             lambda x, which: self.evaluate(x, which, l2[which]), precondition, start, tol, max_iter
         )
 
-    def preconditioner(self, spectrum: Spectrum, l2: Array) -> Callable[..., Array]:
+    def preconditioner(self, l2: Array) -> Callable[..., Array]:
         """Return the preconditioner for `minimise`, given the penalties (problems,)."""
 
         def precondition(q: Array, curvature: Array, which: Array) -> Array:
             q = q.reshape(self.shape)
             out = np.empty_like(q)
             strength = np.broadcast_to(l2[which, None], curvature.shape)
-            out[..., :-1] = spectrum.solve(q[..., :-1], curvature, strength)
+            out[..., :-1] = self.spectrum.solve(q[..., :-1], curvature, strength)
             out[..., -1] = q[..., -1] / curvature
             return out.reshape(len(q), -1)
 

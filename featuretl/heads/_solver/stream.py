@@ -14,7 +14,7 @@ import numpy as np
 from featuretl._core.types import Array
 from featuretl._learning.rows import Rows, Workers, check_finite
 from featuretl.heads._solver.lbfgs import Solution, minimise
-from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum, rescaled
+from featuretl.heads._solver.problem import LinearProblem, Loss, rescaled
 
 # Lower limit of a row's second derivatives: a fitted portion of a single class has almost none, and
 # the next portion would make the head forget it.
@@ -65,7 +65,7 @@ class Stream:
             part = total[which, None]
             return value / part[:, 0], gradient.reshape(x.shape) / part, spread / part
 
-        precondition = problem.preconditioner(Spectrum.of(rows), penalty.mean() / total)
+        precondition = problem.preconditioner(penalty.mean() / total)
         start = self._at.reshape(len(total), -1)
         solution = minimise(evaluate, precondition, start, tol, max_iter)
         self._move(problem, portion, loss, solution.x)
