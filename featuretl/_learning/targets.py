@@ -14,7 +14,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featuretl._core.parameters import is_number, parameter_error
+from featuretl._core.parameters import is_number, is_word, parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.arrays import is_dispatched, is_on_cpu, library_of, to_numpy
 from featuretl._learning.labels import all_labels, codes_of, codes_of_sets, is_label_sets
@@ -192,19 +192,31 @@ def loss_weight(
 
     Raises InputError for a single class, unless the rows are a `portion` of the data.
     """
+    owner, (classes, codes) = type(estimator).__name__, targets
+    is_balanced = is_word(class_weight, "balanced")
     if targets.multilabel:
-        return _label_weight(estimator, class_weight, targets, weight)
-    size = np.bincount(targets.codes, weight, minlength=len(targets.classes))
-    if np.count_nonzero(size) < 2 and not portion:
+        if class_weight is not None and not is_balanced:
+            raise InputError(
+                f"class_weight of {owner} must be None or 'balanced' when y is multi-label; got "
+                f"{class_weight!r}."
+            )
+        columns = [_balanced(of, weight, 2) if is_balanced else weight for of in codes.T]
+        return np.column_stack(columns)
+    if not portion and len(np.unique(codes[weight > 0])) < 2:
         raise InputError(
-            f"y must have at least 2 classes with a positive sample_weight for "
-            f"{type(estimator).__name__}; got one class."
+            f"y must have at least 2 classes with a positive sample_weight for {owner}; got one "
+            "class."
         )
-    if isinstance(class_weight, str) and class_weight == "balanced":
-        factors = weight.sum() / (np.count_nonzero(size) * np.where(size > 0, size, np.inf))
-    else:
-        factors = _class_factors(type(estimator).__name__, class_weight, targets.classes)
-    return (weight * factors[targets.codes])[:, None]
+    if is_balanced:
+        return _balanced(codes, weight, len(classes))[:, None]
+    return (weight * _class_factors(owner, class_weight, classes)[codes])[:, None]
+
+
+def _balanced(codes: Array, weight: Array, n_classes: int) -> Array:
+    """Return weights (n,) with equal sums for the classes of `codes` (n,), and the sum unchanged."""
+    size = np.bincount(codes, weight, minlength=n_classes)
+    factors = weight.sum() / (np.count_nonzero(size) * np.where(size > 0, size, np.inf))
+    return weight * factors[codes]
 
 
 def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
@@ -225,20 +237,3 @@ def check_length(n: int, name: str, length: int) -> None:
     """Raise InputError unless the `length` of `name` is the number n of rows of X."""
     if length != n:
         raise InputError(f"{name} must have one entry per row of X; got {length} for {n} rows.")
-
-
-def _label_weight(estimator: Any, class_weight: Any, targets: Targets, weight: Array) -> Array:
-    if class_weight is None:
-        return np.repeat(weight[:, None], targets.codes.shape[1], axis=1)
-    if not (isinstance(class_weight, str) and class_weight == "balanced"):
-        raise InputError(
-            f"class_weight of {type(estimator).__name__} must be None or 'balanced' when y is "
-            f"multi-label; got {class_weight!r}."
-        )
-    positive = weight @ targets.codes
-    total = weight.sum()
-    with np.errstate(divide="ignore"):
-        on, off = total / (2 * positive), total / (2 * (total - positive))
-    constant = (positive == 0) | (positive == total)
-    on[constant] = off[constant] = 1.0
-    return weight[:, None] * np.where(targets.codes == 1, on, off)

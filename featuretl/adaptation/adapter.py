@@ -71,8 +71,7 @@ class Adaptation:
         )
         return f"{self.gap.explain()}\n{validation}"
 
-    def __repr__(self) -> str:
-        return self.explain()
+    __repr__ = explain
 
     def _repr_html_(self) -> str:
         return "".join(f"<p>{escape(line)}</p>" for line in self.explain().splitlines())
@@ -107,8 +106,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         The method in use.
     decision_ : Adaptation
         With "auto": the evidence, `decision_.explain()` and `decision_.gap`, a `DomainGap`.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     Notes
     -----

@@ -86,8 +86,7 @@ class DomainGap:
         verdict = "is worth trying" if self.is_clear else "has nothing to gain"
         return "\n".join([*lines, f"Adaptation {verdict}."])
 
-    def __repr__(self) -> str:
-        return self.explain()
+    __repr__ = explain
 
 
 def domain_gap(

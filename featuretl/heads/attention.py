@@ -34,8 +34,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
 
     Parameters
     ----------
-    n_views : int >= 1
-        Number of embeddings in a row; see `ViewPooling`.
+    n_views : as in `ViewPooling`
     C : float > 0, default=0.1
         Inverse strength of the penalty on the coefficients; the loss is a sum over images.
     attention_C : float > 0, default=0.01
@@ -46,7 +45,6 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     coef_, intercept_ : ndarray of shape (n_classes, d) and (n_classes,), float64
         Coefficients of the pooled, standardised embedding, and intercepts.
     attention_coef_ : ndarray of shape (d,), float64
@@ -89,17 +87,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
     max_iter: int = 1000
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the weights of the views and the logistic regression.
-
-        Parameters
-        ----------
-        X, y, sample_weight : as in `ViewsClassifier.fit`
-
-        Raises
-        ------
-        ParameterError, InputError
-            As in `ViewsClassifier.fit`.
-        """
+        """Fit both parts; parameters and errors are those of `ViewsClassifier.fit`."""
         owner = type(self).__name__
         check_number(owner, "C", self.C, "(0, inf)")
         check_number(owner, "attention_C", self.attention_C, "(0, inf)")

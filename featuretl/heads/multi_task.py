@@ -53,8 +53,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         A line per task: its head, the number of rows with a label, and the reason for its kind.
     ranges_ : dict of str to (float, float)
         The smallest and the largest training value of each regression.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -97,10 +96,9 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a key of `heads` is no column, or a value is neither classifier nor regressor.
-        InputError
-            If X has NaN, lengths differ, or a column, which the message names, cannot be fitted.
+        ParameterError, InputError
+            As in `LinearProbeClassifier.fit`, with the name of the column; or if a key of `heads`
+            is no column, or a value neither classifier nor regressor.
         """
         owner = type(self).__name__
         X = read_matrix(self, X)

@@ -32,15 +32,13 @@ class NearestMeanClassifier(Responses, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     means_ : ndarray of shape (n_classes, d), float64
         Mean of the centred, normalised embeddings of each class; NaN for a class without rows.
     center_ : ndarray of shape (d,), float64
         The vector that is subtracted.
     class_weight_ : ndarray of shape (n_classes,), float64
         Sum of the weights of the rows of each class.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -64,17 +62,9 @@ class NearestMeanClassifier(Responses, BaseEstimator):
     center: Any = "mean"
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit from scratch.
+        """Fit from scratch; parameters and errors are those of `LinearProbeClassifier.fit`.
 
-        Parameters
-        ----------
-        X, y, sample_weight : as in `LinearProbeClassifier.fit`
-            `y` has one class per row.
-
-        Raises
-        ------
-        InputError
-            If X has NaN, `y` a single class, or lengths differ.
+        `y` has one class per row.
         """
         X = read_matrix(self, X, dispatch=True)
         targets = read_targets(self, y, len(X), multilabel=False)
@@ -83,18 +73,10 @@ class NearestMeanClassifier(Responses, BaseEstimator):
         return self._add(X, targets.codes, weight)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Add rows to the means.
+        """Add rows to the means, also after `fit`.
 
-        Parameters
-        ----------
-        X, y, sample_weight : as for `fit`
-        classes : array-like of shape (n_classes,), default=None
-            All classes of all calls; required in the first call, unless `fit` was called.
-
-        Raises
-        ------
-        InputError
-            If X has NaN, `y` holds a class that is not in `classes`, or lengths differ.
+        Parameters and errors are those of `LinearProbeClassifier.partial_fit`; the first call needs
+        `classes`, unless `fit` was called.
         """
         first = not hasattr(self, "means_")
         X = read_matrix(self, X, reset=first, dispatch=True)

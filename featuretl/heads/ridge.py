@@ -52,8 +52,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     path_ : Bunch
         With ``alpha="loo"``: `alpha` (m,), and `mean_squared_error` (m, n_outputs) on left-out or
         held-out rows.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -89,23 +88,10 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     scaling: str = "floored"
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
-        """Fit the head.
+        """Fit the head; parameters and errors are those of `LinearProbeClassifier.fit`.
 
-        Parameters
-        ----------
-        X, sample_weight, groups : as in `LinearProbeClassifier.fit`
-        y : array-like of shape (n,) or (n, n_outputs)
-            Regression targets.
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, X has NaN, a row has no group, or lengths differ.
-
-        Warns
-        -----
-        FeatureTLWarning
-            If there are fewer groups than folds, or one group, which is ignored.
+        `y` has numbers, (n,) or (n, n_outputs). A FeatureTLWarning says that there are fewer groups
+        than folds, or one group, which is ignored.
         """
         owner = type(self).__name__
         check_option(owner, "scaling", self.scaling, SCALINGS)

@@ -73,7 +73,6 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     probe_ : LinearProbeClassifier
         The head; its `coef_` and `intercept_` are for X as given.
     transduction_ : ndarray of shape (n,)
@@ -81,8 +80,7 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         spreading, if that was used, or by the head.
     decision_ : str
         The method used and why: "spreading", "self-training" or "probe", and held-out accuracies.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -133,20 +131,8 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Fit the head.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings, with and without a label.
-        y : array-like of shape (n,)
-            At least two classes. -1, None, NaN and "" mark rows without a label.
-        groups : array-like of shape (n,), default=None
-            Labelled rows of one group are held out together.
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, X has NaN, there are fewer than two classes, or
-            lengths differ.
+        Parameters and errors are those of `LinearProbeClassifier.fit`; X is no tensor. In `y`, with
+        at least two classes, -1, None, NaN and "" mark rows without a label.
         """
         owner = type(self).__name__
         check_option(owner, "method", self.method, METHODS)
@@ -273,11 +259,9 @@ def _graph(X: Array, n_neighbors: int) -> Any:
     check_finite(X)
     X = np.asarray(X, np.float64 if X.dtype == np.float64 else np.float32)
     Z = normalize(X - X.mean(axis=0))
-    k = min(n_neighbors, len(Z) - 1)
-    distance, neighbour = NearestNeighbors(n_neighbors=k).fit(Z).kneighbors()
-    cosine = np.clip(1 - np.square(distance) / 2, 0, 1).astype(np.float64)
-    row = np.repeat(np.arange(len(Z)), k)
-    graph = csr_array((cosine.ravel() ** _POWER, (row, neighbour.ravel())), shape=(len(Z), len(Z)))
+    neighbours = NearestNeighbors(n_neighbors=min(n_neighbors, len(Z) - 1)).fit(Z)
+    graph = csr_array(neighbours.kneighbors_graph(mode="distance"), dtype=np.float64)
+    graph.data = np.clip(1 - np.square(graph.data) / 2, 0, 1) ** _POWER
     graph = (graph + graph.T).tocoo()
     degree = np.maximum(graph.sum(axis=1), _LEAST)
     graph.data /= np.sqrt(degree[graph.row] * degree[graph.col])

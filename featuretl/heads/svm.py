@@ -49,9 +49,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     Cs : "auto" or array-like of float > 0, default="auto"
         Candidates of ``C="cv"``: "auto" walks up the decades from 1e-5 to 10 and refines around the
         peak; for `SVC` it tries 0.1, 1, 10 and 100.
-    cv, scaling : as in `LinearProbeClassifier`
-    class_weight : dict, "balanced" or None, default=None
-        Factors on the weights of the classes, as in scikit-learn.
+    cv, scaling, class_weight : as in `LinearProbeClassifier`
     calibrate : bool, default=True
         Provide `predict_proba`, by a temperature fitted to held-out decision values; with few rows
         the temperature stays near half their mean distance from the boundary.
@@ -63,7 +61,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     C_, gamma_ : float
         The C of the fitted head, and with ``kernel="rbf"`` its gamma.
     approximated_ : bool
@@ -73,11 +70,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     path_ : Bunch
         If C or gamma was chosen: `C` (m,), `gamma` (m,; NaN for "linear") and `accuracy`
         (m, n_folds) on held-out rows.
-    calibration_ : Bunch
-        With ``calibrate=True``: `temperature`, `error_before` and `error_after`; see
-        `LinearProbeClassifier`.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    calibration_, n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -117,18 +110,9 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     random_state: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
-        """Fit the head.
+        """Fit the head; parameters and errors are those of `LinearProbeClassifier.fit`.
 
-        Parameters
-        ----------
-        X, y, sample_weight, groups : as in `LinearProbeClassifier.fit`
-            `y` has one class per row. A tensor stays on its device with ``kernel="linear"`` only.
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, X has NaN, `y` a single class or multiple labels
-            per row, or lengths differ.
+        `y` has one class per row. A tensor stays on its device with ``kernel="linear"`` only.
         """
         owner = type(self).__name__
         check_probe(self)

@@ -59,18 +59,9 @@ class ViewPooling(TransformerMixin, BaseEstimator):
     pooling: str = "mean"
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the number of columns; nothing is fitted.
+        """Check the parameters and X (n, n_views x d), as `ViewsClassifier.fit` does.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, n_views x d)
-            Row i has the embeddings of image i, one view after the other.
-        y : ignored
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, or `n_views` does not divide the number of columns.
+        Nothing is fitted, and `y` is ignored.
         """
         options = ("mean", "max", "mean+max")
         check_option(type(self).__name__, "pooling", self.pooling, options)
@@ -111,15 +102,13 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_views : int >= 1
-        Number of embeddings in a row; see `ViewPooling`.
+    n_views : as in `ViewPooling`
     estimator : classifier, default=None
         The head; None is `LinearProbeClassifier()`.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     estimator_ : classifier
         The fitted head, which takes d columns.
     n_features_in_ : int

@@ -60,8 +60,7 @@ class NoveltyDetector(BaseEstimator):
         the number of groups.
     offset_ : float
         The lowest score that is not novel; -inf if there are too few training images.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -100,19 +99,10 @@ clear sign that the images have changed.
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Store reference embeddings, and calibrate the score.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Embeddings of the training images; finite.
-        y : ignored
-        groups : array-like of shape (n,), default=None
-            Images of one group, and equal rows of X, are not scored against each other.
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, lengths differ, or there are too few images outside
-            of a group.
+        X are the embeddings (n, d) of the training images, all finite; images of one group in
+        `groups` (n,), and equal rows of X, are not scored against each other. Raises ParameterError
+        for an invalid parameter, and InputError if lengths differ or too few images are outside of
+        a group. `y` is ignored.
         """
         owner = type(self).__name__
         check_int(owner, "n_neighbors", self.n_neighbors, 1)

@@ -59,5 +59,4 @@ class Drift:
             "series or person are weaker evidence)."
         )
 
-    def __repr__(self) -> str:
-        return self.explain()
+    __repr__ = explain

@@ -101,7 +101,7 @@ class Nystrom(Linear):
             features[where] = self._map.transform(Z)
 
         rows.sweep(visit, size)
-        return rows.replaced_by(features)
+        return Rows(features, rows.weight, rows.workers, scaling=None)
 
 
 class Exact:
