@@ -31,8 +31,8 @@ from featuretl._learning.targets import (
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.lbfgs import Solution
 from featuretl.heads._solver.path import check_probe, fold_means, search
-from featuretl.heads._solver.problem import LinearProblem, Loss
-from featuretl.heads._solver.stream import Portion, Stream
+from featuretl.heads._solver.problem import LinearProblem
+from featuretl.heads._solver.stream import Stream
 
 _UNTESTED_C = 0.03  # for C="cv" if no fold can be scored
 _SEARCH_TOL = 1e-6  # neighbouring values of C have similar scores
@@ -220,19 +220,17 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         targets = read_announced(self, y, len(X), classes)
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight, portion=True)
-        target, columns, loss = _as_columns(targets)
-        self._multilabel, self._multinomial = targets.multilabel, target.ndim == 1
-        portion = Portion(X, target, weight, in_loss)
         with one_thread_pool(X) as workers:
             if first:
-                rows = Rows(X, weight, workers, self.scaling)
-                self._choose(LinearProblem(rows, target, loss, columns, in_loss), targets)
-                stream = Stream(rows, (1, columns) if self._multinomial else (columns, 1))
+                problem = self._problem(Rows(X, weight, workers, self.scaling), targets, in_loss)
+                self._choose(problem, targets)
+                stream = Stream(problem)
             else:
                 stream = self._stream
                 if self.C != "cv":
                     self.C_ = self.C
-            solution = stream.add(portion, loss, float(self.C_), self.tol, self.max_iter, workers)
+            problem = self._problem(stream.rows(X, weight, workers), targets, in_loss)
+            solution = stream.add(problem, float(self.C_), self.tol, self.max_iter)
         self.classes_ = targets.classes
         self._stream: Stream = stream
         return self._set(solution, *stream.unscaled(), stream.dtype)
@@ -241,16 +239,24 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self, X: Array, targets: Targets, weight: Array, in_loss: Array, groups: Any = None
     ) -> Self:
         """Fit rows of `weight` (n,) in the standardisation and `in_loss` (n, 1) in the loss."""
-        self._multilabel, self.classes_ = targets.multilabel, targets.classes
-        target, columns, loss = _as_columns(targets)
-        self._multinomial = target.ndim == 1
+        self.classes_ = targets.classes
         with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            problem = LinearProblem(rows, target, loss, columns, in_loss)
+            problem = self._problem(rows, targets, in_loss)
             self._choose(problem, targets, groups)
             start = problem.start_from_sample(float(self.C_), self.tol, self.max_iter)
             solution = problem.solve(float(self.C_), start, self.tol, self.max_iter)
             return self._set(solution, *problem.unscaled(solution.x), rows.dtype)
+
+    def _problem(self, rows: Rows, targets: Targets, in_loss: Array) -> LinearProblem:
+        """Return the problem of all rows, in which two classes are one 0/1 column."""
+        codes, n = targets.codes, len(targets.classes)
+        self._multilabel = targets.multilabel
+        self._multinomial = not self._multilabel and n > 2
+        if self._multinomial:
+            return LinearProblem(rows, codes, softmax_cross_entropy, n, in_loss)
+        codes = codes if self._multilabel else codes[:, None]
+        return LinearProblem(rows, codes, binary_cross_entropy, codes.shape[1], in_loss)
 
     def _set(self, solution: Solution, coef: Array, intercept: Array, dtype: Any) -> Self:
         if not solution.converged.all():
@@ -301,12 +307,3 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _as_columns(targets: Targets) -> tuple[Array, int, Loss]:
-    """Return target, columns and loss for `LinearProblem`; two classes are one 0/1 column."""
-    if targets.multilabel:
-        return targets.codes, targets.codes.shape[1], binary_cross_entropy
-    if len(targets.classes) == 2:
-        return targets.codes[:, None], 1, binary_cross_entropy
-    return targets.codes, len(targets.classes), softmax_cross_entropy

@@ -90,7 +90,7 @@ class LinearProblem:
         fold = np.full(rows.n, -1) if fold is None else fold
         self.rows, self.spectrum = rows, spectrum or Spectrum.of(rows)
         self.target, self.weight, self.fold = (rows.near(of) for of in (target, weight, fold))
-        self.n_columns, self._loss = n_columns, loss
+        self.n_columns, self.loss = n_columns, loss
         self.n_folds = max(int(fold.max()) + 1, 1)
         self._binary = target.ndim == 2
         per_fold = n_columns if self._binary else 1
@@ -100,7 +100,7 @@ class LinearProblem:
 
     def on_folds(self, fold: Array) -> LinearProblem:
         """Return the problem in every fold of the same rows, with the same spectrum."""
-        how = (self.target, self._loss, self.n_columns, self.weight, fold, self.spectrum)
+        how = (self.target, self.loss, self.n_columns, self.weight, fold, self.spectrum)
         return LinearProblem(self.rows, *how)
 
     def start(self) -> Array:
@@ -114,7 +114,7 @@ class LinearProblem:
             return self.start()
         chosen = np.sort(np.random.default_rng(0).choice(self.rows.n, size, replace=False))
         rows, target, weight = self.rows.subset(chosen), self.target[chosen], self.weight[chosen]
-        how = (self._loss, self.n_columns, weight, None, self.spectrum)
+        how = (self.loss, self.n_columns, weight, None, self.spectrum)
         sample = LinearProblem(rows, target, *how)
         if not (sample.total > 0).all():
             return self.start()
@@ -156,7 +156,7 @@ class LinearProblem:
             residual = (Z @ coef.T + intercept).reshape(len(Z), *layout)
             target = self.target[where]
             target = target[:, label] if self._binary else target
-            loss, curvature = self._loss(residual, target)
+            loss, curvature = self.loss(residual, target)
             weight = xp.asarray(self._loss_weight(where, of_fold, label), dtype=Z.dtype)
             weight = weight[:, None] if self._binary else weight[:, :, None]
             loss *= weight
