@@ -1,7 +1,6 @@
-"""Cross-validation folds and hold-out splits, by unit.
+"""Cross-validation folds and hold-out splits by unit: rows of one group, and equal rows.
 
-No split may separate the rows of a unit: the rows of a group, and rows with equal content. A class
-in a single unit cannot be both trained on and held out: its unit is in every training set.
+A class in a single unit cannot be both trained on and held out: it is in every training set.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def fold_of_rows(
     if isinstance(cv, numbers.Integral):
         copies = None if X is None else copies_of(X)
         together = subset(group, rows), subset(copies, rows)
-        found, messages = _folds_of_units(owner, kept, together, int(cv), random_state)
+        found, messages = _folds_of_units(owner, kept, *together, int(cv), random_state)
     else:
         fold = _fold_of_splits(owner, cv, targets, groups)
         found, messages = _folds_of_splits(owner, kept, fold[rows])
@@ -207,14 +206,9 @@ def _stratify(counts: Any, n_folds: int, rng: np.random.RandomState) -> Array:
 
 
 def _folds_of_units(
-    owner: str,
-    targets: Targets,
-    together: tuple[Array | None, Array | None],
-    cv: int,
-    random_state: Any,
+    owner: str, targets: Targets, group: Any, copies: Any, cv: int, random_state: Any
 ) -> tuple[Array, list[str]]:
-    """Return the fold (n,) of each row, and warnings; `together` are codes of groups and copies."""
-    group, copies = together
+    """Return the fold (n,) of each row, and warnings; `group` and `copies` are codes or None."""
     units = _Units(targets, joined(group, copies))
     messages, noun = [], "rows" if group is None else "groups"
     if copies is not None:

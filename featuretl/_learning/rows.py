@@ -1,8 +1,6 @@
 """Passes over X in standardized blocks that fit the processor's cache, on one pool of threads.
 
-NumPy and SciPy each bring an OpenBLAS pool, and the two pools compete for cores (scikit-learn issue
-17334). Here BLAS gets one thread, and the blocks run on threads; a graphics processor
-gets larger blocks, one after the other, and a pass moves only their sums to NumPy.
+BLAS gets one thread: the pools of NumPy and SciPy compete for cores (scikit-learn issue 17334).
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
     def _choose_and_fit(self, data: TrainingSet, judged: bool) -> None:
         """Search the machines on the folds if requested; fit the best one on all rows."""
-        self.approximated_ = self._is_approximated(data.rows.n)
+        self.approximated_ = self.kernel == "rbf" and data.rows.n > _MOST_EXACT_ROWS
         Cs, machines, best = self.Cs, self._machines(data), 0
         if not judged:
             Cs, machines = [_UNTESTED_C[self.kernel]], machines[-1:]
@@ -178,19 +178,14 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             gammas = [1 / data.rows.d if self.gamma == "scale" else float(self.gamma)]
         if not self.approximated_:
             return [Exact(self.tol, gamma) for gamma in gammas]
-        seed = random_generator(type(self).__name__, self.random_state).randint(2**31 - 1)
-        return [Nystrom(self.tol, gamma, _N_COMPONENTS, seed) for gamma in gammas]
-
-    def _is_approximated(self, n: int) -> bool:
-        if self.kernel == "linear" or n <= _MOST_EXACT_ROWS:
-            return False
         message = (
             f"SVMProbeClassifier approximates the RBF kernel by {_N_COMPONENTS} Nystroem features, "
-            f"because X has {n} rows, more than {_MOST_EXACT_ROWS}; use scikit-learn's SVC for the "
-            "exact kernel (n x n numbers)."
+            f"because X has {data.rows.n} rows, more than {_MOST_EXACT_ROWS}; use scikit-learn's "
+            "SVC for the exact kernel (n x n numbers)."
         )
         warnings.warn(message, FeatureTLWarning, stacklevel=4)
-        return True
+        seed = random_generator(type(self).__name__, self.random_state).randint(2**31 - 1)
+        return [Nystrom(self.tol, gamma, _N_COMPONENTS, seed) for gamma in gammas]
 
     def _logits(self, X: Any) -> Array:
         X = read_matrix(self, X, reset=False, dispatch=self.kernel == "linear")

@@ -1,17 +1,9 @@
-"""The objective of the linear heads on standardised rows, for all folds, and its minimiser.
+"""The objective of the linear heads on standardised rows z, for all folds, and its minimiser.
 
-With weights w, targets y, standardised rows z and ``l2 = 1 / (C sum(w))``, each problem is
-
-    minimise over V, b:  sum_i w_i loss(V z_i + b, y_i) / sum(w)  +  l2 / 2 ||V||^2,
-
-which is scikit-learn's `LogisticRegression` objective divided by ``C sum(w)``. A fold gives
-held-out rows the weight zero and has its own mean and scale. These enter through V and b, so that
+Each problem minimises ``sum_i w_i loss(V z_i + b, y_i) / sum(w) + l2 / 2 ||V||^2`` over V and b:
+scikit-learn's `LogisticRegression` objective divided by ``C sum(w)``, with ``l2 = 1 / (C sum(w))``.
+A fold gives held-out rows the weight zero; its own mean and scale enter through V and b, so that
 all folds share one block of rows and one matrix product.
-
-L-BFGS is preconditioned by ``(a_k G + l2)^-1``, where G is the Gram matrix ``Z'WZ / sum(w)`` and
-``a_k`` the mean of ``p (1 - p)`` in column k; without coupling of the classes this is the Hessian.
-G has low rank, from a randomised range finder on a sample of rows (Halko, Martinsson and Tropp
-2011, doi:10.1137/090771806; Frangella, Tropp and Udell 2023, doi:10.1137/21M1466244).
 """
 
 from __future__ import annotations
@@ -37,7 +29,10 @@ _SAMPLE_TOL = 1e-4
 
 
 class Spectrum(NamedTuple):
-    """The Gram matrix of standardised rows: `values` along `vectors`, `tail` across them."""
+    """The Gram matrix G of standardised rows: `values` along `vectors`, `tail` across them.
+
+    ``(a_k G + l2)^-1``, with the mean ``a_k`` of ``p (1 - p)`` in column k, preconditions L-BFGS.
+    """
 
     vectors: Array
     values: Array
@@ -45,7 +40,10 @@ class Spectrum(NamedTuple):
 
     @classmethod
     def of(cls, rows: Rows) -> Spectrum:
-        """Estimate the leading directions of `rows` (at most 256) and the mean of the others."""
+        """Estimate the leading 256 directions of `rows` and the mean of the others.
+
+        It is the randomised range finder of Halko, Martinsson and Tropp, doi:10.1137/090771806.
+        """
         rng = np.random.default_rng(0)
         Z, weight = rows.sample(_SAMPLE_ROWS, rng)
         Z = Z * np.sqrt(weight / weight.sum()).astype(Z.dtype)[:, None]
