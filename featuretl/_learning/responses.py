@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from scipy import special
 from sklearn.utils import Bunch
 
 from featuretl._core.types import Array
 from featuretl._learning.arrays import library_of, near, to_numpy
-from featuretl._learning.calibration import (
-    best_temperature,
-    expected_calibration_error,
-    probabilities,
-)
+from featuretl._learning.calibration import best_temperature, expected_calibration_error
 from featuretl._learning.targets import ScoreMixin
 
 
@@ -70,8 +68,15 @@ class Responses(ScoreMixin):
         return not self._multilabel and logits.shape[1] == 1
 
     def _probabilities(self, logits: Array) -> Array:
-        proba = probabilities(logits, not self._multilabel and logits.shape[1] > 1)
-        return library_of(proba).hstack([1 - proba, proba]) if self._is_binary(logits) else proba
+        xp = library_of(logits)
+        logits, functions = (
+            xp.asarray(logits, dtype=xp.float64),
+            special if xp is np else xp.special,
+        )
+        if logits.shape[1] > 1 and not self._multilabel:
+            return functions.softmax(logits, 1)
+        proba = functions.expit(logits)
+        return xp.hstack([1 - proba, proba]) if self._is_binary(logits) else proba
 
 
 def chosen_codes(logits: Array) -> Array:

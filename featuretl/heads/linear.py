@@ -187,7 +187,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         earlier rows as a second-order expansion of (d + 1)^2 numbers. Shuffle the rows, and give
         portions of all classes with at least as many rows as columns; rows sorted by class cost
         accuracy. ``C="cv"`` chooses C on the first portion. ``calibrate=True`` and
-        ``class_weight="balanced"`` need all rows together and have no `partial_fit`.
+        ``class_weight="balanced"`` need all rows together and have no `partial_fit`. A head from
+        `fit` or a model file is fitted from scratch, with a FeatureTLWarning.
 
         Parameters
         ----------
@@ -198,13 +199,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         Raises
         ------
         ParameterError, InputError
-            If a parameter has an invalid value, X has NaN, `y` holds a class that is not in
-            `classes`, or lengths differ.
-
-        Warns
-        -----
-        FeatureTLWarning
-            If the head comes from `fit` or a model file: it is then fitted from scratch.
+            As in `fit`, or if `y` holds a class that is not in `classes`.
         """
         self._check_parameters()
         first = not hasattr(self, "_stream")

@@ -46,9 +46,8 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     gamma : float > 0, "scale" or "cv", default="cv"
         Width of the RBF kernel ``exp(-gamma ||z - z'||^2)`` on standardised features. "scale" is
         1 / d; "cv" chooses among 0.03, 0.1, 0.3 and 1 times that, together with C.
-    Cs : "auto" or array-like of float > 0, default="auto"
-        Candidates of ``C="cv"``: "auto" walks up the decades from 1e-5 to 10 and refines around the
-        peak; for `SVC` it tries 0.1, 1, 10 and 100.
+    Cs : as in `LinearProbeClassifier`
+        For `SVC`, "auto" tries 0.1, 1, 10 and 100.
     cv, scaling, class_weight : as in `LinearProbeClassifier`
     calibrate : bool, default=True
         Provide `predict_proba`, by a temperature fitted to held-out decision values; with few rows
