@@ -27,11 +27,11 @@ def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> N
     raise parameter_error(owner, name, f"one of {', '.join(map(repr, options))}{near}", value)
 
 
-def check_int(owner: str, name: str, value: Any, minimum: int, words: str = "") -> None:
-    """Raise ParameterError unless `value` is an int >= `minimum`, no bool; `words` end the error."""
+def check_int(owner: str, name: str, value: Any, minimum: int, *others: str | None) -> None:
+    """Raise ParameterError unless `value` is an int >= `minimum`, no bool, or one of `others`."""
     is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_int or int(value) < minimum:
-        raise parameter_error(owner, name, f"an int >= {minimum}{words}", value)
+        _check_among(owner, name, value, f"an int >= {minimum}", others)
 
 
 def is_number(value: Any, interval: str) -> bool:
@@ -44,11 +44,15 @@ def is_number(value: Any, interval: str) -> bool:
     return is_above and (number < high if interval.endswith(")") else number <= high)
 
 
-def check_number(owner: str, name: str, value: Any, interval: str, *others: Any) -> None:
-    """Raise ParameterError unless `value` is a number in `interval`, or one of str and None."""
-    if not is_number(value, interval) and not (isinstance(value, str | None) and value in others):
-        expected = " or ".join([f"a number in {interval}", *map(repr, others)])
-        raise parameter_error(owner, name, expected, value)
+def check_number(owner: str, name: str, value: Any, interval: str, *others: str | None) -> None:
+    """Raise ParameterError unless `value` is a number in `interval`, or one of `others`."""
+    if not is_number(value, interval):
+        _check_among(owner, name, value, f"a number in {interval}", others)
+
+
+def _check_among(owner: str, name: str, value: Any, expected: str, others: Sequence[Any]) -> None:
+    if not isinstance(value, str | None) or value not in others:
+        raise parameter_error(owner, name, " or ".join([expected, *map(repr, others)]), value)
 
 
 def check_seconds(owner: str, name: str, value: Any) -> None:
