@@ -24,7 +24,7 @@ from featuretl.images.inputs import as_images, file_of, name_of, read
 from featuretl.images.shards import states_of
 from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
-from featuretl.novelty.drift import Drift
+from featuretl.novelty.detector import Drift
 from featuretl.prediction.parts import Parts
 from featuretl.prediction.predict import BATCH, TAG_THRESHOLD, Predictions, Progress, predict_batch
 
