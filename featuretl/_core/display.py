@@ -21,12 +21,8 @@ class Display:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><th style='text-align: left'>{_escaped(name)}</th>"
-            f"<td style='text-align: left'>{_escaped(value)}</td></tr>"
+            f"<tr><th style='text-align: left'>{html.escape(printable(name))}</th>"
+            f"<td style='text-align: left'>{html.escape(printable(value))}</td></tr>"
             for name, value in self._facts().items()
         )
         return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
-
-
-def _escaped(value: Any) -> str:
-    return html.escape(printable(value))

@@ -27,53 +27,38 @@ def check_option(owner: str, name: str, value: Any, options: Sequence[str]) -> N
     raise parameter_error(owner, name, f"one of {', '.join(map(repr, options))}{near}", value)
 
 
-def check_int(owner: str, name: str, value: Any, minimum: int, words: str = "") -> None:
-    """Raise ParameterError unless `value` is an int >= `minimum`, no bool; `words` end the error."""
+def check_int(owner: str, name: str, value: Any, minimum: int, *others: str | None) -> None:
+    """Raise ParameterError unless `value` is an int >= `minimum`, no bool, or one of `others`."""
     is_int = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_int or int(value) < minimum:
-        raise parameter_error(owner, name, f"an int >= {minimum}{words}", value)
+        _check_among(owner, name, value, f"an int >= {minimum}", others)
 
 
-def is_real(value: Any) -> bool:
-    """Return whether `value` is a real number (bool excluded)."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+def is_number(value: Any, interval: str) -> bool:
+    """Return whether `value` is a real number, no bool, in an interval such as "(0, inf)"."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return False
+    low, high = map(float, interval[1:-1].split(","))
+    number = float(value)
+    is_above = low < number if interval.startswith("(") else low <= number
+    return is_above and (number < high if interval.endswith(")") else number <= high)
+
+
+def check_number(owner: str, name: str, value: Any, interval: str, *others: str | None) -> None:
+    """Raise ParameterError unless `value` is a number in `interval`, or one of `others`."""
+    if not is_number(value, interval):
+        _check_among(owner, name, value, f"a number in {interval}", others)
+
+
+def _check_among(owner: str, name: str, value: Any, expected: str, others: Sequence[Any]) -> None:
+    if not isinstance(value, str | None) or value not in others:
+        raise parameter_error(owner, name, " or ".join([expected, *map(repr, others)]), value)
 
 
 def check_seconds(owner: str, name: str, value: Any) -> None:
     """Raise ParameterError unless `value` is a number in (0, `threading.TIMEOUT_MAX`]."""
-    if not is_real(value) or not 0 < float(value) <= threading.TIMEOUT_MAX:
+    if not is_number(value, f"(0, {threading.TIMEOUT_MAX}]"):
         raise parameter_error(owner, name, "a number of seconds > 0", value)
-
-
-def check_number(
-    owner: str,
-    name: str,
-    value: Any,
-    at_least: float,
-    *,
-    open_below: bool = False,
-    below: float = float("inf"),
-    at_most: float = float("inf"),
-    words: str = "",
-) -> None:
-    """Raise ParameterError unless `value` is a number within the limits; `words` end the error."""
-    if (
-        is_real(value)
-        and (at_least < float(value) or (at_least == value and not open_below))
-        and float(value) < below
-        and float(value) <= at_most
-    ):
-        return
-    limits = [f"{'>' if open_below else '>='} {at_least}"]
-    limits += [f"< {below}"] if below < float("inf") else []
-    limits += [f"<= {at_most}"] if at_most < float("inf") else []
-    raise parameter_error(owner, name, f"a number {' and '.join(limits)}{words}", value)
-
-
-def check_share(owner: str, name: str, value: Any) -> None:
-    """Raise ParameterError unless `value` is a number in (0, 1]."""
-    if not is_real(value) or not 0 < float(value) <= 1:
-        raise parameter_error(owner, name, "a number in (0, 1]", value)
 
 
 def is_word(value: Any, *words: str) -> bool:

@@ -1,7 +1,6 @@
-"""The array library of X: NumPy, or PyTorch on the device of a tensor X.
+"""The array library of X, in which heads compute passes over X: NumPy, or PyTorch on a device.
 
-Heads compute passes over X in the library of X, and keep everything else in NumPy. The functions
-that they call have the same names and arguments in both libraries.
+The functions that they call have the same names and arguments in both; all else is in NumPy.
 """
 
 from __future__ import annotations

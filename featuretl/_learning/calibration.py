@@ -1,24 +1,15 @@
-"""Calibrated probabilities: temperature scaling and the expected calibration error."""
+"""Calibration: temperature scaling and the expected calibration error."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
 from scipy.optimize import minimize_scalar
 
 from featuretl._core.types import Array
-from featuretl._learning.arrays import library_of
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 
 _BINS = 15
 _PRIOR_DEVIATION = 0.5  # of log T: two thirds of temperatures are 0.6 to 1.6 times the expected
-
-
-def probabilities(logits: Array, multinomial: bool) -> Array:
-    """Return the softmax over columns, or the logistic function of each column, in float64."""
-    xp = library_of(logits)
-    logits, functions = xp.asarray(logits, dtype=xp.float64), special if xp is np else xp.special
-    return functions.softmax(logits, 1) if multinomial else functions.expit(logits)
 
 
 def log_loss_of_rows(logits: Array, target: Array) -> Array:

@@ -1,7 +1,6 @@
-"""Cross-validation folds and hold-out splits, by unit.
+"""Cross-validation folds and hold-out splits by unit: rows of one group, and equal rows.
 
-No split may separate the rows of a unit: the rows of a group, and rows with equal content. A class
-in a single unit cannot be both trained on and held out: its unit is in every training set.
+A class in a single unit cannot be both trained on and held out: it is in every training set.
 """
 
 from __future__ import annotations
@@ -45,8 +44,8 @@ def fold_of_rows(
     *,
     X: Array | None = None,
     weight: Array | None = None,
-) -> tuple[Array, int]:
-    """Return the fold (n,) that holds out each row, -1 for never, and the number of folds.
+) -> Array:
+    """Return the fold (n,) that holds out each row, from 0; -1 for never.
 
     For an int `cv`, folds are stratified and keep groups and equal rows of `X` together. Rows of
     zero weight and classes in a single unit are never held out. Raises InputError for less than two
@@ -59,7 +58,7 @@ def fold_of_rows(
     if isinstance(cv, numbers.Integral):
         copies = None if X is None else copies_of(X)
         together = subset(group, rows), subset(copies, rows)
-        found, messages = _folds_of_units(owner, kept, together, int(cv), random_state)
+        found, messages = _folds_of_units(owner, kept, *together, int(cv), random_state)
     else:
         fold = _fold_of_splits(owner, cv, targets, groups)
         found, messages = _folds_of_splits(owner, kept, fold[rows])
@@ -74,16 +73,16 @@ def fold_of_rows(
         )
     if messages:
         warnings.warn(" ".join(messages), FeatureTLWarning, stacklevel=4)
-    return fold, int(fold.max()) + 1
+    return fold
 
 
 def folds_to_choose_by(
     owner: str, targets: Targets, groups: Any, cv: Any, random_state: Any, X: Array, weight: Array
-) -> tuple[Array, int]:
+) -> Array:
     """Return the folds of `fold_of_rows`, without groups if these would hold out a single class."""
-    found = fold_of_rows(owner, targets, groups, cv, random_state, X=X, weight=weight)
-    if groups is None or not isinstance(cv, numbers.Integral) or judges(targets, found[0]):
-        return found
+    fold = fold_of_rows(owner, targets, groups, cv, random_state, X=X, weight=weight)
+    if groups is None or not isinstance(cv, numbers.Integral) or judges(targets, fold):
+        return fold
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FeatureTLWarning)
         return fold_of_rows(owner, targets, None, cv, random_state, X=X, weight=weight)
@@ -207,14 +206,9 @@ def _stratify(counts: Any, n_folds: int, rng: np.random.RandomState) -> Array:
 
 
 def _folds_of_units(
-    owner: str,
-    targets: Targets,
-    together: tuple[Array | None, Array | None],
-    cv: int,
-    random_state: Any,
+    owner: str, targets: Targets, group: Any, copies: Any, cv: int, random_state: Any
 ) -> tuple[Array, list[str]]:
-    """Return the fold (n,) of each row, and warnings; `together` are codes of groups and copies."""
-    group, copies = together
+    """Return the fold (n,) of each row, and warnings; `group` and `copies` are codes or None."""
     units = _Units(targets, joined(group, copies))
     messages, noun = [], "rows" if group is None else "groups"
     if copies is not None:

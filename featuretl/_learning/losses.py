@@ -1,8 +1,7 @@
-"""The losses of the linear heads, on a block of rows and all folds together.
+"""The losses of the linear heads and their second derivatives, on a block of rows and all folds.
 
-Each function overwrites `logits` (r, folds, columns), an array or a tensor, with the derivative of
-the loss, and returns the loss of each row and its second derivative. The cross-entropies never
-compute ``p - 1``, to keep the relative precision of small losses in float32.
+They overwrite `logits` (r, folds, columns) with the derivative, and never compute ``p - 1``, which
+would cost the relative precision of small losses in float32.
 """
 
 from __future__ import annotations

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from scipy import special
 from sklearn.utils import Bunch
 
 from featuretl._core.types import Array
 from featuretl._learning.arrays import library_of, near, to_numpy
-from featuretl._learning.calibration import (
-    best_temperature,
-    expected_calibration_error,
-    probabilities,
-)
+from featuretl._learning.calibration import best_temperature, expected_calibration_error
 from featuretl._learning.targets import ScoreMixin
 
 
@@ -21,6 +19,7 @@ class Responses(ScoreMixin):
     """Prediction methods of a classifier with ``_logits(X)``, which are (n, 1) for two classes."""
 
     classes_: Array
+    calibration_: Bunch
     _logits: Callable[[Any], Array]
     _multilabel = False
 
@@ -40,7 +39,8 @@ class Responses(ScoreMixin):
         They are the softmax (for labels, the logistic function) of the decision values of X divided
         by the temperature.
         """
-        return self._probabilities(self._logits(X) / self._temperature())
+        temperature = self.calibration_.temperature if hasattr(self, "calibration_") else 1.0
+        return self._probabilities(self._logits(X) / temperature)
 
     def predict(self, X: Any) -> Array:
         """Return the most probable classes (n,) of X, or 0/1 for every label, int (n, n_labels)."""
@@ -51,9 +51,6 @@ class Responses(ScoreMixin):
         if self.classes_.dtype.kind in "biuf":
             return near(logits, self.classes_)[codes]
         return self.classes_[to_numpy(codes)]
-
-    def _temperature(self) -> float:
-        return 1.0
 
     def _calibration(
         self, logits: Array, codes: Array, weight: Array, judged: bool, expected: float = 1.0
@@ -71,8 +68,15 @@ class Responses(ScoreMixin):
         return not self._multilabel and logits.shape[1] == 1
 
     def _probabilities(self, logits: Array) -> Array:
-        proba = probabilities(logits, not self._multilabel and logits.shape[1] > 1)
-        return library_of(proba).hstack([1 - proba, proba]) if self._is_binary(logits) else proba
+        xp = library_of(logits)
+        logits, functions = (
+            xp.asarray(logits, dtype=xp.float64),
+            special if xp is np else xp.special,
+        )
+        if logits.shape[1] > 1 and not self._multilabel:
+            return functions.softmax(logits, 1)
+        proba = functions.expit(logits)
+        return xp.hstack([1 - proba, proba]) if self._is_binary(logits) else proba
 
 
 def chosen_codes(logits: Array) -> Array:

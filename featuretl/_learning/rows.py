@@ -1,8 +1,6 @@
 """Passes over X in standardized blocks that fit the processor's cache, on one pool of threads.
 
-NumPy and SciPy each bring an OpenBLAS pool, and the two pools compete for cores (scikit-learn issue
-17334). Here BLAS gets one thread, and the blocks run on threads; a graphics processor
-gets larger blocks, one after the other, and a pass moves only their sums to NumPy.
+BLAS gets one thread: the pools of NumPy and SciPy compete for cores (scikit-learn issue 17334).
 """
 
 from __future__ import annotations
@@ -57,7 +55,7 @@ class Rows:
         self.weight, self.scaling = weight, scaling
         self.source = X
         self._copy: Array | None = None
-        self._workers = workers
+        self.workers = workers
         self.mean_ = np.zeros(self.d, self.dtype)
         self.scale_ = np.ones(self.d, self.dtype)
         self._standard = self.near(self.mean_), self.near(self.scale_)
@@ -79,7 +77,7 @@ class Rows:
         are in the library of `source`, sums in NumPy; they depend on the number of threads only.
         """
         step = max(16, _block_elements(self.source) // max(self.d, columns))
-        threads = self._workers.threads if is_on_cpu(self.source) else 1
+        threads = self.workers.threads if is_on_cpu(self.source) else 1
         spans = min(threads, -(-self.n // step))
         bounds = np.linspace(0, self.n, spans + 1).astype(int)
 
@@ -97,7 +95,7 @@ class Rows:
                         value += addend
             return total
 
-        spread = self._workers.map if spans > 1 else map
+        spread = self.workers.map if spans > 1 else map
         totals = [total for total in spread(span, pairwise(bounds)) if total is not None]
         return [to_numpy(sum(parts)) for parts in zip(*totals, strict=True)] if totals else None
 
@@ -115,11 +113,7 @@ class Rows:
 
     def subset(self, chosen: Array) -> Rows:
         """Return the standardized rows at `chosen` (k,) with their weights and the same workers."""
-        return Rows(self._block(chosen), self.weight[chosen], self._workers, scaling=None)
-
-    def replaced_by(self, features: Array) -> Rows:
-        """Return unscaled rows of `features` (n, k) with the same weights and workers."""
-        return Rows(features, self.weight, self._workers, scaling=None)
+        return Rows(self._block(chosen), self.weight[chosen], self.workers, scaling=None)
 
     def _block(self, where: slice | Array) -> Array:
         if self._copy is not None:

@@ -14,10 +14,11 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from featuretl._core.parameters import is_real, parameter_error
+from featuretl._core.parameters import is_number, is_word, parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.arrays import is_dispatched, is_on_cpu, library_of, to_numpy
 from featuretl._learning.labels import all_labels, codes_of, codes_of_sets, is_label_sets
+from featuretl._learning.refit import forget
 from featuretl._learning.sharded import ShardedMatrix
 from featuretl.exceptions import InputError
 
@@ -79,16 +80,21 @@ def read_matrix(
 
 
 def as_matrix(estimator: Any, X: Any, *, reset: bool = True, **options: Any) -> Array:
-    """Return X (n, d), validated, in NumPy; without `reset`, `estimator` must be fitted."""
-    if not reset:
+    """Return X (n, d), validated, in NumPy; with `reset` for a new fit, else for a fitted one."""
+    if reset:
+        forget(estimator)
+    else:
         check_is_fitted(estimator)
     with config_context(array_api_dispatch=False):
         return validate_data(estimator, to_numpy(X), reset=reset, **options)
 
 
-def read_targets(estimator: Any, y: Any, n: int) -> Targets:
-    """Return classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists."""
-    owner, y = type(estimator).__name__, _read_labels(estimator, y, n)
+def read_targets(estimator: Any, y: Any, n: int, *, multilabel: bool = True) -> Targets:
+    """Return classes and codes of `y`: labels (n,), indicator (n, n_labels) or n label lists.
+
+    Raises InputError if `y` is multi-label and `multilabel` is False.
+    """
+    owner, y = type(estimator).__name__, _read_labels(estimator, y, n, multilabel)
     if is_label_sets(y):
         binarizer = MultiLabelBinarizer().fit(y)
         if not len(binarizer.classes_):
@@ -105,15 +111,9 @@ def read_targets(estimator: Any, y: Any, n: int) -> Targets:
     return Targets(classes, codes)
 
 
-def one_class_each(estimator: Any, targets: Targets) -> Targets:
-    """Return `targets`; raises InputError if they are multi-label."""
-    if targets.multilabel:
-        owner = type(estimator).__name__
-        raise InputError(f"{owner} needs one class per row; got multi-label y.")
-    return targets
-
-
-def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
+def read_announced(
+    estimator: Any, y: Any, n: int, classes: Any, *, multilabel: bool = True
+) -> Targets:
     """Return the classes passed to the first `partial_fit`, and the codes of `y` in these."""
     owner, known = type(estimator).__name__, getattr(estimator, "classes_", None)
     if known is None and classes is None:
@@ -128,7 +128,7 @@ def read_announced(estimator: Any, y: Any, n: int, classes: Any) -> Targets:
         )
     if len(found) < 2:
         raise InputError(f"{owner} needs at least 2 classes; got {found.tolist()}.")
-    y = _read_labels(estimator, y, n)
+    y = _read_labels(estimator, y, n, multilabel)
     if is_label_sets(y):
         return Targets(found, codes_of_sets(owner, y, found, unknown=_NOT_ANNOUNCED))
     if y.ndim == 1:
@@ -146,24 +146,26 @@ def read_classes(owner: str, classes: Any) -> Array:
     return np.unique(all_labels(owner, classes, "classes"))
 
 
-def _read_labels(estimator: Any, y: Any, n: int) -> Array:
+def _read_labels(estimator: Any, y: Any, n: int, multilabel: bool) -> Array:
     """Return `y` as labels (n,), sets of labels (n,), or an indicator (n, n_labels), uint8."""
     owner = type(estimator).__name__
     y = all_labels(owner, y, instead=_OR_SEMI_SUPERVISED)
     check_length(n, "y", len(y))
-    if is_label_sets(y):
-        return y
-    try:
-        kind = type_of_target(y, input_name="y", raise_unknown=True)
-        check_classification_targets(y)
-        if kind != "multilabel-indicator":
-            return column_or_1d(y, warn=True)
-    except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"y of {owner} must hold classes. {reason}") from error
-    if not np.isin(y, (0, 1)).all():
-        raise InputError(f"y of {owner} must hold 0 and 1 if it is two-dimensional.")
-    return y.astype(np.uint8)
+    if not is_label_sets(y):
+        try:
+            kind = type_of_target(y, input_name="y", raise_unknown=True)
+            check_classification_targets(y)
+            if kind != "multilabel-indicator":
+                return column_or_1d(y, warn=True)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"y of {owner} must hold classes. {reason}") from error
+        if not np.isin(y, (0, 1)).all():
+            raise InputError(f"y of {owner} must hold 0 and 1 if it is two-dimensional.")
+        y = y.astype(np.uint8)
+    if not multilabel:
+        raise InputError(f"{owner} needs one class per row; got multi-label y.")
+    return y
 
 
 def read_weight(estimator: Any, sample_weight: Any, n: int) -> Array:
@@ -190,26 +192,38 @@ def loss_weight(
 
     Raises InputError for a single class, unless the rows are a `portion` of the data.
     """
+    owner, (classes, codes) = type(estimator).__name__, targets
+    is_balanced = is_word(class_weight, "balanced")
     if targets.multilabel:
-        return _label_weight(estimator, class_weight, targets, weight)
-    size = np.bincount(targets.codes, weight, minlength=len(targets.classes))
-    if np.count_nonzero(size) < 2 and not portion:
+        if class_weight is not None and not is_balanced:
+            raise InputError(
+                f"class_weight of {owner} must be None or 'balanced' when y is multi-label; got "
+                f"{class_weight!r}."
+            )
+        columns = [_balanced(of, weight, 2) if is_balanced else weight for of in codes.T]
+        return np.column_stack(columns)
+    if not portion and len(np.unique(codes[weight > 0])) < 2:
         raise InputError(
-            f"y must have at least 2 classes with a positive sample_weight for "
-            f"{type(estimator).__name__}; got one class."
+            f"y must have at least 2 classes with a positive sample_weight for {owner}; got one "
+            "class."
         )
-    if isinstance(class_weight, str) and class_weight == "balanced":
-        factors = weight.sum() / (np.count_nonzero(size) * np.where(size > 0, size, np.inf))
-    else:
-        factors = _class_factors(type(estimator).__name__, class_weight, targets.classes)
-    return (weight * factors[targets.codes])[:, None]
+    if is_balanced:
+        return _balanced(codes, weight, len(classes))[:, None]
+    return (weight * _class_factors(owner, class_weight, classes)[codes])[:, None]
+
+
+def _balanced(codes: Array, weight: Array, n_classes: int) -> Array:
+    """Return weights (n,) with equal sums for the classes of `codes` (n,), and the sum unchanged."""
+    size = np.bincount(codes, weight, minlength=n_classes)
+    factors = weight.sum() / (np.count_nonzero(size) * np.where(size > 0, size, np.inf))
+    return weight * factors[codes]
 
 
 def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
     """Return the factors of `classes` (c,): 1 for those that are not in `class_weight`."""
     named = {} if class_weight is None else class_weight
     is_dict = isinstance(named, Mapping)
-    if not is_dict or not all(is_real(w) and 0 <= float(w) < np.inf for w in named.values()):
+    if not is_dict or not all(is_number(factor, "[0, inf)") for factor in named.values()):
         expected = "None, 'balanced', or a dict of classes to numbers >= 0"
         raise parameter_error(owner, "class_weight", expected, class_weight)
     known = set(classes.tolist())
@@ -219,29 +233,7 @@ def _class_factors(owner: str, class_weight: Any, classes: Array) -> Array:
     return np.array([float(named.get(name, 1.0)) for name in classes.tolist()])
 
 
-def is_positive(value: Any) -> bool:
-    """Return whether `value` is a finite number > 0 (bool excluded)."""
-    return is_real(value) and 0 < float(value) < np.inf
-
-
 def check_length(n: int, name: str, length: int) -> None:
     """Raise InputError unless the `length` of `name` is the number n of rows of X."""
     if length != n:
         raise InputError(f"{name} must have one entry per row of X; got {length} for {n} rows.")
-
-
-def _label_weight(estimator: Any, class_weight: Any, targets: Targets, weight: Array) -> Array:
-    if class_weight is None:
-        return np.repeat(weight[:, None], targets.codes.shape[1], axis=1)
-    if not (isinstance(class_weight, str) and class_weight == "balanced"):
-        raise InputError(
-            f"class_weight of {type(estimator).__name__} must be None or 'balanced' when y is "
-            f"multi-label; got {class_weight!r}."
-        )
-    positive = weight @ targets.codes
-    total = weight.sum()
-    with np.errstate(divide="ignore"):
-        on, off = total / (2 * positive), total / (2 * (total - positive))
-    constant = (positive == 0) | (positive == total)
-    on[constant] = off[constant] = 1.0
-    return weight[:, None] * np.where(targets.codes == 1, on, off)

@@ -22,7 +22,6 @@ from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows
 from featuretl._learning.groups import read_groups, subset
 from featuretl._learning.labels import one_label_each
-from featuretl._learning.refit import forget
 from featuretl._learning.targets import Targets, as_matrix
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains, sampled
 from featuretl.exceptions import FeatureTLWarning, InputError
@@ -72,8 +71,7 @@ class Adaptation:
         )
         return f"{self.gap.explain()}\n{validation}"
 
-    def __repr__(self) -> str:
-        return self.explain()
+    __repr__ = explain
 
     def _repr_html_(self) -> str:
         return "".join(f"<p>{escape(line)}</p>" for line in self.explain().splitlines())
@@ -108,8 +106,7 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         The method in use.
     decision_ : Adaptation
         With "auto": the evidence, `decision_.explain()` and `decision_.gap`, a `DomainGap`.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     Notes
     -----
@@ -196,7 +193,6 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_option(owner, "method", self.method, ("auto", "none", "moments", "coral"))
         check_folds(owner, self.cv)
         check_estimator_parameter(owner, "estimator", self.estimator)
-        forget(self)
         source = as_matrix(self, X, dtype=_FLOATS)
         if X_target is None:
             if self.method != "none":
@@ -227,11 +223,12 @@ class DomainAdapter(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         source, group, target = source[some], subset(group, some), target[sampled(len(target), rng)]
         classes, codes = np.unique(y[some], return_inverse=True)
         targets = Targets(classes, codes)
-        fold, n_folds = fold_of_rows(owner, targets, group, self.cv, rng, X=source)
+        fold = fold_of_rows(owner, targets, group, self.cv, rng, X=source)
         rows = source, codes, target, fold
         right = {name: self._reverse_validate(name, *rows) for name in ("none", "moments")}
         gain = gain_of(right["moments"], right["none"], group)
-        return Adaptation("moments" if gain.is_clear else "none", gap, right, gain, n_folds)
+        method = "moments" if gain.is_clear else "none"
+        return Adaptation(method, gap, right, gain, int(fold.max()) + 1)
 
     def _reverse_validate(
         self, method: str, source: Array, codes: Array, target: Array, fold: Array

@@ -86,8 +86,7 @@ class DomainGap:
         verdict = "is worth trying" if self.is_clear else "has nothing to gain"
         return "\n".join([*lines, f"Adaptation {verdict}."])
 
-    def __repr__(self) -> str:
-        return self.explain()
+    __repr__ = explain
 
 
 def domain_gap(
@@ -146,7 +145,7 @@ def domain_gap(
     domains = Targets(np.arange(2), np.repeat([0, 1], [len(S), len(T)]))
     with warnings.catch_warnings():  # fewer folds are fine if there are few groups
         warnings.simplefilter("ignore", FeatureTLWarning)
-        fold, _ = fold_of_rows("domain_gap", domains, group, cv, rng)
+        fold = fold_of_rows("domain_gap", domains, group, cv, rng)
     auc, a_distance, *error = _separation(S, T, np.ones(len(S)), fold, group)
     mmd, p = _mmd(S, T, rng)
     if y is None:

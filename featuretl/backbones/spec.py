@@ -82,8 +82,7 @@ class BackboneSpec:
             raise parameter_error(owner, "views", "1 with pooling='grid'", given.views)
         check_option(owner, "precision", given.precision, PRECISIONS)
         check_int(owner, "in_chans", given.in_chans, 1)
-        if given.crop_pct is not None:
-            check_number(owner, "crop_pct", given.crop_pct, 0, open_below=True, at_most=1)
+        check_number(owner, "crop_pct", given.crop_pct, "(0, 1]", None)
         return replace(
             given,
             name=_name(given.name),

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from featuretl._core.display import Display
 from featuretl._core.files import check_output, replace_file, write_errors_as
-from featuretl._core.parameters import axes_or_new, parameter_error
+from featuretl._core.parameters import axes_or_new, check_number
 from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError
 from featuretl.images.inputs import file_of, read
@@ -79,8 +79,7 @@ class Explanation(Display):
         `alpha`, in [0, 1], is the opacity of the strongest evidence; cells without evidence are
         transparent. Raises ImageError if the image can no longer be read.
         """
-        if not 0 <= alpha <= 1:
-            raise parameter_error("overlay", "alpha", "a number in [0, 1]", alpha)
+        check_number("overlay", "alpha", alpha, "[0, 1]")
         pixels = read(self.image).pixels()
         height, width = pixels.shape[:2]
         left, right = _within(self.box[0], self.box[2], width)

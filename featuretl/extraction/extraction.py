@@ -241,10 +241,7 @@ def check_parameters(
     decode_timeout: float | None = None,
 ) -> None:
     """Raise ParameterError unless these parameters of `owner` are what `extract` accepts."""
-    if isinstance(batch_size, str):
-        check_option(owner, "batch_size", batch_size, ("auto",))
-    else:
-        check_int(owner, "batch_size", batch_size, 1)
+    check_int(owner, "batch_size", batch_size, 1, "auto")
     check_jobs(owner, "n_jobs", n_jobs)
     check_option(owner, "on_error", on_error, ("raise", "nan"))
     check_option(owner, "runtime", runtime, RUNTIMES)

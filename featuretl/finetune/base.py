@@ -237,8 +237,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
-        if not is_word(self.n_blocks, "auto", "all"):
-            check_int(owner, "n_blocks", self.n_blocks, 1, ", 'auto' or 'all'")
+        check_int(owner, "n_blocks", self.n_blocks, 1, "auto", "all")
         if not _is_head(self.head):
             expected = "'probe', 'linear' or ('mlp', width >= 1)"
             raise parameter_error(owner, "head", expected, self.head)
@@ -249,13 +248,9 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             raise parameter_error(owner, "cache_trunk", expected, self.cache_trunk)
         check_int(owner, "epochs", self.epochs, 1)
         check_int(owner, "batch_size", self.batch_size, 1)
-        if self.early_stopping is not None:
-            check_int(owner, "early_stopping", self.early_stopping, 1)
-        rate, budget = self.learning_rate, self.time_budget
-        if not is_word(rate, "auto"):
-            check_number(owner, "learning_rate", rate, 0, open_below=True, words=" or 'auto'")
-        if budget is not None:
-            check_number(owner, "time_budget", budget, 0, open_below=True, words=" or None")
+        check_int(owner, "early_stopping", self.early_stopping, 1, None)
+        check_number(owner, "learning_rate", self.learning_rate, "(0, inf)", "auto")
+        check_number(owner, "time_budget", self.time_budget, "(0, inf)", None)
         if self.training is not None and not isinstance(self.training, Training):
             expected = "a featuretl.finetune.Training or None"
             raise parameter_error(owner, "training", expected, self.training)

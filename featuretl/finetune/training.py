@@ -85,8 +85,7 @@ class Training:
             check_option("Training", name, getattr(self, name), options)
         check_int("Training", "head_epochs", self.head_epochs, 0)
         for name in ("weight_decay", "decay_rate", "unfrozen_rate"):
-            check_number("Training", name, getattr(self, name), 0)
-        check_number("Training", "warmup", self.warmup, 0, below=1)
-        check_number("Training", "layer_decay", self.layer_decay, 0, at_most=1, open_below=True)
-        fraction = self.validation_fraction
-        check_number("Training", "validation_fraction", fraction, 0, below=1, open_below=True)
+            check_number("Training", name, getattr(self, name), "[0, inf)")
+        check_number("Training", "warmup", self.warmup, "[0, 1)")
+        check_number("Training", "layer_decay", self.layer_decay, "(0, 1]")
+        check_number("Training", "validation_fraction", self.validation_fraction, "(0, 1)")

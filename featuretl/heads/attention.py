@@ -12,13 +12,11 @@ from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 
-from featuretl._core.parameters import check_int
+from featuretl._core.parameters import check_int, check_number
 from featuretl._core.types import Array
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import scale_of
-from featuretl._learning.targets import one_class_each, read_targets, read_weight
-from featuretl.heads._solver.path import check_positive
+from featuretl._learning.targets import read_targets, read_weight
 from featuretl.heads.views import split_views
 
 _TOL = 1e-6  # relative decrease of the objective in an iteration
@@ -36,8 +34,7 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
 
     Parameters
     ----------
-    n_views : int >= 1
-        Number of embeddings in a row; see `ViewPooling`.
+    n_views : as in `ViewPooling`
     C : float > 0, default=0.1
         Inverse strength of the penalty on the coefficients; the loss is a sum over images.
     attention_C : float > 0, default=0.01
@@ -48,7 +45,6 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     coef_, intercept_ : ndarray of shape (n_classes, d) and (n_classes,), float64
         Coefficients of the pooled, standardised embedding, and intercepts.
     attention_coef_ : ndarray of shape (d,), float64
@@ -91,24 +87,13 @@ class AttentionPoolingClassifier(Responses, BaseEstimator):
     max_iter: int = 1000
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit the weights of the views and the logistic regression.
-
-        Parameters
-        ----------
-        X, y, sample_weight : as in `ViewsClassifier.fit`
-
-        Raises
-        ------
-        ParameterError, InputError
-            As in `ViewsClassifier.fit`.
-        """
+        """Fit both parts; parameters and errors are those of `ViewsClassifier.fit`."""
         owner = type(self).__name__
-        check_positive(owner, "C", self.C)
-        check_positive(owner, "attention_C", self.attention_C)
+        check_number(owner, "C", self.C, "(0, inf)")
+        check_number(owner, "attention_C", self.attention_C, "(0, inf)")
         check_int(owner, "max_iter", self.max_iter, 1)
-        forget(self)
         views = split_views(self, X, self.n_views, reset=True)
-        targets = one_class_each(self, read_targets(self, y, len(views)))
+        targets = read_targets(self, y, len(views), multilabel=False)
         weight = read_weight(self, sample_weight, len(views))
         self.classes_ = targets.classes
         self.mean_ = np.average(views.mean(axis=1, dtype=np.float64), axis=0, weights=weight)

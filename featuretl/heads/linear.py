@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 
 from featuretl._core.parameters import check_int, check_option
 from featuretl._core.types import Array
+from featuretl._learning.arrays import to_numpy
 from featuretl._learning.calibration import log_loss_of_rows
 from featuretl._learning.folds import folds_to_choose_by, judges
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
@@ -30,8 +31,8 @@ from featuretl._learning.targets import (
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.lbfgs import Solution
 from featuretl.heads._solver.path import check_probe, fold_means, search
-from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum
-from featuretl.heads._solver.stream import Portion, Stream
+from featuretl.heads._solver.problem import LinearProblem
+from featuretl.heads._solver.stream import Stream
 
 _UNTESTED_C = 0.03  # for C="cv" if no fold can be scored
 _SEARCH_TOL = 1e-6  # neighbouring values of C have similar scores
@@ -186,7 +187,8 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         earlier rows as a second-order expansion of (d + 1)^2 numbers. Shuffle the rows, and give
         portions of all classes with at least as many rows as columns; rows sorted by class cost
         accuracy. ``C="cv"`` chooses C on the first portion. ``calibrate=True`` and
-        ``class_weight="balanced"`` need all rows together and have no `partial_fit`.
+        ``class_weight="balanced"`` need all rows together and have no `partial_fit`. A head from
+        `fit` or a model file is fitted from scratch, with a FeatureTLWarning.
 
         Parameters
         ----------
@@ -197,13 +199,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         Raises
         ------
         ParameterError, InputError
-            If a parameter has an invalid value, X has NaN, `y` holds a class that is not in
-            `classes`, or lengths differ.
-
-        Warns
-        -----
-        FeatureTLWarning
-            If the head comes from `fit` or a model file: it is then fitted from scratch.
+            As in `fit`, or if `y` holds a class that is not in `classes`.
         """
         self._check_parameters()
         first = not hasattr(self, "_stream")
@@ -219,19 +215,17 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         targets = read_announced(self, y, len(X), classes)
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight, portion=True)
-        target, columns, loss = _as_columns(targets)
-        self._multilabel, self._multinomial = targets.multilabel, target.ndim == 1
-        portion = Portion(X, target, weight, in_loss)
         with one_thread_pool(X) as workers:
             if first:
-                rows = Rows(X, weight, workers, self.scaling)
-                self._choose(rows, Spectrum.of(rows), targets, in_loss, None)
-                stream = Stream(rows, (1, columns) if self._multinomial else (columns, 1))
+                problem = self._problem(Rows(X, weight, workers, self.scaling), targets, in_loss)
+                self._choose(problem, targets)
+                stream = Stream(problem)
             else:
                 stream = self._stream
                 if self.C != "cv":
                     self.C_ = self.C
-            solution = stream.add(portion, loss, float(self.C_), self.tol, self.max_iter, workers)
+            problem = self._problem(stream.rows(X, weight, workers), targets, in_loss)
+            solution = stream.add(problem, float(self.C_), self.tol, self.max_iter)
         self.classes_ = targets.classes
         self._stream: Stream = stream
         return self._set(solution, *stream.unscaled(), stream.dtype)
@@ -240,17 +234,24 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self, X: Array, targets: Targets, weight: Array, in_loss: Array, groups: Any = None
     ) -> Self:
         """Fit rows of `weight` (n,) in the standardisation and `in_loss` (n, 1) in the loss."""
-        self._multilabel, self.classes_ = targets.multilabel, targets.classes
-        target, columns, loss = _as_columns(targets)
-        self._multinomial = target.ndim == 1
+        self.classes_ = targets.classes
         with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            spectrum = Spectrum.of(rows)
-            self._choose(rows, spectrum, targets, in_loss, groups)
-            problem = LinearProblem(rows, target, loss, columns, in_loss)
-            start = problem.start_from_sample(float(self.C_), spectrum, self.tol, self.max_iter)
-            solution = problem.solve(float(self.C_), start, spectrum, self.tol, self.max_iter)
+            problem = self._problem(rows, targets, in_loss)
+            self._choose(problem, targets, groups)
+            start = problem.start_from_sample(float(self.C_), self.tol, self.max_iter)
+            solution = problem.solve(float(self.C_), start, self.tol, self.max_iter)
             return self._set(solution, *problem.unscaled(solution.x), rows.dtype)
+
+    def _problem(self, rows: Rows, targets: Targets, in_loss: Array) -> LinearProblem:
+        """Return the problem of all rows, in which two classes are one 0/1 column."""
+        codes, n = targets.codes, len(targets.classes)
+        self._multilabel = targets.multilabel
+        self._multinomial = not self._multilabel and n > 2
+        if self._multinomial:
+            return LinearProblem(rows, codes, softmax_cross_entropy, n, in_loss)
+        codes = codes if self._multilabel else codes[:, None]
+        return LinearProblem(rows, codes, binary_cross_entropy, codes.shape[1], in_loss)
 
     def _set(self, solution: Solution, coef: Array, intercept: Array, dtype: Any) -> Self:
         if not solution.converged.all():
@@ -260,35 +261,32 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         self.n_iter_ = solution.n_iter
         return self
 
-    def _choose(
-        self, rows: Rows, spectrum: Spectrum, targets: Targets, in_loss: Array, groups: Any
-    ) -> None:
+    def _choose(self, problem: LinearProblem, targets: Targets, groups: Any = None) -> None:
         """Set `C_`, `path_` and `calibration_` from the folds, or defaults without scored folds."""
         self.C_ = self.C
         if self.C != "cv" and not self.calibrate:
             return
-        codes, (target, columns, loss) = targets.codes, _as_columns(targets)
+        target, in_loss = to_numpy(problem.target), to_numpy(problem.weight)
         how = (type(self).__name__, targets, groups, self.cv, self.random_state)
-        fold, n_folds = folds_to_choose_by(*how, rows.source, in_loss.max(axis=1))
-        folds = LinearProblem(rows, target, loss, columns, in_loss, fold, n_folds)
+        fold = folds_to_choose_by(*how, problem.rows.source, in_loss.max(axis=1))
         weight, judged = in_loss.mean(axis=1) * (fold >= 0), judges(targets, fold)
 
         def scores(logits: Array) -> dict[str, Array]:
             if targets.multilabel:
-                right = ((logits > 0) == codes).mean(axis=1)
+                right = ((logits > 0) == targets.codes).mean(axis=1)
             else:
-                right = chosen_codes(logits) == codes
+                right = chosen_codes(logits) == targets.codes
             values = {"log_loss": -log_loss_of_rows(logits, target), "accuracy": right}
-            return {name: fold_means(of, fold, n_folds, weight) for name, of in values.items()}
+            return {name: fold_means(of, fold, weight) for name, of in values.items()}
 
         Cs = self.Cs if self.C == "cv" and judged else [_UNTESTED_C if self.C == "cv" else self.C]
-        tol = min(self.tol, _SEARCH_TOL)
-        path = search(folds, spectrum, Cs, scores, self.scoring, tol, self.max_iter)
+        folds, tol = problem.on_folds(fold), min(self.tol, _SEARCH_TOL)
+        path = search(folds, Cs, scores, self.scoring, tol, self.max_iter)
         if self.C == "cv":
             self.C_ = path.best
             self.path_ = Bunch(C=path.C, log_loss=-path.log_loss, accuracy=path.accuracy)
         if self.calibrate:
-            self.calibration_ = self._calibration(path.logits, codes, weight, judged)
+            self.calibration_ = self._calibration(path.logits, targets.codes, weight, judged)
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -300,19 +298,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
         X = read_matrix(self, X, reset=False, dispatch=True)
         return affine(X, self.coef_, self.intercept_)
 
-    def _temperature(self) -> float:
-        return self.calibration_.temperature if self.calibrate else 1.0
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _as_columns(targets: Targets) -> tuple[Array, int, Loss]:
-    """Return target, columns and loss for `LinearProblem`; two classes are one 0/1 column."""
-    if targets.multilabel:
-        return targets.codes, targets.codes.shape[1], binary_cross_entropy
-    if len(targets.classes) == 2:
-        return targets.codes[:, None], 1, binary_cross_entropy
-    return targets.codes, len(targets.classes), softmax_cross_entropy

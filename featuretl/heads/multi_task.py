@@ -14,10 +14,8 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from featuretl._core.parameters import parameter_error
 from featuretl._core.text import printable
 from featuretl._core.types import Array
-from featuretl._learning.arrays import to_numpy
 from featuretl._learning.columns import Column, in_column, read_column, table_of
 from featuretl._learning.groups import read_groups
-from featuretl._learning.refit import forget
 from featuretl._learning.targets import read_matrix, read_weight
 from featuretl.exceptions import InputError
 from featuretl.heads.linear import LinearProbeClassifier
@@ -54,8 +52,7 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         A line per task: its head, the number of rows with a label, and the reason for its kind.
     ranges_ : dict of str to (float, float)
         The smallest and the largest training value of each regression.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -98,13 +95,11 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
         Raises
         ------
-        ParameterError
-            If a key of `heads` is no column, or a value is neither classifier nor regressor.
-        InputError
-            If X has NaN, lengths differ, or a column, which the message names, cannot be fitted.
+        ParameterError, InputError
+            As in `LinearProbeClassifier.fit`, with the name of the column; or if a key of `heads`
+            is no column, or a value neither classifier nor regressor.
         """
         owner = type(self).__name__
-        forget(self)
         X = read_matrix(self, X)
         table = table_of(owner, y, len(X))
         by_hand = self._heads(table)
@@ -134,8 +129,8 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Array:
         """Return the predictions (n, n_tasks): float64 if all are numbers, else object."""
-        X = to_numpy(X)
-        columns = [head.predict(X) for head in self._fitted_heads(X)]
+        X = self._rows(X)
+        columns = [head.predict(X) for head in self.estimators_]
         if all(column.dtype.kind in "iuf" for column in columns):
             return np.column_stack([column.astype(np.float64) for column in columns])
         return np.column_stack([column.astype(object) for column in columns])
@@ -147,51 +142,47 @@ class MultiTaskHead(MetaEstimatorMixin, BaseEstimator):
         Heads that have no probabilities are left out. For a single task it is the array alone, as
         in scikit-learn's forests.
         """
-        X = to_numpy(X)
-        heads = self._fitted_heads(X)
+        X, heads = self._rows(X), self.named_estimators_
         if len(heads) == 1:
-            return heads[0].predict_proba(X)
-        return {
-            name: head.predict_proba(X)
-            for name, head in zip(self.tasks_, heads, strict=True)
-            if hasattr(head, "predict_proba")
-        }
+            return self.estimators_[0].predict_proba(X)
+        able = {name: head for name, head in heads.items() if hasattr(head, "predict_proba")}
+        return {name: head.predict_proba(X) for name, head in able.items()}
 
     def score(self, X: Any, y: Any) -> float:
         """Return the mean of the scores of all tasks: accuracy or R2, at most 1.
 
         X and `y` are as for `fit`; each task is scored on the rows that have its label.
         """
-        heads = self._fitted_heads(X)
-        X = read_matrix(self, X, reset=False)
+        X = self._rows(X)
         table = table_of(type(self).__name__, y, len(X))
         missing = [name for name in self.tasks_ if name not in table]
         if missing:
             found = printable(", ".join(table))
             raise InputError(f"y must have a column {printable(missing[0])!r}; got {found}.")
         scores = []
-        for (name, kind), head in zip(self.tasks_.items(), heads, strict=True):
-            column = read_column(name, table[name], kind)
+        for name, head in self.named_estimators_.items():
+            column = read_column(name, table[name], self.tasks_[name])
             scores.append(head.score(X[column.rows], column.y))
         return float(np.mean(scores))
 
     @property
     def classes_(self) -> dict[str, Array]:
         """The classes of each classification: dict of str to ndarray of shape (n_classes,)."""
-        check_is_fitted(self, "estimators_")
-        heads = zip(self.tasks_.items(), self.estimators_, strict=True)
-        return {name: head.classes_ for (name, kind), head in heads if kind == "classification"}
+        heads = self.named_estimators_
+        classifications = [name for name, kind in self.tasks_.items() if kind == "classification"]
+        return {name: heads[name].classes_ for name in classifications}
 
     @property
     def named_estimators_(self) -> Bunch:
         """The fitted heads by the names of their tasks."""
         check_is_fitted(self, "estimators_")
-        return Bunch(**dict(zip(self.tasks_, self.estimators_, strict=True)))
+        heads = Bunch()  # no keyword arguments: a task may be called "self"
+        heads.update(zip(self.tasks_, self.estimators_, strict=True))
+        return heads
 
-    def _fitted_heads(self, X: Any) -> list[Any]:
+    def _rows(self, X: Any) -> Array:
         check_is_fitted(self, "estimators_")
-        read_matrix(self, X, reset=False)
-        return self.estimators_
+        return read_matrix(self, X, reset=False)
 
     def _heads(self, table: dict[str, Any]) -> dict[str, Any]:
         """Return the parameter `heads` with its keys as str; raises ParameterError."""

@@ -11,16 +11,9 @@ from sklearn.base import BaseEstimator
 from featuretl._core.parameters import parameter_error
 from featuretl._core.types import Array
 from featuretl._learning.arrays import library_of, near, to_numpy
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import blocks, in_blocks
-from featuretl._learning.targets import (
-    one_class_each,
-    read_announced,
-    read_matrix,
-    read_targets,
-    read_weight,
-)
+from featuretl._learning.targets import read_announced, read_matrix, read_targets, read_weight
 
 
 @dataclass(eq=False, repr=False)
@@ -39,15 +32,13 @@ class NearestMeanClassifier(Responses, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     means_ : ndarray of shape (n_classes, d), float64
         Mean of the centred, normalised embeddings of each class; NaN for a class without rows.
     center_ : ndarray of shape (d,), float64
         The vector that is subtracted.
     class_weight_ : ndarray of shape (n_classes,), float64
         Sum of the weights of the rows of each class.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -71,42 +62,25 @@ class NearestMeanClassifier(Responses, BaseEstimator):
     center: Any = "mean"
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit from scratch.
+        """Fit from scratch; parameters and errors are those of `LinearProbeClassifier.fit`.
 
-        Parameters
-        ----------
-        X, y, sample_weight : as in `LinearProbeClassifier.fit`
-            `y` has one class per row.
-
-        Raises
-        ------
-        InputError
-            If X has NaN, `y` a single class, or lengths differ.
+        `y` has one class per row.
         """
-        forget(self)
         X = read_matrix(self, X, dispatch=True)
-        targets = one_class_each(self, read_targets(self, y, len(X)))
+        targets = read_targets(self, y, len(X), multilabel=False)
         weight = read_weight(self, sample_weight, len(X))
         self._start(X, weight, targets.classes)
         return self._add(X, targets.codes, weight)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Add rows to the means.
+        """Add rows to the means, also after `fit`.
 
-        Parameters
-        ----------
-        X, y, sample_weight : as for `fit`
-        classes : array-like of shape (n_classes,), default=None
-            All classes of all calls; required in the first call, unless `fit` was called.
-
-        Raises
-        ------
-        InputError
-            If X has NaN, `y` holds a class that is not in `classes`, or lengths differ.
+        Parameters and errors are those of `LinearProbeClassifier.partial_fit`; the first call needs
+        `classes`, unless `fit` was called.
         """
         first = not hasattr(self, "means_")
         X = read_matrix(self, X, reset=first, dispatch=True)
-        targets = one_class_each(self, read_announced(self, y, len(X), classes))
+        targets = read_announced(self, y, len(X), classes, multilabel=False)
         weight = read_weight(self, sample_weight, len(X))
         if first:
             self._start(X, weight, targets.classes)

@@ -10,17 +10,16 @@ import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils import Bunch
 
-from featuretl._core.parameters import check_option
+from featuretl._core.parameters import check_number, check_option
 from featuretl._core.types import Array
 from featuretl._learning.arrays import library_of
 from featuretl._learning.folds import fold_of_rows
 from featuretl._learning.groups import copies_of, read_groups
 from featuretl._learning.labels import all_numbers
-from featuretl._learning.refit import forget
 from featuretl._learning.rows import SCALINGS, Rows, Workers, affine, one_thread_pool
 from featuretl._learning.targets import Targets, check_length, read_matrix, read_weight
 from featuretl.exceptions import FeatureTLWarning
-from featuretl.heads._solver.path import check_grid, check_positive
+from featuretl.heads._solver.path import check_grid
 
 _AUTO_ALPHAS = np.logspace(-6, 3, 28)
 _FOLDS_OF_GROUPS = 5
@@ -53,8 +52,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     path_ : Bunch
         With ``alpha="loo"``: `alpha` (m,), and `mean_squared_error` (m, n_outputs) on left-out or
         held-out rows.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -90,29 +88,15 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     scaling: str = "floored"
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
-        """Fit the head.
+        """Fit the head; parameters and errors are those of `LinearProbeClassifier.fit`.
 
-        Parameters
-        ----------
-        X, sample_weight, groups : as in `LinearProbeClassifier.fit`
-        y : array-like of shape (n,) or (n, n_outputs)
-            Regression targets.
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, X has NaN, a row has no group, or lengths differ.
-
-        Warns
-        -----
-        FeatureTLWarning
-            If there are fewer groups than folds, or one group, which is ignored.
+        `y` has numbers, (n,) or (n, n_outputs). A FeatureTLWarning says that there are fewer groups
+        than folds, or one group, which is ignored.
         """
         owner = type(self).__name__
         check_option(owner, "scaling", self.scaling, SCALINGS)
-        check_positive(owner, "alpha", self.alpha, "loo")
+        check_number(owner, "alpha", self.alpha, "(0, inf)", "loo")
         check_grid(owner, "alphas", self.alphas)
-        forget(self)
         X = read_matrix(self, X, min_rows=2, dispatch=True)
         Y = all_numbers(owner, y)
         check_length(len(X), "y", len(Y))
@@ -153,7 +137,7 @@ class LinearProbeRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             message = f"{owner} leaves out single rows, because groups has one value only."
             warnings.warn(message, FeatureTLWarning, stacklevel=3)
             return None
-        return fold_of_rows(owner, numbers, groups, _FOLDS_OF_GROUPS, 0, weight=weight)[0]
+        return fold_of_rows(owner, numbers, groups, _FOLDS_OF_GROUPS, 0, weight=weight)
 
     def _choose(
         self, rows: Rows, solution: Solution, Y: Array, fold: Array | None, workers: Workers

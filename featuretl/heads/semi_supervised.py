@@ -18,18 +18,10 @@ from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds, fold_of_rows, judges
 from featuretl._learning.groups import read_groups, subset
 from featuretl._learning.labels import some_labels
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import check_finite
-from featuretl._learning.targets import (
-    Targets,
-    check_length,
-    one_class_each,
-    read_matrix,
-    read_targets,
-)
+from featuretl._learning.targets import Targets, check_length, read_matrix, read_targets
 from featuretl.exceptions import FeatureTLWarning, InputError
-from featuretl.heads._solver.path import check_positive
 from featuretl.heads.linear import LinearProbeClassifier
 
 METHODS = ("auto", "spreading", "self-training")
@@ -81,7 +73,6 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     probe_ : LinearProbeClassifier
         The head; its `coef_` and `intercept_` are for X as given.
     transduction_ : ndarray of shape (n,)
@@ -89,8 +80,7 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         spreading, if that was used, or by the head.
     decision_ : str
         The method used and why: "spreading", "self-training" or "probe", and held-out accuracies.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -141,28 +131,15 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Fit the head.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d), float16, float32 or float64
-            Finite embeddings, with and without a label.
-        y : array-like of shape (n,)
-            At least two classes. -1, None, NaN and "" mark rows without a label.
-        groups : array-like of shape (n,), default=None
-            Labelled rows of one group are held out together.
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, X has NaN, there are fewer than two classes, or
-            lengths differ.
+        Parameters and errors are those of `LinearProbeClassifier.fit`; X is no tensor. In `y`, with
+        at least two classes, -1, None, NaN and "" mark rows without a label.
         """
         owner = type(self).__name__
         check_option(owner, "method", self.method, METHODS)
-        check_positive(owner, "C", self.C)
+        check_number(owner, "C", self.C, "(0, inf)")
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
-        check_number(owner, "alpha", self.alpha, 0, open_below=True, below=1)
+        check_number(owner, "alpha", self.alpha, "(0, 1)")
         check_folds(owner, self.cv)
-        forget(self)
         X = read_matrix(self, X)
         codes = self._read_codes(y, len(X))
         groups = read_groups(owner, groups, len(X))
@@ -178,7 +155,7 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         check_length(n, "y", len(is_known))
         if not is_known.any():
             raise InputError(f"y of {owner} must have labels; got none.")
-        targets = one_class_each(self, read_targets(self, labels, len(labels)))
+        targets = read_targets(self, labels, len(labels), multilabel=False)
         self.classes_ = targets.classes
         codes = np.full(n, -1)
         codes[is_known] = targets.codes
@@ -222,11 +199,11 @@ class SemiSupervisedProbeClassifier(Responses, BaseEstimator):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FeatureTLWarning)  # few labels are expected here
             try:
-                fold, n_folds = fold_of_rows(*how, X=X[known])
+                fold = fold_of_rows(*how, X=X[known])
             except InputError:
                 return []
         parts = []
-        for number in range(n_folds if judges(targets, fold) else 0):
+        for number in range(fold.max() + 1 if judges(targets, fold) else 0):
             part = codes.copy()
             part[known[fold == number]] = -1
             if len(np.unique(part)) > 2:  # two classes and no label
@@ -282,11 +259,9 @@ def _graph(X: Array, n_neighbors: int) -> Any:
     check_finite(X)
     X = np.asarray(X, np.float64 if X.dtype == np.float64 else np.float32)
     Z = normalize(X - X.mean(axis=0))
-    k = min(n_neighbors, len(Z) - 1)
-    distance, neighbour = NearestNeighbors(n_neighbors=k).fit(Z).kneighbors()
-    cosine = np.clip(1 - np.square(distance) / 2, 0, 1).astype(np.float64)
-    row = np.repeat(np.arange(len(Z)), k)
-    graph = csr_array((cosine.ravel() ** _POWER, (row, neighbour.ravel())), shape=(len(Z), len(Z)))
+    neighbours = NearestNeighbors(n_neighbors=min(n_neighbors, len(Z) - 1)).fit(Z)
+    graph = csr_array(neighbours.kneighbors_graph(mode="distance"), dtype=np.float64)
+    graph.data = np.clip(1 - np.square(graph.data) / 2, 0, 1) ** _POWER
     graph = (graph + graph.T).tocoo()
     degree = np.maximum(graph.sum(axis=1), _LEAST)
     graph.data /= np.sqrt(degree[graph.row] * degree[graph.col])

@@ -11,22 +11,15 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 
-from featuretl._core.parameters import check_option, random_generator
+from featuretl._core.parameters import check_number, check_option, random_generator
 from featuretl._core.types import Array
 from featuretl._learning.folds import folds_to_choose_by, judges
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import Responses
 from featuretl._learning.rows import Rows, affine, in_blocks, one_thread_pool
-from featuretl._learning.targets import (
-    loss_weight,
-    one_class_each,
-    read_matrix,
-    read_targets,
-    read_weight,
-)
+from featuretl._learning.targets import loss_weight, read_matrix, read_targets, read_weight
 from featuretl.exceptions import FeatureTLWarning
 from featuretl.heads._solver.machines import Exact, Linear, Nystrom, TrainingSet
-from featuretl.heads._solver.path import check_positive, check_probe
+from featuretl.heads._solver.path import check_probe
 
 _MOST_EXACT_ROWS = 4000
 _N_COMPONENTS = 1000
@@ -53,12 +46,9 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     gamma : float > 0, "scale" or "cv", default="cv"
         Width of the RBF kernel ``exp(-gamma ||z - z'||^2)`` on standardised features. "scale" is
         1 / d; "cv" chooses among 0.03, 0.1, 0.3 and 1 times that, together with C.
-    Cs : "auto" or array-like of float > 0, default="auto"
-        Candidates of ``C="cv"``: "auto" walks up the decades from 1e-5 to 10 and refines around the
-        peak; for `SVC` it tries 0.1, 1, 10 and 100.
-    cv, scaling : as in `LinearProbeClassifier`
-    class_weight : dict, "balanced" or None, default=None
-        Factors on the weights of the classes, as in scikit-learn.
+    Cs : as in `LinearProbeClassifier`
+        For `SVC`, "auto" tries 0.1, 1, 10 and 100.
+    cv, scaling, class_weight : as in `LinearProbeClassifier`
     calibrate : bool, default=True
         Provide `predict_proba`, by a temperature fitted to held-out decision values; with few rows
         the temperature stays near half their mean distance from the boundary.
@@ -70,7 +60,6 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     C_, gamma_ : float
         The C of the fitted head, and with ``kernel="rbf"`` its gamma.
     approximated_ : bool
@@ -80,11 +69,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     path_ : Bunch
         If C or gamma was chosen: `C` (m,), `gamma` (m,; NaN for "linear") and `accuracy`
         (m, n_folds) on held-out rows.
-    calibration_ : Bunch
-        With ``calibrate=True``: `temperature`, `error_before` and `error_after`; see
-        `LinearProbeClassifier`.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    calibration_, n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -124,36 +109,26 @@ class SVMProbeClassifier(Responses, BaseEstimator):
     random_state: Any = None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> Self:
-        """Fit the head.
+        """Fit the head; parameters and errors are those of `LinearProbeClassifier.fit`.
 
-        Parameters
-        ----------
-        X, y, sample_weight, groups : as in `LinearProbeClassifier.fit`
-            `y` has one class per row. A tensor stays on its device with ``kernel="linear"`` only.
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, X has NaN, `y` a single class or multiple labels
-            per row, or lengths differ.
+        `y` has one class per row. A tensor stays on its device with ``kernel="linear"`` only.
         """
         owner = type(self).__name__
         check_probe(self)
-        check_positive(owner, "gamma", self.gamma, "scale", "cv")
+        check_number(owner, "gamma", self.gamma, "(0, inf)", "scale", "cv")
         check_option(owner, "kernel", self.kernel, ("linear", "rbf"))
-        forget(self)
         X = read_matrix(self, X, dispatch=self.kernel == "linear")
-        targets = one_class_each(self, read_targets(self, y, len(X)))
+        targets = read_targets(self, y, len(X), multilabel=False)
         weight = read_weight(self, sample_weight, len(X))
         in_loss = loss_weight(self, self.class_weight, targets, weight)[:, 0]
         self.classes_ = targets.classes
-        fold, n_folds = np.full(len(X), -1), 1
+        fold = np.full(len(X), -1)
         if self._needs_folds():
             how = (owner, targets, groups, self.cv, self.random_state)
-            fold, n_folds = folds_to_choose_by(*how, X, in_loss)
+            fold = folds_to_choose_by(*how, X, in_loss)
         with one_thread_pool(X) as workers:
             rows = Rows(X, weight, workers, self.scaling)
-            data = TrainingSet(rows, targets.codes, len(self.classes_), in_loss, fold, n_folds)
+            data = TrainingSet(rows, targets.codes, len(self.classes_), in_loss, fold)
             self._choose_and_fit(data, judges(targets, fold))
         return self
 
@@ -165,7 +140,7 @@ class SVMProbeClassifier(Responses, BaseEstimator):
 
     def _choose_and_fit(self, data: TrainingSet, judged: bool) -> None:
         """Search the machines on the folds if requested; fit the best one on all rows."""
-        self.approximated_ = self._is_approximated(data.rows.n)
+        self.approximated_ = self.kernel == "rbf" and data.rows.n > _MOST_EXACT_ROWS
         Cs, machines, best = self.Cs, self._machines(data), 0
         if not judged:
             Cs, machines = [_UNTESTED_C[self.kernel]], machines[-1:]
@@ -202,22 +177,14 @@ class SVMProbeClassifier(Responses, BaseEstimator):
             gammas = [1 / data.rows.d if self.gamma == "scale" else float(self.gamma)]
         if not self.approximated_:
             return [Exact(self.tol, gamma) for gamma in gammas]
-        seed = random_generator(type(self).__name__, self.random_state).randint(2**31 - 1)
-        return [Nystrom(self.tol, gamma, _N_COMPONENTS, seed) for gamma in gammas]
-
-    def _is_approximated(self, n: int) -> bool:
-        if self.kernel == "linear" or n <= _MOST_EXACT_ROWS:
-            return False
         message = (
             f"SVMProbeClassifier approximates the RBF kernel by {_N_COMPONENTS} Nystroem features, "
-            f"because X has {n} rows, more than {_MOST_EXACT_ROWS}; use scikit-learn's SVC for the "
-            "exact kernel (n x n numbers)."
+            f"because X has {data.rows.n} rows, more than {_MOST_EXACT_ROWS}; use scikit-learn's "
+            "SVC for the exact kernel (n x n numbers)."
         )
         warnings.warn(message, FeatureTLWarning, stacklevel=4)
-        return True
-
-    def _temperature(self) -> float:
-        return float(self.calibration_.temperature)
+        seed = random_generator(type(self).__name__, self.random_state).randint(2**31 - 1)
+        return [Nystrom(self.tol, gamma, _N_COMPONENTS, seed) for gamma in gammas]
 
     def _logits(self, X: Any) -> Array:
         X = read_matrix(self, X, reset=False, dispatch=self.kernel == "linear")

@@ -14,7 +14,6 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from featuretl._core.parameters import check_estimator_parameter, check_int, check_option
 from featuretl._core.types import Array
 from featuretl._learning.groups import read_groups
-from featuretl._learning.refit import forget
 from featuretl._learning.responses import chosen_codes
 from featuretl._learning.targets import ScoreMixin, as_matrix, read_targets, read_weight
 from featuretl.exceptions import InputError
@@ -60,18 +59,9 @@ class ViewPooling(TransformerMixin, BaseEstimator):
     pooling: str = "mean"
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the number of columns; nothing is fitted.
+        """Check the parameters and X (n, n_views x d), as `ViewsClassifier.fit` does.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, n_views x d)
-            Row i has the embeddings of image i, one view after the other.
-        y : ignored
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, or `n_views` does not divide the number of columns.
+        Nothing is fitted, and `y` is ignored.
         """
         options = ("mean", "max", "mean+max")
         check_option(type(self).__name__, "pooling", self.pooling, options)
@@ -112,15 +102,13 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_views : int >= 1
-        Number of embeddings in a row; see `ViewPooling`.
+    n_views : as in `ViewPooling`
     estimator : classifier, default=None
         The head; None is `LinearProbeClassifier()`.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        The classes.
     estimator_ : classifier
         The fitted head, which takes d columns.
     n_features_in_ : int
@@ -174,7 +162,6 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
             If a parameter has an invalid value, `n_views` does not divide the number of columns, or
             an image has multiple labels.
         """
-        forget(self)
         views = split_views(self, X, self.n_views, reset=True)
         targets = read_targets(self, y, len(views))
         if targets.multilabel:

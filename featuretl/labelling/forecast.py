@@ -15,6 +15,7 @@ from featuretl._core.display import Display
 from featuretl._core.parameters import (
     check_estimator_parameter,
     check_int,
+    check_number,
     parameter_error,
     random_generator,
 )
@@ -94,12 +95,14 @@ class AccuracyForecast(Display):
         Infinity stands for more than ten times `n_labels`, or for an unreachable accuracy. Raises
         ParameterError unless `target_accuracy`, on images like the labelled ones, is in (0, 1).
         """
-        if not isinstance(target_accuracy, numbers.Real) or not 0 < float(target_accuracy) < 1:
-            expected = "a number between 0 and 1"
-            raise parameter_error("labels_needed", "target_accuracy", expected, target_accuracy)
+        check_number("labels_needed", "target_accuracy", target_accuracy, "(0, 1)")
         sizes, reached = range(1, _HORIZON * self.n_labels + 1), []
         for i in (0, 2, 1):  # the upper limit reaches the target first
-            place = bisect_left(sizes, target_accuracy, key=lambda n, i=i: self._estimate(n)[i])
+
+            def limit(n: float, i: int = i) -> float:
+                return self._estimate(n)[i]
+
+            place = bisect_left(sizes, target_accuracy, key=limit)
             reached.append(float(sizes[place]) if place < len(sizes) else math.inf)
         return Estimate(*reached)
 

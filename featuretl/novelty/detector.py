@@ -12,19 +12,73 @@ from sklearn.preprocessing import normalize
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from featuretl._core.parameters import check_int, is_real, parameter_error, random_generator
+from featuretl._core.parameters import check_int, check_number, random_generator
 from featuretl._core.statistics import error_of_mean
 from featuretl._core.types import Array
 from featuretl._learning.arrays import float_of, library_of, near, to_numpy
 from featuretl._learning.groups import copies_of, joined, read_groups
-from featuretl._learning.refit import forget
 from featuretl._learning.rows import check_finite
 from featuretl._learning.targets import read_matrix
 from featuretl.exceptions import InputError
-from featuretl.novelty.drift import SIGNIFICANCE, Drift
 
 _MAX_CALIBRATION = 10_000  # more hardly improve the estimate of a fraction of 0.01
 _BLOCK_ROWS = 2048
+_SIGNIFICANCE = 0.001
+
+
+@dataclass(repr=False, frozen=True)
+class Drift:
+    """The number of novel images, and the number expected without drift.
+
+    Attributes
+    ----------
+    images : int
+    novel : int
+        The number of images whose novelty is at least 1 - `level`.
+    expected : float
+        The number expected among images like the training images; 0 if there were too few training
+        images for any image to be novel.
+    level : float
+    pvalue : float in [0, 1]
+        The probability of at least `novel` novel images without drift.
+    can_tell : bool
+        Whether the test can detect drift at all; False with few images or draws.
+    """
+
+    images: int
+    novel: int
+    expected: float
+    level: float
+    pvalue: float
+    can_tell: bool
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the p-value is below 0.001."""
+        return self.pvalue < _SIGNIFICANCE
+
+    def explain(self) -> str:
+        """Return the result as a sentence."""
+        if not self.expected and self.images:
+            return (
+                "There are too few training images to tell which images are novel at the "
+                f"{100 * self.level:.3g}% level."
+            )
+        found = (
+            f"{self.novel:,} of {self.images:,} images are unlike the training images at the "
+            f"{100 * self.level:.3g}% level, where {self.expected:,.1f} are expected"
+        )
+        if not self.can_tell and self.images:
+            return f"{found}: too few images or groups to tell whether the images have changed."
+        if not self.is_clear:
+            return f"{found}: no clear sign that the images have changed."
+        chance = f"p = {self.pvalue:.1g}" if self.pvalue >= 1e-6 else "p < 1e-6"
+        return (
+            f"{found}: the images may have changed ({chance} for independent images; images of one "
+            "series or person are weaker evidence)."
+        )
+
+    __repr__ = explain
 
 
 @dataclass(eq=False, repr=False)
@@ -61,8 +115,7 @@ class NoveltyDetector(BaseEstimator):
         the number of groups.
     offset_ : float
         The lowest score that is not novel; -inf if there are too few training images.
-    n_features_in_, feature_names_in_ : int, ndarray of shape (d,)
-        Number of columns of X, and their names if X has names.
+    n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
     See Also
     --------
@@ -101,26 +154,15 @@ clear sign that the images have changed.
     def fit(self, X: Any, y: Any = None, groups: Any = None) -> Self:
         """Store reference embeddings, and calibrate the score.
 
-        Parameters
-        ----------
-        X : array-like of shape (n, d)
-            Embeddings of the training images; finite.
-        y : ignored
-        groups : array-like of shape (n,), default=None
-            Images of one group, and equal rows of X, are not scored against each other.
-
-        Raises
-        ------
-        ParameterError, InputError
-            If a parameter has an invalid value, lengths differ, or there are too few images outside
-            of a group.
+        X are the embeddings (n, d) of the training images, all finite; images of one group in
+        `groups` (n,), and equal rows of X, are not scored against each other. Raises ParameterError
+        for an invalid parameter, and InputError if lengths differ or too few images are outside of
+        a group. `y` is ignored.
         """
         owner = type(self).__name__
         check_int(owner, "n_neighbors", self.n_neighbors, 1)
         check_int(owner, "max_references", self.max_references, 2)
-        if not is_real(self.level) or not 0 < self.level <= 0.5:
-            raise parameter_error(owner, "level", "a number in (0, 0.5]", self.level)
-        forget(self)
+        check_number(owner, "level", self.level, "(0, 0.5]")
         X = read_matrix(self, X, min_rows=2, dispatch=True)
         check_finite(X)
         groups = joined(read_groups(owner, groups, len(X)), copies_of(X))
@@ -199,7 +241,7 @@ clear sign that the images have changed.
         if fraction and images:
             chance = betabinom(draws, size * fraction, size * (1 - fraction))
             pvalue, least = (float(chance.sf(k - 1)) for k in (novel * draws // images, draws))
-        can_tell, pvalue = least < SIGNIFICANCE, min(max(pvalue, 0.0), 1.0)
+        can_tell, pvalue = least < _SIGNIFICANCE, min(max(pvalue, 0.0), 1.0)
         return Drift(images, novel, images * fraction, self.level, pvalue, can_tell)
 
     def _rank(self) -> int:

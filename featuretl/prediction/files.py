@@ -24,7 +24,7 @@ from featuretl.images.inputs import as_images, file_of, name_of, read
 from featuretl.images.shards import states_of
 from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
-from featuretl.novelty.drift import Drift
+from featuretl.novelty.detector import Drift
 from featuretl.prediction.parts import Parts
 from featuretl.prediction.predict import BATCH, TAG_THRESHOLD, Predictions, Progress, predict_batch
 
@@ -98,8 +98,7 @@ def predict_to_file(
     fitted = Fitted.of_images(model)
     check_bool("predict_to_file", "novelty", novelty)
     check_int("predict_to_file", "top", top, 1)
-    if threshold is not None:
-        check_number("predict_to_file", "threshold", threshold, 0, at_most=1)
+    check_number("predict_to_file", "threshold", threshold, "[0, 1]", None)
     detector = fitted.detector[-1] if novelty else None
     columns = _Table.of(fitted, top, threshold, novelty, bool(box_columns(images)))
     identity = _identity(model, images, top, columns.threshold, novelty)

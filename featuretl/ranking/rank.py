@@ -218,7 +218,7 @@ def _read_targets(
     targets = Targets(np.unique(strata), strata)
     fold = np.zeros(n, int)
     if method in ("probe", "knn"):
-        fold, _ = fold_of_rows(_OWNER, targets, groups, cv, random_state)
+        fold = fold_of_rows(_OWNER, targets, groups, cv, random_state)
     return FoldedTargets(labels, fold, units)
 
 

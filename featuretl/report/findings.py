@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from featuretl._core.parameters import check_share
+from featuretl._core.parameters import check_number
 from featuretl._core.statistics import share_with_interval
 from featuretl._core.types import Array
 from featuretl._learning.groups import read_groups
@@ -145,7 +145,7 @@ def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.Data
     >>> near_duplicates(X)[["first", "second"]].values.tolist()
     [[3, 7]]
     """
-    check_share("near_duplicates", "threshold", threshold)
+    check_number("near_duplicates", "threshold", threshold, "(0, 1]")
     X = np.asarray(X, np.float32)
     both = X if Y is None else np.concatenate([X, np.asarray(Y, np.float32)])
     Z = normalize(both - both.mean(axis=0)) if len(both) else both

@@ -15,8 +15,8 @@ from featuretl._core.files import check_output, replace_file, write_errors_as
 from featuretl._core.lazy import import_extra
 from featuretl._core.parameters import (
     check_int,
+    check_number,
     check_option,
-    check_share,
     import_pyplot,
     parameter_error,
     random_generator,
@@ -139,7 +139,7 @@ def write_report(
     import_pyplot()
     check_int(_OWNER, "cv", cv, 2)
     check_int(_OWNER, "n_bootstrap", n_bootstrap, 0)
-    check_share(_OWNER, "threshold", threshold)
+    check_number(_OWNER, "threshold", threshold, "(0, 1]")
     check_option(_OWNER, "task", task, ("auto", "classification", "regression"))
     random_generator(_OWNER, random_state)
     report_step = progress or (lambda step: None)

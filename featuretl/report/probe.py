@@ -126,10 +126,10 @@ class Probe:
             raise InputError("Cross-validation needs images of at least two classes; got one.")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FeatureTLWarning)
-            fold, n_folds = fold_of_rows(_OWNER, targets, self.groups, cv, seed)
+            fold = fold_of_rows(_OWNER, targets, self.groups, cv, seed)
         notes = [str(w.message) for w in caught if issubclass(w.category, FeatureTLWarning)]
         grouped = ", each group in one of them" if self.groups is not None else ""
-        return fold, " ".join([f"{n_folds} folds{grouped}.", *notes])
+        return fold, " ".join([f"{fold.max() + 1} folds{grouped}.", *notes])
 
 
 def splits_of(fold: Array) -> Iterator[tuple[Array, Array]]:

@@ -52,8 +52,7 @@ def _local_cluster(workers: int | None, gpu_per_worker: int) -> Any:
     """Return a cluster whose nannies restart killed workers."""
     from distributed import LocalCluster, Nanny, Scheduler, SpecCluster
 
-    if workers is not None:
-        check_int("dask_workers", "workers", workers, 1)
+    check_int("dask_workers", "workers", workers, 1, None)
     dashboard = "127.0.0.1:0"
     quiet = {"silence_logs": logging.CRITICAL}  # extract_shards reports failures
     if not gpu_per_worker:

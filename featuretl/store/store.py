@@ -120,8 +120,7 @@ class EmbeddingStore(LocalFolder):
     def __init__(
         self, path: str | os.PathLike[str] | None = None, max_size: int | None = None
     ) -> None:
-        if max_size is not None:
-            check_int("EmbeddingStore", "max_size", max_size, 0)
+        check_int("EmbeddingStore", "max_size", max_size, 0, None)
         found = default_cache() if path is None else as_path(path)
         if found is None:
             raise parameter_error("EmbeddingStore", "path", "the path of a folder", path)

@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import (
     check_bool,
+    check_number,
     check_option,
     check_seconds,
-    is_real,
     is_word,
     parameter_error,
 )
@@ -139,8 +139,6 @@ class BaseTransfer(BaseEstimator):
         if not is_splitter and not isinstance(self.cv, numbers.Integral):
             raise parameter_error(owner, "cv", "an int >= 2 or a splitter", self.cv)
         check_folds(owner, self.cv)
-        size = self.test_size
-        if not (size is None or is_word(size, "auto") or (is_real(size) and 0 < size <= 0.5)):
-            raise parameter_error(owner, "test_size", "'auto', None or a number in (0, 0.5]", size)
+        check_number(owner, "test_size", self.test_size, "(0, 0.5]", "auto", None)
         if self.time_budget is not None:
             check_seconds(owner, "time_budget", self.time_budget)

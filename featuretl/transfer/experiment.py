@@ -137,13 +137,13 @@ class Experiment:
         groups = subset(self.groups, rows)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", FeatureTLWarning)
-            fold, n_folds = fold_of_rows(self.owner, targets, groups, cv, self.seed)
+            fold = fold_of_rows(self.owner, targets, groups, cv, self.seed)
         why = [str(w.message) for w in caught if issubclass(w.category, FeatureTLWarning)]
         if not judges(targets, fold):
             raise InputError(" ".join(why))
         if self.n_copies:
             why.append(f"{self.n_copies:,} of {self.n:,} images are copies; copies share a fold.")
-        return fold, " ".join([f"{n_folds} folds.", *why])
+        return fold, " ".join([f"{fold.max() + 1} folds.", *why])
 
     def subset(self, rows: Array) -> tuple[list[Any], Array, Array | None]:
         """Return the images, targets and groups of `rows`."""

@@ -187,7 +187,10 @@ def test_bad_images_raise_or_are_nan_and_named(data, tmp_path):
     [
         ({"pooling": "mean"}, "'pooling' parameter of ImageEmbedder must be one of"),
         ({"on_error": "skip"}, "'on_error' parameter of ImageEmbedder must be one of"),
-        ({"batch_size": -1}, "'batch_size' parameter of ImageEmbedder must be an int >= 1; got -1"),
+        (
+            {"batch_size": -1},
+            "'batch_size' parameter of ImageEmbedder must be an int >= 1 or 'auto'; got -1",
+        ),
         ({"batch_size": 2.5}, "'batch_size' parameter of ImageEmbedder"),
         ({"cache": 1}, "'cache' parameter of ImageEmbedder"),
         ({"backbone": 1}, "'backbone' parameter of ImageEmbedder"),

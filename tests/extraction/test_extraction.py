@@ -127,7 +127,10 @@ def test_without_a_store_nothing_is_kept(photos, cache, counts):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"batch_size": 0}, "'batch_size' parameter of extract must be an int >= 1; got 0."),
+        (
+            {"batch_size": 0},
+            "'batch_size' parameter of extract must be an int >= 1 or 'auto'; got 0.",
+        ),
         ({"on_error": "skip"}, "'on_error' parameter of extract must be one of 'raise', 'nan'"),
     ],
 )

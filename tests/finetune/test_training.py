@@ -14,8 +14,8 @@ from featuretl.finetune import Training
     [
         ({"optimizer": "sdg"}, "did you mean 'sgd'"),
         ({"schedule": "cosin"}, "did you mean 'cosine'"),
-        ({"layer_decay": 1.5}, "'layer_decay' .* > 0 and <= 1"),
-        ({"warmup": 1.0}, "'warmup' .* >= 0 and < 1"),
+        ({"layer_decay": 1.5}, "'layer_decay' .* \\(0, 1\\]"),
+        ({"warmup": 1.0}, "'warmup' .* \\[0, 1\\)"),
         ({"batch_norm": True}, "'batch_norm'"),
         ({"validation_fraction": 1.0}, "'validation_fraction'"),
         ({"precision": "half"}, "'precision'"),

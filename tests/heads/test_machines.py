@@ -8,11 +8,11 @@ from featuretl._learning.rows import Rows, Workers
 from featuretl.heads._solver.machines import Exact, Linear, Nystrom, TrainingSet
 
 
-def training_set(X, y, weight=None, fold=None, n_folds=1):
+def training_set(X, y, weight=None, fold=None):
     weight = np.ones(len(y)) if weight is None else weight
     fold = np.full(len(y), -1) if fold is None else fold
     rows = Rows(X, weight, Workers(), "floored")
-    return TrainingSet(rows, y, int(y.max()) + 1, weight, fold, n_folds)
+    return TrainingSet(rows, y, int(y.max()) + 1, weight, fold)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def machines(n=60):
 
 def test_accuracy_counts_held_out_rows_by_their_weights():
     y, fold = np.array([0, 1, 1, 0, 1]), np.array([0, 0, 0, 1, -1])
-    data = training_set(np.eye(5), y, np.array([1.0, 2.0, 1.0, 1.0, 9.0]), fold, 2)
+    data = training_set(np.eye(5), y, np.array([1.0, 2.0, 1.0, 1.0, 9.0]), fold)
     scores = data.scores(np.array([[-1.0], [1.0], [-1.0], [1.0], [-1.0]]))
     assert scores["accuracy"].tolist() == [0.75, 0.0]
     assert scores["varies"].tolist() == [1.0, 1.0]
@@ -37,7 +37,7 @@ def test_accuracy_counts_held_out_rows_by_their_weights():
 
 def test_a_machine_that_always_says_the_same_does_not_vary():
     y, fold = np.array([0, 1, 2, 0]), np.array([0, 0, 1, -1])
-    data = training_set(np.eye(4), y, np.array([1.0, 1.0, 1.0, 0.0]), fold, 2)
+    data = training_set(np.eye(4), y, np.array([1.0, 1.0, 1.0, 0.0]), fold)
     values = np.tile([0.0, 1.0, 0.5], (4, 1))
     values[3] = [1, 0, 0]  # no fold holds this row out
     assert data.scores(values)["varies"].tolist() == [0.0, 0.0]
@@ -63,7 +63,7 @@ def test_rows_without_weight_are_absent(blobs):
 
 def test_a_path_has_the_best_C_and_its_held_out_values(blobs):
     X, y = blobs
-    data = training_set(X, y, fold=np.arange(60) // 3 % 4, n_folds=4)
+    data = training_set(X, y, fold=np.arange(60) // 3 % 4)
     for machine in machines():
         path = machine.search(data, [0.01, 1.0])
         assert path.C.tolist() == [0.01, 1.0]
@@ -80,7 +80,7 @@ def test_a_class_that_is_not_in_training_never_wins(others, blobs):
     X, y = X[y <= others], y[y <= others]
     X, y = np.vstack([X, X[:4] + 0.1]), np.r_[y, np.full(4, others + 1)]
     fold = np.where(y == others + 1, 0, np.arange(len(y)) // (others + 1) % 2)
-    path = Exact(1e-6, 0.1).search(training_set(X, y, fold=fold, n_folds=2), [1.0])
+    path = Exact(1e-6, 0.1).search(training_set(X, y, fold=fold), [1.0])
     held_out = path.logits[fold == 0]
     assert (held_out[:, others + 1] == -1e6).all()
     assert (held_out[:, : others + 1] > -1e6).all()

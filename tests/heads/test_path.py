@@ -9,7 +9,7 @@ from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 from sklearn.utils import Bunch
 
 from featuretl.exceptions import FeatureTLWarning, InputError, ParameterError
-from featuretl.heads._solver.path import Path, check_grid, check_positive, fold_means, search
+from featuretl.heads._solver.path import Path, check_grid, fold_means, search
 from featuretl.heads.linear import LinearProbeClassifier
 from featuretl.heads.svm import SVMProbeClassifier
 
@@ -128,7 +128,7 @@ class Parabola:
     def start(self):
         return None
 
-    def solve(self, C, start, spectrum, tol, max_iter):
+    def solve(self, C, start, tol, max_iter):
         self.starts[C] = start
         return Bunch(x=C)
 
@@ -139,7 +139,7 @@ class Parabola:
         return {"score": np.array([-((np.log10(C / self.peak)) ** 2)])}
 
     def walk(self, Cs):
-        return search(self, None, Cs, self.scores, "score", 1e-4, 100)
+        return search(self, Cs, self.scores, "score", 1e-4, 100)
 
 
 def test_auto_stops_two_decades_above_the_peak_and_refines_around_it():
@@ -188,7 +188,7 @@ def test_ties_go_to_the_other_scores_and_then_to_the_smaller_C():
 
 def test_fold_means_are_weighted_and_skip_rows_that_no_fold_holds_out():
     values = np.array([1.0, 0.0, 1.0, 0.0])
-    means = fold_means(values, np.array([0, 0, 1, -1]), 2, np.array([3.0, 1.0, 2.0, 9.0]))
+    means = fold_means(values, np.array([0, 0, 1, -1]), np.array([3.0, 1.0, 2.0, 9.0]))
     assert means.tolist() == [0.75, 1.0]
 
 
@@ -198,11 +198,3 @@ def test_a_grid_of_Cs_is_auto_or_positive_numbers(grid):
         check_grid("Head", "Cs", grid)
     check_grid("Head", "Cs", "auto")
     check_grid("Head", "Cs", np.logspace(-3, 3, 4))
-
-
-@pytest.mark.parametrize("value", [0, -1.0, np.inf, np.nan, True, "loo", None, [1.0]])
-def test_a_positive_number_may_be_a_word_that_is_named(value):
-    with pytest.raises(ParameterError, match=r"'C' parameter of Head.* 'cv'"):
-        check_positive("Head", "C", value, "cv")
-    for valid in ("cv", 1, np.float32(0.1)):
-        check_positive("Head", "C", valid, "cv")

@@ -22,22 +22,22 @@ def raw():
     return X, y, rng.uniform(0.5, 2, N), np.arange(N) // 3 % 4 - 1
 
 
-def multinomial(X, y, weight, fold=None, n_folds=1, scaling="features"):
+def multinomial(X, y, weight, fold=None, scaling="features"):
     rows = Rows(X, weight, Workers(), scaling)
-    return LinearProblem(rows, y, softmax_cross_entropy, CLASSES, weight[:, None], fold, n_folds)
+    return LinearProblem(rows, y, softmax_cross_entropy, CLASSES, weight[:, None], fold)
 
 
-def binary(X, y, weight, fold=None, n_folds=1):
+def binary(X, y, weight, fold=None):
     """One problem per class; the classes weigh differently."""
     target = (y[:, None] == np.arange(CLASSES)).astype(np.uint8)
     per_label = weight[:, None] * [1.0, 2.0, 3.0]
     rows = Rows(X, weight, Workers(), "features")
-    return LinearProblem(rows, target, binary_cross_entropy, CLASSES, per_label, fold, n_folds)
+    return LinearProblem(rows, target, binary_cross_entropy, CLASSES, per_label, fold)
 
 
 def test_the_value_is_the_documented_objective(raw):
     X, y, weight, fold = raw
-    problem = multinomial(X, y, weight, fold, 3)
+    problem = multinomial(X, y, weight, fold)
     x = np.random.default_rng(1).standard_normal(problem.start().shape)
     l2 = np.array([0.1, 0.2, 0.3])
     values = problem.evaluate(x, np.arange(3), l2)[0]
@@ -56,7 +56,7 @@ def test_the_value_is_the_documented_objective(raw):
 @pytest.mark.parametrize("make", [multinomial, binary])
 def test_the_gradient_is_the_slope_of_the_value(make, raw):
     X, y, weight, fold = raw
-    problem = make(X, y, weight, fold, 3)
+    problem = make(X, y, weight, fold)
     x = 0.3 * np.random.default_rng(1).standard_normal(problem.start().shape)
     which = np.array([len(x) - 1, 0])  # a part of the problems
     l2 = np.array([0.1, 0.2])
@@ -72,13 +72,13 @@ def test_the_gradient_is_the_slope_of_the_value(make, raw):
 @pytest.mark.parametrize("make", [multinomial, binary])
 def test_a_fold_is_a_fit_to_its_training_rows(make, raw):
     X, y, weight, fold = raw
-    problem = make(X, y, weight, fold, 3)
-    folds = problem.solve(0.1, problem.start(), Spectrum.of(problem.rows), 1e-14, 1000)
+    problem = make(X, y, weight, fold)
+    folds = problem.solve(0.1, problem.start(), 1e-14, 1000)
     held_out = problem.held_out_logits(folds.x)
     for k in range(3):
         train, test = fold != k, fold == k
         alone = make(X[train], y[train], weight[train])
-        found = alone.solve(0.1, alone.start(), Spectrum.of(alone.rows), 1e-14, 1000)
+        found = alone.solve(0.1, alone.start(), 1e-14, 1000)
         coef, intercept = alone.unscaled(found.x)
         expected, logits = X[test] @ coef.T + intercept, held_out[test]
         if make is multinomial:  # a constant added to all intercepts changes nothing
@@ -88,7 +88,7 @@ def test_a_fold_is_a_fit_to_its_training_rows(make, raw):
 
 def test_few_rows_have_no_sample_to_start_from(raw):
     problem = multinomial(*raw[:3])
-    start = problem.start_from_sample(0.1, Spectrum.of(problem.rows), 1e-6, 100)
+    start = problem.start_from_sample(0.1, 1e-6, 100)
     assert start.shape == (1, CLASSES * (D + 1))
     assert not start.any()
 

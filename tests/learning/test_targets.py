@@ -14,7 +14,6 @@ from featuretl._learning.targets import (
     Targets,
     as_matrix,
     loss_weight,
-    one_class_each,
     read_matrix,
     read_targets,
     read_weight,
@@ -95,9 +94,9 @@ def test_classes_are_sorted_and_labels_are_columns():
         [[0, 1], [1, 1], [0, 0]],
     )
     assert several.multilabel
-    assert one_class_each(HEAD, Targets(classes, codes)).codes is codes
-    with pytest.raises(InputError, match="one class per row"):
-        one_class_each(HEAD, several)
+    for labels in ([["b"], ["a", "b"], []], [[0, 1], [1, 1], [0, 0]]):
+        with pytest.raises(InputError, match="one class per row"):
+            read_targets(HEAD, labels, 3, multilabel=False)
     with pytest.raises(InputError, match=r"at least 2 classes .* 'a'"):
         read_targets(HEAD, ["a", "a"], 2)
     with pytest.raises(InputError, match="got 2 for 3"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,10 +25,12 @@ from featuretl import (
     save_model,
 )
 from featuretl.exceptions import InputError, ModelError, ParameterError
+from featuretl.novelty.detector import Drift
 from featuretl.prediction import files as files_module
 from featuretl.prediction import predict as prediction_module
 from featuretl.prediction.predict import predict_images, use_machine
 
+CLEAR = Drift(images=1234, novel=200, expected=61.7, level=0.05, pvalue=2e-5, can_tell=True)
 few_images = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
 
@@ -360,3 +363,34 @@ def test_a_fine_tuned_model_knows_too(photos, shared_cache, tmp_path, monkeypatc
     groups = ["one"] * 24  # nothing to hold out
     chooser.set_params(strategy="linear").fit(photos, labels, groups=groups)
     assert not hasattr(chooser, "novelty_")
+
+
+def test_a_clear_drift_has_its_probability_by_chance():
+    assert CLEAR.is_clear
+    assert repr(CLEAR) == CLEAR.explain()
+    assert "200 of 1,234 images" in str(CLEAR)
+    assert "5% level, where 61.7 are expected" in str(CLEAR)
+    assert "(p = 2e-05 for" in str(CLEAR)
+    assert "(p < 1e-6 for" in str(replace(CLEAR, pvalue=9e-7))
+    assert "0.1% level" in str(replace(CLEAR, level=0.001))
+
+
+@pytest.mark.parametrize(("pvalue", "is_clear"), [(0.00099, True), (0.001, False), (1.0, False)])
+def test_drift_is_clear_below_one_in_a_thousand(pvalue, is_clear):
+    drift = replace(CLEAR, pvalue=pvalue)
+    assert drift.is_clear == is_clear
+    assert ("no clear sign" in str(drift)) != is_clear
+    assert ("may have changed" in str(drift)) == is_clear
+
+
+def test_what_cannot_be_told_says_so():
+    few = replace(CLEAR, pvalue=1.0, can_tell=False)
+    assert str(few).endswith("too few images or groups to tell whether the images have changed.")
+    blind = replace(CLEAR, novel=0, expected=0.0, pvalue=1.0, can_tell=False)
+    assert str(blind).startswith("There are too few training images")
+
+
+def test_no_images_are_no_sign_of_a_change():
+    none = Drift(images=0, novel=0, expected=0.0, level=0.05, pvalue=1.0, can_tell=False)
+    assert str(none).startswith("0 of 0 images")
+    assert "no clear sign" in str(none)

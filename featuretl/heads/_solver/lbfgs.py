@@ -1,8 +1,6 @@
-"""Preconditioned L-BFGS for many smooth convex problems in lockstep.
+"""Preconditioned L-BFGS (Nocedal and Wright, 7.2) for many smooth convex problems in lockstep.
 
-The problems (folds, or folds x labels) share every pass over the data, because one wide matrix
-product costs much less than several narrow ones. In each round some accept their step and get a new
-direction; the others try a shorter step (Nocedal and Wright, Numerical Optimization, 7.2).
+They share every pass over the data: one wide product costs less than several narrow ones.
 """
 
 from __future__ import annotations

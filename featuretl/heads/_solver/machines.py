@@ -15,7 +15,7 @@ from featuretl._learning.losses import squared_hinge
 from featuretl._learning.responses import chosen_codes
 from featuretl._learning.rows import Rows
 from featuretl.heads._solver.path import Path, fold_means, search
-from featuretl.heads._solver.problem import LinearProblem, Spectrum
+from featuretl.heads._solver.problem import LinearProblem
 
 _MAX_ITER = 1000
 _EXACT_CS = (0.1, 1.0, 10.0, 100.0)
@@ -29,24 +29,22 @@ class TrainingSet(NamedTuple):
     n_classes: int
     weight: Array
     fold: Array
-    n_folds: int
 
     def scores(self, values: Array) -> dict[str, Array]:
         """Return accuracies (n_folds,) of held-out values; "varies" breaks ties of machines."""
         chosen = chosen_codes(values)
         weight = self.weight * (self.fold >= 0)
-        accuracy = fold_means(chosen == self.codes, self.fold, self.n_folds, weight)
+        accuracy = fold_means(chosen == self.codes, self.fold, weight)
         varies = len(np.unique(chosen[weight > 0])) > 1
-        return {"accuracy": accuracy, "varies": np.full(self.n_folds, float(varies))}
+        return {"accuracy": accuracy, "varies": np.full_like(accuracy, varies)}
 
-    def problem(self, rows: Rows, *, folds: bool) -> LinearProblem:
-        """Return the one-vs-rest squared hinge problem on the folds, or on all of `rows`."""
+    def problem(self, rows: Rows) -> LinearProblem:
+        """Return the one-vs-rest squared hinge problem on all of `rows`."""
         target = self.codes[:, None]
         if self.n_classes > 2:
             target = (target == np.arange(self.n_classes)).astype(np.uint8)
         weight = np.broadcast_to(self.weight[:, None], target.shape)
-        where = (self.fold, self.n_folds) if folds else ()
-        return LinearProblem(rows, target, squared_hinge, target.shape[1], weight, *where)
+        return LinearProblem(rows, target, squared_hinge, target.shape[1], weight)
 
 
 class Linear:
@@ -59,15 +57,14 @@ class Linear:
 
     def search(self, data: TrainingSet, Cs: Any) -> Bunch:
         """Return the path of C."""
-        rows = self._features(data.rows)
-        problem, spectrum = data.problem(rows, folds=True), Spectrum.of(rows)
-        return search(problem, spectrum, Cs, data.scores, "accuracy", self._tol, _MAX_ITER)
+        folds = data.problem(self._features(data.rows)).on_folds(data.fold)
+        return search(folds, Cs, data.scores, "accuracy", self._tol, _MAX_ITER)
 
     def fit(self, data: TrainingSet, C: float) -> Linear:
         """Fit all rows; `coef` (columns, d) and `intercept` (columns,) are for raw rows."""
         rows = self._features(data.rows)
-        problem, spectrum = data.problem(rows, folds=False), Spectrum.of(rows)
-        x = problem.solve(C, problem.start(), spectrum, self._tol, _MAX_ITER).x
+        problem = data.problem(rows)
+        x = problem.solve(C, problem.start(), self._tol, _MAX_ITER).x
         self.coef, self.intercept = (part.astype(rows.dtype) for part in problem.unscaled(x))
         return self
 
@@ -104,7 +101,7 @@ class Nystrom(Linear):
             features[where] = self._map.transform(Z)
 
         rows.sweep(visit, size)
-        return rows.replaced_by(features)
+        return Rows(features, rows.weight, rows.workers, scaling=None)
 
 
 class Exact:
@@ -139,7 +136,7 @@ class Exact:
         columns = 1 if data.n_classes == 2 else data.n_classes
         # A class that is missing from a fold's training rows must never win there.
         values = np.full((len(kernel), columns), -np.inf if columns > 1 else 0.0)
-        for number in range(data.n_folds):
+        for number in range(data.fold.max() + 1):
             train = np.flatnonzero((data.fold != number) & (data.weight > 0))
             test = np.flatnonzero(data.fold == number)
             svc = self._fitted(data, kernel[np.ix_(train, train)], C, train)

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 from sklearn.utils import Bunch
 
-from featuretl._core.parameters import check_bool, check_option, is_word, parameter_error
+from featuretl._core.parameters import (
+    check_bool,
+    check_number,
+    check_option,
+    is_number,
+    is_word,
+    parameter_error,
+)
 from featuretl._core.types import Array
 from featuretl._learning.folds import check_folds
 from featuretl._learning.rows import SCALINGS
-from featuretl._learning.targets import is_positive
-from featuretl.heads._solver.problem import LinearProblem, Spectrum
+from featuretl.heads._solver.problem import LinearProblem
 
 _COARSE = tuple(10.0**exponent for exponent in range(-5, 2))
 _FINE = (-2 / 3, -1 / 3, 1 / 3, 2 / 3)
@@ -24,13 +30,7 @@ Scores = Callable[[Array], dict[str, Array]]
 
 
 def search(
-    problem: LinearProblem,
-    spectrum: Spectrum,
-    Cs: Any,
-    scores: Scores,
-    criterion: str,
-    tol: float,
-    max_iter: int,
+    problem: LinearProblem, Cs: Any, scores: Scores, criterion: str, tol: float, max_iter: int
 ) -> Bunch:
     """Fit all folds for each C in `Cs` and return a Bunch that describes the path.
 
@@ -48,7 +48,7 @@ def search(
         for C in Cs:
             below = [c for c in solutions if c < C]
             start = solutions[max(below)] if below else problem.start()
-            solutions[C] = problem.solve(C, start, spectrum, _LOOSER * tol, max_iter).x
+            solutions[C] = problem.solve(C, start, _LOOSER * tol, max_iter).x
             path.add(C, problem.held_out_logits(solutions[C]))
             for c in sorted(c for c in solutions if c < path.best)[:-1]:
                 del solutions[c]  # no later C starts from it
@@ -95,21 +95,21 @@ class Path:
         return Bunch(C=np.array(Cs), **table, **chosen)
 
 
-def fold_means(values: Array, fold: Array, n_folds: int, weight: Array) -> Array:
+def fold_means(values: Array, fold: Array, weight: Array) -> Array:
     """Return the weighted mean (n_folds,) of `values` (n,) over each fold's held-out rows."""
-    size = np.bincount(fold + 1, weight, n_folds + 1)[1:]
-    return np.bincount(fold + 1, weight * values, n_folds + 1)[1:] / size
+    means: Array = np.bincount(fold + 1, weight * values)[1:] / np.bincount(fold + 1, weight)[1:]
+    return means
 
 
 def check_probe(probe: Any) -> None:
     """Raise ParameterError unless the parameters that both probes have are valid."""
     owner = type(probe).__name__
-    check_positive(owner, "C", probe.C, "cv")
+    check_number(owner, "C", probe.C, "(0, inf)", "cv")
     check_grid(owner, "Cs", probe.Cs)
     check_folds(owner, probe.cv)
     check_option(owner, "scaling", probe.scaling, SCALINGS)
     check_bool(owner, "calibrate", probe.calibrate)
-    check_positive(owner, "tol", probe.tol)
+    check_number(owner, "tol", probe.tol, "(0, inf)")
 
 
 def check_grid(owner: str, name: str, grid: Any) -> None:
@@ -117,12 +117,6 @@ def check_grid(owner: str, name: str, grid: Any) -> None:
     if is_word(grid, "auto"):
         return
     values = np.asarray(grid)
-    if values.ndim != 1 or not len(values) or not all(map(is_positive, values.tolist())):
+    are_positive = (is_number(value, "(0, inf)") for value in values.ravel().tolist())
+    if values.ndim != 1 or not len(values) or not all(are_positive):
         raise parameter_error(owner, name, "'auto' or numbers > 0", grid)
-
-
-def check_positive(owner: str, name: str, value: Any, *words: str) -> None:
-    """Raise ParameterError unless `value` is a finite number > 0 or one of `words`."""
-    if not is_positive(value) and not is_word(value, *words):
-        expected = " or ".join(["a number > 0", *map(repr, words)])
-        raise parameter_error(owner, name, expected, value)

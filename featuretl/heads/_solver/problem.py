@@ -1,17 +1,9 @@
-"""The objective of the linear heads on standardised rows, for all folds, and its minimiser.
+"""The objective of the linear heads on standardised rows z, for all folds, and its minimiser.
 
-With weights w, targets y, standardised rows z and ``l2 = 1 / (C sum(w))``, each problem is
-
-    minimise over V, b:  sum_i w_i loss(V z_i + b, y_i) / sum(w)  +  l2 / 2 ||V||^2,
-
-which is scikit-learn's `LogisticRegression` objective divided by ``C sum(w)``. A fold gives
-held-out rows the weight zero and has its own mean and scale. These enter through V and b, so that
+Each problem minimises ``sum_i w_i loss(V z_i + b, y_i) / sum(w) + l2 / 2 ||V||^2`` over V and b:
+scikit-learn's `LogisticRegression` objective divided by ``C sum(w)``, with ``l2 = 1 / (C sum(w))``.
+A fold gives held-out rows the weight zero; its own mean and scale enter through V and b, so that
 all folds share one block of rows and one matrix product.
-
-L-BFGS is preconditioned by ``(a_k G + l2)^-1``, where G is the Gram matrix ``Z'WZ / sum(w)`` and
-``a_k`` the mean of ``p (1 - p)`` in column k; without coupling of the classes this is the Hessian.
-G has low rank, from a randomised range finder on a sample of rows (Halko, Martinsson and Tropp
-2011, doi:10.1137/090771806; Frangella, Tropp and Udell 2023, doi:10.1137/21M1466244).
 """
 
 from __future__ import annotations
@@ -37,7 +29,10 @@ _SAMPLE_TOL = 1e-4
 
 
 class Spectrum(NamedTuple):
-    """The Gram matrix of standardised rows: `values` along `vectors`, `tail` across them."""
+    """The Gram matrix G of standardised rows: `values` along `vectors`, `tail` across them.
+
+    ``(a_k G + l2)^-1``, with the mean ``a_k`` of ``p (1 - p)`` in column k, preconditions L-BFGS.
+    """
 
     vectors: Array
     values: Array
@@ -45,7 +40,10 @@ class Spectrum(NamedTuple):
 
     @classmethod
     def of(cls, rows: Rows) -> Spectrum:
-        """Estimate the leading directions of `rows` (at most 256) and the mean of the others."""
+        """Estimate the leading 256 directions of `rows` and the mean of the others.
+
+        It is the randomised range finder of Halko, Martinsson and Tropp, doi:10.1137/090771806.
+        """
         rng = np.random.default_rng(0)
         Z, weight = rows.sample(_SAMPLE_ROWS, rng)
         Z = Z * np.sqrt(weight / weight.sum()).astype(Z.dtype)[:, None]
@@ -85,56 +83,59 @@ class LinearProblem:
         n_columns: int,
         weight: Array,
         fold: Array | None = None,
-        n_folds: int = 1,
+        spectrum: Spectrum | None = None,
     ) -> None:
         fold = np.full(rows.n, -1) if fold is None else fold
-        self.rows = rows
+        self.rows, self.spectrum = rows, spectrum or Spectrum.of(rows)
         self.target, self.weight, self.fold = (rows.near(of) for of in (target, weight, fold))
-        self.n_folds, self.n_columns, self._loss = n_folds, n_columns, loss
+        self.n_columns, self.loss = n_columns, loss
+        self.n_folds = max(int(fold.max()) + 1, 1)
         self._binary = target.ndim == 2
         per_fold = n_columns if self._binary else 1
-        self._fold_of, self._label_of = np.divmod(np.arange(n_folds * per_fold), per_fold)
+        self._fold_of, self._label_of = np.divmod(np.arange(self.n_folds * per_fold), per_fold)
         self.shape = (-1, n_columns // per_fold, rows.d + 1)
         self._mean, self._scale, self.total = self._moments()
+
+    def on_folds(self, fold: Array) -> LinearProblem:
+        """Return the problem in every fold of the same rows, with the same spectrum."""
+        how = (self.target, self.loss, self.n_columns, self.weight, fold, self.spectrum)
+        return LinearProblem(self.rows, *how)
 
     def start(self) -> Array:
         """Return parameters of zeros (problems, size)."""
         return np.zeros((len(self._fold_of), self.shape[1] * self.shape[2]))
 
-    def start_from_sample(self, C: float, spectrum: Spectrum, tol: float, max_iter: int) -> Array:
-        """Return a start for many rows: the solution at `C` on a random 16th of them."""
+    def start_from_sample(self, C: float, tol: float, max_iter: int) -> Array:
+        """Return a start for many rows without folds: the solution at `C` on a random 16th."""
         size = min(self.rows.n // _SAMPLED, _MOST_SAMPLED // self.rows.d)
         if size < _FEWEST_SAMPLED:
             return self.start()
         chosen = np.sort(np.random.default_rng(0).choice(self.rows.n, size, replace=False))
-        target, weight, fold = (of[chosen] for of in (self.target, self.weight, self.fold))
-        rows = self.rows.subset(chosen)
-        sample = LinearProblem(rows, target, self._loss, self.n_columns, weight, fold, self.n_folds)
+        rows, target, weight = self.rows.subset(chosen), self.target[chosen], self.weight[chosen]
+        how = (self.loss, self.n_columns, weight, None, self.spectrum)
+        sample = LinearProblem(rows, target, *how)
         if not (sample.total > 0).all():
             return self.start()
         # The penalty relative to the loss is that of all rows.
         C = C * float((self.total / sample.total).mean())
-        tol = max(tol, _SAMPLE_TOL)
-        return sample.solve(C, sample.start(), spectrum, tol, max_iter).x
+        return sample.solve(C, sample.start(), max(tol, _SAMPLE_TOL), max_iter).x
 
-    def solve(
-        self, C: float, start: Array, spectrum: Spectrum, tol: float, max_iter: int
-    ) -> Solution:
+    def solve(self, C: float, start: Array, tol: float, max_iter: int) -> Solution:
         """Minimise at `C` from `start` (problems, size)."""
         l2 = 1 / (C * self.total)
-        precondition = self.preconditioner(spectrum, l2)
+        precondition = self.preconditioner(l2)
         return minimise(
             lambda x, which: self.evaluate(x, which, l2[which]), precondition, start, tol, max_iter
         )
 
-    def preconditioner(self, spectrum: Spectrum, l2: Array) -> Callable[..., Array]:
+    def preconditioner(self, l2: Array) -> Callable[..., Array]:
         """Return the preconditioner for `minimise`, given the penalties (problems,)."""
 
         def precondition(q: Array, curvature: Array, which: Array) -> Array:
             q = q.reshape(self.shape)
             out = np.empty_like(q)
             strength = np.broadcast_to(l2[which, None], curvature.shape)
-            out[..., :-1] = spectrum.solve(q[..., :-1], curvature, strength)
+            out[..., :-1] = self.spectrum.solve(q[..., :-1], curvature, strength)
             out[..., -1] = q[..., -1] / curvature
             return out.reshape(len(q), -1)
 
@@ -153,7 +154,7 @@ class LinearProblem:
             residual = (Z @ coef.T + intercept).reshape(len(Z), *layout)
             target = self.target[where]
             target = target[:, label] if self._binary else target
-            loss, curvature = self._loss(residual, target)
+            loss, curvature = self.loss(residual, target)
             weight = xp.asarray(self._loss_weight(where, of_fold, label), dtype=Z.dtype)
             weight = weight[:, None] if self._binary else weight[:, :, None]
             loss *= weight

@@ -7,52 +7,48 @@ Laplace approximation (Ritter, Botev and Barber 2018, arXiv:1805.07810).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from featuretl._core.types import Array
 from featuretl._learning.rows import Rows, Workers, check_finite
 from featuretl.heads._solver.lbfgs import Solution, minimise
-from featuretl.heads._solver.problem import LinearProblem, Loss, Spectrum, rescaled
+from featuretl.heads._solver.problem import LinearProblem, rescaled
 
 # Lower limit of a row's second derivatives: a fitted portion of a single class has almost none, and
 # the next portion would make the head forget it.
 _LEAST_UNCERTAINTY = 0.05
 
 
-class Portion(NamedTuple):
-    """Rows that come together: X (n, d), and targets and weights as in `LinearProblem`."""
-
-    X: Array
-    target: Array
-    weight: Array
-    in_loss: Array
-
-
 class Stream:
-    """Statistics of the rows seen so far; `shape` is (problems, columns per problem).
+    """Statistics of the rows seen so far.
 
-    Parameters are relative to the mean and scale of `rows`, the first portion, yet to be added.
+    Parameters are relative to the mean and scale of the rows of `first`, yet to be added.
     """
 
-    def __init__(self, rows: Rows, shape: tuple[int, int]) -> None:
+    def __init__(self, first: LinearProblem) -> None:
+        rows = first.rows
         self.dtype, self._scaling = rows.dtype, rows.scaling
         self._mean, self._scale = rows.mean_, rows.scale_
         self._moments: tuple[Any, Any, Any] = 0.0, np.zeros(rows.d), np.zeros(rows.d)
         # The loss of all rows so far at `_at`, its derivatives, and the total weight of the rows.
-        self._at = np.zeros((*shape, rows.d + 1))
-        self._loss, self._slope = np.zeros(shape[0]), np.zeros_like(self._at)
-        self._spread, self._total = np.zeros(shape), np.zeros(shape[0])
+        self._at = first.start().reshape(first.shape)
+        self._slope, self._spread = np.zeros_like(self._at), np.zeros(self._at.shape[:2])
+        self._loss, self._total = np.zeros((2, len(self._at)))
         self._gram, self._gram_weight = np.zeros((rows.d + 1, rows.d + 1)), 0.0
 
-    def add(
-        self, portion: Portion, loss: Loss, C: float, tol: float, max_iter: int, workers: Workers
-    ) -> Solution:
-        """Add a portion. If it has NaN or an infinity, raise InputError and change nothing."""
-        rows = self._standardised(portion, workers)
-        problem = LinearProblem(rows, portion.target, loss, self._spread.size, portion.in_loss)
-        size, sums, squares = moments = self._moments_with(rows)
+    def rows(self, X: Array, weight: Array, workers: Workers) -> Rows:
+        """Return the rows of a portion for `add`; raises InputError for NaN and infinity."""
+        Z = np.subtract(X, self._mean, dtype=self.dtype)
+        Z /= self._scale
+        if not np.isfinite(Z.sum()):
+            check_finite(X)
+        return Rows(Z, weight, workers, scaling=None)
+
+    def add(self, problem: LinearProblem, C: float, tol: float, max_iter: int) -> Solution:
+        """Add a portion, the problem of `rows`; return the solution for all portions."""
+        size, sums, squares = moments = self._moments_with(problem.rows)
         variance = squares / size - (sums / size) ** 2
         penalty = rescaled(variance, self._scale, self._scaling) ** 2 / C
         total = self._total + problem.total
@@ -65,10 +61,10 @@ class Stream:
             part = total[which, None]
             return value / part[:, 0], gradient.reshape(x.shape) / part, spread / part
 
-        precondition = problem.preconditioner(Spectrum.of(rows), penalty.mean() / total)
+        precondition = problem.preconditioner(penalty.mean() / total)
         start = self._at.reshape(len(total), -1)
         solution = minimise(evaluate, precondition, start, tol, max_iter)
-        self._move(problem, portion, loss, solution.x)
+        self._move(problem, solution.x)
         self._total, self._moments = total, moments
         return solution
 
@@ -77,13 +73,6 @@ class Stream:
         at = self._at.reshape(self._spread.size, -1)
         coef = at[:, :-1] / self._scale.astype(np.float64)
         return coef, at[:, -1] - coef @ self._mean.astype(np.float64)
-
-    def _standardised(self, portion: Portion, workers: Workers) -> Rows:
-        Z = np.subtract(portion.X, self._mean, dtype=self.dtype)
-        Z /= self._scale
-        if not np.isfinite(Z.sum()):
-            check_finite(portion.X)
-        return Rows(Z, portion.weight, workers, scaling=None)
 
     def _moments_with(self, rows: Rows) -> tuple[Any, Any, Any]:
         """Return the sum of weights and weighted sums of rows and squares (d,), with `rows`."""
@@ -110,15 +99,15 @@ class Stream:
         gradient = own[:, None, None] * gradient.reshape(moved.shape) + self._slope[which] + pull
         return value, gradient, own[:, None] * spread + self._spread[which]
 
-    def _move(self, problem: LinearProblem, portion: Portion, loss: Loss, x: Array) -> None:
+    def _move(self, problem: LinearProblem, x: Array) -> None:
         """Expand the loss of all rows, with those of `problem`, at `x` (problems, size)."""
         at_x = self._evaluate(problem, x, np.arange(len(x)))
         logits = problem.held_out_logits(x)  # of the only fold, which holds nothing out
         least = _LEAST_UNCERTAINTY / max(self._spread.size, 2)
 
         def visit(where: slice, Z: Array) -> list[Array]:
-            curvature = loss(logits[where][:, None], portion.target[where])[1][:, 0]
-            curvature = np.maximum(curvature, least) * portion.in_loss[where]
+            curvature = problem.loss(logits[where][:, None], problem.target[where])[1][:, 0]
+            curvature = np.maximum(curvature, least) * problem.weight[where]
             uncertainty = curvature.sum(axis=1).astype(Z.dtype)
             Z = np.column_stack([Z, np.ones(len(Z), Z.dtype)])
             return [(Z * uncertainty[:, None]).T @ Z, uncertainty.sum(), curvature.sum(axis=0)]
