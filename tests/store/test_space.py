@@ -19,7 +19,7 @@ from featuretl import EmbeddingStore
 from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store import space as space_module
 from featuretl.store.lookup import keys_array
-from featuretl.store.space import MemorySpace, gather, gather_chunks
+from featuretl.store.space import Space, gather, gather_chunks
 
 
 def put_singly(store, numbers):
@@ -217,7 +217,7 @@ def test_memory_that_does_not_suffice_is_one_sentence_and_later_it_is_found(tmp_
 
 
 def test_a_space_in_memory_embeds_each_image_once():
-    with MemorySpace(D) as space:
+    with Space(D) as space:
         assert space.claim([key(1)])[0] is True
         assert space.claim([key(1)])[0] is False  # claimed
         space.append([key(1)], row(1)[None])
