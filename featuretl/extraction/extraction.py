@@ -164,12 +164,11 @@ def extract(
         a device other than the CPU, prepares images; None or -1 is one per usable core. For such a
         device, 2,000 files or more are prepared in as many child processes (not on Windows).
     on_error : {"raise", "nan"}, default="raise"
-        Error policy for unreadable images: raise an error, once all others are embedded and
-        cached, or return rows of NaN.
+        For unreadable images: raise an error, once all others are cached, or return rows of NaN.
     decode_timeout : float, optional
-        Time limit in seconds for decoding an image. If given, images are decoded in child
-        processes, and an image that crashes the decoder or exceeds the limit counts as unreadable.
-        The embeddings are the same. None decodes in-process: no crash isolation and no timeout.
+        Time limit in seconds for decoding an image, for untrusted images: they are decoded in child
+        processes, and one that crashes the decoder or exceeds the limit counts as unreadable. None
+        decodes in this process, which is faster.
     progress : callable, optional
         Called with the current `Statistics`, in this thread, at most ten times a second.
 
