@@ -63,14 +63,12 @@ class _Image:
     input: Any = None
     error: str | None = None
 
-
-@dataclass(eq=False)
-class _Batch:
-    """Processed images, the keys of those embedded, and the seconds of the forward pass."""
-
-    images: list[_Image]
-    keys: Sequence[bytes] = ()
-    seconds: float = 0.0
+    def take(self, content: Any) -> None:
+        """Take the key and the file's state from the content of the image, or its error."""
+        if isinstance(content, ItemError):
+            self.key, self.error = NO_KEY, printable(content)
+        elif content.key != self.key:
+            self.key, self.state, self.digest = content.key, content.state, content.digest
 
 
 _Batches = Generator[list[_Image], None, None]
@@ -103,9 +101,9 @@ class Run:
         self._n_jobs = n_jobs
         self._progress = progress
         self._decoder = decoder
-        self._preparers = Preparers(0, None, Costs())
         self._started = self._reported = time.monotonic()
         self._costs = Costs()
+        self._preparers = Preparers(0, None, self._costs)
         self._stage, self.statistics.costs = self._costs.stage, self._costs.seconds
         self._appending = threading.Lock()
         self._errors: dict[int, str] = {}
@@ -205,7 +203,7 @@ class Run:
     def _by_thread(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> _Batches:
         """Yield embedded batches in order, keeping a few more batches than threads in flight."""
         fair = -(-len(todo) // self._n_jobs)
-        window: deque[Future[_Batch]] = deque()
+        window: deque[Future[tuple[list[_Image], int, float]]] = deque()
         start = 0
         while start < len(todo) or window:
             if start < len(todo) and len(window) <= self._n_jobs + _BATCHES_AHEAD:
@@ -213,30 +211,32 @@ class Run:
                 window.append(pool.submit(self._work, todo[start : start + size], force))
                 start += size
             else:
-                batch = window.popleft().result()
-                self._batch_size.record(len(batch.keys), batch.seconds)
-                yield batch.images
+                images, n_embedded, seconds = window.popleft().result()
+                self._batch_size.record(n_embedded, seconds)
+                yield images
 
-    def _work(self, indices: list[int], force: bool) -> _Batch:
-        """Read, decode, preprocess, embed and append a batch of images in this thread."""
+    def _work(self, indices: list[int], force: bool) -> tuple[list[_Image], int, float]:
+        """Take a batch of images from the files through the network in this thread.
+
+        Returns the images, the number of those embedded, and the seconds of the forward pass.
+        """
         images = self._prepare(indices, force)
         ready = [image for image in images if image.input is not None]
         if not ready:
-            return _Batch(images)
+            return images, 0, 0.0
         began = time.perf_counter()
         rows = self._encoder.embed([image.input for image in ready], self._stage)
         seconds = time.perf_counter() - began
         for image in ready:
             image.input = None
-        return _Batch(images, self._append(ready, rows), seconds)
+        self._append(ready, rows)
+        return images, len(ready), seconds
 
-    def _append(self, images: list[_Image], rows: np.ndarray) -> list[bytes]:
-        """Append and count embeddings, in a thread that no signal interrupts; return the keys."""
-        keys = [image.key for image in images]
+    def _append(self, images: list[_Image], rows: np.ndarray) -> None:
+        """Append and count embeddings, in a thread that no signal interrupts."""
         with self._appending, self._stage("commit"):
-            self.space.append(keys, rows)
-            self.statistics.embedded += len(keys)
-        return keys
+            self.space.append([image.key for image in images], rows)
+            self.statistics.embedded += len(images)
 
     def _commit(self) -> None:
         """Commit, in a thread of the pool, which Ctrl-C in the main thread does not interrupt."""
@@ -265,14 +265,14 @@ class Run:
         """Claim images that were read; decode and preprocess those that no child prepared."""
         new = []
         for image, (content, _) in zip(images, prepared, strict=True):
-            key = NO_KEY if isinstance(content, ItemError) else content.key
-            if image.claimed and key != image.key:  # the file has changed
-                self.space.release(image.key)
-            if isinstance(content, ItemError):
-                image.key, image.claimed, image.error = NO_KEY, False, printable(content)
-            elif key != image.key:
-                image.key, image.state, image.digest = content.key, content.state, content.digest
-                new.append(image)
+            before = image.key
+            image.take(content)
+            if image.key != before:
+                if image.claimed:  # the file has changed
+                    self.space.release(before)
+                image.claimed = False
+                if image.error is None:
+                    new.append(image)
         self._claim(new, force)
         for image, (content, tensor) in zip(images, prepared, strict=True):
             if not image.claimed:
@@ -296,14 +296,10 @@ class Run:
 
     def _hash(self, indices: np.ndarray) -> list[_Image]:
         """Read images and compute their keys."""
-        found = []
-        for index in indices.tolist():
-            content = self._read(index)
-            if isinstance(content, ItemError):
-                found.append(_Image(index, error=printable(content)))
-            else:
-                found.append(_Image(index, content.key, content.state, content.digest))
-        return found
+        images = [_Image(index) for index in indices.tolist()]
+        for image in images:
+            image.take(self._read(image.index))
+        return images
 
     def _record(self, prepared: _Image) -> None:
         self.keys[prepared.index] = prepared.key

@@ -172,10 +172,6 @@ def extract(
     progress : callable, optional
         Called with the current `Statistics`, in this thread, at most ten times a second.
 
-    Returns
-    -------
-    extraction : Extraction
-
     Raises
     ------
     ImageError

@@ -45,6 +45,7 @@ class MediumEncoder:
     largest_batch = 32
     pipelined = ()  # a medium chooses its own device
     preparation = None
+    files = ()  # no file determines the recipe
 
     def __init__(self, medium: Medium) -> None:
         self._medium = medium
@@ -125,10 +126,6 @@ class MediumEncoder:
     def memo_facts(self) -> dict[str, Any]:
         """Facts that determine the recipe except for the size of an embedding."""
         return {"medium": self._name, "facts": self._medium.recipe, "recipe": RECIPE_VERSION}
-
-    def memo_entry(self) -> dict[str, Any]:
-        """Return the recipe, which does not depend on a file."""
-        return {"recipe": self.recipe, "files": []}
 
     def _state(self, item: Any) -> os.stat_result | None:
         try:

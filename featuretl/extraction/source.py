@@ -60,8 +60,9 @@ class Source:
         if self.store is not None:
             with self.store.optionally():
                 space = self.store.open_space(recipe, golden, versions())
-                if (key := self._memo_key()) and (entry := self.encoder.memo_entry()):
-                    self.store.memo.put(key, entry)
+                if (key := self._memo_key()) and (files := self.encoder.files) is not None:
+                    states = [file_state(file) for file in files]
+                    self.store.memo.put(key, {"recipe": recipe, "files": states})
                 return space, recipe
         return Space(recipe["output"]["n_features"]), recipe
 

@@ -149,11 +149,11 @@ def extract_shards(
     n_jobs : int, optional
         Number of threads per worker. By default the threads of a Dask worker, one in a loky worker,
         and one per usable core if only this process works.
-    device, runtime, batch_size, decode_timeout :
+    device, runtime, batch_size, decode_timeout
         As in `extract`, in each worker.
     on_error : {"raise", "nan"}, default="raise"
-        Error policy for unreadable images and shards: raise an error after all others are embedded
-        and saved, or list them in `failures`.
+        For unreadable images and shards: raise an error after all others are embedded and saved, or
+        list them in `failures`.
     path_column, label_column : str, optional
         Columns of manifests, Parquet files and datasets: paths or bytes, and labels; `label_column`
         is also a key in the JSON of tar files. The default is the first usual name that is present
@@ -164,10 +164,6 @@ def extract_shards(
         Whether to embed finished shards again if they have images without an embedding.
     progress : callable, optional
         Called with the current `Statistics` after each shard.
-
-    Returns
-    -------
-    extraction : ShardedExtraction
 
     Raises
     ------
@@ -211,12 +207,8 @@ def extract_shards(
     job = Job(
         backbone, shared.url, device, runtime, batch_size, n_jobs, decode_timeout, retry_failed
     )
-    shards = find_shards(
-        images,
-        path_column=path_column,
-        label_column=label_column,
-        images_per_shard=images_per_shard,
-    )
+    columns = {"path_column": path_column, "label_column": label_column}
+    shards = find_shards(images, **columns, images_per_shard=images_per_shard)
     first = next(shards)  # raises errors of the sources before workers start
     try:
         run = _Run(shared, engine, job, progress)
