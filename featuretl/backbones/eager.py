@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +15,10 @@ from featuretl.backbones.devices import to_host
 from featuretl.exceptions import is_out_of_memory
 
 Runtime = Callable[[torch.Tensor], np.ndarray]
+
+# A process forked after a network ran would wait for OpenMP threads that it does not have.
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 class TorchRuntime:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ MAX_RESIZED_PIXELS = 2**26
 # passes, the two differ by one level of 255 in fewer than 2% of the pixels.
 _FAST_INTERPOLATIONS = ("bilinear", "bicubic")
 _FAST_CROPS = ("center", "squash")
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,17 @@ class Preprocessing:
         pixels with these channels. Raises ImageError for pixels of other channels, or if a long
         and thin image would be resized to over `MAX_RESIZED_PIXELS`.
         """
+        pixels, resized = self._checked(pixels)
+        height, width, _ = pixels.shape
+        is_enlarged = resized[0] > height or resized[1] > width
+        # PyTorch rounds many pixels differently in a bilinear enlargement.
+        has_ties = self.interpolation == "bilinear" and is_enlarged
+        if self._is_timms(resized) or has_ties:
+            return self._by_timm(pixels)
+        return self._resize_and_crop(pixels, resized)
+
+    def _checked(self, pixels: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+        """Return the pixels in the network's channels, and the size to resize them to."""
         if self.input_size[0] == 1 and pixels.shape[2] == 3:
             pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
         height, width, n_channels = pixels.shape
@@ -79,24 +91,25 @@ class Preprocessing:
                 f"{width} x {height} pixels are too long and thin: with the short side resized to "
                 f"fit {self.input_size[1]} it would have over {MAX_RESIZED_PIXELS} pixels; crop it"
             )
-        is_padded = resized[0] < self.input_size[1] or resized[1] < self.input_size[2]
-        is_enlarged = resized[0] > height or resized[1] > width
-        # PyTorch rounds many pixels differently in a bilinear enlargement.
-        has_ties = self.interpolation == "bilinear" and is_enlarged
-        if not self._is_fast or is_padded or has_ties:
-            try:
-                return self._by_timm(pixels)
-            except ValueError as error:  # one side would be resized to 0 pixels
-                raise ImageError(f"{width} x {height} pixels are too long and thin") from error
-        return self._resize_and_crop(pixels, resized)
+        return pixels, resized
+
+    def _is_timms(self, resized: tuple[int, int]) -> bool:
+        """Return whether only timm's own transform makes this size, or pads it."""
+        return not self._is_fast or any(
+            part < whole for part, whole in zip(resized, self.input_size[1:], strict=True)
+        )
 
     def _by_timm(self, pixels: np.ndarray) -> torch.Tensor:
         import torch
 
-        if pixels.shape[2] == 3:
-            return self._timm_transform(Image.fromarray(pixels))
-        channels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
-        return torch.cat([self._timm_transform(Image.fromarray(one)) for one in channels])
+        height, width, n_channels = pixels.shape
+        try:
+            if n_channels == 3:
+                return self._timm_transform(Image.fromarray(pixels))
+            channels = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+            return torch.cat([self._timm_transform(Image.fromarray(one)) for one in channels])
+        except ValueError as error:  # one side would be resized to 0 pixels
+            raise ImageError(f"{width} x {height} pixels are too long and thin") from error
 
     def box(self, height: int, width: int) -> tuple[float, float, float, float]:
         """Return the crop in pixels of the image, (left, top, right, bottom).
@@ -162,6 +175,38 @@ class Preprocessing:
         from timm.data import create_transform
 
         return create_transform(**asdict(self), is_training=False, normalize=False)
+
+
+class PillowPreprocessing(Preprocessing):
+    """The same preprocessing in NumPy and Pillow, as timm does it, with arrays in and out."""
+
+    @classmethod
+    def of_recipe(cls, recipe: dict[str, Any]) -> PillowPreprocessing:
+        """Return the preprocessing that `Preprocessing.recipe` describes."""
+        known: dict[str, Any] = {
+            field.name: tuple(value) if isinstance(value := recipe[field.name], list) else value
+            for field in fields(cls)
+        }
+        return cls(**known)
+
+    def __call__(self, pixels: np.ndarray) -> Any:
+        """Resize and crop pixels, uint8 (h, w, 3), to uint8 (3, height, width)."""
+        pixels, resized = self._checked(pixels)
+        if self._is_timms(resized):
+            return self._by_timm(pixels).numpy()
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        whole = np.asarray(image.resize(resized[::-1], _RESAMPLING[self.interpolation]))
+        height, width = self.input_size[1:]
+        top, left = round((resized[0] - height) / 2), round((resized[1] - width) / 2)
+        crop = whole[top : top + height, left : left + width]
+        return crop.reshape(height, width, -1).transpose(2, 0, 1)
+
+    def normalise(self, batch: Any) -> Any:
+        """Return `batch`, uint8 (n, 3, height, width), normalised to float32."""
+        mean, std = (
+            np.array(values, np.float32)[:, None, None] for values in (self.mean, self.std)
+        )
+        return batch * (1 / (255 * std)) + -mean / std
 
 
 def _per_channel(values: Sequence[float], n_channels: int) -> tuple[float, ...]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -54,6 +55,7 @@ class ImageEncoder:
         self._wanted_runtime = runtime
         self._wanted = backbone
         self._device = device
+        self._graph: Any = None  # a backbone without PyTorch
         self._agreement: float | None = None  # of an accelerator with the CPU
         self._turn = itertools.count()
         self._thread_local = threading.local()
@@ -78,8 +80,23 @@ class ImageEncoder:
         """The function that prepares pixels, for another process; None if it needs this one."""
         return self.backbone.preparation if channels_of(self._wanted) in (1, 3) else None
 
+    def use_graph(self, recipe: Recipe | None) -> None:
+        """Embed with a graph instead of PyTorch, which is not imported yet, if there is one.
+
+        `recipe` is the recipe that is known without loading the backbone.
+        """
+        from featuretl.runtimes.graph import find_graph, is_on_cpu
+
+        wanted = isinstance(self._wanted, BackboneSpec) and self._wanted_runtime in ("auto", "onnx")
+        if wanted and "timm" not in sys.modules and is_on_cpu(self._device):
+            self._graph = find_graph(self._wanted, self._store, recipe)
+        if self._graph is not None:
+            self.choice = "onnx", None
+
     @cached_property
     def _workers(self) -> list[_Worker]:
+        if self._graph is not None:
+            return [_Worker(self._graph, self._graph.forward)]
         backbones = [self._wanted]
         if isinstance(self._wanted, BackboneSpec):
             from featuretl.backbones.backbone import load_spec
@@ -120,7 +137,7 @@ class ImageEncoder:
             return backbone.forward
         from featuretl.runtimes.int8 import load_int8
 
-        return load_int8(backbone, model_file(backbone, self._store))
+        return load_int8(backbone, model_file(backbone.recipe, self._store))
 
     def read(self, image: Any, stage: Callable[[str], Any] = nullcontext) -> Any:
         """Read one image and compute its key. Raises ImageError."""
@@ -220,12 +237,10 @@ class _Worker:
     runtime: Any
 
     def embed(self, inputs: list[Any], stage: Callable[[str], Any]) -> np.ndarray:
-        from featuretl.backbones.devices import own_stream
-
         rows = []
         views = split_views(inputs)
         size = max(len(inputs), self.largest_batch)
-        with own_stream(self.backbone.device):
+        with self._own_stream():
             for start in range(0, len(views), size):
                 with stage("normalise"):
                     batch = self.backbone.batch(views[start : start + size])
@@ -250,6 +265,13 @@ class _Worker:
             with stage("forward"):
                 rows.append(self.runtime.start(batch))
         return lambda: np.concatenate([wait() for wait in rows]).reshape(len(staged), -1)
+
+    def _own_stream(self) -> AbstractContextManager[None]:
+        if self.backbone.device.type == "cpu":
+            return nullcontext()
+        from featuretl.backbones.devices import own_stream
+
+        return own_stream(self.backbone.device)
 
     @property
     def largest_batch(self) -> int:

@@ -54,8 +54,13 @@ class Source:
         """Return a context in which no other process frees space in the store."""
         return nullcontext() if self.store is None else self.store.locked_shared()
 
-    def open(self) -> tuple[Space, Recipe]:
-        """Return the space for new rows and its recipe, after comparing the golden embedding."""
+    def open(self, few: bool = False) -> tuple[Space, Recipe]:
+        """Return the space for new rows and its recipe, after comparing the golden embedding.
+
+        For `few` images PyTorch is not imported if a graph of the network can be used instead.
+        """
+        if few and isinstance(self.encoder, ImageEncoder):
+            self.encoder.use_graph(self._remembered_recipe())
         recipe, golden = self.encoder.recipe, self.encoder.golden
         if self.store is not None:
             with self.store.optionally():

@@ -141,7 +141,11 @@ class RuntimeChoice:
 
     def _exported(self, name: str) -> Any:
         """Return a runtime on the store's cached model, or on a newly exported one."""
-        from featuretl.runtimes.alternatives import OnnxRuntime, OpenVinoRuntime, cached, export
+        from featuretl.runtimes.alternatives import export
+        from featuretl.runtimes.lite import lite_graph, lite_recipe
+        from featuretl.runtimes.onnx import OnnxRuntime, OpenVinoRuntime, cached
+
+        spec = self._backbone.spec
 
         def start(model: bytes) -> Any:
             if name == "openvino":
@@ -151,10 +155,16 @@ class RuntimeChoice:
         def make() -> bytes:
             if self._model is None:
                 size = tuple(self._probe.shape[1:])
-                self._model = self._try(name, lambda: export(self._backbone.embedding, size))
+                is_lite = lite_recipe(spec) == self._backbone.recipe
+                self._model = self._try(
+                    name,
+                    lambda: (
+                        lite_graph(spec.name) if is_lite else export(self._backbone.embedding, size)
+                    ),
+                )
             return self._model
 
-        return cached(model_file(self._backbone, self._store), make, start)
+        return cached(model_file(self._backbone.recipe, self._store), make, start)
 
     def _try(self, name: str, work: Callable[[], T]) -> T:
         """Run `work` in a thread of the pool. Raises BackboneError if it fails."""
@@ -257,11 +267,11 @@ def agreement(backbone: Any, runtime: Any) -> float | None:
     return least_cosine(TorchRuntime(backbone.embedding_in("float32"))(batch), runtime(batch))
 
 
-def model_file(backbone: Any, store: EmbeddingStore | None) -> Path | None:
-    """Return the path of a backbone's exported model in a store."""
+def model_file(recipe: dict[str, Any], store: EmbeddingStore | None) -> Path | None:
+    """Return the path in a store of the exported model of a backbone with `Backbone.recipe`."""
     if store is None:
         return None
-    return store.path / "models" / f"{_digest({'recipe': backbone.recipe})}.onnx"
+    return store.path / "models" / f"{_digest({'recipe': recipe})}.onnx"
 
 
 def _digest(facts: dict[str, Any]) -> str:
@@ -274,6 +284,11 @@ def _digest(facts: dict[str, Any]) -> str:
 def versions(names: tuple[str, ...] = ("torch", "timm", "pillow")) -> dict[str, str]:
     """Return the versions of libraries; by default of those that embeddings depend on."""
     return {name: version(name) for name in names}
+
+
+def onnx_is_installed() -> bool:
+    """Return whether the packages that export and run ONNX models are installed."""
+    return all(map(_has, ALTERNATIVES["onnx"].packages))
 
 
 def _has(package: str) -> bool:

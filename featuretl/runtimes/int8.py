@@ -18,8 +18,9 @@ from featuretl._core.text import reason_of
 from featuretl.backbones.eager import TorchRuntime
 from featuretl.backbones.spec import QUANTIZATION
 from featuretl.exceptions import BackboneError
-from featuretl.runtimes.alternatives import OnnxRuntime, cached, export, quiet
+from featuretl.runtimes.alternatives import export, quiet
 from featuretl.runtimes.choice import least_cosine
+from featuretl.runtimes.onnx import OnnxRuntime, cached
 
 if TYPE_CHECKING:
     from featuretl.backbones.backbone import Backbone

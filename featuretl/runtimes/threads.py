@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import os
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-
-import torch
-
-# A process forked after a network ran would wait for OpenMP threads that it does not have.
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 @contextlib.contextmanager
@@ -22,6 +15,10 @@ def one_thread_each(pool: ThreadPoolExecutor, n_threads: int) -> Iterator[None]:
 
     On exit the setting is restored for the calling thread and for threads that start later.
     """
+    torch = sys.modules.get("torch")
+    if torch is None:  # a graph runs without it
+        yield
+        return
     before = torch.get_num_threads()
     barrier = threading.Barrier(n_threads)  # so that each thread runs one task
 

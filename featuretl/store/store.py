@@ -27,7 +27,7 @@ from featuretl.store.index import SegmentIndex
 from featuretl.store.keys import Recipe
 from featuretl.store.local import CACHE_VARIABLE, LocalFolder
 from featuretl.store.memo import Memo
-from featuretl.store.record import agreeing_record, generations, read_record
+from featuretl.store.record import agreeing_record, generations, golden_of, read_record
 from featuretl.store.space import StoredSpace
 
 SIZE_VARIABLE = "FEATURETL_CACHE_MAX_SIZE"
@@ -161,6 +161,11 @@ class EmbeddingStore(LocalFolder):
         """Return the newest space of a recipe, for reading, or None if there is none."""
         records = generations(self._find_record, recipe)
         return self._stored_space(records[-1]) if records else None
+
+    def golden(self, recipe: Recipe) -> np.ndarray | None:
+        """Return the golden embedding (d,) of the newest space of a recipe; None without one."""
+        records = generations(self._find_record, recipe)
+        return golden_of(records[-1]) if records else None
 
     def space(self, identity: str) -> StoredSpace:
         """Return the space with an id, for reading; see `info`."""

@@ -208,7 +208,7 @@ def choose(experiment: Experiment, strategy: str, test_size: Any) -> tuple[Trial
     for k in range(n_folds):  # no choice uses the images that it is scored on
         train, test = rows[fold != k], rows[fold == k]
         search = Search(experiment, train, strategy)
-        winner = search.run()
+        winner = search.run(last=n_folds == 1)
         scores[test] = experiment.evaluate(experiment.fit(winner, train), winner, test)[0]
     if n_folds != 1:  # with one fold, the scored choice is also the final one
         search = Search(experiment, rows, strategy)

@@ -24,11 +24,11 @@ def watched(photos, labels, shared_cache):
     looked_at, scored = [], []
     run, evaluate = Search.run, Experiment.evaluate
 
-    def note_rows(self):
+    def note_rows(self, **options):
         looked_at.append(set(self._rows))
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(Experiment, "evaluate", evaluate)
-            return run(self)
+            return run(self, **options)
 
     def note_scored(self, model, trial, rows):
         scored.append(set(rows))
