@@ -70,8 +70,7 @@ def save_embeddings(
     """
     target = check_output(path, ENDINGS)
     rows = _rows_of_images(extraction, images, extraction.ok if skip_failures else None)
-    with writing(target):
-        _WRITERS[target.suffix](target, rows)
+    _write(target, rows)
 
 
 def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str = "") -> int:
@@ -82,8 +81,7 @@ def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str
     """
     target = check_output(path, (".npz", ".parquet"))
     rows = _rows_of_space(store, _one_space(store, space))
-    with writing(target):
-        _WRITERS[target.suffix](target, rows)
+    _write(target, rows)
     return rows.metadata["shape"][0]
 
 
@@ -116,7 +114,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
             f"A file of embeddings ends in {', '.join(ENDINGS)}; got {printable(source)!r}."
         )
     try:
-        X, paths, labels, metadata, boxes = _READERS[source.suffix](source)
+        X, paths, labels, metadata, boxes = _FORMATS[source.suffix][1](source)
         if X.ndim != 2 or X.dtype.kind != "f" or not isinstance(metadata, dict):
             raise ValueError(f"its embeddings are {X.dtype} {X.shape}, not float (n, d)")
         if not _is_list_of(str, paths, len(X)):
@@ -232,6 +230,11 @@ def write_parquet(
     replace_file(path, write)
 
 
+def _write(path: Path, rows: _Rows) -> None:
+    with writing(path):
+        _FORMATS[path.suffix][0](path, rows)
+
+
 def _write_parquet(path: Path, rows: _Rows) -> None:
     import pyarrow as pa
 
@@ -295,13 +298,6 @@ def _npy(rows: _Rows) -> Iterator[bytes | memoryview]:
         yield np.ascontiguousarray(chunk, "<f4").data
 
 
-_WRITERS: dict[str, Callable[[Path, Any], None]] = {
-    ".npy": _write_npy,
-    ".npz": _write_npz,
-    ".parquet": _write_parquet,
-}
-
-
 def _is_list_of(kinds: Any, values: Any, n: int) -> bool:
     return (
         isinstance(values, list) and len(values) == n and all(isinstance(v, kinds) for v in values)
@@ -361,8 +357,8 @@ def _read_parquet(path: Path) -> _Contents:
     return X, paths, labels, metadata, _boxes(columns)
 
 
-_READERS: dict[str, Callable[[Path], _Contents]] = {
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-    ".parquet": _read_parquet,
+_FORMATS: dict[str, tuple[Callable[[Path, _Rows], None], Callable[[Path], _Contents]]] = {
+    ".npy": (_write_npy, _read_npy),
+    ".npz": (_write_npz, _read_npz),
+    ".parquet": (_write_parquet, _read_parquet),
 }
