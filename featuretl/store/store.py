@@ -173,7 +173,13 @@ class EmbeddingStore(LocalFolder):
 
     def record(self, identity: str) -> dict[str, Any]:
         """Return the record of the space with an id; see `featuretl.store.record`."""
-        return _record(self._record_path(identity))
+        try:
+            return read_record(self._record_path(identity))
+        except DamagedFileError as error:
+            raise StoreError(
+                f"{str(error.path)!r} is damaged: {error.problem}; remove its space with "
+                "`featuretl cache verify --repair` to embed the images again."
+            ) from error
 
     def open_space(
         self, recipe: Recipe, golden: np.ndarray, versions: dict[str, str]
@@ -193,7 +199,7 @@ class EmbeddingStore(LocalFolder):
                 publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
             except OSError as error:
                 raise self.unwritable(error) from error
-            record = _record(path)  # another process can have published it first
+            record = self.record(record["id"])  # another process can have published it first
         return self._stored_space(record)
 
     def info(self) -> list[SpaceInfo]:
@@ -231,12 +237,12 @@ class EmbeddingStore(LocalFolder):
 
     def _find_record(self, identity: str) -> dict[str, Any] | None:
         """Return a space's record, or None without its folder; StoreError if it is damaged."""
-        path = self._record_path(identity)
-        if os.path.lexists(path.parent):
+        folder = self._record_path(identity).parent
+        if os.path.lexists(folder):
             try:
-                return _record(path)
+                return self.record(identity)
             except StoreError:
-                if os.path.lexists(path.parent):  # otherwise the space was freed meanwhile
+                if os.path.lexists(folder):  # otherwise the space was freed meanwhile
                     raise
         return None
 
@@ -247,16 +253,6 @@ class EmbeddingStore(LocalFolder):
 
     def _record_path(self, identity: str) -> Path:
         return self.path / "spaces" / identity / "space.json"
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        return read_record(path)
-    except DamagedFileError as error:
-        raise StoreError(
-            f"{str(path)!r} is damaged: {error.problem}; remove its space with `featuretl cache "
-            "verify --repair` to embed the images again."
-        ) from error
 
 
 def _touch(path: Path) -> None:
