@@ -35,7 +35,7 @@ from featuretl.images.crops import by_file
 from featuretl.images.decode import decode
 from featuretl.images.inputs import Decoder, key_of
 from featuretl.store.keys import Recipe
-from featuretl.store.lookup import MISSING, keys_array
+from featuretl.store.lookup import MISSING, keys_array, keys_list
 from featuretl.store.space import Space
 
 NO_KEY = b"\0" * 32
@@ -262,7 +262,7 @@ class Run:
 
     def _prepare(self, indices: list[int], force: bool) -> list[_Image]:
         """Read images; decode and preprocess those that this extraction claims."""
-        images = [_Image(i, bytes(self.keys[i]).ljust(32, b"\0")) for i in indices]
+        images = list(map(_Image, indices, keys_list(self.keys[indices])))
         self._claim([image for image in images if image.key != NO_KEY], force)
         wanted = [image for image in images if image.claimed or image.key == NO_KEY]
         prepared = self._preparers([self.images[image.index] for image in wanted])
@@ -340,7 +340,7 @@ class Run:
         return [index for index in missing if self._error(index) is None]
 
     def _error(self, index: int) -> str | None:
-        key = bytes(self.keys[index]).ljust(32, b"\0")
+        (key,) = keys_list(self.keys[index : index + 1])
         return self._errors.get(index) or self._key_errors.get(key)
 
     def _recall_hashes(self) -> None:

@@ -29,7 +29,7 @@ from featuretl.runtimes.choice import RUNTIMES, versions
 from featuretl.store.collect import keep_limit
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
-from featuretl.store.space import Space, StoredSpace, gather, gather_chunks
+from featuretl.store.space import Space, StoredSpace
 from featuretl.store.store import EmbeddingStore
 
 
@@ -87,14 +87,14 @@ class Extraction(Display):
 
     def to_numpy(self) -> np.ndarray:
         """Return the embeddings, float32 (n, d) or (n, h, w, d), in memory."""
-        return self._shaped(gather(self._space, self._locations))
+        return self._shaped(self._space.gather(self._locations))
 
     def _shaped(self, rows: np.ndarray) -> np.ndarray:
         return rows.reshape(len(rows), *self.shape[1:])
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Return the embeddings, as of `to_numpy`, of the images at `indices`, int (k,)."""
-        return self._shaped(gather(self._space, self._locations[indices]))
+        return self._shaped(self._space.gather(self._locations[indices]))
 
     def chunks(self, rows: int = 4096, keep: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """Yield the embeddings in order, float32 (<= `rows`, d), where the mask `keep` is True.
@@ -102,7 +102,7 @@ class Extraction(Display):
         With ``pooling="grid"`` each row is flattened, d = h w d.
         """
         locations = self._locations if keep is None else self._locations[keep]
-        return gather_chunks(self._space, locations, rows)
+        return self._space.chunks(locations, rows)
 
     def memmap(self) -> np.ndarray:
         """Return the embeddings, float32 (n, d), as a read-only memory map, for large matrices.

@@ -27,7 +27,7 @@ from featuretl.images.tables import memory_limit, open_parquet, text_batches
 from featuretl.store.exchange import filled_spaces
 from featuretl.store.format import npy_header
 from featuretl.store.keys import Recipe
-from featuretl.store.space import gather_chunks
+from featuretl.store.lookup import keys_list
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 if TYPE_CHECKING:
@@ -158,13 +158,10 @@ def _rows_of_space(store: EmbeddingStore, info: SpaceInfo) -> _Rows:
     keys, locations = space.all_rows()
     shape = (len(keys), space.d)
 
-    def hex_of(part: slice) -> list[str]:
-        text = keys[part].tobytes().hex()
-        return [text[start : start + 64] for start in range(0, len(text), 64)]
-
     metadata = metadata_of(shape, info.recipe) | {"space": info.id}
-    chunks = partial(gather_chunks, space, locations, _ROWS)
-    return _Rows(metadata, chunks, {"sha256": hex_of})
+    chunks = partial(space.chunks, locations, _ROWS)
+    columns = {"sha256": lambda part: [key.hex() for key in keys_list(keys[part])]}
+    return _Rows(metadata, chunks, columns)
 
 
 def _rows_of_images(extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> _Rows:

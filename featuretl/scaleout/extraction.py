@@ -32,6 +32,7 @@ from featuretl.images.shards import Shard
 from featuretl.scaleout.engines import Engine, WorkerLostError, active_engine, results
 from featuretl.scaleout.worker import Job, Receipt, describe, embed_shard, release
 from featuretl.store.keys import Recipe
+from featuretl.store.lookup import keys_list
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore
 
 _MAX_FAILURES = 1000  # in memory; the shared store holds all of them
@@ -84,7 +85,7 @@ class ShardedExtraction(Display):
 
     def entries(self) -> Iterator[ShardEntry]:
         """Yield the entries of the finished shards, in order; StoreError if some are missing."""
-        keys = [self.keys[i : i + 1].tobytes().hex() for i in range(len(self.keys))]
+        keys = [key.hex() for key in keys_list(self.keys)]
         rows, expected = 0, self.statistics.cached + self.statistics.embedded
         for entry in filter(None, self._space.entries(keys)):
             rows += entry.rows

@@ -17,7 +17,7 @@ import numpy as np
 
 from featuretl._core.files import each
 from featuretl._core.forks import begin_again_after_fork
-from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
+from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store.format import (
     DamagedFileError,
     Segment,
@@ -87,9 +87,25 @@ class Space:
     def commit(self) -> None:
         """Do nothing: rows in memory are found as soon as they are appended."""
 
-    def segment_rows(self, number: int) -> np.ndarray:
-        """Return the rows (n, d) of a segment in which `find` has found a key, read-only."""
-        return self._rows[number]
+    def gather(self, locations: np.ndarray) -> np.ndarray:
+        """Return a copy of rows at `locations`, int64 (n,): float32 (n, d), NaN for `MISSING`."""
+        out = np.empty((len(locations), self.d), np.float32)
+        out[locations == MISSING] = np.nan
+        numbers = locations >> 32
+        for number in np.unique(numbers[locations != MISSING]).tolist():
+            at = np.flatnonzero(numbers == number)
+            rows, wanted = self._rows[number], locations[at] & 0xFFFFFFFF
+            if len(at) == at[-1] - at[0] + 1 and rows.dtype == out.dtype:
+                # Copies directly into `out`; "clip" skips the check of indices.
+                np.take(rows, wanted, axis=0, out=out[at[0] : at[-1] + 1], mode="clip")
+            else:
+                out[at] = rows[wanted]
+        return out
+
+    def chunks(self, locations: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:
+        """Yield the rows at `locations`, in order, in arrays of at most `rows` rows."""
+        for start in range(0, len(locations), rows):
+            yield self.gather(locations[start : start + rows])
 
 
 class StoredSpace(Space):
@@ -108,7 +124,6 @@ class StoredSpace(Space):
         self._known: set[str] = set()
         self._excluded: dict[int, bool] = {}  # True for damaged segments, False for freed ones
         self._version: tuple[int, ...] = (0,)
-        self._last_seq = 0
         self._claims = Claims(place.path / "claims", identity)
         self._committed_at = time.monotonic()
         super().__init__(d)
@@ -247,12 +262,9 @@ class StoredSpace(Space):
             version = self._listing.version()
             if version == self._version:
                 return
-            if version[0] != self._version[0]:
-                self._last_seq = 0  # a rebuilt index can have other numbers
-            for seq, segment in self._listing.segments(self.id, after=self._last_seq):
+            for segment in self._listing.segments(self.id):
                 if segment.uuid not in self._known:
                     self._add(segment)
-                self._last_seq = seq
             self._version = version
 
     def _add(self, segment: Segment) -> None:
@@ -277,20 +289,9 @@ class StoredSpace(Space):
         if not any(isinstance(rows, Exception) for rows in opened):
             return True
         self._refresh()  # another segment holds the rows of a compacted one
-        self._index = self._usable_keys()
-        return False
-
-    def _usable_keys(self) -> KeyIndex:
         excluded = list(self._excluded)
-        index = self._index.where(lambda locations: ~np.isin(locations >> 32, excluded))
-        for number, segment in self._segments.items():  # these can hold the excluded keys, too
-            if number not in self._excluded:
-                try:
-                    index.add(read_keys_of(self.folder, segment), _locations(number, segment.n))
-                except (DamagedFileError, UnusableStoreError) as error:
-                    if number not in self._rows:  # mapped rows stay, even if their file is deleted
-                        self._exclude(number, error)
-        return index
+        self._index = self._index.where(lambda found: ~np.isin(found >> 32, excluded))
+        return False
 
     def _exclude(self, number: int, error: Exception) -> None:
         """Exclude a segment; it is damaged only if the index still lists it."""
@@ -312,25 +313,3 @@ class StoredSpace(Space):
 def _locations(number: int, n: int) -> np.ndarray:
     """Return the locations of a segment's n rows: its number in the upper 32 bits, then the row."""
     return np.arange(number << 32, (number << 32) + n)
-
-
-def gather(space: Space, locations: np.ndarray) -> np.ndarray:
-    """Return a copy of the rows at `locations`, int64 (n,): float32 (n, d), NaN for `MISSING`."""
-    out = np.empty((len(locations), space.d), np.float32)
-    out[locations == MISSING] = np.nan
-    numbers = locations >> 32
-    for number in np.unique(numbers[locations != MISSING]):
-        at = np.flatnonzero(numbers == number)
-        rows, wanted = space.segment_rows(int(number)), locations[at] & 0xFFFFFFFF
-        if len(at) == at[-1] - at[0] + 1 and rows.dtype == out.dtype:
-            # Copies directly into `out`; "clip" skips the check of indices.
-            np.take(rows, wanted, axis=0, out=out[at[0] : at[-1] + 1], mode="clip")
-        else:
-            out[at] = rows[wanted]
-    return out
-
-
-def gather_chunks(space: Space, locations: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:
-    """Yield the rows at `locations`, in order, in arrays of at most `rows` rows."""
-    for start in range(0, len(locations), rows):
-        yield gather(space, locations[start : start + rows])
