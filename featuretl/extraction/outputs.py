@@ -63,10 +63,8 @@ def save_embeddings(
 
     Raises
     ------
-    ParameterError
-        If the ending is not one of these, or the folder does not exist.
-    StoreError
-        If the file cannot be written.
+    ParameterError, StoreError
+        If the ending is not one of these, the folder does not exist, or it cannot be written.
     """
     target = check_output(path, ENDINGS)
     rows = _rows_of_images(extraction, images, extraction.ok if skip_failures else None)
@@ -91,8 +89,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
     Parameters
     ----------
     path : path
-        File name ending in ``.npy`` (with its ``.npy.json`` in the same folder), ``.npz`` or
-        ``.parquet``.
+        A ``.npy`` file, with its ``.npy.json`` in the same folder, ``.npz`` or ``.parquet`` file.
 
     Returns
     -------

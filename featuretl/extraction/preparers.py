@@ -130,14 +130,11 @@ class _Process(Child):
         tensors = iter(from_channels_last(block))
         prepared: list[Prepared] = []
         for key, state, error in items:
-            content: Any = _content(key, state) if key else ImageError(error)
+            digest = bytes.fromhex(key)
+            known: Any = state and SimpleNamespace(**dict(zip(_STATE, state, strict=True)))
+            content: Any = Content(digest, b"", known, digest) if key else ImageError(error)
             prepared.append((content, next(tensors) if error is None else ImageError(error)))
         return prepared, seconds
-
-
-def _content(key: str, state: list[int] | None) -> Content:
-    known: Any = state and SimpleNamespace(**dict(zip(_STATE, state, strict=True)))
-    return Content(bytes.fromhex(key), b"", known, bytes.fromhex(key))
 
 
 def _prepared(image: Any, prepare: Prepare, decoder: Any, costs: Costs) -> Prepared:

@@ -123,7 +123,7 @@ def remove_leftovers(folder: Path) -> None:
 def _compact(store: EmbeddingStore, space: str) -> int:
     """Merge small segments of a space, see docs/formats.md; return the number of merged ones."""
     folder = store.path / "spaces" / space
-    listed = store.index.segments(space)
+    listed = [segment for _, segment in store.index.segments(space)]
     _remove_replaced(folder, listed)
     replaced = 0
     for group in _groups(listed):

@@ -42,8 +42,8 @@ _INVALID_ROWS = """SELECT 1 FROM segment WHERE typeof(uuid) != 'text' OR typeof(
     OR length(uuid) != 32 OR length(space) != 64 OR uuid GLOB '*[^0-9a-f]*'
     OR space GLOB '*[^0-9a-f]*' OR typeof(n) != 'integer' OR typeof(d) != 'integer'
     OR typeof(size) != 'integer' OR typeof(crc) != 'integer' OR seq < 1 LIMIT 1"""
-_COLUMNS = "uuid, space, n, d, size, crc"
-_INSERT = f"INSERT OR IGNORE INTO segment ({_COLUMNS}) VALUES (?,?,?,?,?,?)"
+_SELECT = "SELECT seq, uuid, space, n, d, size, crc FROM segment"
+_INSERT = "INSERT OR IGNORE INTO segment (uuid, space, n, d, size, crc) VALUES (?,?,?,?,?,?)"
 
 
 class Connection(sqlite3.Connection):
@@ -71,12 +71,11 @@ class SegmentIndex:
         """Open a new connection: a connection belongs to one process."""
         self._connection = None
 
-    def segments(self, space: str) -> list[Segment]:
-        """Return the segments of a space, in order of commit."""
-        query = f"SELECT {_COLUMNS} FROM segment WHERE space=? ORDER BY seq"
-        return [
-            Segment(*row) for row in self._do(lambda db: db.execute(query, (space,)).fetchall())
-        ]
+    def segments(self, space: str, after: int = 0) -> list[tuple[int, Segment]]:
+        """Return the segments of a space as (sequence number, segment), in order of commit."""
+        query = _SELECT + " WHERE space=? AND seq>? ORDER BY seq"
+        rows = self._do(lambda db: db.execute(query, (space, after)).fetchall())
+        return [(row[0], Segment(*row[1:])) for row in rows]
 
     def sizes(self) -> dict[str, tuple[int, int, int]]:
         """Return the numbers of rows, segments and bytes of each space."""
@@ -110,7 +109,7 @@ class SegmentIndex:
                 self._do(commit)
 
     def version(self) -> tuple[int, int, int]:
-        """Return a value that changes with commits."""
+        """Return a value that changes with commits; its first item, if rows are renumbered."""
         with SQLITE:
             data_version = self._do(lambda db: db.execute("PRAGMA data_version").fetchone()[0])
             changes = self._connection.total_changes if self._connection else 0
@@ -268,7 +267,7 @@ def _check(db: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError("its header is not that of a rollback-journal database")
     if db.execute(_INVALID_ROWS).fetchone():
         raise sqlite3.DatabaseError("it has rows that do not name a segment")
-    db.execute(f"SELECT {_COLUMNS} FROM segment").fetchall()  # raises for text that is not UTF-8
+    db.execute(_SELECT).fetchall()  # raises for text that is not UTF-8
 
 
 def is_damage(error: Exception) -> bool:

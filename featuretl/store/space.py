@@ -122,8 +122,9 @@ class StoredSpace(Space):
         self._listing = listing
         self._segments: dict[int, Segment] = {}
         self._known: set[str] = set()
-        self._excluded: dict[int, bool] = {}  # True for damaged segments, False for freed ones
+        self._n_damaged = 0
         self._version: tuple[int, ...] = (0,)
+        self._last_seq = 0
         self._claims = Claims(place.path / "claims", identity)
         self._committed_at = time.monotonic()
         super().__init__(d)
@@ -163,9 +164,9 @@ class StoredSpace(Space):
             locations = self.find(keys := self._index.keys())
             while (locations == MISSING).any():  # excluding a segment has changed the index
                 locations = self.find(keys := self._index.keys())
-            if damaged := sum(self._excluded.values()):
+            if self._n_damaged:
                 raise StoreError(
-                    f"{damaged} segments of the embedding store {str(self._place.path)!r} are "
+                    f"{self._n_damaged} segments of the embedding store {str(self._place.path)!r} are "
                     "damaged and nothing was copied; remove them with `featuretl cache verify "
                     "--repair` and run this again."
                 )
@@ -262,9 +263,12 @@ class StoredSpace(Space):
             version = self._listing.version()
             if version == self._version:
                 return
-            for segment in self._listing.segments(self.id):
+            if version[0] != self._version[0]:
+                self._last_seq = 0  # a rebuilt index can have other numbers
+            for seq, segment in self._listing.segments(self.id, after=self._last_seq):
                 if segment.uuid not in self._known:
                     self._add(segment)
+                self._last_seq = seq
             self._version = version
 
     def _add(self, segment: Segment) -> None:
@@ -275,33 +279,33 @@ class StoredSpace(Space):
             keys = read_keys_of(self.folder, segment)
             self._index.add(keys, _locations(number, len(keys)))
         except DamagedFileError as error:
-            self._exclude(number, error)
+            self._exclude(segment, error)
 
     def _open(self, numbers: list[int]) -> bool:
         """Check and map segments; return False if some were excluded and the index has changed."""
         new = [number for number in numbers if number not in self._rows]
         opened = each(partial(open_checked_rows, self.folder), [self._segments[i] for i in new])
+        excluded = []
         for number, rows in zip(new, opened, strict=True):
             if isinstance(rows, np.ndarray):
                 self._rows[number] = rows
             else:
-                self._exclude(number, rows)
-        if not any(isinstance(rows, Exception) for rows in opened):
-            return True
-        self._refresh()  # another segment holds the rows of a compacted one
-        excluded = list(self._excluded)
-        self._index = self._index.where(lambda found: ~np.isin(found >> 32, excluded))
-        return False
+                self._exclude(self._segments[number], rows)
+                excluded.append(number)
+        if excluded:
+            self._refresh()  # another segment holds the rows of a compacted one
+            self._index = self._index.where(lambda found: ~np.isin(found >> 32, excluded))
+        return not excluded
 
-    def _exclude(self, number: int, error: Exception) -> None:
+    def _exclude(self, segment: Segment, error: Exception) -> None:
         """Exclude a segment; it is damaged only if the index still lists it."""
         listed = False
         with self._place.optionally():
             if not isinstance(error, DamagedFileError):
                 raise error
-            listed = self._listing.lists(self._segments[number])
-        self._excluded[number] = listed
+            listed = self._listing.lists(segment)
         if listed:
+            self._n_damaged += 1
             warnings.warn(
                 f"A damaged segment of the embedding store is excluded: {self.folder.name[:12]}/"
                 f"{error}. Its images are embedded again.",

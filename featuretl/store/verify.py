@@ -140,7 +140,7 @@ def _on_disk(folder: Path) -> set[str]:
 
 
 def _indexed(store: EmbeddingStore, identity: str) -> dict[str, Segment]:
-    return {segment.uuid: segment for segment in store.index.segments(identity)}
+    return {segment.uuid: segment for _, segment in store.index.segments(identity)}
 
 
 def _n_lost(folder: Path, uuids: set[str], indexed: dict[str, Segment], whole: KeyIndex) -> int:

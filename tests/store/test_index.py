@@ -180,13 +180,18 @@ def test_a_segment_replaces_others_at_once_and_spaces_are_counted(store, cache):
     for number in range(3):
         put(store, [number])
     index, space = store.index, store.find_space(RECIPE).id
-    first, second, third = index.segments(space)
+    (one, first), (two, second), (three, third) = index.segments(space)
+    assert one < two < three
+    assert index.segments(space, after=two) == [(three, third)]
     assert index.sizes()[space][:2] == (3, 3)
     before = index.version()
     merged = replace(first, uuid="f" * 32, n=2)
     index.insert(merged, [first, second])
     assert index.version() != before
-    assert EmbeddingStore(cache).index.segments(space) == [third, merged]
+    assert [segment for _, segment in EmbeddingStore(cache).index.segments(space)] == [
+        third,
+        merged,
+    ]
     assert [index.lists(segment) for segment in (first, second, third, merged)] == [
         False, False, True, True
     ]  # fmt: skip
