@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,33 +79,28 @@ class _Image:
 _Batches = Generator[list[_Image], None, None]
 
 
+@dataclass(eq=False, repr=False)
 class Run:
     """One extraction.
 
     After `run`, `space` holds the embeddings by `keys`, S32 (n,), at `locations`, int64 (n,).
     """
 
-    space: Space
-    recipe: Recipe
-    locations: np.ndarray
+    images: Sequence[Any]
+    source: Source
+    batch_size: int | str
+    n_jobs: int
+    progress: Progress | None
+    decoder: Decoder
+    space: Space = field(init=False)
+    recipe: Recipe = field(init=False)
+    locations: np.ndarray = field(init=False)
 
-    def __init__(
-        self,
-        images: Sequence[Any],
-        source: Source,
-        batch_size: int | str,
-        n_jobs: int,
-        progress: Progress | None,
-        decoder: Decoder,
-    ) -> None:
-        self.images = images
-        self.statistics = Statistics(len(images))
-        self.keys = keys_array([NO_KEY] * len(images)).copy()
-        self._source, self._encoder = source, source.encoder
-        self._batch_size = BatchSize(batch_size)
-        self._n_jobs = n_jobs
-        self._progress = progress
-        self._decoder = decoder
+    def __post_init__(self) -> None:
+        self.statistics = Statistics(len(self.images))
+        self.keys = keys_array([NO_KEY] * len(self.images)).copy()
+        self._encoder = self.source.encoder
+        self._batch_size = BatchSize(self.batch_size)
         self._started = self._reported = time.monotonic()
         self._costs = Costs()
         self._preparers = Preparers(0, None, self._costs)
@@ -118,14 +113,14 @@ class Run:
     def run(self) -> list[Failure]:
         """Embed the images that have no embedding yet; return the failures in order."""
         try:
-            with threads(self._n_jobs) as pool:
-                remembered = self._source.remembered()
+            with threads(self.n_jobs) as pool:
+                remembered = self.source.remembered()
                 if remembered is not None:
                     self.space, self.recipe = remembered
                     self._plan(pool)
             if remembered is None or self._missing():
-                with self._source.held():
-                    self.space, self.recipe = self._source.open(self._are_few(remembered))
+                with self.source.held():
+                    self.space, self.recipe = self.source.open(self._are_few(remembered))
                     self._embed_all()
         finally:
             self._remember_hashes()
@@ -163,7 +158,7 @@ class Run:
         # Each batch size costs a fast device seconds for the choice of its kernels.
         grows = not self._encoder.pipelined
         self._batch_size.limit(self._encoder.largest_batch, grows=grows)
-        n_threads = self._n_jobs
+        n_threads = self.n_jobs
         with self.space, threads(n_threads) as pool, one_thread_each(pool, n_threads):
             n_images = len(self._missing())
             choice = self._encoder.choose_runtime(pool, n_threads, n_images)
@@ -180,8 +175,8 @@ class Run:
 
     def _children(self, n_images: int) -> Preparers:
         """Return child processes that prepare images if that pays; otherwise none."""
-        pays = n_images >= _IMAGES_FOR_CHILDREN and self._n_jobs > 1 and self._decoder is decode
-        n = self._n_jobs if pays and self._encoder.pipelined else 0
+        pays = n_images >= _IMAGES_FOR_CHILDREN and self.n_jobs > 1 and self.decoder is decode
+        n = self.n_jobs if pays and self._encoder.pipelined else 0
         return Preparers(n, self._encoder.preparation if n else None, self._costs)
 
     def _embed_or_wait(self, pool: ThreadPoolExecutor, todo: list[int]) -> None:
@@ -215,15 +210,15 @@ class Run:
         workers, batch_size = self._encoder.pipelined, self._batch_size
         prepare = partial(self._prepare, force=force)
         pipeline = Pipeline(workers, prepare, self._append, batch_size, self._stage)
-        return pipeline.batches(pool, self._n_jobs, todo)
+        return pipeline.batches(pool, self.n_jobs, todo)
 
     def _by_thread(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> _Batches:
         """Yield embedded batches in order, keeping a few more batches than threads in flight."""
-        fair = -(-len(todo) // self._n_jobs)
+        fair = -(-len(todo) // self.n_jobs)
         window: deque[Future[tuple[list[_Image], int, float]]] = deque()
         start = 0
         while start < len(todo) or window:
-            if start < len(todo) and len(window) <= self._n_jobs + _BATCHES_AHEAD:
+            if start < len(todo) and len(window) <= self.n_jobs + _BATCHES_AHEAD:
                 size = min(self._batch_size.current, fair)
                 window.append(pool.submit(self._work, todo[start : start + size], force))
                 start += size
@@ -298,7 +293,7 @@ class Run:
                 if isinstance(tensor, ItemError):
                     raise tensor
                 if tensor is None:
-                    tensor = self._encoder.prepare(content, self._decoder, self._stage)
+                    tensor = self._encoder.prepare(content, self.decoder, self._stage)
                 image.input = tensor
             except ItemError as error:
                 self.space.release(image.key)
@@ -344,19 +339,19 @@ class Run:
         return self._errors.get(index) or self._key_errors.get(key)
 
     def _recall_hashes(self) -> None:
-        if self._source.store is None:
+        if self.source.store is None:
             return
         paths = [self._encoder.file_of(image) for image in self.images]
         files = [i for i, path in enumerate(paths) if path is not None]
-        digests = self._source.store.memo.digests([path for path in paths if path is not None])
+        digests = self.source.store.memo.digests([path for path in paths if path is not None])
         for index, digest in zip(files, digests, strict=True):
             if digest is not None:
                 with contextlib.suppress(ItemError):  # the error of a bad crop when it is read
                     self.keys[index] = key_of(self.images[index], digest)
 
     def _remember_hashes(self) -> None:
-        if self._source.store is not None and self._hashed:
-            self._source.store.memo.remember_digests(self._hashed)
+        if self.source.store is not None and self._hashed:
+            self.source.store.memo.remember_digests(self._hashed)
         self._hashed = []
 
     def _finish(self) -> list[Failure]:
@@ -377,6 +372,6 @@ class Run:
     def _report(self, always: bool = False) -> None:
         now = time.monotonic()
         self.statistics.seconds = now - self._started
-        if self._progress and (always or now - self._reported > _REPORT_SECONDS):
+        if self.progress and (always or now - self._reported > _REPORT_SECONDS):
             self._reported = now
-            self._progress(self.statistics)
+            self.progress(self.statistics)

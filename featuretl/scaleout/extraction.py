@@ -304,8 +304,7 @@ class _Run:
             self._fail(Failure(-1, shard.name, message))
         else:
             self.statistics.runtime = receipt.runtime or self.statistics.runtime
-            for stage, seconds in receipt.costs.items():
-                self._costs.add(stage, seconds)
+            self._costs.add(receipt.costs)
             self._count(receipt.entry, receipt.embedded)
             self._n_skipped += receipt.n_skipped
             self._skipped += receipt.skipped[: 5 - len(self._skipped)]

@@ -139,8 +139,7 @@ class _Worker:
         run = Run(images, self.source, self._job.batch_size, self._n_threads, None, self._decoder)
         with costs.rest("start"):
             messages = {failure.index: failure.message for failure in run.run()}
-            for stage, seconds in run.statistics.costs.items():
-                costs.add(stage, seconds)
+            costs.add(run.statistics.costs)
         matrix = run.space.gather(run.locations)
         embedded = enumerate(zip(matrix, keys_list(run.keys), run.locations, strict=True))
         for sample in samples:

@@ -253,7 +253,7 @@ class StoredSpace(Space):
             segment = write_segment(self.folder, uuid4().hex, self.id, keys_array(keys), rows)
         except (OSError, MemoryError) as error:
             lost = f", and {len(keys)} embeddings of this run are not cached"
-            raise self._place.unwritable(error, lost) from error
+            raise self._place.unusable("written", error, lost) from error
         self._listing.insert(segment)
         self._refresh()
 

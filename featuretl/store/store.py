@@ -155,7 +155,7 @@ class EmbeddingStore(LocalFolder):
         try:
             return [folder.name for folder in space_folders(self.path)]
         except OSError as error:
-            raise self.unreadable(error) from error
+            raise self.unusable("read", error) from error
 
     def find_space(self, recipe: Recipe) -> StoredSpace | None:
         """Return the newest space of a recipe, for reading, or None if there is none."""
@@ -198,7 +198,7 @@ class EmbeddingStore(LocalFolder):
                 path.parent.parent.mkdir(mode=0o700, exist_ok=True)
                 publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
             except OSError as error:
-                raise self.unwritable(error) from error
+                raise self.unusable("written", error) from error
             record = self.record(record["id"])  # another process can have published it first
         return self._stored_space(record)
 
@@ -230,7 +230,7 @@ class EmbeddingStore(LocalFolder):
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 write_view(path, shape, chunks)
             except OSError as error:
-                raise self.unwritable(error) from error
+                raise self.unusable("written", error) from error
             matrix = open_view(path, shape)
         _touch(path)
         return matrix

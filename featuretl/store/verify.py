@@ -47,7 +47,7 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
         try:
             return list(_findings(store))
         except OSError as error:
-            raise store.unreadable(error) from error
+            raise store.unusable("read", error) from error
     with store.locked_exclusively():
         findings = list(_findings(store))
         for path in (finding.path for finding in findings):
