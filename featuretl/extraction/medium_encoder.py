@@ -31,12 +31,9 @@ class _Item:
 
     item: Any
     key: bytes
+    digest: bytes  # the key
     state: os.stat_result | None  # None unless the file is old enough to be recognised by its state
     seen: os.stat_result | None
-
-    @property
-    def digest(self) -> bytes:
-        return self.key
 
 
 class MediumEncoder:
@@ -61,7 +58,7 @@ class MediumEncoder:
         if not isinstance(key, bytes) or len(key) != 32:
             raise InputError(f"'digest' of {self._name} must return 32 bytes; got {key!r:.60}.")
         known = before is not None and after is not None and settled(before, after, after.st_size)
-        return _Item(image, key, after if known else None, before)
+        return _Item(image, key, key, after if known else None, before)
 
     def prepare(self, content: Any, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
         """Return the input of `forward` for one item. Raises ItemError."""

@@ -225,27 +225,30 @@ def extract_shards(
     )
 
 
+@dataclass(eq=False)
 class _Run:
     """One call of `extract_shards`, with its counts."""
 
-    def __init__(
-        self, store: SharedStore, engine: Engine, job: Job, progress: Progress | None
-    ) -> None:
+    store: SharedStore
+    engine: Engine
+    job: Job
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
         self._costs = Costs()
         self.statistics = Statistics(0, costs=self._costs.seconds)
         self.failures: list[Failure] = []
         self.keys = bytearray()
         self._n_skipped = 0
         self._skipped: list[str] = []
-        self._store, self._engine, self._job, self._progress = store, engine, job, progress
         self._began = time.monotonic()
 
     def run(self, shards: Iterable[Shard]) -> None:
         """Embed the unfinished shards."""
         self.space = self._open()
-        self._job = replace(self._job, space=self.space.id)
+        self.job = replace(self.job, space=self.space.id)
         todo = self._unfinished(shards)
-        for (_, shard), receipt in results(self._engine, partial(embed_shard, self._job), todo):
+        for (_, shard), receipt in results(self.engine, partial(embed_shard, self.job), todo):
             self._add(shard, receipt)
         self._report()
         if self._n_skipped:
@@ -269,12 +272,12 @@ class _Run:
 
     def _open(self) -> SharedSpace:
         """Have a worker describe its embeddings, and open their space."""
-        ((_, description),) = results(self._engine, describe, [self._job])
+        ((_, description),) = results(self.engine, describe, [self.job])
         if isinstance(description, WorkerLostError):
             raise FeatureTLError(
                 "No worker process survived loading the backbone; give workers more memory."
             )
-        return self._store.open_space(*description)
+        return self.store.open_space(*description)
 
     def _unfinished(self, shards: Iterable[Shard]) -> Iterator[tuple[str, Shard]]:
         """Yield (key, shard) of the shards that have no entry yet, and count the others."""
@@ -289,7 +292,7 @@ class _Run:
                 self._report()
             for key, shard in zip(keys, part, strict=True):
                 entry = entries.get(key)
-                if entry is not None and not (self._job.retry_failed and entry.failures):
+                if entry is not None and not (self.job.retry_failed and entry.failures):
                     self._count(entry, 0)
                     continue
                 self.statistics.images += shard.images or 0
@@ -325,5 +328,5 @@ class _Run:
 
     def _report(self) -> None:
         self.statistics.seconds = time.monotonic() - self._began
-        if self._progress:
-            self._progress(self.statistics)
+        if self.progress:
+            self.progress(self.statistics)
