@@ -15,7 +15,7 @@ import torch
 from featuretl import ImageEmbedder, extract
 from featuretl.exceptions import BackboneError, ParameterError
 from featuretl.ranking import time_backbone
-from featuretl.runtimes import alternatives, choice
+from featuretl.runtimes import alternatives, choice, onnx
 from featuretl.runtimes.choice import ALTERNATIVES, RuntimeChoice
 
 
@@ -125,9 +125,9 @@ def test_the_speed_is_measured_in_the_threads_that_will_embed():
 
 
 def test_what_disagrees_is_not_used(tiny, photos, store, monkeypatch, worth):
-    call = alternatives.OnnxRuntime.__call__
+    call = onnx.OnnxRuntime.__call__
     monkeypatch.setattr(
-        alternatives.OnnxRuntime, "__call__", lambda self, x: call(self, x) * [[1, -1] * 48]
+        onnx.OnnxRuntime, "__call__", lambda self, x: call(self, x) * [[1, -1] * 48]
     )
     worth(onnx=4)
     with pytest.raises(BackboneError, match=r"runtime='onnx' does not give"):
