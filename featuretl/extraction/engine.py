@@ -118,9 +118,10 @@ class Run:
                 if remembered is not None:
                     self.space, self.recipe = remembered
                     self._plan(pool)
-            if remembered is None or self._missing():
+            missing = self._missing() if remembered else range(len(self.images))
+            if missing or remembered is None:
                 with self.source.held():
-                    self.space, self.recipe = self.source.open(self._are_few(remembered))
+                    self.space, self.recipe = self.source.open(self._are_few(missing))
                     self._embed_all()
         finally:
             self._remember_hashes()
@@ -140,9 +141,8 @@ class Run:
             if not all(ok or self._error(i) for i, ok in zip(chunk.tolist(), found, strict=True)):
                 break
 
-    def _are_few(self, remembered: object) -> bool:
-        """Return whether embedding the missing images takes less time than importing PyTorch."""
-        indices = range(len(self.images)) if remembered is None else self._missing()
+    def _are_few(self, indices: Sequence[int]) -> bool:
+        """Return whether embedding these images takes less time than importing PyTorch."""
         if len(indices) >= _FEW_IMAGES:
             return False
         size = 0
