@@ -63,9 +63,9 @@ def forwards(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     keys: list[bytes] = []
     append = Run._append
 
-    def record(self: Run, images: Any, rows: np.ndarray) -> list[bytes]:
-        keys.extend(added := append(self, images, rows))
-        return added
+    def record(self: Run, images: Any, rows: np.ndarray) -> None:
+        append(self, images, rows)
+        keys.extend(image.key for image in images)
 
     monkeypatch.setattr(Run, "_append", record)
     return keys

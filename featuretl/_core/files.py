@@ -21,6 +21,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 _MAX_THREADS = 16
@@ -82,19 +83,19 @@ def contents(fs: Any, paths: list[str], limit: int | None = None) -> list[bytes 
     return each(read, paths)
 
 
-def each(call: Callable[[str], T], paths: list[str]) -> list[T | Exception]:
-    """Call `call` for all paths in parallel; return the result or the error of each."""
+def each(call: Callable[[A], T], items: list[A]) -> list[T | Exception]:
+    """Call `call` for all items in parallel; return the result or the error of each."""
 
-    def called(path: str) -> T | Exception:
+    def called(item: A) -> T | Exception:
         try:
-            return call(path)
+            return call(item)
         except Exception as error:  # the class depends on the file system
             return error
 
-    if len(paths) < 2:
-        return [called(path) for path in paths]
-    with ThreadPoolExecutor(min(len(paths), _MAX_THREADS)) as pool:
-        return list(pool.map(called, paths))
+    if len(items) < 2:
+        return [called(item) for item in items]
+    with ThreadPoolExecutor(min(len(items), _MAX_THREADS)) as pool:
+        return list(pool.map(called, items))
 
 
 def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> None:

@@ -16,19 +16,24 @@ class Costs:
         self._of_children = 0.0
         self._lock = threading.Lock()
 
-    def stage(self, name: str) -> _Stage:
-        """Return a context that adds this thread's processor time to the stage `name`."""
-        return _Stage(self, name)
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add this thread's processor time in this context to the stage `name`."""
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            self.add({name: time.thread_time() - began})
 
-    def add(self, name: str, seconds: float) -> None:
-        """Add seconds to the stage `name`."""
+    def add(self, seconds: dict[str, float]) -> None:
+        """Add seconds by stage."""
         with self._lock:
-            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+            for name, value in seconds.items():
+                self.seconds[name] = self.seconds.get(name, 0.0) + value
 
     def add_of_child(self, seconds: dict[str, float]) -> None:
         """Add seconds of a child process by stage."""
-        for name, value in seconds.items():
-            self.add(name, value)
+        self.add(seconds)
         with self._lock:
             self._of_children += sum(seconds.values())
 
@@ -39,23 +44,9 @@ class Costs:
         try:
             yield
         finally:
-            self.add(name, max(0.0, time.process_time() - began - (self._here() - counted)))
+            rest = time.process_time() - began - (self._here() - counted)
+            self.add({name: max(0.0, rest)})
 
     def _here(self) -> float:
         """Return the seconds of this process."""
         return sum(self.seconds.values()) - self._of_children
-
-
-class _Stage:
-    """The context of `Costs.stage`; a class is fast, and every image enters several stages."""
-
-    __slots__ = ("_began", "_costs", "_name")
-
-    def __init__(self, costs: Costs, name: str) -> None:
-        self._costs, self._name = costs, name
-
-    def __enter__(self) -> None:
-        self._began = time.thread_time()
-
-    def __exit__(self, *error: object) -> None:
-        self._costs.add(self._name, time.thread_time() - self._began)

@@ -38,18 +38,7 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     _items: Callable[[Any, str], Sequence[Any]]
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the parameters and the type of `X`; open no image and train nothing.
-
-        Parameters
-        ----------
-        X : sequence of n images or items
-            See `transform`.
-        y : ignored
-
-        Returns
-        -------
-        self : ImageEmbedder or MediaEmbedder
-        """
+        """Check the parameters and the type of `X`, as in `transform`; open no image, ignore `y`."""
         self._spec()
         if not isinstance(X, Iterator):  # `transform` reads it
             self._items(X, type(self).__name__)
@@ -92,17 +81,10 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
         return extraction.to_numpy()
 
     def extract(self, X: Any) -> Extraction:
-        """Embed as `transform` does with ``on_error="nan"``, and report failures and statistics.
+        """Embed `X` as `transform` does with ``on_error="nan"``; return all that is known about it.
 
-        Parameters
-        ----------
-        X : sequence of n images or items
-            See `transform`.
-
-        Returns
-        -------
-        Extraction
-            `to_numpy()` returns the embeddings; `failures` names the unreadable images or items.
+        `to_numpy()` of the result returns the embeddings, `failures` names the unreadable images or
+        items, and `statistics` counts them.
         """
         return self._extract(X, "nan")
 
@@ -153,50 +135,19 @@ class ImageEmbedder(Embedder):
     ----------
     backbone : str or Backbone, default="tf_efficientnet_lite0"
         Any name that `load_backbone` accepts; the default's weights are installed with featuretl.
-        Or a backbone such as a network of your own (`Backbone.of`), whose output other values than
-        the defaults of the next parameters change. This parameter and the next nine are described
-        in `load_backbone`.
-    weights : {"auto", "random"} or path, default="auto"
-        Packaged weights or those on timm's hub; or a local file.
-    layers : "pre_logits", int, str, or a list of these, default="pre_logits"
-        The network's output before its classifier, or layers by number or name, concatenated.
-    pooling : str, default="auto"
-        Pooling of spatial positions or tokens into one vector: "auto", "avg", "max", "cls",
-        "avg+max", "cls+avg", "gem" or "flatten". "grid" keeps the positions: `transform` returns
-        (n, h, w, d), for example for a classifier of patches.
-    normalize : bool, default=False
-        Scale every embedding to length 1.
-    precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
-        Precision of the computation; "auto" is "float32", and the others give other embeddings.
-    views : int, "flip", "ten-crop" or a grid such as "3x3", default=1
-        Views of each image, with their embeddings concatenated, the image itself first: its mirror
-        image, random crops, or tiles. `ViewsClassifier` and `ViewPooling` use them.
-    image_size : int or (height, width), optional
-        Size in pixels of the network's input; None is the network's own.
-    crop_pct : float in (0, 1], optional
-        Share of the shorter side that the center crop keeps; None is the network's own.
-    in_chans : int, default=3
-        Number of channels of the images; 1 takes the luminance of any image.
-    device : str, torch.device or list of these, default="auto"
-        "auto" is every CUDA GPU, an accelerator that agrees with the CPU (see `extract`), or the
-        CPU; "cuda" is every CUDA GPU.
-    runtime : {"auto", "torch", "onnx", "openvino", "compile"}, default="auto"
-        Inference runtime; "auto" picks the fastest that agrees with eager PyTorch, see `extract`.
-    batch_size : int or "auto", default="auto"
-        Images per forward pass; "auto" grows while that is faster.
-    n_jobs : int, optional
-        Number of threads, each of which takes batches from the files through the network; None or
-        -1 is one per usable core.
+        Or a backbone such as a network of your own (`Backbone.of`).
+    weights, layers, pooling, normalize, precision, views, image_size, crop_pct, in_chans
+        As in `load_backbone`, and with other values than the defaults also for a loaded backbone.
+        With ``pooling="grid"``, `transform` returns (n, h, w, d), for example for a classifier of
+        patches.
+    device, runtime, batch_size, n_jobs, decode_timeout
+        As in `extract`. Unlike in scikit-learn, ``n_jobs=None`` uses all cores.
     cache : "auto", path, EmbeddingStore or None, default="auto"
         Cache of embeddings: "auto" is the folder named by the environment variable
         ``FEATURETL_CACHE``, or the user's cache directory; None caches nothing.
     on_error : {"raise", "nan"}, default="raise"
         Error policy for unreadable images: raise an ImageError that names them, once all others are
         embedded and cached; or return rows of NaN and issue a warning that names them.
-    decode_timeout : float, optional
-        Time limit in seconds for decoding an image, for untrusted images: they are decoded in child
-        processes, and one that crashes the decoder or exceeds the limit counts as unreadable. None
-        decodes in-process, which is faster.
     verbose : int, default=0
         1 shows a progress bar.
 
@@ -211,10 +162,6 @@ class ImageEmbedder(Embedder):
     --------
     load_image_folder : List a folder of images whose subfolders are classes.
     extract : Embedding function with statistics, failures and memory-mapped results.
-
-    Notes
-    -----
-    Unlike in scikit-learn, ``n_jobs=None`` uses all cores: the threads share the network.
 
     Examples
     --------
@@ -280,15 +227,10 @@ class MediaEmbedder(Embedder):
         As in `ImageEmbedder`, with items and ItemError in the place of images and ImageError. The
         two may share a cache.
 
-    Attributes
-    ----------
-    n_features_in_, feature_names_in_
-        As in `ImageEmbedder`.
-
     Notes
     -----
-    `save_model` does not accept this transformer, because model files take images. Pickling it does
-    not include weights.
+    Attributes are those of `ImageEmbedder`. `save_model` does not accept this transformer, because
+    model files take images. Pickling it does not include weights.
 
     Examples
     --------

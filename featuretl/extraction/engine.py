@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from featuretl.images.crops import by_file
 from featuretl.images.decode import decode
 from featuretl.images.inputs import Decoder, key_of
 from featuretl.store.keys import Recipe
-from featuretl.store.lookup import MISSING, keys_array
+from featuretl.store.lookup import MISSING, keys_array, keys_list
 from featuretl.store.space import Space
 
 NO_KEY = b"\0" * 32
@@ -68,49 +68,42 @@ class _Image:
     input: Any = None
     error: str | None = None
 
-
-@dataclass(eq=False)
-class _Batch:
-    """Processed images, the keys of those embedded, and the seconds of the forward pass."""
-
-    images: list[_Image]
-    keys: Sequence[bytes] = ()
-    seconds: float = 0.0
+    def take(self, content: Any) -> None:
+        """Take the key and the file's state from the content of the image, or its error."""
+        if isinstance(content, ItemError):
+            self.key, self.error = NO_KEY, printable(content)
+        elif content.key != self.key:
+            self.key, self.state, self.digest = content.key, content.state, content.digest
 
 
 _Batches = Generator[list[_Image], None, None]
 
 
+@dataclass(eq=False, repr=False)
 class Run:
     """One extraction.
 
     After `run`, `space` holds the embeddings by `keys`, S32 (n,), at `locations`, int64 (n,).
     """
 
-    space: Space
-    recipe: Recipe
-    locations: np.ndarray
+    images: Sequence[Any]
+    source: Source
+    batch_size: int | str
+    n_jobs: int
+    progress: Progress | None
+    decoder: Decoder
+    space: Space = field(init=False)
+    recipe: Recipe = field(init=False)
+    locations: np.ndarray = field(init=False)
 
-    def __init__(
-        self,
-        images: Sequence[Any],
-        source: Source,
-        batch_size: int | str,
-        n_jobs: int,
-        progress: Progress | None,
-        decoder: Decoder,
-    ) -> None:
-        self.images = images
-        self.statistics = Statistics(len(images))
-        self.keys = keys_array([NO_KEY] * len(images)).copy()
-        self._source, self._encoder = source, source.encoder
-        self._batch_size = BatchSize(batch_size)
-        self._n_jobs = n_jobs
-        self._progress = progress
-        self._decoder = decoder
-        self._preparers = Preparers(0, None, Costs())
+    def __post_init__(self) -> None:
+        self.statistics = Statistics(len(self.images))
+        self.keys = keys_array([NO_KEY] * len(self.images)).copy()
+        self._encoder = self.source.encoder
+        self._batch_size = BatchSize(self.batch_size)
         self._started = self._reported = time.monotonic()
         self._costs = Costs()
+        self._preparers = Preparers(0, None, self._costs)
         self._stage, self.statistics.costs = self._costs.stage, self._costs.seconds
         self._appending = threading.Lock()
         self._errors: dict[int, str] = {}
@@ -120,14 +113,15 @@ class Run:
     def run(self) -> list[Failure]:
         """Embed the images that have no embedding yet; return the failures in order."""
         try:
-            with threads(self._n_jobs) as pool:
-                remembered = self._source.remembered()
+            with threads(self.n_jobs) as pool:
+                remembered = self.source.remembered()
                 if remembered is not None:
                     self.space, self.recipe = remembered
                     self._plan(pool)
-            if remembered is None or self._missing():
-                with self._source.held():
-                    self.space, self.recipe = self._source.open(self._are_few(remembered))
+            missing = self._missing() if remembered else range(len(self.images))
+            if missing or remembered is None:
+                with self.source.held():
+                    self.space, self.recipe = self.source.open(self._are_few(missing))
                     self._embed_all()
         finally:
             self._remember_hashes()
@@ -147,9 +141,8 @@ class Run:
             if not all(ok or self._error(i) for i, ok in zip(chunk.tolist(), found, strict=True)):
                 break
 
-    def _are_few(self, remembered: object) -> bool:
-        """Return whether embedding the missing images takes less time than importing PyTorch."""
-        indices = range(len(self.images)) if remembered is None else self._missing()
+    def _are_few(self, indices: Sequence[int]) -> bool:
+        """Return whether embedding these images takes less time than importing PyTorch."""
         if len(indices) >= _FEW_IMAGES:
             return False
         size = 0
@@ -165,7 +158,7 @@ class Run:
         # Each batch size costs a fast device seconds for the choice of its kernels.
         grows = not self._encoder.pipelined
         self._batch_size.limit(self._encoder.largest_batch, grows=grows)
-        n_threads = self._n_jobs
+        n_threads = self.n_jobs
         with self.space, threads(n_threads) as pool, one_thread_each(pool, n_threads):
             n_images = len(self._missing())
             choice = self._encoder.choose_runtime(pool, n_threads, n_images)
@@ -182,8 +175,8 @@ class Run:
 
     def _children(self, n_images: int) -> Preparers:
         """Return child processes that prepare images if that pays; otherwise none."""
-        pays = n_images >= _IMAGES_FOR_CHILDREN and self._n_jobs > 1 and self._decoder is decode
-        n = self._n_jobs if pays and self._encoder.pipelined else 0
+        pays = n_images >= _IMAGES_FOR_CHILDREN and self.n_jobs > 1 and self.decoder is decode
+        n = self.n_jobs if pays and self._encoder.pipelined else 0
         return Preparers(n, self._encoder.preparation if n else None, self._costs)
 
     def _embed_or_wait(self, pool: ThreadPoolExecutor, todo: list[int]) -> None:
@@ -217,43 +210,45 @@ class Run:
         workers, batch_size = self._encoder.pipelined, self._batch_size
         prepare = partial(self._prepare, force=force)
         pipeline = Pipeline(workers, prepare, self._append, batch_size, self._stage)
-        return pipeline.batches(pool, self._n_jobs, todo)
+        return pipeline.batches(pool, self.n_jobs, todo)
 
     def _by_thread(self, pool: ThreadPoolExecutor, todo: list[int], force: bool) -> _Batches:
         """Yield embedded batches in order, keeping a few more batches than threads in flight."""
-        fair = -(-len(todo) // self._n_jobs)
-        window: deque[Future[_Batch]] = deque()
+        fair = -(-len(todo) // self.n_jobs)
+        window: deque[Future[tuple[list[_Image], int, float]]] = deque()
         start = 0
         while start < len(todo) or window:
-            if start < len(todo) and len(window) <= self._n_jobs + _BATCHES_AHEAD:
+            if start < len(todo) and len(window) <= self.n_jobs + _BATCHES_AHEAD:
                 size = min(self._batch_size.current, fair)
                 window.append(pool.submit(self._work, todo[start : start + size], force))
                 start += size
             else:
-                batch = window.popleft().result()
-                self._batch_size.record(len(batch.keys), batch.seconds)
-                yield batch.images
+                images, n_embedded, seconds = window.popleft().result()
+                self._batch_size.record(n_embedded, seconds)
+                yield images
 
-    def _work(self, indices: list[int], force: bool) -> _Batch:
-        """Read, decode, preprocess, embed and append a batch of images in this thread."""
+    def _work(self, indices: list[int], force: bool) -> tuple[list[_Image], int, float]:
+        """Take a batch of images from the files through the network in this thread.
+
+        Returns the images, the number of those embedded, and the seconds of the forward pass.
+        """
         images = self._prepare(indices, force)
         ready = [image for image in images if image.input is not None]
         if not ready:
-            return _Batch(images)
+            return images, 0, 0.0
         began = time.perf_counter()
         rows = self._encoder.embed([image.input for image in ready], self._stage)
         seconds = time.perf_counter() - began
         for image in ready:
             image.input = None
-        return _Batch(images, self._append(ready, rows), seconds)
+        self._append(ready, rows)
+        return images, len(ready), seconds
 
-    def _append(self, images: list[_Image], rows: np.ndarray) -> list[bytes]:
-        """Append and count embeddings, in a thread that no signal interrupts; return the keys."""
-        keys = [image.key for image in images]
+    def _append(self, images: list[_Image], rows: np.ndarray) -> None:
+        """Append and count embeddings, in a thread that no signal interrupts."""
         with self._appending, self._stage("commit"):
-            self.space.append(keys, rows)
-            self.statistics.embedded += len(keys)
-        return keys
+            self.space.append([image.key for image in images], rows)
+            self.statistics.embedded += len(images)
 
     def _commit(self) -> None:
         """Commit, in a thread of the pool, which Ctrl-C in the main thread does not interrupt."""
@@ -262,7 +257,7 @@ class Run:
 
     def _prepare(self, indices: list[int], force: bool) -> list[_Image]:
         """Read images; decode and preprocess those that this extraction claims."""
-        images = [_Image(i, bytes(self.keys[i]).ljust(32, b"\0")) for i in indices]
+        images = list(map(_Image, indices, keys_list(self.keys[indices])))
         self._claim([image for image in images if image.key != NO_KEY], force)
         wanted = [image for image in images if image.claimed or image.key == NO_KEY]
         prepared = self._preparers([self.images[image.index] for image in wanted])
@@ -282,14 +277,14 @@ class Run:
         """Claim images that were read; decode and preprocess those that no child prepared."""
         new = []
         for image, (content, _) in zip(images, prepared, strict=True):
-            key = NO_KEY if isinstance(content, ItemError) else content.key
-            if image.claimed and key != image.key:  # the file has changed
-                self.space.release(image.key)
-            if isinstance(content, ItemError):
-                image.key, image.claimed, image.error = NO_KEY, False, printable(content)
-            elif key != image.key:
-                image.key, image.state, image.digest = content.key, content.state, content.digest
-                new.append(image)
+            before = image.key
+            image.take(content)
+            if image.key != before:
+                if image.claimed:  # the file has changed
+                    self.space.release(before)
+                image.claimed = False
+                if image.error is None:
+                    new.append(image)
         self._claim(new, force)
         for image, (content, tensor) in zip(images, prepared, strict=True):
             if not image.claimed:
@@ -298,7 +293,7 @@ class Run:
                 if isinstance(tensor, ItemError):
                     raise tensor
                 if tensor is None:
-                    tensor = self._encoder.prepare(content, self._decoder, self._stage)
+                    tensor = self._encoder.prepare(content, self.decoder, self._stage)
                 image.input = tensor
             except ItemError as error:
                 self.space.release(image.key)
@@ -313,14 +308,10 @@ class Run:
 
     def _hash(self, indices: np.ndarray) -> list[_Image]:
         """Read images and compute their keys."""
-        found = []
-        for index in indices.tolist():
-            content = self._read(index)
-            if isinstance(content, ItemError):
-                found.append(_Image(index, error=printable(content)))
-            else:
-                found.append(_Image(index, content.key, content.state, content.digest))
-        return found
+        images = [_Image(index) for index in indices.tolist()]
+        for image in images:
+            image.take(self._read(image.index))
+        return images
 
     def _record(self, prepared: _Image) -> None:
         self.keys[prepared.index] = prepared.key
@@ -344,23 +335,23 @@ class Run:
         return [index for index in missing if self._error(index) is None]
 
     def _error(self, index: int) -> str | None:
-        key = bytes(self.keys[index]).ljust(32, b"\0")
+        (key,) = keys_list(self.keys[index : index + 1])
         return self._errors.get(index) or self._key_errors.get(key)
 
     def _recall_hashes(self) -> None:
-        if self._source.store is None:
+        if self.source.store is None:
             return
         paths = [self._encoder.file_of(image) for image in self.images]
         files = [i for i, path in enumerate(paths) if path is not None]
-        digests = self._source.store.memo.digests([path for path in paths if path is not None])
+        digests = self.source.store.memo.digests([path for path in paths if path is not None])
         for index, digest in zip(files, digests, strict=True):
             if digest is not None:
                 with contextlib.suppress(ItemError):  # the error of a bad crop when it is read
                     self.keys[index] = key_of(self.images[index], digest)
 
     def _remember_hashes(self) -> None:
-        if self._source.store is not None and self._hashed:
-            self._source.store.memo.remember_digests(self._hashed)
+        if self.source.store is not None and self._hashed:
+            self.source.store.memo.remember_digests(self._hashed)
         self._hashed = []
 
     def _finish(self) -> list[Failure]:
@@ -381,6 +372,6 @@ class Run:
     def _report(self, always: bool = False) -> None:
         now = time.monotonic()
         self.statistics.seconds = now - self._started
-        if self._progress and (always or now - self._reported > _REPORT_SECONDS):
+        if self.progress and (always or now - self._reported > _REPORT_SECONDS):
             self._reported = now
-            self._progress(self.statistics)
+            self.progress(self.statistics)

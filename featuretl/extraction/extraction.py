@@ -29,7 +29,7 @@ from featuretl.runtimes.choice import RUNTIMES, versions
 from featuretl.store.collect import keep_limit
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.lookup import MISSING
-from featuretl.store.space import Space, StoredSpace, gather, gather_chunks
+from featuretl.store.space import Space, StoredSpace
 from featuretl.store.store import EmbeddingStore
 
 
@@ -87,14 +87,14 @@ class Extraction(Display):
 
     def to_numpy(self) -> np.ndarray:
         """Return the embeddings, float32 (n, d) or (n, h, w, d), in memory."""
-        return self._shaped(gather(self._space, self._locations))
+        return self._shaped(self._space.gather(self._locations))
 
     def _shaped(self, rows: np.ndarray) -> np.ndarray:
         return rows.reshape(len(rows), *self.shape[1:])
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
         """Return the embeddings, as of `to_numpy`, of the images at `indices`, int (k,)."""
-        return self._shaped(gather(self._space, self._locations[indices]))
+        return self._shaped(self._space.gather(self._locations[indices]))
 
     def chunks(self, rows: int = 4096, keep: np.ndarray | None = None) -> Iterator[np.ndarray]:
         """Yield the embeddings in order, float32 (<= `rows`, d), where the mask `keep` is True.
@@ -102,7 +102,7 @@ class Extraction(Display):
         With ``pooling="grid"`` each row is flattened, d = h w d.
         """
         locations = self._locations if keep is None else self._locations[keep]
-        return gather_chunks(self._space, locations, rows)
+        return self._space.chunks(locations, rows)
 
     def memmap(self) -> np.ndarray:
         """Return the embeddings, float32 (n, d), as a read-only memory map, for large matrices.
@@ -164,18 +164,13 @@ def extract(
         a device other than the CPU, prepares images; None or -1 is one per usable core. For such a
         device, 2,000 files or more are prepared in as many child processes (not on Windows).
     on_error : {"raise", "nan"}, default="raise"
-        Error policy for unreadable images: raise an error, once all others are embedded and
-        cached, or return rows of NaN.
+        For unreadable images: raise an error, once all others are cached, or return rows of NaN.
     decode_timeout : float, optional
-        Time limit in seconds for decoding an image. If given, images are decoded in child
-        processes, and an image that crashes the decoder or exceeds the limit counts as unreadable.
-        The embeddings are the same. None decodes in-process: no crash isolation and no timeout.
+        Time limit in seconds for decoding an image, for untrusted images: they are decoded in child
+        processes, and one that crashes the decoder or exceeds the limit counts as unreadable. None
+        decodes in this process, which is faster.
     progress : callable, optional
         Called with the current `Statistics`, in this thread, at most ten times a second.
-
-    Returns
-    -------
-    extraction : Extraction
 
     Raises
     ------

@@ -6,7 +6,7 @@ import itertools
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -32,7 +32,6 @@ from featuretl.runtimes.choice import (
     versions,
 )
 from featuretl.store.keys import Recipe
-from featuretl.store.memo import file_state
 from featuretl.store.store import EmbeddingStore
 
 RECIPE_VERSION = 1
@@ -160,12 +159,10 @@ class ImageEncoder:
             "recipe": [RECIPE_VERSION, DECODE_POLICY],
         }
 
-    def memo_entry(self) -> dict[str, Any] | None:
-        """Return the recipe and the state of the backbone's files; None if they are unknown."""
-        files = self.backbone.files
-        if not files and self._wanted.weights != "random":
-            return None
-        return {"recipe": self.recipe, "files": [file_state(file) for file in files]}
+    @property
+    def files(self) -> Sequence[Any] | None:
+        """The backbone's files, which with `memo_facts` determine the recipe; None if unknown."""
+        return self.backbone.files or (() if self._wanted.weights == "random" else None)
 
     def prepare(self, content: Any, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
         """Return an image decoded, resized and cropped. Raises ImageError."""

@@ -31,12 +31,9 @@ class _Item:
 
     item: Any
     key: bytes
+    digest: bytes  # the key
     state: os.stat_result | None  # None unless the file is old enough to be recognised by its state
     seen: os.stat_result | None
-
-    @property
-    def digest(self) -> bytes:
-        return self.key
 
 
 class MediumEncoder:
@@ -45,6 +42,7 @@ class MediumEncoder:
     largest_batch = 32
     pipelined = ()  # a medium chooses its own device
     preparation = None
+    files = ()  # no file determines the recipe
 
     def __init__(self, medium: Medium) -> None:
         self._medium = medium
@@ -60,7 +58,7 @@ class MediumEncoder:
         if not isinstance(key, bytes) or len(key) != 32:
             raise InputError(f"'digest' of {self._name} must return 32 bytes; got {key!r:.60}.")
         known = before is not None and after is not None and settled(before, after, after.st_size)
-        return _Item(image, key, after if known else None, before)
+        return _Item(image, key, key, after if known else None, before)
 
     def prepare(self, content: Any, decoder: Decoder, stage: Callable[[str], Any]) -> Any:
         """Return the input of `forward` for one item. Raises ItemError."""
@@ -125,10 +123,6 @@ class MediumEncoder:
     def memo_facts(self) -> dict[str, Any]:
         """Facts that determine the recipe except for the size of an embedding."""
         return {"medium": self._name, "facts": self._medium.recipe, "recipe": RECIPE_VERSION}
-
-    def memo_entry(self) -> dict[str, Any]:
-        """Return the recipe, which does not depend on a file."""
-        return {"recipe": self.recipe, "files": []}
 
     def _state(self, item: Any) -> os.stat_result | None:
         try:

@@ -27,7 +27,7 @@ from featuretl.images.tables import memory_limit, open_parquet, text_batches
 from featuretl.store.exchange import filled_spaces
 from featuretl.store.format import npy_header
 from featuretl.store.keys import Recipe
-from featuretl.store.space import gather_chunks
+from featuretl.store.lookup import keys_list
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 if TYPE_CHECKING:
@@ -63,15 +63,12 @@ def save_embeddings(
 
     Raises
     ------
-    ParameterError
-        If the ending is not one of these, or the folder does not exist.
-    StoreError
-        If the file cannot be written.
+    ParameterError, StoreError
+        If the ending is not one of these, the folder does not exist, or it cannot be written.
     """
     target = check_output(path, ENDINGS)
     rows = _rows_of_images(extraction, images, extraction.ok if skip_failures else None)
-    with writing(target):
-        _WRITERS[target.suffix](target, rows)
+    _write(target, rows)
 
 
 def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str = "") -> int:
@@ -82,8 +79,7 @@ def export_space(path: str | os.PathLike[str], store: EmbeddingStore, space: str
     """
     target = check_output(path, (".npz", ".parquet"))
     rows = _rows_of_space(store, _one_space(store, space))
-    with writing(target):
-        _WRITERS[target.suffix](target, rows)
+    _write(target, rows)
     return rows.metadata["shape"][0]
 
 
@@ -93,8 +89,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
     Parameters
     ----------
     path : path
-        File name ending in ``.npy`` (with its ``.npy.json`` in the same folder), ``.npz`` or
-        ``.parquet``.
+        A ``.npy`` file, with its ``.npy.json`` in the same folder, ``.npz`` or ``.parquet`` file.
 
     Returns
     -------
@@ -116,7 +111,7 @@ def load_embeddings(path: str | os.PathLike[str]) -> Bunch:
             f"A file of embeddings ends in {', '.join(ENDINGS)}; got {printable(source)!r}."
         )
     try:
-        X, paths, labels, metadata, boxes = _READERS[source.suffix](source)
+        X, paths, labels, metadata, boxes = _FORMATS[source.suffix][1](source)
         if X.ndim != 2 or X.dtype.kind != "f" or not isinstance(metadata, dict):
             raise ValueError(f"its embeddings are {X.dtype} {X.shape}, not float (n, d)")
         if not _is_list_of(str, paths, len(X)):
@@ -160,13 +155,10 @@ def _rows_of_space(store: EmbeddingStore, info: SpaceInfo) -> _Rows:
     keys, locations = space.all_rows()
     shape = (len(keys), space.d)
 
-    def hex_of(part: slice) -> list[str]:
-        text = keys[part].tobytes().hex()
-        return [text[start : start + 64] for start in range(0, len(text), 64)]
-
     metadata = metadata_of(shape, info.recipe) | {"space": info.id}
-    chunks = partial(gather_chunks, space, locations, _ROWS)
-    return _Rows(metadata, chunks, {"sha256": hex_of})
+    chunks = partial(space.chunks, locations, _ROWS)
+    columns = {"sha256": lambda part: [key.hex() for key in keys_list(keys[part])]}
+    return _Rows(metadata, chunks, columns)
 
 
 def _rows_of_images(extraction: Extraction, images: ImageList, keep: np.ndarray | None) -> _Rows:
@@ -232,6 +224,11 @@ def write_parquet(
     replace_file(path, write)
 
 
+def _write(path: Path, rows: _Rows) -> None:
+    with writing(path):
+        _FORMATS[path.suffix][0](path, rows)
+
+
 def _write_parquet(path: Path, rows: _Rows) -> None:
     import pyarrow as pa
 
@@ -295,13 +292,6 @@ def _npy(rows: _Rows) -> Iterator[bytes | memoryview]:
         yield np.ascontiguousarray(chunk, "<f4").data
 
 
-_WRITERS: dict[str, Callable[[Path, Any], None]] = {
-    ".npy": _write_npy,
-    ".npz": _write_npz,
-    ".parquet": _write_parquet,
-}
-
-
 def _is_list_of(kinds: Any, values: Any, n: int) -> bool:
     return (
         isinstance(values, list) and len(values) == n and all(isinstance(v, kinds) for v in values)
@@ -361,8 +351,8 @@ def _read_parquet(path: Path) -> _Contents:
     return X, paths, labels, metadata, _boxes(columns)
 
 
-_READERS: dict[str, Callable[[Path], _Contents]] = {
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-    ".parquet": _read_parquet,
+_FORMATS: dict[str, tuple[Callable[[Path, _Rows], None], Callable[[Path], _Contents]]] = {
+    ".npy": (_write_npy, _read_npy),
+    ".npz": (_write_npz, _read_npz),
+    ".parquet": (_write_parquet, _read_parquet),
 }

@@ -58,6 +58,7 @@ class _Batch:
         return padded
 
 
+@dataclass(eq=False, repr=False)
 class Pipeline:
     """Embeds prepared images on `workers`, one for each device.
 
@@ -65,19 +66,16 @@ class Pipeline:
     takes; `append` adds the embeddings of images, and `stage` measures processor time.
     """
 
-    def __init__(
-        self,
-        workers: Sequence[Any],
-        prepare: Callable[[list[int]], list[Any]],
-        append: Callable[[list[Any], np.ndarray], Any],
-        batch_size: BatchSize,
-        stage: Callable[[str], Any],
-    ) -> None:
-        self._workers, self._prepare, self._append = workers, prepare, append
-        self._batch_size, self._stage = batch_size, stage
+    workers: Sequence[Any]
+    prepare: Callable[[list[int]], list[Any]]
+    append: Callable[[list[Any], np.ndarray], Any]
+    batch_size: BatchSize
+    stage: Callable[[str], Any]
+
+    def __post_init__(self) -> None:
         # The main thread never locks this: an interrupt could leave it locked.
         self._changed = threading.Condition()
-        self._free: list[Any] = [None] * (_BATCHES_PER_DEVICE * len(workers))
+        self._free: list[Any] = [None] * (_BATCHES_PER_DEVICE * len(self.workers))
         self._open: _Batch | None = None  # the batch being filled
         self._full: deque[_Batch] = deque()
         self._ended = self._stopped = False
@@ -90,11 +88,11 @@ class Pipeline:
         When the iterator ends, they are embedded and appended. If it is closed or fails, batches on
         a device are still appended, the others are dropped, and the threads on devices end.
         """
-        fair = -(-len(todo) // len(self._workers))
+        fair = -(-len(todo) // len(self.workers))
         window: deque[Future[list[Any]]] = deque()
-        with threads(len(self._workers) + 1) as devices:
+        with threads(len(self.workers) + 1) as devices:
             try:
-                computing = [devices.submit(self._compute, worker) for worker in self._workers]
+                computing = [devices.submit(self._compute, worker) for worker in self.workers]
                 for start in range(0, len(todo), _IMAGES_PER_TASK):
                     if self._stopped:  # because a device failed
                         break
@@ -112,7 +110,7 @@ class Pipeline:
 
     def _fill(self, indices: list[int], fair: int) -> list[Any]:
         """Prepare images and copy their inputs to batches."""
-        images = self._prepare(indices)
+        images = self.prepare(indices)
         ready = [image for image in images if image.input is not None]
         while ready and (taken := self._put(ready, fair)):
             ready = ready[taken:]
@@ -131,7 +129,7 @@ class Pipeline:
             batch.in_copy += 1
             if len(batch.images) == batch.size:
                 self._open = None
-        with self._stage("normalise"):
+        with self.stage("normalise"):
             for slot, image in enumerate(images, start):
                 batch.memory[slot].copy_(image.input)
                 image.input = None
@@ -145,12 +143,12 @@ class Pipeline:
     def _new_batch(self, example: Any, fair: int) -> _Batch:
         from featuretl.backbones.devices import staging_memory
 
-        most = min(self._batch_size.current, max(1, _MOST_STAGED_BYTES // example.nbytes))
+        most = min(self.batch_size.current, max(1, _MOST_STAGED_BYTES // example.nbytes))
         size = min(most, fair)
         memory = self._free.pop()
         if memory is None or len(memory) < size:
             rows = min(most, _power_of_two(size))
-            memory = staging_memory(rows, example, self._workers[0].backbone.device)
+            memory = staging_memory(rows, example, self.workers[0].backbone.device)
         return _Batch(memory, size)
 
     def _compute(self, worker: Any) -> None:
@@ -164,7 +162,7 @@ class Pipeline:
             with own_stream(device), ThreadPoolExecutor(1, "featuretl") as finishing:
                 while batch := self._next():
                     batch.began = time.perf_counter()
-                    batch.rows = worker.start(batch.inputs, self._stage)
+                    batch.rows = worker.start(batch.inputs, self.stage)
                     last = running[-1] if running else None
                     running.append(finishing.submit(self._finish, batch, last))
                     if len(running) == _BATCHES_PER_DEVICE - 1:
@@ -187,10 +185,10 @@ class Pipeline:
         ended = time.perf_counter()
         began = max(batch.began, last.result() if last else 0.0)  # the device was free from then on
         with self._changed:
-            self._batch_size.record(len(batch.images), ended - began)
+            self.batch_size.record(len(batch.images), ended - began)
             self._free.append(batch.memory)
             self._changed.notify_all()
-        self._append(batch.images, rows)
+        self.append(batch.images, rows)
         return ended
 
     def _end(self, stop: bool) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from featuretl._core.files import is_url
-from featuretl._core.processes import READY, receive, requests_and_answers, start_module
+from featuretl._core.processes import READY, Child, requests_and_answers
 from featuretl.exceptions import ImageError, ItemError
 from featuretl.extraction.costs import Costs
 from featuretl.images.decode import decode, golden_pixels
@@ -104,58 +104,37 @@ def _is_local(image: Any) -> bool:
     return is_file(image) and not is_url(os.fsdecode(image))
 
 
-class _Process:
+class _Process(Child):
     def __init__(self, prepare: bytes) -> None:
-        self._process = start_module(__name__, OMP_NUM_THREADS="1")
-        self._requests: Any = self._process.stdin
-        self._answers: Any = self._process.stdout
+        super().__init__(__name__, OMP_NUM_THREADS="1")
         self._is_ready = False
-        self._send(prepare)
-
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+        self.send(_HEADER.pack(len(prepare)), prepare)
 
     def is_ready(self) -> bool:
         """Return whether it has started, without waiting."""
-        if not self._is_ready and select.select([self._answers], [], [], 0)[0]:
-            self._is_ready = self._answers.read(len(READY)) == READY
+        if not self._is_ready and select.select([self.answers], [], [], 0)[0]:
+            self._is_ready = self.answers.read(len(READY)) == READY
         return self._is_ready
 
     def ask(self, paths: list[str | bytes]) -> tuple[list[Prepared], dict[str, float]]:
         """Return prepared files, and the processor time of the child by stage."""
         from featuretl.backbones.devices import from_channels_last
 
-        self._send(pickle.dumps(paths))
-        header = bytearray(_HEADER.size)
-        receive(self._answers, header)
-        facts = bytearray(*_HEADER.unpack(header))
-        receive(self._answers, facts)
+        request = pickle.dumps(paths)
+        self.send(_HEADER.pack(len(request)), request)
+        facts = self.receive(*_HEADER.unpack(self.receive(_HEADER.size)))
         items, shape, dtype, seconds = json.loads(facts)
         block = np.empty(shape, dtype)
         if block.size:
-            receive(self._answers, block.data.cast("B"))
+            self.receive_into(block.data.cast("B"))
         tensors = iter(from_channels_last(block))
         prepared: list[Prepared] = []
         for key, state, error in items:
-            content: Any = _content(key, state) if key else ImageError(error)
+            digest = bytes.fromhex(key)
+            known: Any = state and SimpleNamespace(**dict(zip(_STATE, state, strict=True)))
+            content: Any = Content(digest, b"", known, digest) if key else ImageError(error)
             prepared.append((content, next(tensors) if error is None else ImageError(error)))
         return prepared, seconds
-
-    def _send(self, data: bytes) -> None:
-        self._requests.write(_HEADER.pack(len(data)) + data)
-        self._requests.flush()
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._answers.close()
-        with contextlib.suppress(OSError):
-            self._requests.close()
-
-
-def _content(key: str, state: list[int] | None) -> Content:
-    known: Any = state and SimpleNamespace(**dict(zip(_STATE, state, strict=True)))
-    return Content(bytes.fromhex(key), b"", known, bytes.fromhex(key))
 
 
 def _prepared(image: Any, prepare: Prepare, decoder: Any, costs: Costs) -> Prepared:

@@ -11,7 +11,7 @@ from featuretl.media.medium import is_medium
 from featuretl.runtimes.choice import versions
 from featuretl.store.keys import Recipe, canonical_json
 from featuretl.store.memo import file_state
-from featuretl.store.space import MemorySpace, Space
+from featuretl.store.space import Space
 from featuretl.store.store import EmbeddingStore
 
 
@@ -65,10 +65,11 @@ class Source:
         if self.store is not None:
             with self.store.optionally():
                 space = self.store.open_space(recipe, golden, versions())
-                if (key := self._memo_key()) and (entry := self.encoder.memo_entry()):
-                    self.store.memo.put(key, entry)
+                if (key := self._memo_key()) and (files := self.encoder.files) is not None:
+                    states = [file_state(file) for file in files]
+                    self.store.memo.put(key, {"recipe": recipe, "files": states})
                 return space, recipe
-        return MemorySpace(recipe["output"]["n_features"]), recipe
+        return Space(recipe["output"]["n_features"]), recipe
 
     def _memo_key(self) -> str | None:
         facts = self.encoder.memo_facts

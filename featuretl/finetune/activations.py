@@ -29,7 +29,6 @@ from featuretl.extraction.source import Source
 from featuretl.finetune.trunk import Trunk, from_rows
 from featuretl.images.inputs import name_of, read
 from featuretl.store.lookup import MISSING, keys_array
-from featuretl.store.space import gather
 from featuretl.store.store import EmbeddingStore
 
 _SHARE_OF_DEVICE = 0.5  # of its free memory, that cached activations may take
@@ -170,7 +169,7 @@ class StoredActivations(FreshActivations):
         found = np.array([isinstance(item, int) for item in prepared])
         rows = np.empty((len(prepared), self._stored.n_features), np.float32)
         if found.any() and self._space is not None:
-            rows[found] = gather(self._space, np.array([x for x in prepared if isinstance(x, int)]))
+            rows[found] = self._space.gather(np.array([x for x in prepared if isinstance(x, int)]))
         if not found.all():
             rows[~found] = self._stored.embed([x for x in prepared if not isinstance(x, int)])
         return from_rows(torch.from_numpy(rows).to(self._stored.device), self._stored.shape)

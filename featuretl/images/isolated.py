@@ -14,7 +14,7 @@ from typing import Self
 
 import numpy as np
 
-from featuretl._core.processes import READY, receive, requests_and_answers, start_module
+from featuretl._core.processes import READY, Child, requests_and_answers
 from featuretl.exceptions import FeatureTLError, ImageError
 from featuretl.images.decode import MAX_PIXELS, decode
 
@@ -74,22 +74,20 @@ class IsolatedDecoder:
             child.end()
 
 
-class _Child:
+class _Child(Child):
     """A process that decodes one image at a time."""
 
     def __init__(self) -> None:
         try:
-            self._process = start_module(__name__)
+            super().__init__(__name__)
         except OSError as error:
             raise _no_child(error.strerror) from error
-        assert self._process.stdin and self._process.stdout  # both are pipes  # nosec B101
-        self._requests, self._answers = self._process.stdin, self._process.stdout
         with self._deadline(_START_SECONDS) as late:
-            is_ready = self._answers.read(len(READY)) == READY
+            is_ready = self.answers.read(len(READY)) == READY
         if not is_ready:
             self.end()
             slow = f"it was not ready after {_START_SECONDS:g} s"
-            raise _no_child(slow if late.is_set() else _ending(self._process.returncode))
+            raise _no_child(slow if late.is_set() else _ending(self.process.returncode))
 
     def ask(self, data: bytes, seconds: float) -> np.ndarray | str:
         """Return the pixels of an image, or an error message.
@@ -103,7 +101,7 @@ class _Child:
         if late.is_set():
             raise ImageError(f"decoding it took longer than {seconds:g} s")
         if answer is None:
-            how = _ending(self._process.wait())
+            how = _ending(self.process.wait())
             raise ImageError(f"decoding it ended the decoder's process ({how})")
         return answer
 
@@ -114,7 +112,7 @@ class _Child:
 
         def kill() -> None:
             late.set()
-            self._process.kill()
+            self.process.kill()
 
         timer = threading.Timer(seconds, kill)
         timer.start()
@@ -124,32 +122,15 @@ class _Child:
             timer.cancel()
             timer.join()
 
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._answers.close()
-        with contextlib.suppress(OSError):  # the data that it did not read
-            self._requests.close()
-
     def _ask(self, data: bytes) -> np.ndarray | str:
-        self._requests.write(_SIZE.pack(len(data)))
-        self._requests.write(data)
-        self._requests.flush()
-        is_image, height, width = _ANSWER.unpack(self._receive(_ANSWER.size))
+        self.send(_SIZE.pack(len(data)), data)
+        is_image, height, width = _ANSWER.unpack(self.receive(_ANSWER.size))
         if is_image and 0 < height * width <= MAX_PIXELS:
-            pixels = np.frombuffer(self._receive(height * width * 3), np.uint8)
+            pixels = np.frombuffer(self.receive(height * width * 3), np.uint8)
             return pixels.reshape(height, width, 3)
         if not is_image and height <= _MAX_MESSAGE:
-            return self._receive(height).decode(errors="replace")
+            return self.receive(height).decode(errors="replace")
         raise ImageError("decoding it gave no pixels within the limits")
-
-    def _receive(self, size: int) -> bytearray:
-        data = bytearray(size)
-        receive(self._answers, data)
-        return data
 
 
 def _ending(status: int) -> str:

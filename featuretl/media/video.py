@@ -19,10 +19,11 @@ from featuretl.store.keys import Recipe
 
 MAX_DECODED = 50_000
 
-# Containers of one file each: for a playlist (HLS, concat, ..) FFmpeg would open other files.
-CONTAINERS = "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf,gif,apng"
-# No file can make FFmpeg open another file, or a connection.
-_OPTIONS = {"format_whitelist": CONTAINERS, "protocol_whitelist": "none"}
+# No file can make FFmpeg open another file, as a playlist (HLS, concat, ..) would, or a connection.
+_OPTIONS = {
+    "format_whitelist": "mov,matroska,avi,mpegts,mpeg,ogg,flv,asf,gif,apng",
+    "protocol_whitelist": "none",
+}
 
 _SEEK_SECONDS = 4.0  # seek to frames further ahead than this, and decode up to nearer ones
 _MISSING_SECONDS, _MISSING_FRACTION = 1.0, 0.1  # of the claimed length; the larger is tolerated

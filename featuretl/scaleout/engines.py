@@ -6,7 +6,6 @@ Unlike `joblib.Parallel` (1.6), they survive a killed worker: each task is a fut
 from __future__ import annotations
 
 import contextlib
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -204,7 +203,7 @@ class _Schedule(Generic[Task]):
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         self._new = iter(tasks)
-        self._repeated: list[deque[_Attempt[Task]]] = [deque() for _ in range(_FAILED)]
+        self._lost: list[_Attempt[Task]] = []
 
     def next_attempt(self, running: Collection[_Attempt[Task]]) -> _Attempt[Task] | None:
         """Return the task to submit now; None if none is left, or the next one must wait."""
@@ -212,16 +211,17 @@ class _Schedule(Generic[Task]):
             return None
         for task in self._new:
             return _Attempt(task)
-        for lost_workers, waiting in enumerate(self._repeated):
-            if waiting:
-                return waiting.popleft() if lost_workers < _ALONE or not running else None
-        return None
+        attempt = min(self._lost, key=lambda attempt: attempt.lost_workers, default=None)
+        if attempt is None or (running and attempt.lost_workers >= _ALONE):
+            return None
+        self._lost.remove(attempt)
+        return attempt
 
     def retry(self, attempt: _Attempt[Task]) -> bool:
         """Schedule a task whose worker was lost again; return False if it has failed too often."""
         attempt.lost_workers += 1
         if attempt.lost_workers < _FAILED:
-            self._repeated[attempt.lost_workers].append(attempt)
+            self._lost.append(attempt)
         return attempt.lost_workers < _FAILED
 
 

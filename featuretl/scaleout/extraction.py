@@ -32,6 +32,7 @@ from featuretl.images.shards import Shard
 from featuretl.scaleout.engines import Engine, WorkerLostError, active_engine, results
 from featuretl.scaleout.worker import Job, Receipt, describe, embed_shard, release
 from featuretl.store.keys import Recipe
+from featuretl.store.lookup import keys_list
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore
 
 _MAX_FAILURES = 1000  # in memory; the shared store holds all of them
@@ -84,7 +85,7 @@ class ShardedExtraction(Display):
 
     def entries(self) -> Iterator[ShardEntry]:
         """Yield the entries of the finished shards, in order; StoreError if some are missing."""
-        keys = [self.keys[i : i + 1].tobytes().hex() for i in range(len(self.keys))]
+        keys = [key.hex() for key in keys_list(self.keys)]
         rows, expected = 0, self.statistics.cached + self.statistics.embedded
         for entry in filter(None, self._space.entries(keys)):
             rows += entry.rows
@@ -149,11 +150,11 @@ def extract_shards(
     n_jobs : int, optional
         Number of threads per worker. By default the threads of a Dask worker, one in a loky worker,
         and one per usable core if only this process works.
-    device, runtime, batch_size, decode_timeout :
+    device, runtime, batch_size, decode_timeout
         As in `extract`, in each worker.
     on_error : {"raise", "nan"}, default="raise"
-        Error policy for unreadable images and shards: raise an error after all others are embedded
-        and saved, or list them in `failures`.
+        For unreadable images and shards: raise an error after all others are embedded and saved, or
+        list them in `failures`.
     path_column, label_column : str, optional
         Columns of manifests, Parquet files and datasets: paths or bytes, and labels; `label_column`
         is also a key in the JSON of tar files. The default is the first usual name that is present
@@ -164,10 +165,6 @@ def extract_shards(
         Whether to embed finished shards again if they have images without an embedding.
     progress : callable, optional
         Called with the current `Statistics` after each shard.
-
-    Returns
-    -------
-    extraction : ShardedExtraction
 
     Raises
     ------
@@ -211,12 +208,8 @@ def extract_shards(
     job = Job(
         backbone, shared.url, device, runtime, batch_size, n_jobs, decode_timeout, retry_failed
     )
-    shards = find_shards(
-        images,
-        path_column=path_column,
-        label_column=label_column,
-        images_per_shard=images_per_shard,
-    )
+    columns = {"path_column": path_column, "label_column": label_column}
+    shards = find_shards(images, **columns, images_per_shard=images_per_shard)
     first = next(shards)  # raises errors of the sources before workers start
     try:
         run = _Run(shared, engine, job, progress)
@@ -232,27 +225,30 @@ def extract_shards(
     )
 
 
+@dataclass(eq=False)
 class _Run:
     """One call of `extract_shards`, with its counts."""
 
-    def __init__(
-        self, store: SharedStore, engine: Engine, job: Job, progress: Progress | None
-    ) -> None:
+    store: SharedStore
+    engine: Engine
+    job: Job
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
         self._costs = Costs()
         self.statistics = Statistics(0, costs=self._costs.seconds)
         self.failures: list[Failure] = []
         self.keys = bytearray()
         self._n_skipped = 0
         self._skipped: list[str] = []
-        self._store, self._engine, self._job, self._progress = store, engine, job, progress
         self._began = time.monotonic()
 
     def run(self, shards: Iterable[Shard]) -> None:
         """Embed the unfinished shards."""
         self.space = self._open()
-        self._job = replace(self._job, space=self.space.id)
+        self.job = replace(self.job, space=self.space.id)
         todo = self._unfinished(shards)
-        for (_, shard), receipt in results(self._engine, partial(embed_shard, self._job), todo):
+        for (_, shard), receipt in results(self.engine, partial(embed_shard, self.job), todo):
             self._add(shard, receipt)
         self._report()
         if self._n_skipped:
@@ -276,12 +272,12 @@ class _Run:
 
     def _open(self) -> SharedSpace:
         """Have a worker describe its embeddings, and open their space."""
-        ((_, description),) = results(self._engine, describe, [self._job])
+        ((_, description),) = results(self.engine, describe, [self.job])
         if isinstance(description, WorkerLostError):
             raise FeatureTLError(
                 "No worker process survived loading the backbone; give workers more memory."
             )
-        return self._store.open_space(*description)
+        return self.store.open_space(*description)
 
     def _unfinished(self, shards: Iterable[Shard]) -> Iterator[tuple[str, Shard]]:
         """Yield (key, shard) of the shards that have no entry yet, and count the others."""
@@ -296,7 +292,7 @@ class _Run:
                 self._report()
             for key, shard in zip(keys, part, strict=True):
                 entry = entries.get(key)
-                if entry is not None and not (self._job.retry_failed and entry.failures):
+                if entry is not None and not (self.job.retry_failed and entry.failures):
                     self._count(entry, 0)
                     continue
                 self.statistics.images += shard.images or 0
@@ -311,8 +307,7 @@ class _Run:
             self._fail(Failure(-1, shard.name, message))
         else:
             self.statistics.runtime = receipt.runtime or self.statistics.runtime
-            for stage, seconds in receipt.costs.items():
-                self._costs.add(stage, seconds)
+            self._costs.add(receipt.costs)
             self._count(receipt.entry, receipt.embedded)
             self._n_skipped += receipt.n_skipped
             self._skipped += receipt.skipped[: 5 - len(self._skipped)]
@@ -333,5 +328,5 @@ class _Run:
 
     def _report(self) -> None:
         self.statistics.seconds = time.monotonic() - self._began
-        if self._progress:
-            self._progress(self.statistics)
+        if self.progress:
+            self.progress(self.statistics)

@@ -33,7 +33,7 @@ _DESCRIPTION = "featuretl.json"
 def save_shards(
     path: str | os.PathLike[str], extraction: ShardedExtraction, *, dtype: str = "float32"
 ) -> int:
-    """Write a sharded extraction to files, one shard at a time.
+    """Write a sharded extraction to files, one shard at a time; return the number of embeddings.
 
     Parameters
     ----------
@@ -44,19 +44,11 @@ def save_shards(
     dtype : {"float32", "float16"}, default="float32"
         Type of the embeddings in the files.
 
-    Returns
-    -------
-    rows : int
-        Number of embeddings written.
-
     Raises
     ------
-    ParameterError
-        If the folder is not empty, or the file's folder does not exist.
-    InputError
-        If a value is too large for float16.
-    StoreError
-        If a shard is damaged, or the output cannot be written.
+    ParameterError, InputError, StoreError
+        If `path` is neither of these, a value is too large for float16, a shard is damaged, or the
+        output cannot be written.
     """
     check_option("save_shards", "dtype", dtype, ("float32", "float16"))
     target = check_shard_output(path)
@@ -67,10 +59,6 @@ def save_shards(
 
 def load_shards(folder: str | os.PathLike[str]) -> Bunch:
     """Load the folder that `save_shards` wrote, for heads; the embeddings stay on disk.
-
-    Parameters
-    ----------
-    folder : path
 
     Returns
     -------

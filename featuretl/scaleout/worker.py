@@ -27,9 +27,8 @@ from featuretl.images.isolated import IsolatedDecoder
 from featuretl.images.shards import DamagedShardError, Sample, Shard, SkipReason, batches
 from featuretl.runtimes.choice import versions
 from featuretl.store.keys import Recipe, canonical_json
-from featuretl.store.lookup import MISSING
+from featuretl.store.lookup import MISSING, keys_list
 from featuretl.store.shared import ShardEntry, SharedSpace, SharedStore, metadata_table
-from featuretl.store.space import gather
 
 CAREFUL_SECONDS = 60.0  # decode_timeout for a shard whose worker was lost
 
@@ -140,10 +139,9 @@ class _Worker:
         run = Run(images, self.source, self._job.batch_size, self._n_threads, None, self._decoder)
         with costs.rest("start"):
             messages = {failure.index: failure.message for failure in run.run()}
-            for stage, seconds in run.statistics.costs.items():
-                costs.add(stage, seconds)
-        matrix = gather(run.space, run.locations)
-        embedded = enumerate(zip(matrix, run.keys, run.locations, strict=True))
+            costs.add(run.statistics.costs)
+        matrix = run.space.gather(run.locations)
+        embedded = enumerate(zip(matrix, keys_list(run.keys), run.locations, strict=True))
         for sample in samples:
             if isinstance(sample.image, ImageError):
                 rows.fail(sample, printable(sample.image))
@@ -152,7 +150,7 @@ class _Worker:
             if location == MISSING:
                 rows.fail(sample, messages[number])
             else:
-                rows.add(sample, row, bytes(key).ljust(32, b"\0"))
+                rows.add(sample, row, key)
 
     def close(self) -> None:
         """End the decoder's processes."""

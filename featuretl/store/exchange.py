@@ -9,10 +9,10 @@ import numpy as np
 from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError, StoreError
 from featuretl.store.format import KEY_DTYPE
-from featuretl.store.lookup import MISSING, KeyIndex
+from featuretl.store.lookup import MISSING, KeyIndex, keys_list
 from featuretl.store.record import golden_of
 from featuretl.store.shared import SharedStore, metadata_table
-from featuretl.store.space import SEGMENT_ROWS, gather
+from featuretl.store.space import SEGMENT_ROWS
 from featuretl.store.store import EmbeddingStore, SpaceInfo
 
 
@@ -32,13 +32,13 @@ def export_shared(store: EmbeddingStore, shared: SharedStore, space: str = "") -
         keys, locations = source.all_rows()
         for start in range(0, len(keys), SEGMENT_ROWS):
             part = slice(start, start + SEGMENT_ROWS)
-            digests = [bytes(key).ljust(32, b"\0") for key in keys[part]]
+            digests = keys_list(keys[part])
             name = hashlib.sha256(b"exported" + b"".join(digests)).hexdigest()
             if name in finished:
                 continue
             n = len(digests)
             table = metadata_table([key.hex() for key in digests], [None] * n, digests, range(n))
-            target.put(name, "a local store", n, gather(source, locations[part]), table)
+            target.put(name, "a local store", n, source.gather(locations[part]), table)
             copied += n
     return copied
 

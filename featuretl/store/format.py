@@ -191,8 +191,8 @@ def _check_crc(path: Path, expected: int) -> None:
         raise DamagedFileError(path, "its checksum does not match its content")
 
 
-def publish_folder(folder: Path, name: str, data: bytes) -> bool:
-    """Create `folder` atomically and durably with one file in it; return False if it exists."""
+def publish_folder(folder: Path, name: str, data: bytes) -> None:
+    """Create `folder` atomically and durably with one file in it, unless it exists."""
     partial = folder.with_name(f"{folder.name}.{os.urandom(4).hex()}.partial")
     partial.mkdir(mode=0o700)
     try:
@@ -200,15 +200,13 @@ def publish_folder(folder: Path, name: str, data: bytes) -> bool:
         fsync_folder(partial)
         partial.rename(folder)  # fails if the folder is not empty, so it never replaces files
     except OSError:
-        if not (folder / name).exists():
+        if not (folder / name).exists():  # otherwise another process was first
             raise
-        return False
     finally:
         (partial / name).unlink(missing_ok=True)
         if partial.exists():
             partial.rmdir()
     fsync_folder(folder.parent)
-    return True
 
 
 def write_view(path: Path, shape: tuple[int, int], chunks: Iterable[np.ndarray]) -> None:

@@ -69,9 +69,9 @@ class LocalFolder:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise self.unwritable(error) from error
+            raise self.unusable("written", error) from error
         if not os.access(self.path, os.W_OK | os.X_OK):
-            raise self.unwritable(PermissionError(errno.EACCES, ""))
+            raise self.unusable("written", PermissionError(errno.EACCES, ""))
 
     def exists(self) -> bool:
         """Return whether the store's folder exists. Raises StoreError if the system refuses."""
@@ -80,7 +80,7 @@ class LocalFolder:
         except FileNotFoundError:
             return False
         except OSError as error:
-            raise self.unreadable(error) from error
+            raise self.unusable("read", error) from error
         return True
 
     @contextlib.contextmanager
@@ -108,7 +108,7 @@ class LocalFolder:
                 "when the extraction has ended."
             ) from error
         except OSError as error:  # from locking, or from the body
-            raise self.unwritable(error) from error
+            raise self.unusable("written", error) from error
         finally:
             self._close_lock(descriptor)
 
@@ -117,7 +117,7 @@ class LocalFolder:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._lock_files.append(os.open(self.path / "LOCK", flags, 0o600))
         except OSError as error:
-            raise self.unwritable(error) from error
+            raise self.unusable("written", error) from error
         return self._lock_files[-1]
 
     def _close_lock(self, descriptor: int) -> None:
@@ -138,13 +138,9 @@ class LocalFolder:
                 message = f"{error} This run computes the embeddings without caching them."
                 warnings.warn(message, FeatureTLWarning, stacklevel=4)
 
-    def unreadable(self, error: OSError) -> UnusableStoreError:
-        """Return the error that explains why the store cannot be read."""
-        return unusable(f"The embedding store {str(self.path)!r} cannot be read", error)
-
-    def unwritable(self, error: Exception, lost: str = "") -> UnusableStoreError:
-        """Return the error that explains why the store cannot be written."""
-        return unusable(f"The embedding store {str(self.path)!r} cannot be written", error, lost)
+    def unusable(self, done: str, error: Exception, lost: str = "") -> UnusableStoreError:
+        """Return the error that explains why the store cannot be `done`: "read" or "written"."""
+        return unusable(f"The embedding store {str(self.path)!r} cannot be {done}", error, lost)
 
 
 class Claims:

@@ -14,7 +14,7 @@ MISSING = -1
 class KeyIndex:
     """Sorted runs of (key, location), merged as they grow, as in a log-structured merge tree.
 
-    Locations are int64 >= 0; the first one of a key wins. A key takes 40 bytes; n keys take
+    Locations are int64 >= 0; the first one of a key wins. A pair takes 40 bytes; n pairs take
     O(n log n) comparisons.
     """
 
@@ -26,7 +26,7 @@ class KeyIndex:
         return np.unique(np.concatenate([np.empty(0, KEY_DTYPE), *(run[0] for run in self._runs)]))
 
     def where(self, keep: Callable[[np.ndarray], np.ndarray]) -> KeyIndex:
-        """Return the keys for whose locations, int64 (n,), `keep` returns True."""
+        """Return the pairs for whose locations, int64 (n,), `keep` returns True."""
         found = KeyIndex()
         for keys, locations in self._runs:
             kept = keep(locations)
@@ -39,10 +39,10 @@ class KeyIndex:
             return
         if locations is None:
             locations = np.zeros(len(keys), np.int64)
-        runs, newer = self._runs.copy(), _sorted_unique(keys, locations)
+        runs, newer = self._runs.copy(), _sorted(keys, locations)
         while runs and len(runs[-1][0]) <= 2 * len(newer[0]):
             keys, locations = map(np.concatenate, zip(runs.pop(), newer, strict=True))
-            newer = _sorted_unique(keys, locations)
+            newer = _sorted(keys, locations)
         self._runs = [*runs, newer]  # in one step, because another thread can fork this process
 
     def find(self, keys: np.ndarray) -> np.ndarray:
@@ -64,6 +64,11 @@ def keys_array(keys: list[bytes]) -> np.ndarray:
     return np.frombuffer(b"".join(keys), KEY_DTYPE)
 
 
-def _sorted_unique(keys: np.ndarray, locations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    keys, first = np.unique(keys, return_index=True)  # the first added of equal keys
-    return keys, locations[first]
+def keys_list(keys: np.ndarray) -> list[bytes]:
+    """Return keys, S32 (n,), as 32 bytes each, with the zeros at their ends."""
+    return keys.view("V32").tolist()
+
+
+def _sorted(keys: np.ndarray, locations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    order = np.argsort(keys, kind="stable")  # equal keys stay in the order in which they came
+    return keys[order], locations[order]

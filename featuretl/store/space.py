@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Self
 from uuid import uuid4
 
 import numpy as np
 
+from featuretl._core.files import each
 from featuretl._core.forks import begin_again_after_fork
-from featuretl.exceptions import FeatureTLWarning, StoreError, UnusableStoreError
+from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store.format import (
     DamagedFileError,
     Segment,
@@ -31,23 +33,21 @@ SEGMENT_ROWS = 16_384
 SEGMENT_BYTES = 128 * 2**20
 SEGMENT_SECONDS = 60.0
 
-_CHECK_THREADS = 4
-_IN_MEMORY = 2**30  # segments numbered from here on are in memory only
 
-
-class MemorySpace:
-    """Embeddings of width `d` in memory only, as ``cache=None`` uses; see `StoredSpace`."""
+class Space:
+    """Embeddings of width `d` by image, in memory only, as ``cache=None`` uses; thread-safe."""
 
     def __init__(self, d: int) -> None:
         self.d = d
         self._index = KeyIndex()
-        self._parts: list[np.ndarray] = []
+        self._numbers = itertools.count()  # of segments
+        self._rows: dict[int, np.ndarray] = {}
         self.begin_in_child()
         begin_again_after_fork(self)
 
     def begin_in_child(self) -> None:
         """Drop the claims, which belong to the parent process."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._claimed: set[bytes] = set()
 
     def __enter__(self) -> Self:
@@ -72,7 +72,7 @@ class MemorySpace:
             return claimed
 
     def release(self, key: bytes) -> None:
-        """Release a claimed image that cannot be embedded."""
+        """Release a claimed image that cannot be embedded, so that others can try."""
         with self._lock:
             self._claimed.discard(key)
 
@@ -80,48 +80,59 @@ class MemorySpace:
         """Add embeddings (n, d) of claimed images."""
         with self._lock:
             self._claimed.difference_update(keys)
-            self._index.add(keys_array(list(keys)), _locations(len(self._parts), len(keys)))
-            self._parts.append(rows)
+            number = next(self._numbers)
+            self._rows[number] = rows
+            self._index.add(keys_array(list(keys)), _locations(number, len(keys)))
 
     def commit(self) -> None:
         """Do nothing: rows in memory are found as soon as they are appended."""
 
-    def segment_rows(self, number: int) -> np.ndarray:
-        """Return a segment's rows (n, d)."""
-        return self._parts[number]
+    def gather(self, locations: np.ndarray) -> np.ndarray:
+        """Return a copy of rows at `locations`, int64 (n,): float32 (n, d), NaN for `MISSING`."""
+        out = np.empty((len(locations), self.d), np.float32)
+        out[locations == MISSING] = np.nan
+        numbers = locations >> 32
+        for number in np.unique(numbers[locations != MISSING]).tolist():
+            at = np.flatnonzero(numbers == number)
+            rows, wanted = self._rows[number], locations[at] & 0xFFFFFFFF
+            if len(at) == at[-1] - at[0] + 1 and rows.dtype == out.dtype:
+                # Copies directly into `out`; "clip" skips the check of indices.
+                np.take(rows, wanted, axis=0, out=out[at[0] : at[-1] + 1], mode="clip")
+            else:
+                out[at] = rows[wanted]
+        return out
+
+    def chunks(self, locations: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:
+        """Yield the rows at `locations`, in order, in arrays of at most `rows` rows."""
+        for start in range(0, len(locations), rows):
+            yield self.gather(locations[start : start + rows])
 
 
-class StoredSpace:
+class StoredSpace(Space):
     """Embeddings of one recipe in an `EmbeddingStore`; see `EmbeddingStore.open_space`.
 
     Append within the space's context manager: entering it locks the store against deletion, and
-    leaving it commits the appended rows, even after an error. All methods are thread-safe.
+    leaving it commits the appended rows, even after an error.
     """
 
     def __init__(self, place: LocalFolder, listing: SegmentIndex, identity: str, d: int) -> None:
-        self.d = d
         self.id = identity
         self.folder = place.path / "spaces" / identity
         self._place = place
         self._listing = listing
-        self._index = KeyIndex()
-        self._segments: list[Segment] = []
+        self._segments: dict[int, Segment] = {}
         self._known: set[str] = set()
-        self._rows: dict[int, np.ndarray] = {}
-        self._excluded: dict[int, bool] = {}  # True for damaged segments, False for freed ones
+        self._n_damaged = 0
         self._version: tuple[int, ...] = (0,)
         self._last_seq = 0
         self._claims = Claims(place.path / "claims", identity)
-        self._uncached = MemorySpace(d)
         self._committed_at = time.monotonic()
-        self.begin_in_child()
-        begin_again_after_fork(self)
+        super().__init__(d)
         self._refresh()
 
     def begin_in_child(self) -> None:
         """Drop pending rows and claims, which belong to the parent process."""
-        self._lock = threading.RLock()
-        self._claimed: set[bytes] = set()
+        super().begin_in_child()
         self._pending: list[tuple[Sequence[bytes], np.ndarray]] = []
         self._claims.release_all()
 
@@ -153,9 +164,9 @@ class StoredSpace:
             locations = self.find(keys := self._index.keys())
             while (locations == MISSING).any():  # excluding a segment has changed the index
                 locations = self.find(keys := self._index.keys())
-            if damaged := sum(self._excluded.values()):
+            if self._n_damaged:
                 raise StoreError(
-                    f"{damaged} segments of the embedding store {str(self._place.path)!r} are "
+                    f"{self._n_damaged} segments of the embedding store {str(self._place.path)!r} are "
                     "damaged and nothing was copied; remove them with `featuretl cache verify "
                     "--repair` and run this again."
                 )
@@ -173,10 +184,7 @@ class StoredSpace:
                 found = self._index.find(keys)
                 numbers = np.unique(found[found != MISSING] >> 32)
                 if self._open(numbers.tolist()):  # otherwise the index has changed
-                    break
-            uncached = self._uncached.find(keys)
-            only_here = (found == MISSING) & (uncached != MISSING)
-            return np.where(only_here, uncached + (_IN_MEMORY << 32), found)
+                    return found
 
     def claim(self, keys: list[bytes], force: bool = False) -> list[bool | None]:
         """Claim images to embed; with `force` even if another extraction has claimed them.
@@ -203,9 +211,9 @@ class StoredSpace:
             return [answers.pop(key, False) for key in keys]  # a repetition is claimed here already
 
     def release(self, key: bytes) -> None:
-        """Release a claimed image that cannot be embedded, so that others can try."""
+        """Release a claimed image, also for other extractions."""
         with self._lock:
-            self._claimed.discard(key)
+            super().release(key)
             self._claims.release(key)
 
     def append(self, keys: Sequence[bytes], rows: np.ndarray) -> None:
@@ -234,16 +242,10 @@ class StoredSpace:
                     self._write(keys)
             if not self._place.keeps:
                 for part, rows in self._pending:
-                    self._uncached.append(part, rows)
+                    super().append(part, rows)
             self._pending.clear()
             for key in keys:
                 self.release(key)
-
-    def segment_rows(self, number: int) -> np.ndarray:
-        """Return a checked segment's rows (n, d), read-only."""
-        if number >= _IN_MEMORY:
-            return self._uncached.segment_rows(number - _IN_MEMORY)
-        return self._rows[number]
 
     def _write(self, keys: list[bytes]) -> None:
         try:
@@ -251,7 +253,7 @@ class StoredSpace:
             segment = write_segment(self.folder, uuid4().hex, self.id, keys_array(keys), rows)
         except (OSError, MemoryError) as error:
             lost = f", and {len(keys)} embeddings of this run are not cached"
-            raise self._place.unwritable(error, lost) from error
+            raise self._place.unusable("written", error, lost) from error
         self._listing.insert(segment)
         self._refresh()
 
@@ -270,62 +272,40 @@ class StoredSpace:
             self._version = version
 
     def _add(self, segment: Segment) -> None:
-        number = len(self._segments)
-        self._segments.append(segment)
+        number = next(self._numbers)
+        self._segments[number] = segment
         self._known.add(segment.uuid)
         try:
             keys = read_keys_of(self.folder, segment)
             self._index.add(keys, _locations(number, len(keys)))
         except DamagedFileError as error:
-            self._exclude(number, error)
+            self._exclude(segment, error)
 
     def _open(self, numbers: list[int]) -> bool:
         """Check and map segments; return False if some were excluded and the index has changed."""
         new = [number for number in numbers if number not in self._rows]
-        if len(new) < 2:
-            opened = [self._checked(number) for number in new]
-        else:
-            with ThreadPoolExecutor(_CHECK_THREADS) as pool:
-                opened = list(pool.map(self._checked, new))
+        opened = each(partial(open_checked_rows, self.folder), [self._segments[i] for i in new])
+        excluded = []
         for number, rows in zip(new, opened, strict=True):
             if isinstance(rows, np.ndarray):
                 self._rows[number] = rows
             else:
-                self._exclude(number, rows)
-        if all(isinstance(rows, np.ndarray) for rows in opened):
-            return True
-        self._refresh()  # another segment holds the rows of a compacted one
-        self._index = self._usable_keys()
-        return False
+                self._exclude(self._segments[number], rows)
+                excluded.append(number)
+        if excluded:
+            self._refresh()  # another segment holds the rows of a compacted one
+            self._index = self._index.where(lambda found: ~np.isin(found >> 32, excluded))
+        return not excluded
 
-    def _usable_keys(self) -> KeyIndex:
-        excluded = list(self._excluded)
-        index = self._index.where(lambda locations: ~np.isin(locations >> 32, excluded))
-        for number, segment in enumerate(self._segments):  # these can hold the excluded keys, too
-            if number not in self._excluded:
-                try:
-                    index.add(read_keys_of(self.folder, segment), _locations(number, segment.n))
-                except (DamagedFileError, UnusableStoreError) as error:
-                    if number not in self._rows:  # mapped rows stay, even if their file is deleted
-                        self._exclude(number, error)
-        return index
-
-    def _checked(self, number: int) -> np.ndarray | Exception:
-        """Return a segment's rows (n, d), or its error."""
-        try:
-            return open_checked_rows(self.folder, self._segments[number])
-        except (DamagedFileError, UnusableStoreError) as error:
-            return error
-
-    def _exclude(self, number: int, error: Exception) -> None:
+    def _exclude(self, segment: Segment, error: Exception) -> None:
         """Exclude a segment; it is damaged only if the index still lists it."""
         listed = False
         with self._place.optionally():
-            if isinstance(error, UnusableStoreError):
+            if not isinstance(error, DamagedFileError):
                 raise error
-            listed = self._listing.lists(self._segments[number])
-        self._excluded[number] = listed
+            listed = self._listing.lists(segment)
         if listed:
+            self._n_damaged += 1
             warnings.warn(
                 f"A damaged segment of the embedding store is excluded: {self.folder.name[:12]}/"
                 f"{error}. Its images are embedded again.",
@@ -337,28 +317,3 @@ class StoredSpace:
 def _locations(number: int, n: int) -> np.ndarray:
     """Return the locations of a segment's n rows: its number in the upper 32 bits, then the row."""
     return np.arange(number << 32, (number << 32) + n)
-
-
-Space = MemorySpace | StoredSpace
-
-
-def gather(space: Space, locations: np.ndarray) -> np.ndarray:
-    """Return a copy of the rows at `locations`, int64 (n,): float32 (n, d), NaN for `MISSING`."""
-    out = np.empty((len(locations), space.d), np.float32)
-    out[locations == MISSING] = np.nan
-    numbers = locations >> 32
-    for number in np.unique(numbers[locations != MISSING]):
-        at = np.flatnonzero(numbers == number)
-        rows, wanted = space.segment_rows(int(number)), locations[at] & 0xFFFFFFFF
-        if len(at) == at[-1] - at[0] + 1 and rows.dtype == out.dtype:
-            # Copies directly into `out`; "clip" skips the check of indices.
-            np.take(rows, wanted, axis=0, out=out[at[0] : at[-1] + 1], mode="clip")
-        else:
-            out[at] = rows[wanted]
-    return out
-
-
-def gather_chunks(space: Space, locations: np.ndarray, rows: int = 4096) -> Iterator[np.ndarray]:
-    """Yield the rows at `locations`, in order, in arrays of at most `rows` rows."""
-    for start in range(0, len(locations), rows):
-        yield gather(space, locations[start : start + rows])

@@ -154,7 +154,7 @@ class EmbeddingStore(LocalFolder):
         try:
             return [folder.name for folder in space_folders(self.path)]
         except OSError as error:
-            raise self.unreadable(error) from error
+            raise self.unusable("read", error) from error
 
     def find_space(self, recipe: Recipe) -> StoredSpace | None:
         """Return the newest space of a recipe, for reading, or None if there is none."""
@@ -172,7 +172,13 @@ class EmbeddingStore(LocalFolder):
 
     def record(self, identity: str) -> dict[str, Any]:
         """Return the record of the space with an id; see `featuretl.store.record`."""
-        return _record(self._record_path(identity))
+        try:
+            return read_record(self._record_path(identity))
+        except DamagedFileError as error:
+            raise StoreError(
+                f"{str(error.path)!r} is damaged: {error.problem}; remove its space with "
+                "`featuretl cache verify --repair` to embed the images again."
+            ) from error
 
     def open_space(
         self, recipe: Recipe, golden: np.ndarray, versions: dict[str, str]
@@ -191,8 +197,8 @@ class EmbeddingStore(LocalFolder):
                 path.parent.parent.mkdir(mode=0o700, exist_ok=True)
                 publish_folder(path.parent, path.name, json.dumps(record, indent=1).encode())
             except OSError as error:
-                raise self.unwritable(error) from error
-            record = _record(path)  # another process can have published it first
+                raise self.unusable("written", error) from error
+            record = self.record(record["id"])  # another process can have published it first
         return self._stored_space(record)
 
     def info(self) -> list[SpaceInfo]:
@@ -223,19 +229,19 @@ class EmbeddingStore(LocalFolder):
                 path.parent.mkdir(mode=0o700, exist_ok=True)
                 write_view(path, shape, chunks)
             except OSError as error:
-                raise self.unwritable(error) from error
+                raise self.unusable("written", error) from error
             matrix = open_view(path, shape)
         _touch(path)
         return matrix
 
     def _find_record(self, identity: str) -> dict[str, Any] | None:
         """Return a space's record, or None without its folder; StoreError if it is damaged."""
-        path = self._record_path(identity)
-        if os.path.lexists(path.parent):
+        folder = self._record_path(identity).parent
+        if os.path.lexists(folder):
             try:
-                return _record(path)
+                return self.record(identity)
             except StoreError:
-                if os.path.lexists(path.parent):  # otherwise the space was freed meanwhile
+                if os.path.lexists(folder):  # otherwise the space was freed meanwhile
                     raise
         return None
 
@@ -246,16 +252,6 @@ class EmbeddingStore(LocalFolder):
 
     def _record_path(self, identity: str) -> Path:
         return self.path / "spaces" / identity / "space.json"
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        return read_record(path)
-    except DamagedFileError as error:
-        raise StoreError(
-            f"{str(path)!r} is damaged: {error.problem}; remove its space with `featuretl cache "
-            "verify --repair` to embed the images again."
-        ) from error
 
 
 def _touch(path: Path) -> None:

@@ -47,7 +47,7 @@ def verify(store: EmbeddingStore, repair: bool = False) -> list[Finding]:
         try:
             return list(_findings(store))
         except OSError as error:
-            raise store.unreadable(error) from error
+            raise store.unusable("read", error) from error
     with store.locked_exclusively():
         findings = list(_findings(store))
         for path in (finding.path for finding in findings):
@@ -103,33 +103,24 @@ def _check_space(store: EmbeddingStore, identity: str, trusted: bool) -> Iterato
             yield Finding(error.path, error.problem, rows)
         return
     checked = {uuid: _check_segment(folder, uuid, n_features) for uuid in _on_disk(folder)}
-    if not trusted:
-        yield from _damaged_segments(folder, checked, {})
-        return
     # Read after the files: segments freed meanwhile are no longer listed, and new ones are on disk.
-    indexed = _indexed(store, identity)
+    indexed = _indexed(store, identity) if trusted else {}
     for uuid in set(indexed) - set(checked):
         checked[uuid] = _check_segment(folder, uuid, n_features)
-    yield from _damaged_segments(folder, {uuid: checked[uuid] for uuid in indexed}, indexed)
-    for uuid, found in sorted(checked.items()):
-        if not isinstance(found, DamagedFileError):
-            if indexed.get(uuid) != found[0]:
-                problem = f"it does not describe the segment {identity}/{uuid} correctly"
-                yield Finding(store.index.path, problem, damaged=uuid in indexed)
-        elif uuid not in indexed and uuid in _on_disk(folder):
-            yield Finding(found.path, f"{found.problem}; a killed run left it", damaged=False)
-
-
-def _damaged_segments(
-    folder: Path, checked: dict[str, _Checked], indexed: dict[str, Segment]
-) -> Iterator[Finding]:
+    listed = set(indexed if trusted else checked)
     whole = KeyIndex()
-    for found in checked.values():
+    for found in (checked[uuid] for uuid in listed):
         if not isinstance(found, DamagedFileError):
             whole.add(found[1])
     for uuid, found in sorted(checked.items()):
-        if isinstance(found, DamagedFileError):
+        if not isinstance(found, DamagedFileError):
+            if trusted and indexed.get(uuid) != found[0]:
+                problem = f"it does not describe the segment {identity}/{uuid} correctly"
+                yield Finding(store.index.path, problem, damaged=uuid in indexed)
+        elif uuid in listed:
             yield Finding(found.path, found.problem, _n_lost(folder, {uuid}, indexed, whole))
+        elif uuid in _on_disk(folder):
+            yield Finding(found.path, f"{found.problem}; a killed run left it", damaged=False)
 
 
 def _check_segment(folder: Path, uuid: str, n_features: int) -> _Checked:

@@ -4,23 +4,25 @@ import io
 
 import pytest
 
-from featuretl._core.processes import READY, receive, start_module
+from featuretl._core.processes import READY, Child
 
 
-def test_a_child_answers_and_ends_with_its_input():
-    child = start_module("featuretl.images.isolated")
-    try:
-        assert child.stdout.read(len(READY)) == READY
-        child.stdin.close()
-        assert child.wait(30) == 0
-    finally:
-        child.kill()
-        child.stdout.close()
+@pytest.fixture
+def child():
+    child = Child("featuretl.images.isolated")
+    yield child
+    child.end()
+    assert not child.is_alive()
 
 
-def test_a_pipe_that_ends_early_is_an_error():
-    data = bytearray(4)
-    receive(io.BytesIO(b"abcdef"), data)
-    assert data == b"abcd"
+def test_a_child_answers_and_ends_with_its_input(child):
+    assert child.receive(len(READY)) == READY
+    child.process.stdin.close()
+    assert child.process.wait(30) == 0
+
+
+def test_a_pipe_that_ends_early_is_an_error(child, monkeypatch):
+    monkeypatch.setattr(child, "answers", io.BytesIO(b"abcdef"))
+    assert child.receive(4) == b"abcd"
     with pytest.raises(EOFError):
-        receive(io.BytesIO(b"abc"), data)
+        child.receive(4)

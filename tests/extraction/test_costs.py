@@ -30,7 +30,7 @@ def test_a_stage_has_the_time_of_its_own_thread_and_does_not_count_waiting():
 def test_repeated_stages_add_up_over_threads():
     costs = Costs()
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: costs.add("stage", 0.25), range(1000)))
+        list(pool.map(lambda _: costs.add({"stage": 0.25}), range(1000)))
     assert costs.seconds == {"stage": 250.0}
 
 
@@ -44,7 +44,7 @@ def test_a_stage_is_counted_when_it_fails():
 
 def test_the_rest_is_the_time_of_the_process_without_the_stages_and_never_negative():
     costs = Costs()
-    costs.add("before", 100.0)
+    costs.add({"before": 100.0})
     before = time.process_time()
     with costs.rest("other"):
         with costs.stage("work"):
@@ -53,5 +53,5 @@ def test_the_rest_is_the_time_of_the_process_without_the_stages_and_never_negati
     total = time.process_time() - before
     assert 0.05 <= round(costs.seconds["other"], 3) <= total - costs.seconds["work"] + 1e-6
     with costs.rest("nothing"):
-        costs.add("claimed", 100.0)
+        costs.add({"claimed": 100.0})
     assert costs.seconds["nothing"] == 0.0

@@ -59,7 +59,7 @@ def test_children_prepare_files_as_this_process_does(backbone, photos, tmp_path)
 
 def test_a_child_that_ends_costs_no_image(backbone, photos):
     with ready(1, backbone.preparation) as preparers:
-        os.kill(preparers._idle[0]._process.pid, signal.SIGKILL)
+        os.kill(preparers._idle[0].process.pid, signal.SIGKILL)
         found = preparers(photos[:2])
         assert found is None or [content.key for content, _ in found] == [
             read(photo).key for photo in photos[:2]

@@ -117,7 +117,7 @@ def test_every_thread_has_a_child_and_none_outlives_the_context(photo):
         assert all(
             (found == decode(photo)).all() for found in pool.map(isolated_decode, [photo] * 9)
         )
-        children = [child._process for child in isolated_decode._idle]
+        children = [child.process for child in isolated_decode._idle]
         assert 1 <= len(children) <= 3
         assert all(child.poll() is None for child in children)
     assert all(child.poll() is not None for child in children)
@@ -127,8 +127,8 @@ def test_a_child_that_was_killed_between_two_images_costs_none(photo):
     with IsolatedDecoder(seconds=60) as isolated_decode:
         isolated_decode(photo)
         (child,) = isolated_decode._idle
-        os.kill(child._process.pid, signal.SIGKILL)
-        child._process.wait()
+        os.kill(child.process.pid, signal.SIGKILL)
+        child.process.wait()
         np.testing.assert_array_equal(isolated_decode(photo), decode(photo))
 
 

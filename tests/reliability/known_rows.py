@@ -9,7 +9,7 @@ import numpy as np
 
 from featuretl import EmbeddingStore
 from featuretl.store.lookup import MISSING, keys_array
-from featuretl.store.space import StoredSpace, gather
+from featuretl.store.space import StoredSpace
 
 D = 24
 RECIPE = {"backbone": {"name": "known"}, "output": {"n_features": D}}
@@ -59,7 +59,7 @@ def present(store: EmbeddingStore, numbers: Iterable[int]) -> set[int]:
 def found_in(space: StoredSpace, numbers: list[int]) -> set[int]:
     """Return the images that have an embedding in `space`; check every bit of it."""
     locations = space.find(keys_array([key(number) for number in numbers]))
-    rows = gather(space, locations)
+    rows = space.gather(locations)
     found = set()
     for number, location, got in zip(numbers, locations, rows, strict=True):
         if location != MISSING:

@@ -18,7 +18,6 @@ from featuretl.store.collect import collect
 from featuretl.store.format import write_segment
 from featuretl.store.keys import space_id
 from featuretl.store.lookup import MISSING, keys_array
-from featuretl.store.space import gather
 from featuretl.store.verify import verify
 
 KEYS = [bytes([i]) * 32 for i in range(1, 6)]
@@ -92,7 +91,7 @@ def test_a_reader_keeps_its_rows_and_what_is_freed_can_be_made_again(store):
     reader = store.find_space(recipe_of("a"))
     found = reader.find(keys_array(KEYS))
     collect(store, max_size=0)
-    np.testing.assert_array_equal(reader.segment_rows(0), ROWS)
+    np.testing.assert_array_equal(reader.gather(found), ROWS)
     assert (found != MISSING).all()
     again = fill(store, "a")
     assert (again.find(keys_array(KEYS)) != MISSING).all()
@@ -179,7 +178,7 @@ def test_a_reader_from_before_finds_every_row(scattered, cache, opened):
     locations = reader.find(keys[:opened])
     assert collect(EmbeddingStore(cache)).compacted == N
     expected = np.stack([row(number) for number in range(N)])
-    np.testing.assert_array_equal(gather(reader, locations), expected[:opened])
+    np.testing.assert_array_equal(reader.gather(locations), expected[:opened])
     assert found_in(reader, list(range(N))) == {*range(N)}
     assert len(reader.all_rows()[0]) == N
     with open_space(scattered) as space:

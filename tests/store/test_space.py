@@ -19,7 +19,7 @@ from featuretl import EmbeddingStore
 from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store import space as space_module
 from featuretl.store.lookup import keys_array
-from featuretl.store.space import MemorySpace, gather, gather_chunks
+from featuretl.store.space import Space
 
 
 def put_singly(store, numbers):
@@ -84,10 +84,10 @@ def test_gather_keeps_the_order_and_marks_what_is_missing(store, monkeypatch):
     space = store.find_space(RECIPE)
     order = [5, 0, 3, 99, 3]
     locations = space.find(keys_array([key(i) for i in order]))
-    rows = gather(space, locations)
+    rows = space.gather(locations)
     np.testing.assert_array_equal(rows[[0, 1, 2, 4]], np.stack([row(i) for i in (5, 0, 3, 3)]))
     assert np.isnan(rows[3]).all()
-    np.testing.assert_array_equal(np.concatenate(list(gather_chunks(space, locations, 2))), rows)
+    np.testing.assert_array_equal(np.concatenate(list(space.chunks(locations, 2))), rows)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".keys"])
@@ -217,7 +217,7 @@ def test_memory_that_does_not_suffice_is_one_sentence_and_later_it_is_found(tmp_
 
 
 def test_a_space_in_memory_embeds_each_image_once():
-    with MemorySpace(D) as space:
+    with Space(D) as space:
         assert space.claim([key(1)])[0] is True
         assert space.claim([key(1)])[0] is False  # claimed
         space.append([key(1)], row(1)[None])
@@ -229,7 +229,7 @@ def test_a_space_in_memory_embeds_each_image_once():
         space.commit()
     assert space.claim([key(1)])[0] is False
     locations = space.find(keys_array([key(number) for number in (3, 9, 1)]))
-    rows = gather(space, locations)
+    rows = space.gather(locations)
     np.testing.assert_array_equal(rows[[0, 2]], [row(3), row(1)])
     assert np.isnan(rows[1]).all()
 
@@ -238,8 +238,8 @@ def test_gather_returns_nan_for_missing_rows_and_keeps_the_order(store):
     put_singly(store, range(6))
     space = store.find_space(RECIPE)
     locations = space.find(keys_array([key(number) for number in (4, 99, 0)]))
-    rows = gather(space, locations)
+    rows = space.gather(locations)
     np.testing.assert_array_equal(rows[[0, 2]], [row(4), row(0)])
     assert np.isnan(rows[1]).all()
-    assert gather(space, locations[:0]).shape == (0, D)
-    assert list(gather_chunks(space, locations[:0])) == []
+    assert space.gather(locations[:0]).shape == (0, D)
+    assert list(space.chunks(locations[:0])) == []

@@ -14,7 +14,6 @@ import pytest
 from featuretl import EmbeddingStore
 from featuretl.exceptions import FeatureTLWarning, StoreError
 from featuretl.store.lookup import MISSING, keys_array
-from featuretl.store.space import gather
 from featuretl.store.verify import rebuild, verify
 
 GOLDEN = np.array([1, 2, 3], np.float32)
@@ -41,7 +40,7 @@ def put(store, *numbers, name="a"):
 def get(store, *numbers, name="a"):
     space = store.find_space(recipe_of(name))
     found = space.find(keys_array([key(i) for i in numbers]))
-    return [None if at == MISSING else gather(space, np.array([at]))[0, 0] for at in found]
+    return [None if at == MISSING else space.gather(np.array([at]))[0, 0] for at in found]
 
 
 def segment(cache, number, suffix):
@@ -289,7 +288,7 @@ def test_a_reader_keeps_the_rows_of_what_is_freed(filled, cache):
     at = space.find(keys_array([key(1)]))
     segment(cache, 0, ".keys").unlink()
     verify(EmbeddingStore(cache), repair=True)
-    assert gather(space, at)[0, 0] == 1
+    assert space.gather(at)[0, 0] == 1
 
 
 def test_nothing_is_repaired_beside_an_extraction(filled, cache):
