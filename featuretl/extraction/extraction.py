@@ -155,7 +155,10 @@ def extract(
         ``featuretl[openvino]``); or compiled PyTorch, which takes a minute to compile and needs a
         C++ compiler on the CPU. A runtime other than eager PyTorch must give the same embeddings
         on a few images (cosine >= 0.9999). "auto" measures which one is fastest if there are at
-        least 1,000 images (20,000 for compiled PyTorch, on GPUs only), and caches the result.
+        least 1,000 images (20,000 for compiled PyTorch, on GPUs only), and caches the result. For
+        fewer it is ONNX Runtime if the store keeps the exported network, or for the packaged
+        EfficientNet-Lites; in a process without timm, PyTorch is then not imported. Otherwise it
+        is eager PyTorch.
     batch_size : int or "auto", default="auto"
         Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32,
         on the CPU; it is 256 elsewhere. If memory runs out, batches are split.

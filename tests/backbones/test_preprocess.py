@@ -13,6 +13,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 from featuretl import load_backbone
+from featuretl.backbones.preprocess import PillowPreprocessing
 from featuretl.exceptions import ImageError
 
 MODELS = [
@@ -73,6 +74,43 @@ def test_every_mode_equals_timms(preprocessing, pixels, interpolation, crop_mode
         assert apart.shape == (3, *size)
         assert float(apart.mean()) < 0.2  # of one level: ties are rounded differently
         assert float(apart.max()) <= 8  # in enlarged images of a few pixels; 1 elsewhere
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "lanczos"])
+@pytest.mark.parametrize("crop_mode", ["center", "squash", "border"])
+@pytest.mark.parametrize("size", [(224, 224), (192, 256)])
+def test_without_pytorch_the_pixels_are_exactly_timms(
+    preprocessing, pixels, interpolation, crop_mode, size
+):
+    facts = preprocessing.recipe() | {"interpolation": interpolation, "crop_mode": crop_mode}
+    facts["input_size"] = [3, *size]
+    mode = PillowPreprocessing.of_recipe(facts)
+    assert mode.recipe() | {"implementation": ""} == facts | {"implementation": ""}
+    transform = create_transform(**asdict(mode), is_training=False, normalize=False)
+    for height, width in SHAPES:
+        image = pixels[:height, :width].copy()
+        found = mode(image)
+        assert (found.shape, found.dtype) == ((3, *size), np.uint8)
+        np.testing.assert_array_equal(found, transform(Image.fromarray(image)).numpy())
+    batch = np.stack([found, found[:, ::-1]])
+    expected = preprocessing.normalise(torch.from_numpy(batch.copy()))
+    np.testing.assert_allclose(mode.normalise(batch), expected, atol=1e-6)
+    assert mode.normalise(batch).dtype == np.float32
+
+
+def test_without_pytorch_other_channels_and_thin_images_are_as_with_it(preprocessing, pixels):
+    grey = PillowPreprocessing.of_recipe(preprocessing.recipe() | {"input_size": [1, 64, 64]})
+    assert grey(pixels).shape == (1, 64, 64)
+    with_torch = replace(preprocessing, input_size=(1, 64, 64), mean=(0.5,), std=(0.5,))
+    apart = np.abs(grey(pixels).astype(int) - with_torch(pixels).numpy())
+    assert apart.max() <= 1
+    for shape in [(300, 300, 4), (1, 100_000, 3)]:
+        messages = []
+        for prepare in (preprocessing, PillowPreprocessing.of_recipe(preprocessing.recipe())):
+            with pytest.raises(ImageError) as error:
+                prepare(np.zeros(shape, np.uint8))
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
 
 
 @settings(max_examples=40, deadline=None)
