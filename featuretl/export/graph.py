@@ -44,16 +44,20 @@ class Outputs(nn.Module):
 
 def convert(network: Network) -> tuple[bytes, bytes, list[str]]:
     """Return the ONNX models of the backbone and of the head, and the names of the outputs."""
+    import onnx
+
     outputs = Outputs(network.head)
     size = network.backbone.preprocessing.input_size
-    spec = network.backbone.spec
-    if lite_recipe(spec) and not network.tuned:
-        backbone = lite_graph(spec.name, "n", (INPUT, _EMBEDDING))
-    else:
-        backbone = export_any_number(network.embedding, size, [INPUT], [_EMBEDDING])
     with torch.no_grad():
         d = network.embedding(torch.zeros((1, *size))).shape[1]
-    return backbone, export_any_number(outputs, (d,), [_EMBEDDING], outputs.names), outputs.names
+    head = export_any_number(outputs, (d,), [_EMBEDDING], outputs.names)
+    spec = network.backbone.spec
+    if lite_recipe(spec) and not network.tuned:
+        opset = onnx.load_from_string(head).opset_import[0].version
+        backbone = lite_graph(spec.name, "n", (INPUT, _EMBEDDING), opset)
+    else:
+        backbone = export_any_number(network.embedding, size, [INPUT], [_EMBEDDING])
+    return backbone, head, outputs.names
 
 
 def merged(backbone: bytes, head: bytes, metadata: dict[str, str]) -> bytes:

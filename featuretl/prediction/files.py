@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,11 @@ from featuretl.images.inputs import as_images, file_of, name_of, read
 from featuretl.images.shards import states_of
 from featuretl.models.fitted import Fitted
 from featuretl.models.persistence import model_digest
-from featuretl.novelty.detector import Drift
 from featuretl.prediction.parts import Parts
 from featuretl.prediction.predict import BATCH, TAG_THRESHOLD, Predictions, Progress, predict_batch
+
+if TYPE_CHECKING:
+    from featuretl.novelty.detector import Drift
 
 ENDINGS = (".csv", ".parquet", ".jsonl")
 TAG_SEPARATOR = ";"

@@ -21,7 +21,7 @@ from featuretl.backbones.spec import BackboneSpec
 _STAGE_STRIDES = (1, 2, 2, 2, 1, 2, 1)  # Tan and Le 2019, table 1
 _BOUNDS = {"zero": 0, "six": 6}  # of ReLU6
 _EPSILON = 1e-3  # of the batch norms
-_OPSET = 18
+_OPSET, _IR_VERSION = 18, 10
 _GOLDEN_TOLERANCE = 1e-3
 
 
@@ -93,11 +93,12 @@ def has_lite_golden(name: str, golden: np.ndarray) -> bool:
 
 
 def lite_graph(
-    name: str, n: int | str = 1, ends: tuple[str, str] = ("input", "embedding")
+    name: str, n: int | str = 1, ends: tuple[str, str] = ("input", "embedding"), opset: int = _OPSET
 ) -> bytes:
     """Return the ONNX model of a packaged network, from (n, 3, h, w) to embeddings (n, 1280).
 
-    `n` is a number or the name of any number; `ends` names input and output. Raises ValueError if the weights are not the published ones.
+    `n` is a number or the name of any number; `ends` names input and output; `opset` is the version
+    of ONNX's operators, from 18 on. Raises ValueError if the weights are not the published ones.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -113,8 +114,8 @@ def lite_graph(
     )
     weights = [numpy_helper.from_array(value, key) for key, value in layers.weights.items()]
     graph = helper.make_graph(layers.nodes, name, [given], [found], weights)
-    opset = helper.make_opsetid("", _OPSET)
-    return helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+    versions = {"opset_imports": [helper.make_opsetid("", opset)], "ir_version": _IR_VERSION}
+    return helper.make_model(graph, **versions).SerializeToString()
 
 
 class _Layers:

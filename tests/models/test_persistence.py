@@ -213,6 +213,9 @@ def test_the_same_bits_in_a_fresh_process(photos, labels, tmp_path):
             model, expected = load_model(f"{folder}/{name}.featuretl"), np.load(f"{folder}/{name}.npy")
             np.testing.assert_array_equal(model.predict_proba(photos), expected)
             use_machine(model, cache=None, n_jobs=1)  # embed again, in other batches
+            without_torch = model.predict_proba(photos[3:])
+            np.testing.assert_allclose(without_torch, expected[3:], rtol=0, atol=1e-3)
+            use_machine(model, runtime="torch")
             again = model.predict_proba(photos[3:])
             np.testing.assert_allclose(again, expected[3:], rtol=0, atol=1e-5)
             print(name, np.abs(again - expected[3:]).max(), file=sys.stderr)
