@@ -31,6 +31,7 @@ from featuretl.runtimes.choice import (
     model_file,
     versions,
 )
+from featuretl.runtimes.lite import lite_recipe
 from featuretl.store.keys import Recipe
 from featuretl.store.store import EmbeddingStore
 
@@ -145,8 +146,14 @@ class ImageEncoder:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe of the embeddings (JSON)."""
-        return {"version": RECIPE_VERSION, "decode": DECODE_POLICY, **self.backbone.recipe}
+        """The recipe of the embeddings (JSON); that of a packaged network needs no backbone."""
+        unloaded = "_workers" not in vars(self) and isinstance(self._wanted, BackboneSpec)
+        known = lite_recipe(self._wanted) if unloaded else None
+        return {
+            "version": RECIPE_VERSION,
+            "decode": DECODE_POLICY,
+            **(known or self.backbone.recipe),
+        }
 
     @property
     def memo_facts(self) -> dict[str, Any] | None:
