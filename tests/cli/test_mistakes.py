@@ -1,4 +1,4 @@
-"""A mistake, and what is known, need no slow library."""
+"""A mistake needs no slow library; known images, and a few new ones, need no PyTorch."""
 
 import json
 import subprocess
@@ -44,6 +44,15 @@ extract photos -o x.npz
 report x.npz -o r.html --task classification
 """.strip().splitlines()
 
+NEW = """
+train photos -o n.featuretl --strategy linear --cache c1
+train photos -o o.featuretl --strategy linear --no-cache
+predict n.featuretl photos -o p.csv --cache c2
+predict n.featuretl photos -o q.csv --no-cache
+evaluate n.featuretl photos --cache c3
+extract photos -o x.npz --cache c4
+""".strip().splitlines()
+
 CHILD = """
 import json, sys
 from click.testing import CliRunner
@@ -85,3 +94,11 @@ def test_known_images_need_no_pytorch(photo_folder, tmp_path, monkeypatch):
     for line, told, slow in known:
         assert not told, line
         assert not {"torch", "timm"} & set(slow), line
+
+
+def test_a_few_new_images_need_no_pytorch(photo_folder, tmp_path):
+    (tmp_path / "photos").symlink_to(photo_folder)
+    for line, told, slow in _answers(NEW, tmp_path):
+        assert not told, line
+        assert not {"torch", "timm"} & set(slow), line
+    assert (tmp_path / "p.csv").read_text() == (tmp_path / "q.csv").read_text()
