@@ -148,7 +148,7 @@ class Run:
         size = 0
         for index in indices:
             path = self._encoder.file_of(self.images[index])
-            with contextlib.suppress(OSError):  # the error of an unreadable file is its failure
+            with contextlib.suppress(OSError, ValueError):  # an unreadable file is a failure
                 size += _SIZE_IN_MEMORY if path is None else Path(path).stat().st_size
         return size < _FEW_BYTES
 

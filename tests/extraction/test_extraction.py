@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featuretl import extract, load_backbone
+from featuretl import EmbeddingStore, extract, load_backbone
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import ImageError, ParameterError
 
@@ -137,3 +137,12 @@ def test_without_a_store_nothing_is_kept(photos, cache, counts):
 def test_parameters_are_refused_in_one_sentence(photos, parameters, message):
     with pytest.raises(ParameterError, match=message):
         extract(photos, TINY, **parameters)
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "no\ud800.jpg", "x" * 5000, ""])
+def test_a_path_that_cannot_exist_is_a_failure(photos, tmp_path, name):
+    store = EmbeddingStore(tmp_path)
+    for _ in range(2):
+        found = extract([name, photos[0]], store=store, on_error="nan")
+        assert [failure.index for failure in found.failures] == [0]
+        assert np.isfinite(found.to_numpy()[1]).all()
