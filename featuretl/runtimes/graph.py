@@ -66,7 +66,9 @@ def find_graph(
     The graph is that of a packaged network, or one that the store keeps of an earlier run; `recipe`
     is the recipe that the store's memo has of the spec.
     """
-    if spec.precision != "float32" or spec.views != 1 or spec.in_chans not in (1, 3):
+    if spec.network is not None or spec.precision != "float32":
+        return None
+    if spec.views != 1 or spec.in_chans not in (1, 3):
         return None
     part = lite_recipe(spec)
     is_lite = part is not None
@@ -76,10 +78,10 @@ def find_graph(
         return None
     packaged = packaged_file(spec.name)
     files = [packaged] if is_lite and packaged else []
-    expected = None if store is None or recipe is None else store.golden(recipe)
 
     def start(model: bytes) -> GraphBackbone:
         backbone = GraphBackbone(spec, part, files, model)
+        expected = None if store is None or recipe is None else store.golden(recipe)
         if expected is not None:
             agrees = least_cosine(expected[None], backbone.golden) >= _LEAST_COSINE
         else:

@@ -7,10 +7,12 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from featuretl import ImageEmbedder
+from featuretl import Backbone, ImageEmbedder, load_backbone
 from featuretl.backbones.spec import BackboneSpec
+from featuretl.exceptions import StoreError
 from featuretl.runtimes import graph
 from featuretl.runtimes.choice import least_cosine
 from featuretl.runtimes.graph import find_graph, is_on_cpu
@@ -112,6 +114,22 @@ def test_what_pillow_cannot_resize_alone_is_resized_by_timm(tmp_path, in_child):
 @pytest.mark.parametrize("changes", [{"precision": "int8"}, {"views": 2}, {"in_chans": 5}])
 def test_other_specs_have_no_graph(changes):
     assert find_graph(BackboneSpec.of("test", DEFAULT.name, **changes), None, None) is None
+
+
+def test_a_network_of_ones_own_has_no_graph(pixels):
+    module = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    backbone = Backbone.of(module, lambda image: torch.ones(3, 8, 8), "own")
+    recipe = {"version": 1, "decode": {}, **backbone.recipe}
+    assert find_graph(backbone.spec, None, recipe) is None
+
+
+def test_a_space_that_cannot_be_read_leaves_the_images_to_pytorch(store, monkeypatch):
+    def fail(recipe):
+        raise StoreError("unreadable")
+
+    monkeypatch.setattr(store, "golden", fail)
+    recipe = {"version": 1, "decode": {}, **load_backbone(device="cpu").recipe}
+    assert find_graph(DEFAULT, store, recipe) is None
 
 
 def test_without_onnx_runtime_there_is_no_graph(monkeypatch):
