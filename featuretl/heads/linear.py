@@ -239,6 +239,7 @@ class LinearProbeClassifier(Responses, BaseEstimator):
             rows = Rows(X, weight, workers, self.scaling)
             problem = self._problem(rows, targets, in_loss)
             self._choose(problem, targets, groups)
+            problem = problem.on_folds()
             start = problem.start_from_sample(float(self.C_), self.tol, self.max_iter)
             solution = problem.solve(float(self.C_), start, self.tol, self.max_iter)
             return self._set(solution, *problem.unscaled(solution.x), rows.dtype)

@@ -5,9 +5,10 @@ import pytest
 from scipy.optimize import approx_fprime
 from scipy.special import log_softmax
 
+import featuretl.heads._solver.problem as problem_module
 from featuretl._learning.losses import binary_cross_entropy, softmax_cross_entropy
 from featuretl._learning.rows import Rows, Workers
-from featuretl.heads._solver.problem import LinearProblem, Spectrum, rescaled
+from featuretl.heads._solver.problem import LinearProblem, RowSpaceProblem, Spectrum, rescaled
 from featuretl.heads.linear import LinearProbeClassifier
 
 N, D, CLASSES = 60, 5, 3
@@ -139,3 +140,63 @@ def test_a_strong_penalty_does_not_end_the_fit_before_it_begins():
     X = rng.standard_normal((150, 20)) + 2 * np.eye(3, 20)[y]
     head = LinearProbeClassifier(1e-6).fit(X, y)
     assert head.score(X, y) >= 0.8
+
+
+def wide(n=24, d=60, dtype=np.float64):
+    """Fewer rows than half of the columns: one twice, one of weight zero."""
+    rng = np.random.default_rng(3)
+    y = np.arange(n) % CLASSES
+    X = (rng.standard_normal((n, d)) + np.eye(CLASSES, d)[y]).astype(dtype)
+    X[1], X[:, 5] = X[4], 7.0
+    weight = rng.uniform(0.5, 2, n)
+    weight[2] = 0
+    return X, y, weight, np.arange(n) // 3 % 4 - 1
+
+
+@pytest.mark.parametrize("make", [multinomial, binary])
+def test_few_rows_have_the_same_minimum_in_the_space_that_they_span(make):
+    X, y, weight, fold = wide()
+    for folds in (fold, None):
+        whole = make(X, y, weight, folds)
+        few = make(X, y, weight).on_folds(folds)
+        assert isinstance(few, RowSpaceProblem)
+        assert few.start().size < whole.start().size / 2
+        exact, found = (
+            problem.solve(0.3, problem.start(), 1e-12, 1000) for problem in (whole, few)
+        )
+        np.testing.assert_allclose(found.value, exact.value, rtol=1e-9)
+        logits = [p.held_out_logits(s.x) for p, s in ((whole, exact), (few, found))]
+        # A number added to the intercepts of all classes changes nothing.
+        level = [of.mean(axis=1, keepdims=True) * (make is multinomial) for of in logits]
+        np.testing.assert_allclose(logits[0] - level[0], logits[1] - level[1], atol=1e-4)
+    coefs = [p.unscaled(s.x)[0] for p, s in ((whole, exact), (few, found))]
+    np.testing.assert_allclose(*coefs, atol=1e-4)
+    np.testing.assert_allclose(X @ coefs[1].T + few.unscaled(found.x)[1], logits[1], atol=1e-9)
+
+
+def test_the_gradient_in_row_space_is_the_slope_of_the_value():
+    X, y, weight, fold = wide()
+    problem = multinomial(X, y, weight).on_folds(fold)
+    x = 0.3 * np.random.default_rng(1).standard_normal(problem.start().shape)
+    l2 = np.full(3, 0.1)
+    gradient = problem.evaluate(x, np.arange(3), l2)[1]
+    for k in range(3):
+        own = np.array([k])
+        slope = approx_fprime(
+            x[k], lambda p, own=own: problem.evaluate(p[None], own, l2[own])[0][0]
+        )
+        np.testing.assert_allclose(gradient[k], slope, atol=1e-5)
+
+
+def test_many_rows_or_folds_stay_in_the_space_of_features(monkeypatch):
+    X, y, weight, _ = wide()
+    with monkeypatch.context() as patch:
+        patch.setattr(problem_module, "_MOST_PRODUCTS", 24**3 - 1)
+        assert type(multinomial(X, y, weight).on_folds(np.arange(24))) is LinearProblem
+    X, y, weight, _ = wide(n=40)
+    assert type(multinomial(X, y, weight).on_folds()) is LinearProblem
+
+
+def test_rows_that_are_all_equal_have_no_space_and_predict_the_class_shares():
+    head = LinearProbeClassifier(1.0).fit(np.ones((6, 20), np.float32), [0, 0, 0, 0, 1, 1])
+    assert head.predict_proba(np.ones((1, 20), np.float32))[0, 1] == pytest.approx(1 / 3, abs=1e-3)

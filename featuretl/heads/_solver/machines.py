@@ -63,7 +63,7 @@ class Linear:
     def fit(self, data: TrainingSet, C: float) -> Linear:
         """Fit all rows; `coef` (columns, d) and `intercept` (columns,) are for raw rows."""
         rows = self._features(data.rows)
-        problem = data.problem(rows)
+        problem = data.problem(rows).on_folds()
         x = problem.solve(C, problem.start(), self._tol, _MAX_ITER).x
         self.coef, self.intercept = (part.astype(rows.dtype) for part in problem.unscaled(x))
         return self
