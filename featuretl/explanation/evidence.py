@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from featuretl._core.precision import full_precision
 from featuretl.backbones.embedding import Embedding, patch_grid, usual_pooling
 from featuretl.exceptions import BackboneError
+from featuretl.explanation.explanation import CAM, HIRESCAM, ROLLOUT, Evidence
 from featuretl.networks.network import Network
-
-CAM = "class activation map"
-HIRESCAM = "HiResCAM"
-ROLLOUT = "gradient attention rollout"
 
 _ROUNDING = 1e-4
 
 
-class Evidence(NamedTuple):
-    """`heat`, float32 (h, w), the `method` that computed it, and `bias`, None unless exact."""
-
-    heat: np.ndarray
-    method: str
-    bias: float | None
-
-
-def evidence(network: Network, batch: torch.Tensor, weight: torch.Tensor) -> Evidence:
+def evidence(network: Network, batch: torch.Tensor, weight: np.ndarray) -> Evidence:
     """Return the evidence for ``values @ weight``, weight (k,), in one image (1, 3, h, w)."""
+    with full_precision():
+        return _evidence(network, batch, torch.from_numpy(weight).to(batch.device))
+
+
+def _evidence(network: Network, batch: torch.Tensor, weight: torch.Tensor) -> Evidence:
     if layers := attention_layers(network.embedding.model):
         return Evidence(rollout(network, batch, weight, layers), ROLLOUT, None)
     embedding = network.embedding

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 
 from featuretl._core.parameters import parameter_error
-from featuretl._core.precision import full_precision
 from featuretl._core.text import printable
 from featuretl._learning.labels import codes_of
 from featuretl.exceptions import BackboneError, ImageError, InputError
-from featuretl.explanation.evidence import evidence
 from featuretl.explanation.explanation import Explanation
+from featuretl.explanation.linear import feature_maps
 from featuretl.images.inputs import ONE_IMAGE, as_images, name_of, read
-from featuretl.networks.heads import Head
-from featuretl.networks.network import Network, network_of
+from featuretl.models.fitted import Fitted
 from featuretl.prediction.predict import Progress
 
 
@@ -84,11 +82,20 @@ def explain(
     (640, 427)
     """
     images = as_images([X] if isinstance(X, ONE_IMAGE) else X, "explain")
-    network = network_of(model, device)
+    fitted = Fitted.of_images(model)
+    network: Any = feature_maps(fitted, device)
+    if network is not None:
+        evidence_of = network.evidence
+    else:
+        from featuretl.explanation.evidence import evidence
+        from featuretl.networks.network import network_of
+
+        network = network_of(fitted, device)
+        evidence_of = partial(evidence, network)
     found = []
     for i, image in enumerate(images):
         try:
-            found.append(_explain_image(network, image, target))
+            found.append(_explain_image(network, evidence_of, image, target))
         except ImageError as error:
             raise ImageError(f"Cannot explain {name_of(image, i)}: {error}.") from error
         if progress:
@@ -96,14 +103,13 @@ def explain(
     return found
 
 
-def _explain_image(network: Network, image: Any, target: Any) -> Explanation:
+def _explain_image(network: Any, evidence_of: Any, image: Any, target: Any) -> Explanation:
     backbone = network.backbone
     pixels = read(image).pixels()
     batch = backbone.batch([backbone.prepare(pixels)])
     values = network.values(batch)[0]
     chosen, weight = _resolve_target(network.head, values, target)
-    with full_precision():
-        heat, method, bias = evidence(network, batch, torch.from_numpy(weight).to(batch.device))
+    heat, method, bias = evidence_of(batch, weight)
     if not np.isfinite(heat).all():
         raise BackboneError(
             f"The evidence for {printable(chosen)} is not finite; pass another target."
@@ -112,7 +118,7 @@ def _explain_image(network: Network, image: Any, target: Any) -> Explanation:
     return Explanation(image, chosen, float(values @ weight), heat, box, method, bias)
 
 
-def _resolve_target(head: Head, values: np.ndarray, target: Any) -> tuple[Any, np.ndarray]:
+def _resolve_target(head: Any, values: np.ndarray, target: Any) -> tuple[Any, np.ndarray]:
     """Return the class, label or output of `target`, and its weights for the values, (k,)."""
     k = len(values)
     one_hot = np.eye(k, dtype=np.float32)
@@ -120,8 +126,8 @@ def _resolve_target(head: Head, values: np.ndarray, target: Any) -> tuple[Any, n
         position = _output(k, target)
         return None if k == 1 else position, one_hot[position]
     if target is None:
-        chosen = torch.from_numpy(values)[None]
-        position = int(values.argmax() if head.link == "labels" else head.chosen(chosen)[0])
+        value = values.round() if head.link == "votes" else values  # as `Head.chosen`
+        position = int(value.argmax() if k > 1 or head.link == "labels" else value[0] > 0)
     else:
         position = _position(head.classes, target)
     if k == 1 and head.link != "labels":  # the value of the second class

@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -20,6 +20,9 @@ from featuretl._core.text import printable
 from featuretl.exceptions import ParameterError
 from featuretl.images.inputs import file_of, read
 
+CAM = "class activation map"
+HIRESCAM = "HiResCAM"
+ROLLOUT = "gradient attention rollout"
 ENDINGS = (".png", ".jpg", ".jpeg")
 MOST_SIDE_BY_SIDE = 12
 
@@ -28,6 +31,14 @@ _CAPTION, _FONT, _GAP = 22, 14, 6
 _WIDEST = 4  # times the height
 _FOR, _AGAINST = np.array([[255, 40, 0], [0, 90, 255]], np.float32)
 _UNSEEN = 0.5
+
+
+class Evidence(NamedTuple):
+    """`heat`, float32 (h, w), the `method` that computed it, and `bias`, None unless exact."""
+
+    heat: np.ndarray
+    method: str
+    bias: float | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -86,10 +85,10 @@ class ImageEncoder:
 
         `recipe` is the recipe that is known without loading the backbone.
         """
-        from featuretl.runtimes.graph import find_graph, is_on_cpu
+        from featuretl.runtimes.graph import find_graph, needs_no_torch
 
         wanted = isinstance(self._wanted, BackboneSpec) and self._wanted_runtime in ("auto", "onnx")
-        if wanted and "timm" not in sys.modules and is_on_cpu(self._device):
+        if wanted and needs_no_torch(self._device):
             self._graph = find_graph(self._wanted, self._store, recipe)
         if self._graph is not None:
             self.choice = "onnx", None

@@ -99,6 +99,11 @@ def find_graph(
     return None
 
 
+def needs_no_torch(device: Any) -> bool:
+    """Return whether a graph may replace PyTorch, which would have to be imported, on `device`."""
+    return "timm" not in sys.modules and is_on_cpu(device)
+
+
 def is_on_cpu(device: Any) -> bool:
     """Return whether a parameter `device` surely means the CPU, without importing PyTorch."""
     if device != "auto":

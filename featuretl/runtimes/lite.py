@@ -93,12 +93,17 @@ def has_lite_golden(name: str, golden: np.ndarray) -> bool:
 
 
 def lite_graph(
-    name: str, n: int | str = 1, ends: tuple[str, str] = ("input", "embedding"), opset: int = _OPSET
+    name: str,
+    n: int | str = 1,
+    ends: tuple[str, str] = ("input", "embedding"),
+    opset: int = _OPSET,
+    pooled: bool = True,
 ) -> bytes:
     """Return the ONNX model of a packaged network, from (n, 3, h, w) to embeddings (n, 1280).
 
     `n` is a number or the name of any number; `ends` names input and output; `opset` is the version
-    of ONNX's operators, from 18 on. Raises ValueError if the weights are not the published ones.
+    of ONNX's operators, from 18 on; unless `pooled`, the model returns the feature maps that the
+    embeddings are the averages of. Raises ValueError if the weights are not the published ones.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -106,11 +111,12 @@ def lite_graph(
     content = b"" if file is None else file.read_bytes()
     if hashlib.sha256(content).hexdigest() != PACKAGED[name].sha256:
         raise ValueError(f"the packaged weights of {name} are not the published ones")
-    layers = _Layers(read_tensors(content), *ends)
-    size = _LITE[name].size
+    layers = _Layers(read_tensors(content), *ends, pooled)
+    size, output = _LITE[name].size, () if pooled else ("height", "width")
+    shapes = (n, 3, size, size), (n, layers.channels, *output)
     given, found = (
         helper.make_tensor_value_info(end, TensorProto.FLOAT, shape)
-        for end, shape in zip(ends, [(n, 3, size, size), (n, layers.channels)], strict=True)
+        for end, shape in zip(ends, shapes, strict=True)
     )
     weights = [numpy_helper.from_array(value, key) for key, value in layers.weights.items()]
     graph = helper.make_graph(layers.nodes, name, [given], [found], weights)
@@ -121,7 +127,7 @@ def lite_graph(
 class _Layers:
     """The `nodes` and `weights` of a network; its batch norms are part of the convolutions."""
 
-    def __init__(self, tensors: dict[str, np.ndarray], first: str, last: str) -> None:
+    def __init__(self, tensors: dict[str, np.ndarray], first: str, last: str, pooled: bool) -> None:
         self.nodes: list[Any] = []
         self.weights = {name: np.array(value, np.float32) for name, value in _BOUNDS.items()}
         self.last, self.channels = first, 3
@@ -135,8 +141,9 @@ class _Layers:
             before, width = width, len(tensors[f"{block}_project_conv.weight"])
             self._block(block, next(stages) if width != before else 1)
         self._convolution("_conv_head", "_bn1")
-        self._add("GlobalAveragePool")
-        self._add("Flatten")
+        if pooled:
+            self._add("GlobalAveragePool")
+            self._add("Flatten")
         self.nodes[-1].output[0] = last
 
     def _block(self, block: str, stride: int) -> None:

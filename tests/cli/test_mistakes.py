@@ -51,6 +51,8 @@ predict n.featuretl photos -o p.csv --cache c2
 predict n.featuretl photos -o q.csv --no-cache
 evaluate n.featuretl photos --cache c3
 extract photos -o x.npz --cache c4
+report n.featuretl photos -o r.html --cache c2
+explain n.featuretl photos -o explained
 """.strip().splitlines()
 
 CHILD = """

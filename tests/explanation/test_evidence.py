@@ -90,7 +90,7 @@ def test_the_map_of_a_final_layer_has_the_size_of_the_finest_layer(small, photos
     with torch.no_grad():
         sizes = [tuple(x.shape[2:]) for x in network.embedding.outputs(batch).values()]
     assert len(set(sizes)) == 2
-    found = evidence(network, batch, torch.ones(1))
+    found = evidence(network, batch, np.ones(1, np.float32))
     assert found.method == CAM
     assert found.heat.shape == max(sizes)
     value = float(network.values(batch)[0, 0])
@@ -100,7 +100,7 @@ def test_the_map_of_a_final_layer_has_the_size_of_the_finest_layer(small, photos
 def test_the_opposite_weight_has_the_opposite_map(small, photos, labels):
     network = network_of(small(LinearProbeClassifier(), photos, labels), "cpu")
     batch = network.batch(photos[:1])
-    one, other = (evidence(network, batch, torch.tensor([sign])) for sign in (1.0, -1.0))
+    one, other = (evidence(network, batch, np.array([sign], np.float32)) for sign in (1.0, -1.0))
     np.testing.assert_allclose(one.heat, -other.heat, atol=1e-5)
     assert one.bias == pytest.approx(-other.bias)
 
@@ -137,7 +137,7 @@ def test_channels_last_maps_are_read_as_such(small, photos, labels):
     with torch.no_grad():
         output = network.embedding.outputs(batch)[None]
     assert output.shape[1] == output.shape[2] != output.shape[3]
-    assert evidence(network, batch, torch.ones(1)).heat.shape == output.shape[1:3]
+    assert evidence(network, batch, np.ones(1, np.float32)).heat.shape == output.shape[1:3]
 
 
 def test_without_attention_over_all_patches_there_is_an_error(small, photos, labels):
