@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
-.PHONY: test test-all test-gpu test-lowest test-wheel demo check docs clean chromium
+.PHONY: test test-all test-gpu test-lowest test-wheel benchmarks demo check docs clean chromium
 .DEFAULT_GOAL := test
 
 # One file for each set of extras that is installed.
@@ -52,6 +52,10 @@ test-wheel:
 	$(PYTHON) -m venv --clear build/wheel-env
 	build/wheel-env/bin/pip install --quiet build/dist/*.whl
 	cd build && wheel-env/bin/featuretl --version && wheel-env/bin/featuretl demo
+
+# Every benchmark, small; FULL=1 measures for the record and writes the tables of benchmarks/README.md.
+benchmarks: $(VENV)/installed-dev
+	$(BIN)/python benchmarks/run.py $(if $(FULL),--full)
 
 demo: $(VENV)/installed-report
 	$(BIN)/featuretl demo

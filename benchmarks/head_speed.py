@@ -3,6 +3,8 @@
     python benchmarks/head_speed.py fit         one fit, 50,000 x 1,280; also LogisticRegression
     python benchmarks/head_speed.py path        10 values of C x 5 folds; also scikit-learn
     python benchmarks/head_speed.py memory      2,000,000 x 1,280 float16 as a memory map
+    python benchmarks/head_speed.py memory --rows 100000 --classes 1000
+    python benchmarks/head_speed.py few         C="cv" on few rows; seconds of ours only
 
 `--json` prints one JSON list instead of a table. Contenders of `fit` and `path` alternate in one
 process; seconds are medians over the repeats. scikit-learn receives standardised float32 features,
@@ -140,16 +142,17 @@ def path(data: str, rows: int, repeats: int, as_json: bool) -> None:
 
 @main.command()
 @click.option("--rows", default=2_000_000, show_default=True)
+@click.option("--classes", default=CLASSES, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def memory(rows: int, as_json: bool) -> None:
+def memory(rows: int, classes: int, as_json: bool) -> None:
     """Fit on a float16 memory map; the peak memory includes mapped pages of the file."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "X.npy"
         X = np.lib.format.open_memmap(file, "w+", np.float16, (rows, COLUMNS))
         y = np.empty(rows, int)
-        for start, block, classes in _synthetic_blocks(rows):
+        for start, block, codes in _synthetic_blocks(rows, classes):
             X[start : start + len(block)] = block
-            y[start : start + len(block)] = classes
+            y[start : start + len(block)] = codes
         X.flush()
         del X
         mapped = np.load(file, mmap_mode="r")
@@ -157,12 +160,31 @@ def memory(rows: int, as_json: bool) -> None:
         head, peak = _peak_mib(lambda: LinearProbeClassifier(1e-3).fit(mapped, y))
         row = {
             "rows": rows,
+            "classes": classes,
             "file MiB": mapped.nbytes / 2**20,
             "peak MiB": peak,
             "seconds": time.perf_counter() - began,
             "passes": head.n_iter_,
         }
     show([row], as_json)
+
+
+@main.command()
+@click.option("--repeats", default=5, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def few(repeats: int, as_json: bool) -> None:
+    """Search for C on real embeddings of a few photographs of 2 and of 10 signs."""
+    signs = featuretl.load_image_folder(DATA / "sign-digits")
+    X, y = featuretl.ImageEmbedder().transform(signs.data), np.asarray(signs.target)
+    table = []
+    for rows, classes in ((100, 2), (300, 2), (300, 10), (600, 10)):
+        known = np.flatnonzero(np.isin(y, np.unique(y)[:classes]))
+        some = np.random.default_rng(0).choice(known, rows, replace=False)
+        search = LinearProbeClassifier("cv", random_state=0)
+        seconds, _ = _alternate({"": lambda some=some, s=search: s.fit(X[some], y[some])}, repeats)
+        row = {"rows": rows, "classes": classes, "seconds": float(np.median(seconds[""]))}
+        table.append(row | {"values of C": len(search.path_.C)})
+    show(table, as_json)
 
 
 def _many_rows(data: str) -> tuple[Any, Any]:
@@ -198,11 +220,11 @@ def _view(image: Any, number: int, view: int) -> Any:
     return turned.resize(image.size, Image.Resampling.BILINEAR, box=box)
 
 
-def _synthetic_blocks(rows: int) -> Iterator[tuple[int, Any, Any]]:
+def _synthetic_blocks(rows: int, classes: int = CLASSES) -> Iterator[tuple[int, Any, Any]]:
     rng = np.random.default_rng(0)
     spectrum = np.arange(1, COLUMNS + 1, dtype=np.float32) ** -0.5
     basis = np.linalg.qr(rng.standard_normal((COLUMNS, COLUMNS), dtype=np.float32))[0]
-    weights = rng.standard_normal((COLUMNS, CLASSES), dtype=np.float32)
+    weights = rng.standard_normal((COLUMNS, classes), dtype=np.float32)
     for start in range(0, rows, 10_000):
         size = min(10_000, rows - start)
         block = (rng.standard_normal((size, COLUMNS), dtype=np.float32) * spectrum) @ basis.T
