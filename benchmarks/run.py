@@ -58,6 +58,7 @@ BENCHMARKS = {
         "head_speed.py memory --rows 2000 --classes 100",
         "featuretl/heads",
     ),
+    "choices": Benchmark("choices.py --last", "choices.py --tasks 2", "featuretl"),
     "heads": Benchmark("heads.py quality", "heads.py quality", "featuretl/heads"),
     "tasks": Benchmark("tasks.py", "tasks.py", "featuretl/heads"),
     "novelty": Benchmark(
