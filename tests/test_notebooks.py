@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
+
+nbformat = pytest.importorskip("nbformat", reason="an extra: test")
+NotebookClient = pytest.importorskip("nbclient", reason="an extra: test").NotebookClient
+pytest.importorskip("ipykernel", reason="an extra: test")
 
 CELLS = {
     "photos": "import featuretl\nphotos = featuretl.load_image_folder('photos')\nphotos",

@@ -7,11 +7,9 @@ import signal
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from pathlib import Path
 
-import dask
 import joblib
 import numpy as np
 import pytest
-from distributed import Client
 
 from featuretl.exceptions import FeatureTLError, InputError, ParameterError, StoreError
 from featuretl.images.sources import find_images
@@ -25,6 +23,9 @@ from featuretl.scaleout.engines import (
     results,
 )
 from featuretl.scaleout.extraction import extract_shards
+
+dask = pytest.importorskip("dask", reason="an extra: dask")
+Client = pytest.importorskip("distributed", reason="an extra: dask").Client
 
 
 class Fragile(Executor):
