@@ -41,10 +41,7 @@ class Outer:
 
 @dataclass(repr=False, eq=False, frozen=True)
 class Decision:
-    """The choice of `TransferClassifier` or `TransferRegressor`, and its evidence.
-
-    It prints as `explain()`; notebooks and rich also show the table.
-    """
+    """The choice of a transfer estimator, and its evidence; it prints as `explain()`."""
 
     strategy: str  # of the winner
     backbone: str  # of the winner
