@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     from featuretl.backbones.backbone import Backbone
 
 
-class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class ImageEstimator(BaseEstimator):
+    """An estimator whose input is one column of images, or of items of another medium."""
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = False
+        return tags
+
+
+class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
     """A stateless transformer from one column of images or items to embeddings."""
 
     # A subclass defines the plural noun for messages, further parameters for `extract`, the input
@@ -116,9 +127,6 @@ class Embedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator)
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        tags.input_tags.allow_nan = False
         return tags
 
 

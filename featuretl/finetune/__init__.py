@@ -1,8 +1,4 @@
-"""Fine-tuning: train the last blocks of a backbone and a head on images.
-
-`fit` cuts the backbone below the trainable blocks, caches the activations of the frozen part, fits
-the linear probe, chooses a learning rate on an inner split, trains, and keeps the better model.
-"""
+"""Fine-tuning: train the last blocks of a backbone and a head on images."""
 
 from featuretl._core.lazy import exports
 

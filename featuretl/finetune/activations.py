@@ -39,10 +39,7 @@ Batches = Generator[torch.Tensor, None, None]
 
 
 class CachedActivations:
-    """Cached activations of several views of every image; the first view is not augmented.
-
-    `shape` is that of one activation; `Strength` documents `noise`.
-    """
+    """Cached activations, of `shape` each, of views of every image; the first is not augmented."""
 
     def __init__(
         self, views: list[Extraction], shape: tuple[int, ...], noise: float, device: torch.device
@@ -108,10 +105,7 @@ class FreshActivations:
         self._augment, self._n_jobs = augment, n_jobs
 
     def batches(self, parts: Parts, seed: Sequence[int] | None = None) -> Batches:
-        """Yield the activations of each part (indices of images), augmented if a seed is given.
-
-        Raises ImageError for an image that cannot be read.
-        """
+        """Yield activations as `CachedActivations` does; ImageError if an image is unreadable."""
         with ThreadPoolExecutor(self._n_jobs, "featuretl") as pool:
             prepared = _prefetch(pool, lambda index: self._read(index, seed), parts)
             for part in parts:

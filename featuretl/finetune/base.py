@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
-from sklearn.utils import Bunch, Tags
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
 from featuretl._core.parameters import (
@@ -26,6 +26,7 @@ from featuretl._core.types import Array
 from featuretl._learning.refit import forget
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.backbones.views import STRENGTHS
+from featuretl.extraction.embedder import ImageEstimator
 from featuretl.extraction.extraction import check_parameters as check_extraction
 from featuretl.finetune.activations import FreshActivations, StoredActivations, split_rows
 from featuretl.finetune.fitting import Fitting
@@ -37,7 +38,7 @@ from featuretl.store.store import resolve_store
 
 
 @dataclass(eq=False, repr=False)
-class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
     """Base of `FineTuneClassifier` and `FineTuneRegressor`."""
 
     backbone: Any = "tf_efficientnet_lite0"
@@ -68,8 +69,7 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         X : sequence of n images
             As for `ImageEmbedder`.
         y : array-like of shape (n,) or (n, n_outputs), or n lists of labels
-            The classifier needs at least two classes, or an indicator matrix of 0 and 1; the
-            regressor needs finite numbers.
+            At least two classes, or an indicator of 0 and 1; for the regressor finite numbers.
         sample_weight : array-like of shape (n,), default=None
             Non-negative weights of the images.
         groups : array-like of shape (n,), default=None
@@ -77,22 +77,15 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
         Raises
         ------
-        ParameterError
-            If the value of a parameter is invalid.
-        InputError
-            If `y` has a single class or NaN, or lengths differ.
-        ImageError
-            If an image cannot be read.
-        BackboneError
-            If the backbone cannot be loaded or has fewer than `n_blocks` blocks.
+        ParameterError, InputError
+            If a parameter or `y` is invalid, or lengths differ.
+        ImageError, BackboneError
+            If an image cannot be read, or a backbone of `n_blocks` blocks cannot be loaded.
         """
         return self._fit(X, y, sample_weight, groups)
 
     def transform(self, X: Any) -> Array:
-        """Return the embeddings of n images, float32 (n, d): the input of the fine-tuned head.
-
-        Other heads can be trained on them.
-        """
+        """Return the embeddings of X, float32 (n, d): the input of the head, or of other heads."""
         return self._outputs(X, "top")
 
     @property
@@ -118,15 +111,14 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         table = self.history_
         ax = axes_or_new(ax)
-        for (stage, blocks, rate), run in table.groupby(["stage", "n_blocks", "learning_rate"]):
+        number = (table["epoch"] == 1).cumsum()  # a candidate can have several runs
+        runs = table.groupby(["stage", "n_blocks", "learning_rate", number.rename("run")])
+        for (stage, blocks, rate, _), run in runs:
             label = f"{stage}: {blocks} blocks, rate {rate:g}"
-            # Runs of the same candidate follow each other; each starts at epoch 1.
-            for _, part in run.groupby((run["epoch"] == 1).cumsum()):
-                (line,) = ax.plot(part["epoch"], part["loss"], label=label)
-                if part["validation_loss"].notna().any():
-                    style = {"linestyle": "--", "color": line.get_color()}
-                    losses = part["validation_loss"]
-                    ax.plot(part["epoch"], losses, **style, label=f"{label}, held out")
+            (line,) = ax.plot(run["epoch"], run["loss"], label=label)
+            if run["validation_loss"].notna().any():
+                style = {"linestyle": "--", "color": line.get_color()}
+                ax.plot(run["epoch"], run["validation_loss"], label=f"{label}, held out", **style)
         ax.set(xlabel="epoch", ylabel="loss")
         ax.legend()
         return ax
@@ -153,10 +145,10 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         """
         fitting = clone(self)._begin(X, y, None, groups, None)
         choice, rows = fitting.search(None if held_out is None else np.sort(held_out))
-        rate, blocks = choice.candidate or (None, None)
+        rate, n_blocks = choice.candidate or (None, None)
         return Bunch(
             learning_rate=rate,
-            n_blocks=blocks,
+            n_blocks=n_blocks,
             held_out=rows,
             losses=choice.best.losses,
             scores=choice.best.scores,
@@ -167,13 +159,6 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
             cache_trunk=fitting.plan,
             interrupted=choice.interrupted,
         )
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        tags.input_tags.allow_nan = False
-        return tags
 
     @property
     def _n_features_out(self) -> int:
@@ -260,9 +245,8 @@ class BaseFineTune(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
 
 def _is_head(head: Any) -> bool:
-    if isinstance(head, str):
-        return head in ("probe", "linear")
-    if not isinstance(head, (tuple, list)) or len(head) != 2 or head[0] != "mlp":
-        return False
-    width = head[1]
-    return isinstance(width, numbers.Integral) and not is_bool(width) and int(width) >= 1
+    if not isinstance(head, (tuple, list)) or len(head) != 2:
+        return is_word(head, "probe", "linear")
+    kind, width = head
+    is_int = isinstance(width, numbers.Integral) and not is_bool(width)
+    return is_word(kind, "mlp") and is_int and width >= 1

@@ -17,10 +17,7 @@ _VERSION = 2
 
 
 class Checkpoint:
-    """The state of training after its last complete epoch, in one file that is replaced atomically.
-
-    `identity` holds everything that training depends on; another fit has another identity.
-    """
+    """The last state of a fit, in one file; `identity` is all that the fit depends on."""
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any]) -> None:
         self._folder = Path(folder).expanduser()
@@ -28,10 +25,7 @@ class Checkpoint:
         self._identity = json.dumps(identity, sort_keys=True, default=repr)
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state that was saved last, or None; only tensors and plain values are loaded.
-
-        Raises InputError if the checkpoint belongs to another fit or cannot be read.
-        """
+        """Return the last state, or None; InputError if it is of another fit or cannot be read."""
         if not self._file.exists():
             return None
         try:

@@ -33,10 +33,10 @@ _SOFTER = 0.02
 class FineTuneClassifier(Responses, BaseFineTune):
     """Fine-tune the last blocks of a pretrained backbone and a head, starting from a linear probe.
 
-    By default this is LP-FT (Kumar et al. 2022): a linear probe on the pretrained embeddings
-    becomes the head, and then the head and the last blocks are trained together with a small
-    learning rate that a short search chooses. Batch-norm statistics stay frozen. The frozen part
-    of the network runs once per view of an image, and the store caches its activations.
+    By default this is LP-FT (Kumar et al. 2022, arXiv:2202.10054): a linear probe on the pretrained
+    embeddings becomes the head, and then the head and the last blocks are trained together with a
+    small learning rate that a short search chooses. Batch-norm statistics stay frozen. The frozen
+    part of the network runs once per view of an image, and the store caches its activations.
 
     Parameters
     ----------
@@ -93,10 +93,8 @@ class FineTuneClassifier(Responses, BaseFineTune):
         False if ``learning_rate="auto"`` kept the probe.
     decision_ : str
         The result of the search in one sentence; empty without a search.
-    learning_rate_ : float
-        The learning rate of the training.
-    n_blocks_ : int
-        The number of trained blocks; 0 if the probe was kept.
+    learning_rate_, n_blocks_ : float and int
+        Those of the training; 0 blocks if the probe was kept.
     cache_trunk_ : Plan
         Whether activations were cached: `cached`, `views`, `bytes` and `why`.
     stopped_ : str
@@ -116,11 +114,6 @@ class FineTuneClassifier(Responses, BaseFineTune):
     With fewer than about 20 images per class fine-tuning rarely improves on the probe. Gradients
     are clipped to a norm of 5. Ctrl-C ends training and keeps the best weights so far: those of
     the best epoch with `early_stopping`, else the latest.
-
-    References
-    ----------
-    Kumar, Raghunathan, Jones, Ma and Liang, Fine-Tuning can Distort Pretrained Features and
-    Underperform Out-of-Distribution, 2022 (LP-FT).
 
     Examples
     --------
@@ -168,10 +161,7 @@ class FineTuneClassifier(Responses, BaseFineTune):
         self, images: Sequence[Any], y: Any, sample_weight: Any, known: Array | None
     ) -> Problem:
         n = len(images)
-        if known is None:
-            targets = read_targets(self, y, n)
-        else:
-            targets = read_announced(self, y, n, known)
+        targets = read_targets(self, y, n) if known is None else read_announced(self, y, n, known)
         weight = read_weight(self, sample_weight, n)
         in_loss = loss_weight(self, self.class_weight, targets, weight)
         self._multilabel, self.classes_ = targets.multilabel, targets.classes
@@ -179,14 +169,9 @@ class FineTuneClassifier(Responses, BaseFineTune):
         def probe(embeddings: Array, rows: Array, groups: Any, C: Any) -> Any:
             # If each feature had its own scale, one that hardly varies would get a huge
             # coefficient, and training would diverge as soon as that feature changes.
-            head = LinearProbeClassifier(
-                "cv" if C is None else C,
-                scaling="common",
-                class_weight=self.class_weight,
-                random_state=0,
-            )
-            labels = targets.codes[rows]
-            head.fit(embeddings[rows], labels, weight[rows], groups)
+            options = {"class_weight": self.class_weight, "random_state": 0}
+            head = LinearProbeClassifier("cv" if C is None else C, scaling="common", **options)
+            head.fit(embeddings[rows], targets.codes[rows], weight[rows], groups)
             return (*_as_outputs(head, targets), head.C_)
 
         kind, strata = ("binary", None) if targets.multilabel else ("softmax", targets.codes)

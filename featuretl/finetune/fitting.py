@@ -142,9 +142,10 @@ class Fitting:
         """The input of the trainable blocks."""
         p, augment = self._p, resolve_augment(self._p.augment)
         if self.plan.cached and isinstance(augment, Strength):
-            source = self._images, self.backbone, self.split, augment, self._store
+            source = self._images, self.backbone, self.split, augment, bool(p.verbose)
+            limits = {"batch_size": p.batch_size, "n_jobs": self._n_jobs}
             try:
-                return cache_activations(*source, p.batch_size, self._n_jobs, bool(p.verbose))
+                return cache_activations(*source, store=self._store, **limits)
             except BackboneError as error:  # activations that do not fit into float16
                 if self._must_cache:
                     raise
@@ -239,9 +240,8 @@ class Fitting:
         self.records += [record | common for record in state.records]
         self.stopped = state.stopped
         if state.stopped == "interrupted":
-            self._warn(
-                f"Training was interrupted in epoch {state.epoch + 1}; the best weights are kept."
-            )
+            where = f"in epoch {state.epoch + 1}"
+            self._warn(f"Training was interrupted {where}; the best weights are kept.")
 
     def _final_split(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the rows to train on, and those for early stopping."""

@@ -106,12 +106,12 @@ class Trainer:
         loss = self._pass(parts)
         state.epoch += 1
         state.elapsed = time.monotonic() - self._began
-        record: Record = {"epoch": state.epoch, "rate": self.optimizer.param_groups[0]["lr"]}
-        record["loss"] = loss
+        rate = self.optimizer.param_groups[0]["lr"]
+        record: Record = {"epoch": state.epoch, "rate": rate, "loss": loss}
         if self.task.held_out is not None:
             losses, scores = evaluate(self._evaluated(), self.task, self.task.held_out, training)
-            record |= {"validation_loss": float(losses.mean())}
-            record |= {"validation_score": float(scores.mean())}
+            found = {"validation_loss": losses.mean(), "validation_score": scores.mean()}
+            record |= {name: float(value) for name, value in found.items()}
             self.task.network.train_blocks(self.task.blocks, training.batch_norm)
         record["seconds"] = time.monotonic() - began
         state.records.append(record)
@@ -138,7 +138,7 @@ class Trainer:
 
     def step(self, rows: np.ndarray, x: torch.Tensor) -> torch.Tensor:
         """Take one step on the activations `x` of `rows`; return the loss before it, ()."""
-        with _autocast(x.device, self.training.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.training.bfloat16):
             outputs = self.task.network(x)
         loss = self.task.objective.loss(outputs, rows)
         self.optimizer.zero_grad(set_to_none=True)
@@ -182,12 +182,8 @@ class Trainer:
             state.stopped = "early_stopping"
 
     def _restore_best(self) -> None:
-        network, state = self.task.network, self.state
-        if state.best:
-            network.load_state_dict(state.best)
-        elif self.average is not None:
-            network.load_state_dict(snapshot(self.average.module))
-        network.eval()
+        self.task.network.load_state_dict(self.state.best or self._evaluated().state_dict())
+        self.task.network.eval()
 
 
 class Evaluation(NamedTuple):
@@ -214,7 +210,7 @@ def outputs_of(
     """Yield the float32 outputs for each part, without augmentation and in evaluation mode."""
     network.eval()
     for x in activations.batches(parts):
-        with torch.no_grad(), _autocast(x.device, bfloat16):
+        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=bfloat16):
             outputs = network(x)
         yield outputs.float()
 
@@ -224,12 +220,9 @@ def _optimizer(task: Task, training: Run) -> torch.optim.Optimizer:
     groups: dict[int, list[Any]] = {}
     for distance, parameter in task.network.distance_from_head(task.blocks):
         groups.setdefault(distance, []).append(parameter)
+    rate, decay = training.learning_rate, training.layer_decay
     options: list[dict[str, Any]] = [
-        {
-            "params": parameters,
-            "lr": training.learning_rate * training.layer_decay**distance,
-            "distance": distance,
-        }
+        {"params": parameters, "lr": rate * decay**distance, "distance": distance}
         for distance, parameters in sorted(groups.items())
     ]
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -238,13 +231,7 @@ def _optimizer(task: Task, training: Run) -> torch.optim.Optimizer:
         "adam": torch.optim.Adam,
         "rmsprop": partial(torch.optim.RMSprop, momentum=0.9),
     }
-    return kinds[training.optimizer](
-        options, lr=training.learning_rate, weight_decay=training.weight_decay
-    )
-
-
-def _autocast(device: torch.device, bfloat16: bool) -> Any:
-    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
+    return kinds[training.optimizer](options, lr=rate, weight_decay=training.weight_decay)
 
 
 def rate_factor(training: Run, t: float) -> float:

@@ -35,10 +35,7 @@ class TunedNetwork(nn.Module):
         return self.head(self.top(x))
 
     def train_blocks(self, blocks: list[frozenset[str]], batch_norm: str) -> None:
-        """Set the training mode, in which only the head and `blocks` (names of parameters) change.
-
-        If `batch_norm` is "train", the batch-norm statistics of these blocks change too.
-        """
+        """Make the head and `blocks` trainable alone; their statistics for `batch_norm` "train"."""
         self.train()
         trainable = frozenset[str]().union(*blocks)
         for name, parameter in self.top.named_parameters():
@@ -93,10 +90,7 @@ class Split:
 
 
 def split(backbone: Backbone, n_blocks: int | str) -> Split:
-    """Split a backbone below its last `n_blocks` blocks; with "all" nothing is frozen.
-
-    Raises BackboneError if the backbone has fewer blocks, or its blocks are not known.
-    """
+    """Split a backbone below its last `n_blocks` blocks ("all": at its input), or BackboneError."""
     whole = PreLogits(backbone.model)
     d = activation_shape(backbone, whole)[0]
     if n_blocks == "all":
@@ -131,8 +125,8 @@ def _frozen_copy(module: nn.Module) -> nn.Module:
 class Tuned:
     """The trained tensors of a fitted estimator, from which `live` rebuilds the network.
 
-    A pickle does not contain the frozen trunk: `live` loads the backbone again and checks that its
-    weights are those of training.
+    A pickle does not contain the frozen trunk: `live` loads the backbone again, and raises
+    BackboneError if its weights are not those of training.
     """
 
     def __init__(
@@ -148,36 +142,27 @@ class Tuned:
         self._live = backbone, parts.trunk, network
 
     def live(self, device: str) -> tuple[Backbone, nn.Module | None, TunedNetwork]:
-        """Return the backbone, its trunk and the network; load them if they are not on `device`.
-
-        Raises BackboneError if the backbone's weights are not those of training.
-        """
-        if self._live is None or self._is_elsewhere(device):
-            backbone = load_spec(self.spec, device)
-            if backbone.recipe["backbone"]["tensors"] != self.tensors:
-                raise BackboneError(
-                    f"The weights of {self.spec.name!r} here are not those that this model was "
-                    "fine-tuned from; install or pass the original weights."
-                )
-            parts = split(backbone, self.n_blocks)
-            weights = [k for k in self.state if k.startswith("head.") and k.endswith("weight")]
-            outputs = len(self.state[weights[-1]])
-            head = new_head(self._head, parts.n_features, outputs, 0)
-            network = TunedNetwork(parts.top, head)
-            network.load_state_dict({k: torch.from_numpy(v) for k, v in self.state.items()})
-            network.to(backbone.device).eval()
-            self._live = backbone, parts.trunk, network.requires_grad_(False)
+        """Return the backbone, its trunk and the network; load them unless they are on `device`."""
+        live = self._live
+        if live and (device == "auto" or usable_device("load_backbone", device) == live[0].device):
+            return live
+        backbone = load_spec(self.spec, device)
+        if backbone.recipe["backbone"]["tensors"] != self.tensors:
+            raise BackboneError(
+                f"The weights of {self.spec.name!r} here are not those that this model was "
+                "fine-tuned from; install or pass the original weights."
+            )
+        parts = split(backbone, self.n_blocks)
+        weights = [k for k in self.state if k.startswith("head.") and k.endswith("weight")]
+        head = new_head(self._head, parts.n_features, len(self.state[weights[-1]]), 0)
+        network = TunedNetwork(parts.top, head)
+        network.load_state_dict({k: torch.from_numpy(v) for k, v in self.state.items()})
+        network.to(backbone.device).eval()
+        self._live = backbone, parts.trunk, network.requires_grad_(False)
         return self._live
 
-    def _is_elsewhere(self, device: str) -> bool:
-        assert self._live is not None  # nosec B101
-        return device != "auto" and usable_device("load_backbone", device) != self._live[0].device
-
     def whole(self, device: str) -> tuple[Backbone, nn.Module, nn.Module]:
-        """Return the backbone, a copy of timm's model with the trained tensors, and the head.
-
-        Raises BackboneError as `live` does.
-        """
+        """Return the backbone, a copy of timm's model with the trained tensors, and the head."""
         backbone, _, network = self.live(device)
         model = copy.deepcopy(backbone.model)
         prefix = f"top.{_PREFIX}"

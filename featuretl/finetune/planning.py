@@ -71,29 +71,16 @@ def cache_activations(
     backbone: Backbone,
     parts: Split,
     strength: Strength,
-    store: EmbeddingStore | None,
-    batch_size: int,
-    n_jobs: int,
     verbose: bool,
+    **options: Any,
 ) -> CachedActivations:
-    """Run every view of every image through the trunk once; return the cached activations.
-
-    Raises ImageError for images that cannot be read.
-    """
+    """Return the activations of all views, computed with `options` of `extract`, or ImageError."""
     assert parts.trunk is not None  # `plan` caches only with a trunk  # nosec B101
     views = []
     for view in range(strength.views):
         trunk = Trunk(backbone, parts.trunk, len(parts.blocks), view, strength)
         with embedding_bar(len(images), shown=verbose) as progress:
-            found = extract(
-                images,
-                trunk,
-                store=store,
-                batch_size=batch_size,
-                n_jobs=n_jobs,
-                on_error="nan",
-                progress=progress,
-            )
+            found = extract(images, trunk, on_error="nan", progress=progress, **options)
         if found.failures:
             remedy = "fix them or leave them out."
             raise ImageError(describe_failures(found.failures, len(images), remedy))

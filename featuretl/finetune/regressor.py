@@ -38,10 +38,6 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
             n_features_in_
         As in `FineTuneClassifier`.
 
-    See Also
-    --------
-    FineTuneClassifier : The estimator for classes and labels, with notes and references.
-
     Examples
     --------
     >>> from sklearn.datasets import load_sample_images

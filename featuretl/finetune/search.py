@@ -1,14 +1,11 @@
-"""The search for a learning rate and a number of blocks, by successive halving.
-
-All candidates start from the same weights; the better half is run again for longer.
-"""
+"""The search for a learning rate and a number of blocks, by successive halving."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,12 +81,11 @@ def choose(
     start = snapshot(task.network)
     assert task.held_out is not None  # every search holds out rows  # nosec B101
     records: list[Record] = []
-    results: dict[Candidate, Evaluation] = {}
     deadline = time.monotonic() + (training.seconds or np.inf)
     interrupted = False
     left, weight = candidates, task.objective.weights(task.held_out)
     for epochs in rungs(training.epochs):
-        results = {}
+        results: dict[Candidate, Evaluation] = {}
         for candidate in left:
             if interrupted or time.monotonic() >= deadline:
                 break
@@ -122,10 +118,5 @@ def rungs(epochs: int) -> tuple[int, int]:
 
 def _short_run(training: Run, candidate: Candidate, epochs: int, deadline: float) -> Run:
     seconds = None if training.seconds is None else max(0.1, deadline - time.monotonic())
-    return dataclasses.replace(
-        training,
-        learning_rate=candidate.learning_rate,
-        epochs=epochs,
-        seconds=seconds,
-        early_stopping=None,
-    )
+    limits: dict[str, Any] = {"epochs": epochs, "seconds": seconds, "early_stopping": None}
+    return dataclasses.replace(training, learning_rate=candidate.learning_rate, **limits)

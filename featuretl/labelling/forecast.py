@@ -57,10 +57,8 @@ class AccuracyForecast(Display):
         Numbers of training labels.
     accuracies, errors : ndarray of shape (m,), float64
         Mean accuracy on the other labelled rows, and its standard error.
-    law : ndarray of shape (3,), float64
-        a, b and c.
-    draws : ndarray of shape (500, 3), float64
-        a, b and c of bootstrap resamples.
+    law, draws : ndarray of shape (3,) and (500, 3), float64
+        a, b and c, and those of bootstrap resamples.
     group_sizes : ndarray of shape (n_groups,), int
         Number of labelled rows in each group; without groups, each row is a group.
     """
@@ -96,15 +94,13 @@ class AccuracyForecast(Display):
         ParameterError unless `target_accuracy`, on images like the labelled ones, is in (0, 1).
         """
         check_number("labels_needed", "target_accuracy", target_accuracy, "(0, 1)")
-        sizes, reached = range(1, _HORIZON * self.n_labels + 1), []
-        for i in (0, 2, 1):  # the upper limit reaches the target first
+        sizes = range(1, _HORIZON * self.n_labels + 1)
 
-            def limit(n: float, i: int = i) -> float:
-                return self._estimate(n)[i]
+        def reached(limit: int) -> float:
+            place = bisect_left(sizes, target_accuracy, key=lambda n: self._estimate(n)[limit])
+            return float(sizes[place]) if place < len(sizes) else math.inf
 
-            place = bisect_left(sizes, target_accuracy, key=limit)
-            reached.append(float(sizes[place]) if place < len(sizes) else math.inf)
-        return Estimate(*reached)
+        return Estimate(reached(0), reached(2), reached(1))  # the upper limit reaches it first
 
     def sentence(self, target_accuracy: float) -> str:
         """Return the result of `labels_needed` as a sentence."""

@@ -83,10 +83,9 @@ def _keys(images: Sequence[Any], store: EmbeddingStore | None) -> list[bytes | N
     """Return the sha256 of each file that is unchanged since `store` saw it; None for others."""
     keys: list[bytes | None] = [None] * len(images)
     if store is not None:
-        paths = [file_of(image) for image in images]
-        files = [i for i, path in enumerate(paths) if path is not None]
-        known = store.memo.digests([path for path in paths if path is not None])
-        for i, digest in zip(files, known, strict=True):
+        paths = {i: path for i, one in enumerate(images) if (path := file_of(one)) is not None}
+        known = store.memo.digests(list(paths.values()))
+        for i, digest in zip(paths, known, strict=True):
             keys[i] = digest and key_of(images[i], digest)
     return keys
 

@@ -145,8 +145,7 @@ CLASSES = {
     "BackboneSpec": ClassSchema(
         "featuretl.backbones.spec",
         """name=str weights=str layers=plain pooling=str normalize=bool precision=str
-        views?=int|str image_size?=plain crop_pct?=float|none
-        in_chans?=int network?=none""",
+        views?=int|str image_size?=plain crop_pct?=float|none in_chans?=int network?=none""",
     ),
     "NoveltyDetector": ClassSchema(
         "featuretl.novelty.detector",
@@ -198,8 +197,7 @@ CLASSES = {
     "Linear": ClassSchema(_MACHINES, "_tol=float coef=float[k,d] intercept=float[k]"),
     "Nystrom": ClassSchema(
         _MACHINES,
-        f"""{_MACHINE} coef=float[k,f] intercept=float[k] _map=Nystroem _n_components=int
-        _seed=int""",
+        f"{_MACHINE} coef=float[k,f] intercept=float[k] _map=Nystroem _n_components=int _seed=int",
     ),
     "Exact": ClassSchema(_MACHINES, f"{_MACHINE} _svc=SVC _rows=float[n,d]"),
     # Fine-tuning

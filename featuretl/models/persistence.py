@@ -175,20 +175,18 @@ def model_digest(model: Any) -> str:
 
 def _packed(model: Any) -> tuple[str, Tensors]:
     """Return a fitted model as JSON text and tensors. Raises ModelError if it cannot be saved."""
+    name = type(model).__name__
     if hasattr(model, "best_estimator_"):
-        raise ModelError(
-            f"save_model cannot save a {type(model).__name__}; save its best_estimator_."
-        )
-    if type(model).__name__ not in CLASSES:
-        raise ModelError(f"save_model cannot save a {type(model).__name__}; {INSTEAD}.")
+        raise ModelError(f"save_model cannot save a {name}; save its best_estimator_.")
+    if name not in CLASSES:
+        raise ModelError(f"save_model cannot save a {name}; {INSTEAD}.")
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
 
     try:
         check_is_fitted(model)
     except NotFittedError as error:
-        message = f"The {type(model).__name__} is not fitted; call fit before save_model."
-        raise ModelError(message) from error
+        raise ModelError(f"The {name} is not fitted; call fit before save_model.") from error
     packer = Packer(lambda value: _packed_object(value, packer))
     packed = packer.pack(model)
     return json.dumps(packed, allow_nan=False), packer.tensors

@@ -30,19 +30,10 @@ _SIGNIFICANCE = 0.001
 class Drift:
     """The number of novel images, and the number expected without drift.
 
-    Attributes
-    ----------
-    images : int
-    novel : int
-        The number of images whose novelty is at least 1 - `level`.
-    expected : float
-        The number expected among images like the training images; 0 if there were too few training
-        images for any image to be novel.
-    level : float
-    pvalue : float in [0, 1]
-        The probability of at least `novel` novel images without drift.
-    can_tell : bool
-        Whether the test can detect drift at all; False with few images or draws.
+    Of all `images`, `novel` have a novelty of at least 1 - `level`, and `expected` would have it
+    among images like the training images (0 if there were too few of these for any image to be
+    novel). `pvalue`, in [0, 1], is the probability of at least `novel` novel images without drift;
+    `can_tell` is False if the test cannot detect drift, with few images or draws.
     """
 
     images: int

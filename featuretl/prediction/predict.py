@@ -148,9 +148,8 @@ def _bisect(fitted: Fitted, images: Sequence[Any]) -> Predictions:
             return Predictions(np.zeros(1, bool), *_outputs(fitted, None, []), [failure])
     middle = len(images) // 2
     halves = one, two = _bisect(fitted, images[:middle]), _bisect(fitted, images[middle:])
-    predicted, proba = concatenated(halves)
-    ok = np.concatenate([one.ok, two.ok])
-    return Predictions(ok, predicted, proba, one.failures + _moved(two.failures, middle))
+    failures = one.failures + _moved(two.failures, middle)
+    return Predictions(np.concatenate([one.ok, two.ok]), *concatenated(halves), failures)
 
 
 def concatenated(parts: Sequence[Predictions]) -> tuple[Array, Array | None]:

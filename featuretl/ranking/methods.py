@@ -22,14 +22,11 @@ METHODS = ("probe", "knn", "logme")
 
 @dataclass(eq=False, frozen=True)
 class FoldedTargets:
-    """Class codes `y` (n,) or regression targets (n, n_outputs), float64, with folds and groups.
+    """The targets of n images, with their folds and groups."""
 
-    `fold` (n,), int, holds out each image, -1 for never; `groups` (n,) are codes from 0.
-    """
-
-    y: Array
-    fold: Array
-    groups: Array
+    y: Array  # class codes (n,), or regression targets (n, n_outputs), float64
+    fold: Array  # (n,), int: the fold that holds out the image, -1 for never
+    groups: Array  # (n,), codes from 0
 
     @property
     def is_regression(self) -> bool:

@@ -73,8 +73,8 @@ def rank_backbones(
     y : array-like of shape (n,), or (n, n_outputs) for regression
         Classes, or regression targets.
     backbones : "auto", list of (str, BackboneSpec or Backbone), or dict of str to these
-        Names of timm models, or backbones of `load_backbone`. The keys of a dict name them in the
-        result, so that you can compare layers and poolings. "auto": all installed packages.
+        Names of timm models, or backbones of `load_backbone`; the keys of a dict name them in the
+        result, to compare layers and poolings. "auto": all installed packages.
     method : {"probe", "knn", "logme"}, default="probe"
         The score: the cross-validated accuracy of `LinearProbeClassifier` (R2 of
         `LinearProbeRegressor`) for "probe", or of the 5 nearest neighbours by cosine for "knn";
@@ -82,46 +82,36 @@ def rank_backbones(
     groups : array-like of shape (n,), default=None
         Images of one group, such as a patient, stay in one fold and sample, and count as one draw.
         The default for crops is their file.
-    task : {"auto", "classification", "regression"}, default="auto"
-        As in `log_me`.
-    cv : int >= 2, splitter or iterable of (train, test), default=5
-        Folds of "probe" and "knn", as in `LinearProbeClassifier`.
+    task, cv
+        As in `log_me` and `LinearProbeClassifier`; "logme" needs no folds.
     finalists : int >= 1, default=4
         Maximum number of backbones that are scored on all images; no limit with fewer than 200
         images. Samples are stratified and have at least 100 images.
-    device, runtime, n_jobs
-        See `extract`.
-    cache : "auto", path, EmbeddingStore or None, default="auto"
-        The embedding store, see `ImageEmbedder`; None: a temporary store.
+    device, runtime, n_jobs, cache, verbose
+        As in `extract` and `ImageEmbedder`; ``cache=None`` is a temporary store.
     random_state : int, RandomState or None, default=0
         Seed of folds and samples.
-    verbose : int, default=0
-        1 shows a progress bar for each backbone that embeds images.
 
     Returns
     -------
     DataFrame of one row per backbone
         - `backbone` : name.
         - `score`, `low`, `high` : the score and its 95% interval.
-        - `behind` : the difference from the best score on the same images.
-        - `tied` : whether the interval of this difference includes 0.
+        - `behind`, `tied` : the difference from the best score on the same images, and whether its
+          interval includes 0.
         - `round`, `images` : the last round of the backbone, from 1, and its number of images.
           Later rounds come first.
-        - `n_features` : number of features of an embedding.
         - `images_per_second`, `ms_per_image` : from files to embeddings on this machine, in eager
           PyTorch on the first device; measured once and cached in the store.
-        - `cache_bytes` : size of the embeddings of all n images in the store.
-        - `n_parameters` : parameters without the classifier.
+        - `n_features`, `cache_bytes`, `n_parameters` : the sizes of an embedding, of those of all n
+          images in the store, and of the network without the classifier.
 
     Raises
     ------
     ParameterError, InputError
-        If a parameter has an invalid value, the length of `y` or `groups` differs, or two folds
-        cannot be made.
-    ImageError
-        If images cannot be read; the embeddings of the others are cached.
-    BackboneError, StoreError
-        If a backbone or the store cannot be used.
+        If a parameter is invalid, lengths differ, or two folds cannot be made.
+    ImageError, BackboneError, StoreError
+        If images (the others are cached), a backbone or the store cannot be used.
 
     Warns
     -----
@@ -130,11 +120,10 @@ def rank_backbones(
 
     Notes
     -----
-    The intervals describe the sampling of images (or groups): the exact binomial interval at the
-    effective number of images for accuracy, the delta method for R2, the closed-form jackknife for
-    `log_me`. They do not include the variance of training. Differences are paired, on the same
-    images and folds, and usually have narrower intervals than scores. Halving may drop the backbone
-    that would be best on all images, if its lead is small.
+    The intervals describe the sampling of images (or groups), not the variance of training: the
+    exact binomial interval at the effective number of images for accuracy, the delta method for R2,
+    the closed-form jackknife for `log_me`. Differences are paired and usually have narrower
+    intervals than scores. Halving may drop the best backbone if its lead is small.
 
     Examples
     --------

@@ -30,14 +30,9 @@ _IMAGES_PER_THREAD = 16  # fewer images would make a PyTorch thread slower
 class BackboneSpeed:
     """Speed of a backbone in the runtimes of this machine, measured by `time_backbone`.
 
-    Attributes
-    ----------
-    name : str
-    images_per_second : dict of str to (float or None)
-        Forward passes of all threads by runtime, without reading and decoding. None: the runtime
-        cannot run this backbone, or its embeddings do not match PyTorch.
-    fastest : str
-        The fastest runtime.
+    `images_per_second` are forward passes of all threads by runtime, without reading and decoding;
+    None if a runtime cannot run this backbone, or its embeddings do not match PyTorch. `fastest`
+    is the fastest runtime.
     """
 
     name: str

@@ -71,9 +71,7 @@ def examine(
             suspects = label_errors(subject.y, subject.label_proba, classes)
     progress("Looking for near-duplicates")
     duplicates = _duplicates(subject, threshold)
-    leaks = None
-    if training is not None:
-        leaks = near_duplicates(subject.X, training.X, threshold=threshold)
+    leaks = near_duplicates(subject.X, training.X, threshold=threshold) if training else None
     progress("Computing the learning curve")
     return Examination(
         subject=subject,
@@ -113,13 +111,13 @@ def facts_of(found: Examination) -> dict[str, Any]:
         "learning_curve": None,
         "failures": [{"path": f.name, "error": f.message} for f in subject.failures],
     }
-    if found.curve is not None:
+    if (curve := found.curve) is not None:
         facts["learning_curve"] = {
-            "sizes": found.curve.sizes,
-            "score": found.curve.score_name,
-            "mean": np.nanmean(found.curve.test, axis=1),
-            "std": np.nanstd(found.curve.test, axis=1),
-            "measured_on": found.curve.how,
+            "sizes": curve.sizes,
+            "score": curve.score_name,
+            "mean": np.nanmean(curve.test, axis=1),
+            "std": np.nanstd(curve.test, axis=1),
+            "measured_on": curve.how,
         }
     return plain_json(facts)
 

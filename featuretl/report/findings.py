@@ -69,15 +69,14 @@ def label_errors(y: Any, proba: Any, classes: Any = None) -> pd.DataFrame:
     suggested = proba[np.arange(len(rows)), best]
     suspects = np.flatnonzero((confident.max(axis=1) >= 0) & (suggested > own))
     order = suspects[np.argsort(own[suspects] - suggested[suspects], kind="stable")]
-    return pd.DataFrame(
-        {
-            "index": rows[order],
-            "label": classes[codes[order]],
-            "suggestion": classes[best[order]],
-            "probability": own[order],
-            "suggested_probability": suggested[order],
-        }
-    )
+    found = {
+        "index": rows[order],
+        "label": classes[codes[order]],
+        "suggestion": classes[best[order]],
+        "probability": own[order],
+        "suggested_probability": suggested[order],
+    }
+    return pd.DataFrame(found)
 
 
 def confident_mistakes(y: Any, proba: Any, classes: Any = None) -> pd.DataFrame:
@@ -97,14 +96,13 @@ def confident_mistakes(y: Any, proba: Any, classes: Any = None) -> pd.DataFrame:
     best = np.nan_to_num(proba).argmax(axis=1)
     wrong = np.flatnonzero((best != codes) & ~np.isnan(proba).any(axis=1))
     order = wrong[np.argsort(-proba[wrong, best[wrong]], kind="stable")]
-    return pd.DataFrame(
-        {
-            "index": order,
-            "label": classes[codes[order]],
-            "prediction": classes[best[order]],
-            "confidence": proba[order, best[order]],
-        }
-    )
+    found = {
+        "index": order,
+        "label": classes[codes[order]],
+        "prediction": classes[best[order]],
+        "confidence": proba[order, best[order]],
+    }
+    return pd.DataFrame(found)
 
 
 def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.DataFrame:
@@ -161,13 +159,8 @@ def near_duplicates(X: Any, Y: Any = None, *, threshold: float = 0.9) -> pd.Data
         pairs = np.unique(np.sort(pairs, axis=1) if Y is None else pairs, axis=0)
     similarity = np.einsum("ij,ij->i", Z[: len(X)][pairs[:, 0]], among[pairs[:, 1]])
     order = np.argsort(-similarity, kind="stable")
-    return pd.DataFrame(
-        {
-            "first": pairs[order, 0],
-            "second": pairs[order, 1],
-            "similarity": np.minimum(similarity[order], 1.0),
-        }
-    )
+    found = pd.DataFrame(pairs[order], columns=["first", "second"])
+    return found.assign(similarity=np.minimum(similarity[order], 1.0))
 
 
 def class_scores(

@@ -158,13 +158,13 @@ def write_report(
         name: examine(subject, random_state, threshold, n_bootstrap, report_step)
         for name, subject in subjects.items()
     }
-    context, left_out = _context(parts, card or {}, model, explain, random_state, report_step)
+    context = _context(parts, card or {}, model, explain, random_state, report_step)
     main = _main_of(parts)[1].subject
     kind = main.title if "" in parts else type(model).__name__
     page = template.render(title=printable(title or f"{kind} on {len(main):,} images"), **context)
     with write_errors_as(StoreError, "The report", target):
         replace_file(target, lambda partial: partial.write_bytes(as_utf8(page).encode()))
-    return {**_facts_of(parts), "left_out": left_out}
+    return {**_facts_of(parts), "left_out": context["left_out"]}
 
 
 def _facts_of(parts: dict[str, Examination]) -> dict[str, Any]:
@@ -220,8 +220,8 @@ def _template() -> Any:
 def _context(
     parts: dict[str, Examination], card: Card, source: Any, explain: bool, seed: int,
     progress: Callable[[str], Any],
-) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
-    """Return the context of the template, and sentences on what the page omits."""
+) -> dict[str, Any]:  # fmt: skip
+    """Return the context of the template; its `left_out` says what the page omits."""
     from markupsafe import Markup
 
     script = (_HERE / "map.js").read_text(encoding="utf-8")
@@ -237,7 +237,7 @@ def _context(
         left_out += [f"{part['heading']}{line}" for line in more_left_out]
     if "" not in parts:
         embedding_map["words"] += f" Colours and mistakes are those of {printable(main_name)}."
-    context = {
+    return {
         "sections": _sections(shown),
         "subtitle": _subtitle(parts, card),
         "parts": shown,
@@ -251,7 +251,6 @@ def _context(
         "script": Markup(script),  # nosec B704
         "script_hash": f"sha256-{digest}",
     }
-    return context, left_out
 
 
 def _part(
@@ -262,7 +261,7 @@ def _part(
     made = getattr(subject.model, "decision_", None)
     made = getattr(source, "decisions_", {}).get(name) if name else made
     shown, left_out = galleries(found, subject.model if explain else None, pairs=is_main)
-    part = {
+    return {
         "name": printable(name),
         "heading": f"{printable(name)}: " if name else "",
         "warnings": [printable(warning) for warning in subject.warnings],
@@ -273,8 +272,7 @@ def _part(
         "classes": class_section(found),
         "curves": curves(found),
         "galleries": shown,
-    }
-    return part, left_out
+    }, left_out
 
 
 def _subtitle(parts: dict[str, Examination], card: Card) -> str:

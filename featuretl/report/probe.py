@@ -62,9 +62,7 @@ class Probe:
             predicted: Array = np.full(n, np.nan)
             for train, test in splits_of(fold):
                 if len(train) < 2:
-                    raise InputError(
-                        "A fold needs at least two training images; got one: add images."
-                    )
+                    raise InputError("A fold needs two training images; got one: add images.")
                 predicted[test] = self._fitted(train).predict(self.X[test])
             return HeldOut(predicted, None, ok, fold, how)
         proba = np.full((n, len(classes)), np.nan)

@@ -109,16 +109,15 @@ def class_section(found: Examination) -> dict[str, Any] | None:
     if len(scored) > _CLASSES:
         left_out.append(f"{_CLASSES} of {len(scored):,} classes are shown.")
     if absent:
-        names = printable(", ".join(map(str, absent[:20])))
-        left_out.append(
-            f"Classes without scored images: {names}{', ..' if len(absent) > 20 else ''}."
-        )
+        names = ", ".join(map(str, absent[:20]))
+        more = ", .." if len(absent) > 20 else ""
+        left_out.append(f"Classes without scored images: {printable(names)}{more}.")
+    numbers = "; numbers count images" if len(classes) <= _MOST_NUMBERS else ""
     return {
         "matrix": _matrix(subject, classes),
         "matrix_width": min(850, 22 * len(classes)),
         "matrix_words": "Rows are true classes, columns are predicted classes. Colour shows the "
-        "fraction of the true class"
-        + ("; numbers count images." if len(classes) <= _MOST_NUMBERS else "."),
+        f"fraction of the true class{numbers}.",
         "confusions": _named(found.confusions[:_CONFUSIONS], "label", "prediction"),
         "rows": _named(table, "class"),
         "grouped": "; images of one group count as one draw" if subject.groups is not None else "",
@@ -159,11 +158,9 @@ def residuals(found: Examination) -> list[str] | None:
     rows = subject.scored
     display = PredictionErrorDisplay(y_true=subject.y[rows], y_pred=subject.predicted[rows])
     scatter, line = {"s": 14, "alpha": 0.7, "color": _ACCENT}, {"color": "#e0803a"}
-    style = {"scatter_kwargs": scatter, "line_kwargs": line}
-    return [
-        _svg(partial(display.plot, kind=kind, **style), kind.replace("_", " "), (5, 4.4))
-        for kind in ("actual_vs_predicted", "residual_vs_predicted")
-    ]
+    plot = partial(display.plot, scatter_kwargs=scatter, line_kwargs=line)
+    kinds = ("actual_vs_predicted", "residual_vs_predicted")
+    return [_svg(partial(plot, kind=kind), kind.replace("_", " "), (5, 4.4)) for kind in kinds]
 
 
 def about(subject: Subject, card: Card) -> list[tuple[str, str]]:
@@ -230,15 +227,8 @@ def _calibration(confidence: Array, correct: Array) -> str:
         counts.hist(confidence, bins=np.linspace(0, 1, _BINS + 1), color=_ACCENT, alpha=0.18)
         counts.set(yticks=[])
         counts.spines[:].set_visible(False)
-        CalibrationDisplay.from_predictions(
-            correct.astype(int),
-            confidence,
-            n_bins=_BINS,
-            pos_label=1,
-            ax=ax,
-            ref_line=False,
-            name="these images",
-        )
+        style = {"n_bins": _BINS, "pos_label": 1, "ref_line": False, "name": "these images"}
+        CalibrationDisplay.from_predictions(correct.astype(int), confidence, ax=ax, **style)
         ax.plot([0, 1], [0, 1], ":", color=ax.xaxis.label.get_color(), label="perfect")
         ax.set(xlabel="confidence", ylabel="fraction correct", xlim=(0, 1.01), ylim=(0, 1.03))
         ax.legend(loc="upper left")

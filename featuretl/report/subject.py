@@ -105,9 +105,8 @@ def subject_of_embeddings(
         )
     for name, value in {"images": images, "y": y}.items():
         if len(value) != len(X):
-            raise InputError(
-                f"{name} must have one entry per embedding; got {len(value)} for {len(X)}."
-            )
+            got = f"{len(value)} for {len(X)}"
+            raise InputError(f"{name} must have one entry per embedding; got {got}.")
     ok = np.isfinite(X).all(axis=1)
     if not ok.any():
         raise InputError(f"None of {len(X)} images has an embedding; pass embeddings without NaN.")
@@ -243,10 +242,8 @@ def _add_out_of_fold(subject: Subject, cv: int, seed: int) -> None:
         subject.label_source = "the model's probabilities (it was not trained on these images)"
     elif subject.held_out is not None:
         subject.label_proba = subject.held_out.proba
-        subject.label_source = (
-            "out-of-fold probabilities of a linear probe on the backbone's embeddings: "
-            + subject.held_out.how
-        )
+        source = "out-of-fold probabilities of a linear probe on the backbone's embeddings"
+        subject.label_source = f"{source}: {subject.held_out.how}"
 
 
 def _common_fields(images: Any, rows: list[int], groups: Any, X: Array) -> dict[str, Any]:

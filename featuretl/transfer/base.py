@@ -9,9 +9,8 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import RegressorMixin
 from sklearn.pipeline import make_pipeline
-from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -28,6 +27,7 @@ from featuretl._learning.folds import check_folds
 from featuretl._learning.refit import forget
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import InputError
+from featuretl.extraction.embedder import ImageEstimator
 from featuretl.novelty.detector import NoveltyDetector
 from featuretl.transfer.decision import choose
 from featuretl.transfer.experiment import Experiment, backbones_of, embedder_of
@@ -41,7 +41,7 @@ def _gives_probabilities(model: BaseTransfer) -> bool:
 
 
 @dataclass(eq=False, repr=False)
-class BaseTransfer(BaseEstimator):
+class BaseTransfer(ImageEstimator):
     """Base of the transfer estimators; `TransferClassifier` documents the parameters."""
 
     _targets: ClassVar[Callable[..., TransferTargets]]
@@ -108,13 +108,6 @@ class BaseTransfer(BaseEstimator):
         """The classes, ndarray of shape (n_classes,); a dict of them for several tasks."""
         check_is_fitted(self, "estimator_")
         return self.estimator_.classes_
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.string = True
-        tags.input_tags.allow_nan = False
-        return tags
 
     def _fit_novelty(self, embeddings: Array, groups: Any, seed: int) -> None:
         """Set `novelty_`, unless there is only one image or group to compare with."""

@@ -51,8 +51,7 @@ class TransferClassifier(ScoreMixin, BaseTransfer):
     ----------
     classes_ : ndarray of shape (n_classes,)
     decision_ : Decision
-        `explain()` returns the decision in sentences, `candidates` a table of the candidates;
-        `outer` is the score on images that had no part in choosing.
+        `explain()` returns it in sentences, `candidates` as a table; `outer` is the score.
     strategy_, backbone_ : str
         The strategy and the backbone of the winner.
     estimator_ : Pipeline or FineTuneClassifier

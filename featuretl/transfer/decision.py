@@ -23,23 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outer:
-    """The score of the whole procedure on images that had no part in choosing.
+    """The score of the whole procedure on images that had no part in choosing."""
 
-    Attributes
-    ----------
-    score, low, high : float
-        The mean and its 95% interval; NaN if no image was held out.
-    images : int
-        The number of held-out images.
-    how : str
-        A clause on how they were held out.
-    """
-
-    score: float = np.nan
-    low: float = np.nan
+    score: float = np.nan  # the mean; NaN if no image was held out
+    low: float = np.nan  # the limits of its 95% interval
     high: float = np.nan
-    images: int = 0
-    how: str = ""
+    images: int = 0  # that were held out
+    how: str = ""  # a clause on how they were held out
 
     def explain(self, score_name: str) -> str:
         """Return the score in words."""
@@ -51,43 +41,19 @@ class Outer:
 
 @dataclass(repr=False, eq=False, frozen=True)
 class Decision:
-    """The choice of `TransferClassifier` or `TransferRegressor`, and its evidence.
+    """The choice of a transfer estimator, and its evidence; it prints as `explain()`."""
 
-    It prints as `explain()`; notebooks and rich also show the table.
-
-    Attributes
-    ----------
-    strategy, backbone : str
-        The strategy and the backbone of the winner.
-    outer : Outer
-        The score on images that had no part in choosing.
-    seconds : float
-        Duration of the whole fit.
-    trials : list of Trial
-        The candidates, with the score of each image.
-    n_images, per_class : int
-        The number of all images, and of those of the median class (0 for regression).
-    folds : str
-        The number of inner folds, and why it was reduced.
-    score_name : str
-        "accuracy", "f1_samples" or "r2".
-    proportion : bool
-        Whether the score is a proportion of images.
-    groups : ndarray of shape (n_images,), int, or None
-        The groups of the images, copies joined.
-    """
-
-    strategy: str
-    backbone: str
+    strategy: str  # of the winner
+    backbone: str  # of the winner
     outer: Outer
-    seconds: float
-    trials: list[Trial]
+    seconds: float  # of the whole fit
+    trials: list[Trial]  # the candidates, with the score of each image
     n_images: int
-    per_class: int
-    folds: str
-    score_name: str
-    proportion: bool
-    groups: Array | None
+    per_class: int  # images of the median class; 0 for regression
+    folds: str  # the number of inner folds, and why it was reduced
+    score_name: str  # "accuracy", "f1_samples" or "r2"
+    proportion: bool  # whether the score is a proportion of images
+    groups: Array | None  # int (n_images,), copies joined
 
     @property
     def candidates(self) -> pd.DataFrame:
@@ -109,16 +75,14 @@ class Decision:
         """Return the decision and its reasons in sentences."""
         won = (self.strategy, self.backbone)
         winner = next(t for t in self.trials if (t.strategy, t.backbone) == won)
-        data = f"{self.n_images:,} images"
-        if self.per_class:
-            data += f", {self.per_class} in the median class"
+        per_class = f", {self.per_class} in the median class" if self.per_class else ""
+        data = f"{self.n_images:,} images{per_class}"
         lines = [f"{data}: {winner.name} on {self.backbone} was {verdict(winner, self.trials)}."]
         for trial in self.trials:
             if trial is not winner:
                 name = trial.name[0].upper() + trial.name[1:]
-                if trial.backbone != self.backbone:
-                    name += f" on {trial.backbone}"
-                lines.append(f"{name}: {verdict(trial, self.trials)}.")
+                on = "" if trial.backbone == self.backbone else f" on {trial.backbone}"
+                lines.append(f"{name}{on}: {verdict(trial, self.trials)}.")
         lines.append(f"Heads were compared on {self.folds}")
         if self.outer.images:
             score = f"{self.outer.explain(self.score_name)}: {self.outer.how}"

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import has_fit_parameter
 
+from featuretl import finetune
 from featuretl._core.parameters import is_word, random_generator
 from featuretl._core.types import Array
 from featuretl._learning.folds import fold_of_rows, judges
@@ -122,7 +123,7 @@ class Experiment:
         """Return an unfitted fine-tuning estimator with a time limit of `seconds`."""
         epochs = int(np.clip(round(_IMAGES_SEEN / self.n), *_EPOCHS))
         budget = None if np.isinf(seconds) else max(0.1, seconds)
-        return self.targets.fine_tune(
+        return getattr(finetune, self.targets.fine_tuning)(
             backbones_of(self._p)[backbone],
             **_shared_parameters(self._p),
             **settings,

@@ -117,9 +117,8 @@ class TransferMultiTask(BaseTransfer):
         self.strategy_, self.backbone_ = "linear", backbone
         seed = int(random_generator(owner, self.random_state).randint(2**31))
         self._fit_novelty(embeddings, groups, seed)
-        self.decision_ = "\n".join(
-            _line(name, column, self.decisions_[name]) for name, column in columns.items()
-        )
+        lines = (_line(name, column, self.decisions_[name]) for name, column in columns.items())
+        self.decision_ = "\n".join(lines)
         return self
 
     def score(self, X: Any, y: Any) -> float:

@@ -28,18 +28,12 @@ class ClassTargets:
     """One class per image: codes `coded`, labels `y` (n,), images of the median class."""
 
     score_name, proportion = "accuracy", True
+    fine_tuning = "FineTuneClassifier"  # the name, as importing the class imports PyTorch
 
     def __init__(self, targets: Targets) -> None:
         self.coded = targets
         self.y = self.coded.classes[self.coded.codes]
         self.per_class = int(np.median(np.bincount(self.coded.codes)))
-
-    @property
-    def fine_tune(self) -> Any:
-        """The class that fine-tunes; importing it imports PyTorch, which known images do not need."""
-        from featuretl.finetune.classifier import FineTuneClassifier
-
-        return FineTuneClassifier
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:
@@ -106,6 +100,7 @@ class RegressionTargets:
     """Regression targets `y`, float64 (n,) or (n, n_outputs); `coded` has a single class."""
 
     score_name, proportion = "r2", False
+    fine_tuning = "FineTuneRegressor"
     per_class = 0
 
     def __init__(self, estimator: Any, y: Any, n: int) -> None:
@@ -116,13 +111,6 @@ class RegressionTargets:
         self._variance = self._columns(self.y).var(axis=0)
         if not self._variance.all():
             raise InputError(f"y must vary for {owner}; got a constant: add images with others.")
-
-    @property
-    def fine_tune(self) -> Any:
-        """The class that fine-tunes, as of `ClassTargets`."""
-        from featuretl.finetune.regressor import FineTuneRegressor
-
-        return FineTuneRegressor
 
     @staticmethod
     def head(strategy: str, n: int, foldable: bool, last: bool, seed: int) -> Any:

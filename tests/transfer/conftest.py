@@ -4,17 +4,15 @@ from functools import partial
 
 import pytest
 
-from featuretl import FineTuneClassifier, FineTuneRegressor, TransferClassifier
+from featuretl import FineTuneClassifier, FineTuneRegressor, TransferClassifier, finetune
 from featuretl.backbones.spec import BackboneSpec
-from featuretl.transfer.targets import ClassTargets, RegressionTargets
 
 
 @pytest.fixture(autouse=True)
 def _short_training(monkeypatch):
     monkeypatch.setattr("featuretl.transfer.experiment._EPOCHS", (4, 4))
-    kinds = {ClassTargets: FineTuneClassifier, RegressionTargets: FineTuneRegressor}
-    for kind, estimator in kinds.items():
-        monkeypatch.setattr(kind, "fine_tune", staticmethod(partial(estimator, augment="none")))
+    for kind in (FineTuneClassifier, FineTuneRegressor):
+        monkeypatch.setattr(finetune, kind.__name__, partial(kind, augment="none"))
 
 
 @pytest.fixture(scope="session")
