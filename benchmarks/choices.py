@@ -4,10 +4,10 @@
     python benchmarks/choices.py --last                the third that is kept for the last run
 
 A task draws a set (hand signs, emoji of two vendors, ants and bees, 8 x 8 digits without a
-network), some of its classes, a number of labels per class, and whether
-classes are imbalanced (a class has four times the labels of another). Signers are never on both
-sides of a split. The seed decides everything; tasks whose seed leaves the remainder 2 when divided
-by 3 are drawn with `--last` only.
+network), some of its classes, a number of labels per class, and whether half of the classes are
+rare (three quarters of their images are left out). Labels are drawn at random, at least three per
+class. Signers are never on both sides of a split. The seed decides everything; tasks whose seed
+leaves the remainder 2 when divided by 3 are drawn with `--last` only.
 
 Each choice is compared with its alternatives on the task's test images: the best alternative in
 hindsight is chosen on one half of them and scored, like the automatic choice, on the other half.
@@ -46,6 +46,8 @@ from featuretl import (
 
 SETS = ("sign-digits", "emoji/google", "emoji/twitter", "hymenoptera", "digits")
 PER_CLASS = (5, 10, 19, 40)
+LEAST = 3  # labels of every class
+RARE = 0.75  # fraction of the images of a rare class that are left out
 COARSE = [10.0**exponent for exponent in range(-5, 2)]
 
 
@@ -115,15 +117,17 @@ def draw(seed: int) -> Task:
     X, y, groups, images = load(SETS[rng.integers(len(SETS))])
     classes = rng.permutation(np.unique(y))
     classes = classes[: rng.integers(2, len(classes) + 1)]
-    rows = np.flatnonzero(np.isin(y, classes))
+    rare = classes[::2] if rng.integers(2) else classes[:0]
+    is_left = np.isin(y, classes) & ~(np.isin(y, rare) & (rng.random(len(y)) < RARE))
+    rows = np.flatnonzero(is_left)
     split = GroupShuffleSplit(1, test_size=0.5, random_state=seed)
     pool, test = (rows[part] for part in next(split.split(rows, groups=groups[rows])))
-    per_class, imbalanced = rng.choice(PER_CLASS), rng.integers(2)
-    labelled = []
-    for place, name in enumerate(classes):
-        n = max(3, per_class // 4) if imbalanced and place % 2 else per_class
-        labelled.append(rng.permutation(pool[y[pool] == name])[:n])
-    labelled = rng.permutation(np.concatenate(labelled))
+    order = rng.permutation(pool)
+    first = [order[y[order] == name][:LEAST] for name in classes]
+    others = np.setdiff1d(order, np.concatenate(first), assume_unique=True)
+    n = rng.choice(PER_CLASS) * len(classes)
+    labelled = np.concatenate([*first, rng.permutation(others)[: n - LEAST * len(classes)]])
+    labelled = rng.permutation(labelled)
     return Task(X, y, groups, images, labelled, pool, rng.permutation(test), seed)
 
 
@@ -184,11 +188,9 @@ def forecasts(task: Task) -> Iterator[Result]:
         return
     shares, groups = task.y[task.labelled], task.groups[task.labelled]
     asked = forecast_accuracy(task.X[task.labelled], shares, groups, random_state=task.seed)
-    rng, extra = np.random.default_rng(task.seed), []
-    for name in np.unique(shares):  # in the same proportions
-        extra.append(rng.permutation(more[task.y[more] == name])[: (shares == name).sum()])
-    both = task._replace(labelled=np.concatenate([task.labelled, *extra]))
-    value, low, high = asked.accuracy_at(len(both.labelled))
+    extra = np.random.default_rng(task.seed).permutation(more)[:n]
+    both = task._replace(labelled=np.concatenate([task.labelled, extra]))
+    value, low, high = asked.accuracy_at(2 * n)
     predicted = _fitted(both, LinearProbeClassifier()).predict(_test(task))
     truth = float((predicted == task.y[task.test]).mean())
     covered = float(low <= truth <= high)
