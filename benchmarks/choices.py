@@ -5,8 +5,8 @@
 
 A task draws a set (hand signs, emoji of two vendors, ants and bees, 8 x 8 digits without a
 network), some of its classes, a number of labels per class, and whether half of the classes are
-rare (three quarters of their images are left out). Labels are drawn at random, at least three per
-class. Signers are never on both sides of a split. The seed decides everything; tasks whose seed
+rare (three quarters of their images are left out). Labels are drawn in the proportions of the classes,
+at least two per class. Signers are never on both sides of a split. The seed decides everything; tasks whose seed
 leaves the remainder 2 when divided by 3 are drawn with `--last` only.
 
 Each choice is compared with its alternatives on the task's test images: the best alternative in
@@ -46,7 +46,7 @@ from featuretl import (
 
 SETS = ("sign-digits", "emoji/google", "emoji/twitter", "hymenoptera", "digits")
 PER_CLASS = (5, 10, 19, 40)
-LEAST = 3  # labels of every class
+LEAST = 2  # labels of every class
 RARE = 0.75  # fraction of the images of a rare class that are left out
 COARSE = [10.0**exponent for exponent in range(-5, 2)]
 
@@ -123,10 +123,10 @@ def draw(seed: int) -> Task:
     split = GroupShuffleSplit(1, test_size=0.5, random_state=seed)
     pool, test = (rows[part] for part in next(split.split(rows, groups=groups[rows])))
     order = rng.permutation(pool)
-    first = [order[y[order] == name][:LEAST] for name in classes]
-    others = np.setdiff1d(order, np.concatenate(first), assume_unique=True)
-    n = rng.choice(PER_CLASS) * len(classes)
-    labelled = np.concatenate([*first, rng.permutation(others)[: n - LEAST * len(classes)]])
+    fraction = min(rng.choice(PER_CLASS) * len(classes) / len(pool), 1)
+    of_class = [order[y[order] == name] for name in classes]
+    sizes = [max(LEAST, round(fraction * len(of))) for of in of_class]
+    labelled = np.concatenate([of[:n] for of, n in zip(of_class, sizes, strict=True)])
     labelled = rng.permutation(labelled)
     return Task(X, y, groups, images, labelled, pool, rng.permutation(test), seed)
 
