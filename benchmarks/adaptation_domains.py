@@ -65,7 +65,9 @@ def _jpeg(image: Image.Image, amount: int) -> Image.Image:
 
 
 def _pixelate(image: Image.Image, amount: float) -> Image.Image:
-    small = image.resize([max(2, round(amount * side)) for side in image.size], Image.Resampling.BOX)
+    small = image.resize(
+        [max(2, round(amount * side)) for side in image.size], Image.Resampling.BOX
+    )
     return small.resize(image.size, Image.Resampling.NEAREST)
 
 
@@ -201,7 +203,7 @@ def _cells() -> tuple[list[Any], Any, Any]:
     found: dict[str, list[Any]] = {"RBC": [], "WBC": [], "Platelets": []}
     for group, file in enumerate(sorted((DATA / "bccd" / "Annotations").glob("*.xml"))):
         photo = DATA / "bccd" / "JPEGImages" / f"{file.stem}.jpg"
-        for cell in ElementTree.parse(file).iter("object"):  # noqa: S314
+        for cell in ElementTree.parse(file).iter("object"):
             x, y, right, low = (int(cell.find("bndbox")[i].text) for i in range(4))  # type: ignore
             box = (max(x - _MARGIN, 0), max(y - _MARGIN, 0), right + _MARGIN, low + _MARGIN)
             if right - x >= 8 and low - y >= 8:
@@ -236,7 +238,9 @@ def _handwritten() -> tuple[list[Pixels], Any, Any]:
     images = []
     for drawn in digits.images[rows]:
         grey = Image.fromarray((drawn * (255 / 16)).astype(np.uint8))
-        images.append(np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).convert("RGB")))
+        images.append(
+            np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC).convert("RGB"))
+        )
     return images, digits.target[rows].astype(str), np.arange(len(rows))
 
 
@@ -247,7 +251,9 @@ def _of_fonts() -> tuple[list[Pixels], Any, Any]:
     rng, images, y = np.random.default_rng(0), [], []
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     for i in range(_MOST["digits"]):
-        font = ImageFont.truetype(folder / f"{rng.choice(_FONTS.split())}.ttf", rng.integers(120, 210))
+        font = ImageFont.truetype(
+            folder / f"{rng.choice(_FONTS.split())}.ttf", rng.integers(120, 210)
+        )
         image = Image.new("L", (_SIDE, _SIDE))
         place = tuple(_SIDE / 2 + rng.uniform(-15, 15, 2))
         ImageDraw.Draw(image).text(place, str(i % 10), 255, font, anchor="mm")
