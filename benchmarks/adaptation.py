@@ -20,19 +20,24 @@ of the vendors or two of the kinds of change, drawn by `unseen_kinds`.
 from __future__ import annotations
 
 import json
+import subprocess
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import adaptation_methods as methods
 import click
 import numpy as np
+import sklearn
+import torch
 from adaptation_domains import CHANGES, VENDORS, Domains, Pair, pairs
-from common import DATA
+from common import DATA, show
 from sklearn.model_selection import GroupKFold
 
 import featuretl
 from featuretl.adaptation import classifier, domain_gap
 
+RESULTS = Path(__file__).parent / "results" / "adaptation.json"
 SHIFTS = {"criteria": (0.0, 0.2, 0.4, 0.6), "labels": (0.0, 0.4)}
 LABELS = (5, 10, 20, 50)  # labelled rows of the target
 _MOST = 0.95  # share of the classes that become more frequent
@@ -216,6 +221,76 @@ def measure(what: str, store: Path, emoji: Path | None, unseen: bool, seed: int)
 
 def _records(file: Path) -> list[Record]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _summary(gains: Array, records: list[Record]) -> Record:
+    worst = records[int(np.argmin(gains))]
+    return {
+        "mean": float(np.mean(gains)),
+        "worst": float(np.min(gains)),
+        "lost": float(np.mean(np.asarray(gains) < -1)),
+        "worst pair": f"{worst['source']} -> {worst['target']}, {worst['shift']}",
+    }
+
+
+def _of_rules(records: list[Record]) -> dict[str, Record]:
+    """Return the gains in points of all rules over the plain head."""
+    found = {}
+    for name, rule in methods.rules().items():
+        gains = [100 * (r["accuracy"][rule(r)] - r["accuracy"]["none"]) for r in records]
+        found[name] = _summary(gains, records)
+        found[name]["kept"] = found[name]["mean"] / found["oracle"]["mean"]
+    return found
+
+
+def _of_labels(records: list[Record]) -> dict[str, Record]:
+    """Return the gains in points of all uses of labels over the plain head."""
+    found = {}
+    for k in map(str, LABELS):
+        for name in ("auto", "pooled", "moments", "target only"):
+            own = [r for r in records if name in r.get(k, {}).get("accuracy", ())]
+            scores = [r[k]["accuracy"] for r in own]
+            gains = [100 * (score[name] - score["none"]) for score in scores]
+            found[f"{name}, {k} labels"] = _summary(gains, own)
+    return found
+
+
+@main.command()
+@store_option
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+def table(store: Path, output: Path) -> None:
+    """Write the results of all runs as JSON, and print them."""
+    processor = (
+        Path("/proc/cpuinfo").read_text().split("model name")[1].split("\n")[0].strip("\t :")
+    )
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+    )
+    libraries = featuretl, torch, sklearn, np
+    found: Record = {
+        "processor": processor,
+        "versions": {library.__name__: library.__version__ for library in libraries},
+        "date": str(date.today()),
+        "commit": commit.stdout.strip(),
+        "unseen": sorted({f"{p.source} -> {p.target}" for p in pairs() if is_unseen(p)}),
+    }
+    for what, summarise in (("criteria", _of_rules), ("labels", _of_labels)):
+        parts = {part: _records(store / f"{what}-{part}.jsonl") for part in ("seen", "unseen")}
+        found[what] = {part: summarise(records) for part, records in parts.items() if records}
+        found[what]["units"] = {part: len(records) for part, records in parts.items()}
+        rows = [
+            {"": name}
+            | {
+                f"{part} {key}": found[what][part][name].get(key, "")
+                for part in ("seen", "unseen")
+                if part in found[what]
+                for key in ("mean", "worst", "lost", "kept")
+            }
+            for name in found[what]["seen"]
+        ]
+        show(rows, as_json=False)
+    output.parent.mkdir(exist_ok=True)
+    output.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

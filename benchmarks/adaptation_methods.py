@@ -14,9 +14,13 @@ from featuretl import LinearProbeClassifier, NearestMeanClassifier
 
 Array = Any
 Map = Callable[[Array], Array]
+Record = dict[str, Any]
+Rule = Callable[[Record], str]
+METHODS = ("none", "moments", "matched", "coral")
 _LEAST = 1e-6
 _SND_TEMPERATURE = 0.05
 _DOMAIN_C = 0.003  # of the classifier of domains
+_EQUAL_SHARES = 0.1  # estimated difference of class shares
 
 
 class Adapted(NamedTuple):
@@ -138,3 +142,54 @@ def reverse_validated(
             found = back.predict(align(T, S[train])(S[held_out]))
             right[held_out] = found == codes[held_out]
     return right
+
+
+def _best(criterion: str, among: tuple[str, ...] = ("none", "moments")) -> Rule:
+    """Return the rule that the highest value of a criterion decides; ties go to "none"."""
+    return lambda r: max(
+        (name for name in among if criterion in r["criteria"][name]),
+        key=lambda name: (r["criteria"][name][criterion], name == "none"),
+    )
+
+
+def _moments_if(*tests: Callable[[Record], bool]) -> Rule:
+    return lambda r: "moments" if all(test(r) for test in tests) else "none"
+
+
+def _gap(r: Record) -> bool:
+    return r["gap"]["is_clear"]
+
+
+def _reverse(r: Record) -> bool:
+    return r["reverse"][0] > r["reverse"][1]
+
+
+def _shares_are_equal(r: Record) -> bool:
+    return r["gap"]["prior_shift"] < _EQUAL_SHARES
+
+
+def _three_agree(r: Record) -> bool:
+    names = "class shares", "agreement", "mutual information"
+    return all(_best(name)(r) == "moments" for name in names)
+
+
+def rules() -> dict[str, Rule]:
+    """Return all rules, which choose a method by a record; the oracle knows the accuracies."""
+    found: dict[str, Rule] = {
+        "oracle": lambda r: max(METHODS, key=r["accuracy"].__getitem__),
+        "moments": _moments_if(),
+        "matched": lambda r: "matched",
+        "coral": lambda r: "coral",
+        "gap test": _moments_if(_gap),
+        "reverse validation": _moments_if(_reverse),
+        "gap test, reverse validation": _moments_if(_gap, _reverse),
+        "the same, equal shares": _moments_if(_gap, _reverse, _shares_are_equal),
+    }
+    for name in ("DEV", "SND", "entropy", "mutual information", "nuclear norm", "agreement"):
+        found |= {name: _best(name), f"{name}, all methods": _best(name, METHODS)}
+    found["class shares"] = _best("class shares")
+    found["class shares, all methods"] = _best("class shares", METHODS)
+    found["class shares, gap test"] = _moments_if(
+        _gap, lambda r: _best("class shares")(r) == "moments"
+    )
+    return found | {"gap test, three criteria agree": _moments_if(_gap, _three_agree)}
