@@ -174,14 +174,13 @@ def _by_labels(unit: Unit, seed: int) -> Record:
             "none": unit.accuracy(plain, unit.X),
             "moments": unit.accuracy(plain, aligned),
             "pooled": unit.accuracy(methods.fitted(X, y), unit.X),
-            "auto": unit.accuracy(model, unit.X),
+            "DomainAdaptedClassifier": unit.accuracy(model, unit.X),
         }
         if len(np.unique(truth[rows])) > 1:
             accuracy["target only"] = unit.accuracy(methods.fitted(T[rows], truth[rows]), unit.X)
-        losses = {name: np.round(of, 4).tolist() for name, of in model.decision_.loss.items()}
         right = {name: of.astype(int).tolist() for name, of in model.decision_.right.items()}
         found[str(k)] = {
-            "accuracy": accuracy, "chosen": model.method_, "loss": losses, "right": right,
+            "accuracy": accuracy, "chosen": model.method_, "right": right,
         }  # fmt: skip
     return found
 
@@ -247,7 +246,7 @@ def _of_labels(records: list[Record]) -> dict[str, Record]:
     """Return the gains in points of all uses of labels over the plain head."""
     found = {}
     for k in map(str, LABELS):
-        for name in ("auto", "pooled", "moments", "target only"):
+        for name in ("DomainAdaptedClassifier", "pooled", "moments", "target only"):
             own = [r for r in records if name in r.get(k, {}).get("accuracy", ())]
             scores = [r[k]["accuracy"] for r in own]
             gains = [100 * (score[name] - score["none"]) for score in scores]

@@ -96,13 +96,13 @@ def _novelty_fits(detector: Any) -> bool:
     )
 
 
-def _head_fits(model: Any, n_features: float) -> bool:
-    """Return whether the head of a meta-estimator has its classes and takes `n_features`."""
+def _head_fits(model: Any, n_views: int = 1) -> bool:
+    """Return whether the head of a meta-estimator has its classes and takes one view's columns."""
     head = Fitted.of(model.estimator_)
     return bool(
         head.head is not None
         and type(head.model) is not type(model)
-        and getattr(head.model, "n_features_in_", None) == n_features
+        and getattr(head.model, "n_features_in_", None) == model.n_features_in_ / n_views
         and np.array_equal(head.classes, model.classes_)
     )
 
@@ -111,13 +111,7 @@ def _views_fit(model: Any) -> bool:
     """Return whether the head of a `ViewsClassifier` classifies the columns of one view."""
     n_views = model.n_views
     is_count = isinstance(n_views, (int, np.integer)) and n_views >= 1
-    return is_count and _head_fits(model, model.n_features_in_ / n_views)
-
-
-def _adapted_fits(model: Any) -> bool:
-    """Return whether a `DomainAdaptedClassifier` has a fitting head, and a map for "moments"."""
-    has_map = hasattr(model, "scale_") and hasattr(model, "shift_")
-    return has_map == (model.method_ == "moments") and _head_fits(model, model.n_features_in_)
+    return is_count and _head_fits(model, n_views)
 
 
 def _tasks_fit(model: Any) -> bool:
@@ -187,9 +181,9 @@ CLASSES = {
     ),
     "DomainAdaptedClassifier": ClassSchema(
         "featuretl.adaptation.classifier",
-        f"{_CLASSES} estimator_=plain method_=str scale_?=float[d] shift_?=float[d]",
+        f"{_CLASSES} estimator_=plain method_=str",
         left_out=("decision_",),
-        fits=_adapted_fits,
+        fits=_head_fits,
     ),
     "MultiTaskHead": ClassSchema(
         "featuretl.heads.multi_task",

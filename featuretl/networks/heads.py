@@ -154,8 +154,7 @@ def _logistic_regression(head: Any) -> tuple[Any, ...]:
 
 def _adapted(head: Any) -> tuple[Any, ...]:
     found = head_of([step for _, step in Fitted.of(head.estimator_).steps])
-    before = [Affine(head.scale_, head.shift_)] if head.method_ == "moments" else []
-    return [*before, *found.layers], found.link, head.classes_, found.temperature
+    return [*found.layers], found.link, head.classes_, found.temperature
 
 
 def _svm_probe(head: Any) -> tuple[Any, ...]:

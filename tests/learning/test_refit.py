@@ -39,7 +39,7 @@ OF_CLASSES = [
     (MultiTaskHead(), {}, {"heads": {"0": NearestMeanClassifier()}}),
     (LinearProbeRegressor(), {"alpha": "loo"}, {"alpha": 1.0}),
     (NoveltyDetector(), {"level": 0.5}, {"level": 0.01}),
-    (DomainAdaptedClassifier(), {"method": "moments"}, {"method": "none"}),
+    (DomainAdaptedClassifier(), {}, {"estimator": NearestMeanClassifier()}),
 ]
 OF_IMAGES = [
     (TransferClassifier(strategy="linear", **FEW), {"novelty": True}, {"novelty": False}),
