@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import KW_ONLY, dataclass, replace
-from html import escape
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -61,35 +60,31 @@ class Adaptation:
 
     def explain(self) -> str:
         """Return the decision and its reasons as sentences."""
-        lines = [self.gap.explain()] if self.gap else ["There are no target rows."]
+        found = "The labelled target rows are too few to measure what they gain."
         if self.right:
-            lines += self._comparison()
+            found = self._comparison()
         elif self.method == "none":
-            lines.append(
+            found = (
                 "Nothing was changed: without labels in the target, no test can show whether a "
                 "change helps or harms. Label about 20 random target rows and pass y_target."
             )
-        else:
-            lines.append("The labelled target rows are too few to measure what they gain.")
-        return "\n".join([*lines, f"Method: {self.method}."])
+        gap = self.gap.explain() if self.gap else "There are no target rows."
+        return f"{gap}\n{found}\nMethod: {self.method}."
 
-    def _comparison(self) -> list[str]:
+    def _comparison(self) -> str:
         k = len(self.right["none"])
         none, pooled = (self.right[name].mean() for name in ("none", "pooled"))
         gain, low, high = (100 * value for value in self.gain("pooled"))
         shown = [won for won in range(1, k + 1) if _interval_of_gain(won, 0, k)[0] > 0]
         least = f"a gain of under {100 * shown[0] / k:.0f} points" if shown else "any gain"
-        return [
+        return (
             f"On {k:,} labelled target rows, held out in {min(k, _FOLDS)} folds, the head has an "
             f"accuracy of {none:.3f} if it is trained on the source, and of {pooled:.3f} if it is "
             f"trained on both: a gain of {gain:+.1f} points, 95% interval {low:+.1f} to "
             f"{high:+.1f}. {k:,} labels cannot show {least}."
-        ]
+        )
 
     __repr__ = explain
-
-    def _repr_html_(self) -> str:
-        return "".join(f"<p>{escape(line)}</p>" for line in self.explain().splitlines())
 
 
 def _head_has(method: str) -> Any:
@@ -131,10 +126,6 @@ class DomainAdaptedClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         The fitted head.
     n_features_in_, feature_names_in_ : as in `LinearProbeClassifier`
 
-    See Also
-    --------
-    featuretl.adaptation.domain_gap : Measures how the domains differ.
-
     Notes
     -----
     Label random rows of the target; 20 are a good number. Unlabelled ones serve `domain_gap` only:
@@ -157,13 +148,6 @@ class DomainAdaptedClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
     >>> model = DomainAdaptedClassifier(random_state=0).fit(source, y[:200], target, known)
     >>> model.method_, round(model.score(target[20:], y[220:]), 2)
     ('pooled', 0.98)
-
-    In a pipeline, the target's images pass the same steps::
-
-        sklearn.set_config(enable_metadata_routing=True)
-        head = DomainAdaptedClassifier().set_fit_request(X_target=True, y_target=True)
-        pipe = make_pipeline(ImageEmbedder(), head, transform_input=["X_target"])
-        pipe.fit(images, y, X_target=new_images, y_target=y_target)
     """
 
     estimator: Any = None
@@ -202,7 +186,7 @@ class DomainAdaptedClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         T, known, codes = self._read_target(X, targets, X_target, y_target)
         self.classes_, self.estimator_ = targets.classes, self._fitted(targets.classes, *source)
         gap, right = None, {}
-        if T is not None:
+        if len(T):
             gap = domain_gap(X, T, targets.codes, groups=groups, random_state=rng)
             right = self._held_out(source, T[known], codes, rng)
         decision = Adaptation("pooled" if len(codes) else "none", gap, right)
@@ -233,15 +217,15 @@ class DomainAdaptedClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
     def _read_target(
         self, X: Array, targets: Targets, X_target: Any, y_target: Any
-    ) -> tuple[Array | None, Array, Array]:
-        """Return the target rows (m, d), or None, which of them have a label, and its codes."""
+    ) -> tuple[Array, Array, Array]:
+        """Return the target rows (m, d), those that have a label, (k,), and its codes (k,)."""
         owner, none = type(self).__name__, np.zeros(0, int)
         if X_target is None:
             if y_target is not None:
                 raise InputError(f"{owner} got y_target without X_target; pass both.")
             words = f"{owner} got no X_target and trains on the source alone; pass target rows."
             warnings.warn(words, FeatureTLWarning, stacklevel=3)
-            return None, none, none
+            return X[:0], none, none
         read_domains(X, X_target)
         T = as_matrix(self, X_target, reset=False, dtype=_FLOATS)
         if y_target is None:

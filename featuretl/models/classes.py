@@ -111,7 +111,7 @@ def _views_fit(model: Any) -> bool:
     """Return whether the head of a `ViewsClassifier` classifies the columns of one view."""
     n_views = model.n_views
     is_count = isinstance(n_views, (int, np.integer)) and n_views >= 1
-    return is_count and _head_fits(model, n_views)
+    return bool(is_count) and _head_fits(model, n_views)
 
 
 def _tasks_fit(model: Any) -> bool:
