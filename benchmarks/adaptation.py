@@ -241,6 +241,17 @@ def _of_rules(records: list[Record]) -> dict[str, Record]:
     return found
 
 
+def _by_distance(records: list[Record]) -> dict[str, Record]:
+    """Return the gains of aligned moments by the distance of the class shares."""
+    found = {}
+    for shift in sorted(SHIFTS["criteria"]):
+        own = [r for r in records if r["shift"] == shift]
+        gains = [100 * (r["accuracy"]["moments"] - r["accuracy"]["none"]) for r in own]
+        if own:
+            found[f"moments, distance {shift}"] = _summary(gains, own)
+    return found
+
+
 def _of_labels(records: list[Record]) -> dict[str, Record]:
     """Return the gains in points of all uses of labels over the plain head."""
     found = {}
@@ -272,8 +283,11 @@ def table(store: Path, output: Path) -> None:
         "commit": commit.stdout.strip(),
         "unseen": sorted({f"{p.source} -> {p.target}" for p in pairs() if is_unseen(p)}),
     }
-    for what, summarise in (("criteria", _of_rules), ("labels", _of_labels)):
-        parts = {part: _records(store / f"{what}-{part}.jsonl") for part in ("seen", "unseen")}
+    for what, summarise in (
+        ("criteria", _of_rules), ("distances", _by_distance), ("labels", _of_labels)
+    ):  # fmt: skip
+        file = "labels" if what == "labels" else "criteria"
+        parts = {part: _records(store / f"{file}-{part}.jsonl") for part in ("seen", "unseen")}
         found[what] = {part: summarise(records) for part, records in parts.items() if records}
         found[what]["units"] = {part: len(records) for part, records in parts.items()}
         rows = [
