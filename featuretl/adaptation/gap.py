@@ -83,8 +83,9 @@ class DomainGap:
                 f"The class proportions differ by about {self.prior_shift:.2f}; with equal "
                 f"proportions the AUC is {self.matched_auc:.3f} +- {self.matched_error:.3f}."
             )
-        verdict = "look different beyond" if self.is_clear else "differ at most in"
-        return "\n".join([*lines, f"The domains {verdict} their class proportions."])
+        domains = "The" if self.priors is None else "Apart from class proportions, the"
+        verdict = "look different" if self.is_clear else "do not clearly differ"
+        return "\n".join([*lines, f"{domains} domains {verdict}."])
 
     __repr__ = explain
 
