@@ -261,7 +261,19 @@ def _of_labels(records: list[Record]) -> dict[str, Record]:
             scores = [r[k]["accuracy"] for r in own]
             gains = [100 * (score[name] - score["none"]) for score in scores]
             found[f"{name}, {k} labels"] = _summary(gains, own)
+        found[f"pooled, {k} labels"]["coverage"] = _coverage([r[k] for r in records])
     return found
+
+
+def _coverage(records: list[Record]) -> float:
+    """Return the fraction of intervals of the gain that hold the gain on the test rows."""
+    held = []
+    for r in records:
+        right = {name: np.array(of) for name, of in r["right"].items()}
+        _, low, high = classifier.Adaptation("pooled", None, right).gain("pooled")
+        gain = r["accuracy"]["pooled"] - r["accuracy"]["none"]
+        held.append(low <= gain <= high)
+    return float(np.mean(held))
 
 
 @main.command()
