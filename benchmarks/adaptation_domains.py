@@ -252,7 +252,7 @@ def _of_fonts() -> tuple[list[Pixels], Any, Any]:
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     for i in range(_MOST["digits"]):
         font = ImageFont.truetype(
-            folder / f"{rng.choice(_FONTS.split())}.ttf", rng.integers(120, 210)
+            folder / f"{rng.choice(_FONTS.split())}.ttf", float(rng.integers(120, 210))
         )
         image = Image.new("L", (_SIDE, _SIDE))
         place = tuple(_SIDE / 2 + rng.uniform(-15, 15, 2))

@@ -136,7 +136,7 @@ def _tasks(domains: dict[str, Domain], seed: int) -> Iterator[tuple[str, Any, di
     """Yield the names of each comparison, which rows are novel, and the scores by method."""
     for name, others in NOVEL.items():
         known = _half(domains[name].groups, seed)
-        X, y, _, _ = domains[name]
+        X, y, _ = domains[name]
         rows = [X[~known]]
         for other in others:
             shared = any({name, other} <= same for same in SHARED_SOURCES)
@@ -150,7 +150,7 @@ def _tasks(domains: dict[str, Domain], seed: int) -> Iterator[tuple[str, Any, di
             yield f"{name} / {other}", is_new, {m: s[which] for m, s in by_method.items()}
     for name in WITH_CLASSES:
         known = _half(domains[name].groups, seed)
-        X, y, _, _ = domains[name]
+        X, y, _ = domains[name]
         for left_out in np.unique(y):
             seen = known & (y != left_out)
             by_method = _scores(X[seen], y[seen], X[~known], seed)
