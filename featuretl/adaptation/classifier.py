@@ -128,7 +128,7 @@ class DomainAdaptedClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
 
     Notes
     -----
-    Label random rows of the target; 20 are a good number. Unlabelled ones serve `domain_gap` only:
+    Label random, independent target rows; 20 are a good number. Unlabelled ones serve `domain_gap`:
     aligning the moments of the domains lost up to 57 points where class proportions differed, and
     no criterion without labels could be trusted to notice (reverse validation, DEV, SND, entropy,
     mutual information and others; see ``benchmarks/README.md``). GridSearchCV scores source rows.
