@@ -1,8 +1,8 @@
 """Domain adaptation: what each method, and each criterion of choice, gains on target images.
 
     npm pack emoji-datasource-apple emoji-datasource-facebook     # unpack into EMOJI/apple, ..
-    python benchmarks/adaptation.py measure --emoji EMOJI --store STORE
-    python benchmarks/adaptation.py measure --emoji EMOJI --store STORE --unseen    (once, last)
+    python benchmarks/adaptation.py measure criteria --emoji EMOJI --store STORE    (or: labels)
+    python benchmarks/adaptation.py measure criteria --emoji EMOJI --store STORE --unseen
     python benchmarks/adaptation.py table --store STORE
 
 `measure` needs ../shared/data, resumes, and embeds each image once. The domains are the emoji of
@@ -13,7 +13,7 @@ rows, and target rows for testing. The target rows are drawn to class shares at 
 distance of 0, 0.2, 0.4 and 0.6 from the source's (less, if there are two classes); the test rows
 are weighted to the same shares.
 
-A third of the pairs took no part in any decision: all of blood cells, and those that involve one
+A third of the pairs took no part in any decision, and is measured last: all of blood cells, and those that involve one
 of the vendors or two of the kinds of change, drawn by `unseen_kinds`.
 """
 
