@@ -19,12 +19,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from adaptation import Domain, all_domains
-from common import show
+from common import DATA, show, signers
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy.special import logsumexp
 from sklearn.covariance import ledoit_wolf
 from sklearn.ensemble import IsolationForest
@@ -33,6 +34,7 @@ from sklearn.neighbors import LocalOutlierFactor
 from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.svm import OneClassSVM
 
+import featuretl
 from featuretl import LinearProbeClassifier, NoveltyDetector
 
 NOVEL = {
@@ -48,6 +50,15 @@ SHARED_SOURCES = [
     {"emoji google", "emoji twitter"},
 ]
 _N_IMAGES = 100
+
+
+class Domain(NamedTuple):
+    """Embeddings, classes, and the photograph (or signer) of each row."""
+
+    X: Any
+    y: Any
+    groups: Any
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -125,7 +136,7 @@ def _tasks(domains: dict[str, Domain], seed: int) -> Iterator[tuple[str, Any, di
     """Yield the names of each comparison, which rows are novel, and the scores by method."""
     for name, others in NOVEL.items():
         known = _half(domains[name].groups, seed)
-        X, y, _, _ = domains[name]
+        X, y, _ = domains[name]
         rows = [X[~known]]
         for other in others:
             shared = any({name, other} <= same for same in SHARED_SOURCES)
@@ -139,7 +150,7 @@ def _tasks(domains: dict[str, Domain], seed: int) -> Iterator[tuple[str, Any, di
             yield f"{name} / {other}", is_new, {m: s[which] for m, s in by_method.items()}
     for name in WITH_CLASSES:
         known = _half(domains[name].groups, seed)
-        X, y, _, _ = domains[name]
+        X, y, _ = domains[name]
         for left_out in np.unique(y):
             seen = known & (y != left_out)
             by_method = _scores(X[seen], y[seen], X[~known], seed)
@@ -193,6 +204,58 @@ def _half(groups: Any, seed: int) -> Any:
     """Return a mask (n,) of the rows in a random half of the groups."""
     names = np.random.default_rng(seed).permutation(np.unique(groups))
     return np.isin(groups, names[: len(names) // 2])
+
+
+def all_domains() -> Iterator[tuple[str, Domain]]:
+    """Yield the names and embeddings of all domains."""
+    if not DATA.exists():
+        raise click.ClickException(f"data folder not found: {DATA}")
+    for vendor in ("google", "twitter"):
+        emoji = featuretl.load_image_folder(DATA / "emoji" / vendor)
+        drawn = np.array([Path(path).stem for path in emoji.data])
+        yield f"emoji {vendor}", _embedded(emoji.data, emoji.target, drawn)
+    parts = [featuretl.load_image_folder(DATA / "hymenoptera" / part) for part in ("train", "val")]
+    paths = [path for part in parts for path in part.data]
+    y = np.concatenate([part.target for part in parts])
+    changed: dict[str, Callable[[Image.Image], Image.Image]]
+    changed = {"ants and bees": _same, "their edges": _edges, "their negatives": ImageOps.invert}
+    yield from _copies(paths, y, np.arange(len(paths)), changed)
+    signs = featuretl.load_image_folder(DATA / "sign-digits")
+    changed = {"hands": _same, "blurred hands": _blurred, "dark hands": _dark}
+    yield from _copies(signs.data, signs.target, signers(signs.data, signs.target), changed)
+
+
+def _copies(
+    paths: Any, y: Any, groups: Any, changed: dict[str, Callable[[Image.Image], Image.Image]]
+) -> Iterator[tuple[str, Domain]]:
+    for name, change in changed.items():
+        images = paths if change is _same else [_changed(path, change) for path in paths]
+        yield name, _embedded(images, y, groups)
+
+
+def _changed(path: str, change: Callable[[Image.Image], Image.Image]) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(change(ImageOps.exif_transpose(image).convert("RGB")))
+
+
+def _embedded(images: Any, y: Any, groups: Any) -> Domain:
+    return Domain(featuretl.ImageEmbedder(verbose=1).transform(images), y, groups)
+
+
+def _same(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _edges(image: Image.Image) -> Image.Image:
+    return ImageOps.invert(image.convert("L").filter(ImageFilter.FIND_EDGES)).convert("RGB")
+
+
+def _blurred(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(image.width / 40))
+
+
+def _dark(image: Image.Image) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(0.3)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ MODEL_ATTRIBUTES = {
 }
 MODEL_MODULE = "models/fitted.py"
 # Estimators may check the attributes of their own parts, as scikit-learn's `available_if` does.
-ESTIMATOR_SUBPACKAGES = {"_learning", "heads", "finetune", "transfer"}
+ESTIMATOR_SUBPACKAGES = {"_learning", "heads", "adaptation", "finetune", "transfer"}
 
 
 def files() -> list[Path]:

@@ -38,7 +38,7 @@ PUBLIC = {
     },
     "Few labels": {"labelling": ["suggest_labels", "forecast_accuracy"]},
     "Shifted domains and novel images": {
-        "adaptation": ["DomainAdapter"],
+        "adaptation": ["DomainAdaptedClassifier"],
         "novelty": ["NoveltyDetector"],
     },
     "Predict, evaluate, explain": {

@@ -16,7 +16,7 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
 from featuretl import (
-    DomainAdapter,
+    DomainAdaptedClassifier,
     FineTuneClassifier,
     FineTuneRegressor,
     ImageEmbedder,
@@ -49,6 +49,7 @@ HEADS = [
     LinearProbeClassifier(),
     LinearProbeRegressor(),
     SVMProbeClassifier(),
+    DomainAdaptedClassifier(),
     NearestMeanClassifier(),
     SemiSupervisedProbeClassifier(),
     SemiSupervisedProbeClassifier(method="self-training"),
@@ -202,7 +203,7 @@ def test_what_takes_images_refuses_pipelines_of_other_media(tmp_path, photos):
 
 def test_an_adapter_names_what_is_no_estimator():
     with pytest.raises(ParameterError, match="estimator"):
-        DomainAdapter(estimator="svm").fit_transform(X, Y, X_target=X + 1)
+        DomainAdaptedClassifier("svm").fit(X, Y, X_target=X + 1)
 
 
 @pytest.mark.parametrize(

@@ -3,5 +3,5 @@
 from featuretl._core.lazy import exports
 
 __getattr__, __dir__, __all__ = exports(
-    __name__, {"adapter": ["DomainAdapter"], "gap": ["DomainGap", "domain_gap"]}
+    __name__, {"classifier": ["DomainAdaptedClassifier"], "gap": ["DomainGap", "domain_gap"]}
 )

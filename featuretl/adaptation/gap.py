@@ -27,7 +27,7 @@ from featuretl.heads.linear import LinearProbeClassifier
 
 _ROWS = 5000  # of each domain; more rows add no information
 _ROWS_OF_KERNEL, _PERMUTATIONS = 1000, 200
-_CLEAR = 0.55  # adaptation is worth trying if the interval of the matched AUC lies above
+_CLEAR = 0.55  # the domains look different if the interval of the matched AUC lies above
 _DOMAIN_C = 0.003  # of the classifier of domains, which must not memorise rows
 
 
@@ -83,8 +83,9 @@ class DomainGap:
                 f"The class proportions differ by about {self.prior_shift:.2f}; with equal "
                 f"proportions the AUC is {self.matched_auc:.3f} +- {self.matched_error:.3f}."
             )
-        verdict = "is worth trying" if self.is_clear else "has nothing to gain"
-        return "\n".join([*lines, f"Adaptation {verdict}."])
+        domains = "The" if self.priors is None else "Apart from class proportions, the"
+        verdict = "look different" if self.is_clear else "do not clearly differ"
+        return "\n".join([*lines, f"{domains} domains {verdict}."])
 
     __repr__ = explain
 
@@ -99,11 +100,11 @@ def domain_gap(
     cv: int = 3,
     random_state: Any = 0,
 ) -> DomainGap:
-    """Measure the difference of two sets of embeddings, and whether adaptation is worth trying.
+    """Measure the difference of two sets of embeddings, and whether it is more than class shares.
 
-    A target with other proportions of the same classes looks different, too, but aligning its
-    moments with the source's would then do harm. The domains are therefore compared twice: as they
-    are, and with the source weighted to the estimated class proportions of the target.
+    A target with other proportions of the same classes looks different, too. The domains are
+    therefore compared twice: as they are, and with the source weighted to the estimated class
+    proportions of the target.
 
     Parameters
     ----------

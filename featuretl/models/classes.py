@@ -96,17 +96,22 @@ def _novelty_fits(detector: Any) -> bool:
     )
 
 
-def _views_fit(model: Any) -> bool:
-    """Return whether the head of a `ViewsClassifier` classifies the columns of one view."""
-    head, n_views = Fitted.of(model.estimator_), model.n_views
+def _head_fits(model: Any, n_views: int = 1) -> bool:
+    """Return whether the head of a meta-estimator has its classes and takes one view's columns."""
+    head = Fitted.of(model.estimator_)
     return bool(
-        isinstance(n_views, (int, np.integer))
-        and n_views >= 1
-        and head.head is not None
+        head.head is not None
         and type(head.model) is not type(model)
         and getattr(head.model, "n_features_in_", None) == model.n_features_in_ / n_views
         and np.array_equal(head.classes, model.classes_)
     )
+
+
+def _views_fit(model: Any) -> bool:
+    """Return whether the head of a `ViewsClassifier` classifies the columns of one view."""
+    n_views = model.n_views
+    is_count = isinstance(n_views, (int, np.integer)) and n_views >= 1
+    return bool(is_count) and _head_fits(model, n_views)
 
 
 def _tasks_fit(model: Any) -> bool:
@@ -172,6 +177,12 @@ CLASSES = {
     "ViewPooling": ClassSchema("featuretl.heads.views", _COLUMNS),
     "ViewsClassifier": ClassSchema(
         "featuretl.heads.views", f"{_CLASSES} estimator_=plain", fits=_views_fit
+    ),
+    "DomainAdaptedClassifier": ClassSchema(
+        "featuretl.adaptation.classifier",
+        f"{_CLASSES} estimator_=plain method_=str",
+        left_out=("decision_",),
+        fits=_head_fits,
     ),
     "MultiTaskHead": ClassSchema(
         "featuretl.heads.multi_task",

@@ -38,11 +38,11 @@ _BLANK = np.zeros((32, 32, 3), np.uint8)
 def save_model(model: Any, path: str | os.PathLike[str], *, card: Card | None = None) -> None:
     """Write a fitted model to one file, without pickle.
 
-    Supported are the heads, `ImageEmbedder`, `NoveltyDetector`, `FineTuneClassifier`,
-    `TransferClassifier`, their regressors, `TransferMultiTask`, and pipelines of these with
-    scikit-learn's StandardScaler, Normalizer, PCA, LogisticRegression, LinearSVC, SVC, Ridge, SVR,
-    Nystroem and TransformedTargetRegressor. For other steps use ``skops.io.dump``: see
-    ``examples/other_steps.py``.
+    Supported are the heads, `DomainAdaptedClassifier`, `ImageEmbedder`, `NoveltyDetector`,
+    `FineTuneClassifier`, `TransferClassifier`, their regressors, `TransferMultiTask`, and pipelines
+    of these with scikit-learn's StandardScaler, Normalizer, PCA, LogisticRegression, LinearSVC,
+    SVC, Ridge, SVR, Nystroem and TransformedTargetRegressor. For other steps use
+    ``skops.io.dump``: see ``examples/other_steps.py``.
 
     Parameters
     ----------

@@ -152,6 +152,11 @@ def _logistic_regression(head: Any) -> tuple[Any, ...]:
     return [_affine(head)], "logistic" if len(head.coef_) == 1 else "softmax", head.classes_
 
 
+def _adapted(head: Any) -> tuple[Any, ...]:
+    found = head_of([step for _, step in Fitted.of(head.estimator_).steps])
+    return [*found.layers], found.link, head.classes_, found.temperature
+
+
 def _svm_probe(head: Any) -> tuple[Any, ...]:
     if head.kernel == "linear":
         layers: Layers = [_affine(head)]
@@ -236,6 +241,7 @@ _TRANSFORMERS: dict[str, Callable[[Any], Layers]] = {
 _HEADS: dict[str, Callable[[Any], tuple[Any, ...]]] = {
     "LinearProbeClassifier": _linear_probe,
     "LinearProbeRegressor": _ridge,
+    "DomainAdaptedClassifier": _adapted,
     "SemiSupervisedProbeClassifier": lambda head: _linear_probe(head.probe_),
     "SVMProbeClassifier": _svm_probe,
     "NearestMeanClassifier": _nearest_mean,

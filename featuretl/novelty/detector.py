@@ -111,7 +111,7 @@ class NoveltyDetector(BaseEstimator):
     See Also
     --------
     sklearn.neighbors.LocalOutlierFactor : Density relative to that of the neighbours.
-    DomainAdapter : Adapts the embeddings to images of another domain.
+    DomainAdaptedClassifier : Adapts a head to images of another domain.
 
     Notes
     -----

@@ -110,12 +110,12 @@ def test_the_findings_are_sentences():
     assert plain.is_clear
     assert "proportions" not in repr(plain)
     assert "AUC of 0.900" in repr(plain)
-    assert repr(plain).endswith("worth trying.")
+    assert repr(plain).endswith("The domains look different.")
     matched = DomainGap(0.9, 1.2, 0.1, 0.005, {"a": 1.0}, 0.25, 0.52, 0.02, 0.48)
     assert not matched.is_clear
     assert "differ by about 0.25" in str(matched)
     assert "0.520 +- 0.020" in str(matched)
-    assert str(matched).endswith("nothing to gain.")
+    assert str(matched).endswith("Apart from class proportions, the domains do not clearly differ.")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from featuretl import DomainAdapter, NoveltyDetector, forecast_accuracy
+from featuretl import DomainAdaptedClassifier, NoveltyDetector, forecast_accuracy
 from featuretl._learning.groups import copies_of, joined, read_groups
 from featuretl.adaptation import domain_gap
 from featuretl.exceptions import InputError
@@ -67,7 +67,7 @@ def test_what_is_no_group_is_one_sentence(groups, message):
 def fits():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(40, 4)), np.tile([0, 1], 20)
-    adapter = DomainAdapter("auto", random_state=0)
+    adapted = DomainAdaptedClassifier(random_state=0)
     return [
         lambda g: LinearProbeClassifier("cv").fit(X, y, groups=g),
         lambda g: SVMProbeClassifier().fit(X, y, groups=g),
@@ -78,7 +78,7 @@ def fits():
         lambda g: forecast_accuracy(X, y, g, n_repeats=2, random_state=0),
         lambda g: domain_gap(X, X + 1, groups=g),
         lambda g: domain_gap(X, X + 1, groups_target=g),
-        lambda g: adapter.fit(X, y, X + 1, groups=g),
+        lambda g: adapted.fit(X, y, X + 1, groups=g),
     ]
 
 

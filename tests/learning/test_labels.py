@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits, load_iris
 
 from featuretl import (
-    DomainAdapter,
+    DomainAdaptedClassifier,
     FineTuneClassifier,
     FineTuneRegressor,
     LinearProbeClassifier,
@@ -387,7 +387,7 @@ READERS = {
         ).n_labels
     ),
     "domain_gap": lambda y: domain_gap(X, X, y).auc,
-    "DomainAdapter": lambda y: DomainAdapter().fit(X, y, X).method_,
+    "DomainAdaptedClassifier": lambda y: DomainAdaptedClassifier().fit(X, y, X).method_,
     "metrics_report": lambda y: metrics_report(y, GOOD, n_bootstrap=0).scores,
     "y_pred": lambda y: metrics_report(GOOD, y, n_bootstrap=0).scores,
     "class_scores": lambda y: class_scores(y, GOOD).values.tolist(),
@@ -403,7 +403,7 @@ GOOD = [NAMES[k] for k in SPECIES]
 def test_functions_take_every_container_and_count_gaps(make, read):
     if make is TEXT["list"] or read not in (
         READERS["ClassScoresDisplay"],
-        READERS["DomainAdapter"],
+        READERS["DomainAdaptedClassifier"],
     ):
         assert read(make(GOOD)) == read(GOOD)
     with pytest.raises(InputError, match="3 of 30 rows, such as row 3"):

@@ -6,7 +6,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 
 from featuretl import (
-    DomainAdapter,
+    DomainAdaptedClassifier,
     FineTuneClassifier,
     FineTuneRegressor,
     LinearProbeClassifier,
@@ -39,7 +39,7 @@ OF_CLASSES = [
     (MultiTaskHead(), {}, {"heads": {"0": NearestMeanClassifier()}}),
     (LinearProbeRegressor(), {"alpha": "loo"}, {"alpha": 1.0}),
     (NoveltyDetector(), {"level": 0.5}, {"level": 0.01}),
-    (DomainAdapter(), {"method": "auto"}, {"method": "coral"}),
+    (DomainAdaptedClassifier(), {}, {"estimator": NearestMeanClassifier()}),
 ]
 OF_IMAGES = [
     (TransferClassifier(strategy="linear", **FEW), {"novelty": True}, {"novelty": False}),
@@ -79,7 +79,7 @@ def test_a_head_keeps_nothing_of_an_earlier_fit(estimator, before, after):
             X, y = X[y < 6, :64], y[y < 6]
         if isinstance(head, MultiTaskHead):
             return head.fit(X, y[:, None])
-        if isinstance(head, DomainAdapter):
+        if isinstance(head, DomainAdaptedClassifier):
             return head.fit(X, y, X + 1)
         return head.fit(X, y)
 

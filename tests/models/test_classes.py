@@ -10,6 +10,7 @@ from sklearn.datasets import load_iris
 from sklearn.svm import SVC
 
 from featuretl import (
+    DomainAdaptedClassifier,
     FineTuneClassifier,
     LinearProbeClassifier,
     MultiTaskHead,
@@ -217,6 +218,22 @@ def test_forged_references_are_refused(attribute, change, iris, model_file, forg
 )
 def test_forged_views_are_refused(path, iris, model_file, forge, assert_refused):
     model = ViewsClassifier(2, LinearProbeClassifier()).fit(*iris)
+    refused(model, model_file, forge, assert_refused, *path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("method_", 1),
+        ("n_features_in_", 6),
+        ("classes_", {"strings": list("abz"), "dtype": "U"}),
+        ("estimator_", None),
+    ],
+    ids=str,
+)
+def test_forged_adaptation_is_refused(path, iris, model_file, forge, assert_refused):
+    X, y = iris
+    model = DomainAdaptedClassifier().fit(X, y, X[::2] + 1)
     refused(model, model_file, forge, assert_refused, *path)
 
 
