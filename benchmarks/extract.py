@@ -204,7 +204,7 @@ def gflop(backbone: Any) -> float:
 
 
 def product_rate(precision: str, n: int = 1024) -> float:
-    """Return GFLOP per core second of products of n x n matrices; all cores compute at once."""
+    """Return GFLOP per core second of products of n x n matrices; all cores compute together."""
     a, b = torch.rand((2, n, n)).to(getattr(torch, precision))
 
     def seconds(_: int) -> float:
