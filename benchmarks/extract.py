@@ -96,7 +96,7 @@ class Contenders:
         self._stores = 0
         self._precisions: dict[str, str] = {}
         self.gflop = gflop(self.backbones["float32"])
-        self.rates = {precision: product_rate(precision) for precision in ("float32", "bfloat16")}
+        self._rates: dict[str, list[float]] = {}
 
     def script(self, key: str, *command: str) -> float:
         """Run a script in its own process, with its settings as JSON on standard input."""
@@ -145,7 +145,10 @@ class Contenders:
         (store.path / "models").symlink_to(models)
         if precision == "float32":
             self.store = store  # where warm runs look
-        return self._timed(key, store, runtime, precision)
+        seconds = self._timed(key, store, runtime, precision)
+        if precision != "int8":
+            self._rates.setdefault(precision, []).append(product_rate(precision))
+        return seconds
 
     def warm(self, key: str) -> float:
         """Find everything in the store by file metadata."""
@@ -167,10 +170,15 @@ class Contenders:
         self.costs[key] = extraction.statistics.costs
         return seconds
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """GFLOP/s of one core in matrix products, by precision: medians over the cold runs."""
+        return {precision: statistics.median(rates) for precision, rates in self._rates.items()}
+
     def roofline(self, key: str, images_per_second: float) -> dict[str, float]:
         """Return the ceiling of a contender in images per second, and the shares reached."""
         if (rate := self.rates.get(self._precisions.get(key, ""))) is None:
-            return {}
+            return {}  # int8, or no contender of ours
         costs, n = self.costs[key], len(self.paths)
         least = sum(costs[stage] for stage in ("decode", "resize", "normalise"))
         least += n * self.gflop / rate
@@ -214,7 +222,7 @@ def product_rate(precision: str, n: int = 1024) -> float:
 
     cores = joblib.cpu_count()
     with ThreadPoolExecutor(cores) as pool, one_thread_each(pool, cores):
-        return 2e-9 * n**3 / statistics.median(pool.map(seconds, range(20 * cores)))
+        return 2e-9 * n**3 / statistics.median(pool.map(seconds, range(10 * cores)))
 
 
 def alternate(
