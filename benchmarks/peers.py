@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 from common import show
-from extract import Contenders, measure, options, plot
+from extract import Contenders, measure, options, plot, write_photographs
 from peer_loops import PEERS
 
 
@@ -32,7 +32,8 @@ def main(
     """Run the benchmark and print it."""
     script = str(Path(__file__).with_name("peer_loops.py"))
     with tempfile.TemporaryDirectory() as folder:
-        these = Contenders(Path(folder), images, backbone)
+        paths = write_photographs(Path(folder, "photographs"), images)
+        these = Contenders(Path(folder), paths, backbone)
         contenders: dict[str, Callable[[str], float]] = {
             peer: lambda key: these.script(key, python, script, key) for peer in PEERS
         }

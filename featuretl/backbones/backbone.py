@@ -65,8 +65,8 @@ def load_backbone(
     precision : {"auto", "float32", "bfloat16", "int8"}, default="auto"
         Precision of the computation; embeddings are float32. "auto" is "float32": the others give
         other embeddings (another recipe). "bfloat16" needs a processor or GPU that supports it and
-        is much slower elsewhere; its gain is not measured. "int8" runs in ONNX Runtime on the CPU,
-        calibrated on photographs that come with scikit-learn.
+        is much slower elsewhere; on the CPU OpenVINO computes it, too. "int8" runs in ONNX Runtime
+        on the CPU, calibrated on photographs that come with scikit-learn.
     views : int, "flip", "ten-crop" or a grid such as "3x3", default=1
         Views of each image, with their embeddings concatenated, the image itself first. "flip" adds
         its mirror image; an int n adds n - 2 light random crops as well, seeded by the image's

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +46,9 @@ class Alternative:
 
 ALTERNATIVES = {
     "onnx": Alternative({"cpu": 1_000}, ("onnxruntime", "onnx", "onnxscript")),
-    "openvino": Alternative({"cpu": 1_000}, ("openvino", "onnx", "onnxscript")),
+    "openvino": Alternative(
+        {"cpu": 1_000}, ("openvino", "onnx", "onnxscript"), ("float32", "bfloat16")
+    ),
     # "auto" does not use it on the CPU, where ONNX Runtime is faster in every measurement.
     "compile": Alternative({"cuda": 20_000}, (), ("float32", "bfloat16"), ("cpu", "cuda")),
 }
@@ -139,7 +141,7 @@ class RuntimeChoice:
 
     def _has_graph(self) -> bool:
         """Return whether ONNX Runtime needs no export, and nothing is to be measured."""
-        file = model_file(self._backbone.recipe, self._store)
+        file = model_file(self._recipe, self._store)
         is_kept = file is not None and file.is_file()
         return not self._obstacle("onnx") and (is_kept or self._is_lite)
 
@@ -147,7 +149,12 @@ class RuntimeChoice:
     def _is_lite(self) -> bool:
         from featuretl.runtimes.lite import lite_recipe
 
-        return lite_recipe(self._backbone.spec) == self._backbone.recipe
+        return lite_recipe(replace(self._backbone.spec, precision="float32")) == self._recipe
+
+    @cached_property
+    def _recipe(self) -> dict[str, Any]:
+        """`Backbone.recipe` in float32, the precision of graphs."""
+        return {**self._backbone.recipe, "compute": {"precision": "float32"}}
 
     def _compiled(self) -> Any:
         from featuretl.runtimes.alternatives import CompiledRuntime
@@ -161,7 +168,8 @@ class RuntimeChoice:
 
         def start(model: bytes) -> Any:
             if name == "openvino":
-                return self._check(name, lambda: OpenVinoRuntime(model, self._n_threads))
+                options = self._n_threads, self._backbone.spec.precision
+                return self._check(name, lambda: OpenVinoRuntime(model, *options))
             return self._check(name, lambda: OnnxRuntime(model))
 
         def make() -> bytes:
@@ -169,7 +177,7 @@ class RuntimeChoice:
                 self._model = self._try(name, self._graph)
             return self._model
 
-        return cached(model_file(self._backbone.recipe, self._store), make, start)
+        return cached(model_file(self._recipe, self._store), make, start)
 
     def _graph(self) -> bytes:
         """Return the network as an ONNX model."""
@@ -178,7 +186,7 @@ class RuntimeChoice:
 
         if self._is_lite:
             return lite_graph(self._backbone.spec.name)
-        return export(self._backbone.embedding, tuple(self._probe.shape[1:]))
+        return export(self._backbone.embedding_in("float32"), tuple(self._probe.shape[1:]))
 
     def _try(self, name: str, work: Callable[[], T]) -> T:
         """Run `work` in a thread of the pool. Raises BackboneError if it fails."""

@@ -228,6 +228,54 @@ def test_bfloat16_does_not_run_in_onnx(tiny, photos, worth):
     np.testing.assert_allclose(np.linalg.norm(extraction.to_numpy(), axis=1), 1, rtol=1e-6)
 
 
+@pytest.fixture
+def openvino():
+    """OpenVINO, where it is installed and the processor has instructions for bfloat16."""
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("the processor has no instructions for bfloat16")
+    return openvino
+
+
+@pytest.mark.parametrize("output", [{}, {"normalize": True}, {"layers": [1], "pooling": "avg+max"}])
+def test_openvino_computes_bfloat16_with_the_recipe_of_pytorch(
+    openvino, cosines, tiny, photos, store, exports, output
+):
+    backbone = tiny(precision="bfloat16", **output)
+    single = extract(photos[:4], tiny(**output), store=store, runtime="openvino").to_numpy()
+    found = extract(photos[:4], backbone, store=store, runtime="openvino")
+    assert (found.statistics.runtime, found.statistics.embedded) == ("openvino", 4)
+    assert len(exports) == len(list(store.path.glob("models/*"))) == 1  # float32 has the same graph
+    expected = extract(photos[:4], backbone, store=None, runtime="torch")
+    assert cosines(found.to_numpy(), expected.to_numpy()).min() > 0.9999
+    assert cosines(found.to_numpy(), single).min() < 0.999999  # it is not float32
+    assert abs(found.statistics.agreement - expected.statistics.agreement) < 0.001
+    if output.get("normalize"):
+        np.testing.assert_allclose(np.linalg.norm(found.to_numpy(), axis=1), 1, rtol=1e-6)
+    again = extract(photos[:4], backbone, store=store, runtime="torch")
+    assert again.statistics.cached == 4
+
+
+def test_auto_takes_openvino_for_bfloat16_if_it_is_faster(
+    openvino, tiny, photos, store, worth, speeds
+):
+    asked = speeds(TorchRuntime=2.0, OpenVinoRuntime=3.0)
+    worth(onnx=4, openvino=4)
+    backbone = tiny(precision="bfloat16")
+    assert extract(photos[:4], backbone, store=store).statistics.runtime == "openvino"
+    assert asked == ["TorchRuntime", "OpenVinoRuntime"]
+
+
+def test_openvino_refuses_bfloat16_without_the_instructions(tiny, photos, monkeypatch, worth):
+    openvino = pytest.importorskip("openvino")
+    monkeypatch.setattr(openvino.Core, "get_property", lambda *args: ["FP32"])
+    backbone = tiny(precision="bfloat16")
+    with pytest.raises(BackboneError, match=r"no instructions for bfloat16\); use runtime='torch'"):
+        extract(photos[:1], backbone, runtime="openvino")
+    worth(openvino=4)
+    assert extract(photos[:4], backbone).statistics.runtime == "torch"
+
+
 def test_auto_is_float32(tiny, photos, store):
     expected = extract(photos[:4], tiny(precision="float32"), store=store)
     found = extract(photos[:4], tiny(), store=store)
