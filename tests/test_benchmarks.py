@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-RECORDS = sorted((FOLDER / "results").glob("*.json"))
+FILES = sorted((FOLDER / "results").glob("*.json"))
 
 spec = importlib.util.spec_from_file_location("benchmarks_run", FOLDER / "run.py")
 run = importlib.util.module_from_spec(spec)
@@ -24,14 +24,15 @@ def test_the_tables_are_those_of_the_records():
     assert len(re.findall("<!-- record: ", text)) == len(re.findall("<!-- end -->", text))
 
 
-@pytest.mark.parametrize("file", RECORDS, ids=lambda file: file.stem)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_record_says_where_it_comes_from(file):
     record = json.loads(file.read_text())
     assert re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?", record["commit"])
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", record["date"])
-    assert record["command"].startswith("python benchmarks/") and record["processor"]
-    assert {"python", *run.PACKAGES} <= set(record["versions"])
-    assert all(table for table in record["tables"])
+    assert record["processor"] and "torch" in record["versions"]
+    if file.stem in run.BENCHMARKS:
+        assert record["command"].startswith("python benchmarks/")
+        assert all(record["tables"])
 
 
 def test_tables_that_a_script_prints_one_after_the_other():

@@ -27,7 +27,7 @@ from featuretl._core.text import reason_of
 from featuretl.exceptions import BackboneError
 from featuretl.images.decode import golden_pixels
 from featuretl.store.keys import canonical_json
-from featuretl.store.store import EmbeddingStore
+from featuretl.store.store import EmbeddingStore, default_cache
 
 T = TypeVar("T")
 
@@ -290,10 +290,17 @@ def agreement(backbone: Any, runtime: Any) -> float | None:
 
 
 def model_file(recipe: dict[str, Any], store: EmbeddingStore | None) -> Path | None:
-    """Return the path in a store of the exported model of a backbone with `Backbone.recipe`."""
+    """Return the path of the exported model of a backbone with `Backbone.recipe`.
+
+    It is in the default store, so that it serves every store; in `store` if that cannot be written.
+    """
     if store is None:
         return None
-    return store.path / "models" / f"{_digest({'recipe': recipe})}.onnx"
+    folder = store.path
+    with contextlib.suppress(OSError):
+        default_cache().mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = default_cache() if os.access(default_cache(), os.W_OK) else folder
+    return folder / "models" / f"{_digest({'recipe': recipe})}.onnx"
 
 
 def _digest(facts: dict[str, Any]) -> str:

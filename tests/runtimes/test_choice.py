@@ -16,7 +16,8 @@ from featuretl import ImageEmbedder, extract, load_backbone
 from featuretl.exceptions import BackboneError, ParameterError
 from featuretl.ranking import time_backbone
 from featuretl.runtimes import alternatives, choice, onnx
-from featuretl.runtimes.choice import ALTERNATIVES, RuntimeChoice
+from featuretl.runtimes.choice import ALTERNATIVES, RuntimeChoice, model_file
+from featuretl.store import EmbeddingStore
 
 
 @pytest.fixture
@@ -308,3 +309,11 @@ def test_speeds_on_a_device_are_remembered_apart_from_those_of_the_cpu():
         return RuntimeChoice(backbone, None, None, 2)._key()
 
     assert len({key("cpu"), key("cuda:0"), key("cuda:1")}) == 3
+
+
+def test_an_exported_model_serves_every_store(cache, tmp_path, monkeypatch):
+    recipe, store = {"backbone": "x"}, EmbeddingStore(tmp_path / "other")
+    assert model_file(recipe, store) == model_file(recipe, EmbeddingStore(cache))
+    assert model_file(recipe, None) is None
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert model_file(recipe, store).parent == store.path / "models"
