@@ -98,8 +98,10 @@ def explain(
 
 def _explain_image(network: Network, image: Any, target: Any) -> Explanation:
     backbone = network.backbone
-    pixels = read(image).pixels()
-    batch = backbone.batch([backbone.prepare(pixels)])
+    content, least_side = read(image), backbone.preprocessing.least_side
+    pixels = content.pixels()
+    seen = content.pixels(least_side=least_side) if least_side else pixels
+    batch = backbone.batch([backbone.prepare(seen)])
     values = network.values(batch)[0]
     chosen, weight = _resolve_target(network.head, values, target)
     with full_precision():

@@ -110,10 +110,12 @@ def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
     return first == last and after.st_size == size and time.time_ns() - max(last[1:]) > RACY_NS
 
 
-def decode(data: bytes) -> np.ndarray:
+def decode(data: bytes, least_side: int = 0) -> np.ndarray:
     """Decode the bytes of an image file to RGB: uint8 (h, w, 3).
 
-    Raises ImageError unless the bytes are one whole image within the limits.
+    If `least_side` is not 0, a JPEG is decoded at 1/8, 1/4 or 1/2 of its size: at the smallest that
+    leaves its shorter side at least this many pixels. Raises ImageError unless the bytes are one
+    whole image within the limits.
     """
     if not data:
         raise ImageError("empty: 0 bytes")
@@ -123,7 +125,7 @@ def decode(data: bytes) -> np.ndarray:
         raise ImageError(f"a JPEG of more than {MAX_JPEG_SCANS} scans")
     try:
         with _opened(data) as image:
-            return rgb_from_pil(image)
+            return rgb_from_pil(image, least_side)
     except ImageError:
         raise
     except Image.UnidentifiedImageError as error:
@@ -156,8 +158,11 @@ def describe(error: Exception) -> str:
     return str(error) if is_clear and str(error) else f"{type(error).__name__}: {error}"
 
 
-def rgb_from_pil(image: Image.Image) -> np.ndarray:
-    """Return the pixels of a PIL image by the decode policy: uint8 (h, w, 3), writable."""
+def rgb_from_pil(image: Image.Image, least_side: int = 0) -> np.ndarray:
+    """Return the pixels of a PIL image by the decode policy: uint8 (h, w, 3), writable.
+
+    `least_side` is that of `decode`, for an image that is not loaded yet.
+    """
     width, height = image.size
     if not width * height:
         raise ImageError(f"{width} x {height} pixels; expected at least 1 pixel")
@@ -167,6 +172,8 @@ def rgb_from_pil(image: Image.Image) -> np.ndarray:
     tags = getattr(image, "tag_v2", {})
     if image.mode == "L" and _SIGNED in np.atleast_1d(tags.get(Base.SampleFormat, 1)):
         raise ImageError("signed 8-bit pixels have no standard range; save as unsigned 8 bits")
+    if least_side:
+        image.draft(None, (least_side, least_side))
     image.load()  # before the EXIF is read: here Pillow's TIFF plugin rotates the image itself
     orientation: Any = None
     with contextlib.suppress(Exception):  # a corrupt EXIF block does not make the pixels corrupt

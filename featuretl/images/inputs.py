@@ -31,7 +31,7 @@ from featuretl.images.decode import (
 
 ONE_IMAGE = (str, bytes, os.PathLike, Image.Image, Crop)
 
-Decoder = Callable[[bytes], np.ndarray]
+Decoder = Callable[..., np.ndarray]  # as `decode`
 
 
 @dataclass(eq=False, frozen=True)
@@ -48,11 +48,16 @@ class Content:
     state: os.stat_result | None = None
     digest: bytes = b""
 
-    def pixels(self, decoder: Decoder = decode) -> np.ndarray:
-        """Decode to RGB: uint8 (h, w, 3). Raises ImageError."""
+    def pixels(self, decoder: Decoder = decode, least_side: int = 0) -> np.ndarray:
+        """Decode to RGB: uint8 (h, w, 3). Raises ImageError.
+
+        `least_side` is that of `decode`; crops are always cut from the whole image.
+        """
         if isinstance(self.data, np.ndarray):
             return self.data
-        return decoder(self.data) if isinstance(self.data, bytes) else self.data(decoder)
+        if isinstance(self.data, bytes):
+            return decoder(self.data, least_side) if least_side else decoder(self.data)
+        return self.data(decoder)
 
 
 def as_images(X: Any, owner: str) -> Sequence[Any]:
