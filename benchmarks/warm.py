@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import click
@@ -29,6 +30,7 @@ class StubBackbone:
 
     files: ClassVar[list[Any]] = []
     device = torch.device("cpu")
+    preprocessing = SimpleNamespace(least_side=0)
     recipe: ClassVar[dict[str, Any]] = {
         "backbone": {"name": "stand-in", "tensors": "none"},
         "output": {"layers": ["pre_logits"], "pooling": "auto", "n_features": 1280},

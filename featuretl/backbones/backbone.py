@@ -88,9 +88,8 @@ def load_backbone(
         ``featuretl[tiff]``. timm's ``adapt_input_conv`` adapts the weights of RGB.
     decode : {"full", "reduced"}, default="full"
         "reduced" decodes large JPEG files at 1/2, 1/4 or 1/8 of their size, the smallest whose shorter
-        side is at least three times that of the resized image (of each tile, with a grid of views).
-        It is faster, and gives slightly other embeddings (another recipe). Crops, arrays and other
-        formats are decoded in full.
+        side is at least three times that of the resized image: faster, with slightly other embeddings
+        (another recipe). Other formats, crops, arrays, and images of over two views are not reduced.
     device : str, default="auto"
         A torch device; "auto" is CUDA if available, or the CPU.
 

@@ -17,15 +17,14 @@ from featuretl._core.parameters import (
     is_word,
     parameter_error,
 )
-from featuretl.backbones.views import check_views, n_tiles
+from featuretl.backbones.views import check_views
 
 Layer = int | str
 PRE_LOGITS = "pre_logits"
 POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten", "grid")
 MOST_PIXELS_A_SIDE = 4096  # of `image_size`
-DECODINGS = ("full", "reduced")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
-DECODE_RATIO = 3  # at 2, cosines to full decoding fall to 0.998
+_DECODE_RATIO = 3  # at 2, cosines to full decoding fall to 0.998
 # Quantization of an int8 network, as a part of its recipe.
 QUANTIZATION: dict[str, Any] = {
     "version": 1,
@@ -84,7 +83,7 @@ class BackboneSpec:
         if given.pooling == "grid" and check_views(owner, given.views) != 1:
             raise parameter_error(owner, "views", "1 with pooling='grid'", given.views)
         check_option(owner, "precision", given.precision, PRECISIONS)
-        check_option(owner, "decode", given.decode, DECODINGS)
+        check_option(owner, "decode", given.decode, ("full", "reduced"))
         check_int(owner, "in_chans", given.in_chans, 1)
         check_number(owner, "crop_pct", given.crop_pct, "(0, 1]", None)
         return replace(
@@ -103,9 +102,9 @@ class BackboneSpec:
 
     @property
     def decode_ratio(self) -> int:
-        """`Preprocessing.decode_ratio`; tiles are resized one by one, and only TIFF has other channels."""
-        is_reduced = self.decode == "reduced" and self.in_chans in (1, 3)
-        return DECODE_RATIO * n_tiles(self.views) if is_reduced else 0
+        """`Preprocessing.decode_ratio`; 0 for views of parts of an image, and channels of TIFF."""
+        is_reduced = self.decode == "reduced" and self.views in (1, 2) and self.in_chans in (1, 3)
+        return _DECODE_RATIO if is_reduced else 0
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -116,10 +115,8 @@ class BackboneSpec:
 
 def _check_custom(owner: str, given: BackboneSpec) -> None:
     """Raise ParameterError for parameters that the caller's own network does not have."""
-    fixed = {
-        "weights": "auto", "image_size": None, "crop_pct": None, "in_chans": 3, "decode": "full"
-    }  # fmt: skip
-    for parameter, default in fixed.items():
+    own = {"weights": "auto", "image_size": None, "crop_pct": None, "in_chans": 3, "decode": "full"}
+    for parameter, default in own.items():
         if not is_same(getattr(given, parameter), default):
             expected = (
                 f"{default!r} for a network of your own, whose module and preprocessing fix it"

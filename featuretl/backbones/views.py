@@ -126,11 +126,6 @@ def n_views(views: int | str) -> int:
     return {"flip": 2, "ten-crop": 10}[views] if grid is None else 1 + grid[0] * grid[1]
 
 
-def n_tiles(views: int | str) -> int:
-    """Return the larger number of tiles along a side of the image; 1 without a grid."""
-    return max(_grid(views) or (1,))
-
-
 def views_of(views: int | str, pixels: np.ndarray) -> list[View]:
     """Return the views of an image, pixels uint8 (h, w, 3); the first is the image itself."""
     if isinstance(views, int):

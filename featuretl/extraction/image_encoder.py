@@ -79,8 +79,9 @@ class ImageEncoder:
     @property
     def preparation(self) -> Any:
         """What prepares files in another process; None if it needs this one; see `Preparers`."""
-        is_rgb = channels_of(self._wanted) in (1, 3)
-        return (self.backbone.preparation, least_side(self.backbone)) if is_rgb else None
+        if channels_of(self._wanted) not in (1, 3):
+            return None
+        return self.backbone.preparation, self.backbone.preprocessing.least_side
 
     def use_graph(self, recipe: Recipe | None) -> None:
         """Embed with a graph instead of PyTorch, which is not imported yet, if there is one.
@@ -178,7 +179,7 @@ class ImageEncoder:
         if n_channels not in (1, 3):
             decoder = partial(decode_channels, n_channels=n_channels)
         with stage("decode"):
-            pixels = content.pixels(decoder, least_side(self.backbone))
+            pixels = content.pixels(decoder, self.backbone.preprocessing.least_side)
         with stage("resize"):
             return self.backbone.prepare(pixels)
 
@@ -293,11 +294,6 @@ class _Worker:
 def channels_of(backbone: Any) -> int:
     """Return the number of channels of a backbone's images; 3 for a trunk, which takes any."""
     return getattr(getattr(backbone, "spec", backbone), "in_chans", 3)
-
-
-def least_side(backbone: Any) -> int:
-    """Return the shorter side, in pixels, that decoding leaves a JPEG at least; 0: its own."""
-    return getattr(getattr(backbone, "preprocessing", None), "least_side", 0)
 
 
 def _is_int8(backbone: Any) -> bool:

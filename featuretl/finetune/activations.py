@@ -126,7 +126,7 @@ class FreshActivations:
 
     def _prepare(self, content: Any, index: int, seed: Sequence[int] | None) -> Any:
         """Return the network's input, or the pixels if `augment` is callable."""
-        pixels = self._pixels(content)
+        pixels = content.pixels(least_side=self._backbone.preprocessing.least_side)
         view = View()
         if seed is not None:
             if callable(self._augment):
@@ -134,10 +134,6 @@ class FreshActivations:
             if self._augment.views > 1:
                 view = draw(self._augment, np.random.default_rng([*seed, index]))
         return view(pixels, self._backbone.preprocessing)
-
-    def _pixels(self, content: Any) -> np.ndarray:
-        pixels: np.ndarray = content.pixels(least_side=self._backbone.preprocessing.least_side)
-        return pixels
 
     def _activations(self, prepared: list[Any]) -> torch.Tensor:
         inputs = [self._augmented(x) if isinstance(x, np.ndarray) else x for x in prepared]
@@ -167,7 +163,8 @@ class StoredActivations(FreshActivations):
             found = int(self._space.find(keys_array([content.key]))[0])
             if found != MISSING:
                 return found
-        return self._stored.prepare(self._pixels(content))
+        least_side = self._stored.preprocessing.least_side
+        return self._stored.prepare(content.pixels(least_side=least_side))
 
     def _activations(self, prepared: list[Any]) -> torch.Tensor:
         found = np.array([isinstance(item, int) for item in prepared])

@@ -114,9 +114,8 @@ def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
 def decode(data: bytes, least_side: int = 0) -> np.ndarray:
     """Decode the bytes of an image file to RGB: uint8 (h, w, 3).
 
-    If `least_side` is not 0, a JPEG is decoded at 1/8, 1/4 or 1/2 of its size: at the smallest that
-    leaves its shorter side at least this many pixels. Raises ImageError unless the bytes are one
-    whole image within the limits.
+    A JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and 1 that leaves its shorter side `least_side`
+    pixels, unless this is 0. Raises ImageError unless the bytes are one whole image within the limits.
     """
     if not data:
         raise ImageError("empty: 0 bytes")
@@ -162,7 +161,7 @@ def describe(error: Exception) -> str:
 def rgb_from_pil(image: Image.Image, least_side: int = 0, data: bytes = b"") -> np.ndarray:
     """Return the pixels of a PIL image by the decode policy: uint8 (h, w, 3), writable.
 
-    `least_side` and `data` are those of `decode`, for an image that is not loaded yet.
+    `least_side` and `data`, as in `decode`, are for an image that is not loaded yet.
     """
     width, height = image.size
     if not width * height:

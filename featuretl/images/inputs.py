@@ -49,10 +49,7 @@ class Content:
     digest: bytes = b""
 
     def pixels(self, decoder: Decoder = decode, least_side: int = 0) -> np.ndarray:
-        """Decode to RGB: uint8 (h, w, 3). Raises ImageError.
-
-        `least_side` is that of `decode`; crops are always cut from the whole image.
-        """
+        """Decode to RGB, uint8 (h, w, 3), as `decode`; crops in full. Raises ImageError."""
         if isinstance(self.data, np.ndarray):
             return self.data
         if isinstance(self.data, bytes):

@@ -146,9 +146,9 @@ def large(tmp_path_factory):
 
 def test_the_recipe_of_reduced_decoding_is_another_one():
     full = load_backbone(device="cpu").recipe["preprocess"]
-    for changes, ratio in (({}, 3), ({"views": "2x3"}, 9), ({"views": "flip"}, 3)):
+    for changes, ratio in (({}, 3), ({"views": "2x3"}, None), ({"views": "flip"}, 3)):
         found = load_backbone(decode="reduced", **changes).recipe["preprocess"]
-        assert found.pop("decode_ratio") == ratio
+        assert found.pop("decode_ratio", None) == ratio
         found.pop("views", None)
         assert found == full
     assert load_backbone(in_chans=5, decode="reduced").recipe == load_backbone(in_chans=5).recipe
