@@ -110,13 +110,18 @@ def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> No
 
 def open_local(path: str | os.PathLike[str]) -> io.BufferedReader:
     """Open a local file; raises OSError without blocking if it is not a regular file."""
+    return os.fdopen(open_descriptor(path)[0], "rb")
+
+
+def open_descriptor(path: str | os.PathLike[str]) -> tuple[int, os.stat_result]:
+    """Open a local file as `open_local`; return its descriptor and state."""
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb")
+    state = os.fstat(descriptor)
+    if stat.S_ISREG(state.st_mode):
+        return descriptor, state
     os.close(descriptor)
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(state.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     raise OSError("not a regular file")
 

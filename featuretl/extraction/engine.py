@@ -346,8 +346,10 @@ class Run:
         digests = self.source.store.memo.digests([path for path in paths if path is not None])
         for index, digest in zip(files, digests, strict=True):
             if digest is not None:
-                with contextlib.suppress(ItemError):  # the error of a bad crop when it is read
+                try:
                     self.keys[index] = key_of(self.images[index], digest)
+                except ItemError:  # the error of a bad crop when it is read
+                    pass
 
     def _remember_hashes(self) -> None:
         if self.source.store is not None and self._hashed:

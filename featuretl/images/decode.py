@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 from PIL.features import check_feature
 
-from featuretl._core.files import contents, file_system, is_url, open_local, without_scheme
+from featuretl._core.files import contents, file_system, is_url, open_descriptor, without_scheme
 from featuretl._core.text import reason_of
 from featuretl.exceptions import ImageError, ParameterError
 from featuretl.images.heif import is_heif, open_heif
@@ -69,17 +69,19 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
         if is_url(path):
             return _download(path), None
     try:
-        with open_local(path) as file:
-            descriptor = file.fileno()
-            before = os.fstat(descriptor)
+        descriptor, before = open_descriptor(path)
+        try:
             if before.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"{before.st_size} bytes, over the limit of {MAX_FILE_BYTES}")
             data = os.read(descriptor, before.st_size + 1)
-            while more := os.read(descriptor, 2**20):  # it grew, or a read was short
+            # It grew, or a read was short.
+            while len(data) != before.st_size and (more := os.read(descriptor, 2**20)):
                 data += more
                 if len(data) > MAX_FILE_BYTES:
                     raise ImageError(f"it grew over the limit of {MAX_FILE_BYTES} bytes")
             after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, ImageError):
             raise
@@ -105,10 +107,10 @@ def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
 
     It does not if the file changed meanwhile or less than `RACY_NS` ago.
     """
-    first, last = (
-        (state.st_size, state.st_mtime_ns, state.st_ctime_ns) for state in (before, after)
-    )
-    return first == last and after.st_size == size and time.time_ns() - max(last[1:]) > RACY_NS
+    times = after.st_mtime_ns, after.st_ctime_ns
+    is_same = before.st_size == after.st_size == size
+    is_same = is_same and (before.st_mtime_ns, before.st_ctime_ns) == times
+    return is_same and time.time_ns() - max(times) > RACY_NS
 
 
 def decode(data: bytes, least_side: int = 0) -> np.ndarray:
