@@ -98,10 +98,8 @@ def explain(
 
 def _explain_image(network: Network, image: Any, target: Any) -> Explanation:
     backbone = network.backbone
-    content, least_side = read(image), backbone.preprocessing.least_side
-    pixels = content.pixels()
-    seen = content.pixels(least_side=least_side) if least_side else pixels
-    batch = backbone.batch([backbone.prepare(seen)])
+    pixels = read(image).pixels()
+    batch = network.batch([image])
     values = network.values(batch)[0]
     chosen, weight = _resolve_target(network.head, values, target)
     with full_precision():

@@ -344,12 +344,11 @@ class Run:
         paths = [self._encoder.file_of(image) for image in self.images]
         files = [i for i, path in enumerate(paths) if path is not None]
         digests = self.source.store.memo.digests([path for path in paths if path is not None])
+        bad_crop = contextlib.suppress(ItemError)  # it fails when it is read
         for index, digest in zip(files, digests, strict=True):
             if digest is not None:
-                try:
+                with bad_crop:
                     self.keys[index] = key_of(self.images[index], digest)
-                except ItemError:  # the error of a bad crop when it is read
-                    pass
 
     def _remember_hashes(self) -> None:
         if self.source.store is not None and self._hashed:

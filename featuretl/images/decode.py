@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 from PIL.features import check_feature
 
-from featuretl._core.files import contents, file_system, is_url, open_descriptor, without_scheme
+from featuretl._core.files import contents, file_system, is_url, open_local, without_scheme
 from featuretl._core.text import reason_of
 from featuretl.exceptions import ImageError, ParameterError
 from featuretl.images.heif import is_heif, open_heif
@@ -69,19 +69,17 @@ def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | Non
         if is_url(path):
             return _download(path), None
     try:
-        descriptor, before = open_descriptor(path)
-        try:
+        with open_local(path, buffering=0) as file:
+            descriptor = file.fileno()
+            before = os.fstat(descriptor)
             if before.st_size > MAX_FILE_BYTES:
                 raise ImageError(f"{before.st_size} bytes, over the limit of {MAX_FILE_BYTES}")
             data = os.read(descriptor, before.st_size + 1)
-            # It grew, or a read was short.
-            while len(data) != before.st_size and (more := os.read(descriptor, 2**20)):
+            while len(data) != before.st_size and (more := os.read(descriptor, 2**20)):  # it grew
                 data += more
                 if len(data) > MAX_FILE_BYTES:
                     raise ImageError(f"it grew over the limit of {MAX_FILE_BYTES} bytes")
             after = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         if isinstance(error, ImageError):
             raise
@@ -103,10 +101,7 @@ def _download(url: str) -> bytes:
 
 
 def settled(before: os.stat_result, after: os.stat_result, size: int) -> bool:
-    """Return whether a file's state identifies the `size` bytes that were read between two states.
-
-    It does not if the file changed meanwhile or less than `RACY_NS` ago.
-    """
+    """Return whether a file kept its state and `size` while it was read, and `RACY_NS` before."""
     times = after.st_mtime_ns, after.st_ctime_ns
     is_same = before.st_size == after.st_size == size
     is_same = is_same and (before.st_mtime_ns, before.st_ctime_ns) == times
@@ -146,10 +141,7 @@ def _opened(data: bytes) -> Image.Image:
 
 
 def golden_pixels(n_channels: int = 3) -> np.ndarray:
-    """Return the photograph that is part of this package: uint8 (240, 320, n_channels).
-
-    Its three channels are repeated; a network of one channel takes all three.
-    """
+    """Return the packaged photograph, uint8 (240, 320, n_channels), whose three channels repeat."""
     pixels = decode((Path(__file__).parent / "golden.jpg").read_bytes())
     return pixels if n_channels in (1, 3) else pixels[..., np.arange(n_channels) % 3]
 
@@ -161,10 +153,7 @@ def describe(error: Exception) -> str:
 
 
 def rgb_from_pil(image: Image.Image, least_side: int = 0, data: bytes = b"") -> np.ndarray:
-    """Return the pixels of a PIL image by the decode policy: uint8 (h, w, 3), writable.
-
-    `least_side` and `data`, as in `decode`, are for an image that is not loaded yet.
-    """
+    """Return a PIL image's pixels, uint8 (h, w, 3), writable; `decode` has the other parameters."""
     width, height = image.size
     if not width * height:
         raise ImageError(f"{width} x {height} pixels; expected at least 1 pixel")

@@ -134,10 +134,7 @@ def read(
     stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     n_channels: int = 3,
 ) -> Content:
-    """Read one image and compute its key. Raises ImageError.
-
-    `stage("read")` and `stage("hash")` are the contexts of these steps, for example for timing.
-    """
+    """Read one image and compute its key, each in its `stage`, for timing. Raises ImageError."""
     if isinstance(image, dict):  # an undecoded image of a Hugging Face dataset
         return replace(read(image.get("bytes") or image.get("path"), stage, n_channels), state=None)
     if isinstance(image, (str, os.PathLike)):

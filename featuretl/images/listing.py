@@ -88,10 +88,7 @@ def paths_of_list(path: str) -> Iterator[list[str]]:
 def rows_of_manifest(
     manifest: str, path_column: str, others: Sequence[str]
 ) -> Iterator[tuple[list[str], list[list[str | None]]]]:
-    """Yield batches of rows of a manifest: the paths, and the other columns.
-
-    Raises InputError if a row has no path, or the file cannot be read.
-    """
+    """Yield a manifest's paths and its other columns in batches of rows. Raises InputError."""
     rows = empty = 0
     for paths, *values in text_batches(manifest, [path_column, *others]):
         rows, empty = rows + len(paths), empty + paths.count(None)

@@ -108,13 +108,12 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _digest(path: str, known: tuple[Any, ...] | None) -> bytes | None:
     """Return the sha256 in a file's row, if the file's state has not changed."""
-    if known is None:
-        return None
     try:
-        is_same = _state(os.stat(path)) == known[:4]
+        if known is not None and _state(os.stat(path)) == known[:4]:
+            return known[4] if isinstance(known[4], bytes) and len(known[4]) == 32 else None
     except (OSError, ValueError):
-        return None
-    return known[4] if is_same and isinstance(known[4], bytes) and len(known[4]) == 32 else None
+        pass
+    return None
 
 
 def _name(path: str) -> bytes:
