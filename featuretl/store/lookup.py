@@ -49,7 +49,9 @@ class KeyIndex:
             n += len(merged[0][0])
         if len(merged) > 1:
             keys, locations = map(np.concatenate, zip(*merged, strict=True))
-        codes = np.sort(_prefixes(keys, n) | np.arange(n, dtype=np.uint64))
+        codes = _prefixes(keys, n)
+        codes |= np.arange(n, dtype=np.uint64)
+        codes.sort()
         # In one step, because another thread can fork this process.
         self._runs = [*runs, (keys, locations, codes)]
 
@@ -85,4 +87,6 @@ def keys_list(keys: np.ndarray) -> list[bytes]:
 def _prefixes(keys: np.ndarray, n: int) -> np.ndarray:
     """Return the hashes of keys, uint64, with zeros in the bits that number n positions."""
     hashes = np.ascontiguousarray(keys).view("<u8").reshape(-1, 4) @ _FACTORS
-    return hashes >> np.uint64(n.bit_length()) << np.uint64(n.bit_length())
+    hashes >>= np.uint64(n.bit_length())
+    hashes <<= np.uint64(n.bit_length())
+    return hashes
