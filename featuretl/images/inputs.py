@@ -58,10 +58,7 @@ class Content:
 
 
 def as_images(X: Any, owner: str) -> Sequence[Any]:
-    """Return the images of `X`, as in `ImageEmbedder.transform`, without reading files.
-
-    Raises InputError for other collections; a single bad image fails when it is read.
-    """
+    """Return the images of `X`, as in `ImageEmbedder.transform`, unread. Raises InputError."""
     if isinstance(X, ONE_IMAGE):
         raise InputError(
             f"X of {owner} must be a sequence of images; got a single {type(X).__name__}: "

@@ -48,11 +48,7 @@ def kind_of(path: str) -> str:
 
 
 def files_of(source: str) -> Iterator[tuple[str, str | None]]:
-    """Yield the files that a local path or pattern names, and their labels.
-
-    A folder yields the images below it, each labelled with its first subfolder, if any.
-    Raises InputError if there is no file, or something cannot be listed.
-    """
+    """Yield a path's or pattern's files, labelled by first subfolder, if any. Raises InputError."""
     try:
         exists, is_folder = Path(source).exists(), Path(source).is_dir()
     except OSError as error:
