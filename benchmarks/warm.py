@@ -7,8 +7,8 @@ Small JPEGs and a stub network, because the timed runs embed nothing. "extract" 
 was found and verified against the checksum of its segment; "matrix" when the rows are in memory.
 The files were just written, so they are read from the page cache.
 
-With --rows: opening a store of that many rows of 8 float16 columns and finding 10,000 keys, each in a
-new process. The first time, the segments of the keys are also checked: "few" are in 20 segments.
+With --rows: opening a store of that many rows of 8 float16 columns and finding 10,000 keys, each in
+a new process, of 20 segments or of all. The first time, these segments are also checked.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ A change of this module that changes pixels must increase the version in `DECODE
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import time
@@ -56,6 +57,7 @@ _TRANSPOSE_OF_ORIENTATION = {
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # PhotometricInterpretation, SampleFormat of TIFF
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _BLOCK_VALUES = 2**20
+_FAST_JPEG = bool(importlib.util.find_spec("simplejpeg")) and check_feature("libjpeg_turbo")
 
 
 def read_file(path: str | os.PathLike[str]) -> tuple[bytes, os.stat_result | None]:
@@ -188,9 +190,9 @@ def _by_simplejpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
     """Return a JPEG's pixels, which are Pillow's in half the time; None if Pillow must decode it."""
     is_usual = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
     # Of smaller images simplejpeg could choose another fraction of the size, such as 7/8.
-    if not data or not is_usual or min(image.size) < 64 or not check_feature("libjpeg_turbo"):
+    if not (_FAST_JPEG and data and is_usual and min(image.size) >= 64):
         return None
-    with contextlib.suppress(Exception):  # it is not installed, or the file is damaged
+    with contextlib.suppress(Exception):  # the file is damaged
         import simplejpeg
 
         pixels = np.empty((image.height, image.width, 3), np.uint8)
