@@ -56,6 +56,11 @@ class Stub:
         return SimpleNamespace(type="cpu")
 
     @property
+    def preprocessing(self) -> Any:
+        """Files are decoded in full."""
+        return SimpleNamespace(least_side=0)
+
+    @property
     def recipe(self) -> dict[str, Any]:
         """The recipe that identifies the space of embeddings."""
         return {

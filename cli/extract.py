@@ -33,6 +33,7 @@ _BACKBONE = {
     "crop_pct": options.crop_pct_option,
     "in_chans": option("--in-chans", group="Model", rare=True, type=click.IntRange(min=1),
         default=3, metavar="N", help="Channels of the images; 1 takes their luminance."),
+    "decode": options.decode_option,
 }  # fmt: skip
 
 

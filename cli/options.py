@@ -184,6 +184,8 @@ image_size_option = option("--image-size", group="Model", rare=True, type=click.
 crop_pct_option = option("--crop-pct", group="Model", rare=True, metavar="FRACTION",
     type=click.FloatRange(0, 1, min_open=True),
     help="Share of the shorter side that the crop keeps; default: the network's.")  # fmt: skip
+decode_option = option("--decode", group="Model", rare=True, default="full",
+    type=click.Choice(["full", "reduced"]), help="Decode large JPEGs in full, or reduced.")  # fmt: skip
 backbone_weights_option = option("--weights", group="Model", metavar="auto|FILE|random",
     default="auto", help="Pretrained weights, weights from a file, or random ones.")  # fmt: skip
 

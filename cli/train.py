@@ -29,7 +29,12 @@ _TEST_SIZE = options.WordOr({"auto": "auto", "none": None}, click.FloatRange(0, 
     help="timm models to compare; auto compares the packaged ones.")  # fmt: skip
 @options.backbone_weights_option
 @options.collected(
-    "sizes", {"image_size": options.image_size_option, "crop_pct": options.crop_pct_option}
+    "sizes",
+    {
+        "image_size": options.image_size_option,
+        "crop_pct": options.crop_pct_option,
+        "decode": options.decode_option,
+    },
 )
 @options.manifest_options(
     label_column=options.label_columns_option,
@@ -81,7 +86,7 @@ def train(
     else:
         y = rows = labels_of(images, bool(target), columns["label_column"])
         check_classes(y, columns["label_column"])
-    if any(sizes.values()):
+    if any(value not in (None, "full") for value in sizes.values()):
         given["backbone"] = _sized(given["backbone"], sizes)
     model = _estimator(tasks, bool(target), **given, **machine, cache=store, verbose=1)
     model.fit(images.images, y, groups=groups_of(images))
@@ -99,11 +104,13 @@ def train(
 
 
 def _sized(backbone: Any, sizes: dict[str, Any]) -> Any:
-    """Return the spec or specs of named backbones with --image-size and --crop-pct."""
+    """Return the spec or specs of named backbones with --image-size, --crop-pct and --decode."""
     from featuretl.backbones.spec import BackboneSpec
 
     if backbone == "auto":
-        raise click.UsageError("--image-size and --crop-pct require the names of --backbone.")
+        raise click.UsageError(
+            "--image-size, --crop-pct and --decode require the names of --backbone."
+        )
     names = [backbone] if isinstance(backbone, str) else backbone
     specs = [BackboneSpec.of("featuretl train", name, **sizes) for name in names]
     return specs[0] if len(specs) == 1 else specs

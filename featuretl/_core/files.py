@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -108,13 +107,13 @@ def lock_file(descriptor: int, *, shared: bool = False, wait: bool = True) -> No
         fcntl.flock(descriptor, kind if wait else kind | fcntl.LOCK_NB)
 
 
-def open_local(path: str | os.PathLike[str]) -> io.BufferedReader:
+def open_local(path: str | os.PathLike[str], buffering: int = -1) -> Any:
     """Open a local file; raises OSError without blocking if it is not a regular file."""
     # O_NONBLOCK: opening a FIFO must not wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb")
+        return os.fdopen(descriptor, "rb", buffering)
     os.close(descriptor)
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))

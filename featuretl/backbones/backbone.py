@@ -34,6 +34,7 @@ def load_backbone(
     image_size: int | tuple[int, int] | None = None,
     crop_pct: float | None = None,
     in_chans: int = 3,
+    decode: str = "full",
     device: str = "auto",
 ) -> Backbone:
     """Load a pretrained backbone.
@@ -85,6 +86,10 @@ def load_backbone(
         Number of channels of the images. 1 takes the luminance of any image; other numbers need
         arrays uint8 (h, w, in_chans), or TIFF files of uint8 channels and the extra
         ``featuretl[tiff]``. timm's ``adapt_input_conv`` adapts the weights of RGB.
+    decode : {"full", "reduced"}, default="full"
+        "reduced" decodes large JPEG files at 1/2, 1/4 or 1/8 of their size, the smallest whose shorter
+        side is at least three times that of the resized image: faster, with slightly other embeddings
+        (another recipe). Other formats, crops, arrays, and images of over two views are not reduced.
     device : str, default="auto"
         A torch device; "auto" is CUDA if available, or the CPU.
 
@@ -122,6 +127,7 @@ def load_backbone(
         image_size=image_size,
         crop_pct=crop_pct,
         in_chans=in_chans,
+        decode=decode,
     )
     return load_spec(spec, device)
 

@@ -208,6 +208,8 @@ class CustomPreprocessing:
     open_clip's transforms do, or is an image processor of Hugging Face.
     """
 
+    least_side = 0  # files are decoded in full
+
     def __init__(self, transform: Callable[[Any], Any], name: str) -> None:
         processor = getattr(transform, "image_processor", transform)  # of images and text
         if not callable(processor):

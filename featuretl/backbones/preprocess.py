@@ -35,6 +35,8 @@ class Preprocessing:
     crop_mode: str  # "center", "border" or "squash"
     mean: tuple[float, ...]  # per channel, for pixels in [0, 1]
     std: tuple[float, ...]
+    # JPEGs are decoded at 1/2, 1/4 or 1/8 that keeps this many times the resized size; 0: in full.
+    decode_ratio: int = 0
 
     @classmethod
     def of(cls, pretrained_cfg: dict[str, Any], **overrides: Any) -> Preprocessing:
@@ -57,8 +59,14 @@ class Preprocessing:
         facts = {
             name: list(value) if isinstance(value, tuple) else value  # as JSON gives it back
             for name, value in asdict(self).items()
+            if value or name != "decode_ratio"
         }
         return {"implementation": implementation, **facts}
+
+    @property
+    def least_side(self) -> int:
+        """The shorter side, in pixels, that decoding leaves a JPEG at least; 0: its own."""
+        return self.decode_ratio * max(math.floor(n / self.crop_pct) for n in self.input_size[1:])
 
     def __call__(self, pixels: np.ndarray) -> torch.Tensor:
         """Resize and crop pixels, uint8 (h, w, 3), to uint8 (3, height, width).
@@ -174,7 +182,9 @@ class Preprocessing:
     def _timm_transform(self) -> Callable[[Image.Image], torch.Tensor]:
         from timm.data import create_transform
 
-        return create_transform(**asdict(self), is_training=False, normalize=False)
+        config = asdict(self)
+        del config["decode_ratio"]
+        return create_transform(**config, is_training=False, normalize=False)
 
 
 class PillowPreprocessing(Preprocessing):
@@ -186,6 +196,7 @@ class PillowPreprocessing(Preprocessing):
         known: dict[str, Any] = {
             field.name: tuple(value) if isinstance(value := recipe[field.name], list) else value
             for field in fields(cls)
+            if field.name in recipe
         }
         return cls(**known)
 

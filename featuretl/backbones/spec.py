@@ -24,6 +24,7 @@ PRE_LOGITS = "pre_logits"
 POOLINGS = ("auto", "avg", "max", "cls", "avg+max", "cls+avg", "gem", "flatten", "grid")
 MOST_PIXELS_A_SIDE = 4096  # of `image_size`
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+_DECODE_RATIO = 3  # at 2, cosines to full decoding fall to 0.998
 # Quantization of an int8 network, as a part of its recipe.
 QUANTIZATION: dict[str, Any] = {
     "version": 1,
@@ -52,6 +53,7 @@ class BackboneSpec:
     image_size: tuple[int, int] | None = None
     crop_pct: float | None = None
     in_chans: int = 3
+    decode: str = "full"
     network: Any = None
 
     @classmethod
@@ -81,6 +83,7 @@ class BackboneSpec:
         if given.pooling == "grid" and check_views(owner, given.views) != 1:
             raise parameter_error(owner, "views", "1 with pooling='grid'", given.views)
         check_option(owner, "precision", given.precision, PRECISIONS)
+        check_option(owner, "decode", given.decode, ("full", "reduced"))
         check_int(owner, "in_chans", given.in_chans, 1)
         check_number(owner, "crop_pct", given.crop_pct, "(0, 1]", None)
         return replace(
@@ -98,6 +101,12 @@ class BackboneSpec:
         )
 
     @property
+    def decode_ratio(self) -> int:
+        """`Preprocessing.decode_ratio`; 0 for views of parts of an image, and channels of TIFF."""
+        is_reduced = self.decode == "reduced" and self.views in (1, 2) and self.in_chans in (1, 3)
+        return _DECODE_RATIO if is_reduced else 0
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What identifies the spec (JSON)."""
         facts = dict(vars(self))
@@ -106,8 +115,8 @@ class BackboneSpec:
 
 def _check_custom(owner: str, given: BackboneSpec) -> None:
     """Raise ParameterError for parameters that the caller's own network does not have."""
-    fixed = {"weights": "auto", "image_size": None, "crop_pct": None, "in_chans": 3}
-    for parameter, default in fixed.items():
+    own = {"weights": "auto", "image_size": None, "crop_pct": None, "in_chans": 3, "decode": "full"}
+    for parameter, default in own.items():
         if not is_same(getattr(given, parameter), default):
             expected = (
                 f"{default!r} for a network of your own, whose module and preprocessing fix it"

@@ -9,7 +9,7 @@ import mmap
 import sys
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,9 @@ def preprocessing_of(spec: BackboneSpec, model: Any) -> Any:
     changes = dict(PACKAGED[spec.name].preprocess) if packaged else {}
     if spec.crop_pct is not None:
         changes["crop_pct"] = spec.crop_pct
-    return Preprocessing.of(model.pretrained_cfg, **changes)
+    return replace(
+        Preprocessing.of(model.pretrained_cfg, **changes), decode_ratio=spec.decode_ratio
+    )
 
 
 def tensors_digest(model: Any) -> str:

@@ -106,7 +106,7 @@ def explain(
 def _explain_image(network: Any, evidence_of: Any, image: Any, target: Any) -> Explanation:
     backbone = network.backbone
     pixels = read(image).pixels()
-    batch = backbone.batch([backbone.prepare(pixels)])
+    batch = network.batch([image])
     values = network.values(batch)[0]
     chosen, weight = _resolve_target(network.head, values, target)
     heat, method, bias = evidence_of(batch, weight)

@@ -288,9 +288,11 @@ def _loss(session: Session, network: Network, model: Any, images: Sequence[Any],
 
 
 def _batches(network: Network, images: Sequence[Any], size: int = _BATCH) -> Iterator[torch.Tensor]:
-    prepared = _each(images, lambda content: network.backbone.prepare(content.pixels()))
+    backbone = network.backbone
+    n = backbone.preprocessing.least_side
+    prepared = _each(images, lambda content: backbone.prepare(content.pixels(least_side=n)))
     while batch := list(islice(prepared, size)):
-        yield network.backbone.batch(batch)
+        yield backbone.batch(batch)
 
 
 def _each(images: Sequence[Any], function: Callable[[Any], T]) -> Iterator[T]:

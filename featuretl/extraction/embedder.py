@@ -144,7 +144,7 @@ class ImageEmbedder(Embedder):
     backbone : str or Backbone, default="tf_efficientnet_lite0"
         Any name that `load_backbone` accepts; the default's weights are installed with featuretl.
         Or a backbone such as a network of your own (`Backbone.of`).
-    weights, layers, pooling, normalize, precision, views, image_size, crop_pct, in_chans
+    weights, layers, pooling, normalize, precision, views, image_size, crop_pct, in_chans, decode
         As in `load_backbone`, and with other values than the defaults also for a loaded backbone.
         With ``pooling="grid"``, `transform` returns (n, h, w, d), for example for a classifier of
         patches.
@@ -198,6 +198,7 @@ class ImageEmbedder(Embedder):
     image_size: int | tuple[int, int] | None = None
     crop_pct: float | None = None
     in_chans: int = 3
+    decode: str = "full"
     device: Any = "auto"
     runtime: str = "auto"
     batch_size: int | str = "auto"
@@ -218,7 +219,7 @@ class ImageEmbedder(Embedder):
 
 _BACKBONE = (  # parameters of `load_backbone`
     "weights", "layers", "pooling", "normalize", "precision", "views", "image_size", "crop_pct",
-    "in_chans",
+    "in_chans", "decode",
 )  # fmt: skip
 
 

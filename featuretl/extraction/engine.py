@@ -344,9 +344,10 @@ class Run:
         paths = [self._encoder.file_of(image) for image in self.images]
         files = [i for i, path in enumerate(paths) if path is not None]
         digests = self.source.store.memo.digests([path for path in paths if path is not None])
+        bad_crop = contextlib.suppress(ItemError)  # it fails when it is read
         for index, digest in zip(files, digests, strict=True):
             if digest is not None:
-                with contextlib.suppress(ItemError):  # the error of a bad crop when it is read
+                with bad_crop:
                     self.keys[index] = key_of(self.images[index], digest)
 
     def _remember_hashes(self) -> None:

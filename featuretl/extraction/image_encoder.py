@@ -77,8 +77,10 @@ class ImageEncoder:
 
     @property
     def preparation(self) -> Any:
-        """The function that prepares pixels, for another process; None if it needs this one."""
-        return self.backbone.preparation if channels_of(self._wanted) in (1, 3) else None
+        """What prepares files in another process; None if it needs this one; see `Preparers`."""
+        if channels_of(self._wanted) not in (1, 3):
+            return None
+        return self.backbone.preparation, self.backbone.preprocessing.least_side
 
     def use_graph(self, recipe: Recipe | None) -> None:
         """Embed with a graph instead of PyTorch, which is not imported yet, if there is one.
@@ -176,7 +178,7 @@ class ImageEncoder:
         if n_channels not in (1, 3):
             decoder = partial(decode_channels, n_channels=n_channels)
         with stage("decode"):
-            pixels = content.pixels(decoder)
+            pixels = content.pixels(decoder, self.backbone.preprocessing.least_side)
         with stage("resize"):
             return self.backbone.prepare(pixels)
 

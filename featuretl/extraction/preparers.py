@@ -31,12 +31,13 @@ _CAREFUL_SECONDS = 60.0
 _HEADER = struct.Struct("<Q")
 _STATE = ("st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
 
-Prepare = Callable[[np.ndarray], Any]
+# A function from pixels to a tensor, and `least_side` of `decode`.
+Prepare = tuple[Callable[[np.ndarray], Any], int]
 Prepared = tuple[Content | ItemError, Any]  # what was read, and its tensor or an error
 
 
 class Preparers:
-    """`n` child processes that apply `prepare` to the pixels of files; thread-safe.
+    """`n` child processes that decode files and apply `prepare` to them; thread-safe.
 
     They start in the background. Leaving this context manager ends them.
     """
@@ -143,11 +144,12 @@ def _prepared(image: Any, prepare: Prepare, decoder: Any, costs: Costs) -> Prepa
         content = read(image, costs.stage)
     except ItemError as error:
         return error, None
+    function, least_side = prepare
     try:
         with costs.stage("decode"):
-            pixels = content.pixels(decoder)
+            pixels = content.pixels(decoder, least_side)
         with costs.stage("resize"):
-            return content, prepare(pixels)
+            return content, function(pixels)
     except ItemError as error:
         return content, error
 
@@ -174,7 +176,7 @@ def main() -> None:
     """Prepare files in a child process until its input ends."""
     requests, answers = requests_and_answers()
     prepare = pickle.loads(_request(requests))  # from the parent  # nosec B301
-    prepare(golden_pixels())  # which imports what it needs
+    prepare[0](golden_pixels())  # which imports what it needs
     answers.write(READY)
     answers.flush()
     while data := _request(requests):

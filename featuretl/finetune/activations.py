@@ -120,7 +120,7 @@ class FreshActivations:
 
     def _prepare(self, content: Any, index: int, seed: Sequence[int] | None) -> Any:
         """Return the network's input, or the pixels if `augment` is callable."""
-        pixels = content.pixels()
+        pixels = content.pixels(least_side=self._backbone.preprocessing.least_side)
         view = View()
         if seed is not None:
             if callable(self._augment):
@@ -157,7 +157,8 @@ class StoredActivations(FreshActivations):
             found = int(self._space.find(keys_array([content.key]))[0])
             if found != MISSING:
                 return found
-        return self._stored.prepare(content.pixels())
+        least_side = self._stored.preprocessing.least_side
+        return self._stored.prepare(content.pixels(least_side=least_side))
 
     def _activations(self, prepared: list[Any]) -> torch.Tensor:
         found = np.array([isinstance(item, int) for item in prepared])

@@ -13,10 +13,7 @@ from featuretl.images.decode import CHANNELS
 
 
 def items_of(X: Any) -> Any:
-    """Return the images of a data set, or the paths of an iterator; other things unchanged.
-
-    Raises ImageError, with what to write instead, where it is unclear which images are meant.
-    """
+    """Return the images of a data set or iterator, others unchanged; ImageError if unclear."""
     kind = type(X).__name__
     if hasattr(X, "features") and hasattr(X, "cast_column"):
         return _column_of(X)

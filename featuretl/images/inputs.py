@@ -31,7 +31,7 @@ from featuretl.images.decode import (
 
 ONE_IMAGE = (str, bytes, os.PathLike, Image.Image, Crop)
 
-Decoder = Callable[[bytes], np.ndarray]
+Decoder = Callable[..., np.ndarray]  # as `decode`
 
 
 @dataclass(eq=False, frozen=True)
@@ -48,18 +48,17 @@ class Content:
     state: os.stat_result | None = None
     digest: bytes = b""
 
-    def pixels(self, decoder: Decoder = decode) -> np.ndarray:
-        """Decode to RGB: uint8 (h, w, 3). Raises ImageError."""
+    def pixels(self, decoder: Decoder = decode, least_side: int = 0) -> np.ndarray:
+        """Decode to RGB, uint8 (h, w, 3), as `decode`; crops in full. Raises ImageError."""
         if isinstance(self.data, np.ndarray):
             return self.data
-        return decoder(self.data) if isinstance(self.data, bytes) else self.data(decoder)
+        if isinstance(self.data, bytes):
+            return decoder(self.data, least_side) if least_side else decoder(self.data)
+        return self.data(decoder)
 
 
 def as_images(X: Any, owner: str) -> Sequence[Any]:
-    """Return the images of `X`, as in `ImageEmbedder.transform`, without reading files.
-
-    Raises InputError for other collections; a single bad image fails when it is read.
-    """
+    """Return the images of `X`, as in `ImageEmbedder.transform`, unread. Raises InputError."""
     if isinstance(X, ONE_IMAGE):
         raise InputError(
             f"X of {owner} must be a sequence of images; got a single {type(X).__name__}: "
@@ -132,10 +131,7 @@ def read(
     stage: Callable[[str], AbstractContextManager[Any]] = nullcontext,
     n_channels: int = 3,
 ) -> Content:
-    """Read one image and compute its key. Raises ImageError.
-
-    `stage("read")` and `stage("hash")` are the contexts of these steps, for example for timing.
-    """
+    """Read one image and compute its key, each in its `stage`, for timing. Raises ImageError."""
     if isinstance(image, dict):  # an undecoded image of a Hugging Face dataset
         return replace(read(image.get("bytes") or image.get("path"), stage, n_channels), state=None)
     if isinstance(image, (str, os.PathLike)):

@@ -18,7 +18,7 @@ from featuretl._core.processes import READY, Child, requests_and_answers
 from featuretl.exceptions import FeatureTLError, ImageError
 from featuretl.images.decode import MAX_PIXELS, decode
 
-_SIZE = struct.Struct("<Q")
+_REQUEST = struct.Struct("<QQ")  # bytes of the image, `least_side` of `decode`
 _ANSWER = struct.Struct("<?QQ")  # True, height, width; or False, bytes of the error message, 0
 _MAX_MESSAGE = 2**16
 _START_SECONDS = 60.0  # limit for the start of a child
@@ -46,7 +46,7 @@ class IsolatedDecoder:
         while self._idle:
             self._idle.pop().end()
 
-    def __call__(self, data: bytes) -> np.ndarray:
+    def __call__(self, data: bytes, least_side: int = 0) -> np.ndarray:
         """Decode the bytes of an image file like `decode`.
 
         Raises ImageError also if the decoder crashes or exceeds the time limit, and FeatureTLError
@@ -54,7 +54,7 @@ class IsolatedDecoder:
         """
         child = self._take()
         try:
-            answer = child.ask(data, self._seconds)
+            answer = child.ask(data, least_side, self._seconds)
         except BaseException:
             child.end()
             raise
@@ -89,7 +89,7 @@ class _Child(Child):
             slow = f"it was not ready after {_START_SECONDS:g} s"
             raise _no_child(slow if late.is_set() else _ending(self.process.returncode))
 
-    def ask(self, data: bytes, seconds: float) -> np.ndarray | str:
+    def ask(self, data: bytes, least_side: int, seconds: float) -> np.ndarray | str:
         """Return the pixels of an image, or an error message.
 
         Raises ImageError if the process ends, exceeds the time limit, or sends an invalid answer;
@@ -97,7 +97,7 @@ class _Child(Child):
         """
         answer = None
         with self._deadline(seconds) as late, contextlib.suppress(EOFError, OSError):
-            answer = self._ask(data)
+            answer = self._ask(data, least_side)
         if late.is_set():
             raise ImageError(f"decoding it took longer than {seconds:g} s")
         if answer is None:
@@ -122,8 +122,8 @@ class _Child(Child):
             timer.cancel()
             timer.join()
 
-    def _ask(self, data: bytes) -> np.ndarray | str:
-        self.send(_SIZE.pack(len(data)), data)
+    def _ask(self, data: bytes, least_side: int) -> np.ndarray | str:
+        self.send(_REQUEST.pack(len(data), least_side), data)
         is_image, height, width = _ANSWER.unpack(self.receive(_ANSWER.size))
         if is_image and 0 < height * width <= MAX_PIXELS:
             pixels = np.frombuffer(self.receive(height * width * 3), np.uint8)
@@ -149,9 +149,10 @@ def main() -> None:
     requests, answers = requests_and_answers()
     answers.write(READY)
     answers.flush()
-    while header := requests.read(_SIZE.size):
+    while header := requests.read(_REQUEST.size):
+        size, least_side = _REQUEST.unpack(header)
         try:
-            pixels = decode(requests.read(*_SIZE.unpack(header)))
+            pixels = decode(requests.read(size), least_side)
         except ImageError as error:
             message = str(error).encode(errors="backslashreplace")[:_MAX_MESSAGE]
             answers.write(_ANSWER.pack(False, len(message), 0) + message)

@@ -48,11 +48,7 @@ def kind_of(path: str) -> str:
 
 
 def files_of(source: str) -> Iterator[tuple[str, str | None]]:
-    """Yield the files that a local path or pattern names, and their labels.
-
-    A folder yields the images below it, each labelled with its first subfolder, if any.
-    Raises InputError if there is no file, or something cannot be listed.
-    """
+    """Yield a path's or pattern's files, labelled by first subfolder, if any. Raises InputError."""
     try:
         exists, is_folder = Path(source).exists(), Path(source).is_dir()
     except OSError as error:
@@ -88,10 +84,7 @@ def paths_of_list(path: str) -> Iterator[list[str]]:
 def rows_of_manifest(
     manifest: str, path_column: str, others: Sequence[str]
 ) -> Iterator[tuple[list[str], list[list[str | None]]]]:
-    """Yield batches of rows of a manifest: the paths, and the other columns.
-
-    Raises InputError if a row has no path, or the file cannot be read.
-    """
+    """Yield a manifest's paths and its other columns in batches of rows. Raises InputError."""
     rows = empty = 0
     for paths, *values in text_batches(manifest, [path_column, *others]):
         rows, empty = rows + len(paths), empty + paths.count(None)

@@ -60,10 +60,7 @@ def find_shards(
     label_column: str | None = None,
     images_per_shard: int = IMAGES_PER_SHARD,
 ) -> Iterator[Shard]:
-    """Yield the shards of images, in order; `featuretl.extract_shards` describes the parameters.
-
-    Raises InputError meanwhile if a source is missing, holds no image, or lacks a column.
-    """
+    """Yield the shards of images, in order; see `featuretl.extract_shards`. Raises InputError."""
     check_int("find_shards", "images_per_shard", images_per_shard, 1)
     if hasattr(images, "features") and not isinstance(images, Sequence):
         yield from _shards_of_dataset(images, path_column, label_column, images_per_shard)

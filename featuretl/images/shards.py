@@ -253,10 +253,7 @@ def batches(items: Iterable[T], size_of: Callable[[T], int], most: int) -> Itera
 
 
 def sample_of(image: Any, name: str, label: str | None, table: str) -> Sample:
-    """Return the sample of a row of the file `table`, whose folder relative paths start at.
-
-    `image` is bytes, a path, or a struct of bytes and path as in Hugging Face datasets.
-    """
+    """Return the sample of a row of `table`; `image` is bytes, a path, or a struct of both."""
     if isinstance(image, dict):
         name, image = image.get("path") or name, image.get("bytes") or image.get("path")
     if not isinstance(image, (bytes, str)):
@@ -293,10 +290,7 @@ def states_of(paths: Iterable[str]) -> dict[str, State]:
 
 
 def digest_of_paths(images: Any, table: str = "") -> str:
-    """Return a digest of the states of the files that a column of images names instead of bytes.
-
-    Relative paths start at the folder of the file `table`.
-    """
+    """Return a digest of the states of files named in a column, relative to the file `table`."""
     from pyarrow import compute, types
 
     if types.is_struct(images.type):

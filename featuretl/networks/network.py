@@ -42,7 +42,9 @@ class Network:
 
     def batch(self, images: Sequence[Any]) -> torch.Tensor:
         """Return the input, float32 (n, 3, height, width), of images; raises ImageError."""
-        return self.backbone.batch([self.backbone.prepare(read(i).pixels()) for i in images])
+        n = self.backbone.preprocessing.least_side
+        prepared = [self.backbone.prepare(read(i).pixels(least_side=n)) for i in images]
+        return self.backbone.batch(prepared)
 
 
 def network_of(model: Any, device: str = "auto") -> Network:

@@ -75,9 +75,10 @@ def time_extraction(
 ) -> float:
     """Return images per second from files to embeddings in eager PyTorch (median of 3 rounds)."""
     loaded = as_backbone("time_extraction", backbone, device)
+    n = loaded.preprocessing.least_side
 
     def embed(part: list[Any]) -> None:
-        loaded.embed([loaded.prepare(read(image).pixels()) for image in part])
+        loaded.embed([loaded.prepare(read(image).pixels(least_side=n)) for image in part])
 
     with _threads(n_jobs) as (pool, n_threads):
         chosen = np.linspace(0, len(images) - 1, _IMAGES_PER_THREAD * n_threads).astype(int)

@@ -74,10 +74,7 @@ class RuntimeChoice:
         self._model: bytes | None = None
 
     def choose(self, wanted: str, n_images: int) -> tuple[str, Any]:
-        """Return the name of the runtime for `n_images` images, and the runtime.
-
-        Raises BackboneError if `wanted` is not available or disagrees with eager PyTorch.
-        """
+        """Return the name and runtime for `n_images` images; BackboneError if `wanted` fails."""
         if wanted != "auto":
             return wanted, self.load(wanted)
         fastest = self._fastest(n_images)
@@ -248,10 +245,7 @@ def least_cosine(expected: np.ndarray, found: np.ndarray) -> float:
 def images_per_second(
     runtime: Callable[[Any], np.ndarray], batch: Any, pool: ThreadPoolExecutor, n_threads: int
 ) -> float:
-    """Return the throughput of all threads of `pool` on copies of `batch`.
-
-    It is the median of up to three rounds in about 3 s, after one round to warm up.
-    """
+    """Return the throughput of all threads of `pool` on copies of `batch`, a median over 3 s."""
 
     def round_() -> float:
         began = time.perf_counter()

@@ -59,11 +59,10 @@ _LITE = {
 
 def lite_recipe(spec: BackboneSpec) -> dict[str, Any] | None:
     """Return `Backbone.recipe` of a spec that has a graph here; None for any other spec."""
-    if spec != BackboneSpec(spec.name, precision="float32") or packaged_file(spec.name) is None:
+    plain = BackboneSpec(spec.name, precision="float32", decode=spec.decode)
+    if spec != plain or spec.name not in _LITE or packaged_file(spec.name) is None:
         return None
-    if spec.name not in _LITE:
-        return None
-    lite = _LITE[spec.name]
+    lite, ratio = _LITE[spec.name], spec.decode_ratio
     return {
         "backbone": {"name": spec.name, "tensors": lite.tensors},
         "preprocess": {
@@ -74,6 +73,7 @@ def lite_recipe(spec: BackboneSpec) -> dict[str, Any] | None:
             "crop_mode": "center",
             "mean": [0.5] * 3,
             "std": [0.5] * 3,
+            **({"decode_ratio": ratio} if ratio else {}),
         },
         "output": {
             "layers": ["pre_logits"],

@@ -95,9 +95,10 @@ def read_keys(folder: Path, uuid: str) -> tuple[Segment, np.ndarray]:
     """Read and check a ``.keys`` file; return the segment that it describes and keys S32 (n,)."""
     path = folder / f"{uuid}.keys"
     with reading(path):
-        data = path.read_bytes()
-    if len(data) < _FOOTER.size:
-        raise DamagedFileError(path, f"{len(data)} bytes, too short for a footer")
+        size = path.stat().st_size
+        if size < _FOOTER.size:
+            raise DamagedFileError(path, f"{size} bytes, too short for a footer")
+        data = _mapped(path)
     magic, space, n, d, size, crc, keys_crc = _FOOTER.unpack(data[-_FOOTER.size :])
     if magic != _MAGIC or len(data) != n * KEY_DTYPE.itemsize + _FOOTER.size:
         raise DamagedFileError(path, f"{len(data)} bytes do not match keys and a footer")
@@ -121,10 +122,14 @@ def open_rows(folder: Path, segment: Segment) -> np.ndarray:
         size = path.stat().st_size
         if size != segment.size:
             raise DamagedFileError(path, f"it has {size} bytes, {segment.size} were committed")
-        # Unlike `numpy.memmap`, pyarrow keeps no descriptor open; their number is limited.
-        with pyarrow.memory_map(os.fsencode(path)) as file:
-            data = memoryview(file.read_buffer())
+        data = _mapped(path)
     return parse_matrix(path, data, (segment.n, segment.d))
+
+
+def _mapped(path: Path) -> memoryview:
+    # Unlike `numpy.memmap`, pyarrow keeps no descriptor open; their number is limited.
+    with pyarrow.memory_map(os.fsencode(path)) as file:
+        return memoryview(file.read_buffer())
 
 
 def open_view(path: Path, shape: tuple[int, int] | None = None) -> np.ndarray:

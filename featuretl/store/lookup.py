@@ -10,16 +10,19 @@ from featuretl.store.format import KEY_DTYPE
 
 MISSING = -1
 
+# Odd factors of the four words of a key; their sum is uniform even for keys that are no digests.
+_FACTORS = np.uint64(0x9E3779B97F4A7C15) ** np.arange(1, 5, dtype=np.uint64)
+
 
 class KeyIndex:
-    """Sorted runs of (key, location), merged as they grow, as in a log-structured merge tree.
+    """Runs of (key, location), merged as they grow, as in a log-structured merge tree.
 
-    Locations are int64 >= 0; the first one of a key wins. A pair takes 40 bytes; n pairs take
-    O(n log n) comparisons.
+    Locations are int64 >= 0; the first one of a key wins. A pair takes 48 bytes: sorted are codes of
+    64 bits, the high bits of a key's hash and its position in the run, far faster than keys.
     """
 
     def __init__(self) -> None:
-        self._runs: list[tuple[np.ndarray, np.ndarray]] = []
+        self._runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def keys(self) -> np.ndarray:
         """Return all distinct keys, sorted: S32 (n,)."""
@@ -28,7 +31,7 @@ class KeyIndex:
     def where(self, keep: Callable[[np.ndarray], np.ndarray]) -> KeyIndex:
         """Return the pairs for whose locations, int64 (n,), `keep` returns True."""
         found = KeyIndex()
-        for keys, locations in self._runs:
+        for keys, locations, _ in self._runs:
             kept = keep(locations)
             found.add(keys[kept], locations[kept])
         return found
@@ -39,23 +42,35 @@ class KeyIndex:
             return
         if locations is None:
             locations = np.zeros(len(keys), np.int64)
-        runs, newer = self._runs.copy(), _sorted(keys, locations)
-        while runs and len(runs[-1][0]) <= 2 * len(newer[0]):
-            keys, locations = map(np.concatenate, zip(runs.pop(), newer, strict=True))
-            newer = _sorted(keys, locations)
-        self._runs = [*runs, newer]  # in one step, because another thread can fork this process
+        runs, merged = self._runs.copy(), [(keys, locations)]
+        n = len(keys)
+        while runs and len(runs[-1][0]) <= 2 * n:
+            merged.insert(0, runs.pop()[:2])
+            n += len(merged[0][0])
+        if len(merged) > 1:
+            keys, locations = map(np.concatenate, zip(*merged, strict=True))
+        codes = _prefixes(keys, n)
+        codes |= np.arange(n, dtype=np.uint64)
+        codes.sort()
+        # In one step, because another thread can fork this process.
+        self._runs = [*runs, (keys, locations, codes)]
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Return the location of each key, S32 (n,), as int64 (n,); `MISSING` if there is none."""
         found = np.full(len(keys), MISSING, np.int64)
-        for run_keys, run_locations in self._runs:
+        for run_keys, run_locations, codes in self._runs:
+            n = len(codes)
             open_ = np.flatnonzero(found == MISSING)
-            if not len(open_):
-                break
-            wanted = keys[open_]
-            at = np.minimum(np.searchsorted(run_keys, wanted), len(run_keys) - 1)
-            hit = run_keys[at] == wanted
-            found[open_[hit]] = run_locations[at[hit]]
+            prefixes = _prefixes(keys[open_], n)
+            at = np.searchsorted(codes, prefixes)
+            while len(open_):  # once, unless hashes of several keys begin alike
+                code = codes[np.minimum(at, n - 1)]
+                same = (at < n) & (code - prefixes < n)
+                open_, prefixes, at, code = open_[same], prefixes[same], at[same] + 1, code[same]
+                position = (code - prefixes).astype(np.int64)
+                hit = run_keys[position] == keys[open_]
+                found[open_[hit]] = run_locations[position[hit]]
+                open_, prefixes, at = open_[~hit], prefixes[~hit], at[~hit]
         return found
 
 
@@ -69,6 +84,9 @@ def keys_list(keys: np.ndarray) -> list[bytes]:
     return keys.view("V32").tolist()
 
 
-def _sorted(keys: np.ndarray, locations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    order = np.argsort(keys, kind="stable")  # equal keys stay in the order in which they came
-    return keys[order], locations[order]
+def _prefixes(keys: np.ndarray, n: int) -> np.ndarray:
+    """Return the hashes of keys, uint64, with zeros in the bits that number n positions."""
+    hashes = np.ascontiguousarray(keys).view("<u8").reshape(-1, 4) @ _FACTORS
+    hashes >>= np.uint64(n.bit_length())
+    hashes <<= np.uint64(n.bit_length())
+    return hashes

@@ -15,7 +15,7 @@ from featuretl._core.text import parse_json
 from featuretl.store.index import Connection, is_damage
 
 _LOOK_UP = "SELECT path, size, mtime, ctime, inode, sha256 FROM file WHERE path IN ({})"
-_PATHS_PER_QUERY = 4096
+_PATHS_PER_QUERY = 1024
 
 
 class Memo:
@@ -108,9 +108,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _digest(path: str, known: tuple[Any, ...] | None) -> bytes | None:
     """Return the sha256 in a file's row, if the file's state has not changed."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         if known is not None and _state(os.stat(path)) == known[:4]:
             return known[4] if isinstance(known[4], bytes) and len(known[4]) == 32 else None
+    except (OSError, ValueError):
+        pass
     return None
 
 

@@ -265,21 +265,25 @@ class StoredSpace(Space):
                 return
             if version[0] != self._version[0]:
                 self._last_seq = 0  # a rebuilt index can have other numbers
-            for seq, segment in self._listing.segments(self.id, after=self._last_seq):
-                if segment.uuid not in self._known:
-                    self._add(segment)
-                self._last_seq = seq
+            listed = self._listing.segments(self.id, after=self._last_seq)
+            self._add([segment for _, segment in listed if segment.uuid not in self._known])
+            self._last_seq = max([self._last_seq, *(seq for seq, _ in listed)])
             self._version = version
 
-    def _add(self, segment: Segment) -> None:
-        number = next(self._numbers)
-        self._segments[number] = segment
-        self._known.add(segment.uuid)
-        try:
-            keys = read_keys_of(self.folder, segment)
-            self._index.add(keys, _locations(number, len(keys)))
-        except DamagedFileError as error:
-            self._exclude(segment, error)
+    def _add(self, segments: list[Segment]) -> None:
+        added = []
+        read = each(partial(read_keys_of, self.folder), segments)
+        for segment, keys in zip(segments, read, strict=True):
+            if isinstance(keys, np.ndarray):
+                number = next(self._numbers)
+                self._segments[number] = segment
+                added.append((keys, _locations(number, len(keys))))
+            else:
+                self._known.add(segment.uuid)
+                self._exclude(segment, keys)
+        if added:  # together, because each addition can merge runs
+            self._index.add(*map(np.concatenate, zip(*added, strict=True)))
+        self._known.update(segment.uuid for segment in segments)
 
     def _open(self, numbers: list[int]) -> bool:
         """Check and map segments; return False if some were excluded and the index has changed."""

@@ -27,9 +27,14 @@ PILLOW = int(PIL.__version__.split(".")[0])
 SHAPES = [(427, 640), (640, 427), (200, 90), (20, 33), (224, 224), (1, 1)]
 
 
+def timms_transform(preprocessing, **options):
+    config = asdict(preprocessing)
+    del config["decode_ratio"]
+    return create_transform(**config, is_training=False, **options)
+
+
 def timms(preprocessing, pixels):
-    transform = create_transform(**asdict(preprocessing), is_training=False)
-    return transform(Image.fromarray(pixels))
+    return timms_transform(preprocessing)(Image.fromarray(pixels))
 
 
 def levels_apart(preprocessing, pixels):
@@ -86,7 +91,7 @@ def test_without_pytorch_the_pixels_are_exactly_timms(
     facts["input_size"] = [3, *size]
     mode = PillowPreprocessing.of_recipe(facts)
     assert mode.recipe() | {"implementation": ""} == facts | {"implementation": ""}
-    transform = create_transform(**asdict(mode), is_training=False, normalize=False)
+    transform = timms_transform(mode, normalize=False)
     if f"interpolation={interpolation}" not in repr(transform):
         pytest.skip("timm 1.0.22 resizes bilinearly to inputs that are not square")
     for height, width in SHAPES:
@@ -148,7 +153,7 @@ def test_photographs_of_any_size_are_embedded_as_with_timms_transform(
 ):
     """Of 125 sizes in each of four modes, those whose pixels differ most are embedded both ways."""
     mode = replace(preprocessing, interpolation=interpolation, crop_mode=crop_mode)
-    transform = create_transform(**asdict(mode), is_training=False, normalize=False)
+    transform = timms_transform(mode, normalize=False)
     sources = [Image.open(path).convert("RGB") for path in photos[:8]]
     rng = np.random.default_rng(0)
     sizes = [(400, 847), *np.exp(rng.uniform(np.log(40), np.log(1200), (124, 2))).astype(int)]

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from featuretl_cli.main import cli
 
 from featuretl import load_model, read_card
+from featuretl.models.fitted import Fitted
 
 pytestmark = pytest.mark.filterwarnings("ignore:LinearProbeClassifier uses")
 
@@ -209,6 +210,21 @@ def test_an_interrupted_run_says_how_to_go_on(model, photo_folder, monkeypatch):
     assert result.exit_code == 130
     assert result.stderr.endswith("Interrupted. Run the command again to resume.\n")
     assert run("predict", model, photo_folder, "-o", "out.csv").exit_code == 0
+
+
+def test_a_model_file_keeps_reduced_decoding(photo_folder, photos, tmp_path):
+    path, small = tmp_path / "small.featuretl", ["--image-size", 16, "--crop-pct", 1]
+    options = [*small, "--decode", "reduced", "--cache", tmp_path / "cache"]
+    result = run("train", photo_folder, "-o", path, "--no-novelty", *options, *QUICK)
+    assert result.exit_code == 0, result.output
+    embedder = Fitted.of(load_model(path)).embedder
+    assert embedder.recipe()["preprocess"]["decode_ratio"] == 3
+    extracted = run("extract", photo_folder, "--json", *options, *TINY)
+    facts = json.loads(extracted.stdout)
+    assert (facts["cached"], facts["embedded"]) == (len(photos), 0)
+    refused = run("train", photo_folder, "-o", path, "--decode", "reduced", "--backbone", "auto")
+    assert refused.exit_code == 2
+    assert "require the names of --backbone" in refused.output
 
 
 def test_no_cache_keeps_nothing(model, photo_folder, cache):

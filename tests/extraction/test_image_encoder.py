@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_images
 
-from featuretl import ImageEmbedder, extract, load_backbone
+from featuretl import ImageEmbedder, extract, extract_shards, load_backbone
 from featuretl.backbones.spec import BackboneSpec
 from featuretl.exceptions import BackboneError
 from featuretl.extraction.image_encoder import ImageEncoder
+from featuretl.images import Crop
 from featuretl.images.decode import decode, golden_pixels
+from featuretl.runtimes.graph import find_graph
 from featuretl.store.keys import canonical_json, space_id
 
 
@@ -118,3 +126,76 @@ def test_the_runtime_is_chosen_once(tiny):
         assert encoder.choose_runtime(pool, 1, 4) == ("torch", None)
         encoder._wanted_runtime = "another"
         assert encoder.choose_runtime(pool, 1, 4) == ("torch", None)
+
+
+SMALL = {"image_size": 64, "crop_pct": 1.0}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """Two photographs of 640 x 427 as files, one of which is turned by its EXIF block."""
+    folder = tmp_path_factory.mktemp("large")
+    paths = [folder / "temple.jpg", folder / "flower.jpg"]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for path, image in zip(paths, load_sample_images().images, strict=True):
+        Image.fromarray(image).save(path, quality=90, exif=exif)
+    Image.open(paths[0]).save(paths[0], quality=90)
+    return list(map(str, paths))
+
+
+def test_the_recipe_of_reduced_decoding_is_another_one():
+    full = load_backbone(device="cpu").recipe["preprocess"]
+    for changes, ratio in (({}, 3), ({"views": "2x3"}, None), ({"views": "flip"}, 3)):
+        found = load_backbone(decode="reduced", **changes).recipe["preprocess"]
+        assert found.pop("decode_ratio", None) == ratio
+        found.pop("views", None)
+        assert found == full
+    assert load_backbone(in_chans=5, decode="reduced").recipe == load_backbone(in_chans=5).recipe
+
+
+def test_reduced_decoding_gives_nearly_the_same_embedding(tmp_path):
+    for image in load_sample_images().images:
+        large = Image.fromarray(image).resize((4 * 640, 4 * 427), Image.Resampling.BICUBIC)
+        large.save(tmp_path / "large.jpg", quality=90)
+        full, reduced = (
+            ImageEmbedder(decode=decode).transform([tmp_path / "large.jpg"])[0]
+            for decode in ("full", "reduced")
+        )
+        assert 0.9995 < full @ reduced / np.linalg.norm(full) / np.linalg.norm(reduced) < 1 - 1e-6
+
+
+def test_every_path_gives_the_same_reduced_embedding(large, tmp_path):
+    spec = BackboneSpec.of("test", "test_resnet", weights="random", decode="reduced", **SMALL)
+    expected = extract(large, spec, runtime="torch").to_numpy()
+    full = extract(large, replace(spec, decode="full"), runtime="torch").to_numpy()
+    assert (np.abs(expected - full).max(axis=1) > 1e-5).all()
+    for images, options in (
+        (pd.DataFrame({"path": large}), {}),
+        ([Path(path).read_bytes() for path in large], {}),
+        (large, {"decode_timeout": 60}),
+        (large, {"n_jobs": 1, "batch_size": 1}),
+    ):
+        found = extract(images, spec, runtime="torch", **options).to_numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for path in large:
+            tar.add(path, Path(path).name)
+    shards = extract_shards([tmp_path / "a.tar"], spec, store=tmp_path / "shared", runtime="torch")
+    np.testing.assert_allclose(
+        np.concatenate([rows for rows, _, _ in shards.shards()]), expected, rtol=1e-5, atol=1e-6
+    )
+    whole = [
+        Crop(path, 0, 0, *Image.open(path).size[:: -1 if "fl" in path else 1]) for path in large
+    ]
+    pixels = [np.asarray(ImageOps.exif_transpose(Image.open(path))) for path in large]
+    for decoded_in_full in (whole, pixels):
+        found = extract(decoded_in_full, spec, runtime="torch").to_numpy()
+        np.testing.assert_allclose(found, full, rtol=1e-5, atol=1e-6)
+
+
+def test_reduced_decoding_needs_no_pytorch_either(large):
+    spec = BackboneSpec.of("test", "tf_efficientnet_lite0", decode="reduced")
+    graph = find_graph(spec, None, None)
+    assert graph.recipe == load_backbone(spec.name, decode="reduced", device="cpu").recipe
+    assert graph.preprocessing.least_side == 768

@@ -28,7 +28,7 @@ def backbone():
 
 
 def ready(n, prepare, costs=None):
-    preparers = Preparers(n, prepare, costs or Costs())
+    preparers = Preparers(n, (prepare, 0), costs or Costs())
     while not all(process.is_ready() for process in preparers._idle):
         time.sleep(0.05)
     return preparers
@@ -55,6 +55,17 @@ def test_children_prepare_files_as_this_process_does(backbone, photos, tmp_path)
             assert torch.equal(tensor, backbone.prepare(expected.pixels()))
             assert tensor.dtype == torch.uint8
     assert set(costs.seconds) == {"read", "hash", "decode", "resize"}
+
+
+def test_children_reduce_jpegs_as_this_process_does(photos):
+    small = load_backbone(image_size=64, decode="reduced", views="flip")
+    pair = small.preparation, small.preprocessing.least_side
+    preparers = Preparers(1, pair, Costs())
+    with preparers:
+        while (found := preparers(photos[:2])) is None:
+            time.sleep(0.05)
+    for image, (_, tensor) in zip(photos, found, strict=False):
+        assert torch.equal(tensor, small.prepare(read(image).pixels(least_side=pair[1])))
 
 
 def test_a_child_that_ends_costs_no_image(backbone, photos):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import struct
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -751,3 +752,83 @@ def test_16_bit_pixels_are_converted_in_bounded_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * 4_000 * 4_000  # 16 bits, grey, RGB: 6 bytes a pixel
+
+
+SCENE = Image.fromarray(load_sample_images().images[0])  # 640 x 427
+JPEGS = {
+    "4:2:0": {},
+    "4:4:4": {"subsampling": "4:4:4"},
+    "progressive": {"progressive": True, "quality": 60},
+    "grey": {"mode": "L"},
+    "CMYK": {"mode": "CMYK"},
+    "optimized": {"optimize": True, "quality": 95},
+}
+
+
+def jpeg(mode: str = "RGB", orientation: int = 1, **options: Any) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encode(SCENE.convert(mode), "JPEG", exif=exif, **options)
+
+
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize(("least", "size"), [(108, (214, 320)), (106, (107, 160)), (53, (54, 80))])
+def test_a_reduced_jpeg_keeps_the_least_side(kind: str, least: int, size: Any) -> None:
+    data = jpeg(**JPEGS[kind])
+    found, whole = decode(data, least), Image.fromarray(decode(data))
+    assert found.shape == (*size, 3)
+    assert_close(found, np.asarray(whole.resize(found.shape[1::-1], Image.Resampling.BOX)), 9)
+
+
+@pytest.mark.parametrize("least", [214, 427, 10_000])
+def test_a_small_jpeg_is_untouched(least: int) -> None:
+    for data in (jpeg(), jpeg(orientation=6)):
+        np.testing.assert_array_equal(decode(data, least), decode(data))
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "BMP"])
+def test_other_formats_are_never_reduced(format: str) -> None:
+    data = encode(SCENE, format)
+    np.testing.assert_array_equal(decode(data, 20), decode(data))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_keeps_its_orientation(orientation: int) -> None:
+    data = jpeg(orientation=orientation)
+    found, whole = decode(data, 100), Image.fromarray(decode(data))
+    assert_close(found, np.asarray(whole.resize(found.shape[1::-1], Image.Resampling.BOX)), 9)
+
+
+def test_the_limit_of_pixels_holds_for_reduced_jpegs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_PIXELS", 640 * 427 - 1)
+    with pytest.raises(ImageError, match="over the limit"):
+        decode(jpeg(), 54)
+
+
+@pytest.mark.parametrize("least", [0, 106])
+@pytest.mark.parametrize("kind", JPEGS)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_simplejpeg_gives_the_pixels_of_pillow(
+    monkeypatch: pytest.MonkeyPatch, kind: str, orientation: int, least: int
+) -> None:
+    simplejpeg = pytest.importorskip("simplejpeg")
+    calls, whole = [], simplejpeg.decode_jpeg
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *a: (calls.append(1), whole(*a))[1])
+    data = jpeg(orientation=orientation, **JPEGS[kind])
+    found = decode(data, least)
+    assert bool(calls) == (orientation == 1 and kind != "CMYK")
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    np.testing.assert_array_equal(found, decode(data, least))
+    found[0, 0] = 0  # writable
+
+
+def test_files_that_simplejpeg_refuses_are_pillows() -> None:
+    pytest.importorskip("simplejpeg")
+    data = jpeg()
+    with pytest.raises(ImageError, match="truncated"):
+        decode(data[: len(data) // 2])
+    start = data.index(b"\xff\xdb")
+    odd = data[:start] + b"\0" * 7 + data[start:]  # a warning of libjpeg
+    np.testing.assert_array_equal(decode(odd), decode(data))
+    two = encode(SCENE, "MPO", save_all=True, append_images=[SCENE.convert("L").convert("RGB")])
+    assert_close(decode(two), np.asarray(SCENE))

@@ -219,3 +219,11 @@ def test_a_child_that_never_gets_ready_is_given_up(tmp_path, monkeypatch, photo)
         with pytest.raises(FeatureTLError, match=r"not ready after 0\.2 s") as caught:
             isolated_decode(photo)
     assert not isinstance(caught.value, ImageError)
+
+
+def test_a_child_reduces_jpegs_as_decode_does(photos):
+    data = Path(photos[0]).read_bytes()
+    with IsolatedDecoder(60) as decoder:
+        for least_side in (0, 40):
+            found = decoder(data, least_side)
+            np.testing.assert_array_equal(found, decode(data, least_side))
