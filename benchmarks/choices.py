@@ -131,7 +131,7 @@ def draw(seed: int) -> Task:
     return Task(X, y, groups, images, labelled, pool, rng.permutation(test), seed)
 
 
-def regret(task: Task, chosen: Any, others: dict[str, Any]) -> float:
+def regret(task: Task, chosen: Any, others: dict[Any, Any]) -> float:
     """Return the accuracy lost by predictions of the test rows, to the best other in hindsight."""
     right = {name: of == task.y[task.test] for name, of in others.items()}
     half = len(task.test) // 2

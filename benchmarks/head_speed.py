@@ -18,6 +18,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def few(repeats: int, as_json: bool) -> None:
         known = np.flatnonzero(np.isin(y, np.unique(y)[:classes]))
         some = np.random.default_rng(0).choice(known, rows, replace=False)
         search = LinearProbeClassifier("cv", random_state=0)
-        seconds, _ = _alternate({"": lambda some=some, s=search: s.fit(X[some], y[some])}, repeats)
+        seconds, _ = _alternate({"": partial(search.fit, X[some], y[some])}, repeats)
         row = {"rows": rows, "classes": classes, "seconds": float(np.median(seconds[""]))}
         table.append(row | {"values of C": len(search.path_.C)})
     show(table, as_json)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from featuretl._core.types import Array
 from featuretl.explanation.explanation import CAM, Evidence
+from featuretl.images.inputs import read
 from featuretl.models.fitted import Fitted
 from featuretl.runtimes.choice import onnx_is_installed
 from featuretl.runtimes.graph import GraphBackbone, needs_no_torch
@@ -37,6 +40,11 @@ class FeatureMaps:
         )
         self._coef = np.atleast_2d(fitted.head.coef_).astype(np.float32)
         self._intercept = np.broadcast_to(fitted.head.intercept_, len(self._coef))
+
+    def batch(self, images: Sequence[Any]) -> Array:
+        """Return the input, float32 (n, 3, height, width), of images; raises ImageError."""
+        backbone, n = self.backbone, self.backbone.preprocessing.least_side
+        return backbone.batch([backbone.prepare(read(i).pixels(least_side=n)) for i in images])
 
     def values(self, batch: Array) -> Array:
         """Return the values, float32 (n, k), of an input, float32 (n, 3, height, width)."""

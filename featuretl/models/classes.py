@@ -151,7 +151,7 @@ CLASSES = {
         "featuretl.backbones.spec",
         """name=str weights=str layers=plain pooling=str normalize=bool precision=str
         views?=int|str image_size?=plain crop_pct?=float|none in_chans?=int
-        decode?=str network?=none\"\"\",
+        decode?=str network?=none""",
     ),
     "NoveltyDetector": ClassSchema(
         "featuretl.novelty.detector",

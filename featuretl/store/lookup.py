@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -10,8 +11,9 @@ from featuretl.store.format import KEY_DTYPE
 
 MISSING = -1
 
-# Odd factors of the four words of a key; their sum is uniform even for keys that are no digests.
-_FACTORS = np.uint64(0x9E3779B97F4A7C15) ** np.arange(1, 5, dtype=np.uint64)
+# Odd factors of the four words of a key, for a sum that is uniform even for keys that are no
+# digests; random, so that nobody can make files whose sums begin alike.
+_FACTORS = np.frombuffer(os.urandom(32), "<u8") | np.uint64(1)
 
 
 class KeyIndex:
