@@ -286,15 +286,13 @@ def agreement(backbone: Any, runtime: Any) -> float | None:
 def model_file(recipe: dict[str, Any], store: EmbeddingStore | None) -> Path | None:
     """Return the path of the exported model of a backbone with `Backbone.recipe`.
 
-    It is in the default store, so that it serves every store; in `store` if that cannot be written.
+    It is in `store`, unless the default store has it already, whose models serve every store.
     """
     if store is None:
         return None
-    folder = store.path
-    with contextlib.suppress(OSError):
-        default_cache().mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = default_cache() if os.access(default_cache(), os.W_OK) else folder
-    return folder / "models" / f"{_digest({'recipe': recipe})}.onnx"
+    name = f"{_digest({'recipe': recipe})}.onnx"
+    own, known = (folder / "models" / name for folder in (store.path, default_cache()))
+    return known if known.is_file() and not own.is_file() else own
 
 
 def _digest(facts: dict[str, Any]) -> str:

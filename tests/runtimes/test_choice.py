@@ -311,9 +311,16 @@ def test_speeds_on_a_device_are_remembered_apart_from_those_of_the_cpu():
     assert len({key("cpu"), key("cuda:0"), key("cuda:1")}) == 3
 
 
-def test_an_exported_model_serves_every_store(cache, tmp_path, monkeypatch):
+def test_a_model_of_the_default_store_serves_every_store(cache, tmp_path):
     recipe, store = {"backbone": "x"}, EmbeddingStore(tmp_path / "other")
-    assert model_file(recipe, store) == model_file(recipe, EmbeddingStore(cache))
+    own = model_file(recipe, store)
+    assert own.parent == store.path / "models" and not cache.exists()
+    known = model_file(recipe, EmbeddingStore(cache))
+    assert known.parent == cache / "models"
+    known.parent.mkdir(parents=True)
+    known.write_bytes(b"model")
+    assert model_file(recipe, store) == known
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"model")
+    assert model_file(recipe, store) == own
     assert model_file(recipe, None) is None
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert model_file(recipe, store).parent == store.path / "models"
