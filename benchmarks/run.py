@@ -99,10 +99,11 @@ def run(name: str, full: bool) -> dict[str, Any]:
     script, *arguments = (BENCHMARKS[name].full if full else BENCHMARKS[name].small).split()
     command = [sys.executable, str(HERE / script), *arguments, "--json"]
     printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    changed = "-dirty" if _git(ROOT, "status", "--porcelain", "--", *_code(name)) else ""
     return {
         "command": f"python benchmarks/{script} {' '.join(map(_short, arguments))}".strip(),
         "date": datetime.date.today().isoformat(),
-        "commit": _git(ROOT, "describe", "--always", "--dirty", "--exclude=*"),
+        "commit": _git(ROOT, "rev-parse", "--short", "HEAD") + changed,
         "processor": f"{os.cpu_count()} cores {_processor()}",
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "tables": tables_in(printed),
