@@ -21,6 +21,7 @@ from featuretl._learning.targets import ScoreMixin, Targets, as_matrix, read_tar
 from featuretl.adaptation.gap import DomainGap, domain_gap, read_domains
 from featuretl.exceptions import FeatureTLWarning, InputError
 from featuretl.heads.linear import LinearProbeClassifier
+from featuretl.heads.views import head_has
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,16 +86,6 @@ class Adaptation:
         )
 
     __repr__ = explain
-
-
-def _head_has(method: str) -> Any:
-    """Return a check of whether the head, fitted or not, has a method."""
-
-    def check(self: DomainAdaptedClassifier) -> bool:
-        getattr(getattr(self, "estimator_", self._head()), method)
-        return True
-
-    return check
 
 
 @dataclass(eq=False, repr=False)
@@ -201,12 +192,12 @@ class DomainAdaptedClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         """Return the classes of the rows X (m, d): (m,)."""
         return self._respond("predict", X)
 
-    @available_if(_head_has("predict_proba"))
+    @available_if(head_has("predict_proba"))
     def predict_proba(self, X: Any) -> Array:
         """Return the head's probabilities for the rows X (m, d): (m, n_classes)."""
         return self._respond("predict_proba", X)
 
-    @available_if(_head_has("decision_function"))
+    @available_if(head_has("decision_function"))
     def decision_function(self, X: Any) -> Array:
         """Return the head's decision values for the rows X (m, d)."""
         return self._respond("decision_function", X)

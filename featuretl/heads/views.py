@@ -82,10 +82,10 @@ class ViewPooling(TransformerMixin, BaseEstimator):
         return np.array(names, dtype=object)
 
 
-def _head_has(method: str) -> Any:
-    """Return a check of whether the head, fitted or not, has a method."""
+def head_has(method: str) -> Any:
+    """Return a check of whether the head in `estimator_`, or else `_head()`, has a method."""
 
-    def check(self: ViewsClassifier) -> bool:
+    def check(self: Any) -> bool:
         getattr(getattr(self, "estimator_", self._head()), method)
         return True
 
@@ -185,12 +185,12 @@ class ViewsClassifier(MetaEstimatorMixin, ScoreMixin, BaseEstimator):
         self.classes_ = self.estimator_.classes_
         return self
 
-    @available_if(_head_has("predict_proba"))
+    @available_if(head_has("predict_proba"))
     def predict_proba(self, X: Any) -> Array:
         """Return the head's probabilities, averaged over the views in X: (n, n_classes)."""
         return self._averaged("predict_proba", X)
 
-    @available_if(_head_has("decision_function"))
+    @available_if(head_has("decision_function"))
     def decision_function(self, X: Any) -> Array:
         """Return the mean decision values: (n, n_classes), or (n,) for two classes."""
         return self._averaged("decision_function", X)
