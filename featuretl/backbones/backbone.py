@@ -87,9 +87,10 @@ def load_backbone(
         arrays uint8 (h, w, in_chans), or TIFF files of uint8 channels and the extra
         ``featuretl[tiff]``. timm's ``adapt_input_conv`` adapts the weights of RGB.
     decode : {"full", "reduced"}, default="full"
-        "reduced" decodes large JPEG files at 1/2, 1/4 or 1/8 of their size, the smallest whose shorter
-        side is at least three times that of the resized image: faster, with slightly other embeddings
-        (another recipe). Other formats, crops, arrays, and images of over two views are not reduced.
+        "reduced" decodes large JPEG files at 1/2, 1/4 or 1/8 of their size, the smallest whose
+        shorter side is at least three times that of the resized image: faster, with slightly other
+        embeddings (another recipe). It leaves other formats, crops, arrays, and images of more
+        than two views as they are.
     device : str, default="auto"
         A torch device; "auto" is CUDA if available, or the CPU.
 

@@ -105,8 +105,10 @@ def explain(
 
 def _explain_image(network: Any, evidence_of: Any, image: Any, target: Any) -> Explanation:
     backbone = network.backbone
-    pixels = read(image).pixels()
-    batch = network.batch([image])
+    content, least_side = read(image), backbone.preprocessing.least_side
+    pixels = content.pixels()
+    seen = content.pixels(least_side=least_side) if least_side else pixels
+    batch = backbone.batch([backbone.prepare(seen)])
     values = network.values(batch)[0]
     chosen, weight = _resolve_target(network.head, values, target)
     heat, method, bias = evidence_of(batch, weight)

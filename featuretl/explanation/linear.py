@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
 from featuretl._core.types import Array
 from featuretl.explanation.explanation import CAM, Evidence
-from featuretl.images.inputs import read
 from featuretl.models.fitted import Fitted
 from featuretl.runtimes.choice import onnx_is_installed
 from featuretl.runtimes.graph import GraphBackbone, needs_no_torch
@@ -41,11 +38,6 @@ class FeatureMaps:
         self._coef = np.atleast_2d(fitted.head.coef_).astype(np.float32)
         self._intercept = np.broadcast_to(fitted.head.intercept_, len(self._coef))
 
-    def batch(self, images: Sequence[Any]) -> Array:
-        """Return the input, float32 (n, 3, height, width), of images; raises ImageError."""
-        backbone, n = self.backbone, self.backbone.preprocessing.least_side
-        return backbone.batch([backbone.prepare(read(i).pixels(least_side=n)) for i in images])
-
     def values(self, batch: Array) -> Array:
         """Return the values, float32 (n, k), of an input, float32 (n, 3, height, width)."""
         embeddings = self.backbone.forward(batch).mean(axis=(2, 3))
@@ -64,7 +56,8 @@ def feature_maps(fitted: Fitted, device: str) -> FeatureMaps | None:
         return None
     spec = fitted.embedder._spec()
     recipe = lite_recipe(spec)
-    if recipe is None or not onnx_is_installed() or not needs_no_torch(device):
+    wanted = fitted.embedder.runtime in ("auto", "onnx") and needs_no_torch(device)
+    if recipe is None or not wanted or not onnx_is_installed():
         return None
     with contextlib.suppress(Exception):  # PyTorch explains the images, or raises the error
         backbone = GraphBackbone(spec, recipe, [], lite_graph(spec.name, pooled=False))

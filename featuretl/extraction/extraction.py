@@ -154,11 +154,11 @@ def extract(
         Inference runtime: eager PyTorch; on the CPU ONNX Runtime or OpenVINO (the extra
         ``featuretl[openvino]``); or compiled PyTorch, which takes a minute to compile and needs a
         C++ compiler on the CPU. A runtime other than eager PyTorch must give its embeddings of the
-        same precision on a few images (cosine >= 0.9999); ONNX Runtime has no bfloat16. "auto" measures which one is fastest if there are at
-        least 1,000 images (20,000 for compiled PyTorch, on GPUs only), and caches the result. For
-        fewer it is ONNX Runtime if the store keeps the exported network, or for the packaged
-        EfficientNet-Lites; in a process without timm, PyTorch is then not imported. Otherwise it
-        is eager PyTorch.
+        same precision on a few images (cosine >= 0.9999); ONNX Runtime has no bfloat16. "auto"
+        measures which one is fastest if there are at least 1,000 images (20,000 for compiled
+        PyTorch, on GPUs only), and caches the result. For fewer it is ONNX Runtime if the store
+        keeps the exported network, or for the packaged EfficientNet-Lites; in a process without
+        timm, PyTorch is then not imported. Otherwise it is eager PyTorch.
     batch_size : int or "auto", default="auto"
         Images per forward pass. "auto" starts with 16 and doubles while that is faster, up to 32,
         on the CPU; it is 256 elsewhere. If memory runs out, batches are split.

@@ -11,19 +11,18 @@ from featuretl.store.format import KEY_DTYPE
 
 MISSING = -1
 
-# Odd factors of the four words of a key, for a sum that is uniform even for keys that are no
-# digests; random, so that nobody can make files whose sums begin alike.
-_FACTORS = np.frombuffer(os.urandom(32), "<u8") | np.uint64(1)
-
 
 class KeyIndex:
     """Runs of (key, location), merged as they grow, as in a log-structured merge tree.
 
-    Locations are int64 >= 0; the first one of a key wins. A pair takes 48 bytes: sorted are codes of
-    64 bits, the high bits of a key's hash and its position in the run, far faster than keys.
+    Locations are int64 >= 0; the first one of a key wins. A pair takes 48 bytes. Each run sorts
+    codes of 64 bits, the high bits of a key's hash and its position: far faster than sorting keys.
     """
 
     def __init__(self) -> None:
+        # Odd factors of the four words of a key, whose sum is then uniform even for keys that are
+        # no digests; random, so that nobody can make files whose sums begin alike.
+        self._factors = np.frombuffer(os.urandom(32), "<u8") | np.uint64(1)
         self._runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def keys(self) -> np.ndarray:
@@ -51,7 +50,7 @@ class KeyIndex:
             n += len(merged[0][0])
         if len(merged) > 1:
             keys, locations = map(np.concatenate, zip(*merged, strict=True))
-        codes = _prefixes(keys, n)
+        codes = self._prefixes(keys, n)
         codes |= np.arange(n, dtype=np.uint64)
         codes.sort()
         # In one step, because another thread can fork this process.
@@ -63,7 +62,7 @@ class KeyIndex:
         for run_keys, run_locations, codes in self._runs:
             n = len(codes)
             open_ = np.flatnonzero(found == MISSING)
-            prefixes = _prefixes(keys[open_], n)
+            prefixes = self._prefixes(keys[open_], n)
             at = np.searchsorted(codes, prefixes)
             while len(open_):  # once, unless hashes of several keys begin alike
                 code = codes[np.minimum(at, n - 1)]
@@ -75,6 +74,13 @@ class KeyIndex:
                 open_, prefixes, at = open_[~hit], prefixes[~hit], at[~hit]
         return found
 
+    def _prefixes(self, keys: np.ndarray, n: int) -> np.ndarray:
+        """Return the hashes of keys, uint64, with zeros in the bits that number n positions."""
+        hashes: np.ndarray = np.ascontiguousarray(keys).view("<u8").reshape(-1, 4) @ self._factors
+        hashes >>= np.uint64(n.bit_length())
+        hashes <<= np.uint64(n.bit_length())
+        return hashes
+
 
 def keys_array(keys: list[bytes]) -> np.ndarray:
     """Return 32-byte keys as an array, S32 (n,)."""
@@ -84,11 +90,3 @@ def keys_array(keys: list[bytes]) -> np.ndarray:
 def keys_list(keys: np.ndarray) -> list[bytes]:
     """Return keys, S32 (n,), as 32 bytes each, with the zeros at their ends."""
     return keys.view("V32").tolist()
-
-
-def _prefixes(keys: np.ndarray, n: int) -> np.ndarray:
-    """Return the hashes of keys, uint64, with zeros in the bits that number n positions."""
-    hashes = np.ascontiguousarray(keys).view("<u8").reshape(-1, 4) @ _FACTORS
-    hashes >>= np.uint64(n.bit_length())
-    hashes <<= np.uint64(n.bit_length())
-    return hashes

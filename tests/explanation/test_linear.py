@@ -70,6 +70,7 @@ def test_explain_uses_them(photos, labels, shared_cache, without_torch, monkeypa
         ([StandardScaler(), LinearProbeClassifier()], {}),
         ([LinearProbeClassifier()], {"layers": [-1]}),
         ([LinearProbeClassifier()], {"weights": "random"}),
+        ([LinearProbeClassifier()], {"runtime": "torch"}),
         ([LinearRegression()], {}),
     ],
 )

@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from featuretl.store import lookup
 from featuretl.store.format import KEY_DTYPE
 from featuretl.store.lookup import MISSING, KeyIndex, keys_array
 
@@ -26,10 +25,10 @@ def test_the_first_location_of_a_key_wins(batches):
     assert index.find(keys_array(KEYS)).tolist() == expected
 
 
-def test_keys_whose_hashes_begin_alike(monkeypatch):
-    monkeypatch.setattr(lookup, "_FACTORS", np.array([1 << 61, 0, 0, 0], np.uint64))  # 8 hashes
+def test_keys_whose_hashes_begin_alike():
     keys = np.frombuffer(np.random.default_rng(0).bytes(32 * 300), KEY_DTYPE)
     index = KeyIndex()
+    index._factors = np.array([1 << 61, 0, 0, 0], np.uint64)  # 8 hashes
     index.add(keys[:200], np.arange(200))
     index.add(keys[:250:-1], np.arange(1000, 1049))
     np.testing.assert_array_equal(index.find(keys[:200]), np.arange(200))
